@@ -1,0 +1,16 @@
+"""The demo site's URLs."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+from project import pages
+
+urlpatterns = [
+    path("", pages.board, name="board"),
+    path("publish/", pages.publish_news, name="publish-news"),
+    path("listeners/", pages.listeners, name="listeners"),
+    path("random", pages.random_numbers, name="random"),
+    path("random/", pages.random_page, name="random-page"),
+    path("events/", include("streams.urls")),
+    path("admin/", admin.site.urls),
+]

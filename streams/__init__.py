@@ -1,0 +1,52 @@
+"""Streams: Server-Sent Events for Django, kept in a message log, so that no client ever misses one.
+
+    from streams import publish
+    publish("news", {"title": "Hello"})
+
+The names below are the public ones. They load on first use: importing `streams` itself loads no models, so that it may
+stand in settings and in other apps' modules.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from streams.events import Event, NewMessage
+    from streams.publish import apublish, apublish_many, publish, publish_many
+    from streams.responses import EventStreamResponse
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Event",
+    "EventStreamResponse",
+    "NewMessage",
+    "apublish",
+    "apublish_many",
+    "publish",
+    "publish_many",
+]
+
+_HOMES = {
+    "Event": "streams.events",
+    "EventStreamResponse": "streams.responses",
+    "NewMessage": "streams.events",
+    "apublish": "streams.publish",
+    "apublish_many": "streams.publish",
+    "publish": "streams.publish",
+    "publish_many": "streams.publish",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

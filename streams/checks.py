@@ -1,0 +1,94 @@
+"""System checks. Each id is documented in the README; a check only asks the module that owns the rule.
+
+streams.E001  STREAMS is not a dict.
+streams.E002  STREAMS has a key that does not exist.
+streams.E003  A value in STREAMS is of the wrong form.
+streams.E004  A class that STREAMS names cannot be loaded.
+streams.E005  The log's database is one that the log cannot be kept in.
+streams.W001  The log's SQLite database locks readers out while it is written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Warning
+from django.db import connections
+from django.utils.module_loading import import_string
+
+from streams import conf
+from streams.exceptions import InvalidSetting
+
+
+def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E001 to E004."""
+    try:
+        configured = conf.configured()
+    except InvalidSetting as error:
+        return [Error(str(error), id="streams.E001")]
+    wrong = dict(conf.problems())
+    return [
+        *_unknown(configured),
+        *(Error(problem, id="streams.E003") for problem in wrong.values()),
+        *_unloadable(wrong),
+    ]
+
+
+def _unknown(configured: Any) -> Iterator[CheckMessage]:
+    known = conf.known_keys()
+    for key in configured:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"The settings are: {', '.join(known)}."
+            yield Error(f"STREAMS has no setting {key!r}.", hint=hint, id="streams.E002")
+
+
+def _unloadable(wrong: dict[str, str]) -> Iterator[CheckMessage]:
+    paths = {}
+    if "NOTIFIER" not in wrong:
+        paths["STREAMS['NOTIFIER']['BACKEND']"] = conf.settings.NOTIFIER["BACKEND"]
+    if "POLICY" not in wrong:
+        paths["STREAMS['POLICY']"] = conf.settings.POLICY
+    for where, path in paths.items():
+        try:
+            import_string(path)
+        except ImportError as error:
+            yield Error(f"{where} cannot be loaded: {error}.", id="streams.E004")
+
+
+def check_database(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """E005 and W001. Runs where Django is told to check databases, as `migrate` does."""
+    from streams.threads import database
+
+    alias = database()
+    if alias not in (databases or ()):
+        return []
+    connection: Any = connections[alias]
+    if connection.vendor == "postgresql":
+        return []
+    if connection.vendor != "sqlite" or sqlite3.sqlite_version_info < (3, 35):
+        return [
+            Error(
+                f"The log is kept in PostgreSQL, or in SQLite 3.35 or newer; the database {alias!r} is "
+                f"{connection.display_name}{' ' + sqlite3.sqlite_version if connection.vendor == 'sqlite' else ''}.",
+                hint="Route the app `streams` to another database with a database router.",
+                id="streams.E005",
+            )
+        ]
+    if connection.is_in_memory_db():
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA journal_mode")
+        (mode,) = cursor.fetchone()
+    if mode == "wal":
+        return []
+    return [
+        Warning(
+            f"The database {alias!r} is SQLite in journal mode {mode!r}: while anybody writes, no stream can read.",
+            hint="In its OPTIONS, set 'init_command': 'PRAGMA journal_mode=WAL;'.",
+            id="streams.W001",
+        )
+    ]

@@ -1,0 +1,138 @@
+"""The STREAMS setting, typed and read live, so that `override_settings` works. It leaves the reporting to checks.py.
+
+Each setting is a class attribute with its default and its rule; `settings.HEARTBEAT_SECONDS` looks it up at every
+access. Units are in the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar, cast, overload
+
+from django.conf import settings as django_settings
+
+from streams.exceptions import InvalidSetting
+
+T = TypeVar("T")
+Rule = Callable[[object], str | None]
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def positive_number(value: object) -> str | None:
+    return None if _number(value) and cast(float, value) > 0 else "a number above 0"
+
+
+def positive_whole(value: object) -> str | None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return None if whole else "a whole number above 0"
+
+
+def or_none(rule: Rule) -> Rule:
+    def optional(value: object) -> str | None:
+        expected = None if value is None else rule(value)
+        return expected and f"{expected}, or None"
+
+    return optional
+
+
+def dotted_path(value: object) -> str | None:
+    return None if isinstance(value, str) and "." in value else "the dotted path of a class"
+
+
+def patterns(value: object) -> str | None:
+    listed = isinstance(value, list | tuple | set | frozenset) and all(isinstance(item, str) for item in value)
+    return None if listed else "a list of channel names or patterns, such as ['news', 'score.*']"
+
+
+def backend(value: object) -> str | None:
+    form = "a dict such as {'BACKEND': 'streams.notifiers.local.LocalNotifier', 'OPTIONS': {}}"
+    if not isinstance(value, Mapping) or dotted_path(value.get("BACKEND")) is not None:
+        return form
+    if set(value) - {"BACKEND", "OPTIONS"} or not isinstance(value.get("OPTIONS", {}), Mapping):
+        return form
+    return None
+
+
+class Setting(Generic[T]):
+    """One key of STREAMS: its default, and the rule that says what was expected where a value does not fit."""
+
+    name: str
+
+    def __init__(self, default: T, rule: Rule) -> None:
+        self.default = default
+        self.rule = rule
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Setting[T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+    def __get__(self, instance: object | None, owner: type) -> Setting[T] | T:
+        if instance is None:
+            return self
+        value = configured().get(self.name, self.default)
+        if (problem := self.problem(value)) is not None:
+            raise InvalidSetting(problem)
+        return cast(T, value)
+
+    def problem(self, value: object) -> str | None:
+        """What is wrong with `value`, or None."""
+        expected = self.rule(value)
+        return expected and f"STREAMS[{self.name!r}] must be {expected}; got {value!r}."
+
+
+class Settings:
+    """All keys of STREAMS. See the table in the README for what each of them does."""
+
+    NOTIFIER = Setting[Mapping[str, Any]]({"BACKEND": "streams.notifiers.local.LocalNotifier", "OPTIONS": {}}, backend)
+    POLICY = Setting("streams.policies.DefaultPolicy", dotted_path)
+    PUBLIC_CHANNELS = Setting[list[str]]([], patterns)
+
+    HEARTBEAT_SECONDS = Setting[float](15, positive_number)
+    RETRY_MILLISECONDS = Setting(3000, positive_whole)
+    POLL_SECONDS = Setting[float](1, positive_number)
+    SEND_TIMEOUT_SECONDS = Setting[float](30, positive_number)
+
+    MAX_MESSAGE_BYTES = Setting(262_144, positive_whole)
+    MAX_CHANNELS_PER_STREAM = Setting(50, positive_whole)
+    MAX_STREAMS_PER_PROCESS = Setting[int | None](None, or_none(positive_whole))
+    MAX_REPLAY_MESSAGES = Setting(1000, positive_whole)
+
+    QUEUE_MESSAGES = Setting(1000, positive_whole)
+    QUEUE_BYTES = Setting(1_048_576, positive_whole)
+    WINDOW_MESSAGES = Setting(2000, positive_whole)
+    WINDOW_BYTES = Setting(8_388_608, positive_whole)
+    LOG_THREADS = Setting(4, positive_whole)
+
+    RETENTION_SECONDS = Setting[float | None](604_800, or_none(positive_number))
+    RETENTION_MESSAGES_PER_CHANNEL = Setting[int | None](None, or_none(positive_whole))
+    RETENTION_BYTES = Setting[int | None](None, or_none(positive_whole))
+    PRUNE_SECONDS = Setting[float | None](60, or_none(positive_number))
+
+
+def configured() -> Mapping[str, Any]:
+    """The site's STREAMS dict, as it is; empty where there is none."""
+    value: object = getattr(django_settings, "STREAMS", {})
+    if not isinstance(value, Mapping):
+        raise InvalidSetting(f"STREAMS must be a dict of settings; got {value!r}.")
+    return value
+
+
+def problems() -> Iterator[tuple[str, str]]:
+    """Yield (key, sentence) for each value in STREAMS that does not fit."""
+    for key, value in configured().items():
+        setting = Settings.__dict__.get(key)
+        if isinstance(setting, Setting) and (problem := setting.problem(value)) is not None:
+            yield key, problem
+
+
+def known_keys() -> list[str]:
+    return sorted(key for key, value in vars(Settings).items() if isinstance(value, Setting))
+
+
+settings = Settings()

@@ -1,0 +1,171 @@
+"""What may be published and what goes out: names, types and data are checked and encoded here. No I/O.
+
+Each rule holds on every database alike, so that a message that SQLite takes is not refused by PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from django.core.serializers.json import DjangoJSONEncoder
+
+from streams import sse
+from streams.conf import settings
+from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, InvalidMessage
+
+CHANNEL_MAX_LENGTH = 99
+EVENT_TYPE_MAX_LENGTH = 99
+IDEMPOTENCY_KEY_MAX_LENGTH = 255
+CONTROL_PREFIX = "stream-"
+
+_CHANNEL = re.compile(r"[A-Za-z0-9._-]{1,%d}" % CHANNEL_MAX_LENGTH)
+
+
+class StoredEvent(NamedTuple):
+    """A sequenced message, as much of it as travels: what the log's readers return and notices carry."""
+
+    position: int
+    channel: str
+    event: str
+    data: str
+
+    def encode(self) -> bytes:
+        return sse.encode(self.data, event=self.event, id=self.position)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a client receives. For EventStreamResponse; what is published needs no Event.
+
+    `data`: a str goes out as it is, anything else as JSON. `event`: the type that the client listens for. `id`: what
+    the client sends back as Last-Event-ID. `retry`: how many milliseconds it waits before it reconnects.
+    """
+
+    data: Any
+    event: str = "message"
+    id: int | str | None = None
+    retry: int | None = None
+
+    def encode(self) -> bytes:
+        """The event's bytes on the wire. Raises InvalidMessage where a field cannot be carried."""
+        if any(character in self.event for character in "\r\n"):
+            raise InvalidEventType(f"An event's type is one line; got {self.event!r}.")
+        if isinstance(self.id, str) and any(character in self.id for character in "\r\n\0"):
+            raise InvalidMessage(f"An event's id is one line without NUL; got {self.id!r}.")
+        if self.retry is not None and (not isinstance(self.retry, int) or self.retry < 0):
+            raise InvalidMessage(f"An event's retry is a whole number of milliseconds; got {self.retry!r}.")
+        data = encode_data(self.data, max_bytes=None, allow_nul=True)
+        return sse.encode(data, event=self.event or "message", id=self.id, retry=self.retry)
+
+
+@dataclass(frozen=True, slots=True, kw_only=False)
+class NewMessage:
+    """A message to append, for publish_many. The fields are publish()'s arguments."""
+
+    channel: str
+    data: Any
+    event: str = "message"
+    idempotency_key: str | None = None
+    published_by: Any = None
+
+
+def validate_channel(channel: object) -> str:
+    """Return `channel`, or raise InvalidChannel."""
+    if isinstance(channel, str) and _CHANNEL.fullmatch(channel):
+        return channel
+    raise InvalidChannel(
+        f"Channel names use A-Z a-z 0-9 . _ - and at most {CHANNEL_MAX_LENGTH} characters; got {_short(channel)}."
+    )
+
+
+def validate_channels(channels: Iterable[object]) -> tuple[str, ...]:
+    """Return the channels, each once and in the order given, or raise InvalidChannel."""
+    return tuple(dict.fromkeys(validate_channel(channel) for channel in channels))
+
+
+def validate_event_type(event: object) -> str:
+    """Return `event`, or raise InvalidEventType."""
+    if not isinstance(event, str) or not 1 <= len(event) <= EVENT_TYPE_MAX_LENGTH:
+        rule = f"An event's type is a text of 1 to {EVENT_TYPE_MAX_LENGTH} characters (the default is 'message')"
+    elif any(character in event for character in "\r\n\0"):
+        rule = "An event's type is one line without CR, LF and NUL"
+    elif event.startswith(CONTROL_PREFIX):
+        rule = f"Types that begin with {CONTROL_PREFIX!r} are the stream's own; choose another name"
+    elif _has_lone_surrogate(event):
+        rule = "An event's type is Unicode text, and a lone surrogate is none"
+    else:
+        return event
+    raise InvalidEventType(f"{rule}; got {_short(event)}.")
+
+
+def validate_idempotency_key(key: object) -> str | None:
+    """Return `key`, or raise InvalidMessage."""
+    if key is None:
+        return None
+    if (
+        isinstance(key, str)
+        and 1 <= len(key) <= IDEMPOTENCY_KEY_MAX_LENGTH
+        and "\0" not in key
+        and not _has_lone_surrogate(key)
+    ):
+        return key
+    raise InvalidMessage(
+        f"An idempotency key is a text of 1 to {IDEMPOTENCY_KEY_MAX_LENGTH} characters without NUL; got {_short(key)}."
+    )
+
+
+def encode_data(data: object, *, max_bytes: int | None, allow_nul: bool = False) -> str:
+    """`data` as the text that goes on the wire, or InvalidData.
+
+    A str stays as it is, but for CR and CRLF, which become LF. Anything else becomes JSON by DjangoJSONEncoder.
+    `max_bytes` bounds the text in UTF-8.
+    """
+    text = sse.normalize_newlines(data) if isinstance(data, str) else _to_json(data)
+    if "\0" in text and not allow_nul:
+        raise InvalidData("Data cannot hold NUL (U+0000): PostgreSQL cannot store it. Remove it, or send it as JSON.")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidData(
+            f"Data is Unicode text; it has a lone surrogate (U+{ord(text[error.start]):04X}) at character "
+            f"{error.start}, which UTF-8 cannot carry. Decode the source with errors='replace'."
+        ) from None
+    if max_bytes is not None and size > max_bytes:
+        raise InvalidData(
+            f"Data is at most {max_bytes} bytes in UTF-8 (STREAMS['MAX_MESSAGE_BYTES']); got {size}. "
+            "Publish a reference to the large thing, or raise the setting."
+        )
+    return text
+
+
+def check(message: NewMessage) -> NewMessage:
+    """`message` with its data as text and everything in order, or InvalidMessage."""
+    return NewMessage(
+        channel=validate_channel(message.channel),
+        data=encode_data(message.data, max_bytes=settings.MAX_MESSAGE_BYTES),
+        event=validate_event_type(message.event),
+        idempotency_key=validate_idempotency_key(message.idempotency_key),
+        published_by=message.published_by,
+    )
+
+
+def _to_json(data: object) -> str:
+    try:
+        return json.dumps(data, cls=DjangoJSONEncoder, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidData(
+            f"Data is a str, or what DjangoJSONEncoder can make JSON of; got {type(data).__name__}: {error}"
+        ) from None
+
+
+def _has_lone_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}…"

@@ -1,0 +1,40 @@
+"""Every error that Streams raises for its callers. Each message names the rule, the value and the remedy."""
+
+from __future__ import annotations
+
+
+class StreamsError(Exception):
+    """The base class: `except StreamsError` catches all that Streams raises on purpose."""
+
+
+class InvalidMessage(StreamsError, ValueError):
+    """What was to be published cannot be carried. Nothing was stored."""
+
+
+class InvalidChannel(InvalidMessage):
+    """The channel's name is outside the rule."""
+
+
+class InvalidEventType(InvalidMessage):
+    """The event's type cannot stand in a stream."""
+
+
+class InvalidData(InvalidMessage):
+    """The data cannot be carried, or is too large."""
+
+
+class InvalidSetting(StreamsError):
+    """A value in the STREAMS setting is of the wrong form. `manage.py check` says the same, earlier."""
+
+
+class RefusedStream(StreamsError):
+    """A request for a stream that is answered with an error.
+
+    `status` is the HTTP status, `code` a word for programs, and the exception's text is for people.
+    """
+
+    def __init__(self, status: int, code: str, message: str, *, retry_after_seconds: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry_after_seconds = retry_after_seconds

@@ -1,0 +1,126 @@
+"""A view's own async iterator as a source of bytes: encoded, with heartbeats while it is silent, closed for certain.
+
+The log's streams do without it: a Subscriber paces itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+from streams import sse
+from streams.events import Event
+
+logger = logging.getLogger("streams")
+
+# How long an iterator may take to clean up before it is left to itself, with a word in the log.
+CLOSE_SECONDS = 5.0
+
+
+class Source(Protocol):
+    """What a response sends from: an async iterator of bytes that can be ended from outside."""
+
+    async def __anext__(self) -> bytes: ...
+
+    async def aclose(self) -> None:
+        """Let go of everything. May be called at any time, also before the first byte, and twice."""
+
+    def stop(self) -> None:
+        """End the iteration, at once where it is waiting."""
+
+
+def encode_item(item: Any) -> bytes:
+    """What an iterator yielded, as bytes: an Event by its fields, bytes as they are, anything else as an event's data."""
+    if isinstance(item, bytes):
+        return item
+    return (item if isinstance(item, Event) else Event(item)).encode()
+
+
+class Feed:
+    """Iterates `items` in one task of its own, from beginning to end, one step for each chunk that is asked for.
+
+    One task, because cancel scopes, timeouts and context variables inside an async generator break when its steps run
+    in different ones. Its own, because waiting for a step must not end it when a heartbeat is due.
+    """
+
+    def __init__(self, items: AsyncIterator[Any], heartbeat_seconds: float) -> None:
+        self._items = items
+        self._heartbeat_seconds = heartbeat_seconds
+        self._task: asyncio.Task[None] | None = None
+        self._asked = asyncio.Event()
+        self._answer: asyncio.Future[bytes | None] | None = None  # None: the end
+        self._stopped = False
+
+    def __aiter__(self) -> Feed:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+            # At once, so that no server or proxy sits on the headers until the first event.
+            return sse.HEARTBEAT
+        if self._stopped:
+            raise StopAsyncIteration
+        if self._answer is None:
+            self._answer = asyncio.get_running_loop().create_future()
+            self._asked.set()
+        answered, _ = await asyncio.wait([self._answer], timeout=self._heartbeat_seconds)
+        if not answered:
+            return sse.HEARTBEAT
+        chunk, self._answer = self._answer.result(), None
+        if chunk is None:
+            self._stopped = True
+            raise StopAsyncIteration
+        return chunk
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(None)
+
+    async def aclose(self) -> None:
+        self.stop()
+        if self._task is None:
+            await _close(self._items)
+        elif not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=CLOSE_SECONDS)
+            if not self._task.done():
+                logger.error(
+                    "%r did not end within %s s of being cancelled; left to itself.", self._items, CLOSE_SECONDS
+                )
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._asked.wait()
+                self._asked.clear()
+                try:
+                    chunk = encode_item(await anext(self._items))
+                except StopAsyncIteration:
+                    self._give(None)
+                    return
+                except Exception as error:
+                    self._give(error)
+                    return
+                self._give(chunk)
+        finally:
+            await _close(self._items)
+
+    def _give(self, answer: bytes | Exception | None) -> None:
+        if self._answer is None or self._answer.done():
+            return  # stopped meanwhile
+        if isinstance(answer, Exception):
+            self._answer.set_exception(answer)
+        else:
+            self._answer.set_result(answer)
+
+
+async def _close(items: AsyncIterator[Any]) -> None:
+    if (close := getattr(items, "aclose", None)) is not None:
+        try:
+            await close()
+        except Exception:
+            logger.exception("Closing %r failed.", items)

@@ -1,0 +1,281 @@
+"""The hub: one for each event loop. It follows the log's tail once, for all subscribers of the loop.
+
+It owns the loop's position in the log, the window of the newest encoded messages, and who listens to which channel.
+What a single client has had, and what it gets next, is subscriber.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from streams import log, retention, threads
+from streams.conf import settings
+from streams.events import StoredEvent
+from streams.notifiers import Notice, get_notifier
+from streams.window import Frame, Window
+
+if TYPE_CHECKING:
+    from streams.subscriber import Subscriber
+
+T = TypeVar("T")
+logger = logging.getLogger("streams.hub")
+
+# How often quiet streams are looked for. A heartbeat is late by at most this much.
+TICK_SECONDS = 1.0
+MAX_BACKOFF_SECONDS = 15.0
+
+
+class Hub:
+    """Follows the log for one event loop. Started by its first subscriber, stopped when its last one leaves.
+
+    All methods are called on that loop. Nothing between two `await`s can be interrupted, and that is what makes the
+    join exact: whoever finds its cursor at `position` and calls `admit` without an `await` in between misses nothing
+    and gets nothing twice.
+    """
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.window = Window(0, max_messages=1, max_bytes=1)
+        self.subscribers: set[Subscriber] = set()
+        self._live: defaultdict[str, set[Subscriber]] = defaultdict(set)
+        self._stretches: dict[tuple[tuple[str, ...], int, int], asyncio.Task[Stretch]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._started: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._reading = asyncio.Lock()
+
+    @staticmethod
+    def running() -> Hub | None:
+        """The hub of the running loop, if it has one."""
+        return _hubs.get(asyncio.get_running_loop())
+
+    @staticmethod
+    async def join(subscriber: Subscriber) -> Hub:
+        """Add a subscriber to the running loop's hub, which is started where it is not. It is not live yet."""
+        loop = asyncio.get_running_loop()
+        hub = _hubs.get(loop)
+        if hub is None:
+            hub = _hubs[loop] = Hub()
+        hub.subscribers.add(subscriber)
+        if hub._started is None:
+            hub._started = _spawn(hub._start())
+        try:
+            await asyncio.shield(hub._started)
+        except BaseException:
+            hub.leave(subscriber)
+            raise
+        return hub
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Remove a subscriber; the last one stops the hub. May be called twice."""
+        self.demote(subscriber)
+        self.subscribers.discard(subscriber)
+        if not self.subscribers:
+            self._stop()
+
+    def admit(self, subscriber: Subscriber) -> None:
+        """From now on, hand `subscriber` every message of its channels above `position`."""
+        for channel in subscriber.channels:
+            self._live[channel].add(subscriber)
+
+    def demote(self, subscriber: Subscriber) -> None:
+        """Hand `subscriber` no more messages: it reads them from the log."""
+        for channel in subscriber.channels:
+            if channel in self._live:
+                self._live[channel].discard(subscriber)
+                if not self._live[channel]:
+                    del self._live[channel]
+
+    def listeners(self, channel: str) -> int:
+        """How many of this loop's streams have asked for `channel`."""
+        return sum(channel in subscriber.channels for subscriber in self.subscribers)
+
+    async def catch_up(self) -> None:
+        """Read the log's tail now, and so learn its real head."""
+        async with self._reading:
+            while await self._read_tail():
+                pass
+
+    async def read(self, channels: tuple[str, ...], after: int, through: int) -> Stretch:
+        """Read a stretch of the log. Clients that ask for the same one at the same time share one query."""
+        key = (channels, after, through)
+        if (reading := self._stretches.get(key)) is None:
+            reading = self._stretches[key] = _spawn(threads.run(_read, *key))
+            reading.add_done_callback(lambda _: self._stretches.pop(key, None))
+        # Shielded: a client that leaves does not take the stretch away from the others.
+        return await asyncio.shield(reading)
+
+    # --- Following the log ---
+
+    async def _start(self) -> None:
+        self._tasks.append(_spawn(self._listen()))  # before the head is read, so that no notice falls in between
+        try:
+            await self._begin_at(await threads.run(log.current_head))
+        except BaseException:
+            self._stop()
+            raise
+        self._tasks += [_spawn(self._poll()), _spawn(self._tick()), _spawn(self._prune())]
+
+    def _stop(self) -> None:
+        if _hubs.get(loop := asyncio.get_running_loop()) is self:
+            del _hubs[loop]
+        if self._started is not None and self._started is not asyncio.current_task():
+            self._started.cancel()
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+
+    async def _begin_at(self, newest: int) -> None:
+        """Take `newest` as the position, and fill the window with what lies before it.
+
+        Filled before the first client is served: when a server has been restarted, all of them come back at once.
+        """
+        window = Window(newest, max_messages=settings.WINDOW_MESSAGES, max_bytes=settings.WINDOW_BYTES)
+        filled = False
+        while not filled:
+            messages = await threads.run(log.newest, log.PAGE_MESSAGES, window.start)
+            # A position that is missing was pruned. The window stops there, for it must be unbroken.
+            filled = not all(window.extend_back(Frame.of(message)) for message in messages)
+            filled |= len(messages) < log.PAGE_MESSAGES
+        self.position, self.window = newest, window
+
+    async def _listen(self) -> None:
+        backoff = Backoff("The notifier's listener failed; polling the log meanwhile.")
+        while True:
+            try:
+                async with contextlib.aclosing(get_notifier().listen()) as notices:
+                    async for notice in notices:
+                        backoff.reset()
+                        self._hear(notice)
+            except Exception:
+                await backoff.wait()
+
+    def _hear(self, notice: Notice) -> None:
+        """Apply a notice that continues our position exactly; read the log for any other that brings news."""
+        started = self._started is not None and self._started.done()
+        if started and notice.messages and notice.first == self.position + 1:
+            self._apply(notice.messages)
+        elif notice.last > self.position or not started:
+            self._news.set()
+
+    async def _poll(self) -> None:
+        backoff = Backoff("The log could not be read; trying again.")
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(settings.POLL_SECONDS):
+                    await self._news.wait()
+            self._news.clear()
+            try:
+                await self.catch_up()
+                backoff.reset()
+            except Exception:
+                await backoff.wait()
+
+    async def _read_tail(self) -> bool:
+        """Read and apply one stretch of the log's tail. Whether there is more."""
+        before = self.position
+        newest, messages = await threads.run(log.tail, before)
+        if newest < before:
+            # Positions never go back: this is another log, restored from a backup or emptied.
+            await self._begin_at(newest)
+            self._send_back_all()
+            return False
+        through = newest if len(messages) < log.PAGE_MESSAGES else messages[-1].position
+        # A notice may have brought us further while we read.
+        unknown = [message for message in messages if message.position > self.position]
+        if len(unknown) == max(0, through - self.position):
+            self._apply(unknown)
+        else:
+            # Positions are missing: pruned before we came to read them. Whom that concerns, each subscriber finds
+            # out by its own cursor.
+            await self._begin_at(newest)
+            self._send_back_all()
+        return self.position < newest
+
+    def _apply(self, messages: Iterable[StoredEvent]) -> None:
+        """Take the next messages, in order: encode each once, and hand it to whoever is live on its channel."""
+        overrun: list[Subscriber] = []
+        for message in messages:
+            frame = Frame.of(message)
+            self.window.append(frame)
+            self.position = frame.position
+            for subscriber in self._live.get(frame.channel, ()):
+                if not subscriber.push(frame):
+                    overrun.append(subscriber)
+            while overrun:
+                self.demote(overrun.pop())
+
+    def _send_back_all(self) -> None:
+        for subscriber in self.subscribers:
+            subscriber.fall_behind()
+            self.demote(subscriber)
+
+    # --- Timers ---
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(min(TICK_SECONDS, settings.HEARTBEAT_SECONDS / 2))
+            quiet_since = time.monotonic() - settings.HEARTBEAT_SECONDS
+            for subscriber in self.subscribers:
+                subscriber.beat(quiet_since)
+
+    async def _prune(self) -> None:
+        backoff = Backoff("Pruning failed; trying again.")
+        while True:
+            await asyncio.sleep(min(settings.PRUNE_SECONDS or 60.0, 60.0))
+            try:
+                await threads.run(retention.prune_if_due)
+                backoff.reset()
+            except Exception:
+                await backoff.wait()
+
+
+class Backoff:
+    """Waits longer after each failure, and logs a run of failures once: at its beginning, with the stack."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._failures = 0
+
+    def reset(self) -> None:
+        if self._failures:
+            logger.info("Recovered after %d failures: %s", self._failures, self._what)
+        self._failures = 0
+
+    async def wait(self) -> None:
+        if not self._failures:
+            logger.exception(self._what)
+        self._failures += 1
+        await asyncio.sleep(min(0.1 * 2**self._failures, MAX_BACKOFF_SECONDS))
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A log.Page with its messages encoded."""
+
+    frames: list[Frame]
+    through: int
+    pruned: dict[str, int]
+
+
+def _read(channels: tuple[str, ...], after: int, through: int) -> Stretch:
+    page = log.page(channels, after, through)
+    return Stretch([Frame.of(message) for message in page.messages], page.through, page.pruned)
+
+
+def _spawn(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    # In a context of its own: the hub outlives the request that happened to start it, and must not keep that
+    # request's thread, its user or its trace alive.
+    return asyncio.get_running_loop().create_task(coroutine, context=contextvars.Context())
+
+
+_hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()

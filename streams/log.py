@@ -1,0 +1,337 @@
+"""The message log: append, sequence, read. The only module that writes the log's tables.
+
+Two steps make a message. `append` inserts its row, in whatever transaction the caller has open. `sequence` gives a
+position to every committed row that has none, in the order of their ids, under the lock of LogHead's one row, so that
+positions have no holes and follow the order of commits. A bare autoincrement id would not do: ids are given at the
+insert, and a transaction that commits late would put its message where readers have already been.
+
+Everything here is synchronous, runs on the calling thread's connection and may block; see threads.run for the way in
+from an event loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import IntegrityError, connections, transaction
+from django.db.models import Exists, Max, Q, QuerySet
+
+from streams.events import NewMessage, StoredEvent
+from streams.models import Channel, LogHead, Message
+from streams.threads import database
+
+# Rows that one read takes at most. Large enough that a replay is not ruled by round trips, small enough that a page
+# of messages of the greatest size is still bearable.
+PAGE_MESSAGES = 250
+
+# How many channels may be remembered as pruned, one row each, before the oldest are folded into the log's floor.
+MAX_PRUNED_CHANNELS = 100_000
+
+_STORED = ("position", "channel", "event", "data")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The log's state in one look: its newest position, its floor, and whether rows wait to be sequenced."""
+
+    head: int
+    floor: int
+    unsequenced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A stretch of the log for some channels: the messages in (after, through], all of them unless `pruned` says not.
+
+    `pruned` holds the channels that lost messages above `after` to pruning, each with the newest position it lost.
+    """
+
+    messages: list[StoredEvent]
+    through: int
+    pruned: dict[str, int]
+
+
+# --- Writing -----------------------------------------------------------------------------------------------------
+
+
+def append(messages: Sequence[NewMessage]) -> list[Message]:
+    """Insert checked messages, unsequenced, on the calling thread's connection. Returns their rows, in order.
+
+    Where a message's idempotency key was used on its channel before, its place in the result holds the first message
+    and nothing is inserted for it. That waits for another transaction that is just inserting the same key.
+    """
+    if not any(message.idempotency_key for message in messages):
+        return _insert(messages)
+    attempts = 5
+    while True:
+        attempts -= 1
+        found = _by_key(messages)
+        # Each key once, the first message that has it; those without a key are all different.
+        fresh = {_key(message) or index: message for index, message in reversed(list(enumerate(messages)))}
+        fresh = {key: fresh[key] for key in reversed(fresh) if key not in found}
+        try:
+            with transaction.atomic(using=database()):
+                found |= zip(fresh, _insert(list(fresh.values())), strict=True)
+        except IntegrityError:
+            # Another transaction has just committed one of the keys; the next look finds it. Not so where the caller
+            # reads from an old snapshot (REPEATABLE READ): then there is nothing to be returned.
+            if not attempts:
+                raise
+        else:
+            return [found[_key(message) or index] for index, message in enumerate(messages)]
+
+
+def _insert(messages: Sequence[NewMessage]) -> list[Message]:
+    rows = [
+        Message(
+            channel=message.channel,
+            event=message.event,
+            data=message.data,
+            size=len(message.data.encode()),
+            idempotency_key=message.idempotency_key,
+            published_by=message.published_by,
+        )
+        for message in messages
+    ]
+    return Message.objects.using(database()).bulk_create(rows)
+
+
+def _key(message: NewMessage | Message) -> tuple[str, str] | None:
+    return None if message.idempotency_key is None else (message.channel, message.idempotency_key)
+
+
+def _by_key(messages: Sequence[NewMessage]) -> dict[tuple[str, str] | int | None, Message]:
+    wanted = Q()
+    for channel, key in filter(None, map(_key, messages)):
+        wanted |= Q(channel=channel, idempotency_key=key)
+    return {_key(row): row for row in Message.objects.using(database()).filter(wanted)}
+
+
+@contextlib.contextmanager
+def own_transaction() -> Iterator[None]:
+    """A transaction of the log's own, in which each statement sees what was committed before it.
+
+    Also where the site has set another isolation level for its own work: under REPEATABLE READ, whoever waited for
+    the head's lock would fail instead of going on with the new head.
+    """
+    alias = database()
+    connection = connections[alias]
+    outermost = not connection.in_atomic_block
+    with transaction.atomic(using=alias):
+        if outermost and connection.vendor == "postgresql" and _isolation_level(connection) is not None:
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        yield
+
+
+def _isolation_level(connection: Any) -> Any:
+    return connection.settings_dict["OPTIONS"].get("isolation_level")
+
+
+def sequence() -> dict[int, int]:
+    """Give positions to all committed messages that have none. Returns {primary key: position}, in order.
+
+    Takes the head's lock, held until the calling thread's transaction ends; without one, until this call ends.
+    """
+    alias = database()
+    connection = connections[alias]
+    with own_transaction(), connection.cursor() as cursor:
+        number = _number_on_postgresql if connection.vendor == "postgresql" else _number_on_sqlite
+        numbered = number(cursor)
+        if numbered is None:
+            _create_head()
+            numbered = number(cursor)
+    assert numbered is not None
+    return numbered
+
+
+def _number_on_postgresql(cursor: Any) -> dict[int, int] | None:
+    # The lock in a statement of its own: the next one's snapshot is then younger than every commit that went before.
+    # Locking and numbering in one would wait with an old snapshot, and number rows that others had just numbered.
+    cursor.execute("SELECT head FROM streams_loghead WHERE id = 1 FOR UPDATE")
+    if (row := cursor.fetchone()) is None:
+        return None
+    cursor.execute(
+        """
+        WITH numbered AS (
+            SELECT id, row_number() OVER (ORDER BY id) AS n FROM streams_message WHERE position IS NULL
+        ), placed AS (
+            UPDATE streams_message AS message SET position = %s + n FROM numbered
+            WHERE message.id = numbered.id RETURNING message.id, message.position
+        ), moved AS (
+            UPDATE streams_loghead SET head = head + (SELECT count(*) FROM placed)
+            WHERE id = 1 AND EXISTS (SELECT FROM placed)
+        )
+        SELECT id, position FROM placed ORDER BY position
+        """,
+        [row[0]],
+    )
+    return dict(cursor.fetchall())
+
+
+def _number_on_sqlite(cursor: Any) -> dict[int, int] | None:
+    # A write first: SQLite takes its one write lock at once, and never has to upgrade a read transaction, which would
+    # fail whenever somebody else had written in between.
+    cursor.execute(
+        """
+        UPDATE streams_loghead
+        SET head = head + (SELECT COUNT(*) FROM streams_message WHERE position IS NULL)
+        WHERE id = 1 RETURNING head
+        """
+    )
+    rows = cursor.fetchall()
+    if not rows:
+        return None
+    cursor.execute(
+        """
+        UPDATE streams_message SET position = %s + 1 - numbered.n
+        FROM (
+            SELECT id, ROW_NUMBER() OVER (ORDER BY id DESC) AS n FROM streams_message WHERE position IS NULL
+        ) AS numbered
+        WHERE streams_message.id = numbered.id RETURNING streams_message.id, position
+        """,
+        [rows[0][0]],
+    )
+    return dict(sorted(cursor.fetchall(), key=lambda row: row[1]))
+
+
+def _create_head() -> None:
+    """Make LogHead's row where it is missing: Django's TransactionTestCase empties every table."""
+    newest = Message.objects.using(database()).aggregate(newest=Max("position"))["newest"] or 0
+    # Two may find it missing at once; the second waits for the first, and keeps what that one wrote.
+    LogHead.objects.using(database()).bulk_create([LogHead(head=newest)], ignore_conflicts=True)
+
+
+def delete_through(position: int, *, channel: str | None = None, limit: int) -> int:
+    """Prune the oldest messages at or below `position`, at most `limit`, in one transaction; returns how many.
+
+    Of all channels, or of one. How far each channel was pruned is recorded in the same transaction, so that no reader
+    can ever see messages gone without also being able to know.
+    """
+    alias = database()
+    with transaction.atomic(using=alias):
+        doomed = Message.objects.using(alias).filter(position__lte=position)
+        if channel is not None:
+            doomed = doomed.filter(channel=channel)
+        rows = list(doomed.order_by("position").values_list("position", "channel")[:limit])
+        if not rows:
+            return 0
+        newest = {name: place for place, name in rows}  # ascending, so that the last one wins
+        Channel.objects.using(alias).bulk_create(
+            [Channel(name=name, pruned_through=newest[name]) for name in sorted(newest)],
+            update_conflicts=True,
+            unique_fields=["name"],
+            update_fields=["pruned_through"],
+        )
+        doomed.filter(position__lte=rows[-1][0]).delete()
+    return len(rows)
+
+
+def forget_pruned_channels(keep: int = MAX_PRUNED_CHANNELS) -> None:
+    """Fold the records of the longest-pruned channels into the floor, so that one-time channels do not pile up."""
+    alias = database()
+    marks = Channel.objects.using(alias).order_by("-pruned_through").values_list("pruned_through", flat=True)
+    for floor in marks[keep : keep + 1]:
+        with transaction.atomic(using=alias):
+            # The floor first: from then on it alone already says what the rows below say.
+            LogHead.objects.using(alias).filter(id=LogHead.ROW, floor__lt=floor).update(floor=floor)
+            Channel.objects.using(alias).filter(pruned_through__lte=floor).delete()
+
+
+# --- Reading -----------------------------------------------------------------------------------------------------
+
+
+def head() -> Head:
+    """The head, the floor, and whether there is something to sequence: one cheap query."""
+    waiting = Exists(Message.objects.filter(position__isnull=True))
+    row = (
+        LogHead.objects.using(database())
+        .filter(id=LogHead.ROW)
+        .annotate(waiting=waiting)
+        .values_list("head", "floor", "waiting")
+        .first()
+    )
+    return Head(0, 0, True) if row is None else Head(*row)
+
+
+def current_head() -> int:
+    """The newest position, once whatever is committed has been sequenced."""
+    state = head()
+    if state.unsequenced:
+        sequence()
+        state = head()
+    return state.head
+
+
+def tail(after: int, limit: int = PAGE_MESSAGES) -> tuple[int, list[StoredEvent]]:
+    """The head, and the oldest messages of all channels above `after`, at most `limit`.
+
+    Sequences what waits first, so that a message whose publisher died after its commit is found as well.
+    """
+    newest = current_head()
+    if newest <= after:
+        return newest, []
+    rows = _sequenced().filter(position__gt=after, position__lte=newest).order_by("position")[:limit]
+    return newest, [StoredEvent(*row) for row in rows]
+
+
+def newest(limit: int, through: int) -> list[StoredEvent]:
+    """The newest messages at or below `through`, newest first."""
+    rows = _sequenced().filter(position__lte=through).order_by("-position")[:limit]
+    return [StoredEvent(*row) for row in rows]
+
+
+def page(channels: Collection[str], after: int, through: int, limit: int = PAGE_MESSAGES) -> Page:
+    """The oldest messages of `channels` in (after, through], at most `limit`, and what pruning took from above `after`.
+
+    The messages are read first and what was pruned second: a pruning that this read could have felt is then known.
+    """
+    rows = [
+        StoredEvent(*row)
+        for row in _of(channels, Q(position__gt=after, position__lte=through)).order_by("position")[:limit]
+    ]
+    reached = rows[-1].position if len(rows) == limit else through
+    return Page(rows, reached, pruned(channels, after))
+
+
+def pruned(channels: Collection[str], after: int) -> dict[str, int]:
+    """{channel: newest pruned position} for those of `channels` that lost messages above `after`."""
+    marks = Channel.objects.using(database()).filter(name__in=channels, pruned_through__gt=after)
+    found = dict(marks.values_list("name", "pruned_through"))
+    floor = LogHead.objects.using(database()).filter(floor__gt=after).values_list("floor", flat=True).first()
+    if floor is not None:
+        found = {channel: max(floor, found.get(channel, 0)) for channel in channels}
+    return found
+
+
+def position_of(pk: int) -> int | None:
+    """The position of one message; None where it has none yet, or is not in the log."""
+    return Message.objects.using(database()).filter(pk=pk).values_list("position", flat=True).first()
+
+
+def earliest(channels: Collection[str]) -> int | None:
+    """The position of the oldest message of `channels` that is still in the log; None where there is none."""
+    return _of(channels, Q(position__isnull=False)).order_by("position").values_list("position", flat=True).first()
+
+
+def start_of_newest(channels: Collection[str], count: int, through: int) -> int:
+    """The cursor from which a replay to `through` brings the newest `count` messages of `channels`."""
+    places = _of(channels, Q(position__lte=through)).order_by("-position").values_list("position", flat=True)
+    oldest = list(places[:count])
+    return oldest[-1] - 1 if oldest else through
+
+
+def _sequenced() -> QuerySet[Message, tuple[Any, ...]]:
+    return Message.objects.using(database()).values_list(*_STORED)
+
+
+def _of(channels: Collection[str], condition: Q) -> QuerySet[Message, tuple[Any, ...]]:
+    """The messages of `channels` as one query that reads the (channel, position) index in order.
+
+    A union of one part for each channel, for a `channel IN (…)` would sort all that matches before its LIMIT.
+    """
+    parts = [_sequenced().filter(condition, channel=channel) for channel in channels]
+    return parts[0].union(*parts[1:], all=True) if len(parts) > 1 else parts[0]

@@ -1,0 +1,31 @@
+"""manage.py prune_messages: delete what retention lets go, now. Processes with a hub do it by themselves."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from streams import retention
+
+
+class Command(BaseCommand):
+    help = "Delete the messages that RETENTION_SECONDS, RETENTION_BYTES and RETENTION_MESSAGES_PER_CHANNEL let go."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--dry-run", action="store_true", help="say what would go, and delete nothing")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not options["dry_run"]:
+            self.stdout.write(f"Pruned {retention.prune()} messages.")
+            return
+        found = False
+        for cut in retention.cuts():
+            found = True
+            where = f"channel {cut.channel}" if cut.channel else "all channels"
+            self.stdout.write(
+                f"By {cut.reason}, {where}: {cut.messages()} messages, up to position {cut.through}, would go."
+            )
+        if not found:
+            self.stdout.write("Nothing would go.")

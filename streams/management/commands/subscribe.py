@@ -1,0 +1,71 @@
+"""manage.py subscribe CHANNEL…: follow channels in a terminal, straight from the log, and resume like an EventSource."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from streams import sse
+from streams.events import CONTROL_PREFIX, validate_channels
+from streams.exceptions import InvalidChannel
+from streams.subscriber import Subscriber
+
+RETRY_SECONDS = 3.0
+
+
+class Command(BaseCommand):
+    help = "Print the events of one or more channels as they come. Ctrl-C ends it."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("channels", nargs="+", metavar="channel")
+        parser.add_argument("--last-event-id", metavar="ID", help="replay what came after this id first")
+        parser.add_argument("--replay", type=int, default=0, metavar="N", help="print the newest N messages first")
+        parser.add_argument("--raw", action="store_true", help="print the bytes of the stream as a client gets them")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            channels = validate_channels(options["channels"])
+        except InvalidChannel as error:
+            raise CommandError(str(error)) from None
+        if options["replay"] < 0:
+            raise CommandError(f"--replay takes a number of messages, 0 or more; got {options['replay']}.")
+        asyncio.run(self._follow(channels, options))
+
+    async def _follow(self, channels: tuple[str, ...], options: dict[str, Any]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        last_event_id, replay = options["last_event_id"], options["replay"]
+        with contextlib.suppress(asyncio.CancelledError):
+            while True:
+                subscriber = Subscriber(channels, last_event_id=last_event_id, replay=replay)
+                decoder = sse.EventStreamDecoder()
+                try:
+                    async for chunk in subscriber:
+                        self._print(chunk, decoder, raw=options["raw"])
+                except Exception as error:
+                    self.stderr.write(f"The stream failed, and goes on in {RETRY_SECONDS:.0f} s: {error}")
+                finally:
+                    await subscriber.aclose()
+                # As a browser does: from the last id that was seen.
+                last_event_id, replay = decoder.last_event_id or last_event_id, 0
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _print(self, chunk: bytes, decoder: sse.EventStreamDecoder, *, raw: bool) -> None:
+        events = decoder.feed(chunk)
+        if raw:
+            self.stdout.write(chunk.decode(), ending="")
+        else:
+            for event in events:
+                if event.event == f"{CONTROL_PREFIX}reset":
+                    self.stderr.write(f"Events may have been missed: {event.data}")
+                elif not event.event.startswith(CONTROL_PREFIX):
+                    self.stdout.write(f"{event.id}\t{event.event}\t{event.data}")
+        self.stdout.flush()

@@ -1,0 +1,95 @@
+"""The message log's tables. Only log.py writes them; everyone else publishes, or reads through log.py."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from streams import events
+
+
+class Message(models.Model):
+    """One message of the log. Its `position` is NULL from the insert until it is sequenced, just after the commit."""
+
+    id = models.BigAutoField(primary_key=True)
+    position = models.PositiveBigIntegerField(_("position"), null=True, unique=True, editable=False)
+    channel = models.CharField(_("channel"), max_length=events.CHANNEL_MAX_LENGTH)
+    event = models.CharField(_("type"), max_length=events.EVENT_TYPE_MAX_LENGTH, default="message")
+    data = models.TextField(_("data"), blank=True)
+    size = models.PositiveIntegerField(_("size"), help_text=_("Bytes of the data in UTF-8."))
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+    published_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("published by"),
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        db_index=False,
+    )
+    idempotency_key = models.CharField(  # noqa: DJ001 - NULL is "no key"; "" would be a key like any other
+        _("idempotency key"), max_length=events.IDEMPOTENCY_KEY_MAX_LENGTH, null=True, blank=True
+    )
+
+    class Meta:
+        verbose_name = _("message")
+        verbose_name_plural = _("messages")
+        ordering: ClassVar = ["position"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["channel", "idempotency_key"],
+                condition=models.Q(idempotency_key__isnull=False),
+                name="streams_message_idempotency",
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["channel", "position"], name="streams_message_replay"),
+            # Nearly always empty, so that looking for what a dead process left unsequenced costs nothing.
+            models.Index(fields=["id"], condition=models.Q(position__isnull=True), name="streams_message_unsequenced"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.channel} {self.position if self.position is not None else '(not sequenced)'}"
+
+
+class LogHead(models.Model):
+    """The log's one row of state. Its lock gives positions their order.
+
+    `head` is the newest position. At or below `floor` nothing is known any more of what was pruned.
+    """
+
+    ROW = 1
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=ROW)
+    head = models.PositiveBigIntegerField(default=0)
+    floor = models.PositiveBigIntegerField(default=0)
+    pruned_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name = _("head of the log")
+        verbose_name_plural = _("head of the log")
+
+    def __str__(self) -> str:
+        return f"head {self.head}, floor {self.floor}"
+
+
+class Channel(models.Model):
+    """What the log knows of a channel beyond its messages: how far it was pruned. Quiet channels need no row."""
+
+    name = models.CharField(_("name"), max_length=events.CHANNEL_MAX_LENGTH, primary_key=True)
+    pruned_through = models.PositiveBigIntegerField(
+        _("pruned through"),
+        default=0,
+        help_text=_("The position of the newest message that was pruned from this channel; 0 for none."),
+    )
+
+    class Meta:
+        verbose_name = _("channel")
+        verbose_name_plural = _("channels")
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,37 @@
+"""Notifiers tell the hubs of all processes that the log's head has moved. This module holds the process's own one."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from streams.conf import settings
+from streams.notifiers.base import BaseNotifier, Notice
+
+__all__ = ["BaseNotifier", "Notice", "get_notifier"]
+
+_lock = threading.Lock()
+_notifier: BaseNotifier | None = None
+
+
+def get_notifier() -> BaseNotifier:
+    """This process's notifier, as STREAMS['NOTIFIER'] names it. One for all threads and event loops."""
+    global _notifier
+    with _lock:
+        if _notifier is None:
+            choice = settings.NOTIFIER
+            _notifier = import_string(choice["BACKEND"])(**choice.get("OPTIONS", {}))
+        return _notifier
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    global _notifier
+    if setting == "STREAMS":
+        with _lock:
+            _notifier = None
+
+
+setting_changed.connect(_forget)  # sent by override_settings, in tests

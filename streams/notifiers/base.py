@@ -1,0 +1,45 @@
+"""What a notifier is. The log is the truth and a notice only a hint: it changes latency, never what a client sees."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from streams.events import StoredEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """The log has grown: positions `first` to `last`, both included, have been given and committed.
+
+    `messages` holds exactly the messages of that range, in order, or nothing; a hub that has everything up to
+    `first - 1` applies them as they are, and any other reads the log.
+    """
+
+    first: int
+    last: int
+    messages: tuple[StoredEvent, ...] = ()
+
+
+class BaseNotifier(ABC):
+    """Carries notices from publishers to hubs. One instance serves a process, with all its threads and event loops.
+
+    A notice may be lost, late, repeated or out of order: hubs compare its range with their own position, and poll the
+    log every POLL_SECONDS besides. So an implementation never retries for long, never blocks a publisher for more than
+    a moment, and drops a notice's messages where they do not fit.
+    """
+
+    @abstractmethod
+    def notify(self, notice: Notice) -> None:
+        """Tell all hubs of `notice`. Called after the commit, from any thread, never from an event loop.
+
+        May raise: the caller logs it, for the message is safe in the log.
+        """
+
+    @abstractmethod
+    def listen(self) -> AsyncGenerator[Notice, None]:
+        """Yield notices, as they come, for the running event loop, until the generator is closed.
+
+        Called once for each hub. May raise when what it listens to has gone; the hub polls meanwhile, and calls again.
+        """

@@ -1,0 +1,266 @@
+"""What callers use to append to the log: publish and its async and many-message forms.
+
+Outside a transaction, publishers of one process that come at the same time share one (class Writer). Inside one, the
+message belongs to the caller's transaction, and is sequenced after its commit. It never imports the hub: the two meet
+at the log and the notifier.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db import connections, transaction
+
+from streams import log, threads
+from streams.events import NewMessage, StoredEvent, check
+from streams.exceptions import StreamsError
+from streams.models import Message
+from streams.notifiers import Notice, get_notifier
+
+logger = logging.getLogger("streams.publish")
+
+# What one shared transaction takes at most, so that nobody waits for an endless one.
+GROUP_MESSAGES = 1000
+
+
+def publish(
+    channel: str,
+    data: Any,
+    *,
+    event: str = "message",
+    idempotency_key: str | None = None,
+    published_by: Any = None,
+) -> Message:
+    """Append a message to a channel; it becomes an event once its transaction has committed.
+
+    Args:
+        channel: the channel's name, `A-Z a-z 0-9 . _ -`, 1 to 99 characters.
+        data: a str goes out as it is, but for CR and CRLF, which become LF (the format cannot carry them). Anything
+            else becomes JSON by DjangoJSONEncoder. At most MAX_MESSAGE_BYTES in UTF-8.
+        event: the type that clients listen for, one line of at most 99 characters. `stream-…` is reserved.
+        idempotency_key: the same key on the same channel returns the first message and appends nothing.
+        published_by: the user who published, for the record.
+
+    Returns:
+        The Message. Its `position`, the event's id, is None until the transaction has committed.
+
+    Raises:
+        InvalidMessage: the message cannot be carried. Nothing was stored.
+        SynchronousOnlyOperation: called on a running event loop; await apublish() there.
+
+    Works in any process that has the models: ASGI, WSGI, Celery, a shell. Inside `transaction.atomic()` the message is
+    part of that transaction: rolled back, it never was.
+    """
+    return publish_many([NewMessage(channel, data, event, idempotency_key, published_by)])[0]
+
+
+async def apublish(
+    channel: str,
+    data: Any,
+    *,
+    event: str = "message",
+    idempotency_key: str | None = None,
+    published_by: Any = None,
+) -> Message:
+    """See publish(). Calls that run at the same time share a transaction. Cancelled, it may still publish."""
+    return (await apublish_many([NewMessage(channel, data, event, idempotency_key, published_by)]))[0]
+
+
+def publish_many(messages: Iterable[NewMessage]) -> list[Message]:
+    """Append several messages, all of them or none, in one transaction and in the order given. See publish()."""
+    _refuse_on_event_loop()
+    return _publish([check(message) for message in messages])
+
+
+async def apublish_many(messages: Iterable[NewMessage]) -> list[Message]:
+    """See publish_many()."""
+    checked = [check(message) for message in messages]
+    if threads.sync_caller() is not None:
+        # In that caller's thread, so that the messages belong to the transaction that it may have open.
+        return await threads.run(_publish, checked)
+    # Enqueued before a thread is asked for: what is enqueued meanwhile goes out in the same transaction.
+    group = _writer.enqueue(checked)
+    return await threads.run(_writer.write, group)
+
+
+def _refuse_on_event_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE"):  # as Django's own rule has it, for notebooks
+        raise SynchronousOnlyOperation(
+            "publish() waits for the database, and would hold up everything else on this event loop. "
+            "Use `await apublish(…)` here."
+        )
+
+
+def _publish(messages: Sequence[NewMessage]) -> list[Message]:
+    if not messages:
+        return []
+    connection = connections[threads.database()]
+    # The transaction in which Django's TestCase wraps a test is not the caller's: it never commits.
+    if any(not block._from_testcase for block in connection.atomic_blocks):
+        return _publish_in_transaction(connection, messages)
+    if not connection.in_atomic_block and not connection.get_autocommit():
+        # Manual transaction management has no hooks; a hub's next poll sequences what is committed.
+        return log.append(messages)
+    return _writer.write(_writer.enqueue(messages))
+
+
+# --- Inside the caller's transaction --------------------------------------------------------------------------------
+
+
+def _publish_in_transaction(connection: Any, messages: Sequence[NewMessage]) -> list[Message]:
+    rows = log.append(messages)
+    # Django drops the hooks of a savepoint that is rolled back; what is still there now will run, or not, with ours.
+    earlier = next((hook for _, hook, _ in reversed(connection.run_on_commit) if isinstance(hook, _AfterCommit)), None)
+    hook = _AfterCommit(rows, earlier.outcome if earlier else _Outcome())
+    # robust: the caller's work is committed, and must not fail on what comes after. A hub's poll would sequence it.
+    transaction.on_commit(hook, using=connection.alias, robust=True)
+    return rows
+
+
+class _Outcome:
+    """What sequencing after a commit gave; shared by all publishes of the transaction, done by the first of them."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Message] = {}
+        self.positions: dict[int, int] | None = None
+
+
+class _AfterCommit:
+    """An on_commit hook: sequence what the transaction has published, and notify."""
+
+    def __init__(self, rows: Sequence[Message], outcome: _Outcome) -> None:
+        self.rows = rows
+        self.outcome = outcome
+        outcome.rows |= {row.pk: row for row in rows}
+
+    # Django logs a failed hook by this name.
+    __qualname__ = "streams.publish.sequence_after_commit"
+
+    def __call__(self) -> None:
+        positions = self.outcome.positions
+        if positions is None:
+            positions = self.outcome.positions = log.sequence()
+            _notify(positions, self.outcome.rows)
+        for row in self.rows:
+            if row.position is None:
+                row.position = positions.get(row.pk)
+            if row.position is None:  # another process was quicker to sequence it
+                row.position = log.position_of(row.pk)
+
+
+# --- Outside: one transaction for all who come together --------------------------------------------------------------
+
+
+class _Group:
+    """The messages of one call, and what came of them."""
+
+    def __init__(self, messages: Sequence[NewMessage]) -> None:
+        self.messages = messages
+        self.rows: list[Message] | None = None
+        self.error: BaseException | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.rows is not None or self.error is not None
+
+    def result(self) -> list[Message]:
+        if self.error is not None:
+            raise self.error
+        assert self.rows is not None
+        return self.rows
+
+
+class Writer:
+    """Group commit: a commit costs the same for one message as for a hundred, and positions are given one at a time.
+
+    Whoever gets the turn writes for all who wait, on its own connection, and the others find their work done. So the
+    cost of a message falls as load rises, and there is no thread to start, to stop or to lose.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._waiting: deque[_Group] = deque()
+
+    def enqueue(self, messages: Sequence[NewMessage]) -> _Group:
+        """Add the messages to those that the next transaction takes. From any thread; does not block."""
+        group = _Group(messages)
+        self._waiting.append(group)
+        return group
+
+    def write(self, group: _Group) -> list[Message]:
+        """See to it that `group` is written, and return its rows. Blocks."""
+        with self._turn:
+            while not group.done:
+                self._write_waiting()
+        return group.result()
+
+    def _write_waiting(self) -> None:
+        groups = [self._waiting.popleft()]
+        size = len(groups[0].messages)
+        while self._waiting and size + len(self._waiting[0].messages) <= GROUP_MESSAGES:
+            groups.append(self._waiting.popleft())
+            size += len(groups[-1].messages)
+        try:
+            self._commit(groups)
+        except Exception as error:
+            if len(groups) == 1:
+                groups[0].error = error
+                return
+            for group in groups:  # one cannot be stored; the others are not to suffer for it
+                try:
+                    self._commit([group])
+                except Exception as own:
+                    group.error = own
+        finally:
+            for group in groups:  # this thread is being interrupted: nobody may wait for it any longer
+                if not group.done:
+                    group.error = StreamsError("The thread that was publishing this was interrupted. Publish it again.")
+
+    def _commit(self, groups: Sequence[_Group]) -> None:
+        with log.own_transaction():
+            written = log.append([message for group in groups for message in group.messages])
+            positions = log.sequence()
+        for row in written:
+            row.position = positions.get(row.pk, row.position)
+        _notify(positions, {row.pk: row for row in written})
+        rows = iter(written)
+        for group in groups:
+            group.rows = [next(rows) for _ in group.messages]
+
+
+_writer = Writer()
+
+
+def _renew_writer() -> None:
+    global _writer
+    _writer = Writer()
+
+
+os.register_at_fork(after_in_child=_renew_writer)  # a child inherits nobody's turn, and nobody who waits
+
+
+def _notify(positions: dict[int, int], rows: dict[int, Message]) -> None:
+    """Tell the hubs of the positions that were just given. A failure is logged: the log has the messages."""
+    if not positions:
+        return
+    messages: tuple[StoredEvent, ...] = ()
+    if rows.keys() >= positions.keys():
+        messages = tuple(
+            StoredEvent(place, rows[pk].channel, rows[pk].event, rows[pk].data) for pk, place in positions.items()
+        )
+    places = positions.values()
+    try:
+        get_notifier().notify(Notice(min(places), max(places), messages))
+    except Exception:
+        logger.exception("The notifier failed; subscribers will find the messages by polling the log.")

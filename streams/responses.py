@@ -1,0 +1,269 @@
+"""EventStreamResponse: an async iterator as an event stream, from any Django view, with or without the log.
+
+It owns what a stream needs of HTTP and of Django: the headers, the end, and giving back what the request holds. What
+is sent, and when, is its source's: a Subscriber of the log, or a Feed around a view's own iterator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import logging
+import time
+import weakref
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+from asgiref.sync import SyncToAsync, sync_to_async
+from django.core.handlers.wsgi import WSGIHandler
+from django.db import connections
+from django.http import StreamingHttpResponse
+from django.utils import timezone
+
+from streams import sse
+from streams.conf import settings
+from streams.feed import Feed, Source
+from streams.subscriber import Subscriber
+
+logger = logging.getLogger("streams")
+
+NEEDS_ASGI = (
+    "Event streams need ASGI: under WSGI each open stream would hold a worker for as long as it lives. Serve the "
+    "site's `asgi.application` with daphne, uvicorn, granian or hypercorn (in tests, use AsyncClient)."
+)
+
+# What a client is told of an exception. The exception itself goes to the log: it may hold anything.
+STREAM_ERROR = sse.encode(
+    '{"code":"internal","message":"The stream failed on the server. Reconnect to go on."}', event="stream-error"
+)
+
+
+class EventStreamResponse(StreamingHttpResponse):
+    """A Server-Sent Events response (WHATWG HTML, section 9.2) over an async iterator.
+
+    Args:
+        items: an async iterator or iterable. It yields Event, str (an event's data), bytes (sent as they are), or
+            anything else that DjangoJSONEncoder can make an event's data of.
+        timeout: the stream ends after so many seconds. The client then reconnects by itself.
+        deadline: the stream ends at this aware datetime.
+        heartbeat: seconds of silence after which a comment is sent. Default: HEARTBEAT_SECONDS.
+        status, headers: as in HttpResponse.
+
+    The iterator runs in one task. When the client goes, that task is cancelled: `try: … finally: …` in the iterator
+    cleans up. An exception is logged with its stack, and the client gets a `stream-error` event without its details.
+    Before the first byte, the thread and the database connections that the request holds are given back; those that
+    the iterator itself takes, by using the ORM, at its first silence of a heartbeat (so read a large queryset to its
+    end before you wait for something else).
+    """
+
+    def __init__(
+        self,
+        items: Any,
+        *,
+        timeout: float | None = None,
+        deadline: datetime.datetime | None = None,
+        heartbeat: float | None = None,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        if not hasattr(items, "__aiter__"):
+            raise TypeError(
+                f"EventStreamResponse takes an async iterator; got {type(items).__name__}. Write the generator with "
+                "`async def`, and await what it waits for: a sync one would be read to its end before the first byte."
+            )
+        lifetime = _lifetime(timeout, deadline)
+        source = items if isinstance(items, Subscriber) else None
+        if source is None:
+            source = Feed(aiter(items), heartbeat or settings.HEARTBEAT_SECONDS)
+        self._body = _Body(source, lifetime)
+        super().__init__(self._body, status=status, headers=dict(headers or {}))
+        self.headers["Content-Type"] = "text/event-stream; charset=utf-8"
+        self.headers.setdefault("Cache-Control", "no-cache, no-transform")
+        self.headers["X-Accel-Buffering"] = "no"  # nginx would otherwise collect events until a buffer is full
+
+    def __aiter__(self) -> AsyncIterator[bytes]:  # type: ignore[override]
+        # Without the two generators that StreamingHttpResponse puts around it, unless a middleware has wrapped it.
+        return self._body if self._iterator is self._body else super().__aiter__()
+
+    def has_header(self, header: str) -> bool:
+        """As in HttpResponse, but for Content-Encoding, which it always claims to have.
+
+        GZipMiddleware leaves such a response alone. In Django 5.2 it compresses each chunk as a gzip member of its own,
+        and clients read only the first. The header itself is not sent: "identity" does not belong there (RFC 9110).
+        """
+        return header.lower() == "content-encoding" or super().has_header(header)
+
+    __contains__ = has_header
+
+    # Handlers note here who they are before they look at anything else (Django 5.2 and 6.0). It is the one moment in
+    # which a response can learn that it is going to be served by WSGI; the way out, if it went, would be __iter__.
+    @property
+    def _handler_class(self) -> type | None:
+        return self.__dict__.get("_handler_class")
+
+    @_handler_class.setter
+    def _handler_class(self, handler: type | None) -> None:
+        self.__dict__["_handler_class"] = handler
+        if handler is not None and issubclass(handler, WSGIHandler):
+            logger.error(NEEDS_ASGI)
+            self.status_code = 500
+            self.headers["Content-Type"] = "text/plain; charset=utf-8"
+            self.streaming_content = [NEEDS_ASGI.encode()]
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._iterator is self._body:
+            raise RuntimeError(NEEDS_ASGI)
+        return super().__iter__()
+
+
+def _lifetime(timeout: float | None, deadline: datetime.datetime | None) -> float | None:
+    """Seconds to live, from both; None for no end."""
+    if timeout is not None and timeout <= 0:
+        raise ValueError(f"timeout is a number of seconds above 0; got {timeout!r}.")
+    if deadline is None:
+        return timeout
+    if timezone.is_naive(deadline):
+        raise ValueError(f"deadline is an aware datetime (see django.utils.timezone); got {deadline!r}.")
+    left = max(0.0, (deadline - timezone.now()).total_seconds())
+    return left if timeout is None else min(timeout, left)
+
+
+class _Body:
+    """What the handler iterates: the source's bytes, within the stream's lifetime, with its failures caught."""
+
+    def __init__(self, source: Source, lifetime: float | None) -> None:
+        self._source = source
+        self._lifetime = lifetime
+        self._started = False
+        self._ended = False
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._handed_at: float | None = None  # when a chunk was handed out that has not been taken yet
+        # A client may leave after the view has returned and before anyone iterates. Then nobody calls aclose() either:
+        # all that happens is that the response is dropped.
+        self._abandoned = weakref.finalize(self, _close_later, source, _serving_loop())
+        self._abandoned.atexit = False
+
+    def __aiter__(self) -> _Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._ended:
+            raise StopAsyncIteration
+        if not self._started:
+            self._started = True
+            await self._start()
+        self._handed_at = None
+        try:
+            chunk = await self._source.__anext__()
+        except StopAsyncIteration:
+            self._ended = True
+            raise
+        except Exception:
+            logger.exception("An event stream failed.")
+            self._ended = True
+            chunk = STREAM_ERROR
+        if chunk is sse.HEARTBEAT:
+            await release_request()  # what the iterator took, since it is idle now
+        self._handed_at = time.monotonic()
+        return chunk
+
+    async def aclose(self) -> None:
+        self._ended = True
+        for timer in self._timers.values():
+            timer.cancel()
+        if self._abandoned.detach() is not None:
+            await self._source.aclose()
+
+    async def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._lifetime is not None:
+            self._timers["lifetime"] = loop.call_later(self._lifetime, self._source.stop)
+        if _request_context() is not None:
+            await release_request()
+            task = asyncio.current_task()
+            assert task is not None
+            _watch(weakref.ref(self), task, settings.SEND_TIMEOUT_SECONDS)
+
+
+def _watch(body_ref: weakref.ref[_Body], task: asyncio.Task[Any], limit: float) -> None:
+    """Cut a client that takes nothing: cancel the task that waits for it, as Django does when a client leaves.
+
+    Looks once in a while instead of setting a timer for each chunk; so the cut comes after one to two limits.
+    """
+    body = body_ref()
+    if body is None or body._ended or task.done():
+        return
+    waited = 0.0 if body._handed_at is None else time.monotonic() - body._handed_at
+    if waited >= limit:
+        logger.info("Cut a stream whose client took nothing for %.0f s.", waited)
+        task.cancel()
+        return
+    loop = asyncio.get_running_loop()
+    body._timers["watch"] = loop.call_later(limit - waited, _watch, body_ref, task, limit)
+
+
+def _close_later(source: Source, loop: asyncio.AbstractEventLoop | None) -> None:
+    """Close the source of a response that was dropped. Called by the garbage collector, from any thread."""
+    if loop is None or loop.is_closed():
+        return
+
+    def close() -> None:
+        task = loop.create_task(source.aclose())
+        _closing.add(task)  # a loop keeps only a weak reference to its tasks
+        task.add_done_callback(_closing.discard)
+
+    with contextlib.suppress(RuntimeError):  # the loop is just closing
+        loop.call_soon_threadsafe(close)
+
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _serving_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that serves this request, also from a sync view's thread; None under WSGI."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return getattr(SyncToAsync.threadlocal, "main_event_loop", None)
+
+
+# --- Giving back what a request holds ---------------------------------------------------------------------------------
+
+
+def _request_context() -> Any:
+    """asgiref's context of the request that is being served by ASGI; None in Django's test client and elsewhere."""
+    return SyncToAsync.thread_sensitive_context.get(None)
+
+
+async def release_request() -> None:
+    """Give back the thread and the database connections that the running ASGI request holds. They come back by need.
+
+    Django keeps one thread for every request, for its signals at the least, and whatever connections that thread has
+    opened, until the response ends: with streams that is hours. The connections are closed in their own thread, but
+    for those inside an atomic block; then asgiref's executor of this request is taken out of its table and let go (seen
+    in asgiref 3.8 to 3.13; a later sync_to_async of the request makes a new one).
+
+    Does nothing outside an ASGI request, and costs next to nothing where the request holds nothing.
+    """
+    context = _request_context()
+    if not await close_request_connections() or getattr(context, "_executor", None) is not None:
+        return  # no thread, or somebody else's that was handed to asgiref for this request
+    executor = SyncToAsync.context_to_thread_executor.pop(context, None)
+    if executor is not None:
+        executor.shutdown(wait=False)
+
+
+async def close_request_connections() -> bool:
+    """Close the connections that the running ASGI request holds, in its thread. Whether it has a thread."""
+    context = _request_context()
+    if context is None or context not in SyncToAsync.context_to_thread_executor:
+        return False
+    await sync_to_async(_close_connections)()
+    return True
+
+
+def _close_connections() -> None:
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()

@@ -1,0 +1,312 @@
+"""A subscriber: one open stream, and what its client has had. An async iterator of bytes, bounded in what it holds.
+
+It knows two states. *Behind*, it reads by its cursor, from the hub's window or from the log. *Live*, the hub pushes
+frames into its queue. A stream begins behind, becomes live in the instant in which its cursor is the hub's position,
+and falls behind again when its queue overflows: joining, overflow and recovery are the same few lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from weakref import WeakSet
+
+from streams import log, sse, threads
+from streams.conf import settings
+from streams.events import encode_data
+from streams.hub import Hub, Stretch
+from streams.window import Frame
+
+# What one write takes at most, unless a single message is larger: enough to be efficient, little enough that a client
+# which stops reading leaves no megabyte in the server's own buffers.
+CHUNK_BYTES = 65_536
+
+# A number of more digits is no position that any log has given.
+MAX_POSITION_DIGITS = 18
+
+# How much of an id that is no position a reset repeats.
+MAX_TOLD_CHARACTERS = 100
+
+Snapshot = Callable[[], Awaitable[object]]
+
+
+class Subscriber:
+    """One open stream over the log. Iterate it for the bytes to send; then, always, `aclose()`.
+
+    `channels`: checked names, each once. `last_event_id`: what the client sent, as it is; None or "" where it sent
+    none. `replay`: how many of the newest messages a client without a cursor gets first. `snapshot`: awaited for the
+    state to send in place of history, on a fresh connect and after a reset.
+
+    It is iterated by one task; `push`, `fall_behind`, `beat` and `stop` are called on the same event loop.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[str],
+        *,
+        last_event_id: str | None = None,
+        replay: int = 0,
+        snapshot: Snapshot | None = None,
+    ) -> None:
+        self.channels = tuple(channels)
+        self._wanted = frozenset(channels)
+        self.cursor = 0  # everything of our channels up to here has been handed out
+        self._requested = last_event_id or None
+        self._replay = replay
+        self._snapshot = snapshot
+
+        self._hub: Hub | None = None
+        self._begun = False
+        self._live = False
+        self._stopped = False
+        self._replaying = False  # a client that gave a cursor waits for the checkpoint that ends its replay
+        self._stretch: Stretch | None = None
+        self._through = 0  # how far the log was read for what is queued
+        self._known_pruned: dict[str, int] = {}  # what the client has been told of, by a reset
+        self._queue: deque[Frame] = deque()
+        self._queued_bytes = 0
+        self._unsent_bytes = 0  # handed out, and not yet known to be taken
+        self._max_messages = settings.QUEUE_MESSAGES
+        self._max_bytes = settings.QUEUE_BYTES
+
+        self._waiter: asyncio.Future[None] | None = None
+        self._beat = False
+        self._sent_id = 0
+        self._sent_at = time.monotonic()
+        _open.add(self)
+
+    def __aiter__(self) -> Subscriber:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._unsent_bytes = 0  # whoever asks for more has sent what it had
+        chunk = await (self._next() if self._begun else self._begin())
+        self._unsent_bytes = len(chunk)
+        self._sent_at = time.monotonic()
+        return chunk
+
+    async def open(self) -> None:
+        """Join the hub, and so fix where a stream without a cursor starts. Iterating does it, where this was not called.
+
+        Raises what the log raises; then it may be called again.
+        """
+        if self._hub is None:
+            self._hub = await Hub.join(self)
+            self.cursor = self._hub.position
+
+    async def aclose(self) -> None:
+        """Leave the hub. May be called at any time, and twice."""
+        self.stop()
+        _open.discard(self)
+        if self._hub is not None:
+            self._hub.leave(self)
+
+    def stop(self) -> None:
+        """End the stream: the iterator stops, now or as soon as it is asked again."""
+        self._stopped = True
+        self._wake()
+
+    # --- Called by the hub ---
+
+    def push(self, frame: Frame) -> bool:
+        """Take a live message. False where the queue is full: then everything in it is dropped, to be read again."""
+        size = self._queued_bytes + len(frame.data)
+        full = len(self._queue) >= self._max_messages or size + self._unsent_bytes > self._max_bytes
+        if full and self._queue:
+            self.fall_behind()
+            return False
+        self._queue.append(frame)
+        self._queued_bytes = size
+        if self._waiter is not None:
+            self._wake()
+        return True
+
+    def fall_behind(self) -> None:
+        """Drop what is queued, and go on from the log by the cursor. The hub demotes whom it makes fall behind."""
+        self._live = False
+        self._stretch = None
+        self._through = 0
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._wake()
+
+    def beat(self, quiet_since: float) -> None:
+        """Send a heartbeat if nothing has been sent since `quiet_since`, in time.monotonic() seconds."""
+        if self._waiter is not None and self._sent_at < quiet_since:
+            self._beat = True
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # --- The stream ---
+
+    async def _begin(self) -> bytes:
+        """The first block: the retry time, and where the stream starts, or why it cannot go on from where it was."""
+        await self.open()
+        hub = self._hub
+        assert hub is not None
+        requested = self._requested
+        self._replaying = requested is not None or self._replay > 0
+        if requested is None:
+            if self._replay and self._snapshot is None:
+                self.cursor = await threads.run(log.start_of_newest, self.channels, self._replay, self.cursor)
+                # What was pruned is no gap to a client that had no cursor.
+                self._known_pruned = await threads.run(log.pruned, self.channels, self.cursor)
+            block = self._checkpoint(self.cursor) + await self._take_snapshot()
+        elif not (requested.isascii() and requested.isdigit()):
+            block = await self._reset("malformed-id", requested)
+        elif len(requested) > MAX_POSITION_DIGITS:
+            block = await self._reset("unknown-id", requested)
+        else:
+            self.cursor = int(requested)
+            # Looked at before the first byte, so that a reset comes before anything else.
+            block = await self._look() or self._checkpoint(self.cursor)
+        self._begun = True
+        return f"retry: {settings.RETRY_MILLISECONDS}\n".encode() + block
+
+    async def _next(self) -> bytes:
+        while not self._stopped:
+            if self._queue:
+                return self._take()
+            if not self._live:
+                if (chunk := await self._read_on()) is not None:
+                    return chunk
+            elif self._beat:
+                return self._heartbeat()
+            else:
+                self._waiter = asyncio.get_running_loop().create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+        raise StopAsyncIteration
+
+    def _take(self) -> bytes:
+        """All that is queued, or as much of it as one write takes."""
+        queue = self._queue
+        self._beat = False
+        if self._queued_bytes <= CHUNK_BYTES:
+            taken = [frame.data for frame in queue]
+            self._sent_id = queue[-1].position
+            self.cursor = max(self._sent_id, self._through)
+            queue.clear()
+            self._queued_bytes = 0
+            return b"".join(taken)
+        taken, size = [], 0
+        while not taken or size + len(queue[0].data) <= CHUNK_BYTES:
+            frame = queue.popleft()
+            taken.append(frame.data)
+            size += len(frame.data)
+            self._sent_id = self.cursor = frame.position
+            if not queue:
+                break
+        self._queued_bytes -= size
+        return b"".join(taken)
+
+    def _heartbeat(self) -> bytes:
+        assert self._hub is not None
+        self._beat = False
+        # Live and with an empty queue, we have had all there is of our channels, up to the hub's position.
+        if self._hub.position > self._sent_id:
+            return self._checkpoint(self._hub.position)
+        return sse.HEARTBEAT
+
+    def _checkpoint(self, position: int) -> bytes:
+        self.cursor = self._sent_id = position
+        return sse.checkpoint(position)
+
+    # --- Behind ---
+
+    async def _read_on(self) -> bytes | None:
+        """Queue what comes next by the cursor, or go live. Returns bytes for a reset, and for the end of a replay."""
+        hub = self._hub
+        assert hub is not None
+        if self._stretch is None and (reset := await self._look()) is not None:
+            return reset
+        if self._stretch is not None:
+            stretch, self._stretch = self._stretch, None
+            self._fill(stretch.frames, stretch.through)
+        elif self.cursor == hub.position:
+            # The join: no await between this look at the hub's position and the admission.
+            self._live = True
+            hub.admit(self)
+            if self._replaying:
+                self._replaying = False
+                return self._checkpoint(self.cursor)
+        elif (frames := hub.window.after(self.cursor)) is not None:
+            self._fill(frames, hub.position)
+        return None
+
+    async def _look(self) -> bytes | None:
+        """See to it that the log goes on from the cursor. A reset where it does not.
+
+        Where the window does not reach back to the cursor, the stretch of the log that was read for it is kept.
+        """
+        hub = self._hub
+        assert hub is not None
+        if self.cursor > hub.position:
+            await hub.catch_up()  # another process may have published what this one has not seen yet
+            if self.cursor > hub.position:
+                return await self._reset("unknown-id", str(self.cursor))
+        if hub.window.after(self.cursor) is None:
+            stretch = await hub.read(self.channels, self.cursor, hub.position)
+            if any(self._known_pruned.get(channel) != newest for channel, newest in stretch.pruned.items()):
+                return await self._reset("pruned", str(self.cursor), pruned=stretch.pruned)
+            self._stretch = stretch
+        return None
+
+    def _fill(self, frames: Iterable[Frame], through: int) -> None:
+        """Queue those of the frames that are of our channels, as many as a queue may hold."""
+        for frame in frames:
+            if frame.channel not in self._wanted:
+                continue
+            size = self._queued_bytes + len(frame.data)
+            if self._queue and (len(self._queue) >= self._max_messages or size > self._max_bytes):
+                through = frame.position - 1
+                break
+            self._queue.append(frame)
+            self._queued_bytes = size
+        self._through = through
+        if not self._queue:
+            self.cursor = through
+
+    async def _reset(self, reason: str, requested: str, *, pruned: dict[str, int] | None = None) -> bytes:
+        """The block that says that something may have been missed, and from where the stream goes on."""
+        hub = self._hub
+        assert hub is not None
+        if self._snapshot is not None:
+            self.cursor = hub.position
+        elif pruned is None:
+            self.cursor = 0  # no cursor of this log: all that is retained
+        # Told of now, and so no gap any more.
+        self._known_pruned |= await threads.run(log.pruned, self.channels, self.cursor) if pruned is None else pruned
+        told = {
+            "reason": reason,
+            "requested": requested[:MAX_TOLD_CHARACTERS],
+            "earliest": await threads.run(log.earliest, self.channels),
+            "head": hub.position,
+        }
+        self._sent_id = self.cursor
+        block = sse.encode(json.dumps(told), event="stream-reset", id=self.cursor)
+        return block + await self._take_snapshot()
+
+    async def _take_snapshot(self) -> bytes:
+        if self._snapshot is None:
+            return b""
+        # The cursor was taken before: what is published while the snapshot is made comes after it, maybe twice in
+        # effect, never not at all.
+        state = await self._snapshot()
+        return sse.encode(encode_data(state, max_bytes=None), event="stream-snapshot", id=self.cursor)
+
+
+def open_streams() -> int:
+    """How many subscribers this process has, of all its event loops; those that have not sent a byte yet included."""
+    return len(_open)
+
+
+_open: WeakSet[Subscriber] = WeakSet()

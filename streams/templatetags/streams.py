@@ -1,0 +1,30 @@
+"""{% load streams %} and {% stream_url "news" %}: a stream's URL that goes on from where the page stands."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from django import template
+from django.urls import reverse
+
+from streams import log
+from streams.events import validate_channels
+
+register = template.Library()
+
+
+@register.simple_tag
+def stream_url(*channels: str) -> str:
+    """The URL of a stream of `channels`, with the head of this moment as its cursor.
+
+    What is published after this line was rendered reaches the page. So render it before the page's own data, or take
+    it in the view before the data is read: then nothing falls in between. At worst something comes twice in effect.
+    """
+    names = validate_channels(channels)
+    if not names:
+        raise template.TemplateSyntaxError("{% stream_url %} takes the names of one or more channels.")
+    # The head as it stands: sequencing here would hold the head's lock until the request's transaction ends.
+    cursor = ("last_event_id", log.head().head)
+    if len(names) == 1:
+        return f"{reverse('streams:channel', args=names)}?{urlencode([cursor])}"
+    return f"{reverse('streams:channels')}?{urlencode([*(('channel', name) for name in names), cursor])}"

@@ -1,0 +1,49 @@
+"""For your own tests: read a stream that Django's AsyncClient has opened.
+
+    response = await self.async_client.get("/events/news/")
+    await apublish("news", "hello")
+    [event] = await read_events(response, 1)
+    assert event.data == "hello"
+
+It works in TestCase and TransactionTestCase, and with pytest-django's `db` and `transactional_db`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from streams.events import CONTROL_PREFIX
+from streams.sse import DecodedEvent, EventStreamDecoder
+
+__all__ = ["DecodedEvent", "iterate_events", "read_events"]
+
+
+async def iterate_events(response: Any, *, control: bool = False) -> AsyncIterator[DecodedEvent]:
+    """Yield a streaming response's events as an EventSource would dispatch them; with `control`, those of the stream
+    itself (`stream-checkpoint`, `stream-reset`, …) as well."""
+    decoder = EventStreamDecoder()
+    async with aclosing(aiter(response)) as chunks:
+        async for chunk in chunks:
+            for event in decoder.feed(chunk):
+                if control or not event.event.startswith(CONTROL_PREFIX):
+                    yield event
+
+
+async def read_events(response: Any, count: int, *, timeout: float = 10.0, control: bool = False) -> list[DecodedEvent]:
+    """The next `count` events, or fewer where the stream ends before; then the stream is closed.
+
+    Raises TimeoutError, with what has come so far in its text, after `timeout` seconds.
+    """
+    events: list[DecodedEvent] = []
+    try:
+        async with asyncio.timeout(timeout), aclosing(iterate_events(response, control=control)) as stream:
+            async for event in stream:
+                events.append(event)
+                if len(events) >= count:
+                    break
+    except TimeoutError:
+        raise TimeoutError(f"{len(events)} of {count} events came within {timeout} s: {events!r}") from None
+    return events

@@ -1,0 +1,170 @@
+"""EventStreamView: the log over HTTP. It reads the request and refuses what is to be refused; the rest is the response's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from django.core.handlers.asgi import ASGIRequest
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.utils.decorators import method_decorator
+from django.views import View
+
+from streams.conf import settings
+from streams.events import validate_channels
+from streams.exceptions import InvalidChannel, RefusedStream
+from streams.policies import BasePolicy, get_policy
+from streams.responses import NEEDS_ASGI, EventStreamResponse, close_request_connections, release_request
+from streams.subscriber import Subscriber, open_streams
+
+logger = logging.getLogger("streams")
+
+RETRY_AFTER_SECONDS = 5
+
+
+# Django refuses ATOMIC_REQUESTS for async views, and a transaction as long as a stream would be no good.
+@method_decorator(transaction.non_atomic_requests, name="dispatch")
+class EventStreamView(View):
+    """Streams one or several channels: replay from the client's cursor, then live.
+
+    Subclass it to choose the channels (`get_channels`), to send the state first (`get_snapshot`), or to end streams
+    after some time (`timeout`, in seconds; clients reconnect by themselves).
+
+        class ScoreStream(EventStreamView):
+            def get_channels(self, request, match_id):
+                return [f"score.{match_id}"]
+
+            async def get_snapshot(self, request, channels):
+                return await current_score(self.kwargs["match_id"])
+    """
+
+    http_method_names: ClassVar = ["get", "head", "options"]
+    timeout: float | None = None
+
+    # --- What subclasses decide ---
+
+    def get_channels(self, request: HttpRequest, **kwargs: Any) -> Sequence[str]:
+        """The channels to stream: the URL's `channel`, or else the query's `channel`s."""
+        return [kwargs["channel"]] if "channel" in kwargs else request.GET.getlist("channel")
+
+    def get_cursor(self, request: HttpRequest) -> str | None:
+        """The last event id that the client has, as it says; None where it does not.
+
+        The header comes before the query: a browser that reconnects repeats the URL of its first request.
+        """
+        return request.headers.get("Last-Event-ID") or request.GET.get("last_event_id") or None
+
+    def get_policy(self) -> BasePolicy:
+        """Who may read. By default what STREAMS['POLICY'] names."""
+        return get_policy()
+
+    # `async def get_snapshot(self, request, channels)`: where a subclass defines it, what it returns is sent as a
+    # `stream-snapshot` event (a str as it is, anything else as JSON) on a fresh connect and after a reset, in place of
+    # partial history. The cursor is taken before it is called, so that nothing falls in between.
+    get_snapshot: Any = None
+
+    # --- The answers ---
+
+    async def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
+        try:
+            return await self._stream(request, **kwargs)
+        except RefusedStream as refusal:
+            return _error(refusal)
+
+    async def head(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
+        """What GET would say, without opening a stream."""
+        response = await self.get(request, **kwargs)
+        return HttpResponse(status=response.status_code, headers=dict(response.headers))
+
+    async def options(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """The methods. A CORS preflight gets its answer from django-cors-headers, if the site has it, before this."""
+        return HttpResponse(headers={"Allow": ", ".join(self._allowed_methods()), "Content-Length": "0"})
+
+    def http_method_not_allowed(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        allowed = ", ".join(self._allowed_methods())
+
+        async def refuse() -> JsonResponse:
+            answer = _error(
+                RefusedStream(405, "method-not-allowed", f"A stream is read with GET; got {request.method}.")
+            )
+            answer.headers["Allow"] = allowed
+            return answer
+
+        return refuse()
+
+    async def _stream(self, request: HttpRequest, **kwargs: Any) -> EventStreamResponse:
+        if not isinstance(request, ASGIRequest):
+            raise RefusedStream(500, "asgi-required", NEEDS_ASGI)
+        channels = _check_channels(self.get_channels(request, **kwargs))
+        replay = _check_replay(request)
+        policy = self.get_policy()
+        if refused := await policy.arefused(request, channels):
+            raise RefusedStream(403, "forbidden", policy.refusal(refused))
+        limit = settings.MAX_STREAMS_PER_PROCESS
+        if limit is not None and open_streams() >= limit:
+            raise RefusedStream(
+                429,
+                "too-many-streams",
+                f"This process serves its {limit} streams (STREAMS['MAX_STREAMS_PER_PROCESS']). Try again later.",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+
+        async def snapshot() -> object:
+            try:
+                return await self.get_snapshot(request, channels)
+            finally:
+                await release_request()
+
+        subscriber = Subscriber(
+            channels,
+            last_event_id=self.get_cursor(request),
+            replay=replay,
+            snapshot=snapshot if self.get_snapshot is not None else None,
+        )
+        # Before the log is read, for its reads must not wait for a connection that this request holds.
+        await close_request_connections()
+        try:
+            # Now and not at the first byte, so that what is published once the view has answered is in the stream.
+            await subscriber.open()
+        except Exception:
+            # Not a 500, at which an EventSource gives up for good: the stream tries again, or ends with stream-error.
+            logger.warning("The log could not be read when a stream was opened.", exc_info=True)
+        return EventStreamResponse(subscriber, timeout=self.timeout)
+
+
+def _check_channels(channels: Sequence[str]) -> tuple[str, ...]:
+    try:
+        checked = validate_channels(channels)
+    except InvalidChannel as error:
+        raise RefusedStream(400, "invalid-channel", str(error)) from None
+    if not checked:
+        raise RefusedStream(400, "missing-channel", "Name the channels to read, as in ?channel=news&channel=weather.")
+    if len(checked) > (most := settings.MAX_CHANNELS_PER_STREAM):
+        raise RefusedStream(
+            400,
+            "too-many-channels",
+            f"A stream has at most {most} channels (STREAMS['MAX_CHANNELS_PER_STREAM']); got {len(checked)}.",
+        )
+    return checked
+
+
+def _check_replay(request: HttpRequest) -> int:
+    asked = request.GET.get("replay", "0")
+    most = settings.MAX_REPLAY_MESSAGES
+    if asked.isascii() and asked.isdigit() and len(asked) <= len(str(most)) and int(asked) <= most:
+        return int(asked)
+    raise RefusedStream(
+        400,
+        "invalid-replay",
+        f"replay is a whole number from 0 to {most} (STREAMS['MAX_REPLAY_MESSAGES']); got {asked[:100]!r}.",
+    )
+
+
+def _error(refusal: RefusedStream) -> JsonResponse:
+    response = JsonResponse({"error": {"code": refusal.code, "message": str(refusal)}}, status=refusal.status)
+    response.headers["Cache-Control"] = "no-store"
+    if refusal.retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(refusal.retry_after_seconds)
+    return response

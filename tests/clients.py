@@ -1,0 +1,97 @@
+"""An SSE client over a bare socket: it counts as EventSource does, and can also do what a browser would not."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass, field
+
+from streams.sse import DecodedEvent, EventStreamDecoder
+
+
+@dataclass
+class StreamClient:
+    """One connection to a stream, and what came over it. `last_event_id` and `events` go on over reconnects."""
+
+    port: int
+    path: str
+    headers: dict[str, str] = field(default_factory=dict)
+    events: list[DecodedEvent] = field(default_factory=list)
+    control: list[DecodedEvent] = field(default_factory=list)
+    raw: bytes = b""
+    status: int = 0
+    response_headers: dict[str, str] = field(default_factory=dict)
+    last_event_id: str = ""
+
+    async def connect(self, *, receive_buffer: int | None = None) -> StreamClient:
+        """Send the request and read the response's head. `receive_buffer` in bytes makes the kernel keep little."""
+        connection = socket.socket()
+        connection.setblocking(False)
+        if receive_buffer is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self.port))
+        # A small limit, so that what is not read stays with the kernel and not in this process.
+        self._reader, self._writer = await asyncio.open_connection(sock=connection, limit=2**16)
+        headers = {"Host": f"127.0.0.1:{self.port}", "Accept": "text/event-stream", **self.headers}
+        if self.last_event_id:
+            headers["Last-Event-ID"] = self.last_event_id
+        lines = [f"GET {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        self._writer.write("\r\n".join([*lines, "", ""]).encode())
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        self.status = int(head[0].split()[1])
+        pairs = (line.split(":", 1) for line in head[1:] if line)
+        self.response_headers = {name.lower(): value.strip() for name, value in pairs}
+        self._decoder = EventStreamDecoder()
+        self._decoder.last_event_id = self.last_event_id
+        return self
+
+    async def chunk(self) -> bytes:
+        """The next piece of the body; b"" at its end."""
+        if self.response_headers.get("transfer-encoding") != "chunked":
+            return await self._reader.read(2**16)
+        size = int((await self._reader.readline() or b"0").split(b";")[0], 16)
+        data = await self._reader.readexactly(size) if size else b""
+        await self._reader.readline()
+        return data
+
+    async def read(self) -> bool:
+        """Read one piece and take note of its events. False at the end of the stream."""
+        try:
+            data = await self.chunk()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            data = b""
+        self.raw += data
+        for event in self._decoder.feed(data):
+            (self.control if event.event.startswith("stream-") else self.events).append(event)
+        self.last_event_id = self._decoder.last_event_id
+        return bool(data)
+
+    async def read_until(self, count: int, timeout: float = 60.0) -> list[DecodedEvent]:
+        """Read until there are `count` events in all, or the stream ends."""
+        async with asyncio.timeout(timeout):
+            while len(self.events) < count and await self.read():
+                pass
+        return self.events
+
+    async def read_control(self, count: int, timeout: float = 60.0) -> list[DecodedEvent]:
+        """Read until there are `count` control events in all, or the stream ends."""
+        async with asyncio.timeout(timeout):
+            while len(self.control) < count and await self.read():
+                pass
+        return self.control
+
+    async def read_for(self, seconds: float) -> None:
+        """Read whatever comes in that time."""
+        try:
+            async with asyncio.timeout(seconds):
+                while await self.read():
+                    pass
+        except TimeoutError:
+            pass
+
+    def abort(self) -> None:
+        """Leave at once, by RST."""
+        self._writer.transport.abort()
+
+    async def close(self) -> None:
+        self._writer.close()

@@ -1,0 +1,72 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.services import missing
+from tests.services.postgres import PostgresServer, programs
+from tests.sites import PYTHON, ROOT, Site, copy_sqlite
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the whole run. Whoever stops it starts it again."""
+    if programs() is None:
+        missing("PostgreSQL", "postgresql")
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+def _migrate(database_url: str) -> None:
+    env = {**os.environ, "DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    subprocess.run([PYTHON, "manage.py", "migrate", "-v0"], env=env, cwd=ROOT, check=True)
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "db.sqlite3"
+    _migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: PostgresServer) -> str:
+    """A migrated PostgreSQL database, to be copied."""
+    name = postgres.create_database()
+    _migrate(postgres.dsn(name))
+    return name
+
+
+@pytest.fixture
+def sqlite_site(migrated_sqlite: Path, tmp_path: Path) -> Iterator[Site]:
+    """A site of the test's own on SQLite."""
+    copy_sqlite(migrated_sqlite, tmp_path / "db.sqlite3")
+    site = Site(f"sqlite:///{tmp_path / 'db.sqlite3'}", tmp_path)
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def postgres_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """A site of the test's own on PostgreSQL."""
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    name = postgres.create_database(template=request.getfixturevalue("migrated_postgres"))
+    site = Site(postgres.dsn(name), tmp_path, postgres)
+    yield site
+    site.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def site(request: pytest.FixtureRequest) -> Site:
+    """A site of the test's own, on each database in turn."""
+    found: Site = request.getfixturevalue("sqlite_site" if request.param == "sqlite" else "postgres_site")
+    return found

@@ -1,0 +1,118 @@
+"""A PostgreSQL server of the tests' own. As a program, it runs a command with DATABASE_URL pointing at one:
+
+python -m tests.services.postgres pytest -m "not once"
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from itertools import count
+from pathlib import Path
+
+import psycopg
+
+from tests.services import free_port, wait_until
+
+
+def programs() -> Path | None:
+    """The folder of initdb and postgres; None where there is no PostgreSQL server on this machine."""
+    if found := shutil.which("postgres"):
+        return Path(found).parent
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[4]))
+    return versions[-1].parent if versions else None
+
+
+class PostgresServer:
+    """One cluster in a temporary folder, on a free port, that tests may stop, kill and start again."""
+
+    def __init__(self) -> None:
+        found = programs()
+        assert found is not None
+        self._bin = found
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="streams-postgres-"))
+        # PostgreSQL refuses to run as root.
+        self._as = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+        if self._as:
+            shutil.chown(self.folder, user=pwd.getpwnam("postgres").pw_uid)
+        self._names = count()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run("initdb", "-D", self.folder / "data", "-U", "streams", "--auth=trust", "-E", "UTF8", "--no-sync")
+
+    def _run(self, program: str, *args: object) -> None:
+        command = [self._bin / program, *map(str, args)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **self._as)
+
+    def start(self) -> None:
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(self.folder),
+            "max_connections": "300",
+            "fsync": "off",  # the machine does not crash in these tests; only processes do
+        }
+        command = [str(self._bin / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
+        command += [f"--{name}={value}" for name, value in options.items()]
+        log = (self.folder / "log").open("ab")
+        self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **self._as)
+        wait_until(self.is_ready, "PostgreSQL's start")
+
+    def is_ready(self) -> bool:
+        try:
+            psycopg.connect(self.dsn("postgres"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT: fast. SIGQUIT: immediate, as in a crash."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(timeout=60)
+            self._process = None
+
+    def remove(self) -> None:
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def dsn(self, database: str) -> str:
+        return f"postgresql://streams@127.0.0.1:{self.port}/{database}"
+
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        with psycopg.connect(self.dsn(database), autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def create_database(self, template: str = "template1") -> str:
+        """Make a database, and return its name."""
+        name = f"streams_{next(self._names)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def connections(self, database: str) -> int:
+        """How many client connections the database has now, but for the one that asks."""
+        [(number,)] = self.execute(
+            f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND pid <> pg_backend_pid()"
+        )
+        return int(str(number))
+
+
+def main() -> int:
+    if programs() is None:
+        print("PostgreSQL is not installed; `apt-get install postgresql` brings it. Skipped.", file=sys.stderr)
+        return 1 if os.environ.get("REQUIRE_SERVICES") == "1" else 0
+    server = PostgresServer()
+    try:
+        server.start()
+        return subprocess.call(sys.argv[1:], env={**os.environ, "DATABASE_URL": server.dsn("postgres")})
+    finally:
+        server.remove()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""A site of a test's own: a database, and processes that work on it: servers, commands, scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tests.services import accepts, free_port, wait_until
+from tests.services.postgres import PostgresServer
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = sys.executable
+BIN = Path(PYTHON).parent
+
+SERVERS = ("daphne", "uvicorn", "granian", "hypercorn")
+
+
+def command(server: str, app: str, port: int) -> list[str]:
+    """The command line that serves `app` on loopback."""
+    if server == "daphne":
+        return [str(BIN / "daphne"), "-b", "127.0.0.1", "-p", str(port), "-v", "0", app]
+    if server == "uvicorn":
+        return [str(BIN / "uvicorn"), app, "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+    if server == "granian":
+        return [str(BIN / "granian"), "--interface", "asgi", "--host", "127.0.0.1", "--port", str(port), app]
+    if server == "hypercorn":
+        return [str(BIN / "hypercorn"), "--bind", f"127.0.0.1:{port}", app]
+    raise ValueError(f"No server {server!r}; there are {', '.join(SERVERS)}.")
+
+
+class Server:
+    """A server process. `port` stays the same when it is started again."""
+
+    def __init__(self, argv: list[str], port: int, env: dict[str, str], log: Path) -> None:
+        self.port = port
+        self.log = log
+        self._argv = argv
+        self._env = env
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Server:
+        output = self.log.open("ab")
+        self._process = subprocess.Popen(self._argv, stdout=output, stderr=output, env=self._env, cwd=ROOT)
+        wait_until(lambda: self._died() or accepts(self.port), f"the start of {self._argv[0]}")
+        return self
+
+    def _died(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            raise RuntimeError(f"{self._argv[0]} ended at once:\n{self.log.read_text()[-4000:]}")
+        return False
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(timeout=60)
+            self._process = None
+
+    def json(self, path: str) -> Any:
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=60) as response:
+            return json.load(response)
+
+    def log_in(self, name: str, **attributes: Any) -> str:
+        """Log in as a user, made where there is none; returns the Cookie header of the session."""
+        query = urllib.parse.urlencode({"name": name, "is": json.dumps(attributes)})
+        with urllib.request.urlopen(f"{self.url}/test/login/?{query}", timeout=60) as response:
+            return response.headers["Set-Cookie"].split(";")[0]
+
+
+class Site:
+    """A migrated database and the environment of the processes that use it."""
+
+    def __init__(self, database_url: str, folder: Path, postgres: PostgresServer | None = None) -> None:
+        self.database_url = database_url
+        self.folder = folder
+        self.postgres = postgres
+        self.env = {
+            **os.environ,
+            "DATABASE_URL": database_url,
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "SECRET_KEY": "for-tests-only",
+            "PYTHONUNBUFFERED": "1",
+        }
+        self._servers: list[Server] = []
+        self._processes: list[subprocess.Popen[str]] = []
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.postgres is not None
+
+    def settings(self, **streams: Any) -> Site:
+        """Set keys of STREAMS for the processes that are started from now on."""
+        self.env["TEST_STREAMS"] = json.dumps({**json.loads(self.env.get("TEST_STREAMS", "{}")), **streams})
+        return self
+
+    def manage(self, *args: str, input: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [PYTHON, "manage.py", *args],
+            env=self.env,
+            cwd=ROOT,
+            input=input,
+            check=check,
+            text=True,
+            capture_output=True,
+        )
+
+    def script(self, code: str, *args: str) -> subprocess.Popen[str]:
+        """Start a Python process that runs `code` after django.setup(); it reads sys.argv[1:]."""
+        process = subprocess.Popen(
+            [PYTHON, "-c", f"import django; django.setup()\n{code}", *args],
+            env=self.env,
+            cwd=ROOT,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._processes.append(process)
+        return process
+
+    def serve(self, server: str = "uvicorn", app: str = "project.asgi:application", **env: str) -> Server:
+        """Start a server. `tests.asgi:application` is Django's stock handler."""
+        port = free_port()
+        running = Server(command(server, app, port), port, {**self.env, **env}, self.folder / f"{server}.log")
+        self._servers.append(running)
+        return running.start()
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.stop()
+        for process in self._processes:
+            process.kill()
+            process.communicate()
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 120.0) -> str:
+    """Wait for a script to end well; returns what it printed."""
+    out, errors = process.communicate(timeout=seconds)
+    assert process.returncode == 0, errors
+    return out
+
+
+def copy_sqlite(source: Path, target: Path) -> None:
+    shutil.copy(source, target)
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=30)

@@ -1,0 +1,13 @@
+"""The demo site's URLs, and views that only tests use."""
+
+from django.urls import path
+
+from project.urls import urlpatterns as demo
+from tests import views
+
+urlpatterns = [
+    path("test/burst/", views.burst),
+    path("test/process/", views.process),
+    path("test/login/", views.log_in),
+    *demo,
+]
