@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streams.events import Event, NewMessage
-    from streams.publish import apublish, apublish_many, publish, publish_many
+    from streams.publishing import apublish, apublish_many, publish, publish_many
     from streams.responses import EventStreamResponse
 
 __version__ = "0.1.0"
@@ -29,14 +29,15 @@ __all__ = [
     "publish_many",
 ]
 
+# No module may be called as one of the names is: importing it would put the module in the name's place.
 _HOMES = {
     "Event": "streams.events",
     "EventStreamResponse": "streams.responses",
     "NewMessage": "streams.events",
-    "apublish": "streams.publish",
-    "apublish_many": "streams.publish",
-    "publish": "streams.publish",
-    "publish_many": "streams.publish",
+    "apublish": "streams.publishing",
+    "apublish_many": "streams.publishing",
+    "publish": "streams.publishing",
+    "publish_many": "streams.publishing",
 }
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import django.core.asgi
+
+from streams import sockets
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -20,7 +22,7 @@ Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None
 
 def get_asgi_application() -> Application:
     """Django's ASGI application, for `project/asgi.py`. On daphne, `send` waits while the client does not read."""
-    return with_backpressure(django.core.asgi.get_asgi_application())
+    return with_backpressure(cast(Application, django.core.asgi.get_asgi_application()))
 
 
 def with_backpressure(app: Application) -> Application:
@@ -31,6 +33,7 @@ def with_backpressure(app: Application) -> Application:
     """
 
     async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        sockets.serving.set(scope)
         request = _twisted_request(send)
         if scope["type"] != "http" or request is None:
             await app(scope, receive, send)

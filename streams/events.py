@@ -22,7 +22,7 @@ EVENT_TYPE_MAX_LENGTH = 99
 IDEMPOTENCY_KEY_MAX_LENGTH = 255
 CONTROL_PREFIX = "stream-"
 
-_CHANNEL = re.compile(r"[A-Za-z0-9._-]{1,%d}" % CHANNEL_MAX_LENGTH)
+_CHANNEL = re.compile(rf"[A-Za-z0-9._-]{{1,{CHANNEL_MAX_LENGTH}}}")
 
 
 class StoredEvent(NamedTuple):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Protocol
 
 from streams import sse
@@ -22,7 +22,13 @@ CLOSE_SECONDS = 5.0
 class Source(Protocol):
     """What a response sends from: an async iterator of bytes that can be ended from outside."""
 
-    async def __anext__(self) -> bytes: ...
+    def __anext__(self) -> Awaitable[bytes]: ...
+
+    def pending(self) -> asyncio.Future[bytes] | None:
+        """The next bytes as a future, a shortcut around __anext__; None where there is none."""
+
+    def unsent_since(self) -> float | None:
+        """Since when bytes that `pending` gave have not been taken; None where there are none."""
 
     async def aclose(self) -> None:
         """Let go of everything. May be called at any time, also before the first byte, and twice."""
@@ -32,7 +38,7 @@ class Source(Protocol):
 
 
 def encode_item(item: Any) -> bytes:
-    """What an iterator yielded, as bytes: an Event by its fields, bytes as they are, anything else as an event's data."""
+    """What an iterator yielded, as bytes: an Event by its fields, bytes as they are, all else as an event's data."""
     if isinstance(item, bytes):
         return item
     return (item if isinstance(item, Event) else Event(item)).encode()
@@ -74,6 +80,12 @@ class Feed:
             self._stopped = True
             raise StopAsyncIteration
         return chunk
+
+    def pending(self) -> None:
+        return None
+
+    def unsent_since(self) -> None:
+        return None
 
     def stop(self) -> None:
         self._stopped = True

@@ -142,7 +142,7 @@ class Hub:
         window = Window(newest, max_messages=settings.WINDOW_MESSAGES, max_bytes=settings.WINDOW_BYTES)
         filled = False
         while not filled:
-            messages = await threads.run(log.newest, log.PAGE_MESSAGES, window.start)
+            messages = await threads.run(log.newest, window.start)
             # A position that is missing was pruned. The window stops there, for it must be unbroken.
             filled = not all(window.extend_back(Frame.of(message)) for message in messages)
             filled |= len(messages) < log.PAGE_MESSAGES

@@ -219,7 +219,7 @@ def delete_through(position: int, *, channel: str | None = None, limit: int) -> 
         rows = list(doomed.order_by("position").values_list("position", "channel")[:limit])
         if not rows:
             return 0
-        newest = {name: place for place, name in rows}  # ascending, so that the last one wins
+        newest = {name: place or 0 for place, name in rows}  # ascending, so that the last one wins
         Channel.objects.using(alias).bulk_create(
             [Channel(name=name, pruned_through=newest[name]) for name in sorted(newest)],
             update_conflicts=True,
@@ -266,34 +266,34 @@ def current_head() -> int:
     return state.head
 
 
-def tail(after: int, limit: int = PAGE_MESSAGES) -> tuple[int, list[StoredEvent]]:
-    """The head, and the oldest messages of all channels above `after`, at most `limit`.
+def tail(after: int) -> tuple[int, list[StoredEvent]]:
+    """The head, and the oldest messages of all channels above `after`, at most PAGE_MESSAGES.
 
     Sequences what waits first, so that a message whose publisher died after its commit is found as well.
     """
     newest = current_head()
     if newest <= after:
         return newest, []
-    rows = _sequenced().filter(position__gt=after, position__lte=newest).order_by("position")[:limit]
+    rows = _sequenced().filter(position__gt=after, position__lte=newest).order_by("position")[:PAGE_MESSAGES]
     return newest, [StoredEvent(*row) for row in rows]
 
 
-def newest(limit: int, through: int) -> list[StoredEvent]:
-    """The newest messages at or below `through`, newest first."""
-    rows = _sequenced().filter(position__lte=through).order_by("-position")[:limit]
+def newest(through: int) -> list[StoredEvent]:
+    """The newest messages at or below `through`, newest first, at most PAGE_MESSAGES."""
+    rows = _sequenced().filter(position__lte=through).order_by("-position")[:PAGE_MESSAGES]
     return [StoredEvent(*row) for row in rows]
 
 
-def page(channels: Collection[str], after: int, through: int, limit: int = PAGE_MESSAGES) -> Page:
-    """The oldest messages of `channels` in (after, through], at most `limit`, and what pruning took from above `after`.
+def page(channels: Collection[str], after: int, through: int) -> Page:
+    """The oldest PAGE_MESSAGES of `channels` in (after, through], and what pruning took from above `after`.
 
     The messages are read first and what was pruned second: a pruning that this read could have felt is then known.
     """
     rows = [
         StoredEvent(*row)
-        for row in _of(channels, Q(position__gt=after, position__lte=through)).order_by("position")[:limit]
+        for row in _of(channels, Q(position__gt=after, position__lte=through)).order_by("position")[:PAGE_MESSAGES]
     ]
-    reached = rows[-1].position if len(rows) == limit else through
+    reached = rows[-1].position if len(rows) == PAGE_MESSAGES else through
     return Page(rows, reached, pruned(channels, after))
 
 
@@ -320,8 +320,8 @@ def earliest(channels: Collection[str]) -> int | None:
 def start_of_newest(channels: Collection[str], count: int, through: int) -> int:
     """The cursor from which a replay to `through` brings the newest `count` messages of `channels`."""
     places = _of(channels, Q(position__lte=through)).order_by("-position").values_list("position", flat=True)
-    oldest = list(places[:count])
-    return oldest[-1] - 1 if oldest else through
+    oldest = min(filter(None, places[:count]), default=None)
+    return through if oldest is None else oldest - 1
 
 
 def _sequenced() -> QuerySet[Message, tuple[Any, ...]]:
@@ -333,5 +333,5 @@ def _of(channels: Collection[str], condition: Q) -> QuerySet[Message, tuple[Any,
 
     A union of one part for each channel, for a `channel IN (…)` would sort all that matches before its LIMIT.
     """
-    parts = [_sequenced().filter(condition, channel=channel) for channel in channels]
+    parts = [_sequenced().filter(condition, channel=channel).order_by() for channel in channels]
     return parts[0].union(*parts[1:], all=True) if len(parts) > 1 else parts[0]

@@ -12,7 +12,7 @@ import datetime
 import logging
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from typing import Any
 
 from asgiref.sync import SyncToAsync, sync_to_async
@@ -21,7 +21,7 @@ from django.db import connections
 from django.http import StreamingHttpResponse
 from django.utils import timezone
 
-from streams import sse
+from streams import sockets, sse
 from streams.conf import settings
 from streams.feed import Feed, Source
 from streams.subscriber import Subscriber
@@ -73,16 +73,16 @@ class EventStreamResponse(StreamingHttpResponse):
                 "`async def`, and await what it waits for: a sync one would be read to its end before the first byte."
             )
         lifetime = _lifetime(timeout, deadline)
-        source = items if isinstance(items, Subscriber) else None
-        if source is None:
-            source = Feed(aiter(items), heartbeat or settings.HEARTBEAT_SECONDS)
+        paced = isinstance(items, Subscriber)
+        source: Source = items if paced else Feed(aiter(items), heartbeat or settings.HEARTBEAT_SECONDS)
+        self._iterator: Any  # Django's name for what it is going to iterate
         self._body = _Body(source, lifetime)
         super().__init__(self._body, status=status, headers=dict(headers or {}))
         self.headers["Content-Type"] = "text/event-stream; charset=utf-8"
         self.headers.setdefault("Cache-Control", "no-cache, no-transform")
         self.headers["X-Accel-Buffering"] = "no"  # nginx would otherwise collect events until a buffer is full
 
-    def __aiter__(self) -> AsyncIterator[bytes]:  # type: ignore[override]
+    def __aiter__(self) -> AsyncIterator[bytes]:
         # Without the two generators that StreamingHttpResponse puts around it, unless a middleware has wrapped it.
         return self._body if self._iterator is self._body else super().__aiter__()
 
@@ -137,8 +137,10 @@ class _Body:
         self._lifetime = lifetime
         self._started = False
         self._ended = False
+        self._reset = False
+        self.scope: Mapping[str, Any] | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._handed_at: float | None = None  # when a chunk was handed out that has not been taken yet
+        self._handed_at: float | None = None
         # A client may leave after the view has returned and before anyone iterates. Then nobody calls aclose() either:
         # all that happens is that the response is dropped.
         self._abandoned = weakref.finalize(self, _close_later, source, _serving_loop())
@@ -147,13 +149,19 @@ class _Body:
     def __aiter__(self) -> _Body:
         return self
 
-    async def __anext__(self) -> bytes:
+    def __anext__(self) -> Awaitable[bytes]:
+        # No coroutine, and none in between where the source can do without: see Subscriber.pending.
+        self._handed_at = None
+        if self._started and not self._ended and (pending := self._source.pending()) is not None:
+            return pending
+        return self._step()
+
+    async def _step(self) -> bytes:
         if self._ended:
             raise StopAsyncIteration
         if not self._started:
-            self._started = True
             await self._start()
-        self._handed_at = None
+            self._started = True
         try:
             chunk = await self._source.__anext__()
         except StopAsyncIteration:
@@ -167,6 +175,10 @@ class _Body:
             await release_request()  # what the iterator took, since it is idle now
         self._handed_at = time.monotonic()
         return chunk
+
+    def unsent_since(self) -> float | None:
+        """Since when, in time.monotonic() seconds, a chunk has been handed out that has not been taken yet."""
+        return self._source.unsent_since() if self._handed_at is None else self._handed_at
 
     async def aclose(self) -> None:
         self._ended = True
@@ -194,12 +206,21 @@ def _watch(body_ref: weakref.ref[_Body], task: asyncio.Task[Any], limit: float) 
     body = body_ref()
     if body is None or body._ended or task.done():
         return
-    waited = 0.0 if body._handed_at is None else time.monotonic() - body._handed_at
-    if waited >= limit:
-        logger.info("Cut a stream whose client took nothing for %.0f s.", waited)
-        task.cancel()
-        return
+    since = body.unsent_since()
+    waited = 0.0 if since is None else time.monotonic() - since
     loop = asyncio.get_running_loop()
+    if waited >= limit:
+        scope = body.scope or sockets.serving.get()
+        if not body._reset and scope is not None and sockets.reset(scope):
+            # The server now ends the request, as for any client that has left. Should it not, the next look does.
+            body._reset = True
+            waited = 0.0
+        else:
+            task.cancel()
+        if body._reset is False or waited == 0.0:
+            logger.info("Cut a stream whose client took nothing for %.0f s.", limit)
+        if not body._reset or waited:
+            return
     body._timers["watch"] = loop.call_later(limit - waited, _watch, body_ref, task, limit)
 
 

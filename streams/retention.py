@@ -39,7 +39,7 @@ class Cut:
 
 
 def cuts() -> Iterator[Cut]:
-    """Yield what the retention settings let go now. Each is worked out when it is asked for, so after the one before."""
+    """Yield what the retention settings let go now. Each is worked out when it is asked for: after the one before."""
     if settings.RETENTION_SECONDS is not None and (through := _aged(settings.RETENTION_SECONDS)):
         yield Cut(through, None, "age")
     if settings.RETENTION_BYTES is not None and (through := _beyond_bytes(settings.RETENTION_BYTES)):
@@ -48,7 +48,7 @@ def cuts() -> Iterator[Cut]:
         crowded = _sequenced().values("channel").annotate(n=Count("id")).filter(n__gt=keep).order_by("channel")
         for channel in list(crowded.values_list("channel", flat=True)):
             newest_to_go = _sequenced().filter(channel=channel).order_by("-position")[keep : keep + 1]
-            for through in newest_to_go.values_list("position", flat=True):
+            for through in filter(None, newest_to_go.values_list("position", flat=True)):
                 yield Cut(through, channel, "count")
 
 

@@ -1,4 +1,4 @@
-"""The wire format: events to bytes and back, as the WHATWG's HTML standard defines it (section 9.2, server-sent events).
+"""The wire format: events to bytes and back, as the WHATWG's HTML standard has it (section 9.2, server-sent events).
 
 Pure functions and one decoder; no I/O, no Django. What may be published is decided in events.py.
 """
@@ -56,7 +56,7 @@ def checkpoint(position: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class DecodedEvent:
-    """An event as an EventSource would dispatch it. `id` is the last event id at that moment, "" where none was sent."""
+    """An event as an EventSource would dispatch it. `id` is the last event id at that moment, "" for none."""
 
     data: str
     event: str = "message"

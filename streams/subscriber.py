@@ -40,7 +40,7 @@ class Subscriber:
     none. `replay`: how many of the newest messages a client without a cursor gets first. `snapshot`: awaited for the
     state to send in place of history, on a fresh connect and after a reset.
 
-    It is iterated by one task; `push`, `fall_behind`, `beat` and `stop` are called on the same event loop.
+    It is made on an event loop, and iterated by one task there; all its methods are called on that loop.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Subscriber:
         self._max_messages = settings.QUEUE_MESSAGES
         self._max_bytes = settings.QUEUE_BYTES
 
-        self._waiter: asyncio.Future[None] | None = None
-        self._beat = False
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[bytes] | None = None  # only while live, and the queue empty
         self._sent_id = 0
         self._sent_at = time.monotonic()
         _open.add(self)
@@ -81,15 +81,31 @@ class Subscriber:
     def __aiter__(self) -> Subscriber:
         return self
 
-    async def __anext__(self) -> bytes:
+    def __anext__(self) -> Awaitable[bytes]:
+        return self.pending() or self._next()
+
+    def pending(self) -> asyncio.Future[bytes] | None:
+        """The next bytes of a live stream, as a future that the hub fulfils; None where the stream is not live.
+
+        A future and no coroutine: every coroutine that a delivery wakes on its way costs, and with thousands of clients
+        it is the larger part of what a delivery costs at all.
+        """
         self._unsent_bytes = 0  # whoever asks for more has sent what it had
-        chunk = await (self._next() if self._begun else self._begin())
-        self._unsent_bytes = len(chunk)
-        self._sent_at = time.monotonic()
-        return chunk
+        if not self._live or self._stopped:
+            return None
+        future: asyncio.Future[bytes] = self._loop.create_future()
+        if self._queue:
+            self._hand(future, self._take())
+        else:
+            self._waiter = future
+        return future
+
+    def unsent_since(self) -> float | None:
+        """Since when, in time.monotonic() seconds, bytes have been handed out that are not known to be sent."""
+        return self._sent_at if self._unsent_bytes else None
 
     async def open(self) -> None:
-        """Join the hub, and so fix where a stream without a cursor starts. Iterating does it, where this was not called.
+        """Join the hub, and so fix where a stream without a cursor starts. Iterating does it where this did not.
 
         Raises what the log raises; then it may be called again.
         """
@@ -107,12 +123,17 @@ class Subscriber:
     def stop(self) -> None:
         """End the stream: the iterator stops, now or as soon as it is asked again."""
         self._stopped = True
-        self._wake()
+        if (waiter := self._idle()) is not None:
+            waiter.set_exception(StopAsyncIteration())
 
     # --- Called by the hub ---
 
     def push(self, frame: Frame) -> bool:
         """Take a live message. False where the queue is full: then everything in it is dropped, to be read again."""
+        if (waiter := self._idle()) is not None:
+            self.cursor = self._sent_id = frame.position
+            self._hand(waiter, frame.data)
+            return True
         size = self._queued_bytes + len(frame.data)
         full = len(self._queue) >= self._max_messages or size + self._unsent_bytes > self._max_bytes
         if full and self._queue:
@@ -120,8 +141,6 @@ class Subscriber:
             return False
         self._queue.append(frame)
         self._queued_bytes = size
-        if self._waiter is not None:
-            self._wake()
         return True
 
     def fall_behind(self) -> None:
@@ -131,17 +150,26 @@ class Subscriber:
         self._through = 0
         self._queue.clear()
         self._queued_bytes = 0
-        self._wake()
+        if (waiter := self._idle()) is not None:
+            self._hand(waiter, sse.HEARTBEAT)  # so that it asks again, and reads on
 
     def beat(self, quiet_since: float) -> None:
         """Send a heartbeat if nothing has been sent since `quiet_since`, in time.monotonic() seconds."""
-        if self._waiter is not None and self._sent_at < quiet_since:
-            self._beat = True
-            self._wake()
+        if self._sent_at < quiet_since and (waiter := self._idle()) is not None:
+            assert self._hub is not None
+            # Live and with an empty queue, we have had all there is of our channels, up to the hub's position.
+            moved = self._hub.position > self._sent_id
+            self._hand(waiter, self._checkpoint(self._hub.position) if moved else sse.HEARTBEAT)
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _idle(self) -> asyncio.Future[bytes] | None:
+        """The future that waits for the next bytes, if there is one; it is no longer ours then."""
+        waiter, self._waiter = self._waiter, None
+        return None if waiter is None or waiter.done() else waiter
+
+    def _hand(self, waiter: asyncio.Future[bytes], chunk: bytes) -> None:
+        self._unsent_bytes = len(chunk)
+        self._sent_at = time.monotonic()
+        waiter.set_result(chunk)
 
     # --- The stream ---
 
@@ -170,26 +198,24 @@ class Subscriber:
         return f"retry: {settings.RETRY_MILLISECONDS}\n".encode() + block
 
     async def _next(self) -> bytes:
-        while not self._stopped:
+        """The next bytes of a stream that is not live, up to the moment in which it is."""
+        chunk: bytes | None = None if self._begun else await self._begin()
+        while chunk is None:
+            if self._stopped:
+                raise StopAsyncIteration
             if self._queue:
-                return self._take()
-            if not self._live:
-                if (chunk := await self._read_on()) is not None:
-                    return chunk
-            elif self._beat:
-                return self._heartbeat()
+                chunk = self._take()
+            elif (pending := self.pending()) is not None:
+                return await pending
             else:
-                self._waiter = asyncio.get_running_loop().create_future()
-                try:
-                    await self._waiter
-                finally:
-                    self._waiter = None
-        raise StopAsyncIteration
+                chunk = await self._read_on()
+        self._unsent_bytes = len(chunk)
+        self._sent_at = time.monotonic()
+        return chunk
 
     def _take(self) -> bytes:
         """All that is queued, or as much of it as one write takes."""
         queue = self._queue
-        self._beat = False
         if self._queued_bytes <= CHUNK_BYTES:
             taken = [frame.data for frame in queue]
             self._sent_id = queue[-1].position
@@ -207,14 +233,6 @@ class Subscriber:
                 break
         self._queued_bytes -= size
         return b"".join(taken)
-
-    def _heartbeat(self) -> bytes:
-        assert self._hub is not None
-        self._beat = False
-        # Live and with an empty queue, we have had all there is of our channels, up to the hub's position.
-        if self._hub.position > self._sent_id:
-            return self._checkpoint(self._hub.position)
-        return sse.HEARTBEAT
 
     def _checkpoint(self, position: int) -> bytes:
         self.cursor = self._sent_id = position

@@ -11,7 +11,7 @@ It works in TestCase and TransactionTestCase, and with pytest-django's `db` and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -21,7 +21,7 @@ from streams.sse import DecodedEvent, EventStreamDecoder
 __all__ = ["DecodedEvent", "iterate_events", "read_events"]
 
 
-async def iterate_events(response: Any, *, control: bool = False) -> AsyncIterator[DecodedEvent]:
+async def iterate_events(response: Any, *, control: bool = False) -> AsyncGenerator[DecodedEvent, None]:
     """Yield a streaming response's events as an EventSource would dispatch them; with `control`, those of the stream
     itself (`stream-checkpoint`, `stream-reset`, …) as well."""
     decoder = EventStreamDecoder()

@@ -137,7 +137,7 @@ async def run(fn: Callable[..., T], *args: Any) -> T:
 def _for_test() -> Executor:
     """The log threads; or, in an async test that runs on its own event loop, what leads to the test's connection."""
     if in_test_run():
-        connection = connections[database()]
+        connection: Any = connections[database()]
         if connection.in_atomic_block:
             # Inside the transaction that pytest-django's `db` opened in this very thread.
             return _Borrowing(connection)

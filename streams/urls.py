@@ -1,4 +1,4 @@
-"""Mount with `path("events/", include("streams.urls"))`: one channel at `events/news/`, several at `events/?channel=…`."""
+"""`path("events/", include("streams.urls"))`: one channel at `events/news/`, several at `events/?channel=…`."""
 
 from django.urls import path
 

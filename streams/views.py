@@ -1,10 +1,10 @@
-"""EventStreamView: the log over HTTP. It reads the request and refuses what is to be refused; the rest is the response's."""
+"""EventStreamView: the log over HTTP. It reads the request, and refuses it or answers with a stream."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from django.core.handlers.asgi import ASGIRequest
 from django.db import transaction
@@ -22,6 +22,7 @@ from streams.subscriber import Subscriber, open_streams
 logger = logging.getLogger("streams")
 
 RETRY_AFTER_SECONDS = 5
+ALLOWED = "GET, HEAD, OPTIONS"
 
 
 # Django refuses ATOMIC_REQUESTS for async views, and a transaction as long as a stream would be no good.
@@ -40,7 +41,7 @@ class EventStreamView(View):
                 return await current_score(self.kwargs["match_id"])
     """
 
-    http_method_names: ClassVar = ["get", "head", "options"]
+    http_method_names = ["get", "head", "options"]
     timeout: float | None = None
 
     # --- What subclasses decide ---
@@ -78,18 +79,18 @@ class EventStreamView(View):
         response = await self.get(request, **kwargs)
         return HttpResponse(status=response.status_code, headers=dict(response.headers))
 
-    async def options(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    async def options(  # type: ignore[override]  # a view is async in all its methods, or in none
+        self, request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
         """The methods. A CORS preflight gets its answer from django-cors-headers, if the site has it, before this."""
-        return HttpResponse(headers={"Allow": ", ".join(self._allowed_methods()), "Content-Length": "0"})
+        return HttpResponse(headers={"Allow": ALLOWED, "Content-Length": "0"})
 
     def http_method_not_allowed(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        allowed = ", ".join(self._allowed_methods())
-
         async def refuse() -> JsonResponse:
             answer = _error(
                 RefusedStream(405, "method-not-allowed", f"A stream is read with GET; got {request.method}.")
             )
-            answer.headers["Allow"] = allowed
+            answer.headers["Allow"] = ALLOWED
             return answer
 
         return refuse()
@@ -131,7 +132,9 @@ class EventStreamView(View):
         except Exception:
             # Not a 500, at which an EventSource gives up for good: the stream tries again, or ends with stream-error.
             logger.warning("The log could not be read when a stream was opened.", exc_info=True)
-        return EventStreamResponse(subscriber, timeout=self.timeout)
+        response = EventStreamResponse(subscriber, timeout=self.timeout)
+        response._body.scope = request.scope
+        return response
 
 
 def _check_channels(channels: Sequence[str]) -> tuple[str, ...]:

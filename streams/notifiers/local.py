@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator
 
@@ -39,10 +40,8 @@ class _Mailbox:
 
     def put(self, notice: Notice) -> None:
         self._notices.append(notice)
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop has just closed, and its hub with it
             self._loop.call_soon_threadsafe(self._arrived.set)
-        except RuntimeError:
-            pass  # the loop has just closed, and its hub with it
 
     async def get(self) -> Notice:
         while not self._notices:

@@ -31,7 +31,9 @@ def programs() -> Path | None:
 class PostgresServer:
     """One cluster in a temporary folder, on a free port, that tests may stop, kill and start again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, fsync: bool = False) -> None:
+        # Without: the machine does not crash in tests, only processes do.
+        self._fsync = fsync
         found = programs()
         assert found is not None
         self._bin = found
@@ -54,7 +56,7 @@ class PostgresServer:
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(self.folder),
             "max_connections": "300",
-            "fsync": "off",  # the machine does not crash in these tests; only processes do
+            "fsync": "on" if self._fsync else "off",
         }
         command = [str(self._bin / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
         command += [f"--{name}={value}" for name, value in options.items()]

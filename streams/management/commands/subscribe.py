@@ -1,4 +1,4 @@
-"""manage.py subscribe CHANNEL…: follow channels in a terminal, straight from the log, and resume like an EventSource."""
+"""manage.py subscribe CHANNEL…: follow channels in a terminal, and resume like an EventSource."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from streams.exceptions import StreamsError
 from streams.models import Message
 from streams.notifiers import Notice, get_notifier
 
-logger = logging.getLogger("streams.publish")
+logger = logging.getLogger("streams.publishing")
 
 # What one shared transaction takes at most, so that nobody waits for an endless one.
 GROUP_MESSAGES = 1000
@@ -105,7 +105,7 @@ def _refuse_on_event_loop() -> None:
 def _publish(messages: Sequence[NewMessage]) -> list[Message]:
     if not messages:
         return []
-    connection = connections[threads.database()]
+    connection: Any = connections[threads.database()]
     # The transaction in which Django's TestCase wraps a test is not the caller's: it never commits.
     if any(not block._from_testcase for block in connection.atomic_blocks):
         return _publish_in_transaction(connection, messages)
@@ -145,7 +145,7 @@ class _AfterCommit:
         outcome.rows |= {row.pk: row for row in rows}
 
     # Django logs a failed hook by this name.
-    __qualname__ = "streams.publish.sequence_after_commit"
+    __qualname__ = "streams.publishing.sequence_after_commit"
 
     def __call__(self) -> None:
         positions = self.outcome.positions
@@ -169,6 +169,8 @@ class _Group:
         self.messages = messages
         self.rows: list[Message] | None = None
         self.error: BaseException | None = None
+        self.attended = False  # a thread waits for it
+        self.called = threading.Event()  # that thread: it is done, or yours is the turn
 
     @property
     def done(self) -> bool:
@@ -184,33 +186,55 @@ class _Group:
 class Writer:
     """Group commit: a commit costs the same for one message as for a hundred, and positions are given one at a time.
 
-    Whoever gets the turn writes for all who wait, on its own connection, and the others find their work done. So the
-    cost of a message falls as load rises, and there is no thread to start, to stop or to lose.
+    One thread at a time writes, for all who wait, on its own connection; the others find their work done, or are called
+    to write for those who came meanwhile. So the cost of a message falls as load rises, and there is no thread to
+    start, to stop or to lose.
     """
 
     def __init__(self) -> None:
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()  # held for moments; never while anything is written
+        self._writing = False
         self._waiting: deque[_Group] = deque()
 
     def enqueue(self, messages: Sequence[NewMessage]) -> _Group:
-        """Add the messages to those that the next transaction takes. From any thread; does not block."""
+        """Add the messages to those that the next transaction takes. From any thread, and from an event loop."""
         group = _Group(messages)
-        self._waiting.append(group)
+        with self._lock:
+            self._waiting.append(group)
         return group
 
     def write(self, group: _Group) -> list[Message]:
         """See to it that `group` is written, and return its rows. Blocks."""
-        with self._turn:
-            while not group.done:
-                self._write_waiting()
+        with self._lock:
+            group.attended = True
+            ours = not self._writing
+            self._writing = True
+        if not ours:
+            group.called.wait()
+            ours = not group.done
+        if ours:
+            try:
+                while not group.done:
+                    self._write_waiting()
+            finally:
+                self._pass_on()
         return group.result()
 
+    def _pass_on(self) -> None:
+        """Give the turn to a thread that waits. Not to a group that has none yet: it would be lost to all others."""
+        with self._lock:
+            successor = next((group for group in self._waiting if group.attended), None)
+            self._writing = successor is not None
+        if successor is not None:
+            successor.called.set()
+
     def _write_waiting(self) -> None:
-        groups = [self._waiting.popleft()]
-        size = len(groups[0].messages)
-        while self._waiting and size + len(self._waiting[0].messages) <= GROUP_MESSAGES:
-            groups.append(self._waiting.popleft())
-            size += len(groups[-1].messages)
+        with self._lock:
+            groups = [self._waiting.popleft()]
+            size = len(groups[0].messages)
+            while self._waiting and size + len(self._waiting[0].messages) <= GROUP_MESSAGES:
+                groups.append(self._waiting.popleft())
+                size += len(groups[-1].messages)
         try:
             self._commit(groups)
         except Exception as error:
@@ -223,9 +247,10 @@ class Writer:
                 except Exception as own:
                     group.error = own
         finally:
-            for group in groups:  # this thread is being interrupted: nobody may wait for it any longer
-                if not group.done:
+            for group in groups:
+                if not group.done:  # this thread is being interrupted: nobody may wait for it any longer
                     group.error = StreamsError("The thread that was publishing this was interrupted. Publish it again.")
+                group.called.set()
 
     def _commit(self, groups: Sequence[_Group]) -> None:
         with log.own_transaction():

@@ -1,0 +1,32 @@
+"""python -m benchmarks [comparison …] [--server uvicorn …]: run the comparisons, and print their tables."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+
+from benchmarks import fanout, idle, publishing, replay
+from tests.sites import SERVERS
+
+
+def main() -> None:
+    comparisons = {
+        "fanout": lambda servers: fanout.run(servers),
+        "idle": lambda servers: idle.run(servers),
+        "publishing": lambda servers: publishing.run(),
+        "replay": lambda servers: replay.run(servers[0]),
+    }
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="comparison", help=", ".join(comparisons))
+    parser.add_argument("--server", action="append", choices=SERVERS, help="may be repeated (default: uvicorn, daphne)")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(comparisons):
+        parser.error(f"no comparison {', '.join(sorted(unknown))}; there are {', '.join(comparisons)}")
+    print(f"Python {platform.python_version()} on {platform.machine()}")
+    for name, compare in comparisons.items():
+        if not options.names or name in options.names:
+            compare(options.server or ["uvicorn", "daphne"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Fan-out: the server's CPU for each delivery of a small event to 500 clients, beside the bare app on that server."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+
+from benchmarks import rig
+
+CONNECTIONS = 500
+STEADY_EVENTS, STEADY_RATE = 100, 10
+BURST_EVENTS = 2000
+
+
+def _microseconds(server: rig.Server, path: str, events: int, rate: float) -> tuple[float, float]:
+    """CPU microseconds for each delivery, and deliveries a second."""
+    with rig.crowd(server.port, path, CONNECTIONS, events) as clients:
+        time.sleep(1)
+        before = server.cpu_seconds()
+        url = f"http://127.0.0.1:{server.port}/burst/?n={events}&rate={rate}"
+        urllib.request.urlopen(url, timeout=300).read()
+        found = clients.result()
+        spent = server.cpu_seconds() - before
+    deliveries = CONNECTIONS * events
+    return spent / deliveries * 1e6, deliveries / found["span_seconds"]
+
+
+def run(kinds: list[str], rounds: int = 3) -> None:
+    rows = []
+    with rig.database("sqlite") as url:
+        for kind in kinds:
+            for name, events, rate in (
+                ("10 events/s", STEADY_EVENTS, STEADY_RATE),
+                ("burst of 2,000", BURST_EVENTS, 0),
+            ):
+                ours, bare = [], []
+                for _ in range(rounds):  # in turns, so that a noisy minute meets both
+                    with rig.server(kind, "benchmarks.bare:application", url) as server:
+                        bare.append(_microseconds(server, "/", events, rate))
+                    with rig.server(kind, "benchmarks.site:application", url) as server:
+                        ours.append(_microseconds(server, "/events/news/", events, rate))
+                mine, least = min(ours), min(bare)
+                rows.append([kind, name, least[0], mine[0], mine[0] / least[0], f"{mine[1]:,.0f}"])
+    rig.table(
+        f"Fan-out to {CONNECTIONS} connections: CPU per delivery (best of {rounds})",
+        ["server", "load", "bare app, µs", "Streams, µs", "ratio", "deliveries/s"],
+        rows,
+    )

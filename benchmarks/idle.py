@@ -1,0 +1,47 @@
+"""Idle: what a silent stream of a signed-in user holds, beside a StreamingHttpResponse as Django has it without us."""
+
+from __future__ import annotations
+
+import time
+
+import psycopg
+
+from benchmarks import rig
+
+CONNECTIONS = 500
+
+
+def _connections(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _hold(kind: str, path: str, url: str, size: int) -> tuple[float, int, int]:
+    """Memory for each stream in kB, threads of the process, database connections, with `size` streams open."""
+    with rig.server(kind, "benchmarks.site:application", url) as server:
+        cookie = server.log_in()
+        with rig.crowd(server.port, path, 10, 1, headers=[cookie]):
+            pass
+        time.sleep(2)
+        before = server.process.memory_info().rss
+        with rig.crowd(server.port, path, size, 1, headers=[cookie]):
+            time.sleep(5)
+            memory = (server.process.memory_info().rss - before) / size / 1024
+            return memory, server.process.num_threads(), _connections(url)
+
+
+def run(kinds: list[str]) -> None:
+    rows = []
+    with rig.database("postgresql") as url:
+        for kind in kinds:
+            # 250 is what the server's connections allow for a stream that keeps one each.
+            for name, path, size in (("plain", "/plain/", 250), ("Streams", "/events/news/", CONNECTIONS)):
+                rows.append([kind, name, size, *_hold(kind, path, url, size)])
+    rig.table(
+        "Idle streams of a signed-in user",
+        ["server", "stream", "open", "kB each", "threads", "PostgreSQL connections"],
+        rows,
+    )

@@ -1,0 +1,121 @@
+"""What the comparisons share: a database, a server process whose CPU is counted, a crowd of clients, and a table."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import psutil
+
+from tests.services import accepts, free_port, wait_until
+from tests.services.postgres import PostgresServer
+from tests.sites import PYTHON, ROOT, command
+
+
+@contextlib.contextmanager
+def database(kind: str) -> Iterator[str]:
+    """The URL of a fresh, migrated database: "sqlite" or "postgresql"."""
+    with contextlib.ExitStack() as stack:
+        if kind == "sqlite":
+            url = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory(prefix='streams-bench-'))}/db.sqlite3"
+        else:
+            server = PostgresServer(fsync=True)
+            stack.callback(server.remove)
+            server.start()
+            url = server.dsn("postgres")
+        subprocess.run([PYTHON, "manage.py", "migrate", "-v0"], env=environment(url), cwd=ROOT, check=True)
+        yield url
+
+
+def environment(url: str) -> dict[str, str]:
+    return {**os.environ, "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "benchmarks.settings", "SECRET_KEY": "bench"}
+
+
+class Server:
+    """A server process, and what it costs."""
+
+    def __init__(self, kind: str, app: str, url: str) -> None:
+        self.port = free_port()
+        self._argv, self._env = command(kind, app, self.port), environment(url)
+        self._start()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(self._argv, env=self._env, cwd=ROOT, stderr=subprocess.DEVNULL)
+        wait_until(lambda: accepts(self.port), f"the start of {self._argv[0]}")
+        self.process = psutil.Process(self._process.pid)
+
+    def restart(self) -> None:
+        self.stop()
+        self._start()
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far, of the process and its workers."""
+        family = [self.process, *self.process.children(recursive=True)]
+        return sum(sum(process.cpu_times()[:2]) for process in family)
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=120) as response:
+            return json.load(response)
+
+    def log_in(self) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/log-in/", timeout=60) as response:
+            return f"Cookie: {response.headers['Set-Cookie'].split(';')[0]}"
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def server(kind: str, app: str, url: str) -> Iterator[Server]:
+    running = Server(kind, app, url)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@contextlib.contextmanager
+def crowd(
+    port: int, path: str, size: int, events: int, seconds: float = 120, headers: Sequence[str] = ()
+) -> Iterator[Any]:
+    """A process with `size` open clients. `result()` waits until each has had `events` events."""
+    argv = [PYTHON, "-m", "benchmarks.clients", str(port), path, str(size), str(events), str(seconds), *headers]
+    process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    if process.stdout.readline().strip() != "READY":
+        raise RuntimeError("The clients could not connect.")
+
+    class Handle:
+        pid = process.pid
+
+        @staticmethod
+        def result() -> dict[str, float]:
+            assert process.stdout is not None
+            found: dict[str, float] = json.loads(process.stdout.readline())
+            if found["events"] != found["expected"] or found["refused"]:
+                raise RuntimeError(f"Not everything arrived: {found}")
+            return found
+
+    try:
+        yield Handle
+    finally:
+        process.kill()
+        process.wait()
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table as Markdown has it."""
+    print(f"\n### {title}\n")
+    print("| " + " | ".join(columns) + " |")
+    print("|" + "---|" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row) + " |")
+    sys.stdout.flush()

@@ -1,0 +1,84 @@
+"""The site that is measured: streams under Django's stock handler, and the views that set it in motion."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+from django.core.asgi import get_asgi_application
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.urls import include, path
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
+
+application = get_asgi_application()
+
+from django.contrib.auth import get_user_model, login  # noqa: E402
+from django.db import connections  # noqa: E402
+from django.db.backends.signals import connection_created  # noqa: E402
+
+from benchmarks.bare import payload  # noqa: E402
+from streams import apublish  # noqa: E402
+
+queries = {"count": 0}
+
+
+def _count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+    queries["count"] += 1
+    return execute(sql, params, many, context)
+
+
+def _watch(connection: Any, **kwargs: Any) -> None:
+    if _count not in connection.execute_wrappers:
+        connection.execute_wrappers.append(_count)
+
+
+connection_created.connect(_watch)
+
+
+async def burst(request: HttpRequest) -> JsonResponse:
+    """Publish `n` events from this process: `rate` a second, or with rate=0 all of them at once."""
+    n, rate = int(request.GET["n"]), float(request.GET["rate"])
+    if not rate:
+        for start in range(0, n, 100):  # a hundred publishers at a time, each of one message
+            await asyncio.gather(*(apublish("news", payload(i)) for i in range(start, min(n, start + 100))))
+        return JsonResponse({})
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    for i in range(n):
+        await apublish("news", payload(i))
+        await asyncio.sleep(max(0.0, start + (i + 1) / rate - loop.time()))
+    return JsonResponse({})
+
+
+def counted(request: HttpRequest) -> JsonResponse:
+    """How many queries this process has made so far, on all its connections."""
+    return JsonResponse({**queries, "connections": len(connections.all(initialized_only=True))})
+
+
+def log_in(request: HttpRequest) -> HttpResponse:
+    user, _ = get_user_model().objects.get_or_create(username="bench")
+    login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+    return JsonResponse({"pk": user.pk})
+
+
+async def plain(request: HttpRequest) -> StreamingHttpResponse:
+    """A stream as Django has it without us, for a signed-in user."""
+    await request.auser()  # type: ignore[attr-defined]
+
+    async def silence() -> AsyncIterator[bytes]:
+        yield b":\n"
+        await asyncio.Event().wait()
+
+    return StreamingHttpResponse(silence(), content_type="text/event-stream")
+
+
+urlpatterns = [
+    path("burst/", burst),
+    path("queries/", counted),
+    path("log-in/", log_in),
+    path("plain/", plain),
+    path("events/", include("streams.urls")),
+]

@@ -1,0 +1,245 @@
+"""The join, by property: whatever happens in whatever order, each client has seen what a plain model says it must.
+
+Publishing (with and without a notice, and with notices lost, repeated and reordered), connecting with any cursor,
+reading slowly, leaving and coming back, and pruning are interleaved at random. Queues, pages and windows are tiny, so
+that they overflow all the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import pytest
+from django.test import override_settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from streams import NewMessage, apublish_many, log, threads
+from streams.events import check
+from streams.models import Channel, LogHead, Message
+from streams.notifiers import Notice
+from streams.notifiers.local import LocalNotifier
+from streams.sse import DecodedEvent, EventStreamDecoder
+from streams.subscriber import Subscriber
+
+CHANNELS = ("a", "b", "c")
+
+TINY = {
+    "POLL_SECONDS": 0.05,
+    "WINDOW_MESSAGES": 6,
+    "QUEUE_MESSAGES": 4,
+    "HEARTBEAT_SECONDS": 0.1,
+    "NOTIFIER": {"BACKEND": "tests.test_join.FaultyNotifier"},
+}
+
+
+class FaultyNotifier(LocalNotifier):
+    """Loses, repeats and delays notices, by the next of the choices that the test has drawn."""
+
+    choices: Iterator[str] = iter(())
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: list[Notice] = []
+
+    def notify(self, notice: Notice) -> None:
+        match next(self.choices, "send"):
+            case "lose":
+                return
+            case "repeat":
+                super().notify(notice)
+            case "hold":
+                self._held.append(notice)
+                return
+        super().notify(notice)
+        while self._held:
+            super().notify(self._held.pop())
+
+
+@dataclass
+class Client:
+    """A client as an EventSource is one: it reconnects with the last id that it has, and keeps what it has seen."""
+
+    channels: tuple[str, ...]
+    cursor: str | None
+    seen: list[DecodedEvent] = field(default_factory=list)
+    start: int | None = None
+    told: dict[int, frozenset[int]] = field(default_factory=dict)  # what was pruned when the reset at this index came
+    subscriber: Subscriber | None = None
+    reading: asyncio.Task[bytes] | None = None
+
+    async def connect(self, pruned: set[int]) -> None:
+        self.subscriber = Subscriber(self.channels, last_event_id=self.cursor)
+        self.decoder = EventStreamDecoder()
+        self.decoder.last_event_id = self.cursor or ""
+        await self.read(pruned, wait=10.0)
+
+    async def read(self, pruned: set[int], wait: float = 0.0) -> None:
+        """Ask for one chunk, and take it if it comes in time; the question stays open otherwise."""
+        assert self.subscriber is not None
+        if self.reading is None:
+            self.reading = asyncio.ensure_future(anext(self.subscriber))
+        await asyncio.wait([self.reading], timeout=wait)
+        if self.reading.done():
+            chunk, self.reading = self.reading.result(), None
+            for event in self.decoder.feed(chunk):
+                if event.event == "stream-reset":
+                    self.told[len(self.seen)] = frozenset(pruned)
+                self.seen.append(event)
+            self.cursor = self.decoder.last_event_id or None
+            if self.start is None:
+                self.start = int(self.seen[0].id)
+
+    async def leave(self) -> None:
+        assert self.subscriber is not None
+        if self.reading is not None:
+            self.reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await self.reading
+        await self.subscriber.aclose()
+        self.subscriber = self.reading = None
+
+
+class World:
+    """The log, its clients, and the plain model: every message that there ever was, and which of them were pruned."""
+
+    def __init__(self) -> None:
+        self.published: dict[int, str] = {}
+        self.pruned: set[int] = set()
+        self.clients: list[Client] = []
+
+    @property
+    def head(self) -> int:
+        return max(self.published, default=0)
+
+    async def publish(self, channels: list[str], *, silently: bool) -> None:
+        new = [NewMessage(channel, f"{channel} {len(self.published) + i}") for i, channel in enumerate(channels)]
+        rows = await (threads.run(_append_silently, new) if silently else apublish_many(new))
+        for row in rows:
+            assert row.position is not None
+            self.published[row.position] = row.channel
+
+    async def connect(self, channels: tuple[str, ...], cursor: str | None) -> None:
+        client = Client(channels, cursor)
+        self.clients.append(client)
+        await client.connect(self.pruned)
+
+    async def prune(self, through: int, channel: str | None) -> None:
+        await threads.run(_prune, through, channel)
+        for position, name in self.published.items():
+            if position <= through and channel in (None, name):
+                self.pruned.add(position)
+
+    def verify(self, client: Client) -> None:
+        """What the client has seen, against what it must have."""
+        mine = {position for position, name in self.published.items() if name in client.channels}
+        story = [(event.event, int(event.id), event.data) for event in client.seen]
+        messages = [(index, position) for index, (kind, position, _) in enumerate(story) if kind == "message"]
+        positions = [position for _, position in messages]
+        assert positions == sorted(set(positions)), f"out of order or repeated: {positions}"
+        assert set(positions) <= mine
+        resets = [(index, json.loads(data)) for index, (kind, _, data) in enumerate(story) if kind == "stream-reset"]
+        start = client.start
+        assert start is not None
+        for missing in {position for position in mine if position > start} - set(positions):
+            assert missing in self.pruned, f"{missing} is lost: {story}"
+            told = any(
+                missing in client.told[index] and all(place < missing for at, place in messages if at < index)
+                for index, _ in resets
+            )
+            assert told, f"a silent gap at {missing}: {story}"
+        for _, reset in resets:
+            if reset["reason"] == "pruned":
+                cursor = int(reset["requested"])
+                assert any(place > cursor for place in mine & self.pruned), f"a false reset: {reset}"
+
+
+def _append_silently(messages: list[NewMessage]) -> list[Message]:
+    """Publish as another process would whose notice never comes."""
+    with log.own_transaction():
+        rows = log.append([check(message) for message in messages])
+        positions = log.sequence()
+    for row in rows:
+        row.position = positions[row.pk]
+    return rows
+
+
+def _prune(through: int, channel: str | None) -> None:
+    while log.delete_through(through, channel=channel, limit=2):
+        pass
+
+
+def _empty_the_log() -> None:
+    for model in (Message, LogHead, Channel):
+        model.objects.all().delete()
+
+
+some_channels = st.lists(st.sampled_from(CHANNELS), min_size=1, max_size=3, unique=True).map(tuple)
+cursors = st.one_of(
+    st.none(),
+    st.integers(0, 40).map(str),
+    st.sampled_from(["x", "-1", "1.5", "９", "99999999999999999999", "4 "]),
+)
+steps = st.one_of(
+    st.tuples(st.just("publish"), st.lists(st.sampled_from(CHANNELS), min_size=1, max_size=7), st.booleans()),
+    st.tuples(st.just("connect"), some_channels, cursors),
+    st.tuples(st.just("read"), st.integers(0, 5), st.integers(1, 3)),
+    st.tuples(st.just("leave"), st.integers(0, 5)),
+    st.tuples(st.just("return"), st.integers(0, 5)),
+    st.tuples(st.just("prune"), st.integers(0, 40), st.one_of(st.none(), st.sampled_from(CHANNELS))),
+    st.tuples(st.just("wait"), st.sampled_from([0.0, 0.001, 0.06])),
+)
+
+
+async def _play(story: list[tuple[object, ...]]) -> None:
+    await threads.run(_empty_the_log)
+    world = World()
+    for step in story:
+        match step:
+            case ("publish", list() as channels, bool() as silently):
+                await world.publish(channels, silently=silently)
+            case ("connect", tuple() as channels, cursor):
+                await world.connect(channels, cursor)
+            case ("read", int() as number, int() as chunks) if number < len(world.clients):
+                for _ in range(chunks if world.clients[number].subscriber else 0):
+                    await world.clients[number].read(world.pruned, 0.001)
+            case ("leave", int() as number) if number < len(world.clients) and world.clients[number].subscriber:
+                await world.clients[number].leave()
+            case ("return", int() as number) if number < len(world.clients):
+                if not world.clients[number].subscriber:
+                    await world.clients[number].connect(world.pruned)
+            case ("prune", int() as through, channel):
+                await world.prune(min(through, world.head), channel)
+            case ("wait", float() as seconds):
+                await asyncio.sleep(seconds)
+    for client in world.clients:
+        if client.subscriber is None:
+            await client.connect(world.pruned)
+    async with asyncio.timeout(20):
+        for client in world.clients:
+            while int(client.cursor or 0) < world.head:  # heartbeats bring the cursor of a quiet channel to the head
+                await client.read(world.pruned, 1.0)
+    for client in world.clients:
+        await client.leave()
+        world.verify(client)
+
+
+@settings(
+    max_examples=int(os.environ.get("JOIN_EXAMPLES", "150")), deadline=None, suppress_health_check=list(HealthCheck)
+)
+@given(
+    story=st.lists(steps, min_size=3, max_size=40),
+    notices=st.lists(st.sampled_from(["send", "send", "lose", "repeat", "hold"]), max_size=40),
+)
+def test_every_client_has_seen_what_the_model_says(
+    transactional_db: None, story: list[tuple[object, ...]], notices: list[str]
+) -> None:
+    FaultyNotifier.choices = iter(notices)
+    with pytest.MonkeyPatch.context() as patch, override_settings(STREAMS=TINY):
+        patch.setattr(log, "PAGE_MESSAGES", 3)
+        asyncio.run(_play(story))
