@@ -1,0 +1,71 @@
+# The project's commands. `make` alone lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+HOST ?= 127.0.0.1
+PORT ?= 8000
+ARGS ?=
+COVERAGE_FLOOR ?= 90
+
+PY = $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format bench clean venv install install-dev env
+
+help: ## Show what can be done
+	@echo "make COMMAND, where COMMAND is one of:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-8s %s\n", $$1, $$2 }'
+	@echo "Variables: PYTHON=python3.12 chooses the interpreter, PORT=8001 the port, ARGS='-k board' is for pytest."
+
+run: install env ## Serve the demo site on http://127.0.0.1:8000, ready to log in
+	@$(PY) manage.py migrate --verbosity 0
+	@$(PY) manage.py create_demo_user
+	@echo "The site:  http://$(HOST):$(PORT)/"
+	@echo "The admin: http://$(HOST):$(PORT)/admin/"
+	@exec $(PY) manage.py runserver $(HOST):$(PORT)
+
+test: install-dev ## Run the tests on SQLite, and again on PostgreSQL
+	@rm -f .coverage .coverage.*
+	$(PY) -m pytest --cov --cov-report= --cov-fail-under=0 $(ARGS)
+	$(PY) -m tests.services.postgres $(PY) -m pytest -m "not once" --cov --cov-append --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS)
+
+lint: install-dev ## Check form, types and migrations
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	DJANGO_SETTINGS_MODULE=tests.settings $(PY) manage.py makemigrations --check --dry-run
+
+format: install-dev ## Bring the code into form
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: install-dev ## Measure, against a bare ASGI app (takes minutes)
+	$(PY) -m benchmarks $(ARGS)
+
+clean: ## Remove .venv, caches and reports; the data in .local and .env stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov build dist *.egg-info .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip is what comes into a virtual environment last.
+venv:
+	@[ -x $(PY) ] && [ -x $(VENV)/bin/pip ] || { \
+		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+			echo "Streams needs Python 3.11 or newer; $(PYTHON) is not. Name another: make PYTHON=python3.12 …" >&2; \
+			exit 1; \
+		}; \
+		echo "Making $(VENV) …" && $(PYTHON) -m venv $(VENV) && $(PY) -m pip install --quiet --upgrade pip; }
+
+# What was installed is kept beside it, so that nothing is asked again until the requirements change.
+install: venv
+	@cmp -s requirements.txt $(VENV)/installed.txt || { \
+		echo "Installing requirements.txt …" && $(PY) -m pip install --quiet -r requirements.txt && \
+		cp requirements.txt $(VENV)/installed.txt; }
+
+install-dev: install
+	@cmp -s requirements-dev.txt $(VENV)/installed-dev.txt || { \
+		echo "Installing requirements-dev.txt …" && $(PY) -m pip install --quiet -r requirements-dev.txt && \
+		cp requirements-dev.txt $(VENV)/installed-dev.txt; }
+
+env:
+	@[ -e .env ] || { umask 077 && echo "Writing .env for development …" && \
+		$(PY) -c 'import secrets; print("DEBUG=true", "SECRET_KEY=" + secrets.token_urlsafe(50), sep="\n")' > .env; }

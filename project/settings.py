@@ -10,8 +10,13 @@
 | REDIS_URL | none; reserved for a notifier over several machines |
 | LANGUAGE_CODE, TIME_ZONE | en, UTC |
 | LOG_LEVEL | INFO |
+| STREAMS_RETRY_MILLISECONDS | 3000 |
+| STREAMS_HEARTBEAT_SECONDS | 15 |
+| STREAMS_SEND_TIMEOUT_SECONDS | 30 |
+| ENV_FILE | `.env`; another file of such variables. The environment itself always wins |
 """
 
+import os
 from pathlib import Path
 
 import environ
@@ -19,7 +24,7 @@ import environ
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
-env.read_env(BASE_DIR / ".env")
+env.read_env(os.environ.get("ENV_FILE") or BASE_DIR / ".env")
 
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env("SECRET_KEY", default="only-for-development" if DEBUG else environ.Env.NOTSET)
@@ -40,7 +45,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "project.middleware.StaticFiles",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -92,9 +97,8 @@ TIME_ZONE = env("TIME_ZONE", default="UTC")
 USE_I18N = True
 USE_TZ = True
 
+# Straight from the apps' folders: the demo site needs no collectstatic, and so no STATIC_ROOT.
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
-# Straight from the apps' folders: the demo site needs no collectstatic.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 
@@ -111,4 +115,6 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env("LOG_LEVEL", default="INFO")},
+    # Without Django's own handlers, which would say everything a second time where DEBUG is true.
+    "loggers": {"django": {"handlers": []}},
 }

@@ -1,7 +1,9 @@
 """The demo site's URLs."""
 
 from django.contrib import admin
+from django.templatetags.static import static
 from django.urls import include, path
+from django.views.generic import RedirectView
 
 from project import pages
 
@@ -13,4 +15,5 @@ urlpatterns = [
     path("random/", pages.random_page, name="random-page"),
     path("events/", include("streams.urls")),
     path("admin/", admin.site.urls),
+    path("favicon.ico", RedirectView.as_view(url=static("project/icon.svg"))),  # the admin's pages name none
 ]

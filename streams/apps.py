@@ -2,6 +2,7 @@
 
 from django.apps import AppConfig
 from django.core import checks
+from django.db.backends.signals import connection_created
 from django.utils.translation import gettext_lazy as _
 
 
@@ -12,6 +13,8 @@ class StreamsConfig(AppConfig):
 
     def ready(self) -> None:
         from streams.checks import check_database, check_settings
+        from streams.threads import remember_test_connection
 
         checks.register(check_settings)
         checks.register(check_database, checks.Tags.database)
+        connection_created.connect(remember_test_connection)

@@ -12,8 +12,6 @@ from typing import Any, cast
 
 import django.core.asgi
 
-from streams import sockets
-
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -33,7 +31,6 @@ def with_backpressure(app: Application) -> Application:
     """
 
     async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        sockets.serving.set(scope)
         request = _twisted_request(send)
         if scope["type"] != "http" or request is None:
             await app(scope, receive, send)
@@ -87,7 +84,9 @@ class _Backpressure:
     def _unregister(self) -> None:
         if self._registered:
             self._registered = False
-            self._request.unregisterProducer()
+            # A client that has left has taken Twisted's channel with it, and so the registration.
+            if getattr(self._request, "channel", None) is not None:
+                self._request.unregisterProducer()
 
     # --- IPushProducer ---
 

@@ -52,12 +52,12 @@ class Event:
 
     def encode(self) -> bytes:
         """The event's bytes on the wire. Raises InvalidMessage where a field cannot be carried."""
-        if any(character in self.event for character in "\r\n"):
-            raise InvalidEventType(f"An event's type is one line; got {self.event!r}.")
-        if isinstance(self.id, str) and any(character in self.id for character in "\r\n\0"):
-            raise InvalidMessage(f"An event's id is one line without NUL; got {self.id!r}.")
-        if self.retry is not None and (not isinstance(self.retry, int) or self.retry < 0):
-            raise InvalidMessage(f"An event's retry is a whole number of milliseconds; got {self.retry!r}.")
+        if not _is_line(self.event, without="\r\n"):
+            raise InvalidEventType(f"An event's type is one line; got {_short(self.event)}.")
+        if self.id is not None and not _is_whole(self.id) and not _is_line(self.id, without="\r\n\0"):
+            raise InvalidMessage(f"An event's id is one line without NUL; got {_short(self.id)}.")
+        if self.retry is not None and not (_is_whole(self.retry) and self.retry >= 0):
+            raise InvalidMessage(f"An event's retry is a whole number of milliseconds; got {_short(self.retry)}.")
         data = encode_data(self.data, max_bytes=None, allow_nul=True)
         return sse.encode(data, event=self.event or "message", id=self.id, retry=self.retry)
 
@@ -84,6 +84,8 @@ def validate_channel(channel: object) -> str:
 
 def validate_channels(channels: Iterable[object]) -> tuple[str, ...]:
     """Return the channels, each once and in the order given, or raise InvalidChannel."""
+    if isinstance(channels, str):  # or its letters would be taken for names
+        raise InvalidChannel(f"Channels are a list of names; got {_short(channels)}. Write [{_short(channels)}].")
     return tuple(dict.fromkeys(validate_channel(channel) for channel in channels))
 
 
@@ -160,6 +162,18 @@ def _to_json(data: object) -> str:
         raise InvalidData(
             f"Data is a str, or what DjangoJSONEncoder can make JSON of; got {type(data).__name__}: {error}"
         ) from None
+
+
+def _is_line(value: object, *, without: str) -> bool:
+    return (
+        isinstance(value, str)
+        and not any(character in value for character in without)
+        and not _has_lone_surrogate(value)
+    )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _has_lone_surrogate(text: str) -> bool:

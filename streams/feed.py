@@ -58,6 +58,7 @@ class Feed:
         self._asked = asyncio.Event()
         self._answer: asyncio.Future[bytes | None] | None = None  # None: the end
         self._stopped = False
+        self._line_ended = True  # bytes that the iterator yields may be any piece of an event
 
     def __aiter__(self) -> Feed:
         return self
@@ -72,13 +73,15 @@ class Feed:
         if self._answer is None:
             self._answer = asyncio.get_running_loop().create_future()
             self._asked.set()
-        answered, _ = await asyncio.wait([self._answer], timeout=self._heartbeat_seconds)
-        if not answered:
-            return sse.HEARTBEAT
+        while not (await asyncio.wait([self._answer], timeout=self._heartbeat_seconds))[0]:
+            if self._line_ended:
+                return sse.HEARTBEAT
         chunk, self._answer = self._answer.result(), None
         if chunk is None:
             self._stopped = True
             raise StopAsyncIteration
+        if chunk:
+            self._line_ended = chunk.endswith(b"\n")
         return chunk
 
     def pending(self) -> None:
@@ -113,6 +116,15 @@ class Feed:
                     chunk = encode_item(await anext(self._items))
                 except StopAsyncIteration:
                     self._give(None)
+                    return
+                except asyncio.CancelledError as error:
+                    task = asyncio.current_task()
+                    if task is None or task.cancelling():
+                        raise
+                    # Nobody has cancelled this task: the iterator awaited something that somebody else had cancelled.
+                    failure = RuntimeError(f"{self._items!r} was cancelled from within.")
+                    failure.__cause__ = error
+                    self._give(failure)
                     return
                 except Exception as error:
                     self._give(error)

@@ -61,6 +61,7 @@ class Hub:
     @staticmethod
     async def join(subscriber: Subscriber) -> Hub:
         """Add a subscriber to the running loop's hub, which is started where it is not. It is not live yet."""
+        threads.sync_caller()  # where one waits for us, the hub may need that thread: let it know the way to it
         loop = asyncio.get_running_loop()
         hub = _hubs.get(loop)
         if hub is None:
@@ -101,12 +102,14 @@ class Hub:
 
     async def catch_up(self) -> None:
         """Read the log's tail now, and so learn its real head."""
+        threads.sync_caller()  # as in join: the lock's holder may wait for that thread
         async with self._reading:
             while await self._read_tail():
                 pass
 
     async def read(self, channels: tuple[str, ...], after: int, through: int) -> Stretch:
         """Read a stretch of the log. Clients that ask for the same one at the same time share one query."""
+        threads.sync_caller()  # as in join
         key = (channels, after, through)
         if (reading := self._stretches.get(key)) is None:
             reading = self._stretches[key] = _spawn(threads.run(_read, *key))
@@ -117,7 +120,9 @@ class Hub:
     # --- Following the log ---
 
     async def _start(self) -> None:
-        self._tasks.append(_spawn(self._listen()))  # before the head is read, so that no notice falls in between
+        # Listening before the head is read, so that no notice falls in between; the pause lets it begin.
+        self._tasks.append(_spawn(self._listen()))
+        await asyncio.sleep(0)
         try:
             await self._begin_at(await threads.run(log.current_head))
         except BaseException:
@@ -169,16 +174,21 @@ class Hub:
 
     async def _poll(self) -> None:
         backoff = Backoff("The log could not be read; trying again.")
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(settings.POLL_SECONDS):
-                    await self._news.wait()
-            self._news.clear()
-            try:
-                await self.catch_up()
-                backoff.reset()
-            except Exception:
-                await backoff.wait()
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(settings.POLL_SECONDS):
+                        await self._news.wait()
+                self._news.clear()
+                try:
+                    await self.catch_up()
+                    backoff.reset()
+                except Exception:
+                    await backoff.wait()
+        finally:
+            # Cancelled with subscribers left: the loop is ending, and nobody else will close them.
+            for subscriber in tuple(self.subscribers):
+                await subscriber.aclose()
 
     async def _read_tail(self) -> bool:
         """Read and apply one stretch of the log's tail. Whether there is more."""

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db import connections, transaction
+from django.db import InterfaceError, OperationalError, connections, transaction
 
 from streams import log, threads
 from streams.events import NewMessage, StoredEvent, check
@@ -82,12 +82,18 @@ def publish_many(messages: Iterable[NewMessage]) -> list[Message]:
 async def apublish_many(messages: Iterable[NewMessage]) -> list[Message]:
     """See publish_many()."""
     checked = [check(message) for message in messages]
-    if threads.sync_caller() is not None:
-        # In that caller's thread, so that the messages belong to the transaction that it may have open.
+    if not threads.uses_log_threads():
+        # In a sync caller's thread, so that the messages belong to the transaction that it may have open.
         return await threads.run(_publish, checked)
+    if not checked or _may_wait(checked):
+        return await threads.run(_publish, checked, pool=threads.WAITING)
     # Enqueued before a thread is asked for: what is enqueued meanwhile goes out in the same transaction.
     group = _writer.enqueue(checked)
-    return await threads.run(_writer.write, group)
+    try:
+        return await threads.run(_writer.write, group, pool=threads.WRITING)
+    except asyncio.CancelledError:
+        _writer.withdraw(group)
+        raise
 
 
 def _refuse_on_event_loop() -> None:
@@ -105,6 +111,11 @@ def _refuse_on_event_loop() -> None:
 def _publish(messages: Sequence[NewMessage]) -> list[Message]:
     if not messages:
         return []
+    with threads.test_connection():
+        return _publish_on_this_thread(messages)
+
+
+def _publish_on_this_thread(messages: Sequence[NewMessage]) -> list[Message]:
     connection: Any = connections[threads.database()]
     # The transaction in which Django's TestCase wraps a test is not the caller's: it never commits.
     if any(not block._from_testcase for block in connection.atomic_blocks):
@@ -112,7 +123,15 @@ def _publish(messages: Sequence[NewMessage]) -> list[Message]:
     if not connection.in_atomic_block and not connection.get_autocommit():
         # Manual transaction management has no hooks; a hub's next poll sequences what is committed.
         return log.append(messages)
+    if connection.in_atomic_block or _may_wait(messages) or _writer.is_ours():
+        # What belongs to a test's transaction must not be written by another thread, nor others' messages in it.
+        return _writer.write_alone(messages)
     return _writer.write(_writer.enqueue(messages))
+
+
+def _may_wait(messages: Sequence[NewMessage]) -> bool:
+    """Whether publishing them may wait for a transaction that has used the same key. Nobody is to wait along."""
+    return any(message.idempotency_key is not None for message in messages)
 
 
 # --- Inside the caller's transaction --------------------------------------------------------------------------------
@@ -123,6 +142,10 @@ def _publish_in_transaction(connection: Any, messages: Sequence[NewMessage]) -> 
     # Django drops the hooks of a savepoint that is rolled back; what is still there now will run, or not, with ours.
     earlier = next((hook for _, hook, _ in reversed(connection.run_on_commit) if isinstance(hook, _AfterCommit)), None)
     hook = _AfterCommit(rows, earlier.outcome if earlier else _Outcome())
+    if connection.vendor == "postgresql":
+        # SQLite gives the ids of what a savepoint has rolled back again: there an id does not tell whose message it is,
+        # and the notice goes out without messages.
+        hook.outcome.rows |= {row.pk: row for row in rows}
     # robust: the caller's work is committed, and must not fail on what comes after. A hub's poll would sequence it.
     transaction.on_commit(hook, using=connection.alias, robust=True)
     return rows
@@ -142,21 +165,23 @@ class _AfterCommit:
     def __init__(self, rows: Sequence[Message], outcome: _Outcome) -> None:
         self.rows = rows
         self.outcome = outcome
-        outcome.rows |= {row.pk: row for row in rows}
-
-    # Django logs a failed hook by this name.
-    __qualname__ = "streams.publishing.sequence_after_commit"
+        # Django logs a failed hook by this name, and takes for granted that it has one.
+        self.__qualname__ = "streams.publishing.sequence_after_commit"
 
     def __call__(self) -> None:
         positions = self.outcome.positions
         if positions is None:
             positions = self.outcome.positions = log.sequence()
             _notify(positions, self.outcome.rows)
-        for row in self.rows:
-            if row.position is None:
-                row.position = positions.get(row.pk)
-            if row.position is None:  # another process was quicker to sequence it
-                row.position = log.position_of(row.pk)
+        _set_positions(self.rows, positions)
+
+
+def _set_positions(rows: Iterable[Message], positions: dict[int, int]) -> None:
+    for row in rows:
+        if row.position is None:
+            row.position = positions.get(row.pk)
+        if row.position is None:  # another process was quicker to sequence it
+            row.position = log.position_of(row.pk)
 
 
 # --- Outside: one transaction for all who come together --------------------------------------------------------------
@@ -193,8 +218,13 @@ class Writer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # held for moments; never while anything is written
-        self._writing = False
+        self._turn: _Group | None = None  # whose thread writes, or has been called to
+        self._thread: int | None = None  # the one that writes
         self._waiting: deque[_Group] = deque()
+
+    def is_ours(self) -> bool:
+        """Whether the calling thread is writing: it publishes what publishing has made it log."""
+        return self._thread == threading.get_ident()
 
     def enqueue(self, messages: Sequence[NewMessage]) -> _Group:
         """Add the messages to those that the next transaction takes. From any thread, and from an event loop."""
@@ -203,30 +233,53 @@ class Writer:
             self._waiting.append(group)
         return group
 
+    def withdraw(self, group: _Group) -> None:
+        """Take back what nobody has begun to write: nobody waits for it any more, and it would go out with whoever
+        publishes next, much later."""
+        with self._lock:
+            if group in self._waiting:
+                self._waiting.remove(group)
+                group.error = StreamsError("Nobody waited for this to be published any more.")
+                group.called.set()
+            if self._turn is group and self._thread is None:
+                self._pass_on()  # called to write, and interrupted before it began
+
     def write(self, group: _Group) -> list[Message]:
         """See to it that `group` is written, and return its rows. Blocks."""
-        with self._lock:
-            group.attended = True
-            ours = not self._writing
-            self._writing = True
-        if not ours:
+        try:
+            with self._lock:
+                group.attended = True
+                if self._turn is None:
+                    self._turn = group
+                    group.called.set()
             group.called.wait()
-            ours = not group.done
-        if ours:
-            try:
-                while not group.done:
-                    self._write_waiting()
-            finally:
-                self._pass_on()
+            with self._lock:
+                ours = self._turn is group
+                if ours:
+                    self._thread = threading.get_ident()
+            while ours and not group.done:
+                self._write_waiting()
+        except BaseException:
+            self.withdraw(group)  # where this thread was interrupted before its turn
+            raise
+        finally:
+            with self._lock:
+                if self._turn is group:
+                    self._thread = None
+                    self._pass_on()
+        return group.result()
+
+    def write_alone(self, messages: Sequence[NewMessage]) -> list[Message]:
+        """Write messages in a transaction of their own, without waiting for a turn and without holding one. Blocks."""
+        group = _Group(messages)
+        self._commit([group])
         return group.result()
 
     def _pass_on(self) -> None:
         """Give the turn to a thread that waits. Not to a group that has none yet: it would be lost to all others."""
-        with self._lock:
-            successor = next((group for group in self._waiting if group.attended), None)
-            self._writing = successor is not None
-        if successor is not None:
-            successor.called.set()
+        self._turn = next((group for group in self._waiting if group.attended), None)
+        if self._turn is not None:
+            self._turn.called.set()
 
     def _write_waiting(self) -> None:
         with self._lock:
@@ -253,15 +306,23 @@ class Writer:
                 group.called.set()
 
     def _commit(self, groups: Sequence[_Group]) -> None:
-        with log.own_transaction():
-            written = log.append([message for group in groups for message in group.messages])
-            positions = log.sequence()
-        for row in written:
-            row.position = positions.get(row.pk, row.position)
-        _notify(positions, {row.pk: row for row in written})
+        committing = False
+        try:
+            with log.own_transaction():
+                written = log.append([message for group in groups for message in group.messages])
+                positions = log.sequence()
+                _set_positions(written, positions)
+                committing = True
+        except (InterfaceError, OperationalError) as error:
+            if not committing:
+                raise
+            for group in groups:  # nobody knows whether they are stored: written again, they might be so twice
+                group.error = error
+            return
         rows = iter(written)
         for group in groups:
             group.rows = [next(rows) for _ in group.messages]
+        _notify(positions, {row.pk: row for row in written})
 
 
 _writer = Writer()

@@ -21,7 +21,7 @@ from django.db import connections
 from django.http import StreamingHttpResponse
 from django.utils import timezone
 
-from streams import sockets, sse
+from streams import sse
 from streams.conf import settings
 from streams.feed import Feed, Source
 from streams.subscriber import Subscriber
@@ -37,6 +37,13 @@ NEEDS_ASGI = (
 STREAM_ERROR = sse.encode(
     '{"code":"internal","message":"The stream failed on the server. Reconnect to go on."}', event="stream-error"
 )
+
+
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",  # nginx would otherwise collect events until a buffer is full
+}
 
 
 class EventStreamResponse(StreamingHttpResponse):
@@ -73,18 +80,26 @@ class EventStreamResponse(StreamingHttpResponse):
                 "`async def`, and await what it waits for: a sync one would be read to its end before the first byte."
             )
         lifetime = _lifetime(timeout, deadline)
+        heartbeat = settings.HEARTBEAT_SECONDS if heartbeat is None else heartbeat
+        if heartbeat <= 0:
+            raise ValueError(f"heartbeat is a number of seconds above 0; got {heartbeat!r}.")
         paced = isinstance(items, Subscriber)
-        source: Source = items if paced else Feed(aiter(items), heartbeat or settings.HEARTBEAT_SECONDS)
+        source: Source = items if paced else Feed(aiter(items), heartbeat)
         self._iterator: Any  # Django's name for what it is going to iterate
+        self.is_async: bool  # and whether that is an async iterator
         self._body = _Body(source, lifetime)
         super().__init__(self._body, status=status, headers=dict(headers or {}))
-        self.headers["Content-Type"] = "text/event-stream; charset=utf-8"
-        self.headers.setdefault("Cache-Control", "no-cache, no-transform")
-        self.headers["X-Accel-Buffering"] = "no"  # nginx would otherwise collect events until a buffer is full
+        for name, value in HEADERS.items():
+            if name != "Cache-Control" or name not in self.headers:
+                self.headers[name] = value
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         # Without the two generators that StreamingHttpResponse puts around it, unless a middleware has wrapped it.
         return self._body if self._iterator is self._body else super().__aiter__()
+
+    async def aclose(self) -> None:
+        """End the stream and let go of its source. Handlers do it by themselves; whoever reads by hand does it here."""
+        await self._body.aclose()
 
     def has_header(self, header: str) -> bool:
         """As in HttpResponse, but for Content-Encoding, which it always claims to have.
@@ -112,7 +127,7 @@ class EventStreamResponse(StreamingHttpResponse):
             self.streaming_content = [NEEDS_ASGI.encode()]
 
     def __iter__(self) -> Iterator[bytes]:
-        if self._iterator is self._body:
+        if self.is_async:
             raise RuntimeError(NEEDS_ASGI)
         return super().__iter__()
 
@@ -137,10 +152,9 @@ class _Body:
         self._lifetime = lifetime
         self._started = False
         self._ended = False
-        self._reset = False
-        self.scope: Mapping[str, Any] | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._handed_at: float | None = None
+        self._line_ended = True
         # A client may leave after the view has returned and before anyone iterates. Then nobody calls aclose() either:
         # all that happens is that the response is dropped.
         self._abandoned = weakref.finalize(self, _close_later, source, _serving_loop())
@@ -170,9 +184,12 @@ class _Body:
         except Exception:
             logger.exception("An event stream failed.")
             self._ended = True
-            chunk = STREAM_ERROR
+            # After bytes that end within a line, its end comes first: the piece of an event must not become one.
+            chunk = STREAM_ERROR if self._line_ended else b"\n" + STREAM_ERROR
+        if chunk:
+            self._line_ended = chunk.endswith(b"\n")
         if chunk is sse.HEARTBEAT:
-            await release_request()  # what the iterator took, since it is idle now
+            await release_request(only_idle=True)  # what the iterator took, unless it is busy there
         self._handed_at = time.monotonic()
         return chunk
 
@@ -186,6 +203,11 @@ class _Body:
             timer.cancel()
         if self._abandoned.detach() is not None:
             await self._source.aclose()
+
+    def close(self) -> None:
+        """What Django calls at the response's end, from any thread: also where a middleware's generators around this
+        iterator are left to the garbage collector."""
+        self._abandoned()
 
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -208,19 +230,11 @@ def _watch(body_ref: weakref.ref[_Body], task: asyncio.Task[Any], limit: float) 
         return
     since = body.unsent_since()
     waited = 0.0 if since is None else time.monotonic() - since
-    loop = asyncio.get_running_loop()
     if waited >= limit:
-        scope = body.scope or sockets.serving.get()
-        if not body._reset and scope is not None and sockets.reset(scope):
-            # The server now ends the request, as for any client that has left. Should it not, the next look does.
-            body._reset = True
-            waited = 0.0
-        else:
-            task.cancel()
-        if body._reset is False or waited == 0.0:
-            logger.info("Cut a stream whose client took nothing for %.0f s.", limit)
-        if not body._reset or waited:
-            return
+        logger.info("Cut a stream whose client took nothing for %.0f s.", waited)
+        task.cancel()
+        return
+    loop = asyncio.get_running_loop()
     body._timers["watch"] = loop.call_later(limit - waited, _watch, body_ref, task, limit)
 
 
@@ -257,7 +271,7 @@ def _request_context() -> Any:
     return SyncToAsync.thread_sensitive_context.get(None)
 
 
-async def release_request() -> None:
+async def release_request(*, only_idle: bool = False) -> None:
     """Give back the thread and the database connections that the running ASGI request holds. They come back by need.
 
     Django keeps one thread for every request, for its signals at the least, and whatever connections that thread has
@@ -265,14 +279,29 @@ async def release_request() -> None:
     for those inside an atomic block; then asgiref's executor of this request is taken out of its table and let go (seen
     in asgiref 3.8 to 3.13; a later sync_to_async of the request makes a new one).
 
-    Does nothing outside an ASGI request, and costs next to nothing where the request holds nothing.
+    Does nothing outside an ASGI request, and costs next to nothing where the request holds nothing; with `only_idle`,
+    nothing either where the thread is at work.
     """
     context = _request_context()
+    if only_idle and not await _has_idle_thread(context):
+        return
     if not await close_request_connections() or getattr(context, "_executor", None) is not None:
         return  # no thread, or somebody else's that was handed to asgiref for this request
     executor = SyncToAsync.context_to_thread_executor.pop(context, None)
     if executor is not None:
         executor.shutdown(wait=False)
+
+
+async def _has_idle_thread(context: Any) -> bool:
+    """Whether the request has a thread that answers at once. One that does not may be in the middle of a query."""
+    executor = None if context is None else SyncToAsync.context_to_thread_executor.get(context)
+    if executor is None:
+        return False
+    try:
+        await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(executor, int), 0.01)
+    except TimeoutError:
+        return False
+    return True
 
 
 async def close_request_connections() -> bool:

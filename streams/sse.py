@@ -8,6 +8,9 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass
 
+# Longer waits than any client keeps; and int() refuses very long numbers.
+MAX_RETRY_DIGITS = 18
+
 # A comment of one newline, not two: a blank line would end a block, and some clients dispatch an empty event there.
 HEARTBEAT = b":\n"
 
@@ -116,7 +119,8 @@ class EventStreamDecoder:
         elif name == "id" and "\0" not in value:
             self._id = value
         elif name == "retry" and value.isascii() and value.isdigit():
-            self.retry_milliseconds = int(value)
+            digits = value.lstrip("0") or "0"
+            self.retry_milliseconds = int(digits if len(digits) <= MAX_RETRY_DIGITS else "9" * MAX_RETRY_DIGITS)
         return None
 
     def _dispatch(self) -> DecodedEvent | None:

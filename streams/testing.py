@@ -25,11 +25,15 @@ async def iterate_events(response: Any, *, control: bool = False) -> AsyncGenera
     """Yield a streaming response's events as an EventSource would dispatch them; with `control`, those of the stream
     itself (`stream-checkpoint`, `stream-reset`, …) as well."""
     decoder = EventStreamDecoder()
-    async with aclosing(aiter(response)) as chunks:
-        async for chunk in chunks:
+    try:
+        async for chunk in response:
             for event in decoder.feed(chunk):
                 if control or not event.event.startswith(CONTROL_PREFIX):
                     yield event
+    finally:
+        # The test client wraps the body in generators, and closing those does not close what is within.
+        if hasattr(response, "aclose"):
+            await response.aclose()
 
 
 async def read_events(response: Any, count: int, *, timeout: float = 10.0, control: bool = False) -> list[DecodedEvent]:

@@ -8,12 +8,16 @@ connections back, when there is nothing to do.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import queue
 import sys
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
 
 from asgiref.sync import AsyncToSync, SyncToAsync
 from django.db import connections, router
@@ -73,16 +77,19 @@ class LogThreads(Executor):
                         self._threads -= 1
                         return
                 continue  # a job was promised to this thread a moment ago
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(job())
-                except BaseException as error:  # the caller's, by way of its future
-                    future.set_exception(error)
-                del job
-            del future
+            _do(future, job)
+            del future, job
             with self._lock:
                 self._free += 1
             _tidy_connections()
+
+
+def _do(future: Future[Any], job: Callable[[], Any]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(job())
+        except BaseException as error:  # the caller's, by way of its future
+            future.set_exception(error)
 
 
 def _linger() -> float:
@@ -108,65 +115,209 @@ def _close_connections() -> None:
             connection.close()
 
 
-_threads = LogThreads()
+def _renew_pools() -> None:
+    global READING, WRITING, WAITING
+    READING, WRITING, WAITING = LogThreads(), LogThreads(), LogThreads()
+
+
+# Three, so that a stream's reads do not wait for publishers that wait for a lock, nor these for those that wait for
+# another's idempotency key.
+READING = WRITING = WAITING = LogThreads()
+_renew_pools()
+os.register_at_fork(after_in_child=_renew_pools)  # a child inherits no threads
+
+# The connections that a test run has opened. `connections` does not show a thread's own one to the code on that
+# thread's event loop, so the one that pytest-django's `db` has wrapped in a transaction is found here.
+_test_connections: WeakSet[Any] = WeakSet()
+
+
+def remember_test_connection(connection: Any, **kwargs: Any) -> None:
+    """A receiver of Django's connection_created. Does nothing outside a test run."""
+    if in_test_run():
+        _test_connections.add(connection)
 
 
 def sync_caller() -> Executor | None:
     """Where a sync thread waits for this event loop (async_to_sync), the way to have that thread do something.
 
     So it is in an async test of Django's TestCase, in an async view under WSGI, and where a sync view calls
-    async_to_sync. asgiref keeps both of these for its own sync_to_async (seen in 3.8 to 3.13); a public way to ask
-    would let them go.
+    async_to_sync. asgiref keeps what is read here for its own sync_to_async (seen in 3.8 to 3.13); a public way to ask
+    would let it go.
     """
     loop = asyncio.get_running_loop()
-    caller = getattr(AsyncToSync.executors, "current", None) or AsyncToSync.loop_thread_executors.get(loop)
-    # Broken: the caller has gone, and left a task behind in which it still seems to wait.
-    return None if caller is None or caller._broken else caller
+    current = getattr(AsyncToSync.executors, "current", None)
+    if current is not None and current._broken:
+        current = None  # the caller has gone, and left a task behind in which it still seems to wait
+    starter = AsyncToSync.loop_thread_executors.get(loop) or _thread_of_test_queries()
+    if starter is None:
+        return current
+    if (waiting := _waiting_threads.get(loop)) is None:
+        waiting = _waiting_threads[loop] = _WaitingThread(starter)
+    if current is not None:
+        waiting.reach_by(current)
+    return waiting
 
 
-async def run(fn: Callable[..., T], *args: Any) -> T:
+def _thread_of_test_queries() -> Executor | None:
+    """asgiref's own thread, in an async test that runs on its own event loop with SQLite in memory.
+
+    Connections to a shared in-memory database do not wait for each other's locks. The thread that does the test's own
+    async queries is the one place where nothing collides.
+    """
+    if not in_test_run():
+        return None
+    connection: Any = connections[database()]
+    in_memory = connection.vendor == "sqlite" and connection.is_in_memory_db()
+    return SyncToAsync.single_thread_executor if in_memory else None
+
+
+class _WaitingThread(Executor):
+    """A sync thread that waits for an event loop that it has started, maybe in several places of its stack at once.
+
+    That is so where sync code beneath that loop, such as a sync middleware, has called async_to_sync again: then the
+    thread serves only its innermost executor, and a job that was submitted to an outer one would wait for something
+    that may wait for the job. So every executor of the thread gets a ticket, and the first to be served does the job.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executors: list[Any] = [executor]
+        self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+
+    def reach_by(self, executor: Executor) -> None:
+        """Use this executor as well, if it is the same thread's, also for the jobs that wait already."""
+        if executor not in self._executors and _thread(executor) == _thread(self._executors[0]):
+            self._executors = [known for known in self._executors if not getattr(known, "_broken", False)]
+            self._executors.append(executor)
+            for _ in tuple(self._jobs):
+                self._hand_ticket(executor)
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+        self._jobs.append((future, lambda: fn(*args, **kwargs)))
+        for executor in self._executors:
+            self._hand_ticket(executor)
+        return future
+
+    def _hand_ticket(self, executor: Executor) -> None:
+        with contextlib.suppress(RuntimeError):  # it has just been left
+            executor.submit(self._do_one)
+
+    def _do_one(self) -> None:
+        with contextlib.suppress(IndexError):  # another ticket was quicker
+            _do(*self._jobs.popleft())
+
+
+def _thread(executor: Any) -> threading.Thread | None:
+    return getattr(executor, "_work_thread", None) or next(iter(executor._threads), None)
+
+
+_waiting_threads: WeakKeyDictionary[asyncio.AbstractEventLoop, _WaitingThread] = WeakKeyDictionary()
+
+
+async def run(fn: Callable[..., T], *args: Any, pool: LogThreads | None = None) -> T:
     """Run `fn(*args)`, which talks to the log's database, away from the event loop.
 
     Where a sync caller waits for this loop, its own thread does it, on its own connection and so in its own
-    transaction. Otherwise a log thread does.
+    transaction. Otherwise a log thread does, of `pool`, or of those that read.
     """
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(sync_caller() or _for_test(), fn, *args)
+    if not in_test_run():
+        return await loop.run_in_executor(sync_caller() or pool or READING, fn, *args)
+    job = loop.run_in_executor(_special_thread() or pool or READING, _opening_nothing, fn, *args)
+    try:
+        return await asyncio.shield(job)
+    except asyncio.CancelledError:
+        # When a test's loop has ended, its transaction is rolled back, or its tables are emptied. Not under our hands.
+        await asyncio.wait([job])
+        raise
 
 
-def _for_test() -> Executor:
-    """The log threads; or, in an async test that runs on its own event loop, what leads to the test's connection."""
-    if in_test_run():
-        connection: Any = connections[database()]
-        if connection.in_atomic_block:
-            # Inside the transaction that pytest-django's `db` opened in this very thread.
-            return _Borrowing(connection)
-        if connection.vendor == "sqlite" and connection.is_in_memory_db():
-            # Connections to a shared in-memory database do not wait for each other's locks. The thread that does the
-            # test's own async queries is the one place where nothing collides.
-            return SyncToAsync.single_thread_executor
-    return _threads
+def uses_log_threads() -> bool:
+    """Whether run() uses the log threads here and now."""
+    return _special_thread() is None
+
+
+def _special_thread() -> Executor | None:
+    if (wrapped := wrapped_in_test()) is not None and wrapped._thread_ident == threading.get_ident():
+        # An async test that runs on its own event loop, inside the transaction that pytest-django's `db` has opened in
+        # this very thread. Before the caller: a sync middleware's thread would not be inside it.
+        return _Borrowing(wrapped)
+    return sync_caller()
+
+
+def _opening_nothing(fn: Callable[..., T], *args: Any) -> T:
+    """Call `fn`, and close the connection if it opened one: a test's database is dropped while this thread lives on."""
+    connection = connections[database()]
+    was_open = connection.connection is not None
+    try:
+        return fn(*args)
+    finally:
+        if not was_open and not connection.in_atomic_block:
+            connection.close()
 
 
 class _Borrowing(Executor):
-    """The log threads, one at a time, on another thread's connection, as Django's LiveServerTestCase shares one."""
-
-    _one_at_a_time = threading.Lock()
+    """The log threads, on the connection of the test that is running."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        return _threads.submit(self._run, fn, *args, **kwargs)
-
-    def _run(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        alias = self._connection.alias
-        with self._one_at_a_time:
-            own = connections[alias]
-            self._connection.inc_thread_sharing()
-            connections[alias] = self._connection
-            try:
+        def run() -> T:
+            with _borrow(self._connection):
                 return fn(*args, **kwargs)
-            finally:
-                connections[alias] = own
-                self._connection.dec_thread_sharing()
+
+        return READING.submit(run)
+
+
+def test_connection() -> contextlib.AbstractContextManager[None]:
+    """A context in which sync code beneath an async test, inside pytest-django's `db`, works in the test's transaction.
+
+    asgiref runs it in a thread that would wait for the test's transaction on SQLite, and leave rows behind on
+    PostgreSQL. Any other thread gets its own connection: the test's own thread may be using the test's meanwhile.
+    """
+    if not in_test_run() or connections[database()].in_atomic_block or (wrapped := wrapped_in_test()) is None:
+        return contextlib.nullcontext()
+    return _borrow(wrapped) if _called_from(wrapped._thread_ident) else contextlib.nullcontext()
+
+
+def _called_from(thread: int) -> bool:
+    """Whether an event loop in that thread has called this one by sync_to_async, and so waits for it."""
+    loop = getattr(SyncToAsync.threadlocal, "main_event_loop", None)
+    if loop is None or not loop.is_running():
+        return False
+    ident: Future[int] = Future()
+    loop.call_soon_threadsafe(lambda: ident.set_result(threading.get_ident()))
+    try:
+        return ident.result(timeout=5) == thread
+    except TimeoutError:
+        return False
+
+
+def wrapped_in_test() -> Any:
+    """The connection on which Django's TestCase, or pytest-django's `db`, has a transaction around the running test."""
+    if not in_test_run():
+        return None
+    alias = database()
+    for connection in tuple(_test_connections):
+        blocks = connection.atomic_blocks
+        if connection.alias == alias and blocks and blocks[0]._from_testcase:
+            return connection
+    return None
+
+
+@contextlib.contextmanager
+def _borrow(connection: Any) -> Iterator[None]:
+    """Let this thread use another's connection, as Django's LiveServerTestCase does; one thread at a time."""
+    with _borrowing:
+        own = connections[connection.alias]
+        connection.inc_thread_sharing()
+        connections[connection.alias] = connection
+        try:
+            yield
+        finally:
+            connections[connection.alias] = own
+            connection.dec_thread_sharing()
+
+
+_borrowing = threading.Lock()

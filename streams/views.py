@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.handlers.asgi import ASGIRequest
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
@@ -16,7 +17,7 @@ from streams.conf import settings
 from streams.events import validate_channels
 from streams.exceptions import InvalidChannel, RefusedStream
 from streams.policies import BasePolicy, get_policy
-from streams.responses import NEEDS_ASGI, EventStreamResponse, close_request_connections, release_request
+from streams.responses import HEADERS, NEEDS_ASGI, EventStreamResponse, close_request_connections, release_request
 from streams.subscriber import Subscriber, open_streams
 
 logger = logging.getLogger("streams")
@@ -61,7 +62,7 @@ class EventStreamView(View):
         """Who may read. By default what STREAMS['POLICY'] names."""
         return get_policy()
 
-    # `async def get_snapshot(self, request, channels)`: where a subclass defines it, what it returns is sent as a
+    # `get_snapshot(self, request, channels)`, async or not: where a subclass defines it, what it returns is sent as a
     # `stream-snapshot` event (a str as it is, anything else as JSON) on a fresh connect and after a reset, in place of
     # partial history. The cursor is taken before it is called, so that nothing falls in between.
     get_snapshot: Any = None
@@ -76,8 +77,12 @@ class EventStreamView(View):
 
     async def head(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         """What GET would say, without opening a stream."""
-        response = await self.get(request, **kwargs)
-        return HttpResponse(status=response.status_code, headers=dict(response.headers))
+        try:
+            await self._admit(request, **kwargs)
+        except RefusedStream as refusal:
+            answer = _error(refusal)
+            return HttpResponse(status=answer.status_code, headers=dict(answer.headers))
+        return HttpResponse(headers=HEADERS)
 
     async def options(  # type: ignore[override]  # a view is async in all its methods, or in none
         self, request: HttpRequest, *args: Any, **kwargs: Any
@@ -95,7 +100,8 @@ class EventStreamView(View):
 
         return refuse()
 
-    async def _stream(self, request: HttpRequest, **kwargs: Any) -> EventStreamResponse:
+    async def _admit(self, request: HttpRequest, **kwargs: Any) -> tuple[tuple[str, ...], int]:
+        """The channels and the number of messages to replay, or RefusedStream."""
         if not isinstance(request, ASGIRequest):
             raise RefusedStream(500, "asgi-required", NEEDS_ASGI)
         channels = _check_channels(self.get_channels(request, **kwargs))
@@ -111,10 +117,15 @@ class EventStreamView(View):
                 f"This process serves its {limit} streams (STREAMS['MAX_STREAMS_PER_PROCESS']). Try again later.",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
+        return channels, replay
+
+    async def _stream(self, request: HttpRequest, **kwargs: Any) -> EventStreamResponse:
+        channels, replay = await self._admit(request, **kwargs)
 
         async def snapshot() -> object:
             try:
-                return await self.get_snapshot(request, channels)
+                take = self.get_snapshot
+                return await (take if iscoroutinefunction(take) else sync_to_async(take))(request, channels)
             finally:
                 await release_request()
 
@@ -124,6 +135,8 @@ class EventStreamView(View):
             replay=replay,
             snapshot=snapshot if self.get_snapshot is not None else None,
         )
+        # The response first: should it, or what follows, fail, it closes the subscriber.
+        response = EventStreamResponse(subscriber, timeout=self.timeout)
         # Before the log is read, for its reads must not wait for a connection that this request holds.
         await close_request_connections()
         try:
@@ -132,8 +145,6 @@ class EventStreamView(View):
         except Exception:
             # Not a 500, at which an EventSource gives up for good: the stream tries again, or ends with stream-error.
             logger.warning("The log could not be read when a stream was opened.", exc_info=True)
-        response = EventStreamResponse(subscriber, timeout=self.timeout)
-        response._body.scope = request.scope
         return response
 
 

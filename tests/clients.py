@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from dataclasses import dataclass, field
 
 from streams.sse import DecodedEvent, EventStreamDecoder
 
+TCP_REPAIR = 19  # linux/tcp.h
 
-@dataclass
+
+@dataclass(eq=False)
 class StreamClient:
     """One connection to a stream, and what came over it. `last_event_id` and `events` go on over reconnects."""
 
@@ -18,10 +21,13 @@ class StreamClient:
     headers: dict[str, str] = field(default_factory=dict)
     events: list[DecodedEvent] = field(default_factory=list)
     control: list[DecodedEvent] = field(default_factory=list)
-    raw: bytes = b""
+    raw: bytearray = field(default_factory=bytearray)
     status: int = 0
     response_headers: dict[str, str] = field(default_factory=dict)
     last_event_id: str = ""
+
+    def __post_init__(self) -> None:
+        _made.add(self)
 
     async def connect(self, *, receive_buffer: int | None = None) -> StreamClient:
         """Send the request and read the response's head. `receive_buffer` in bytes makes the kernel keep little."""
@@ -60,6 +66,21 @@ class StreamClient:
             data = await self.chunk()
         except (asyncio.IncompleteReadError, ConnectionError):
             data = b""
+        return self._take(data)
+
+    async def bite(self, most: int) -> None:
+        """Read at most `most` bytes of the next piece: what is left where a connection breaks within an event.
+
+        After it, there is nothing to be done but to leave.
+        """
+        try:
+            if self.response_headers.get("transfer-encoding") == "chunked":
+                await self._reader.readline()
+            self._take(await self._reader.read(most))
+        except ConnectionError:
+            pass
+
+    def _take(self, data: bytes) -> bool:
         self.raw += data
         for event in self._decoder.feed(data):
             (self.control if event.event.startswith("stream-") else self.events).append(event)
@@ -91,7 +112,26 @@ class StreamClient:
 
     def abort(self) -> None:
         """Leave at once, by RST."""
+        linger_for_no_time = struct.pack("ii", 1, 0)
+        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_for_no_time)
+        self._writer.transport.abort()
+
+    def vanish(self) -> None:
+        """Be gone without telling the server, as a machine that was switched off. Takes CAP_NET_ADMIN, and Linux."""
+        self._writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
         self._writer.transport.abort()
 
     async def close(self) -> None:
+        """Leave by FIN."""
         self._writer.close()
+
+
+def leave_all() -> None:
+    """Close the connections that a test has left open, failed or not; before its event loop is closed."""
+    while _made:
+        client = _made.pop()
+        if hasattr(client, "_writer"):
+            client._writer.transport.abort()
+
+
+_made: set[StreamClient] = set()

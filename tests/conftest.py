@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from asgiref.sync import SyncToAsync
+from django.db import connections
 
 from tests.services import missing
 from tests.services.postgres import PostgresServer, programs
@@ -70,3 +72,11 @@ def site(request: pytest.FixtureRequest) -> Site:
     """A site of the test's own, on each database in turn."""
     found: Site = request.getfixturevalue("sqlite_site" if request.param == "sqlite" else "postgres_site")
     return found
+
+
+@pytest.fixture(autouse=True)
+def _close_connections_of_sync_to_async() -> Iterator[None]:
+    """Those that an async test opened in asgiref's thread: PostgreSQL drops no database that is still in use."""
+    yield
+    if SyncToAsync.single_thread_executor._threads:
+        SyncToAsync.single_thread_executor.submit(connections.close_all).result()

@@ -4,14 +4,16 @@ import json
 import os
 
 os.environ.setdefault("SECRET_KEY", "for-tests-only")
+os.environ.setdefault("ENV_FILE", os.devnull)  # the tests are not to depend on what somebody has in .env
 
 from project.settings import *  # noqa: F403
-from project.settings import INSTALLED_APPS, STREAMS
+from project.settings import INSTALLED_APPS, MIDDLEWARE, STREAMS
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests"]
 ROOT_URLCONF = "tests.urls"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 WHITENOISE_AUTOREFRESH = True  # tests write no manifest
 
-# A test that starts a server changes settings by this variable: a JSON object.
+# A test that starts a server changes settings by these variables: a JSON list of outer middleware, and a JSON object.
+MIDDLEWARE = [*json.loads(os.environ.get("TEST_MIDDLEWARE", "[]")), *MIDDLEWARE]
 STREAMS = {**STREAMS, "PUBLIC_CHANNELS": ["news", "public.*"], **json.loads(os.environ.get("TEST_STREAMS", "{}"))}

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.services import accepts, free_port, wait_until
 from tests.services.postgres import PostgresServer
@@ -68,9 +73,13 @@ class Server:
 
     def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
         if self._process is not None:
+            workers = psutil.Process(self.pid).children(recursive=True)
             self._process.send_signal(how)
             self._process.wait(timeout=60)
             self._process = None
+            for worker in workers:  # granian's outlive a main process that is killed
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.kill()
 
     def json(self, path: str) -> Any:
         with urllib.request.urlopen(f"{self.url}{path}", timeout=60) as response:
@@ -80,7 +89,8 @@ class Server:
         """Log in as a user, made where there is none; returns the Cookie header of the session."""
         query = urllib.parse.urlencode({"name": name, "is": json.dumps(attributes)})
         with urllib.request.urlopen(f"{self.url}/test/login/?{query}", timeout=60) as response:
-            return response.headers["Set-Cookie"].split(";")[0]
+            cookies = [header.split(";")[0] for header in response.headers.get_all("Set-Cookie")]
+        return next(cookie for cookie in cookies if cookie.startswith("sessionid="))  # there is one of CSRF as well
 
 
 class Site:
@@ -133,6 +143,22 @@ class Site:
         )
         self._processes.append(process)
         return process
+
+    def call(self, function: Callable[..., object], *args: object) -> subprocess.Popen[str]:
+        """Start a process that calls a test module's function, with its arguments as strings, after django.setup()."""
+        name, module = function.__name__, function.__module__
+        return self.script(f"import sys\nfrom {module} import {name}\n{name}(*sys.argv[1:])", *map(str, args))
+
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run SQL from outside, without Django; returns the rows."""
+        if self.postgres is not None:
+            return self.postgres.execute(statement, self.database_url.rpartition("/")[2])
+        with contextlib.closing(
+            sqlite3.connect(self.database_url.removeprefix("sqlite:///"), timeout=30)
+        ) as connection:
+            rows = connection.execute(statement).fetchall()
+            connection.commit()
+            return rows
 
     def serve(self, server: str = "uvicorn", app: str = "project.asgi:application", **env: str) -> Server:
         """Start a server. `tests.asgi:application` is Django's stock handler."""

@@ -1,6 +1,6 @@
 """The demo site's URLs, and views that only tests use."""
 
-from django.urls import path
+from django.urls import include, path
 
 from project.urls import urlpatterns as demo
 from tests import views
@@ -9,5 +9,8 @@ urlpatterns = [
     path("test/burst/", views.burst),
     path("test/process/", views.process),
     path("test/login/", views.log_in),
+    path("test/queries/", views.queries),
+    path("test/browser/", include("tests.browser.urls")),
+    path("test/response/", include("tests.response_views")),
     *demo,
 ]

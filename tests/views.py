@@ -5,13 +5,17 @@ import gc
 import json
 import os
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import psutil
 from django.contrib.auth import get_user_model, login
+from django.db.backends.signals import connection_created
 from django.http import HttpRequest, JsonResponse
 
 from streams import NewMessage, apublish_many
 from streams.hub import Hub
+from streams.subscriber import open_streams
 
 
 async def burst(request: HttpRequest) -> JsonResponse:
@@ -38,6 +42,7 @@ async def process(request: HttpRequest) -> JsonResponse:
             "tasks": len(asyncio.all_tasks()),
             "rss": me.memory_info().rss,
             "fds": me.num_fds(),
+            "streams": open_streams(),
             "subscribers": len(hub.subscribers) if hub else 0,
             "queued_bytes": sum(s._queued_bytes + s._unsent_bytes for s in hub.subscribers) if hub else 0,
             "queued_messages": max((len(s._queue) for s in hub.subscribers), default=0) if hub else 0,
@@ -51,3 +56,24 @@ def log_in(request: HttpRequest) -> JsonResponse:
     user, _ = get_user_model().objects.get_or_create(username=name, defaults=json.loads(request.GET.get("is", "{}")))
     login(request, user, backend="django.contrib.auth.backends.ModelBackend")
     return JsonResponse({"pk": user.pk})
+
+
+_queries: list[str] = []
+
+
+def queries(request: HttpRequest) -> JsonResponse:
+    """The queries of this process since it was asked last. It counts from the first time on, those of all threads."""
+    counted = _queries.copy()
+    _queries.clear()
+    connection_created.connect(_count_queries, dispatch_uid="tests.views.queries")
+    return JsonResponse({"queries": counted})
+
+
+def _count_queries(*, connection: Any, **kwargs: Any) -> None:
+    if _count not in connection.execute_wrappers:
+        connection.execute_wrappers.append(_count)
+
+
+def _count(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+    _queries.append(sql)
+    return execute(sql, params, many, context)

@@ -19,12 +19,15 @@ def stream_url(*channels: str) -> str:
 
     What is published after this line was rendered reaches the page. So render it before the page's own data, or take
     it in the view before the data is read: then nothing falls in between. At worst something comes twice in effect.
+
+    In an attribute it stands as it is. In a script, `{% stream_url "a" "b" as url %}` and `{{ url|escapejs }}`.
     """
     names = validate_channels(channels)
     if not names:
         raise template.TemplateSyntaxError("{% stream_url %} takes the names of one or more channels.")
     # The head as it stands: sequencing here would hold the head's lock until the request's transaction ends.
     cursor = ("last_event_id", log.head().head)
-    if len(names) == 1:
+    # A browser takes `/./` and `/../` out of a path.
+    if len(names) == 1 and names[0] not in (".", ".."):
         return f"{reverse('streams:channel', args=names)}?{urlencode([cursor])}"
     return f"{reverse('streams:channels')}?{urlencode([*(('channel', name) for name in names), cursor])}"

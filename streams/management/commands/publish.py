@@ -24,11 +24,11 @@ class Command(BaseCommand):
         parser.add_argument("--idempotency-key", metavar="KEY", help="publish once, however often this is run")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        data = sys.stdin.read() if options["data"] == "-" else options["data"]
+        data = _standard_input() if options["data"] == "-" else options["data"]
         if options["json"]:
             try:
-                json.loads(data)
-            except ValueError as error:
+                json.loads(data, parse_constant=_refuse_constant)
+            except (ValueError, RecursionError) as error:
                 raise CommandError(f"The data is not JSON: {error}.") from None
         try:
             message = publish(
@@ -37,3 +37,14 @@ class Command(BaseCommand):
         except InvalidMessage as error:
             raise CommandError(str(error)) from None
         self.stdout.write(str(message.position))
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise CommandError(f"Standard input is not text in {sys.stdin.encoding}: {error}.") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is Python's, and no browser reads it")

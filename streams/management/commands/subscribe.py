@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
+import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -34,7 +36,11 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
         if options["replay"] < 0:
             raise CommandError(f"--replay takes a number of messages, 0 or more; got {options['replay']}.")
-        asyncio.run(self._follow(channels, options))
+        try:
+            asyncio.run(self._follow(channels, options))
+        except BrokenPipeError:
+            # Whoever read us has gone, as `head -1` does. Python flushes once more at its end, and must not fail then.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     async def _follow(self, channels: tuple[str, ...], options: dict[str, Any]) -> None:
         task = asyncio.current_task()
@@ -50,6 +56,8 @@ class Command(BaseCommand):
                 try:
                     async for chunk in subscriber:
                         self._print(chunk, decoder, raw=options["raw"])
+                except BrokenPipeError:
+                    raise
                 except Exception as error:
                     self.stderr.write(f"The stream failed, and goes on in {RETRY_SECONDS:.0f} s: {error}")
                 finally:

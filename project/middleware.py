@@ -1,0 +1,48 @@
+"""The demo site's static files: WhiteNoise, made to fit ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest, HttpResponse
+from whitenoise.middleware import WhiteNoiseMiddleware
+
+
+class StaticFiles(WhiteNoiseMiddleware):
+    """WhiteNoise without a thread for every request that it only passes on, and without a warning for every file.
+
+    WhiteNoise's own middleware (seen in 6.12) is sync: under ASGI each request, also for a stream, would go through a
+    thread and back. And it answers with an open file, which Django must read whole under ASGI, and warns about that.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        super().__init__(get_response)
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponse | Awaitable[HttpResponse]:
+        find = self.find_file if self.autorefresh else self.files.get
+        found = find(request.path_info)
+        if found is None:
+            return self.get_response(request)
+        return asyncio.to_thread(self.serve, found, request) if self._is_async else self.serve(found, request)
+
+    @staticmethod
+    def serve(static_file: Any, request: HttpRequest) -> HttpResponse:
+        answer = static_file.get_response(request.method, request.META)
+        content = b""
+        if answer.file is not None:
+            with answer.file as file:
+                content = file.read()
+        response = HttpResponse(content, status=int(answer.status))
+        del response.headers["Content-Type"]
+        for name, value in answer.headers:
+            response.headers[name] = value
+        return response

@@ -1,0 +1,265 @@
+// The live board: shows a channel's events as they come, says how the connection is, and publishes.
+// What comes from the stream is shown as text, never as HTML.
+"use strict";
+
+const MOST_SHOWN = 20;
+const LONGEST_SHOWN = 2000; // characters of an event's data
+const COUNT_MILLISECONDS = 3000;
+const TRY_AGAIN_SECONDS = 5;
+const ANNOUNCE_MILLISECONDS = 1000;
+
+const byId = (id) => document.getElementById(id);
+const board = byId("board");
+const events = byId("events");
+const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" });
+
+// --- What is on the board ---
+
+// The messages that came with the page were read after its cursor was taken, so the newest of them may come again.
+const fromPage = new Set([...events.children].map((item) => item.dataset.id));
+
+for (const time of events.querySelectorAll("time")) time.textContent = clock.format(new Date(time.dateTime));
+
+function shorten(text) {
+  const rest = text.length - LONGEST_SHOWN;
+  return rest > 0 ? `${text.slice(0, LONGEST_SHOWN)} … and ${rest.toLocaleString("en")} characters more` : text;
+}
+
+function add(event, replayed) {
+  const now = new Date();
+  const item = byId("event").content.firstElementChild.cloneNode(true);
+  item.dataset.id = event.lastEventId;
+  item.querySelector(".id").append(event.lastEventId);
+  item.querySelector(".type").textContent = event.type;
+  item.querySelector(".badge").hidden = !replayed;
+  item.querySelector("time").dateTime = now.toISOString();
+  item.querySelector("time").textContent = clock.format(now);
+  item.querySelector(".data").textContent = shorten(event.data);
+  item.classList.add("fresh");
+  events.prepend(item);
+  while (events.children.length > MOST_SHOWN) events.lastElementChild.remove();
+  byId("empty").hidden = true;
+  announce(event);
+}
+
+// A burst would keep a screen reader busy for minutes: at most one sentence a second.
+let unannounced = [];
+function announce(event) {
+  if (unannounced.push(event) > 1) return;
+  setTimeout(() => {
+    const newest = unannounced.at(-1);
+    const count = unannounced.length === 1 ? "Event" : `${unannounced.length} new events, the newest is event`;
+    byId("announcement").textContent = `${count} ${newest.lastEventId}, ${newest.type}: ${newest.data.slice(0, 200)}`;
+    unannounced = [];
+  }, ANNOUNCE_MILLISECONDS);
+}
+
+// --- The connection ---
+
+const STATES = {
+  connecting: "Connecting …",
+  live: "Live",
+  reconnecting: "Reconnecting …",
+  closed: "Closed",
+};
+let source = null;
+let lastEventId = "";
+let tryAgain = null;
+let returned = false; // whether this is not the page's first connection
+let dropped = false; // by the button
+
+function show(state, more = "") {
+  byId("state").dataset.state = state;
+  byId("state-word").textContent = STATES[state];
+  byId("state-more").textContent = more;
+  const drop = byId("drop");
+  drop.hidden = false;
+  drop.textContent = state === "closed" ? "Connect again" : "Drop the connection";
+}
+
+// A stream begins with a checkpoint, or with a reset; then what was missed; then a checkpoint that says: live from here.
+let stage = "begin";
+let replayed = [];
+
+function begin() {
+  stage = "begin";
+  replayed = [];
+}
+
+function checkpoint(event) {
+  lastEventId = event.lastEventId;
+  if (stage === "begin") stage = "replay";
+  else if (stage === "replay") {
+    stage = "live";
+    if (returned) tellReplay();
+  }
+}
+
+function tellReplay() {
+  const ids = replayed.length > 6 ? [...replayed.slice(0, 3), "…", ...replayed.slice(-2)] : replayed;
+  const several = replayed.length > 1;
+  byId("replay").textContent = replayed.length
+    ? `While you were away, ${replayed.length} ${several ? "events were" : "event was"} published, and replayed now: ${ids.join(", ")}.`
+    : "While you were away, nothing was published, so nothing was replayed.";
+  byId("replay").hidden = false;
+}
+
+function receive(event) {
+  if (!(event instanceof MessageEvent)) return; // somebody publishes a type named "error"; this one is the browser's
+  lastEventId = event.lastEventId;
+  if (fromPage.delete(event.lastEventId)) return;
+  if (stage === "replay") replayed.push(event.lastEventId);
+  add(event, stage === "replay" && returned);
+}
+
+function reset(event) {
+  lastEventId = event.lastEventId;
+  stage = "replay";
+  const { reason, requested, head } = JSON.parse(event.data);
+  const why = {
+    pruned: `Events after ${requested} were deleted from the log before they reached you.`,
+    "unknown-id": `The log does not know the id ${requested}; its newest is ${head}. It may have been replaced.`,
+    "malformed-id": `“${requested}” is no id that the log has given.`,
+  };
+  byId("reset").textContent = `You may have missed events. ${why[reason] ?? ""} What the log still has follows.`;
+  byId("reset").hidden = false;
+  if (reason !== "pruned") {
+    // The replay begins at the oldest message, and is not to be mixed with what another log had.
+    fromPage.clear();
+    events.replaceChildren();
+  }
+}
+
+// The types that are asked for: the form's, and those that the log has just now.
+const types = new Set(board.dataset.types.split(" "));
+for (const type of events.querySelectorAll(".type")) types.add(type.textContent);
+
+function connect() {
+  clearTimeout(tryAgain);
+  const url = new URL(board.dataset.stream, location.href);
+  // An EventSource sends its Last-Event-ID header only when it reconnects by itself; a new one says it in the URL.
+  if (lastEventId) url.searchParams.set("last_event_id", lastEventId);
+  show(lastEventId ? "reconnecting" : "connecting");
+  begin();
+  source = new EventSource(url);
+  source.onopen = (event) => {
+    if (event instanceof MessageEvent) return;
+    begin();
+    show("live");
+    count();
+  };
+  source.onerror = (event) => {
+    if (event instanceof MessageEvent) return;
+    returned = true;
+    if (source.readyState !== EventSource.CLOSED) {
+      show("reconnecting", "The connection was lost. What is published meanwhile will be replayed.");
+      return;
+    }
+    // An answer other than a stream, from the server or from a proxy before it: a browser then gives up for good.
+    show("closed", `The server did not give a stream. Trying again in ${TRY_AGAIN_SECONDS} seconds.`);
+    tryAgain = setTimeout(connect, TRY_AGAIN_SECONDS * 1000);
+  };
+  for (const type of types) source.addEventListener(type, receive);
+  source.addEventListener("stream-checkpoint", checkpoint);
+  source.addEventListener("stream-reset", reset);
+  source.addEventListener("stream-error", () => {
+    byId("state-more").textContent = "The stream failed on the server. The browser will reconnect.";
+  });
+}
+
+byId("drop").addEventListener("click", () => {
+  byId("replay").hidden = true;
+  if (source.readyState === EventSource.CLOSED) {
+    dropped = false;
+    connect();
+    return;
+  }
+  source.close();
+  dropped = returned = true;
+  show("closed", "You dropped the connection. Publish something, then connect again: it will be replayed.");
+});
+
+// --- How many listen ---
+
+async function count() {
+  try {
+    const response = await fetch(board.dataset.listeners, { headers: { Accept: "application/json" } });
+    const { listeners } = await response.json();
+    const clients = listeners === 1 ? "1 client listens" : `${listeners} clients listen`;
+    byId("listeners").textContent = `${clients} in this server process.`;
+    byId("listeners").hidden = false;
+  } catch {
+    byId("listeners").hidden = true; // the state above says what is wrong
+  }
+}
+
+setInterval(() => {
+  const reachable = dropped || source.readyState === EventSource.OPEN;
+  if (reachable && document.visibilityState === "visible") count();
+}, COUNT_MILLISECONDS);
+
+// --- Publishing ---
+
+const form = byId("publish");
+
+function showErrors(errors) {
+  let first = null;
+  for (const field of form.querySelectorAll("select, textarea")) {
+    const texts = errors[field.name] ?? [];
+    const place = byId(`${field.id}_error`);
+    place.textContent = texts.join(" ");
+    place.hidden = !texts.length;
+    if (texts.length) {
+      field.setAttribute("aria-invalid", "true");
+      field.setAttribute("aria-describedby", place.id);
+      first ??= field;
+    } else {
+      field.removeAttribute("aria-invalid");
+      field.removeAttribute("aria-describedby");
+    }
+  }
+  first?.focus();
+}
+
+async function publish(submission) {
+  submission.preventDefault();
+  const button = form.querySelector("button");
+  const told = byId("published");
+  if (button.getAttribute("aria-disabled") === "true") return;
+  button.setAttribute("aria-disabled", "true");
+  told.textContent = "Publishing …";
+  try {
+    const response = await fetch(form.action, {
+      method: "POST",
+      body: new FormData(form),
+      headers: { Accept: "application/json" },
+    });
+    const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
+    const answer = isJson ? await response.json() : {};
+    showErrors(answer.errors ?? {});
+    if (response.ok) {
+      told.textContent = `Published as event ${answer.position}.`;
+      form.elements.data.value = "";
+      form.elements.data.focus();
+    } else if (response.status === 422) {
+      told.textContent = "Not published.";
+    } else if (response.status === 403) {
+      told.textContent = answer.errors?.__all__[0] ?? "Not published: your login has changed. Load the page again.";
+    } else {
+      told.textContent = `Not published: the server answered with status ${response.status}. Your text is still here.`;
+    }
+  } catch {
+    told.textContent = "Not published: the server cannot be reached. Your text is still here; try again.";
+  } finally {
+    button.removeAttribute("aria-disabled");
+  }
+}
+
+form?.addEventListener("submit", publish);
+
+// Ctrl or Cmd with Enter publishes, as in most places where several lines can be written.
+form?.elements.data.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+});
+
+connect();

@@ -1,0 +1,122 @@
+"""Fixtures of the browser tests. Chromium stays open for all of them, so they share one event loop, the session's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
+
+from tests.browser.browsers import Firefox, launch_chromium
+from tests.sites import Server
+
+expect.set_options(timeout=20_000)
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
+async def chromium() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await launch_chromium(playwright)
+        yield browser
+        await browser.close()
+
+
+class Tabs:
+    """Opens tabs, and takes note of what their consoles complain about."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.context = context
+        self.complaints: list[str] = []
+
+    async def open(self, url: str) -> Page:
+        page = await self.context.new_page()
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        await page.goto(url)
+        return page
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"{message.text} ({message.location.get('url')})")
+
+    async def log_in(self, server: Server, name: str, **attributes: Any) -> None:
+        """Log the browser in as a user, made where there is none."""
+        key, _, value = server.log_in(name, **attributes).partition("=")
+        await self.context.add_cookies([{"name": key, "value": value, "url": server.url}])
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tabs(chromium: Browser) -> AsyncIterator[Tabs]:
+    """Tabs of one fresh browser context."""
+    context = await chromium.new_context()
+    context.set_default_timeout(30_000)
+    yield Tabs(context)
+    await context.close()
+
+
+class Probe:
+    """What the probe page has reported. See views.py."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        """In the order in which the page noted them, each once."""
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        found = [record for record in map(json.loads, lines) if record["kind"] == kind]
+        if kind == "request":
+            return found
+        return [record for _, record in sorted({record["n"]: record for record in found}.items())]
+
+    def events(self, *, control: bool = False) -> list[dict[str, Any]]:
+        return [event for event in self.records("event") if event["type"].startswith("stream-") == control]
+
+    async def until(self, condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+        """Wait for it, without holding up the browser."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            text = self.file.read_text()[-2000:] if self.file.exists() else "nothing"
+            raise AssertionError(f"{what} did not happen within {seconds} s; the page reported: {text}") from None
+
+
+Visit = Callable[[str], Awaitable[None]]
+
+
+@pytest.fixture
+def in_chromium(tabs: Tabs) -> Visit:
+    async def visit(url: str) -> None:
+        await tabs.open(url)
+
+    return visit
+
+
+@pytest.fixture
+def in_firefox(tmp_path: Path) -> Iterator[Visit]:
+    firefox = Firefox(tmp_path)
+
+    async def visit(url: str) -> None:
+        firefox.open(url)
+
+    yield visit
+    firefox.close()
+
+
+@pytest.fixture(params=["chromium", "firefox"])
+def visit(request: pytest.FixtureRequest) -> Visit:
+    """Opens an address in a browser, in each of them in turn."""
+    found: Visit = request.getfixturevalue(f"in_{request.param}")
+    return found
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> Probe:
+    """What is reported to the servers that are started with PROBE_FILE=str(probe.file)."""
+    return Probe(tmp_path / "probe.jsonl")

@@ -1,0 +1,29 @@
+"""The page with a number every two seconds, in a browser."""
+
+import re
+import signal
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.conftest import Tabs
+from tests.sites import Site
+
+pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
+
+
+async def test_numbers_come_also_after_the_server_was_away(sqlite_site: Site, tabs: Tabs) -> None:
+    server = sqlite_site.serve()
+    page = await tabs.open(f"{server.url}/random/")
+    await expect(page.locator("#number")).to_have_text(re.compile(r"^\d{1,2}$"))
+    await expect(page.locator("#state")).to_have_text("Live")
+    # The next ones: counted, for two may be the same.
+    count = "count => new Promise(done => { source.addEventListener('message', () => --count || done(true)) })"
+    assert await page.evaluate(count, 2)
+    assert tabs.complaints == []
+
+    server.stop(signal.SIGKILL)
+    await expect(page.locator("#state")).to_have_text("Reconnecting …")
+    server.start()
+    await expect(page.locator("#state")).to_have_text("Live")
+    assert await page.evaluate(count, 1)

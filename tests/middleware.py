@@ -1,0 +1,51 @@
+"""Middleware as sites have it, to stand between a stream and its client in tests; see TEST_MIDDLEWARE in settings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.decorators import async_only_middleware, sync_only_middleware
+
+
+@sync_only_middleware
+def sync_only(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
+    """Middleware from before there was async: Django runs the view beneath it through a thread and back."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        response.headers["X-Sync-Middleware"] = "was here"
+        return response
+
+    return middleware
+
+
+@async_only_middleware
+def wrap_content(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Callable[[HttpRequest], Awaitable[Any]]:
+    """Puts a generator around streamed content, as middleware that counts or changes bytes does."""
+
+    async def wrapped(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in content:
+            yield chunk
+
+    async def middleware(request: HttpRequest) -> Any:
+        response = await get_response(request)
+        if response.streaming:
+            response.streaming_content = wrapped(response.streaming_content)
+        return response
+
+    return middleware
+
+
+@async_only_middleware
+def slow(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Callable[[HttpRequest], Awaitable[Any]]:
+    """Keeps the view's answer for `?slow=` seconds, as middleware that writes to an audit log may."""
+
+    async def middleware(request: HttpRequest) -> Any:
+        response = await get_response(request)
+        await asyncio.sleep(float(request.GET.get("slow", 0)))
+        return response
+
+    return middleware

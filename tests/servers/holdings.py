@@ -1,0 +1,62 @@
+"""What a server process holds while it runs, asked again until it has come to rest."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+from tests.sites import Server
+
+Holdings = dict[str, Any]
+
+
+async def ask(server: Server, path: str) -> Any:
+    """Server.json, for tests whose clients go on meanwhile."""
+    return await asyncio.to_thread(server.json, path)
+
+
+async def publish(server: Server, channel: str, n: int = 1, bytes: int = 10) -> int:
+    """Publish from the server's own process; returns the last position."""
+    return int((await ask(server, f"/test/burst/?channel={channel}&n={n}&bytes={bytes}"))["last"])
+
+
+async def holdings(server: Server) -> Holdings:
+    """What the process that answers holds: threads, fds, tasks, rss, streams, subscribers and their queues."""
+    found: Holdings = await ask(server, "/test/process/?collect=1")
+    return found
+
+
+async def until(server: Server, condition: Callable[[Holdings], bool], what: str, seconds: float = 30.0) -> Holdings:
+    """Wait until what the process holds meets the condition; returns what it holds then."""
+    end = time.monotonic() + seconds
+    while not condition(found := await holdings(server)):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what}: not within {seconds} s; the process holds {found}")
+        await asyncio.sleep(0.1)
+    return found
+
+
+async def holds(server: Server, **expected: int) -> Holdings:
+    """Wait until the process holds exactly what is expected, as in `subscribers=0`."""
+    return await until(server, lambda found: expected.items() <= found.items(), f"expected {expected}")
+
+
+async def holds_no_more_than(server: Server, before: Holdings) -> Holdings:
+    """Wait until the process holds no more streams, tasks, threads and open files than before."""
+    counted = ("streams", "subscribers", "tasks", "threads", "fds")
+    limits = {key: before[key] for key in counted}
+    return await until(server, lambda found: all(found[key] <= limits[key] for key in counted), f"at most {limits}")
+
+
+def connections(server: Server) -> int:
+    """How many connections of clients the server has, in whichever of its processes; as the kernel sees it."""
+    main = psutil.Process(server.pid)
+    return sum(
+        connection.laddr.port == server.port and connection.status != psutil.CONN_LISTEN
+        for process in (main, *main.children(recursive=True))
+        for connection in process.net_connections("tcp")
+    )

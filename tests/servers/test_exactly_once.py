@@ -1,0 +1,148 @@
+"""Every client sees every message of its channels exactly once and in order, whatever happens to its connections.
+
+Fifty clients break off at random, also within an event, while eight processes publish, with and without transactions,
+some of which are rolled back. What each client has dispatched in the end is compared with the rows of the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+import pytest
+
+from tests.clients import StreamClient
+from tests.sites import Server, Site, finish
+
+pytestmark = [pytest.mark.once, pytest.mark.slow]
+
+CLIENTS = 50
+PUBLISHERS = 8
+SECONDS = 8.0
+CHANNELS = [f"public.{name}" for name in ("a", "b", "c", "d")]
+
+PUBLISH = """
+import random, sys, time
+from django.db import transaction
+from streams import NewMessage, publish, publish_many
+publisher, seconds, *channels = sys.argv[1:]
+number = 0
+def message():
+    global number
+    number += 1
+    return random.choice(channels), f"{publisher}:{number}\\n" + "x" * random.choice([0, 10, 1000, 30_000])
+end = time.monotonic() + float(seconds)
+while time.monotonic() < end:
+    what = random.choice(["one", "many", "commit", "commit", "rollback"])
+    if what == "one":
+        publish(*message())
+    elif what == "many":
+        publish_many([NewMessage(*message()) for _ in range(random.randint(1, 5))])
+    else:
+        try:
+            with transaction.atomic():
+                for _ in range(random.randint(1, 4)):
+                    publish(*message())
+                    time.sleep(random.choice([0, 0, 0.02]))
+                if what == "rollback":
+                    raise LookupError
+        except LookupError:
+            pass
+    time.sleep(random.uniform(0, 0.15))
+"""
+
+
+class Roamer:
+    """A client that keeps its Last-Event-ID, and little else."""
+
+    def __init__(self, servers: list[Server], number: int) -> None:
+        self.servers = servers
+        self.channels = random.sample(CHANNELS, number % len(CHANNELS) + 1)
+        query = "&".join(f"channel={name}" for name in self.channels)
+        self.client = StreamClient(0, f"/events/?{query}")
+        self.connections = 0
+
+    async def connect(self) -> None:
+        """To any of the servers, and again until one of them answers with a stream that has begun."""
+        while True:
+            self.client.port = random.choice(self.servers).port
+            try:
+                await self.client.connect()
+            except (OSError, asyncio.IncompleteReadError):
+                await asyncio.sleep(random.uniform(0, 0.2))
+                continue
+            assert self.client.status == 200
+            self.connections += 1
+            if self.client.control or await self.client.read_control(1):
+                return
+
+    async def leave(self) -> None:
+        way = random.choice(["fin", "rst", "within an event"])
+        if way == "within an event":
+            await asyncio.wait([asyncio.create_task(self.client.bite(random.randint(1, 60)))], timeout=1.0)
+        if way == "fin":
+            await self.client.close()
+        else:
+            self.client.abort()
+
+    async def roam(self, until: float) -> None:
+        while time.monotonic() < until:
+            await self.connect()
+            await self.client.read_for(random.choice([0, 0.01, random.uniform(0, 1.5)]))
+            await self.leave()
+            await asyncio.sleep(random.choice([0, random.uniform(0, 0.5)]))
+
+    async def read_all(self, site: Site) -> None:
+        """Connect once more, read all there is to come, and compare it with the log."""
+        start = int(self.client.control[0].id)
+        names = ", ".join(f"'{name}'" for name in self.channels)
+        wanted = f"channel IN ({names}) AND position > {start}"
+        rows = site.execute(f"SELECT position, data FROM streams_message WHERE {wanted} ORDER BY position")
+        await self.connect()
+        await self.client.read_until(len(rows))
+        await self.client.read_for(0.5)  # nothing comes twice
+        assert [(event.id, event.data) for event in self.client.events] == [(str(p), data) for p, data in rows]
+        assert {event.event for event in self.client.control} == {"stream-checkpoint"}
+        await self.client.close()
+
+
+async def run(site: Site, servers: list[Server]) -> list[Roamer]:
+    until = time.monotonic() + SECONDS
+    publishers = [site.script(PUBLISH, str(number), str(SECONDS), *CHANNELS) for number in range(PUBLISHERS)]
+    roamers = [Roamer(servers, number) for number in range(CLIENTS)]
+    await asyncio.gather(*(roamer.roam(until) for roamer in roamers))
+    for publisher in publishers:
+        await asyncio.to_thread(finish, publisher)
+    return roamers
+
+
+async def assert_exactly_once(site: Site, roamers: list[Roamer]) -> None:
+    await asyncio.gather(*(roamer.read_all(site) for roamer in roamers))
+    rows = site.execute("SELECT position FROM streams_message ORDER BY position")
+    assert [position for (position,) in rows] == list(range(1, len(rows) + 1))
+    # Otherwise this would have shown little.
+    assert len(rows) > 100
+    assert sum(roamer.connections for roamer in roamers) > 2 * CLIENTS
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "daphne"])
+async def test_clients_that_reconnect_at_random_miss_and_repeat_nothing(site: Site, server: str) -> None:
+    servers = [site.serve(server)]
+    await assert_exactly_once(site, await run(site, servers))
+
+
+async def test_clients_that_roam_between_servers_that_are_killed_miss_and_repeat_nothing(site: Site) -> None:
+    servers = [site.serve("uvicorn"), site.serve("daphne", "tests.asgi:application")]
+
+    async def kill() -> None:
+        for server in servers:
+            await asyncio.sleep(SECONDS / 4)
+            await asyncio.to_thread(server.stop)
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(server.start)
+
+    killing = asyncio.create_task(kill())
+    roamers = await run(site, servers)
+    await killing
+    await assert_exactly_once(site, roamers)

@@ -1,0 +1,80 @@
+"""A thousand clients that reconnect together, each a hundred messages behind, cost the database a few queries."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.clients import StreamClient
+from tests.servers.holdings import ask, publish
+from tests.sites import Server, Site, finish
+
+pytestmark = pytest.mark.once
+
+CLIENTS = 1000
+BEHIND = 100
+MAX_QUERIES = 20
+
+# In a process of its own. What others publish meanwhile is in between.
+PUBLISH = f"""
+from streams import NewMessage, publish_many
+for n in range({BEHIND}):
+    publish_many([NewMessage("public.storm", f"missed {{n}}"), NewMessage("public.other", "")])
+"""
+
+
+async def start(site: Site) -> tuple[Server, list[StreamClient]]:
+    """A server whose queries are counted, a log that is longer than the hub's window, and who has read all of it."""
+    # No polls, so that what is counted is the replays' alone: otherwise the hub reads the head once a second.
+    running = site.settings(POLL_SECONDS=600).serve("uvicorn")
+    await count_queries(running)
+    for _ in range(3):
+        last = await publish(running, "public.other", n=1000)
+    assert len(await count_queries(running)) >= 3  # it does count
+    clients = [StreamClient(running.port, "/events/public.storm/", last_event_id=str(last)) for _ in range(CLIENTS)]
+    return running, clients
+
+
+async def count_queries(server: Server) -> list[str]:
+    """The queries of all the server's threads since the last call. It begins to count with the first."""
+    return list((await ask(server, "/test/queries/"))["queries"])
+
+
+async def assert_storm_is_cheap(site: Site, running: Server, clients: list[StreamClient]) -> None:
+    await asyncio.gather(*(client.connect() for client in clients))
+    await asyncio.gather(*(client.read_until(BEHIND) for client in clients))
+    queries = await count_queries(running)
+    assert len(queries) <= MAX_QUERIES, "\n".join(queries)
+    rows = site.execute("SELECT position, data FROM streams_message WHERE channel = 'public.storm' ORDER BY position")
+    expected = [(str(position), data) for position, data in rows]
+    assert len(expected) == BEHIND
+    for client in clients:
+        assert [(event.id, event.data) for event in client.events] == expected
+
+    # They are live, from exactly there on.
+    last = await publish(running, "public.storm")
+    await asyncio.gather(*(client.read_until(BEHIND + 1) for client in clients))
+    assert {client.last_event_id for client in clients} == {str(last)}
+    assert {len(client.events) for client in clients} == {BEHIND + 1}
+    assert {event.event for client in clients for event in client.control} == {"stream-checkpoint"}
+
+
+async def test_storm_while_the_server_runs(site: Site) -> None:
+    running, clients = await start(site)
+    stays = await StreamClient(running.port, "/events/public.other/").connect()
+    await stays.read_control(1)
+    await asyncio.to_thread(finish, site.script(PUBLISH))
+    await publish(running, "public.other")  # the server has heard of it, and so read what was published elsewhere
+    await stays.read_until(BEHIND + 1)
+    await count_queries(running)
+    await assert_storm_is_cheap(site, running, clients)
+
+
+async def test_storm_after_a_restart(site: Site) -> None:
+    running, clients = await start(site)
+    running.stop()
+    await asyncio.to_thread(finish, site.script(PUBLISH))
+    running.start()
+    await count_queries(running)
+    await assert_storm_is_cheap(site, running, clients)

@@ -1,0 +1,182 @@
+"""A client that stops reading: what is held for it is bounded, it loses nothing, and after a while it is cut.
+
+daphne bounds it under our ASGI application only; see test_daphne_under_the_stock_handler_loses_nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.clients import StreamClient
+from tests.servers.conftest import OURS, STOCK
+from tests.servers.holdings import connections, holdings, holds, publish, until
+from tests.sites import SERVERS, Server, Site, finish
+
+pytestmark = pytest.mark.once
+
+bounded = pytest.mark.parametrize(
+    ("server", "app"),
+    [(server, app) for server in ("uvicorn", "granian", "hypercorn") for app in (STOCK, OURS)] + [("daphne", OURS)],
+)
+
+MEBIBYTE = 2**20
+OTHERS = 100
+LARGE, SMALL = "public.large", "public.small"
+BOTH = f"/events/?channel={LARGE}&channel={SMALL}"
+
+# In a process of its own, so that the server holds only what it delivers. A megabyte and a small message each time.
+PUBLISH = f"""
+import sys
+from streams import NewMessage, publish_many
+for n in range(int(sys.argv[1])):
+    publish_many([NewMessage("{LARGE}", "x" * 20_000)] * 50 + [NewMessage("{SMALL}", str(n))])
+"""
+
+
+async def publish_megabytes(site: Site, count: int) -> None:
+    await asyncio.to_thread(finish, site.script(PUBLISH, str(count)))
+
+
+def positions(site: Site, *channels: str) -> list[str]:
+    names = ", ".join(f"'{name}'" for name in channels)
+    rows = site.execute(f"SELECT position FROM streams_message WHERE channel IN ({names}) ORDER BY position")
+    return [str(position) for (position,) in rows]
+
+
+async def connect_others(server: Server) -> list[StreamClient]:
+    others = [await StreamClient(server.port, f"/events/{SMALL}/").connect() for _ in range(OTHERS)]
+    for client in others:
+        await client.read_control(1)
+    return others
+
+
+async def assert_others_have_everything(site: Site, others: list[StreamClient]) -> None:
+    expected = positions(site, SMALL)
+    await asyncio.gather(*(client.read_until(len(expected)) for client in others))
+    for client in others:
+        assert [event.id for event in client.events] == expected
+
+
+@bounded
+async def test_reader_that_pauses_is_bounded_and_reads_on_without_loss(
+    sqlite_site: Site, server: str, app: str
+) -> None:
+    site = sqlite_site.settings(SEND_TIMEOUT_SECONDS=120, POLL_SECONDS=0.1)
+    running = site.serve(server, app)
+    slow = await StreamClient(running.port, BOTH).connect(receive_buffer=2**16)
+    await slow.read_control(1)
+    others = await connect_others(running)
+
+    # A first part that it reads fills the window and warms the allocator up.
+    await publish_megabytes(site, 12)
+    await slow.read_until(12 * 51)
+    before = await holds(running, subscribers=1 + OTHERS)
+
+    publishing = asyncio.create_task(publish_megabytes(site, 60))
+    most_bytes = most_messages = most_memory = 0
+    while not publishing.done():
+        now = await holdings(running)
+        most_bytes = max(most_bytes, now["queued_bytes"])
+        most_messages = max(most_messages, now["queued_messages"])
+        most_memory = max(most_memory, now["rss"] - before["rss"])
+        await asyncio.sleep(0.05)
+    await publishing
+    await assert_others_have_everything(site, others)  # while it still does not read
+    assert most_bytes <= MEBIBYTE
+    assert most_messages <= 1000
+    assert most_memory <= 24 * MEBIBYTE
+
+    expected = positions(site, LARGE, SMALL)
+    await slow.read_until(len(expected))
+    assert [event.id for event in slow.events] == expected
+    assert {event.event for event in slow.control} == {"stream-checkpoint"}
+
+
+@bounded
+async def test_reader_that_takes_nothing_for_too_long_is_cut(sqlite_site: Site, server: str, app: str) -> None:
+    site = sqlite_site.settings(SEND_TIMEOUT_SECONDS=2, POLL_SECONDS=0.1)
+    running = site.serve(server, app)
+    others = await connect_others(running)
+    slow = await StreamClient(running.port, BOTH).connect(receive_buffer=2**16)
+    await slow.read_control(1)
+    await publish_megabytes(site, 20)
+    await holds(running, subscribers=OTHERS, streams=OTHERS)
+    await assert_others_have_everything(site, others)
+    log = running.log.read_text()
+    assert "Cut a stream whose client took nothing for" in log
+    assert "Traceback" not in log
+
+    # What the kernels still hold is read; then the stream ends. It comes back with its cursor, and nothing is missing.
+    expected = positions(site, LARGE, SMALL)
+    async with asyncio.timeout(60):
+        while await slow.read():
+            pass
+    assert len(slow.events) < len(expected)
+    await slow.connect()
+    await slow.read_until(len(expected))
+    assert [event.id for event in slow.events] == expected
+    await slow.close()
+    await until(running, lambda _: connections(running) <= OTHERS, "the end of its connections")
+
+
+@pytest.mark.parametrize(("server", "app"), [("uvicorn", STOCK), *((server, OURS) for server in SERVERS)])
+async def test_connection_of_a_client_that_is_cut_is_closed(sqlite_site: Site, server: str, app: str) -> None:
+    """Also where it never reads again: what was written for it would be held for as long as its machine is up."""
+    site = sqlite_site.settings(SEND_TIMEOUT_SECONDS=2, POLL_SECONDS=0.1)
+    running = site.serve(server, app)
+    stays = await StreamClient(running.port, f"/events/{SMALL}/").connect()
+    await stays.read_control(1)
+    for _ in range(5):
+        await StreamClient(running.port, BOTH).connect(receive_buffer=2**12)
+    await holds(running, subscribers=6)
+    await publish_megabytes(site, 10)
+    await holds(running, subscribers=1, streams=1)
+    # One for the client that stays, and one that hypercorn leaves half open when something only knocks on its port.
+    await until(running, lambda _: connections(running) <= 2, "the closing of their connections")
+    assert "ERROR" not in running.log.read_text()
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "granian"])
+async def test_reader_that_is_slow_but_reads_is_not_cut(sqlite_site: Site, server: str) -> None:
+    """The kernel holds megabytes for it, and for many seconds asks the server for no more."""
+    site = sqlite_site.settings(SEND_TIMEOUT_SECONDS=4, POLL_SECONDS=0.1)
+    running = site.serve(server, OURS)
+    slow = await StreamClient(running.port, BOTH).connect(receive_buffer=2**16)
+    await slow.read_control(1)
+    await publish_megabytes(site, 15)
+    for _ in range(17):  # 64 KiB at most, each time
+        assert await slow.read()
+        await asyncio.sleep(0.6)
+    expected = positions(site, LARGE, SMALL)
+    await slow.read_until(len(expected))
+    assert [event.id for event in slow.events] == expected
+
+
+async def test_many_small_events_are_bounded_by_their_number(sqlite_site: Site) -> None:
+    running = sqlite_site.settings(SEND_TIMEOUT_SECONDS=120).serve("uvicorn")
+    slow = await StreamClient(running.port, f"/events/{SMALL}/").connect(receive_buffer=2**16)
+    await slow.read_control(1)
+    most_messages = 0
+    for _ in range(30):
+        await publish(running, SMALL, n=700, bytes=400)
+        most_messages = max(most_messages, (await holdings(running))["queued_messages"])
+    assert 0 < most_messages <= 1000
+    expected = positions(sqlite_site, SMALL)
+    await slow.read_until(len(expected))
+    assert [event.id for event in slow.events] == expected
+
+
+async def test_daphne_under_the_stock_handler_loses_nothing(sqlite_site: Site) -> None:
+    """There nothing bounds what Twisted holds for the slow client, and nothing cuts it: its `send` never waits."""
+    site = sqlite_site.settings(SEND_TIMEOUT_SECONDS=2, POLL_SECONDS=0.1)
+    running = site.serve("daphne", STOCK)
+    slow = await StreamClient(running.port, BOTH).connect(receive_buffer=2**16)
+    await slow.read_control(1)
+    others = await connect_others(running)
+    await publish_megabytes(site, 20)
+    await assert_others_have_everything(site, others)
+    expected = positions(site, LARGE, SMALL)
+    await slow.read_until(len(expected))
+    assert [event.id for event in slow.events] == expected

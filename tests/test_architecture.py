@@ -1,0 +1,183 @@
+"""The shape of the package, read from its import statements: who may know of whom, and who writes the log."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sites import PYTHON, ROOT
+
+PACKAGE = ROOT / "streams"
+
+# They import the core; the core never imports them.
+INTEGRATIONS = ("admin", "api", "relay", "management", "templatetags", "testing")
+
+# They are about to be sent, or have been: no I/O, and so neither the ORM nor an event loop.
+VOCABULARY = ("exceptions", "conf", "events", "sse")
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+def imports(name: str, tree: ast.AST, *, is_package: bool) -> Iterator[str]:
+    """The modules that a module's import statements name, wherever they stand, those for type checkers too.
+
+    `from streams import log` names `streams.log`; `from streams import Event` names `streams`, and so, by what that
+    imports for type checkers, all that it would load.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = name.split(".") if is_package else name.split(".")[:-1]
+            base = [*package[: len(package) + 1 - node.level], *filter(None, [node.module])] if node.level else []
+            module = ".".join(base) or node.module or ""
+            for alias in node.names:
+                inner = f"{module}.{alias.name}"
+                yield inner if inner in MODULES else module
+
+
+GRAPH = {
+    name: set(imports(name, tree, is_package=MODULES[name].name == "__init__.py")) - {name}
+    for name, tree in TREES.items()
+}
+
+
+def reached(start: str) -> dict[str, list[str]]:
+    """All modules that are loaded with `start`, each with the shortest way to it."""
+    ways = {start: [start]}
+    queue = [start]
+    for module in queue:
+        for following in sorted(GRAPH.get(module, ())):
+            if following not in ways:
+                ways[following] = [*ways[module], following]
+                queue.append(following)
+    return ways
+
+
+def is_integration(module: str) -> bool:
+    parts = module.split(".")
+    return parts[0] in ("project", "tests") or (parts[0] == "streams" and len(parts) > 1 and parts[1] in INTEGRATIONS)
+
+
+CORE = [name for name in MODULES if not is_integration(name) and not name.startswith("streams.migrations")]
+
+
+def test_the_import_statements_were_found() -> None:
+    """Were they not, everything below would be true of nothing."""
+    assert "streams.log" in GRAPH["streams.hub"]
+    assert "streams.subscriber" in GRAPH["streams.hub"], "also those for type checkers"
+    assert "streams.events" in GRAPH["streams.notifiers.base"]
+    assert "streams.notifiers.base" in GRAPH["streams.notifiers"]
+    assert "streams.publishing" in GRAPH["streams"]
+    assert "streams.models" in GRAPH["streams.threads"], "also those inside functions"
+    assert len(CORE) > 15
+
+
+@pytest.mark.parametrize(
+    ("module", "other"), [("streams.publishing", "streams.hub"), ("streams.hub", "streams.publishing")]
+)
+def test_publishing_and_the_hub_meet_at_the_log_and_the_notifier_only(module: str, other: str) -> None:
+    ways = reached(module)
+    assert {"streams.log", "streams.notifiers"} <= ways.keys()
+    assert other not in ways, " -> ".join(ways[other])
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_core_never_imports_an_integration(module: str) -> None:
+    ways = reached(module)
+    assert [" -> ".join(way) for found, way in ways.items() if is_integration(found)] == []
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_core_imports_from_where_a_thing_is_and_not_from_the_public_names(module: str) -> None:
+    """`from streams import publish` loads what it names at the first use, which the core must not lean on."""
+    assert "streams" not in GRAPH[module]
+
+
+@pytest.mark.parametrize("module", [f"streams.{name}" for name in VOCABULARY])
+def test_vocabulary_does_no_io(module: str) -> None:
+    own = {found for found in reached(module) if found.startswith("streams")}
+    assert own <= {f"streams.{name}" for name in VOCABULARY}
+    doing = ("asyncio", "asgiref", "threading", "socket", "logging", "django.db", "django.http")
+    named = {found for name in own for found in GRAPH[name]}
+    assert [found for found in named if found.startswith(doing)] == []
+
+
+def test_wire_format_needs_no_django() -> None:
+    assert not [found for found in reached("streams.sse") if found.split(".")[0] in ("django", "asgiref")]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("streams.notifiers")])
+def test_notifiers_know_neither_the_log_nor_who_uses_them(module: str) -> None:
+    """They carry hints. Not one of them may come to need the database that it is a hint about."""
+    own = {found for found in reached(module) if found.startswith("streams.")}
+    known = {"streams.conf", "streams.events", "streams.exceptions", "streams.sse"}
+    assert {found for found in own if not found.startswith("streams.notifiers")} <= known
+
+
+# --- Who writes the log -----------------------------------------------------------------------------------------------
+
+SYNC_WRITES = ["save", "create", "bulk_create", "get_or_create", "update_or_create", "update", "bulk_update", "delete"]
+WRITES = {*SYNC_WRITES, *(f"a{name}" for name in SYNC_WRITES), "raw", "execute", "executemany"}
+
+
+def writing_calls(name: str) -> list[str]:
+    """The calls in a module, as source, that may write to a table."""
+    return [
+        ast.unparse(node)
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WRITES
+    ]
+
+
+def test_only_the_log_writes_its_tables() -> None:
+    """Read from all modules that know the tables. Retention marks in LogHead when it has pruned, and nothing else."""
+    writers = {name: writing_calls(name) for name in MODULES if "streams.models" in GRAPH[name] and writing_calls(name)}
+    assert writers.pop("streams.log")
+    assert writers == {"streams.retention": ["rows.update(pruned_at=now)"]}
+
+
+def test_no_other_module_names_the_tables_in_sql() -> None:
+    naming = [
+        name
+        for name, tree in TREES.items()
+        if not name.startswith("streams.migrations")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and any(table in node.value for table in ("streams_message ", "streams_loghead", "streams_channel"))
+    ]
+    assert set(naming) == {"streams.log"}
+
+
+# --- What loading costs, and what a reader finds ----------------------------------------------------------------------
+
+
+def test_importing_streams_loads_no_models_and_needs_no_settings() -> None:
+    code = "import sys, streams; print([name for name in sys.modules if name.split('.')[0] in ('django', 'streams')])"
+    done = subprocess.run([PYTHON, "-c", code], cwd=ROOT, env={}, text=True, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "['streams']\n", "")
+
+
+def test_events_can_be_imported_before_the_apps_are_ready() -> None:
+    """So that a settings file, or another app's models, may use them."""
+    code = "from streams import Event, NewMessage; print(Event('a').encode())"
+    done = subprocess.run([PYTHON, "-c", code], cwd=ROOT, env={}, text=True, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "b'data: a\\n\\n'\n", "")
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if not name.startswith("streams.migrations")])
+def test_every_module_says_what_it_owns(module: str) -> None:
+    tree = TREES[module]
+    assert not tree.body or ast.get_docstring(tree)

@@ -1,0 +1,187 @@
+"""The system checks. Each test compares the whole list of messages: nothing is missing, and nothing else is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.checks import CheckMessage, Error, run_checks
+from django.test import override_settings
+
+from tests.sites import PYTHON, ROOT
+
+
+def messages(**streams: Any) -> list[CheckMessage]:
+    with override_settings(STREAMS=streams):
+        return run_checks()
+
+
+KNOWN = (
+    "HEARTBEAT_SECONDS, LOG_THREADS, MAX_CHANNELS_PER_STREAM, MAX_MESSAGE_BYTES, MAX_REPLAY_MESSAGES, "
+    "MAX_STREAMS_PER_PROCESS, NOTIFIER, POLICY, POLL_SECONDS, PRUNE_SECONDS, PUBLIC_CHANNELS, QUEUE_BYTES, "
+    "QUEUE_MESSAGES, RETENTION_BYTES, RETENTION_MESSAGES_PER_CHANNEL, RETENTION_SECONDS, RETRY_MILLISECONDS, "
+    "SEND_TIMEOUT_SECONDS, WINDOW_BYTES, WINDOW_MESSAGES"
+)
+
+
+def test_nothing_is_said_of_these_settings() -> None:
+    assert run_checks() == []
+
+
+def test_nothing_is_said_of_no_settings() -> None:
+    assert messages() == []
+
+
+@pytest.mark.django_db
+def test_nothing_is_said_of_this_database() -> None:
+    assert run_checks(databases=["default"]) == []
+
+
+@override_settings(STREAMS=["news"])
+def test_e001_streams_is_no_dict() -> None:
+    assert run_checks() == [Error("STREAMS must be a dict of settings; got ['news'].", id="streams.E001")]
+
+
+def test_e002_unknown_key_with_the_one_that_was_meant() -> None:
+    assert messages(HEARTBEAT_SECOND=10) == [
+        Error("STREAMS has no setting 'HEARTBEAT_SECOND'.", hint="Did you mean 'HEARTBEAT_SECONDS'?", id="streams.E002")
+    ]
+
+
+def test_e002_unknown_key_that_is_near_to_none() -> None:
+    assert messages(COLOR="red", **{"": 1}) == [
+        Error("STREAMS has no setting 'COLOR'.", hint=f"The settings are: {KNOWN}.", id="streams.E002"),
+        Error("STREAMS has no setting ''.", hint=f"The settings are: {KNOWN}.", id="streams.E002"),
+    ]
+
+
+@override_settings(STREAMS={7: 1})
+def test_e002_unknown_key_that_is_no_text() -> None:
+    assert run_checks() == [
+        Error("STREAMS has no setting 7.", hint=f"The settings are: {KNOWN}.", id="streams.E002"),
+    ]
+
+
+def test_e003_values_of_the_wrong_form() -> None:
+    assert messages(HEARTBEAT_SECONDS=0, PUBLIC_CHANNELS="news") == [
+        Error("STREAMS['HEARTBEAT_SECONDS'] must be a number above 0; got 0.", id="streams.E003"),
+        Error(
+            "STREAMS['PUBLIC_CHANNELS'] must be a list of channel names or patterns, such as ['news', 'score.*']; "
+            "got 'news'.",
+            id="streams.E003",
+        ),
+    ]
+
+
+def test_e003_of_a_class_says_nothing_about_loading_it() -> None:
+    assert messages(POLICY=None, NOTIFIER={"BACKEND": 7}) == [
+        Error("STREAMS['POLICY'] must be the dotted path of a class; got None.", id="streams.E003"),
+        Error(
+            "STREAMS['NOTIFIER'] must be a dict such as {'BACKEND': 'streams.notifiers.local.LocalNotifier', "
+            "'OPTIONS': {}}; got {'BACKEND': 7}.",
+            id="streams.E003",
+        ),
+    ]
+
+
+def test_e004_classes_that_cannot_be_loaded() -> None:
+    assert messages(POLICY="streams.policies.NoPolicy", NOTIFIER={"BACKEND": "streams.notifiers.none.Notifier"}) == [
+        Error(
+            "STREAMS['NOTIFIER']['BACKEND'] cannot be loaded: No module named 'streams.notifiers.none'.",
+            id="streams.E004",
+        ),
+        Error(
+            'STREAMS[\'POLICY\'] cannot be loaded: Module "streams.policies" does not define a "NoPolicy" '
+            "attribute/class.",
+            id="streams.E004",
+        ),
+    ]
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    found = messages(HEARTBEAT=1, POLL_SECONDS=0, POLICY="no.Policy")
+    assert [message.id for message in found] == ["streams.E002", "streams.E003", "streams.E004"]
+
+
+# --- The database: each in a process of its own, for databases come from the settings ---------------------------------
+
+REPORT = """
+import json, django
+django.setup()
+from django.core.checks import run_checks
+print(json.dumps([[type(m).__name__, m.msg, m.hint, m.id] for m in run_checks(databases=["default"])]))
+"""
+
+
+def database_messages(folder: Path, settings: str) -> Any:
+    """What all checks together say under tests.settings with `settings` after them."""
+    (folder / "other_settings.py").write_text(f"from tests.settings import *\n{settings}\n")
+    env = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "other_settings",
+        "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
+        "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
+    }
+    report = subprocess.run([PYTHON, "-c", REPORT], env=env, cwd=ROOT, check=True, text=True, capture_output=True)
+    return json.loads(report.stdout)
+
+
+@pytest.mark.once
+def test_nothing_is_said_of_a_sqlite_file_in_wal_mode(tmp_path: Path) -> None:
+    assert database_messages(tmp_path, "") == []
+
+
+@pytest.mark.once
+def test_w001_sqlite_file_outside_wal_mode(tmp_path: Path) -> None:
+    settings = "DATABASES['default']['OPTIONS'] = {'init_command': 'PRAGMA journal_mode=DELETE;'}"
+    assert database_messages(tmp_path, settings) == [
+        [
+            "Warning",
+            "The database 'default' is SQLite in journal mode 'delete': while anybody writes, no stream can read.",
+            "In its OPTIONS, set 'init_command': 'PRAGMA journal_mode=WAL;'.",
+            "streams.W001",
+        ]
+    ]
+
+
+@pytest.mark.once
+def test_e005_database_that_the_log_cannot_be_kept_in(tmp_path: Path) -> None:
+    """Django's dummy backend stands for all that are neither PostgreSQL nor SQLite."""
+    assert database_messages(tmp_path, "DATABASES = {'default': {'ENGINE': 'django.db.backends.dummy'}}") == [
+        [
+            "Error",
+            "The log is kept in PostgreSQL, or in SQLite 3.35 or newer; the database 'default' is unknown.",
+            "Route the app `streams` to another database with a database router.",
+            "streams.E005",
+        ]
+    ]
+
+
+@pytest.mark.once
+def test_nothing_is_said_of_a_database_that_the_log_is_not_in(tmp_path: Path) -> None:
+    settings = f"""
+DATABASES["default"]["OPTIONS"] = {{"init_command": "PRAGMA journal_mode=DELETE;"}}
+DATABASES["log"] = {{"ENGINE": "django.db.backends.sqlite3", "NAME": "{tmp_path / "log.sqlite3"}"}}
+DATABASE_ROUTERS = ["other_settings.Router"]
+
+class Router:
+    def db_for_read(self, model, **hints):
+        return "log" if model._meta.app_label == "streams" else None
+
+    db_for_write = db_for_read
+"""
+    assert database_messages(tmp_path, settings) == []
+
+
+@pytest.mark.once
+def test_checks_of_the_settings_touch_no_database(tmp_path: Path) -> None:
+    """`check` and `runserver` run without one."""
+    settings = "DATABASES['default'] = {'ENGINE': 'django.db.backends.sqlite3', 'NAME': '/nowhere/at/all/db'}"
+    (tmp_path / "other_settings.py").write_text(f"from tests.settings import *\n{settings}\n")
+    env = {**os.environ, "DJANGO_SETTINGS_MODULE": "other_settings", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    checked = subprocess.run([PYTHON, "-m", "django", "check"], env=env, cwd=ROOT, text=True, capture_output=True)
+    assert (checked.returncode, checked.stderr) == (0, "")

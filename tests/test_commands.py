@@ -1,0 +1,305 @@
+"""manage.py publish, subscribe and prune_messages, as they are used in a shell."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from streams import NewMessage, publish, publish_many
+from streams.models import Message
+from tests.services import wait_until
+from tests.sites import PYTHON, ROOT, Site, finish
+
+database = pytest.mark.django_db(transaction=True)
+
+
+def stored() -> list[tuple[Any, ...]]:
+    return list(Message.objects.order_by("position").values_list("position", "channel", "event", "data"))
+
+
+# --- publish ----------------------------------------------------------------------------------------------------------
+
+
+def run(*args: str) -> str:
+    out = io.StringIO()
+    call_command(*args, stdout=out)
+    return out.getvalue()
+
+
+@database
+def test_publish_prints_the_position() -> None:
+    assert run("publish", "news", "hello") == "1\n"
+    assert run("publish", "news", '{"a": 1}', "--event", "alert", "--json") == "2\n"
+    assert stored() == [(1, "news", "message", "hello"), (2, "news", "alert", '{"a": 1}')]
+
+
+@database
+def test_publish_with_a_key_publishes_once() -> None:
+    assert run("publish", "news", "one", "--idempotency-key", "deploy-7") == "1\n"
+    assert run("publish", "news", "two", "--idempotency-key", "deploy-7") == "1\n"
+    assert stored() == [(1, "news", "message", "one")]
+
+
+@database
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["news room", "x"], "Channel names use A-Z a-z 0-9 . _ - and at most 99 characters; got 'news room'."),
+        (["news", "x", "--event", "stream-reset"], "'stream-'"),
+        (["news", "x", "--event", ""], "1 to 99 characters"),
+        (["news", "x", "--idempotency-key", ""], "An idempotency key is a text of 1 to 255 characters"),
+        (["news", "{not json", "--json"], "The data is not JSON: "),
+        (["news", "NaN", "--json"], "The data is not JSON: "),
+        (["news", "[" * 100_000, "--json"], "The data is not JSON: "),
+        (["news", "x" * 262_145], "MAX_MESSAGE_BYTES"),
+    ],
+)
+def test_publish_refuses_with_a_clear_error(args: list[str], says: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        run("publish", *args)
+    assert says in str(caught.value)
+    assert stored() == []
+
+
+@pytest.mark.once
+def test_publish_in_a_shell(site: Site) -> None:
+    assert site.manage("publish", "news", "-", input="from stdin\nsecond line").stdout == "1\n"
+    assert site.manage("publish", "news", "ünï 🎉").stdout == "2\n"
+    assert site.manage("publish", "--event", "alert", "news", "--", "--not-an-option").stdout == "3\n"
+    assert site.manage("publish", "news", "-", "--json", input='{"a":\n1}').stdout == "4\n"
+    assert site.manage("publish", "news", "").stdout == "5\n"
+    assert site.execute("SELECT event, data FROM streams_message ORDER BY position") == [
+        ("message", "from stdin\nsecond line"),
+        ("message", "ünï 🎉"),
+        ("alert", "--not-an-option"),
+        ("message", '{"a":\n1}'),
+        ("message", ""),
+    ]
+    failed = site.manage("publish", "news room", "x", check=False)
+    assert failed.returncode == 1
+    assert failed.stdout == ""
+    assert failed.stderr == (
+        "CommandError: Channel names use A-Z a-z 0-9 . _ - and at most 99 characters; got 'news room'.\n"
+    )
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", ["argument", "input"])
+def test_publish_refuses_bytes_that_are_no_text(sqlite_site: Site, how: str) -> None:
+    data = b"caf\xe9"  # Latin-1
+    argument = data if how == "argument" else b"-"
+    command = [os.fsencode(PYTHON), b"manage.py", b"publish", b"news", argument]
+    env = {**sqlite_site.env, "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:strict"}
+    process = subprocess.run(command, input=data, env=env, cwd=ROOT, capture_output=True, check=False)
+    assert process.returncode == 1
+    assert process.stderr.startswith(b"CommandError: "), process.stderr
+    assert b"Traceback" not in process.stderr
+    assert sqlite_site.execute("SELECT count(*) FROM streams_message") == [(0,)]
+
+
+# --- subscribe --------------------------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """A `manage.py subscribe` that runs, and what it has printed so far."""
+
+    def __init__(self, site: Site, *args: str) -> None:
+        self._out = site.folder / "stdout"
+        self._errors = site.folder / "stderr"
+        # As in a shell: it must flush by itself.
+        env = {name: value for name, value in site.env.items() if name != "PYTHONUNBUFFERED"}
+        with self._out.open("wb") as out, self._errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [PYTHON, "manage.py", "subscribe", *args], env=env, cwd=ROOT, stdout=out, stderr=errors
+            )
+
+    @property
+    def text(self) -> str:
+        return self._out.read_text()
+
+    @property
+    def errors(self) -> str:
+        return self._errors.read_text()
+
+    @property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()
+
+    def wait_for(self, count: int) -> list[str]:
+        wait_until(lambda: len(self.lines) >= count or self.ended(), f"line {count}", seconds=60)
+        return self.lines
+
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def end(self, how: signal.Signals) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(timeout=60)
+
+
+@pytest.fixture
+def subscribe(site: Site) -> Iterator[Callable[..., Terminal]]:
+    opened: list[Terminal] = []
+
+    def start(*args: str) -> Terminal:
+        opened.append(Terminal(site, *args))
+        return opened[-1]
+
+    yield start
+    for terminal in opened:
+        terminal.process.kill()
+        terminal.process.wait()
+
+
+def publish_texts(*texts: str) -> None:
+    for text in texts:
+        publish("news", text)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_subscribe_resumes_follows_and_ends_well(
+    site: Site, subscribe: Callable[..., Terminal], how: signal.Signals
+) -> None:
+    finish(site.call(publish_texts, "one", "two", "three"))
+    terminal = subscribe("news", "--last-event-id", "1")
+    assert terminal.wait_for(2) == ["2\tmessage\ttwo", "3\tmessage\tthree"]
+    site.manage("publish", "other", "not for us")
+    site.manage("publish", "news", "four", "--event", "alert")
+    finish(site.call(publish_texts, "five", "six"))
+    assert terminal.wait_for(5)[2:] == ["5\talert\tfour", "6\tmessage\tfive", "7\tmessage\tsix"]
+    assert terminal.end(how) == 0
+    assert terminal.errors == ""
+    assert len(terminal.lines) == 5
+
+
+@pytest.mark.once
+def test_subscribe_to_several_channels_prints_in_log_order(site: Site, subscribe: Callable[..., Terminal]) -> None:
+    for channel, text in [("a", "1"), ("b", "2"), ("c", "3"), ("a", "4")]:
+        site.manage("publish", channel, text)
+    terminal = subscribe("b", "a", "--last-event-id", "0")
+    assert terminal.wait_for(3) == ["1\tmessage\t1", "2\tmessage\t2", "4\tmessage\t4"]
+
+
+@pytest.mark.once
+def test_subscribe_begins_with_what_is_new(site: Site, subscribe: Callable[..., Terminal]) -> None:
+    finish(site.call(publish_texts, "old"))
+    terminal = subscribe("news", "--raw")
+    wait_until(lambda: "\n\n" in terminal.text, "the first block", seconds=60)
+    assert "stream-checkpoint\nid: 1\n" in terminal.text
+    finish(site.call(publish_texts, "new"))
+    wait_until(lambda: "new" in terminal.text, "the event", seconds=60)
+    assert terminal.text.endswith("id: 2\ndata: new\n\n")
+    assert "old" not in terminal.text
+
+
+@pytest.mark.once
+def test_subscribe_replays_the_newest(site: Site, subscribe: Callable[..., Terminal]) -> None:
+    finish(site.call(publish_texts, *map(str, range(1, 11))))
+    terminal = subscribe("news", "--replay", "3")
+    assert terminal.wait_for(3) == ["8\tmessage\t8", "9\tmessage\t9", "10\tmessage\t10"]
+    finish(site.call(publish_texts, "next"))
+    assert terminal.wait_for(4)[3:] == ["11\tmessage\tnext"]
+
+
+@pytest.mark.once
+def test_subscribe_says_where_something_may_have_been_missed(site: Site, subscribe: Callable[..., Terminal]) -> None:
+    finish(site.call(publish_texts, "one", "two"))
+    terminal = subscribe("news", "--last-event-id", "99")
+    assert terminal.wait_for(2) == ["1\tmessage\tone", "2\tmessage\ttwo"]
+    told = terminal.errors
+    assert told.startswith("Events may have been missed: ")
+    reset = json.loads(told.removeprefix("Events may have been missed: "))
+    assert (reset["reason"], reset["requested"], reset["head"]) == ("unknown-id", "99", 2)
+
+
+@pytest.mark.once
+def test_subscribe_ends_when_nobody_reads_it_any_more(site: Site) -> None:
+    # As in `subscribe news | head -1`.
+    finish(site.call(publish_texts, "one"))
+    process = subprocess.Popen(
+        [PYTHON, "manage.py", "subscribe", "news", "--last-event-id", "0"],
+        env=site.env,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1\tmessage\tone\n"
+        process.stdout.close()
+        finish(site.call(publish_texts, "two", "three"))
+        process.wait(timeout=30)
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+@pytest.mark.once
+def test_subscribe_goes_on_over_a_restart_of_the_database(postgres_site: Site) -> None:
+    finish(postgres_site.call(publish_texts, "one"))
+    terminal = Terminal(postgres_site, "news", "--last-event-id", "0")
+    try:
+        assert terminal.wait_for(1) == ["1\tmessage\tone"]
+        assert postgres_site.postgres is not None
+        postgres_site.postgres.stop(signal.SIGQUIT)
+        postgres_site.postgres.start()
+        finish(postgres_site.call(publish_texts, "two", "three"))
+        assert terminal.wait_for(3) == ["1\tmessage\tone", "2\tmessage\ttwo", "3\tmessage\tthree"]
+        assert terminal.end(signal.SIGTERM) == 0
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["news room"], "Channel names use"),
+        (["news", "--replay", "-1"], "--replay takes a number of messages, 0 or more; got -1."),
+    ],
+)
+def test_subscribe_refuses_with_a_clear_error(args: list[str], says: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        call_command("subscribe", *args)
+    assert says in str(caught.value)
+
+
+# --- prune_messages ---------------------------------------------------------------------------------------------------
+
+
+@database
+def test_prune_messages_deletes_what_retention_lets_go(settings: Any) -> None:
+    settings.STREAMS = {**settings.STREAMS, "RETENTION_MESSAGES_PER_CHANNEL": 2}
+    publish_many([NewMessage("news", n) for n in range(5)])
+    assert run("prune_messages") == "Pruned 3 messages.\n"
+    assert [row[0] for row in stored()] == [4, 5]
+    assert run("prune_messages") == "Pruned 0 messages.\n"
+
+
+@database
+def test_prune_messages_dry_run_says_what_would_go(settings: Any) -> None:
+    settings.STREAMS = {**settings.STREAMS, "RETENTION_MESSAGES_PER_CHANNEL": 2}
+    assert run("prune_messages", "--dry-run") == "Nothing would go.\n"
+    publish_many([NewMessage("news", n) for n in range(5)])
+    Message.objects.filter(position=1).update(created_at=timezone.now() - datetime.timedelta(days=30))
+    assert run("prune_messages", "--dry-run") == (
+        "By age, all channels: 1 messages, up to position 1, would go.\n"
+        "By count, channel news: 3 messages, up to position 3, would go.\n"
+    )
+    assert len(stored()) == 5

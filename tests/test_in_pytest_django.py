@@ -1,0 +1,137 @@
+"""Streams in its users' tests: pytest-django's `db` and `transactional_db`, with sync and async test functions.
+
+pytest-asyncio runs an async test's event loop in the test's own thread, which is also the thread that `db` opens its
+transaction in. Sync code beneath an async test runs in a thread of asgiref's, on a connection of its own: there, as
+for any query of the user's own, takes `transactional_db`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import SyncToAsync
+from django.db import connection, connections, transaction
+
+from streams import apublish, publish
+from streams.models import Message
+from tests.in_users_tests import PublishAndRead, PublishAndReadWithQueries, publish_in_transaction, texts
+from tests.services import wait_until
+from tests.users_runner import log_threads, others
+
+
+@pytest.fixture(scope="class", autouse=True)
+def nothing_is_left_behind(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """After a class's last test: no messages, no threads, no connections that a database could not be dropped for."""
+    yield
+    with django_db_blocker.unblock():
+        assert Message.objects.count() == 0
+        if connection.vendor == "postgresql":
+            wait_until(lambda: not others(), "the end of all connections but this one")
+    wait_until(lambda: not log_threads(), "the end of the log's threads")
+
+
+@pytest.fixture
+def async_queries() -> Iterator[None]:
+    """For tests with async queries of their own: asgiref's thread, which does them, would keep its connection open."""
+    yield
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result(30)
+
+
+@pytest.fixture
+def empty_log(request: pytest.FixtureRequest) -> None:
+    """What an earlier test published must not be there."""
+    request.getfixturevalue("transactional_db" if "transactional_db" in request.fixturenames else "db")
+    assert Message.objects.count() == 0
+
+
+class SyncTests:
+    def test_published_message_is_in_the_log_at_once(self):
+        message = publish("news", {"a": 1})
+        stored = Message.objects.get()
+        assert (stored.position, stored.data) == (message.position, '{"a":1}')
+        assert publish("news", "next").position == message.position + 1
+
+    def test_rolled_back_message_is_not_in_the_log(self):
+        with pytest.raises(ArithmeticError):
+            publish_in_transaction("news", "never", fail=True)
+        message = publish("news", "after it")
+        assert list(Message.objects.values_list("data", "position")) == [("after it", message.position)]
+
+    def test_view_that_publishes_is_called_by_the_sync_client(self, client):
+        client.get("/test/response/publish-in-transaction/?data=one")
+        client.get("/test/response/apublish/?data=two")
+        assert list(Message.objects.order_by("id").values_list("data", flat=True)) == ["one", "two"]
+
+
+class EndsEarly:
+    """Tests that are over while the log is still being read and written for them."""
+
+    @pytest.mark.parametrize("milliseconds", [0, 1, 2, 3, 5, 8, 13, 21])
+    async def test_publishes_and_streams_are_left_to_themselves(self, async_client, milliseconds):
+        self.__class__.left = [
+            asyncio.create_task(left)
+            for left in (apublish("news", "hello"), async_client.get("/events/news/?replay=1"))
+        ]
+        await asyncio.sleep(milliseconds / 1000)
+
+
+@pytest.mark.usefixtures("db", "empty_log")
+class TestWithDb(PublishAndRead, EndsEarly, SyncTests):
+    def test_message_published_in_a_transaction_has_a_position_once_its_hooks_were_run(
+        self, django_capture_on_commit_callbacks
+    ):
+        with django_capture_on_commit_callbacks(execute=True), transaction.atomic():
+            message = publish("news", "hello")
+            assert message.position is None
+        assert message.position == Message.objects.get().position is not None
+
+    async def test_message_of_a_sync_fixture_is_replayed(self, published, async_client):
+        assert await texts(await async_client.get("/events/news/?replay=1"), 1) == ["of the fixture"]
+
+    async def test_message_that_a_sync_fixture_published_in_a_transaction_is_replayed(
+        self, published_in_transaction, async_client
+    ):
+        assert await texts(await async_client.get("/events/news/?replay=1"), 1) == ["of the fixture"]
+
+
+@pytest.fixture
+def published(db: None) -> None:
+    publish("news", "of the fixture")
+
+
+@pytest.fixture
+def published_in_transaction(db: None) -> None:
+    publish_in_transaction("news", "of the fixture")
+
+
+@pytest.fixture
+def with_sync_middleware(settings: Any) -> None:
+    settings.MIDDLEWARE = ["tests.middleware.sync_only", *settings.MIDDLEWARE]
+
+
+@pytest.mark.usefixtures("db", "empty_log", "with_sync_middleware")
+class TestWithDbAndSyncMiddleware(PublishAndRead, EndsEarly):
+    pass
+
+
+@pytest.mark.usefixtures("transactional_db", "empty_log")
+class TestWithTransactionalDb(PublishAndRead, EndsEarly, SyncTests):
+    pass
+
+
+@pytest.mark.usefixtures("transactional_db", "empty_log", "with_sync_middleware")
+class TestWithTransactionalDbAndSyncMiddleware(PublishAndRead, EndsEarly):
+    pass
+
+
+@pytest.mark.usefixtures("transactional_db", "empty_log", "async_queries")
+class TestWithQueriesInTransactionalDb(PublishAndReadWithQueries):
+    pass
+
+
+@pytest.mark.usefixtures("transactional_db", "empty_log", "async_queries", "with_sync_middleware")
+class TestWithQueriesInTransactionalDbAndSyncMiddleware(PublishAndReadWithQueries):
+    pass

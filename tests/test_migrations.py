@@ -1,0 +1,64 @@
+"""The migrations: they are all there, and they go forwards and back on both databases."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.management import call_command
+
+from tests.sites import Site
+
+TABLES = {"streams_message", "streams_loghead", "streams_channel"}
+
+
+def tables(site: Site) -> set[str]:
+    names = (
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+        if site.is_postgres
+        else "SELECT name FROM sqlite_master WHERE type = 'table'"
+    )
+    return {name for (name,) in site.execute(names) if name.startswith("streams_")}
+
+
+def indexes(site: Site) -> dict[str, str]:
+    """{name: definition} of the log's indexes."""
+    statement = (
+        "SELECT indexname, indexdef FROM pg_indexes WHERE tablename LIKE 'streams_%'"
+        if site.is_postgres
+        else "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name LIKE 'streams_%'"
+    )
+    return {name: definition or "" for name, definition in site.execute(statement)}
+
+
+@pytest.mark.django_db
+def test_no_migration_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("makemigrations", check=True, dry_run=True)  # exits where something is to be made
+    assert capsys.readouterr().out == "No changes detected\n"
+
+
+@pytest.mark.once
+def test_migrations_go_back_and_forwards(site: Site) -> None:
+    assert tables(site) == TABLES
+    assert site.manage("publish", "news", "first").stdout == "1\n"
+    site.manage("migrate", "streams", "zero")
+    assert tables(site) == set()
+    site.manage("migrate")
+    assert tables(site) == TABLES
+    assert site.manage("publish", "news", "first of a new log").stdout == "1\n"
+    assert site.manage("migrate", "--check").returncode == 0
+
+
+@pytest.mark.once
+def test_log_has_its_indexes(site: Site) -> None:
+    found = indexes(site)
+    assert "position" in found["streams_message_replay"]
+    assert "WHERE" in found["streams_message_unsequenced"], "partial: it is nearly always empty"
+    assert "WHERE" in found["streams_message_idempotency"]
+    assert "UNIQUE" in found["streams_message_idempotency"]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("direction", ["--backwards", ""])
+def test_sql_of_the_migrations_can_be_printed(site: Site, direction: str) -> None:
+    arguments = ["sqlmigrate", "streams", "0001", *filter(None, [direction])]
+    sql = site.manage(*arguments).stdout
+    assert ("DROP TABLE" if direction else "CREATE TABLE") in sql

@@ -1,0 +1,383 @@
+"""Retention: what may go by age, count and bytes, who prunes and when, and that nobody has to wait for it."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import json
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import pytest
+from django.db import connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from streams import NewMessage, log, publish, publish_many, retention
+from streams.models import Channel, LogHead, Message
+from tests.services import wait_until
+from tests.sites import Site, finish
+
+CHANNELS = log.MAX_PRUNED_CHANNELS
+
+database = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def keep(settings: Any) -> Any:
+    """Sets the retention settings; what is not named is unlimited."""
+
+    def set_limits(**limits: float) -> None:
+        names = ("RETENTION_SECONDS", "RETENTION_MESSAGES_PER_CHANNEL", "RETENTION_BYTES")
+        settings.STREAMS = {**settings.STREAMS, **dict.fromkeys(names), **limits}
+
+    set_limits()
+    return set_limits
+
+
+def age(seconds: float, *positions: int) -> None:
+    Message.objects.filter(position__in=positions).update(
+        created_at=timezone.now() - datetime.timedelta(seconds=seconds)
+    )
+
+
+def left() -> list[int]:
+    return list(Message.objects.order_by("position").values_list("position", flat=True))
+
+
+def publish_some(count: int, channels: str = "a", data: str = "x") -> None:
+    publish_many([NewMessage(channels[n % len(channels)], data) for n in range(count)])
+
+
+# --- What may go ------------------------------------------------------------------------------------------------------
+
+
+@database
+def test_nothing_goes_where_nothing_is_limited(keep: Any) -> None:
+    publish_some(5)
+    age(10**9, 1, 2, 3, 4, 5)
+    assert retention.prune() == 0
+    assert left() == [1, 2, 3, 4, 5]
+
+
+@database
+def test_messages_older_than_the_limit_go(keep: Any) -> None:
+    keep(RETENTION_SECONDS=3600)
+    publish_some(5, "ab")
+    age(4000, 1, 2)
+    age(3000, 3)
+    assert retention.prune() == 2
+    assert left() == [3, 4, 5]
+    assert log.pruned(["a", "b"], 0) == {"a": 1, "b": 2}
+    assert retention.prune() == 0
+
+
+@database
+def test_all_messages_may_be_too_old(keep: Any) -> None:
+    keep(RETENTION_SECONDS=3600)
+    publish_some(3)
+    age(4000, 1, 2, 3)
+    assert retention.prune() == 3
+    assert log.tail(0) == (3, [])
+    assert publish("a", "x").position == 4
+
+
+@database
+def test_only_the_beginning_of_the_log_goes_by_age(keep: Any) -> None:
+    # A long transaction's message is older than its place in the log says. Nothing before it is lost for it.
+    keep(RETENTION_SECONDS=3600)
+    publish_some(4)
+    age(4000, 1, 3)
+    assert retention.prune() == 1
+    assert left() == [2, 3, 4]
+
+
+@database
+def test_messages_are_kept_for_a_week_by_default(settings: Any) -> None:
+    assert "RETENTION_SECONDS" not in settings.STREAMS
+    publish_some(2)
+    age(8 * 86_400, 1)
+    age(6 * 86_400, 2)
+    assert retention.prune() == 1
+    assert left() == [2]
+
+
+@database
+def test_each_channel_keeps_its_newest(keep: Any) -> None:
+    keep(RETENTION_MESSAGES_PER_CHANNEL=3)
+    publish_some(9, "aab")  # a: 1 2 4 5 7 8, b: 3 6 9
+    publish("quiet", "x")
+    assert retention.prune() == 3
+    assert left() == [3, 5, 6, 7, 8, 9, 10]
+    assert log.pruned(["a", "b", "quiet"], 0) == {"a": 4}
+    assert retention.prune() == 0
+
+
+@database
+def test_log_keeps_within_its_bytes(keep: Any) -> None:
+    keep(RETENTION_BYTES=10)
+    publish_some(5, "ab", "üü")  # four bytes each
+    assert retention.prune() == 3
+    assert left() == [4, 5]
+    assert retention.prune() == 0
+    publish("a", "exactly 10")
+    assert retention.prune() == 2
+    assert left() == [6]
+
+
+@database
+def test_message_larger_than_all_the_bytes_goes(keep: Any) -> None:
+    keep(RETENTION_BYTES=10)
+    publish("a", "x" * 11)
+    assert retention.prune() == 1
+    assert left() == []
+
+
+@database
+def test_limits_hold_together(keep: Any) -> None:
+    keep(RETENTION_SECONDS=3600, RETENTION_MESSAGES_PER_CHANNEL=3, RETENTION_BYTES=6)
+    publish_some(10, "ab")
+    age(4000, 1, 2)
+    assert retention.prune() == 4  # two by age, two by bytes; then each channel has three
+    assert left() == [5, 6, 7, 8, 9, 10]
+    keep(RETENTION_MESSAGES_PER_CHANNEL=1)
+    assert retention.prune() == 4
+    assert left() == [9, 10]
+
+
+@database
+def test_messages_that_wait_to_be_sequenced_stay(keep: Any) -> None:
+    keep(RETENTION_SECONDS=1, RETENTION_MESSAGES_PER_CHANNEL=1, RETENTION_BYTES=1)
+    log.append([NewMessage("a", "waiting")])
+    Message.objects.update(created_at=timezone.now() - datetime.timedelta(days=1))
+    assert retention.prune() == 0
+    assert Message.objects.count() == 1
+
+
+@database
+def test_cuts_say_what_would_go_and_delete_nothing(keep: Any) -> None:
+    keep(RETENTION_SECONDS=3600, RETENTION_MESSAGES_PER_CHANNEL=2)
+    publish_some(6)
+    age(4000, 1)
+    cuts = list(retention.cuts())
+    assert cuts == [retention.Cut(1, None, "age"), retention.Cut(4, "a", "count")]
+    assert [cut.messages() for cut in cuts] == [1, 4]
+    assert left() == [1, 2, 3, 4, 5, 6]
+
+
+# --- In batches -------------------------------------------------------------------------------------------------------
+
+
+@database
+def test_pruning_goes_in_batches_each_a_transaction_with_its_record(keep: Any) -> None:
+    keep(RETENTION_MESSAGES_PER_CHANNEL=1)
+    publish_some(2 * retention.BATCH_MESSAGES + 2)
+    with CaptureQueriesContext(connection) as queries:
+        assert retention.prune() == 2 * retention.BATCH_MESSAGES + 1
+    statements = [query["sql"].split()[0] for query in queries.captured_queries]
+    deletes = [index for index, word in enumerate(statements) if word == "DELETE"]
+    assert len(deletes) == 3
+    for earlier, later in itertools.pairwise(deletes):
+        assert "COMMIT" in statements[earlier:later]
+    assert left() == [2 * retention.BATCH_MESSAGES + 2]
+
+
+@database
+def test_message_is_never_gone_without_a_record_of_it(keep: Any) -> None:
+    # What a reader sees that looks after each batch.
+    publish_some(1000, "ab")
+    while log.delete_through(1000, limit=7):
+        remaining = left()
+        first = remaining[0] if remaining else 1001
+        assert max(log.pruned(["a", "b"], 0).values()) == first - 1
+
+
+# --- Who and when -----------------------------------------------------------------------------------------------------
+
+
+@database
+def test_pruning_that_is_not_due_is_left_alone(keep: Any, settings: Any) -> None:
+    keep(RETENTION_MESSAGES_PER_CHANNEL=1, PRUNE_SECONDS=60)
+    publish_some(3)
+    assert retention.prune_if_due() == 2
+    publish_some(3)
+    assert retention.prune_if_due() == 0
+    LogHead.objects.update(pruned_at=timezone.now() - datetime.timedelta(seconds=61))
+    assert retention.prune_if_due() == 3
+
+
+@database
+def test_pruning_by_itself_can_be_turned_off(keep: Any) -> None:
+    keep(RETENTION_MESSAGES_PER_CHANNEL=1, PRUNE_SECONDS=None)
+    publish_some(3)
+    assert retention.prune_if_due() == 0
+    assert retention.prune() == 2
+
+
+@database
+def test_pruning_an_empty_log_without_a_head_is_no_error(keep: Any) -> None:
+    keep(RETENTION_SECONDS=1, RETENTION_MESSAGES_PER_CHANNEL=1, RETENTION_BYTES=1)
+    LogHead.objects.all().delete()
+    assert retention.prune_if_due() == 0
+    assert retention.prune() == 0
+
+
+@database
+def test_pruning_forgets_the_channels_that_were_pruned_longest_ago(keep: Any) -> None:
+    log.current_head()  # makes the head's row, where there is none
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            INSERT INTO streams_channel (name, pruned_through)
+            WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {CHANNELS + 10})
+            SELECT 'once.' || n, n FROM numbers
+            """
+        )
+    retention.prune()
+    assert Channel.objects.count() == CHANNELS
+    assert log.head().floor == 10
+    assert log.pruned(["once.11"], 10) == {"once.11": 11}
+
+
+def claim() -> None:
+    """Wait for the word, then prune if it is due. Prints how many went."""
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(retention.prune_if_due())
+
+
+def wait_for_line(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    line = process.stdout.readline().strip()
+    assert line == word, line
+
+
+def tell(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def fill(count: str) -> None:
+    for start in range(0, int(count), 1000):
+        publish_many([NewMessage("busy", f"{start + n} " + "x" * 200) for n in range(1000)])
+
+
+@pytest.mark.once
+def test_of_many_processes_one_prunes(site: Site) -> None:
+    finish(site.call(fill, 2000))
+    site.settings(RETENTION_MESSAGES_PER_CHANNEL=500)
+    processes = [site.call(claim) for _ in range(5)]
+    for process in processes:
+        wait_for_line(process, "ready")
+    for process in processes:
+        tell(process)
+    assert sorted(int(finish(process)) for process in processes) == [0, 0, 0, 0, 1500]
+    assert site.execute("SELECT min(position), count(*) FROM streams_message") == [(1501, 500)]
+
+
+@pytest.mark.once
+async def test_process_with_a_stream_prunes_by_itself(site: Site) -> None:
+    from tests.clients import StreamClient
+
+    finish(site.call(fill, 1000))
+    site.settings(RETENTION_MESSAGES_PER_CHANNEL=10, PRUNE_SECONDS=0.2)
+    server = site.serve()
+    client = await StreamClient(server.port, "/events/news/").connect()
+    await client.read_control(1)
+    for _ in range(300):
+        if site.execute("SELECT count(*) FROM streams_message") == [(10,)]:
+            break
+        await client.read_for(0.1)
+    assert site.execute("SELECT count(*) FROM streams_message") == [(10,)]
+    assert site.execute("SELECT name, pruned_through FROM streams_channel") == [("busy", 990)]
+    await client.close()
+
+
+# --- In nobody's way --------------------------------------------------------------------------------------------------
+
+
+def publish_until_told() -> None:
+    """Publish all the while. Prints how often, and the longest that one publish took, in seconds."""
+    stop = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
+    print("ready", flush=True)
+    took = []
+    while not stop.is_set():
+        begun = time.monotonic()
+        publish("live", "x")
+        took.append(time.monotonic() - begun)
+        time.sleep(0.005)
+    print(json.dumps([len(took), max(took)]))
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_publishers_go_on_while_a_large_log_is_pruned(site: Site) -> None:
+    finish(site.call(fill, 20_000))
+    site.settings(RETENTION_MESSAGES_PER_CHANNEL=100)
+    publishing = site.call(publish_until_told)
+    wait_for_line(publishing, "ready")
+    before = site.execute("SELECT count(*) FROM streams_message WHERE channel = 'live'")[0][0]
+    pruned = site.manage("prune_messages").stdout
+    during = site.execute("SELECT count(*) FROM streams_message WHERE channel = 'live'")[0][0] - before
+    tell(publishing)
+    count, longest = json.loads(finish(publishing))
+    assert site.execute("SELECT count(*) FROM streams_message WHERE channel = 'busy'") == [(100,)], pruned
+    assert during > 5
+    assert longest < 5, f"one of {count} took {longest} s"
+    (head,) = site.execute("SELECT head FROM streams_loghead")[0]
+    assert head == 20_000 + count
+
+
+def prune_all(through: str, channel: str) -> None:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    while log.delete_through(int(through), channel=channel or None, limit=50):
+        pass
+
+
+@pytest.mark.once
+def test_prunings_at_the_same_time_record_the_furthest(site: Site) -> None:
+    finish(site.call(fill, 2000))
+    processes = [site.call(prune_all, 1500, "busy"), site.call(prune_all, 1000, ""), site.call(prune_all, 500, "")]
+    for process in processes:
+        wait_for_line(process, "ready")
+    for process in processes:
+        tell(process)
+    for process in processes:
+        finish(process)
+    assert site.execute("SELECT min(position), count(*) FROM streams_message") == [(1501, 500)]
+    assert site.execute("SELECT name, pruned_through FROM streams_channel") == [("busy", 1500)]
+
+
+def overtake() -> None:
+    """Hold the channel's record while another pruning begins, and then prune further than that one will."""
+    log.delete_through(1, channel="busy", limit=1)  # makes the record
+    with transaction.atomic():
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SELECT * FROM streams_channel WHERE name = 'busy' FOR UPDATE")
+        print("locked", flush=True)
+        sys.stdin.readline()
+        log.delete_through(50, channel="busy", limit=100)
+
+
+@pytest.mark.once
+def test_pruning_that_was_overtaken_does_not_take_the_record_back(postgres_site: Site) -> None:
+    # A reader with a cursor in between would never be told that something is missing.
+    finish(postgres_site.call(fill, 1000))
+    overtaking = postgres_site.call(overtake)
+    wait_for_line(overtaking, "locked")
+    slow = postgres_site.call(prune_all, 20, "")
+    wait_for_line(slow, "ready")
+    tell(slow)
+    blocked = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    wait_until(lambda: postgres_site.execute(blocked), "waiting for the record")
+    tell(overtaking)
+    finish(overtaking)
+    finish(slow)
+    assert postgres_site.execute("SELECT min(position) FROM streams_message") == [(51,)]
+    assert postgres_site.execute("SELECT name, pruned_through FROM streams_channel") == [("busy", 50)]

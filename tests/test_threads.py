@@ -1,0 +1,269 @@
+"""LogThreads: few, on demand, and gone with their connections when there is nothing to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import OperationalError, connection, connections
+
+from streams import log, publish, threads
+from streams.threads import LogThreads
+from tests.services import wait_until
+from tests.sites import Site, finish
+
+
+class Work:
+    """A job that waits until it is released, and notes in which threads it ran."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.threads: set[threading.Thread] = set()
+        self._lock = threading.Lock()
+        self.running = self.most = 0
+
+    def __call__(self) -> None:
+        with self._lock:
+            self.threads.add(threading.current_thread())
+            self.running += 1
+            self.most = max(self.most, self.running)
+        self.release.wait(60)
+        with self._lock:
+            self.running -= 1
+
+
+def all_gone(running: set[threading.Thread]) -> Callable[[], bool]:
+    return lambda: not any(thread.is_alive() for thread in running)
+
+
+@pytest.fixture
+def pool() -> LogThreads:
+    return LogThreads()
+
+
+def set_threads(settings: Any, number: int) -> None:
+    settings.STREAMS = {**settings.STREAMS, "LOG_THREADS": number}
+
+
+# --- How many ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_no_more_jobs_run_at_once_than_log_threads_says(pool: LogThreads, settings: Any, number: int) -> None:
+    set_threads(settings, number)
+    work = Work()
+    futures = [pool.submit(work) for _ in range(20)]
+    wait_until(lambda: work.running == number, f"{number} jobs at once")
+    time.sleep(0.1)
+    assert work.running == number
+    work.release.set()
+    wait(futures, timeout=30)
+    assert (work.most, len(work.threads)) == (number, number)
+    wait_until(all_gone(work.threads), "the end of the threads")
+
+
+def test_jobs_one_after_the_other_need_one_thread(pool: LogThreads) -> None:
+    work = Work()
+    work.release.set()
+    for _ in range(20):
+        pool.submit(work).result(30)
+        time.sleep(0.005)  # a thread counts as free a moment after its result is there
+    assert len(work.threads) <= 2
+
+
+def test_four_threads_by_default(pool: LogThreads) -> None:
+    work = Work()
+    futures = [pool.submit(work) for _ in range(10)]
+    wait_until(lambda: work.running == 4, "four jobs at once")
+    work.release.set()
+    wait(futures, timeout=30)
+    assert work.most == 4
+
+
+def test_number_of_threads_can_be_changed_while_they_run(pool: LogThreads, settings: Any) -> None:
+    set_threads(settings, 1)
+    work = Work()
+    futures = [pool.submit(work)]
+    set_threads(settings, 3)
+    futures += [pool.submit(work) for _ in range(10)]
+    wait_until(lambda: work.running == 3, "three jobs at once")
+    work.release.set()
+    wait(futures, timeout=30)
+    assert work.most == 3
+
+
+def test_threads_do_not_keep_the_process_alive(pool: LogThreads) -> None:
+    assert pool.submit(lambda: threading.current_thread().daemon).result(30)
+
+
+# --- What becomes of a job --------------------------------------------------------------------------------------------
+
+
+def test_job_gives_its_result_and_takes_arguments(pool: LogThreads) -> None:
+    assert pool.submit(divmod, 7, 2).result(30) == (3, 1)
+    assert pool.submit(int, "ff", base=16).result(30) == 255
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt(), StopIteration()])
+def test_exception_goes_to_the_caller_and_the_thread_lives_on(pool: LogThreads, error: BaseException) -> None:
+    ran_in: list[threading.Thread] = []
+
+    def fail() -> None:
+        ran_in.append(threading.current_thread())
+        raise error
+
+    future = pool.submit(fail)
+    assert future.exception(30) is error
+    assert pool.submit(threading.current_thread).result(30) in ran_in or not ran_in[0].is_alive()
+    assert pool.submit(divmod, 7, 2).result(30) == (3, 1)
+
+
+async def test_exception_of_run_is_the_callers() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await threads.run(divmod, 1, 0)
+
+
+def test_job_that_was_cancelled_while_it_waited_does_not_run(pool: LogThreads, settings: Any) -> None:
+    set_threads(settings, 1)
+    work = Work()
+    first = pool.submit(work)
+    ran: list[int] = []
+    futures = [pool.submit(ran.append, number) for number in range(4)]
+    assert futures[1].cancel()
+    work.release.set()
+    wait([first, *futures], timeout=30)
+    assert ran == [0, 2, 3]
+
+
+def test_jobs_begin_in_the_order_of_their_coming(pool: LogThreads, settings: Any) -> None:
+    set_threads(settings, 1)
+    ran: list[int] = []
+    wait([pool.submit(ran.append, number) for number in range(200)], timeout=30)
+    assert ran == list(range(200))
+
+
+def test_no_job_is_lost_while_threads_come_and_go(pool: LogThreads) -> None:
+    # The pauses are about as long as an idle thread lingers in a test run, so that jobs come just as threads end.
+    done: list[int] = []
+    futures: list[Future[None]] = []
+
+    def submit(seed: int) -> None:
+        chance = random.Random(seed)
+        for number in range(25):
+            futures.append(pool.submit(done.append, number))
+            time.sleep(chance.choice([0, 0.001, 0.048, 0.05, 0.052]))
+
+    submitting = [threading.Thread(target=submit, args=[seed]) for seed in range(8)]
+    for thread in submitting:
+        thread.start()
+    for thread in submitting:
+        thread.join()
+    finished, lost = wait(futures, timeout=30)
+    assert not lost
+    assert len(done) == len(finished) == 200
+
+
+# --- Their connections ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_queries_are_not_collected_in_debug(pool: LogThreads, settings: Any) -> None:
+    settings.DEBUG = True
+
+    def look() -> int:
+        log.head()
+        return len(connections["default"].queries_log)
+
+    assert [pool.submit(look).result(30) for _ in range(5)] == [1] * 5
+
+
+@pytest.mark.django_db(transaction=True)
+def test_job_after_a_lost_connection_has_a_new_one(pool: LogThreads, settings: Any) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("a file has no connection to lose")
+    set_threads(settings, 1)
+
+    def lose() -> None:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    assert pool.submit(log.current_head).result(30) == 0
+    with pytest.raises(OperationalError):
+        pool.submit(lose).result(30)
+    assert pool.submit(log.current_head).result(30) == 0
+
+
+def read_together() -> None:
+    """Forty reads at once from an event loop; then idle. Prints how many threads did it, and when they are gone."""
+
+    async def main() -> None:
+        await asyncio.gather(*(threads.run(log.head) for _ in range(40)))
+        named = [thread for thread in threading.enumerate() if thread.name == "streams-log"]
+        print(len(named), flush=True)
+        await asyncio.to_thread(sys.stdin.readline)  # the test looks at our connections
+        await asyncio.to_thread(wait_until, all_gone(set(named)), "the end of the threads")
+        print("gone", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        assert (await threads.run(log.head)).head == 0  # and they come again
+
+    asyncio.run(main())
+
+
+@pytest.mark.once
+def test_idle_threads_end_and_give_their_connections_back(site: Site) -> None:
+    def connected() -> int:
+        if site.postgres is not None:
+            return site.postgres.connections(site.database_url.rpartition("/")[2])
+        files = Path(f"/proc/{process.pid}/fd").iterdir()
+        return sum(os.readlink(file).endswith("db.sqlite3") for file in files)
+
+    process = site.call(read_together)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert 1 <= int(process.stdout.readline()) <= 4
+    assert 1 <= connected() <= 4
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "gone\n"
+    # The process itself has opened none; what is left would be theirs.
+    assert connected() == 0
+    process.stdin.write("\n")
+    finish(process)
+
+
+# --- Whose thread -----------------------------------------------------------------------------------------------------
+
+
+async def test_run_leaves_the_event_loop_free() -> None:
+    here = threading.current_thread()
+    assert await threads.run(threading.current_thread) is not here
+    release = threading.Event()
+    waiting = asyncio.create_task(threads.run(release.wait, 30))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    release.set()
+    assert await waiting
+
+
+def test_run_for_a_sync_caller_uses_that_callers_thread() -> None:
+    async def where() -> threading.Thread:
+        return await threads.run(threading.current_thread)
+
+    assert async_to_sync(where)() is threading.current_thread()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_sync_publish_uses_the_callers_own_connection() -> None:
+    running = set(threading.enumerate())
+    publish("news", "x")
+    assert set(threading.enumerate()) <= running

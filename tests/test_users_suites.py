@@ -1,0 +1,105 @@
+"""Whole test suites as users run them, with Django's runner and with pytest, on each kind of test database.
+
+Each of them ends by itself and with success, destroys its database, and has nothing to complain about on the way.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.services.postgres import PostgresServer
+from tests.sites import PYTHON, ROOT
+
+pytestmark = [pytest.mark.once, pytest.mark.slow]
+
+# A suite takes less than half a minute on a machine that has nothing else to do. More is a hang.
+SECONDS = 400
+
+SETTINGS = {
+    # The demo site's: WAL, immediate transactions.
+    "memory": "",
+    "file": 'DATABASES["default"]["TEST"] = {{"NAME": "{folder}/test.sqlite3"}}',
+    # As `startproject` makes them.
+    "plain memory": 'DATABASES["default"].pop("OPTIONS")',
+    "plain file": (
+        'DATABASES["default"].pop("OPTIONS")\nDATABASES["default"]["TEST"] = {{"NAME": "{folder}/test.sqlite3"}}'
+    ),
+    "postgresql": "",
+}
+
+# What asyncio, Python or a database says where something was left behind.
+COMPLAINTS = (
+    "was never awaited",
+    "was destroyed but it is pending",
+    "was never retrieved",
+    "Exception ignored",
+    "is being accessed by other users",
+    "unclosed",
+    "Warning:",
+)
+
+
+@dataclass
+class Suite:
+    """The environment of a user's suite."""
+
+    env: dict[str, str]
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            [PYTHON, "-X", "faulthandler", *command],
+            env=self.env,
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=SECONDS,
+        )
+        assert done.returncode == 0, done.stdout[-20_000:]
+        assert [line for line in done.stdout.splitlines() if any(text in line for text in COMPLAINTS)] == []
+        return done.stdout
+
+
+@pytest.fixture(params=list(SETTINGS))
+def suite(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Suite]:
+    (tmp_path / "users_settings.py").write_text(
+        "from tests.settings import *\n" + SETTINGS[request.param].format(folder=tmp_path)
+    )
+    env = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "users_settings",
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        "SECRET_KEY": "for-tests-only",
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}",
+        "LOG_LEVEL": "ERROR",
+    }
+    postgres: PostgresServer | None = None
+    if request.param == "postgresql":
+        postgres = request.getfixturevalue("postgres")
+        env["DATABASE_URL"] = postgres.dsn(postgres.create_database())
+    yield Suite(env)
+    assert not (tmp_path / "test.sqlite3").exists()
+    if postgres is not None:
+        assert postgres.execute("SELECT datname FROM pg_database WHERE datname LIKE 'test_%'") == []
+
+
+def test_djangos_runner(suite: Suite) -> None:
+    runner = "--testrunner=tests.users_runner.CheckingRunner"
+    assert "Nothing is left behind." in suite.run("manage.py", "test", runner, "tests.test_in_testcase", "--shuffle")
+
+
+@pytest.mark.parametrize("suite", ["memory", "postgresql"], indirect=True)
+def test_djangos_runner_in_parallel(suite: Suite) -> None:
+    suite.run("manage.py", "test", "--parallel=2", "tests.test_in_testcase")
+
+
+def test_pytest(suite: Suite) -> None:
+    # Without our conftest.py, which users do not have.
+    tests = ("tests/test_in_testcase.py", "tests/test_in_pytest_django.py")
+    suite.run("-m", "pytest", "--noconftest", "-p", "no:randomly", "-p", "no:cacheprovider", "-q", *tests)

@@ -1,0 +1,40 @@
+"""Django's test runner, which then looks at what the tests have left behind, while their database is still there."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+from django.db import connection
+from django.test.runner import DiscoverRunner
+
+from streams.models import Channel, Message
+from tests.services import wait_until
+
+
+class CheckingRunner(DiscoverRunner):
+    """Ends with an error where there are rows, connections or threads left."""
+
+    def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
+        assert not Message.objects.exists(), list(Message.objects.values_list("channel", "data"))
+        assert not Channel.objects.exists()
+        if connection.vendor == "postgresql":
+            wait_until(lambda: not others(), "the end of all connections but this one")
+        wait_until(lambda: not log_threads(), "the end of the log's threads")
+        super().teardown_databases(old_config, **kwargs)
+        print("Nothing is left behind.", file=sys.stderr)
+
+
+def others() -> list[Any]:
+    """What else is connected to the database, PostgreSQL's own workers aside."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pid, state, query FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        return list(cursor.fetchall())
+
+
+def log_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("streams")]
