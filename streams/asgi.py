@@ -65,7 +65,7 @@ class _Backpressure:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._started = True
-        elif message.get("more_body") and not self._registered:
+        elif message.get("more_body") and not self._registered and self._channel is not None:
             self._registered = True
             self._request.registerProducer(self, True)
         elif not message.get("more_body"):
@@ -78,14 +78,18 @@ class _Backpressure:
         """The application has returned. A response that it left unfinished, as for a client that was cut, is aborted:
         daphne itself would keep such a connection open."""
         self._unregister()
-        if self._started and not self._complete and (channel := getattr(self._request, "channel", None)) is not None:
-            channel.transport.abortConnection()
+        if self._started and not self._complete and self._channel is not None:
+            self._channel.transport.abortConnection()
+
+    @property
+    def _channel(self) -> Any:
+        """Twisted's end of the connection; None once the client has left, which has taken the registration with it."""
+        return getattr(self._request, "channel", None)
 
     def _unregister(self) -> None:
         if self._registered:
             self._registered = False
-            # A client that has left has taken Twisted's channel with it, and so the registration.
-            if getattr(self._request, "channel", None) is not None:
+            if self._channel is not None:
                 self._request.unregisterProducer()
 
     # --- IPushProducer ---

@@ -12,7 +12,7 @@ import contextvars
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -47,7 +47,8 @@ class Hub:
         self.window = Window(0, max_messages=1, max_bytes=1)
         self.subscribers: set[Subscriber] = set()
         self._live: defaultdict[str, set[Subscriber]] = defaultdict(set)
-        self._stretches: dict[tuple[tuple[str, ...], int, int], asyncio.Task[Stretch]] = {}
+        self._asked: dict[tuple[Any, ...], asyncio.Task[Any]] = {}
+        self._reads = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._started: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -101,21 +102,30 @@ class Hub:
         return sum(channel in subscriber.channels for subscriber in self.subscribers)
 
     async def catch_up(self) -> None:
-        """Read the log's tail now, and so learn its real head."""
+        """Read the log's tail now, and so learn its real head. Who asks at the same time shares the look."""
         threads.sync_caller()  # as in join: the lock's holder may wait for that thread
+        begun = self._reads
         async with self._reading:
+            if self._reads > begun:
+                return  # one has begun since we asked, and ended
+            self._reads += 1
             while await self._read_tail():
                 pass
 
-    async def read(self, channels: tuple[str, ...], after: int, through: int) -> Stretch:
-        """Read a stretch of the log. Clients that ask for the same one at the same time share one query."""
+    async def ask(self, question: Callable[..., T], *args: Any) -> T:
+        """threads.run(), shared: clients that ask the log the same at the same time cost one query."""
         threads.sync_caller()  # as in join
-        key = (channels, after, through)
-        if (reading := self._stretches.get(key)) is None:
-            reading = self._stretches[key] = _spawn(threads.run(_read, *key))
-            reading.add_done_callback(lambda _: self._stretches.pop(key, None))
-        # Shielded: a client that leaves does not take the stretch away from the others.
-        return await asyncio.shield(reading)
+        key = (question, *args)
+        if (asked := self._asked.get(key)) is None:
+            asked = self._asked[key] = _spawn(threads.run(question, *args))
+            asked.add_done_callback(lambda _: self._asked.pop(key, None))
+        # Shielded: a client that leaves does not take the answer away from the others.
+        answer: T = await asyncio.shield(asked)
+        return answer
+
+    async def read(self, channels: tuple[str, ...], after: int, through: int) -> Stretch:
+        """Read a stretch of the log."""
+        return await self.ask(_read, channels, after, through)
 
     # --- Following the log ---
 
@@ -161,6 +171,7 @@ class Hub:
                     async for notice in notices:
                         backoff.reset()
                         self._hear(notice)
+                raise RuntimeError("The notifier's listen() has ended; it goes on until it is closed, or raises.")
             except Exception:
                 await backoff.wait()
 
@@ -197,6 +208,8 @@ class Hub:
         if newest < before:
             # Positions never go back: this is another log, restored from a backup or emptied.
             await self._begin_at(newest)
+            for subscriber in self.subscribers:
+                subscriber.disown()
             self._send_back_all()
             return False
         through = newest if len(messages) < log.PAGE_MESSAGES else messages[-1].position
@@ -243,7 +256,7 @@ class Hub:
         while True:
             await asyncio.sleep(min(settings.PRUNE_SECONDS or 60.0, 60.0))
             try:
-                await threads.run(retention.prune_if_due)
+                await threads.run(retention.prune_if_due, pool=threads.WAITING)
                 backoff.reset()
             except Exception:
                 await backoff.wait()

@@ -118,10 +118,15 @@ def _key(message: NewMessage | Message) -> tuple[str, str] | None:
 
 
 def _by_key(messages: Sequence[NewMessage]) -> dict[tuple[str, str] | int | None, Message]:
-    wanted = Q()
+    wanted: dict[str, list[str]] = {}
     for channel, key in filter(None, map(_key, messages)):
-        wanted |= Q(channel=channel, idempotency_key=key)
-    return {_key(row): row for row in Message.objects.using(database()).filter(wanted)}
+        wanted.setdefault(channel, []).append(key)
+    found: dict[tuple[str, str] | int | None, Message] = {}
+    for channel, keys in wanted.items():
+        for start in range(0, len(keys), 500):  # databases bound how many values a query may have
+            rows = Message.objects.using(database()).filter(channel=channel)
+            found |= {_key(row): row for row in rows.filter(idempotency_key__in=keys[start : start + 500])}
+    return found
 
 
 @contextlib.contextmanager

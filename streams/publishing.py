@@ -1,6 +1,6 @@
 """What callers use to append to the log: publish and its async and many-message forms.
 
-Outside a transaction, publishers of one process that come at the same time share one (class Writer). Inside one, the
+Outside a transaction, publishers of one process that come at the same time share one (writer.py). Inside one, the
 message belongs to the caller's transaction, and is sequenced after its commit. It never imports the hub: the two meet
 at the log and the notifier.
 """
@@ -8,26 +8,17 @@ at the log and the notifier.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import threading
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import connections, transaction
 
 from streams import log, threads
-from streams.events import NewMessage, StoredEvent, check
-from streams.exceptions import StreamsError
+from streams.events import NewMessage, check
 from streams.models import Message
-from streams.notifiers import Notice, get_notifier
-
-logger = logging.getLogger("streams.publishing")
-
-# What one shared transaction takes at most, so that nobody waits for an endless one.
-GROUP_MESSAGES = 1000
+from streams.writer import Writer, notify, set_positions
 
 
 def publish(
@@ -172,157 +163,8 @@ class _AfterCommit:
         positions = self.outcome.positions
         if positions is None:
             positions = self.outcome.positions = log.sequence()
-            _notify(positions, self.outcome.rows)
-        _set_positions(self.rows, positions)
-
-
-def _set_positions(rows: Iterable[Message], positions: dict[int, int]) -> None:
-    for row in rows:
-        if row.position is None:
-            row.position = positions.get(row.pk)
-        if row.position is None:  # another process was quicker to sequence it
-            row.position = log.position_of(row.pk)
-
-
-# --- Outside: one transaction for all who come together --------------------------------------------------------------
-
-
-class _Group:
-    """The messages of one call, and what came of them."""
-
-    def __init__(self, messages: Sequence[NewMessage]) -> None:
-        self.messages = messages
-        self.rows: list[Message] | None = None
-        self.error: BaseException | None = None
-        self.attended = False  # a thread waits for it
-        self.called = threading.Event()  # that thread: it is done, or yours is the turn
-
-    @property
-    def done(self) -> bool:
-        return self.rows is not None or self.error is not None
-
-    def result(self) -> list[Message]:
-        if self.error is not None:
-            raise self.error
-        assert self.rows is not None
-        return self.rows
-
-
-class Writer:
-    """Group commit: a commit costs the same for one message as for a hundred, and positions are given one at a time.
-
-    One thread at a time writes, for all who wait, on its own connection; the others find their work done, or are called
-    to write for those who came meanwhile. So the cost of a message falls as load rises, and there is no thread to
-    start, to stop or to lose.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # held for moments; never while anything is written
-        self._turn: _Group | None = None  # whose thread writes, or has been called to
-        self._thread: int | None = None  # the one that writes
-        self._waiting: deque[_Group] = deque()
-
-    def is_ours(self) -> bool:
-        """Whether the calling thread is writing: it publishes what publishing has made it log."""
-        return self._thread == threading.get_ident()
-
-    def enqueue(self, messages: Sequence[NewMessage]) -> _Group:
-        """Add the messages to those that the next transaction takes. From any thread, and from an event loop."""
-        group = _Group(messages)
-        with self._lock:
-            self._waiting.append(group)
-        return group
-
-    def withdraw(self, group: _Group) -> None:
-        """Take back what nobody has begun to write: nobody waits for it any more, and it would go out with whoever
-        publishes next, much later."""
-        with self._lock:
-            if group in self._waiting:
-                self._waiting.remove(group)
-                group.error = StreamsError("Nobody waited for this to be published any more.")
-                group.called.set()
-            if self._turn is group and self._thread is None:
-                self._pass_on()  # called to write, and interrupted before it began
-
-    def write(self, group: _Group) -> list[Message]:
-        """See to it that `group` is written, and return its rows. Blocks."""
-        try:
-            with self._lock:
-                group.attended = True
-                if self._turn is None:
-                    self._turn = group
-                    group.called.set()
-            group.called.wait()
-            with self._lock:
-                ours = self._turn is group
-                if ours:
-                    self._thread = threading.get_ident()
-            while ours and not group.done:
-                self._write_waiting()
-        except BaseException:
-            self.withdraw(group)  # where this thread was interrupted before its turn
-            raise
-        finally:
-            with self._lock:
-                if self._turn is group:
-                    self._thread = None
-                    self._pass_on()
-        return group.result()
-
-    def write_alone(self, messages: Sequence[NewMessage]) -> list[Message]:
-        """Write messages in a transaction of their own, without waiting for a turn and without holding one. Blocks."""
-        group = _Group(messages)
-        self._commit([group])
-        return group.result()
-
-    def _pass_on(self) -> None:
-        """Give the turn to a thread that waits. Not to a group that has none yet: it would be lost to all others."""
-        self._turn = next((group for group in self._waiting if group.attended), None)
-        if self._turn is not None:
-            self._turn.called.set()
-
-    def _write_waiting(self) -> None:
-        with self._lock:
-            groups = [self._waiting.popleft()]
-            size = len(groups[0].messages)
-            while self._waiting and size + len(self._waiting[0].messages) <= GROUP_MESSAGES:
-                groups.append(self._waiting.popleft())
-                size += len(groups[-1].messages)
-        try:
-            self._commit(groups)
-        except Exception as error:
-            if len(groups) == 1:
-                groups[0].error = error
-                return
-            for group in groups:  # one cannot be stored; the others are not to suffer for it
-                try:
-                    self._commit([group])
-                except Exception as own:
-                    group.error = own
-        finally:
-            for group in groups:
-                if not group.done:  # this thread is being interrupted: nobody may wait for it any longer
-                    group.error = StreamsError("The thread that was publishing this was interrupted. Publish it again.")
-                group.called.set()
-
-    def _commit(self, groups: Sequence[_Group]) -> None:
-        committing = False
-        try:
-            with log.own_transaction():
-                written = log.append([message for group in groups for message in group.messages])
-                positions = log.sequence()
-                _set_positions(written, positions)
-                committing = True
-        except (InterfaceError, OperationalError) as error:
-            if not committing:
-                raise
-            for group in groups:  # nobody knows whether they are stored: written again, they might be so twice
-                group.error = error
-            return
-        rows = iter(written)
-        for group in groups:
-            group.rows = [next(rows) for _ in group.messages]
-        _notify(positions, {row.pk: row for row in written})
+            notify(positions, self.outcome.rows)
+        set_positions(self.rows, positions)
 
 
 _writer = Writer()
@@ -334,19 +176,3 @@ def _renew_writer() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_writer)  # a child inherits nobody's turn, and nobody who waits
-
-
-def _notify(positions: dict[int, int], rows: dict[int, Message]) -> None:
-    """Tell the hubs of the positions that were just given. A failure is logged: the log has the messages."""
-    if not positions:
-        return
-    messages: tuple[StoredEvent, ...] = ()
-    if rows.keys() >= positions.keys():
-        messages = tuple(
-            StoredEvent(place, rows[pk].channel, rows[pk].event, rows[pk].data) for pk, place in positions.items()
-        )
-    places = positions.values()
-    try:
-        get_notifier().notify(Notice(min(places), max(places), messages))
-    except Exception:
-        logger.exception("The notifier failed; subscribers will find the messages by polling the log.")

@@ -1,7 +1,7 @@
 """EventStreamResponse: an async iterator as an event stream, from any Django view, with or without the log.
 
-It owns what a stream needs of HTTP and of Django: the headers, the end, and giving back what the request holds. What
-is sent, and when, is its source's: a Subscriber of the log, or a Feed around a view's own iterator.
+It owns what a stream needs of HTTP and of Django: the headers, the start and the end, in good order or not. What is
+sent, and when, is its source's: a Subscriber of the log, or a Feed around a view's own iterator.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from typing import Any
 
-from asgiref.sync import SyncToAsync, sync_to_async
+from asgiref.sync import SyncToAsync
 from django.core.handlers.wsgi import WSGIHandler
-from django.db import connections
 from django.http import StreamingHttpResponse
 from django.utils import timezone
 
-from streams import sse
+from streams import sockets, sse
 from streams.conf import settings
 from streams.feed import Feed, Source
+from streams.release import release_request, request_context
 from streams.subscriber import Subscriber
 
 logger = logging.getLogger("streams")
@@ -32,6 +32,9 @@ NEEDS_ASGI = (
     "Event streams need ASGI: under WSGI each open stream would hold a worker for as long as it lives. Serve the "
     "site's `asgi.application` with daphne, uvicorn, granian or hypercorn (in tests, use AsyncClient)."
 )
+
+# How long a server has, after its client's connection was reset, to end the request by itself.
+RESET_SECONDS = 1.0
 
 # What a client is told of an exception. The exception itself goes to the log: it may hold anything.
 STREAM_ERROR = sse.encode(
@@ -97,6 +100,14 @@ class EventStreamResponse(StreamingHttpResponse):
         # Without the two generators that StreamingHttpResponse puts around it, unless a middleware has wrapped it.
         return self._body if self._iterator is self._body else super().__aiter__()
 
+    def serve_to(self, scope: Mapping[str, Any]) -> None:
+        """Tell the stream which ASGI request it answers.
+
+        It can then see, where the kernel tells, whether a slow client takes anything, and break the connection of one
+        that does not. Otherwise it goes by what the server takes.
+        """
+        self._body.scope = scope
+
     async def aclose(self) -> None:
         """End the stream and let go of its source. Handlers do it by themselves; whoever reads by hand does it here."""
         await self._body.aclose()
@@ -152,7 +163,9 @@ class _Body:
         self._lifetime = lifetime
         self._started = False
         self._ended = False
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self.timers: dict[str, asyncio.TimerHandle] = {}
+        self.scope: Mapping[str, Any] | None = None  # the request's, where the view has told us
+        self.stuck: tuple[object, float] | None = None  # what was seen of a client that takes nothing, and since when
         self._handed_at: float | None = None
         self._line_ended = True
         # A client may leave after the view has returned and before anyone iterates. Then nobody calls aclose() either:
@@ -197,9 +210,13 @@ class _Body:
         """Since when, in time.monotonic() seconds, a chunk has been handed out that has not been taken yet."""
         return self._source.unsent_since() if self._handed_at is None else self._handed_at
 
+    def stop(self) -> None:
+        """End the stream, in good order."""
+        self._source.stop()
+
     async def aclose(self) -> None:
         self._ended = True
-        for timer in self._timers.values():
+        for timer in self.timers.values():
             timer.cancel()
         if self._abandoned.detach() is not None:
             await self._source.aclose()
@@ -212,8 +229,8 @@ class _Body:
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
         if self._lifetime is not None:
-            self._timers["lifetime"] = loop.call_later(self._lifetime, self._source.stop)
-        if _request_context() is not None:
+            self.timers["lifetime"] = loop.call_later(self._lifetime, _stop, weakref.ref(self))
+        if request_context() is not None:
             await release_request()
             task = asyncio.current_task()
             assert task is not None
@@ -221,21 +238,36 @@ class _Body:
 
 
 def _watch(body_ref: weakref.ref[_Body], task: asyncio.Task[Any], limit: float) -> None:
-    """Cut a client that takes nothing: cancel the task that waits for it, as Django does when a client leaves.
+    """Cut a client that takes nothing for `limit` seconds.
 
-    Looks once in a while instead of setting a timer for each chunk; so the cut comes after one to two limits.
+    Looks twice in that time instead of setting a timer for each chunk; so the cut comes after one to one and a half
+    limits. Nothing is taken while a chunk waits and the kernel's buffer, where it can be seen, does not shrink either.
     """
     body = body_ref()
-    if body is None or body._ended or task.done():
+    if body is None or task.done():
         return
-    since = body.unsent_since()
-    waited = 0.0 if since is None else time.monotonic() - since
-    if waited >= limit:
-        logger.info("Cut a stream whose client took nothing for %.0f s.", waited)
-        task.cancel()
-        return
-    loop = asyncio.get_running_loop()
-    body._timers["watch"] = loop.call_later(limit - waited, _watch, body_ref, task, limit)
+    loop, now, since = asyncio.get_running_loop(), time.monotonic(), body.unsent_since()
+    if since is None or now - since < limit / 2:
+        body.stuck = None
+    else:
+        seen = (since, None if body.scope is None else sockets.unsent(body.scope))
+        if body.stuck is None or body.stuck[0] != seen:
+            body.stuck = (seen, now)
+        elif now - body.stuck[1] >= limit / 2:
+            logger.info("Cut a stream whose client took nothing for %.0f s.", limit)
+            if body.scope is not None and sockets.reset(body.scope):
+                # The server sees the end of the connection, and ends the request as for any client that has left. Not
+                # so hypercorn, stuck in its write; by then none of them takes the unfinished response for our fault.
+                loop.call_later(RESET_SECONDS, task.cancel)
+            else:
+                task.cancel()
+            return
+    body.timers["watch"] = loop.call_later(limit / 2, _watch, body_ref, task, limit)
+
+
+def _stop(body_ref: weakref.ref[_Body]) -> None:
+    if (body := body_ref()) is not None:
+        body.stop()
 
 
 def _close_later(source: Source, loop: asyncio.AbstractEventLoop | None) -> None:
@@ -261,59 +293,3 @@ def _serving_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return getattr(SyncToAsync.threadlocal, "main_event_loop", None)
-
-
-# --- Giving back what a request holds ---------------------------------------------------------------------------------
-
-
-def _request_context() -> Any:
-    """asgiref's context of the request that is being served by ASGI; None in Django's test client and elsewhere."""
-    return SyncToAsync.thread_sensitive_context.get(None)
-
-
-async def release_request(*, only_idle: bool = False) -> None:
-    """Give back the thread and the database connections that the running ASGI request holds. They come back by need.
-
-    Django keeps one thread for every request, for its signals at the least, and whatever connections that thread has
-    opened, until the response ends: with streams that is hours. The connections are closed in their own thread, but
-    for those inside an atomic block; then asgiref's executor of this request is taken out of its table and let go (seen
-    in asgiref 3.8 to 3.13; a later sync_to_async of the request makes a new one).
-
-    Does nothing outside an ASGI request, and costs next to nothing where the request holds nothing; with `only_idle`,
-    nothing either where the thread is at work.
-    """
-    context = _request_context()
-    if only_idle and not await _has_idle_thread(context):
-        return
-    if not await close_request_connections() or getattr(context, "_executor", None) is not None:
-        return  # no thread, or somebody else's that was handed to asgiref for this request
-    executor = SyncToAsync.context_to_thread_executor.pop(context, None)
-    if executor is not None:
-        executor.shutdown(wait=False)
-
-
-async def _has_idle_thread(context: Any) -> bool:
-    """Whether the request has a thread that answers at once. One that does not may be in the middle of a query."""
-    executor = None if context is None else SyncToAsync.context_to_thread_executor.get(context)
-    if executor is None:
-        return False
-    try:
-        await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(executor, int), 0.01)
-    except TimeoutError:
-        return False
-    return True
-
-
-async def close_request_connections() -> bool:
-    """Close the connections that the running ASGI request holds, in its thread. Whether it has a thread."""
-    context = _request_context()
-    if context is None or context not in SyncToAsync.context_to_thread_executor:
-        return False
-    await sync_to_async(_close_connections)()
-    return True
-
-
-def _close_connections() -> None:
-    for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:
-            connection.close()

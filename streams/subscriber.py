@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from weakref import WeakSet
 
-from streams import log, sse, threads
+from streams import log, sse
 from streams.conf import settings
 from streams.events import encode_data
 from streams.hub import Hub, Stretch
@@ -62,6 +62,8 @@ class Subscriber:
         self._begun = False
         self._live = False
         self._stopped = False
+        self._closed = False
+        self._disowned = False
         self._replaying = False  # a client that gave a cursor waits for the checkpoint that ends its replay
         self._stretch: Stretch | None = None
         self._through = 0  # how far the log was read for what is queued
@@ -110,11 +112,16 @@ class Subscriber:
         Raises what the log raises; then it may be called again.
         """
         if self._hub is None:
-            self._hub = await Hub.join(self)
-            self.cursor = self._hub.position
+            hub = await Hub.join(self)
+            if self._closed:  # meanwhile
+                hub.leave(self)
+                raise StopAsyncIteration
+            self._hub = hub
+            self.cursor = hub.position
 
     async def aclose(self) -> None:
         """Leave the hub. May be called at any time, and twice."""
+        self._closed = True
         self.stop()
         _open.discard(self)
         if self._hub is not None:
@@ -153,6 +160,10 @@ class Subscriber:
         if (waiter := self._idle()) is not None:
             self._hand(waiter, sse.HEARTBEAT)  # so that it asks again, and reads on
 
+    def disown(self) -> None:
+        """The log is another one now, and our cursor none of its. The hub makes us fall behind next."""
+        self._disowned = True
+
     def beat(self, quiet_since: float) -> None:
         """Send a heartbeat if nothing has been sent since `quiet_since`, in time.monotonic() seconds."""
         if self._sent_at < quiet_since and (waiter := self._idle()) is not None:
@@ -182,9 +193,9 @@ class Subscriber:
         self._replaying = requested is not None or self._replay > 0
         if requested is None:
             if self._replay and self._snapshot is None:
-                self.cursor = await threads.run(log.start_of_newest, self.channels, self._replay, self.cursor)
+                self.cursor = await hub.ask(log.start_of_newest, self.channels, self._replay, self.cursor)
                 # What was pruned is no gap to a client that had no cursor.
-                self._known_pruned = await threads.run(log.pruned, self.channels, self.cursor)
+                self._known_pruned = await hub.ask(log.pruned, self.channels, self.cursor)
             block = self._checkpoint(self.cursor) + await self._take_snapshot()
         elif not (requested.isascii() and requested.isdigit()):
             block = await self._reset("malformed-id", requested)
@@ -267,12 +278,17 @@ class Subscriber:
         """
         hub = self._hub
         assert hub is not None
+        if self._disowned:
+            self._disowned = False
+            return await self._reset("unknown-id", str(self.cursor))
         if self.cursor > hub.position:
             await hub.catch_up()  # another process may have published what this one has not seen yet
             if self.cursor > hub.position:
                 return await self._reset("unknown-id", str(self.cursor))
         if hub.window.after(self.cursor) is None:
             stretch = await hub.read(self.channels, self.cursor, hub.position)
+            if self._disowned:
+                return await self._look()  # what was read is of the log before
             if any(self._known_pruned.get(channel) != newest for channel, newest in stretch.pruned.items()):
                 return await self._reset("pruned", str(self.cursor), pruned=stretch.pruned)
             self._stretch = stretch
@@ -302,11 +318,11 @@ class Subscriber:
         elif pruned is None:
             self.cursor = 0  # no cursor of this log: all that is retained
         # Told of now, and so no gap any more.
-        self._known_pruned |= await threads.run(log.pruned, self.channels, self.cursor) if pruned is None else pruned
+        self._known_pruned |= await hub.ask(log.pruned, self.channels, self.cursor) if pruned is None else pruned
         told = {
             "reason": reason,
             "requested": requested[:MAX_TOLD_CHARACTERS],
-            "earliest": await threads.run(log.earliest, self.channels),
+            "earliest": await hub.ask(log.earliest, self.channels),
             "head": hub.position,
         }
         self._sent_id = self.cursor

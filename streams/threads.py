@@ -39,12 +39,15 @@ def database() -> str:
 
 
 class LogThreads(Executor):
-    """At most LOG_THREADS daemon threads, started on demand, each with its own database connections.
+    """At most `size` daemon threads (LOG_THREADS, where not given), each with its own database connections.
+
+    Threads start on demand.
 
     `submit` may be called from any thread. A job that raises hands its exception to its future; the thread lives on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int | None = None) -> None:
+        self._size = size
         self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
@@ -55,7 +58,7 @@ class LogThreads(Executor):
         self._jobs.put((future, lambda: fn(*args, **kwargs)))
         with self._lock:
             self._free -= 1
-            start = self._free < 0 and self._threads < settings.LOG_THREADS
+            start = self._free < 0 and self._threads < (self._size or settings.LOG_THREADS)
             if start:
                 self._threads += 1
                 self._free += 1
@@ -116,13 +119,15 @@ def _close_connections() -> None:
 
 
 def _renew_pools() -> None:
-    global READING, WRITING, WAITING
-    READING, WRITING, WAITING = LogThreads(), LogThreads(), LogThreads()
+    global READING, WRITING, WAITING, _borrowing
+    READING, WRITING, WAITING = LogThreads(), LogThreads(1), LogThreads()
+    _borrowing = threading.Lock()
 
 
 # Three, so that a stream's reads do not wait for publishers that wait for a lock, nor these for those that wait for
-# another's idempotency key.
+# another's idempotency key. One that writes is enough: it takes all who wait into its transaction.
 READING = WRITING = WAITING = LogThreads()
+_borrowing = threading.Lock()
 _renew_pools()
 os.register_at_fork(after_in_child=_renew_pools)  # a child inherits no threads
 
@@ -318,6 +323,3 @@ def _borrow(connection: Any) -> Iterator[None]:
         finally:
             connections[connection.alias] = own
             connection.dec_thread_sharing()
-
-
-_borrowing = threading.Lock()

@@ -17,7 +17,8 @@ from streams.conf import settings
 from streams.events import validate_channels
 from streams.exceptions import InvalidChannel, RefusedStream
 from streams.policies import BasePolicy, get_policy
-from streams.responses import HEADERS, NEEDS_ASGI, EventStreamResponse, close_request_connections, release_request
+from streams.release import close_request_connections, release_request
+from streams.responses import HEADERS, NEEDS_ASGI, EventStreamResponse
 from streams.subscriber import Subscriber, open_streams
 
 logger = logging.getLogger("streams")
@@ -121,6 +122,7 @@ class EventStreamView(View):
 
     async def _stream(self, request: HttpRequest, **kwargs: Any) -> EventStreamResponse:
         channels, replay = await self._admit(request, **kwargs)
+        assert isinstance(request, ASGIRequest)
 
         async def snapshot() -> object:
             try:
@@ -137,6 +139,7 @@ class EventStreamView(View):
         )
         # The response first: should it, or what follows, fail, it closes the subscriber.
         response = EventStreamResponse(subscriber, timeout=self.timeout)
+        response.serve_to(request.scope)
         # Before the log is read, for its reads must not wait for a connection that this request holds.
         await close_request_connections()
         try:

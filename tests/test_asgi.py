@@ -82,10 +82,12 @@ async def test_application_is_djangos() -> None:
 # --- On servers -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["daphne"])
-def daphne(request: pytest.FixtureRequest, sqlite_site: Site) -> Iterator[Server]:
+@pytest.fixture
+def daphne(sqlite_site: Site) -> Iterator[Server]:
     """daphne with our application, which cuts clients that take nothing for a second or two."""
-    return sqlite_site.settings(SEND_TIMEOUT_SECONDS=1).serve("daphne", OURS)
+    server = sqlite_site.settings(SEND_TIMEOUT_SECONDS=1).serve("daphne", OURS)
+    yield server
+    assert "Traceback" not in server.log.read_text()
 
 
 async def stuck_client(server: Server, key: str) -> StreamClient:

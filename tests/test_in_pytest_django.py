@@ -135,3 +135,28 @@ class TestWithQueriesInTransactionalDb(PublishAndReadWithQueries):
 @pytest.mark.usefixtures("transactional_db", "empty_log", "async_queries", "with_sync_middleware")
 class TestWithQueriesInTransactionalDbAndSyncMiddleware(PublishAndReadWithQueries):
     pass
+
+
+class OnOneEventLoop:
+    """Tests that share an event loop, and of which each leaves a stream open there: what is read is the test's own."""
+
+    @pytest.mark.asyncio(loop_scope="class")
+    @pytest.mark.parametrize("n", range(4))
+    async def test_messages_are_those_of_the_test(self, async_client, n):
+        live = await async_client.get("/events/news/")
+        for text in ("one", "two"):
+            await apublish("news", f"{text} of {n}")
+        replayed = await async_client.get("/events/news/?replay=9")
+        assert await texts(replayed, 2) == [f"one of {n}", f"two of {n}"]
+        assert await texts(live, 2) == [f"one of {n}", f"two of {n}"]
+        self.__class__.left_open = [*getattr(self, "left_open", []), await async_client.get("/events/news/")]
+
+
+@pytest.mark.usefixtures("db", "empty_log")
+class TestOnOneEventLoopWithDb(OnOneEventLoop):
+    pass
+
+
+@pytest.mark.usefixtures("transactional_db", "empty_log")
+class TestOnOneEventLoopWithTransactionalDb(OnOneEventLoop):
+    pass

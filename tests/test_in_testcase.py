@@ -131,6 +131,27 @@ class InTestCaseWithDefaultSettings(TestCase):
         assert await texts(response, 1) == ["hello"]
 
 
+@override_settings(STREAMS={**settings.STREAMS, "MAX_STREAMS_PER_PROCESS": 1})
+class WithOneStreamAtATime(TestCase):
+    """A stream of an earlier test is over, though the test has left it open and somebody still holds it."""
+
+    left_open = []
+
+    async def open(self):
+        response = await self.async_client.get("/events/news/")
+        assert response.status_code == 200
+        chunks = aiter(response)
+        await anext(chunks)
+        self.left_open += [response, chunks]
+        assert (await self.async_client.get("/events/news/")).status_code == 429
+
+    async def test_stream_of_one_test(self):
+        await self.open()
+
+    async def test_stream_of_another_test(self):
+        await self.open()
+
+
 class WithMessagesOfTheClass(TestCase):
     @classmethod
     def setUpTestData(cls):

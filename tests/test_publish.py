@@ -26,6 +26,7 @@ from streams import NewMessage, apublish, apublish_many, log, publish, publish_m
 from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, InvalidMessage
 from streams.models import LogHead, Message
 from streams.notifiers import BaseNotifier, Notice
+from streams.testing import read_events
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -306,6 +307,20 @@ def test_rolled_back_message_never_was(notices: list[Notice]) -> None:
     assert [message.data for notice in notices for message in notice.messages] == ["before", "after"]
 
 
+async def test_rolled_back_publish_is_never_delivered() -> None:
+    def roll_back() -> None:
+        with rolled_back():
+            publish("news", "ghost")
+
+    response = await AsyncClient().get("/events/news/")
+    await off_the_loop(roll_back)
+    await apublish("news", "first")
+    await off_the_loop(roll_back)
+    await apublish("news", "second")
+    events = await read_events(response, 2)
+    assert [(event.id, event.data) for event in events] == [("1", "first"), ("2", "second")]
+
+
 def test_rolled_back_savepoint_takes_only_its_own_messages() -> None:
     with transaction.atomic():
         kept = [publish("news", "kept 1")]
@@ -444,6 +459,14 @@ def test_keys_among_many_keep_the_order_given(inside: bool) -> None:
         messages = publish_many(new)
     assert stored() == [(1, "old"), (2, "a"), (3, "b"), (4, "e"), (5, "f")]
     assert [message.position for message in messages] == [2, 3, 1, 2, 4, 5]
+
+
+def test_any_number_of_keys_may_be_published_at_once() -> None:
+    new = [NewMessage(f"channel.{n % 7}", n, idempotency_key=f"key {n}") for n in range(2500)]
+    first = publish_many(new)
+    assert [message.position for message in first] == list(range(1, 2501))
+    assert publish_many(new) == first
+    assert len(stored()) == 2500
 
 
 def test_publishing_only_known_keys_appends_nothing(notices: list[Notice]) -> None:

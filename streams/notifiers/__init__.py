@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -34,4 +35,10 @@ def _forget(*, setting: str, **kwargs: Any) -> None:
             _notifier = None
 
 
+def _renew() -> None:
+    global _lock, _notifier
+    _lock, _notifier = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_renew)  # the hubs that the notifier knows are the parent's
 setting_changed.connect(_forget)  # sent by override_settings, in tests

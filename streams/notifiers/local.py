@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator
 
@@ -18,7 +17,10 @@ class LocalNotifier(BaseNotifier):
 
     def notify(self, notice: Notice) -> None:
         for mailbox in tuple(self._mailboxes):
-            mailbox.put(notice)
+            try:
+                mailbox.put(notice)
+            except RuntimeError:  # its loop has closed, and its hub with it
+                self._mailboxes.discard(mailbox)
 
     async def listen(self) -> AsyncGenerator[Notice, None]:
         mailbox = _Mailbox()
@@ -40,8 +42,7 @@ class _Mailbox:
 
     def put(self, notice: Notice) -> None:
         self._notices.append(notice)
-        with contextlib.suppress(RuntimeError):  # the loop has just closed, and its hub with it
-            self._loop.call_soon_threadsafe(self._arrived.set)
+        self._loop.call_soon_threadsafe(self._arrived.set)
 
     async def get(self) -> Notice:
         while not self._notices:

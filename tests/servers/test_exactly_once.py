@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 CLIENTS = 50
 PUBLISHERS = 8
-SECONDS = 8.0
+SECONDS = 6.0
 CHANNELS = [f"public.{name}" for name in ("a", "b", "c", "d")]
 
 PUBLISH = """

@@ -82,6 +82,10 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         server = site.serve(name, STOCK)
     yield Served(site, server, name, behind == "middleware")
     site.close()
+    log = server.log.read_text()
+    assert log.count("Traceback (most recent call last)") == log.count("LookupError: the password is hunter2"), log
+    assert "never retrieved" not in log
+    assert "was destroyed but it is pending" not in log
 
 
 @pytest.fixture

@@ -94,7 +94,9 @@ async def test_reader_that_pauses_is_bounded_and_reads_on_without_loss(
     assert {event.event for event in slow.control} == {"stream-checkpoint"}
 
 
-@bounded
+@pytest.mark.parametrize(
+    ("server", "app"), [("uvicorn", STOCK), ("granian", STOCK), ("hypercorn", STOCK), ("daphne", OURS)]
+)
 async def test_reader_that_takes_nothing_for_too_long_is_cut(sqlite_site: Site, server: str, app: str) -> None:
     site = sqlite_site.settings(SEND_TIMEOUT_SECONDS=2, POLL_SECONDS=0.1)
     running = site.serve(server, app)
