@@ -228,7 +228,7 @@ async def run(fn: Callable[..., T], *args: Any, pool: LogThreads | None = None) 
     loop = asyncio.get_running_loop()
     if not in_test_run():
         return await loop.run_in_executor(sync_caller() or pool or READING, fn, *args)
-    job = loop.run_in_executor(_special_thread() or pool or READING, _opening_nothing, fn, *args)
+    job = loop.run_in_executor(_special_thread() or pool or READING, _run_in_test, fn, *args)
     try:
         return await asyncio.shield(job)
     except asyncio.CancelledError:
@@ -250,12 +250,18 @@ def _special_thread() -> Executor | None:
     return sync_caller()
 
 
-def _opening_nothing(fn: Callable[..., T], *args: Any) -> T:
-    """Call `fn`, and close the connection if it opened one: a test's database is dropped while this thread lives on."""
+def _run_in_test(fn: Callable[..., T], *args: Any) -> T:
+    with _opening_nothing():
+        return fn(*args)
+
+
+@contextlib.contextmanager
+def _opening_nothing() -> Iterator[None]:
+    """Close the connection if it is opened within: a test's database is dropped while asgiref's thread lives on."""
     connection = connections[database()]
     was_open = connection.connection is not None
     try:
-        return fn(*args)
+        yield
     finally:
         if not was_open and not connection.in_atomic_block:
             connection.close()
@@ -281,9 +287,11 @@ def test_connection() -> contextlib.AbstractContextManager[None]:
     asgiref runs it in a thread that would wait for the test's transaction on SQLite, and leave rows behind on
     PostgreSQL. Any other thread gets its own connection: the test's own thread may be using the test's meanwhile.
     """
-    if not in_test_run() or connections[database()].in_atomic_block or (wrapped := wrapped_in_test()) is None:
+    if not in_test_run() or connections[database()].in_atomic_block:
         return contextlib.nullcontext()
-    return _borrow(wrapped) if _called_from(wrapped._thread_ident) else contextlib.nullcontext()
+    wrapped = wrapped_in_test()
+    called = wrapped is not None and _called_from(wrapped._thread_ident)
+    return _borrow(wrapped) if called else _opening_nothing()
 
 
 def _called_from(thread: int) -> bool:
