@@ -21,15 +21,10 @@ pytestmark = [pytest.mark.once, pytest.mark.slow]
 # A suite takes less than half a minute on a machine that has nothing else to do. More is a hang.
 SECONDS = 400
 
+# As `startproject` makes them, with the test database in memory and in a file; and PostgreSQL.
 SETTINGS = {
-    # The demo site's: WAL, immediate transactions.
-    "memory": "",
-    "file": 'DATABASES["default"]["TEST"] = {{"NAME": "{folder}/test.sqlite3"}}',
-    # As `startproject` makes them.
-    "plain memory": 'DATABASES["default"].pop("OPTIONS")',
-    "plain file": (
-        'DATABASES["default"].pop("OPTIONS")\nDATABASES["default"]["TEST"] = {{"NAME": "{folder}/test.sqlite3"}}'
-    ),
+    "memory": 'DATABASES["default"].pop("OPTIONS")',
+    "file": ('DATABASES["default"].pop("OPTIONS")\nDATABASES["default"]["TEST"] = {{"NAME": "{folder}/test.sqlite3"}}'),
     "postgresql": "",
 }
 
@@ -94,7 +89,7 @@ def test_djangos_runner(suite: Suite) -> None:
     assert "Nothing is left behind." in suite.run("manage.py", "test", runner, "tests.test_in_testcase", "--shuffle")
 
 
-@pytest.mark.parametrize("suite", ["memory", "postgresql"], indirect=True)
+@pytest.mark.parametrize("suite", ["postgresql"], indirect=True)
 def test_djangos_runner_in_parallel(suite: Suite) -> None:
     suite.run("manage.py", "test", "--parallel=2", "tests.test_in_testcase")
 
