@@ -276,6 +276,8 @@ class _Borrowing(Executor):
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         def run() -> T:
             with _borrow(self._connection):
+                if not _is_wrapped(self._connection):
+                    raise RuntimeError("The test is over, in whose transaction this was to be done.")
                 return fn(*args, **kwargs)
 
         return READING.submit(run)
@@ -313,10 +315,14 @@ def wrapped_in_test() -> Any:
         return None
     alias = database()
     for connection in tuple(_test_connections):
-        blocks = connection.atomic_blocks
-        if connection.alias == alias and blocks and blocks[0]._from_testcase:
+        if connection.alias == alias and _is_wrapped(connection):
             return connection
     return None
+
+
+def _is_wrapped(connection: Any) -> bool:
+    blocks = connection.atomic_blocks
+    return bool(blocks) and blocks[0]._from_testcase
 
 
 @contextlib.contextmanager
