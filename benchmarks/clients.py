@@ -3,6 +3,7 @@
     python -m benchmarks.clients PORT PATH CONNECTIONS EVENTS SECONDS [HEADER …]
 
 Prints READY when all are open, then one JSON object when all have had EVENTS events each, or SECONDS have passed.
+Stays connected until it is killed: what it costs a server when they all leave is not to be counted with the deliveries.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Crowd:
             if self.complete == self.size:
                 self.finished.set()
 
-    async def run(self, seconds: float) -> dict[str, float]:
+    async def run(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         start = time.perf_counter()
         clients = []
@@ -83,7 +84,7 @@ class Crowd:
                 await self.finished.wait()
         except TimeoutError:
             pass
-        return {
+        found = {
             "connect_seconds": self.last - start if self.events else 0.0,
             "events": self.total,
             "expected": self.size * self.events,
@@ -91,12 +92,14 @@ class Crowd:
             "lost": self.lost,
             "span_seconds": self.last - self.first,
         }
+        print(json.dumps(found), flush=True)
+        await asyncio.Event().wait()
 
 
 def main() -> None:
     port, path, size, events, seconds, *headers = sys.argv[1:]
     crowd = Crowd(int(port), path, int(size), int(events), headers)
-    print(json.dumps(asyncio.run(crowd.run(float(seconds)))), flush=True)
+    asyncio.run(crowd.run(float(seconds)))
 
 
 if __name__ == "__main__":

@@ -158,6 +158,21 @@ def _lifetime(timeout: float | None, deadline: datetime.datetime | None) -> floa
 class _Body:
     """What the handler iterates: the source's bytes, within the stream's lifetime, with its failures caught."""
 
+    # As in Subscriber: what each delivery touches comes first.
+    __slots__ = (
+        "__weakref__",
+        "_abandoned",
+        "_ended",
+        "_handed_at",
+        "_lifetime",
+        "_line_ended",
+        "_source",
+        "_started",
+        "scope",
+        "stuck",
+        "timers",
+    )
+
     def __init__(self, source: Source, lifetime: float | None) -> None:
         self._source = source
         self._lifetime = lifetime

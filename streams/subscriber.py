@@ -43,6 +43,37 @@ class Subscriber:
     It is made on an event loop, and iterated by one task there; all its methods are called on that loop.
     """
 
+    # What each delivery touches comes first, so that it lies together in memory: with thousands of streams, what is not
+    # in the cache is most of what a delivery costs.
+    __slots__ = (
+        "__weakref__",
+        "_begun",
+        "_closed",
+        "_disowned",
+        "_hub",
+        "_known_pruned",
+        "_live",
+        "_loop",
+        "_max_bytes",
+        "_max_messages",
+        "_queue",
+        "_queued_bytes",
+        "_replay",
+        "_replaying",
+        "_requested",
+        "_sent_at",
+        "_sent_id",
+        "_snapshot",
+        "_stopped",
+        "_stretch",
+        "_through",
+        "_unsent_bytes",
+        "_waiter",
+        "_wanted",
+        "channels",
+        "cursor",
+    )
+
     def __init__(
         self,
         channels: Sequence[str],
@@ -135,12 +166,18 @@ class Subscriber:
 
     # --- Called by the hub ---
 
-    def push(self, frame: Frame) -> bool:
+    def push(self, frame: Frame, now: float) -> bool:
         """Take a live message. False where the queue is full: then everything in it is dropped, to be read again."""
-        if (waiter := self._idle()) is not None:
-            self.cursor = self._sent_id = frame.position
-            self._hand(waiter, frame.data)
-            return True
+        # The one method that runs for each delivery: no call that it can do without.
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                self.cursor = self._sent_id = frame.position
+                self._unsent_bytes = len(frame.data)
+                self._sent_at = now
+                waiter.set_result(frame.data)
+                return True
         size = self._queued_bytes + len(frame.data)
         full = len(self._queue) >= self._max_messages or size + self._unsent_bytes > self._max_bytes
         if full and self._queue:
