@@ -72,6 +72,23 @@ async def test_published_in_one_tab_and_seen_in_another(sqlite_site: Site, tabs:
     assert tabs.complaints == []
 
 
+async def test_what_is_typed_while_the_server_answers_stays(sqlite_site: Site, tabs: Tabs) -> None:
+    server = sqlite_site.serve()
+    page = await open_board(tabs, server)
+    field = page.get_by_label("Data")
+
+    async def type_meanwhile(route: Route) -> None:
+        answer = await route.fetch()
+        await field.fill("second")
+        await route.fulfill(response=answer)
+
+    await page.route("**/publish/", type_meanwhile)
+    await field.fill("first")
+    await page.get_by_role("button", name="Publish").click()
+    await expect(page.locator("#published")).to_have_text("Published as event 1.")
+    await expect(field).to_have_value("second")
+
+
 async def test_messages_of_before_are_on_the_page_and_come_once(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
     server.json("/test/burst/?n=12")
@@ -123,6 +140,7 @@ async def test_data_stays_text(sqlite_site: Site, tabs: Tabs) -> None:
         await page.get_by_label("Data").fill(payload)
         await page.get_by_role("button", name="Publish").click()
         await expect(page.locator("#events .data").first).to_have_text(payload)
+        await expect(page.locator("#published")).to_contain_text("Published")
     for _ in ("live", "as the server renders them"):
         assert await shown(page) == PAYLOADS[::-1]
         assert await page.locator("#events .data *").count() == 0

@@ -228,6 +228,7 @@ async function publish(submission) {
   if (button.getAttribute("aria-disabled") === "true") return;
   button.setAttribute("aria-disabled", "true");
   told.textContent = "Publishing …";
+  const sent = form.elements.data.value;
   try {
     const response = await fetch(form.action, {
       method: "POST",
@@ -239,7 +240,7 @@ async function publish(submission) {
     showErrors(answer.errors ?? {});
     if (response.ok) {
       told.textContent = `Published as event ${answer.position}.`;
-      form.elements.data.value = "";
+      if (form.elements.data.value === sent) form.elements.data.value = ""; // else the next one is being written
       form.elements.data.focus();
     } else if (response.status === 422) {
       told.textContent = "Not published.";
