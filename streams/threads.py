@@ -246,7 +246,7 @@ def _special_thread() -> Executor | None:
     if (wrapped := wrapped_in_test()) is not None and wrapped._thread_ident == threading.get_ident():
         # An async test that runs on its own event loop, inside the transaction that pytest-django's `db` has opened in
         # this very thread. Before the caller: a sync middleware's thread would not be inside it.
-        return _Borrowing(wrapped)
+        return _ThisThread(wrapped)
     return sync_caller()
 
 
@@ -267,20 +267,35 @@ def _opening_nothing() -> Iterator[None]:
             connection.close()
 
 
-class _Borrowing(Executor):
-    """The log threads, on the connection of the test that is running."""
+class _ThisThread(Executor):
+    """The thread that submits, at once, although an event loop runs in it.
+
+    For an async test whose own thread has its transaction. Any other thread would use the connection while this one
+    may be rolling back, at the end of one of several tests that share an event loop.
+    """
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        def run() -> T:
-            with _borrow(self._connection):
-                if not _is_wrapped(self._connection):
-                    raise RuntimeError("The test is over, in whose transaction this was to be done.")
-                return fn(*args, **kwargs)
+        future: Future[T] = Future()
+        with _borrow(self._connection), _queries_on_event_loop():
+            _do(future, lambda: fn(*args, **kwargs))
+        return future
 
-        return READING.submit(run)
+
+@contextlib.contextmanager
+def _queries_on_event_loop() -> Iterator[None]:
+    """Have Django not refuse queries in a thread that runs an event loop, by the variable that it has for that."""
+    before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+        else:
+            os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = before
 
 
 def test_connection() -> contextlib.AbstractContextManager[None]:

@@ -56,7 +56,7 @@ class Suite:
             stderr=subprocess.STDOUT,
             timeout=SECONDS,
         )
-        assert done.returncode == 0, done.stdout[-20_000:]
+        assert done.returncode == 0, done.stdout[-200_000:]
         assert [line for line in done.stdout.splitlines() if any(text in line for text in COMPLAINTS)] == []
         return done.stdout
 
