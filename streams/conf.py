@@ -30,6 +30,14 @@ def positive_whole(value: object) -> str | None:
     return None if whole else "a whole number above 0"
 
 
+def whole_up_to(most: int) -> Rule:
+    def rule(value: object) -> str | None:
+        fits = positive_whole(value) is None and cast(int, value) <= most
+        return None if fits else f"a whole number from 1 to {most}"
+
+    return rule
+
+
 def or_none(rule: Rule) -> Rule:
     def optional(value: object) -> str | None:
         expected = None if value is None else rule(value)
@@ -99,7 +107,8 @@ class Settings:
     SEND_TIMEOUT_SECONDS = Setting[float](30, positive_number)
 
     MAX_MESSAGE_BYTES = Setting(262_144, positive_whole)
-    MAX_CHANNELS_PER_STREAM = Setting(50, positive_whole)
+    # A replay asks for each channel in a part of one query, and SQLite takes 500 of them.
+    MAX_CHANNELS_PER_STREAM = Setting(50, whole_up_to(500))
     MAX_STREAMS_PER_PROCESS = Setting[int | None](None, or_none(positive_whole))
     MAX_REPLAY_MESSAGES = Setting(1000, positive_whole)
 

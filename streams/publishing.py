@@ -35,7 +35,8 @@ def publish(
         channel: the channel's name, `A-Z a-z 0-9 . _ -`, 1 to 99 characters.
         data: a str goes out as it is, but for CR and CRLF, which become LF (the format cannot carry them). Anything
             else becomes JSON by DjangoJSONEncoder. At most MAX_MESSAGE_BYTES in UTF-8.
-        event: the type that clients listen for, one line of at most 99 characters. `stream-…` is reserved.
+        event: the type that clients listen for, one line of at most 99 characters. `stream-…` is reserved. An
+            EventSource has events of its own called `error` and `open`, so choose other names.
         idempotency_key: the same key on the same channel returns the first message and appends nothing.
         published_by: the user who published, for the record.
 

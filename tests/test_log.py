@@ -140,6 +140,14 @@ def test_page_brings_only_its_channels_in_log_order() -> None:
     assert log.page(["nobody's", "nor this"], 0, 30) == log.Page([], 30, {})
 
 
+def test_reads_take_as_many_channels_as_a_stream_may_ask_for() -> None:
+    channels = [f"c{number}" for number in range(500)]  # the largest MAX_CHANNELS_PER_STREAM
+    publish_many([NewMessage(channels[number], "x") for number in (499, 0, 250)])
+    assert [message.position for message in log.page(channels, 0, 3).messages] == [1, 2, 3]
+    assert log.earliest(channels) == 1
+    assert log.start_of_newest(channels, 2, 3) == 1
+
+
 def test_page_keeps_within_its_bounds() -> None:
     publish_many([NewMessage("ab"[n % 2], n) for n in range(20)])
     for channels in (["a", "b"], ["b"]):
