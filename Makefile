@@ -5,7 +5,8 @@ VENV ?= .venv
 HOST ?= 127.0.0.1
 PORT ?= 8000
 ARGS ?=
-COVERAGE_FLOOR ?= 80
+TEST_PROCESSES ?= 3
+COVERAGE_FLOOR ?= 89
 
 PY = $(VENV)/bin/python
 
@@ -26,8 +27,8 @@ run: install env ## Serve the demo site on http://127.0.0.1:8000, ready to log i
 
 test: install-dev ## Run the tests on SQLite, and again on PostgreSQL
 	@rm -f .coverage .coverage.*
-	$(PY) -m pytest --cov --cov-report= --cov-fail-under=0 $(ARGS)
-	$(PY) -m tests.services.postgres $(PY) -m pytest -m "not once" --cov --cov-append --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS)
+	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal --cov --cov-report= --cov-fail-under=0 $(ARGS)
+	$(PY) -m tests.services.postgres $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal -m "not once" --cov --cov-append --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS)
 
 lint: install-dev ## Check form, types and migrations
 	$(VENV)/bin/ruff format --check .

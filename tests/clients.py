@@ -47,6 +47,7 @@ class StreamClient:
         self.status = int(head[0].split()[1])
         pairs = (line.split(":", 1) for line in head[1:] if line)
         self.response_headers = {name.lower(): value.strip() for name, value in pairs}
+        self._chunk_left: int | None = None
         self._decoder = EventStreamDecoder()
         self._decoder.last_event_id = self.last_event_id
         return self
@@ -55,10 +56,15 @@ class StreamClient:
         """The next piece of the body; b"" at its end."""
         if self.response_headers.get("transfer-encoding") != "chunked":
             return await self._reader.read(2**16)
-        size = int((await self._reader.readline() or b"0").split(b";")[0], 16)
-        data = await self._reader.readexactly(size) if size else b""
-        await self._reader.readline()
-        return data
+        await self._begin_chunk()
+        data = await self._reader.readexactly(self._chunk_left + len(b"\r\n"))
+        self._chunk_left = None
+        return data[:-2]
+
+    async def _begin_chunk(self) -> None:
+        """Read a chunk's head, unless that was done before and the wait for its body was cancelled."""
+        if self._chunk_left is None:
+            self._chunk_left = int((await self._reader.readline() or b"0").split(b";")[0], 16)
 
     async def read(self) -> bool:
         """Read one piece and take note of its events. False at the end of the stream."""
@@ -75,7 +81,7 @@ class StreamClient:
         """
         try:
             if self.response_headers.get("transfer-encoding") == "chunked":
-                await self._reader.readline()
+                await self._begin_chunk()
             self._take(await self._reader.read(most))
         except ConnectionError:
             pass

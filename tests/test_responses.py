@@ -149,8 +149,8 @@ async def test_item_is_asked_for_only_when_the_one_before_was_taken() -> None:
 @pytest.mark.parametrize(
     "item",
     [
-        object(),
-        {"a": object()},
+        ...,
+        {"a": ...},
         float("nan"),
         "\ud800",
         Event("x", event="a\nb"),

@@ -1,6 +1,8 @@
 """Real servers for tests, started on free ports from the installed programs."""
 
+import contextlib
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable
@@ -17,9 +19,13 @@ def missing(program: str, package: str) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody uses, below those that the kernel hands to clients: it would give away one of its own again
+    before the server has it."""
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
