@@ -68,10 +68,11 @@ class _Backpressure:
         elif message.get("more_body") and not self._registered and self._channel is not None:
             self._registered = True
             self._request.registerProducer(self, True)
-        elif not message.get("more_body"):
+        # Before the registration ends as well: nobody would tell us of room after it.
+        await self._room.wait()
+        if message["type"] == "http.response.body" and not message.get("more_body"):
             self._complete = True
             self._unregister()  # Twisted wants that before the request is finished
-        await self._room.wait()
         await self._send(message)
 
     def finish(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.db import connections, transaction
-from django.http import HttpRequest, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.urls import path
 from django.utils import timezone
 
@@ -229,6 +229,20 @@ def threads(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"threads": [thread.ident for thread in threading.enumerate()]})
 
 
+def large(request: HttpRequest) -> HttpResponse:
+    """An ordinary answer of `bytes` bytes."""
+    return HttpResponse(b"x" * int(request.GET["bytes"]), content_type="text/plain")
+
+
+async def one_chunk(request: HttpRequest) -> EventStreamResponse:
+    """One piece of `bytes` bytes, and the end."""
+
+    async def items() -> AsyncIterator[bytes]:
+        yield b":" + b"x" * int(request.GET["bytes"]) + b"\n"
+
+    return _respond(request, items())
+
+
 async def quick(request: HttpRequest) -> HttpResponseBase:
     """An ordinary answer."""
     return JsonResponse({})
@@ -251,5 +265,7 @@ urlpatterns = [
     path("busy-thread/", busy_thread),
     path("one-task/", one_task),
     path("threads/", threads),
+    path("large/", large),
+    path("one-chunk/", one_chunk),
     path("quick/", quick),
 ]

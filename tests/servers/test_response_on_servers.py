@@ -73,12 +73,13 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("site")
     if behind == "middleware":
         copy_sqlite(request.getfixturevalue("migrated_sqlite"), folder / "db.sqlite3")
-        site = Site(f"sqlite:///{folder / 'db.sqlite3'}", folder)
+        # No heartbeats but where a test asks for them: a client that has left is to be noticed without.
+        site = Site(f"sqlite:///{folder / 'db.sqlite3'}", folder).settings(HEARTBEAT_SECONDS=3600)
         server = site.serve(name, OURS, TEST_MIDDLEWARE=json.dumps(MIDDLEWARE))
     else:
         postgres = request.getfixturevalue("postgres")
         database = postgres.create_database(template=request.getfixturevalue("migrated_postgres"))
-        site = Site(postgres.dsn(database), folder, postgres)
+        site = Site(postgres.dsn(database), folder, postgres).settings(HEARTBEAT_SECONDS=3600)
         server = site.serve(name, STOCK)
     yield Served(site, server, name, behind == "middleware")
     site.close()
@@ -118,6 +119,18 @@ async def test_items_of_every_kind_are_sent(served: Served) -> None:
         "retry: 1234\nevent: greeting\nid: 7\ndata: typed\n\n"
         'id: 8\ndata: {"day":"2026-11-22"}\n\n'
     )
+
+
+@pytest.mark.parametrize("size", [70_000, 200_000, 3_000_000])
+@pytest.mark.parametrize("path", ["large/", "one-chunk/"])
+async def test_answer_larger_than_a_servers_buffer_comes_to_its_end(served: Served, path: str, size: int) -> None:
+    _, writer = connection = await asyncio.open_connection("127.0.0.1", served.server.port)
+    writer.write(f"GET /test/response/{path}?bytes={size} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    await asyncio.sleep(0.2)  # so that it does not all go through at once
+    async with asyncio.timeout(30):
+        answer = await connection[0].read()
+    assert answer.count(b"x") >= size
+    writer.close()
 
 
 @pytest.mark.parametrize("path", ["numbers/", "sync-numbers/"])
@@ -208,6 +221,9 @@ async def test_clients_that_leave_one_after_the_other_leave_nothing_behind(serve
             while (found := await served.journal(key)) not in ([], ["started", "closed"]):
                 assert found == ["started"]
                 await asyncio.sleep(0.05)
+    async with asyncio.timeout(20):  # those that had not begun when they were looked at, too
+        while ["started"] in [await served.journal(key) for key in keys]:
+            await asyncio.sleep(0.05)
 
 
 @behind_middleware
