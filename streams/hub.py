@@ -49,7 +49,8 @@ class Hub:
         # In the order of joining, which is about the order in memory: a set's order costs every delivery cache misses.
         self._live: defaultdict[str, dict[Subscriber, None]] = defaultdict(dict)
         self._asked: dict[tuple[Any, ...], asyncio.Task[Any]] = {}
-        self._reads = 0
+        self._reads_begun = 0
+        self._reads_ended = 0  # the number of the newest that ended well
         self._tasks: list[asyncio.Task[None]] = []
         self._started: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -108,13 +109,14 @@ class Hub:
     async def catch_up(self) -> None:
         """Read the log's tail now, and so learn its real head. Who asks at the same time shares the look."""
         threads.sync_caller()  # as in join: the lock's holder may wait for that thread
-        begun = self._reads
+        before = self._reads_begun
         async with self._reading:
-            if self._reads > begun:
-                return  # one has begun since we asked, and ended
-            self._reads += 1
+            if self._reads_ended > before:
+                return  # one has begun since we asked, and ended well
+            self._reads_begun += 1
             while await self._read_tail():
                 pass
+            self._reads_ended = self._reads_begun
 
     async def ask(self, question: Callable[..., T], *args: Any) -> T:
         """threads.run(), shared: clients that ask the log the same at the same time cost one query."""

@@ -1,0 +1,71 @@
+"""The hub's own look at the log. What comes of it is in test_views.py and, by property, in test_join.py."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+from django.test import override_settings
+
+from streams import NewMessage, log, threads
+from streams.events import StoredEvent, check
+from streams.hub import Hub
+from streams.subscriber import Subscriber
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def append_silently() -> None:
+    """Publish as another process would."""
+    with log.own_transaction():
+        log.append([check(NewMessage("news", "elsewhere"))])
+        log.sequence()
+
+
+@override_settings(STREAMS={"POLL_SECONDS": 600})
+async def test_look_that_failed_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    subscriber = Subscriber(["news"])
+    await subscriber.open()
+    hub = Hub.running()
+    assert hub is not None
+    await threads.run(append_silently)
+    looks: list[Any] = ["stale", "fails"]
+    real = log.tail
+
+    def tail(after: int) -> tuple[int, list[StoredEvent]]:
+        match looks.pop(0) if looks else "real":
+            case "stale":
+                return after, []
+            case "fails":
+                raise OperationalError("the connection was closed")
+        return real(after)
+
+    monkeypatch.setattr(log, "tail", tail)
+    asked = [asyncio.create_task(hub.catch_up()) for _ in range(3)]
+    first, second, third = await asyncio.gather(*asked, return_exceptions=True)
+    assert (first, third) == (None, None)
+    assert isinstance(second, OperationalError)
+    assert hub.position == 1
+    await subscriber.aclose()
+
+
+@override_settings(STREAMS={"POLL_SECONDS": 600})
+async def test_look_that_begins_after_one_has_asked_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    subscriber = Subscriber(["news"])
+    await subscriber.open()
+    hub = Hub.running()
+    assert hub is not None
+    looks = 0
+    real = log.tail
+
+    def tail(after: int) -> tuple[int, list[StoredEvent]]:
+        nonlocal looks
+        looks += 1
+        return real(after)
+
+    monkeypatch.setattr(log, "tail", tail)
+    await asyncio.gather(*(hub.catch_up() for _ in range(100)))
+    assert looks == 2  # the first one's, and one for all who asked after it had begun
+    await subscriber.aclose()
