@@ -58,8 +58,9 @@ class DefaultPolicy(BasePolicy):
         return is_public(channel) or self._admits(getattr(request, "user", None), channel)
 
     async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
-        # A public channel is decided without the user, and so without a query for the session.
-        if is_public(channel):
+        # A public channel is decided without the user, and so without a query for the session; not where a subclass
+        # has a rule of its own, which may be stricter.
+        if type(self).can_subscribe is DefaultPolicy.can_subscribe and is_public(channel):
             return True
         return await sync_to_async(self.can_subscribe)(request, channel)
 

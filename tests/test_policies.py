@@ -35,6 +35,18 @@ def _no_public_channels() -> Iterator[None]:
         yield
 
 
+class StricterPolicy(DefaultPolicy):
+    def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
+        return "banned" not in request.headers and super().can_subscribe(request, channel)
+
+
+@override_settings(STREAMS={"PUBLIC_CHANNELS": ["news"]})
+async def test_stricter_rule_of_a_subclass_holds_for_public_channels_as_well() -> None:
+    banned = RequestFactory().get("/", headers={"banned": "yes"})
+    assert await StricterPolicy().arefused(banned, ["news"]) == ["news"]
+    assert await StricterPolicy().arefused(RequestFactory().get("/"), ["news"]) == []
+
+
 # --- Public channels --------------------------------------------------------------------------------------------------
 
 
