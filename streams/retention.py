@@ -97,8 +97,9 @@ def _aged(seconds: float) -> int | None:
     oldest = _sequenced().order_by("position").values_list("created_at", flat=True).first()
     if oldest is None or oldest >= limit:
         return None
+    newest = log.head().head  # before the next look, which does not see what is published after it
     kept = _sequenced().filter(created_at__gte=limit).order_by("position").values_list("position", flat=True).first()
-    return kept - 1 if kept is not None else log.head().head
+    return kept - 1 if kept is not None else newest
 
 
 def _beyond_bytes(limit: int) -> int | None:

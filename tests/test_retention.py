@@ -149,6 +149,24 @@ def test_limits_hold_together(keep: Any) -> None:
 
 
 @database
+def test_message_that_is_published_meanwhile_stays(keep: Any) -> None:
+    keep(RETENTION_SECONDS=3600)
+    publish_some(3)
+    age(4000, 1, 2, 3)
+    asked = itertools.count()
+
+    def publish_after_the_second_look(execute: Any, sql: str, *args: Any) -> Any:
+        result = execute(sql, *args)
+        if sql.startswith("SELECT") and "created_at" in sql and next(asked) == 1:
+            publish("a", "fresh")
+        return result
+
+    with connection.execute_wrapper(publish_after_the_second_look):
+        assert retention.prune() == 3
+    assert left() == [4]
+
+
+@database
 def test_messages_that_wait_to_be_sequenced_stay(keep: Any) -> None:
     keep(RETENTION_SECONDS=1, RETENTION_MESSAGES_PER_CHANNEL=1, RETENTION_BYTES=1)
     log.append([NewMessage("a", "waiting")])
