@@ -63,7 +63,14 @@ class LogThreads(Executor):
                 self._threads += 1
                 self._free += 1
         if start:
-            threading.Thread(target=self._work, name="streams-log", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, name="streams-log", daemon=True).start()
+            except BaseException:  # the machine has none to give, maybe for a moment only
+                with self._lock:
+                    self._threads -= 1
+                    self._free -= 1
+                future.cancel()  # whoever comes to the job passes over it
+                raise
         return future
 
     def _work(self) -> None:

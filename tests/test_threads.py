@@ -72,6 +72,28 @@ def test_no_more_jobs_run_at_once_than_log_threads_says(pool: LogThreads, settin
     wait_until(all_gone(work.threads), "the end of the threads")
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_pool_outlives_a_machine_without_threads_to_give(settings: Any, number: int) -> None:
+    set_threads(settings, number)
+    pool = LogThreads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                pool.submit(int)
+    assert pool.submit(int).result(timeout=30) == 0
+    work = Work()
+    futures = [pool.submit(work) for _ in range(4)]
+    wait_until(lambda: work.running == number, f"{number} jobs at once")
+    work.release.set()
+    wait(futures, timeout=30)
+    assert work.most == number
+
+
+def no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_jobs_one_after_the_other_need_one_thread(pool: LogThreads) -> None:
     work = Work()
     work.release.set()
