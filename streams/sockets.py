@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import struct
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+_Ends = tuple[str, int, int]
+
+# How old the knowledge of the open files may be before they are looked through again for a connection that it lacks.
+LOOK_SECONDS = 1.0
 
 _FILES = "/dev/fd"  # this process's open files; on Linux, macOS and the BSDs
 _TIOCOUTQ = 0x5411  # linux/sockios.h, there called SIOCOUTQ
@@ -54,31 +62,72 @@ def _connection(scope: Mapping[str, Any]) -> Iterator[socket.socket | None]:
     if scope.get("http_version") not in ("1.0", "1.1") or not client or not server or not server[1]:
         yield None
         return
-    wanted = (*_address(client), int(server[1]))
-    for name in os.listdir(_FILES):
-        if (found := _open(int(name), wanted)) is not None:
-            with found:
-                yield found
-            return
-    yield None
+    ends = (*_address(client), int(server[1]))
+    if (found := _files.find(ends)) is None:
+        yield None
+        return
+    with found:
+        yield found
 
 
-def _open(file: int, wanted: tuple[str, int, int]) -> socket.socket | None:
-    # A copy: another thread may close the original at any moment, and its number be given to something else.
-    with contextlib.suppress(OSError):  # closed meanwhile
+class _Files:
+    """Which of this process's open files is whose connection; looked through at most once a second for all who ask.
+
+    With thousands of streams it takes tens of milliseconds, and clients get stuck by the hundred when a network fails.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[_Ends, int] = {}
+        self._looked_at = -math.inf
+        self._lock = threading.Lock()
+
+    def find(self, ends: _Ends) -> socket.socket | None:
+        with self._lock:
+            if (found := self._open(ends)) is not None:
+                return found
+            if time.monotonic() - self._looked_at < LOOK_SECONDS:
+                return None
+            self._numbers = {}
+            for name in os.listdir(_FILES):
+                if (connection := _copy(int(name))) is not None:
+                    with connection:
+                        if (its := _ends(connection)) is not None:
+                            self._numbers[its] = int(name)
+            self._looked_at = time.monotonic()
+            return self._open(ends)
+
+    def _open(self, ends: _Ends) -> socket.socket | None:
+        number = self._numbers.get(ends)
+        if number is None or (connection := _copy(number)) is None:
+            return None
+        if _ends(connection) == ends:
+            return connection
+        connection.close()  # the number is another's by now
+        return None
+
+
+def _copy(file: int) -> socket.socket | None:
+    """A socket on a copy of the file: another thread may close the original at any moment, and its number be given to
+    something else. None where it is closed, or no socket."""
+    with contextlib.suppress(OSError):
         copy = os.dup(file)
         try:
-            connection = socket.socket(fileno=copy)
-        except OSError:  # no socket
+            return socket.socket(fileno=copy)
+        except OSError:
             os.close(copy)
-            return None
-        with contextlib.suppress(OSError):  # not connected
-            is_tcp = connection.family in (socket.AF_INET, socket.AF_INET6)
-            if is_tcp and (*_address(connection.getpeername()), connection.getsockname()[1]) == wanted:
-                return connection
-        connection.close()
+    return None
+
+
+def _ends(connection: socket.socket) -> _Ends | None:
+    """The client's address and port and the server's port, of a TCP connection."""
+    with contextlib.suppress(OSError):  # not connected
+        if connection.family in (socket.AF_INET, socket.AF_INET6):
+            return (*_address(connection.getpeername()), connection.getsockname()[1])
     return None
 
 
 def _address(pair: Any) -> tuple[str, int]:
     return str(pair[0]).removeprefix("::ffff:"), int(pair[1])  # granian gives the port as text
+
+
+_files = _Files()

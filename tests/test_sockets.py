@@ -1,0 +1,122 @@
+"""The client's connection, found among the process's open files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from streams import sockets
+
+
+def scope(client: socket.socket, server: socket.socket) -> dict[str, Any]:
+    return {"http_version": "1.1", "client": client.getsockname(), "server": server.getsockname()}
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        yield listening
+
+
+@pytest.fixture
+def connect(server: socket.socket) -> Iterator[Any]:
+    with contextlib.ExitStack() as stack:
+
+        def connect() -> tuple[socket.socket, socket.socket]:
+            client = stack.enter_context(socket.create_connection(server.getsockname()))
+            return client, stack.enter_context(server.accept()[0])
+
+        yield connect
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How often the open files were looked through."""
+    monkeypatch.setattr(sockets, "_files", sockets._Files())
+    real, made = os.listdir, []
+
+    def listdir(path: str) -> list[str]:
+        made.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    return made
+
+
+def test_what_the_kernel_holds_is_told_for_each(server: socket.socket, connect: Any, looks: list[str]) -> None:
+    pairs = [connect() for _ in range(20)]
+    for number, (_, accepted) in enumerate(pairs):
+        accepted.send(b"x" * number)
+    for number, (client, _) in enumerate(pairs):
+        client.recv(number or 1, socket.MSG_DONTWAIT) if number else None
+        assert sockets.unsent(scope(client, server)) == 0
+    assert len(looks) == 1  # one for all of them
+
+
+def test_bytes_that_nobody_takes_are_counted(server: socket.socket, connect: Any, looks: list[str]) -> None:
+    client, accepted = connect()
+    accepted.setblocking(False)
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sent += accepted.send(b"x" * 65536)
+    held = sockets.unsent(scope(client, server))
+    assert held is not None
+    assert 0 < held <= sent
+
+
+def test_connection_that_breaks_is_that_one(server: socket.socket, connect: Any, looks: list[str]) -> None:
+    (one, _), (other, accepted) = connect(), connect()
+    assert sockets.reset(scope(one, server))
+    assert one.recv(1) == b""
+    accepted.send(b"still here")
+    assert other.recv(10) == b"still here"
+    assert len(looks) == 1
+
+
+def test_number_that_was_given_to_another_connection_is_not_taken_for_the_first(
+    server: socket.socket, connect: Any, looks: list[str]
+) -> None:
+    one, accepted = connect()
+    asked = scope(one, server)
+    assert sockets.unsent(asked) == 0
+    number = accepted.fileno()
+    accepted.close()
+    one.close()
+    other, again = connect()
+    assert number in (other.fileno(), again.fileno())  # the kernel gives the lowest that is free
+    assert sockets.unsent(asked) is None
+    assert not sockets.reset(asked)
+    again.send(b"still here")
+    assert other.recv(10) == b"still here"
+
+
+def test_what_was_not_there_is_looked_for_again_a_second_later(
+    server: socket.socket, connect: Any, looks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = connect()
+    assert sockets.unsent(scope(one, server)) == 0
+    late, _ = connect()
+    assert sockets.unsent(scope(late, server)) is None
+    monkeypatch.setattr(sockets, "LOOK_SECONDS", 0.0)
+    assert sockets.unsent(scope(late, server)) == 0
+    assert len(looks) == 2
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"http_version": "2", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)},
+        {"http_version": "1.1", "client": None, "server": ("127.0.0.1", 2)},
+        {"http_version": "1.1", "client": ("127.0.0.1", 1), "server": ("/run/socket", None)},
+        {"http_version": "1.1", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)},
+    ],
+)
+def test_connection_that_cannot_be_found_is_left_alone(unknown: dict[str, Any], looks: list[str]) -> None:
+    assert sockets.unsent(unknown) is None
+    assert not sockets.reset(unknown)
