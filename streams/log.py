@@ -110,7 +110,20 @@ def _insert(messages: Sequence[NewMessage]) -> list[Message]:
         )
         for message in messages
     ]
-    return Message.objects.using(database()).bulk_create(rows)
+    stored = Message.objects.using(database())
+    if sum(row.idempotency_key is not None for row in rows) > 1 and connections[database()].vendor == "postgresql":
+        # Two batches that insert the same keys, each in its own order, would wait for one another. All insert in the
+        # same order instead; the ids, by which positions are given, keep the batch's.
+        with connections[database()].cursor() as cursor:
+            cursor.execute(
+                "SELECT nextval(pg_get_serial_sequence('streams_message', 'id')) FROM generate_series(1, %s)",
+                [len(rows)],
+            )
+            for row, (pk,) in zip(rows, sorted(cursor.fetchall()), strict=True):
+                row.pk = pk
+        stored.bulk_create(sorted(rows, key=lambda row: (row.channel, row.idempotency_key or "")))
+        return rows
+    return stored.bulk_create(rows)
 
 
 def _key(message: NewMessage | Message) -> tuple[str, str] | None:
@@ -176,6 +189,7 @@ def sequence() -> dict[int, int]:
 def _number_on_postgresql(cursor: Any) -> dict[int, int] | None:
     # The lock in a statement of its own: the next one's snapshot is then younger than every commit that went before.
     # Locking and numbering in one would wait with an old snapshot, and number rows that others had just numbered.
+    # The head is the newest position and no count: a row that somebody is deleting may get a number and not be placed.
     cursor.execute("SELECT head FROM streams_loghead WHERE id = 1 FOR UPDATE")
     if (row := cursor.fetchone()) is None:
         return None
@@ -187,7 +201,7 @@ def _number_on_postgresql(cursor: Any) -> dict[int, int] | None:
             UPDATE streams_message AS message SET position = %s + n FROM numbered
             WHERE message.id = numbered.id RETURNING message.id, message.position
         ), moved AS (
-            UPDATE streams_loghead SET head = head + (SELECT count(*) FROM placed)
+            UPDATE streams_loghead SET head = (SELECT max(position) FROM placed)
             WHERE id = 1 AND EXISTS (SELECT FROM placed)
         )
         SELECT id, position FROM placed ORDER BY position

@@ -17,12 +17,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from django.db import OperationalError, connections, transaction
 from django.db.backends.signals import connection_created
 
 from streams import apublish, log, publish, publish_many, threads
-from streams.events import NewMessage
+from streams.events import NewMessage, check
 from streams.models import Message
 from tests.clients import StreamClient
 from tests.services import wait_until
@@ -856,3 +857,28 @@ thread.join()
 """
     assert finish(site.script(code)) == "1\n"
     assert assert_no_holes(site) == ['{"from":"script"}', '{"from":"thread"}']
+
+
+def append_two_unsequenced() -> None:
+    with log.own_transaction():
+        log.append([check(NewMessage("news", text)) for text in ("deleted", "kept")])
+
+
+def publish_and_tell(text: str) -> None:
+    print(publish("news", text).position)
+
+
+def test_row_that_is_deleted_while_it_is_numbered_does_not_stop_the_log(postgres_site: Site) -> None:
+    assert finish(postgres_site.call(append_two_unsequenced)) == ""
+    with psycopg.connect(postgres_site.database_url) as other:
+        other.execute("DELETE FROM streams_message WHERE data = 'deleted'")
+        publisher = postgres_site.call(publish_and_tell, "first")
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        wait_until(lambda: postgres_site.execute(waiting) == [(1,)], "the publisher's wait for the row")
+    assert finish(publisher) == "3\n"
+    assert finish(postgres_site.call(publish_and_tell, "second")) == "4\n"
+    rows = postgres_site.execute("SELECT position, data FROM streams_message ORDER BY position")
+    assert rows == [(2, "kept"), (3, "first"), (4, "second")]
+    assert postgres_site.execute("SELECT head FROM streams_loghead") == [(4,)]
