@@ -19,6 +19,10 @@ logger = logging.getLogger("streams")
 CLOSE_SECONDS = 5.0
 
 
+# As much of what was sent as tells whether an event has ended: a line end, and the blank line's.
+TAIL_BYTES = 4
+
+
 class Source(Protocol):
     """What a response sends from: an async iterator of bytes that can be ended from outside."""
 
@@ -58,7 +62,7 @@ class Feed:
         self._asked = asyncio.Event()
         self._answer: asyncio.Future[bytes | None] | None = None  # None: the end
         self._stopped = False
-        self._line_ended = True  # bytes that the iterator yields may be any piece of an event
+        self._tail = b""  # of the bytes that the iterator has yielded: they may be any piece of an event
 
     def __aiter__(self) -> Feed:
         return self
@@ -74,14 +78,14 @@ class Feed:
             self._answer = asyncio.get_running_loop().create_future()
             self._asked.set()
         while not (await asyncio.wait([self._answer], timeout=self._heartbeat_seconds))[0]:
-            if self._line_ended:
+            if _ends_event(self._tail):
                 return sse.HEARTBEAT
         chunk, self._answer = self._answer.result(), None
         if chunk is None:
             self._stopped = True
             raise StopAsyncIteration
-        if chunk:
-            self._line_ended = chunk.endswith(b"\n")
+        if not (_ends_event(self._tail) and _is_comment(chunk)):
+            self._tail = (self._tail + chunk[-TAIL_BYTES:])[-TAIL_BYTES:]
         return chunk
 
     def pending(self) -> None:
@@ -140,6 +144,15 @@ class Feed:
             self._answer.set_exception(answer)
         else:
             self._answer.set_result(answer)
+
+
+def _ends_event(tail: bytes) -> bool:
+    """Whether the bytes that end so end with a blank line; nothing sent yet counts as well."""
+    return not tail or tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n"))
+
+
+def _is_comment(chunk: bytes) -> bool:
+    return chunk.startswith(b":") and chunk.endswith(b"\n") and chunk.count(b"\n") == 1
 
 
 async def _close(items: AsyncIterator[Any]) -> None:

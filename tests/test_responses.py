@@ -259,7 +259,20 @@ async def test_heartbeat_does_not_land_within_an_event_that_comes_in_pieces(piec
 
     sent = await body(EventStreamResponse(items(), heartbeat=0.02))
     assert [event.data for event in decode(sent)] == [data]
+    event = b"".join(pieces)
+    assert sent.count(event) == 1
+    assert set(sent.replace(event, b"").split(HEARTBEAT)) == {b""}
     assert sent.count(HEARTBEAT) > 1
+
+
+async def test_iterators_own_comments_do_not_keep_heartbeats_away() -> None:
+    async def items() -> AsyncIterator[bytes]:
+        yield b"data: 1\n\n"
+        yield b": still here\n"
+        await asyncio.sleep(0.2)
+
+    sent = await body(EventStreamResponse(items(), heartbeat=0.02))
+    assert sent.partition(b": still here\n")[2].count(HEARTBEAT) > 1
 
 
 @pytest.mark.parametrize("heartbeat", [0, -1])
