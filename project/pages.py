@@ -62,14 +62,14 @@ def board(request: HttpRequest) -> HttpResponse:
 async def publish_news(request: HttpRequest) -> HttpResponse:
     """Publish what the board's form holds; answers in JSON to the page's script, and with a page to a plain form."""
     as_json = request.get_preferred_type(["text/html", "application/json"]) == "application/json"
+    form = PublishForm(request.POST)
     if not await get_policy().acan_publish(request, CHANNEL):
         problem = f"Publishing to {CHANNEL} is for staff who may add messages. Log in, and try again."
         if as_json:
             return JsonResponse({"errors": {"__all__": [problem]}}, status=403)
         messages.error(request, problem)
-        return await sync_to_async(_board)(request, PublishForm(), status=403)
+        return await sync_to_async(_board)(request, form, status=403)
 
-    form = PublishForm(request.POST)
     if form.is_valid():
         event, data = form.cleaned_data["event"], form.cleaned_data["data"]
         try:

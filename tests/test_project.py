@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -161,9 +162,11 @@ def test_who_may_not_publish_is_refused(client: Client, db: None, attributes: di
     if attributes is not None:
         client.force_login(get_user_model().objects.create_user("somebody", **attributes))
     for headers in ({}, JSON):
-        response = client.post("/publish/", {"event": "message", "data": "x"}, headers=headers)
+        response = client.post("/publish/", {"event": "message", "data": "<i>long text"}, headers=headers)
         assert response.status_code == 403
         assert "for staff who may add messages" in response.content.decode()
+        # A page's script still has the text; without one it is on the page.
+        assert ("&lt;i&gt;long text</pre>" in response.content.decode()) == (headers == {})
     assert not Message.objects.exists()
 
 
@@ -209,6 +212,13 @@ async def test_random_is_a_stream_of_numbers(async_client: AsyncClient, db: None
     for event in events:
         assert event.event == "message"
         assert 0 <= int(event.data) < 100
+
+
+async def test_random_numbers_come_every_two_seconds(async_client: AsyncClient, db: None) -> None:
+    response = await async_client.get("/random")
+    begun = time.monotonic()
+    assert len(await read_events(response, 3)) == 3
+    assert 3.9 <= time.monotonic() - begun < 30
 
 
 def test_random_has_a_page_beside_it(client: Client, db: None) -> None:

@@ -12,7 +12,7 @@ from playwright.async_api import Browser, Playwright
 
 from tests.services import missing
 
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = shutil.which("chromium") or "chromium"
 CHROMIUM_OPTIONS = [
     "--no-sandbox",  # CI runs as root
     "--disable-gpu",

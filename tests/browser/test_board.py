@@ -155,6 +155,10 @@ async def test_long_data_is_cut_on_the_page_and_says_so(sqlite_site: Site, tabs:
     page = await open_board(tabs, server, staff=False)
     server.json("/test/burst/?bytes=100000")
     await expect(page.locator("#events .data")).to_have_text(re.compile(r"x … and 98,\d\d\d characters more$"))
+    await page.reload()
+    await expect(page.locator("#events .data")).to_have_text(
+        re.compile(r"x … and more: 100,?\d\d\d characters in all$")
+    )
 
 
 async def test_error_of_the_form_is_beside_its_field_in_words(sqlite_site: Site, tabs: Tabs) -> None:

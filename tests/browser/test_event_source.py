@@ -42,12 +42,12 @@ def start(site: Site, probe: Probe) -> Server:
     return site.serve(PROBE_FILE=str(probe.file))
 
 
-async def test_every_text_arrives_as_it_was_published(sqlite_site: Site, probe: Probe, visit: Visit) -> None:
-    server = start(sqlite_site, probe)
+async def test_every_text_arrives_as_it_was_published(site: Site, probe: Probe, visit: Visit) -> None:
+    server = start(site, probe)
     await visit(f"{server.url}/test/browser/?stream=/events/news/")
     await probe.until(lambda: probe.events(control=True), "the first checkpoint")
     code = "import json, sys\nfrom streams import publish\nfor text in json.load(sys.stdin): publish('news', text)"
-    publisher = sqlite_site.script(code)
+    publisher = site.script(code)
     _, errors = publisher.communicate(json.dumps(WIRE_TEXTS), timeout=120)
     assert publisher.returncode == 0, errors
     await probe.until(lambda: len(probe.events()) >= len(WIRE_TEXTS), "the arrival of all texts")
