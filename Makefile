@@ -6,7 +6,8 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 ARGS ?=
 TEST_PROCESSES ?= 3
-COVERAGE_FLOOR ?= 89
+# A part of the tests reaches no floor.
+COVERAGE_FLOOR ?= $(if $(ARGS),0,89)
 
 PY = $(VENV)/bin/python
 
@@ -28,7 +29,8 @@ run: install env ## Serve the demo site on http://127.0.0.1:8000, ready to log i
 test: install-dev ## Run the tests on SQLite, and again on PostgreSQL
 	@rm -f .coverage .coverage.*
 	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal --cov --cov-report= --cov-fail-under=0 $(ARGS)
-	$(PY) -m tests.services.postgres $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal -m "not once" --cov --cov-append --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS)
+	$(PY) -m tests.services.postgres $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal -m "not once" --cov --cov-append --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS) \
+		|| { [ $$? -eq 5 ] && [ -n "$(ARGS)" ]; } # none of them: all of that part runs once
 
 lint: install-dev ## Check form, types and migrations
 	$(VENV)/bin/ruff format --check .
