@@ -69,9 +69,12 @@ class Client:
     cursor: str | None
     seen: list[DecodedEvent] = field(default_factory=list)
     start: int | None = None
-    told: dict[int, frozenset[int]] = field(default_factory=dict)  # what was pruned when the reset at this index came
+    told: dict[int, frozenset[int]] = field(
+        default_factory=dict
+    )  # what was pruned when the reset at this index was made
     subscriber: Subscriber | None = None
     reading: asyncio.Task[bytes] | None = None
+    pruned_then: frozenset[int] = frozenset()
 
     async def connect(self, pruned: set[int]) -> None:
         self.subscriber = Subscriber(self.channels, last_event_id=self.cursor)
@@ -84,16 +87,15 @@ class Client:
         assert self.subscriber is not None
         if self.reading is None:
             self.reading = asyncio.ensure_future(anext(self.subscriber))
+            self.reading.add_done_callback(lambda _: setattr(self, "pruned_then", frozenset(pruned)))
         await asyncio.wait([self.reading], timeout=wait)
         if self.reading.done():
             chunk, self.reading = self.reading.result(), None
             for event in self.decoder.feed(chunk):
                 if event.event == "stream-reset":
-                    self.told[len(self.seen)] = frozenset(pruned)
+                    self.told[len(self.seen)] = self.pruned_then
                 self.seen.append(event)
             self.cursor = self.decoder.last_event_id or None
-            if self.start is None:
-                self.start = int(self.seen[0].id)
 
     async def leave(self) -> None:
         assert self.subscriber is not None
@@ -109,7 +111,7 @@ class World:
     """The log, its clients, and the plain model: every message that there ever was, and which of them were pruned."""
 
     def __init__(self) -> None:
-        self.published: dict[int, str] = {}
+        self.published: dict[int, tuple[str, str]] = {}  # position: channel and data
         self.pruned: set[int] = set()
         self.clients: list[Client] = []
 
@@ -122,27 +124,42 @@ class World:
         rows = await (threads.run(_append_silently, new) if silently else apublish_many(new))
         for row in rows:
             assert row.position is not None
-            self.published[row.position] = row.channel
+            self.published[row.position] = (row.channel, row.data)
 
     async def connect(self, channels: tuple[str, ...], cursor: str | None) -> None:
+        """A new client; what it says for a cursor decides what its first event is, and from where it must see all."""
         client = Client(channels, cursor)
         self.clients.append(client)
         await client.connect(self.pruned)
+        first = client.seen[0]
+        if cursor is None:
+            assert first.event == "stream-checkpoint"
+            client.start = int(first.id)  # where it begins is the hub's to say; from there on it misses nothing
+            assert client.start <= self.head
+        elif not (cursor.isascii() and cursor.isdigit()) or int(cursor) > self.head:
+            reason = "unknown-id" if cursor.isascii() and cursor.isdigit() else "malformed-id"
+            assert (first.event, json.loads(first.data)["reason"]) == ("stream-reset", reason)
+            client.start = 0
+        else:
+            assert first.event == "stream-checkpoint" or json.loads(first.data)["reason"] == "pruned"
+            assert first.id == cursor
+            client.start = int(cursor)
 
     async def prune(self, through: int, channel: str | None) -> None:
+        # Noted first: a reset that is made meanwhile may already know of it.
+        self.pruned |= {at for at, (name, _) in self.published.items() if at <= through and channel in (None, name)}
         await threads.run(_prune, through, channel)
-        for position, name in self.published.items():
-            if position <= through and channel in (None, name):
-                self.pruned.add(position)
 
     def verify(self, client: Client) -> None:
         """What the client has seen, against what it must have."""
-        mine = {position for position, name in self.published.items() if name in client.channels}
+        mine = {position for position, (name, _) in self.published.items() if name in client.channels}
         story = [(event.event, int(event.id), event.data) for event in client.seen]
         messages = [(index, position) for index, (kind, position, _) in enumerate(story) if kind == "message"]
         positions = [position for _, position in messages]
         assert positions == sorted(set(positions)), f"out of order or repeated: {positions}"
         assert set(positions) <= mine
+        for index, position in messages:
+            assert story[index][2] == self.published[position][1]
         resets = [(index, json.loads(data)) for index, (kind, _, data) in enumerate(story) if kind == "stream-reset"]
         start = client.start
         assert start is not None

@@ -21,8 +21,9 @@ from django.http import HttpRequest
 from django.test import AsyncClient, Client, override_settings
 from django.urls import include, path
 
-from streams import NewMessage, apublish, apublish_many, retention
+from streams import NewMessage, apublish, apublish_many, retention, threads
 from streams.hub import Hub
+from streams.models import Channel, LogHead, Message
 from streams.policies import BasePolicy, DefaultPolicy
 from streams.sse import HEARTBEAT, DecodedEvent, EventStreamDecoder
 from streams.subscriber import open_streams
@@ -776,6 +777,23 @@ async def test_id_above_the_head_is_of_another_log(opening: Opening, requested: 
         assert await stream.take(2) == [message(1, "news 1"), checkpoint(2)]
         await apublish("news", "live")
         assert await stream.take(1) == [message(3, "live")]
+
+
+def empty_the_log() -> None:
+    for model in (Message, LogHead, Channel):
+        model.objects.all().delete()
+
+
+async def test_log_that_is_replaced_beneath_an_open_stream_is_another_log(opening: Opening) -> None:
+    await fill("news", "other", "news")
+    async with opening("/events/news/", headers={"Last-Event-ID": "0"}) as stream:
+        assert await stream.take(4) == [checkpoint(0), message(1, "news 1"), message(3, "news 3"), checkpoint(3)]
+        await threads.run(empty_the_log)
+        await fill("news", "news")
+        assert await take_reset(stream) == reset("unknown-id", "3", id=0, earliest=1, head=2)
+        assert await stream.take(2) == [message(1, "news 1"), message(2, "news 2")]
+        await apublish("news", "live")
+        assert (await stream.take(1))[0] in (message(3, "live"), checkpoint(2))
 
 
 async def test_id_for_an_empty_log_is_unknown(opening: Opening) -> None:

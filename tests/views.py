@@ -11,11 +11,11 @@ from typing import Any
 import psutil
 from django.contrib.auth import get_user_model, login
 from django.db.backends.signals import connection_created
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponseBase, JsonResponse
 
 from streams import NewMessage, apublish_many
 from streams.hub import Hub
-from streams.subscriber import open_streams
+from streams.subscriber import Subscriber, open_streams
 
 
 async def burst(request: HttpRequest) -> JsonResponse:
@@ -29,9 +29,11 @@ async def burst(request: HttpRequest) -> JsonResponse:
 
 async def process(request: HttpRequest) -> JsonResponse:
     """What this server process holds."""
+    objects = 0
     if "collect" in request.GET:
         gc.collect()
         await asyncio.sleep(0)
+        objects = sum(isinstance(thing, HttpRequest | HttpResponseBase | Subscriber) for thing in gc.get_objects())
     me = psutil.Process()
     hub = Hub.running()
     return JsonResponse(
@@ -43,6 +45,7 @@ async def process(request: HttpRequest) -> JsonResponse:
             "rss": me.memory_info().rss,
             "fds": me.num_fds(),
             "streams": open_streams(),
+            "objects": objects,
             "subscribers": len(hub.subscribers) if hub else 0,
             "queued_bytes": sum(s._queued_bytes + s._unsent_bytes for s in hub.subscribers) if hub else 0,
             "queued_messages": max((len(s._queue) for s in hub.subscribers), default=0) if hub else 0,

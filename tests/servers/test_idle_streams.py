@@ -61,7 +61,7 @@ async def test_idle_streams_hold_neither_threads_nor_connections(
         assert max(memory[2:]) - memory[1] <= 10 * MEBIBYTE
 
 
-RESOURCES = ("tasks", "fds", "threads", "subscribers", "streams")
+RESOURCES = ("tasks", "fds", "threads", "subscribers", "streams", "objects")
 
 
 async def settled(server: Server, condition: Callable[[Holdings], bool]) -> Holdings:

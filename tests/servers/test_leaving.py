@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Awaitable, Callable
 
@@ -29,6 +30,8 @@ async def leave_without_a_word(client: StreamClient) -> None:
     try:
         client.vanish()
     except PermissionError:
+        if os.environ.get("REQUIRE_SERVICES") == "1":
+            raise
         pytest.skip("Closing a socket in silence takes CAP_NET_ADMIN.")
 
 

@@ -6,6 +6,7 @@ daphne bounds it under our ASGI application only; see test_daphne_under_the_stoc
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
@@ -63,7 +64,7 @@ async def assert_others_have_everything(site: Site, others: list[StreamClient]) 
 async def test_reader_that_pauses_is_bounded_and_reads_on_without_loss(
     sqlite_site: Site, server: str, app: str
 ) -> None:
-    site = sqlite_site.settings(SEND_TIMEOUT_SECONDS=120, POLL_SECONDS=0.1)
+    site = sqlite_site.settings(SEND_TIMEOUT_SECONDS=120, POLL_SECONDS=0.1, HEARTBEAT_SECONDS=0.1)
     running = site.serve(server, app)
     slow = await StreamClient(running.port, BOTH).connect(receive_buffer=2**16)
     await slow.read_control(1)
@@ -84,14 +85,18 @@ async def test_reader_that_pauses_is_bounded_and_reads_on_without_loss(
         await asyncio.sleep(0.05)
     await publishing
     await assert_others_have_everything(site, others)  # while it still does not read
-    assert most_bytes <= MEBIBYTE
-    assert most_messages <= 1000
+    assert 0 < most_bytes <= MEBIBYTE
+    assert 0 < most_messages <= 1000
     assert most_memory <= 24 * MEBIBYTE
 
     expected = positions(site, LARGE, SMALL)
     await slow.read_until(len(expected))
     assert [event.id for event in slow.events] == expected
     assert {event.event for event in slow.control} == {"stream-checkpoint"}
+    # Heartbeats came in between, and none within an event: each after a blank line, or after another.
+    await slow.read_for(1.0)
+    assert slow.raw.endswith(b"\n:\n")
+    assert re.search(rb"[^\n:]\n:\n", slow.raw) is None
 
 
 @pytest.mark.parametrize(
