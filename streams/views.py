@@ -19,7 +19,7 @@ from streams.exceptions import InvalidChannel, RefusedStream
 from streams.policies import BasePolicy, get_policy
 from streams.release import close_request_connections, release_request
 from streams.responses import HEADERS, NEEDS_ASGI, EventStreamResponse
-from streams.subscriber import Subscriber, open_streams
+from streams.subscriber import Subscriber, is_full
 
 logger = logging.getLogger("streams")
 
@@ -111,7 +111,7 @@ class EventStreamView(View):
         if refused := await policy.arefused(request, channels):
             raise RefusedStream(403, "forbidden", policy.refusal(refused))
         limit = settings.MAX_STREAMS_PER_PROCESS
-        if limit is not None and open_streams() >= limit:
+        if limit is not None and is_full(limit):
             raise RefusedStream(
                 429,
                 "too-many-streams",

@@ -12,7 +12,7 @@ from django.test import override_settings
 from streams import NewMessage, log, threads
 from streams.events import StoredEvent, check
 from streams.hub import Hub
-from streams.subscriber import Subscriber
+from streams.subscriber import Subscriber, is_full, open_streams
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -69,3 +69,18 @@ async def test_look_that_begins_after_one_has_asked_is_shared(monkeypatch: pytes
     await asyncio.gather(*(hub.catch_up() for _ in range(100)))
     assert looks == 2  # the first one's, and one for all who asked after it had begun
     await subscriber.aclose()
+
+
+async def test_stream_of_a_loop_that_has_ended_is_not_counted() -> None:
+    async def leave_open() -> Subscriber:
+        return Subscriber(["news"])
+
+    before = open_streams()
+    left = await asyncio.to_thread(asyncio.run, leave_open())
+    assert not is_full(before + 1)
+    here = Subscriber(["news"])
+    assert is_full(before + 1)
+    assert open_streams() == before + 1
+    await here.aclose()
+    assert open_streams() == before
+    assert left.cursor == 0  # somebody still holds it
