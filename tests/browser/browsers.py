@@ -41,6 +41,7 @@ FIREFOX_PREFERENCES = {
     "datareporting.healthreport.uploadEnabled": False,
     "datareporting.policy.dataSubmissionEnabled": False,
     "datareporting.usage.uploadEnabled": False,
+    "dom.disable_open_during_load": False,
     "dom.push.enabled": False,
     "extensions.getAddons.cache.enabled": False,
     "extensions.systemAddon.update.enabled": False,

@@ -1,11 +1,14 @@
-"""The probe page and where it reports to."""
+"""The pages that report, and where they report to."""
 
 from django.urls import path
 
 from tests.browser import views
 
 urlpatterns = [
-    path("", views.probe),
+    path("", views.file, {"name": "probe.html"}),
+    path("watch/", views.file, {"name": "watch.html"}),
+    path("report.js", views.file, {"name": "report.js"}),
+    path("watch/report.js", views.file, {"name": "report.js"}),
     path("report/", views.report),
     path("stream/<str:channel>/", views.NotedStream.as_view()),
 ]

@@ -1,4 +1,4 @@
-"""A page with an EventSource that reports all it gets back to the test: it works in browsers that nothing can drive.
+"""Pages that report to the test what an EventSource gets, or what another page shows: for browsers that nothing drives.
 
 Reports go to the file that PROBE_FILE names, so that they outlive the server.
 """
@@ -12,11 +12,11 @@ from django.views.decorators.csrf import csrf_exempt
 
 from streams.views import EventStreamView
 
-PAGE = Path(__file__).with_name("probe.html")
 
-
-def probe(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(PAGE.read_bytes())
+def file(request: HttpRequest, name: str) -> HttpResponse:
+    """One of the files beside this one."""
+    kind = "text/javascript" if name.endswith(".js") else "text/html"
+    return HttpResponse(Path(__file__).with_name(name).read_bytes(), content_type=kind)
 
 
 @csrf_exempt
