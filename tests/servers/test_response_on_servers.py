@@ -277,12 +277,12 @@ async def waiting_iterator(served: Served, key: str) -> tuple[StreamClient, int]
     """A client that does not read, once the iterator has come to rest; and how many items there were by then."""
     client = await served.open(f"chatty/?key={key}&bytes=65536")
     async with asyncio.timeout(60):
-        rested, last = 0, -1
-        while rested < 10:
-            [now] = await served.journal(key)
+        rested, last = 0, list[int]()
+        while rested < 10 or not last:  # it may not have begun
+            now = await served.journal(key)
             rested, last = (rested + 1, last) if now == last else (0, now)
             await asyncio.sleep(0.1)
-    return client, last
+    return client, last[0]
 
 
 async def closed(served: Served, key: str) -> None:
