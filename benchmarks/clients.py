@@ -78,7 +78,7 @@ class Crowd:
             await self.waiting.acquire()
             clients.append(await loop.create_connection(lambda: Client(self), "127.0.0.1", self.port))
         await self.ready.wait()
-        print("READY", flush=True)
+        print("REFUSED" if self.refused else "READY", flush=True)
         try:
             async with asyncio.timeout(seconds):
                 await self.finished.wait()

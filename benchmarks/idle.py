@@ -22,7 +22,8 @@ def _connections(url: str) -> int:
 def _hold(kind: str, path: str, url: str, size: int) -> tuple[float, int, int]:
     """Memory for each stream in kB, threads of the process, database connections, with `size` streams open."""
     with rig.server(kind, "benchmarks.site:application", url) as server:
-        cookie = server.log_in()
+        pk, cookie = server.log_in()
+        path = path.format(pk=pk)
         with rig.crowd(server.port, path, 10, 1, headers=[cookie]):
             pass
         time.sleep(2)
@@ -38,7 +39,7 @@ def run(kinds: list[str]) -> None:
     with rig.database("postgresql") as url:
         for kind in kinds:
             # 250 is what the server's connections allow for a stream that keeps one each.
-            for name, path, size in (("plain", "/plain/", 250), ("Streams", "/events/news/", CONNECTIONS)):
+            for name, path, size in (("plain", "/plain/", 250), ("Streams", "/events/user.{pk}/", CONNECTIONS)):
                 rows.append([kind, name, size, *_hold(kind, path, url, size)])
     rig.table(
         "Idle streams of a signed-in user",

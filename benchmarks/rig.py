@@ -64,9 +64,12 @@ class Server:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=120) as response:
             return json.load(response)
 
-    def log_in(self) -> str:
+    def log_in(self) -> tuple[int, str]:
+        """A user's primary key, and the header of the user's session."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/log-in/", timeout=60) as response:
-            return f"Cookie: {response.headers['Set-Cookie'].split(';')[0]}"
+            # Among others: logging in sets a CSRF token as well.
+            [session] = [cookie for cookie in response.headers.get_all("Set-Cookie") if cookie.startswith("sessionid=")]
+            return json.load(response)["pk"], f"Cookie: {session.split(';')[0]}"
 
     def stop(self) -> None:
         self._process.kill()
@@ -91,7 +94,7 @@ def crowd(
     process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     if process.stdout.readline().strip() != "READY":
-        raise RuntimeError("The clients could not connect.")
+        raise RuntimeError("The clients could not connect, or were refused.")
 
     class Handle:
         pid = process.pid

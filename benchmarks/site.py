@@ -66,7 +66,9 @@ def log_in(request: HttpRequest) -> HttpResponse:
 
 async def plain(request: HttpRequest) -> StreamingHttpResponse:
     """A stream as Django has it without us, for a signed-in user."""
-    await request.auser()  # type: ignore[attr-defined]
+    user = await request.auser()  # type: ignore[attr-defined]
+    if not user.is_authenticated:
+        return StreamingHttpResponse(status=403)
 
     async def silence() -> AsyncIterator[bytes]:
         yield b":\n"
