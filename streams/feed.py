@@ -19,8 +19,8 @@ logger = logging.getLogger("streams")
 CLOSE_SECONDS = 5.0
 
 
-# As much of what was sent as tells whether an event has ended: a line end, and the blank line's.
-TAIL_BYTES = 4
+# As much of what was sent as tells whether an event has ended: a line end, and a blank line's own.
+TAIL_BYTES = 3
 
 
 class Source(Protocol):
@@ -62,7 +62,7 @@ class Feed:
         self._asked = asyncio.Event()
         self._answer: asyncio.Future[bytes | None] | None = None  # None: the end
         self._stopped = False
-        self._tail = b""  # of the bytes that the iterator has yielded: they may be any piece of an event
+        self._tail = b"\n\n"  # of what was sent; the bytes that the iterator yields may be any piece of an event
 
     def __aiter__(self) -> Feed:
         return self
@@ -147,8 +147,8 @@ class Feed:
 
 
 def _ends_event(tail: bytes) -> bool:
-    """Whether the bytes that end so end with a blank line; nothing sent yet counts as well."""
-    return not tail or tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n"))
+    """Whether bytes with this tail end with a blank line; not so where its line end may still be half a CRLF."""
+    return tail.endswith((b"\n\n", b"\r\r", b"\n\r\n", b"\r\r\n"))
 
 
 def _is_comment(chunk: bytes) -> bool:

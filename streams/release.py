@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 from asgiref.sync import SyncToAsync, sync_to_async
-from django.db import connections
+
+from streams.threads import close_connections
 
 
 def request_context() -> Any:
@@ -52,11 +53,5 @@ async def close_request_connections() -> bool:
     context = request_context()
     if context is None or context not in SyncToAsync.context_to_thread_executor:
         return False
-    await sync_to_async(_close_connections)()
+    await sync_to_async(close_connections)()
     return True
-
-
-def _close_connections() -> None:
-    for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:
-            connection.close()

@@ -158,7 +158,7 @@ def _lifetime(timeout: float | None, deadline: datetime.datetime | None) -> floa
 class _Body:
     """What the handler iterates: the source's bytes, within the stream's lifetime, with its failures caught."""
 
-    # As in Subscriber: what each delivery touches comes first.
+    # As in Subscriber: every delivery touches it.
     __slots__ = (
         "__weakref__",
         "_abandoned",

@@ -43,8 +43,8 @@ class Subscriber:
     It is made on an event loop, and iterated by one task there; all its methods are called on that loop.
     """
 
-    # What each delivery touches comes first, so that it lies together in memory: with thousands of streams, what is not
-    # in the cache is most of what a delivery costs.
+    # In one piece of memory instead of a dict beside the object: with thousands of streams, what is not in the cache is
+    # most of what a delivery costs.
     __slots__ = (
         "__weakref__",
         "_begun",

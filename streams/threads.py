@@ -80,7 +80,7 @@ class LogThreads(Executor):
             except queue.Empty:
                 # Closed before this thread stops to count as free: a test that waits for none to be left may then
                 # drop its database.
-                _close_connections()
+                close_connections()
                 with self._lock:
                     if self._free > 0:
                         self._free -= 1
@@ -119,7 +119,8 @@ def _tidy_connections() -> None:
         connection.queries_log.clear()  # DEBUG collects every query, and no request ends here to forget them
 
 
-def _close_connections() -> None:
+def close_connections() -> None:
+    """Close the calling thread's connections, but for those inside an atomic block."""
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
             connection.close()

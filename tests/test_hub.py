@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from django.db import OperationalError
 from django.test import override_settings
 
@@ -24,12 +26,19 @@ def append_silently() -> None:
         log.sequence()
 
 
-@override_settings(STREAMS={"POLL_SECONDS": 600})
-async def test_look_that_failed_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    subscriber = Subscriber(["news"])
-    await subscriber.open()
-    hub = Hub.running()
-    assert hub is not None
+@pytest_asyncio.fixture
+async def hub() -> AsyncIterator[Hub]:
+    """A hub with one subscriber, that looks at the log only when it is asked to."""
+    with override_settings(STREAMS={"POLL_SECONDS": 600}):
+        subscriber = Subscriber(["news"])
+        await subscriber.open()
+        running = Hub.running()
+        assert running is not None
+        yield running
+        await subscriber.aclose()
+
+
+async def test_look_that_failed_is_not_shared(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     await threads.run(append_silently)
     looks: list[Any] = ["stale", "fails"]
     real = log.tail
@@ -48,15 +57,9 @@ async def test_look_that_failed_is_not_shared(monkeypatch: pytest.MonkeyPatch) -
     assert (first, third) == (None, None)
     assert isinstance(second, OperationalError)
     assert hub.position == 1
-    await subscriber.aclose()
 
 
-@override_settings(STREAMS={"POLL_SECONDS": 600})
-async def test_look_that_begins_after_one_has_asked_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    subscriber = Subscriber(["news"])
-    await subscriber.open()
-    hub = Hub.running()
-    assert hub is not None
+async def test_look_that_begins_after_one_has_asked_is_shared(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
     real = log.tail
 
@@ -68,7 +71,6 @@ async def test_look_that_begins_after_one_has_asked_is_shared(monkeypatch: pytes
     monkeypatch.setattr(log, "tail", tail)
     await asyncio.gather(*(hub.catch_up() for _ in range(100)))
     assert looks == 2  # the first one's, and one for all who asked after it had begun
-    await subscriber.aclose()
 
 
 async def test_stream_of_a_loop_that_has_ended_is_not_counted() -> None:

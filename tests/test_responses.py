@@ -247,6 +247,7 @@ async def test_busy_stream_needs_no_heartbeats() -> None:
         ([b"data: hello", b"\n", b"\n"], "hello"),
         ([b"data: hello\r", b"\n\r", b"\n"], "hello"),
         ([b"data: one\r", b"\ndata: two\r\n\r\n"], "one\ntwo"),
+        ([b"data: mixed\n", b"\r\n"], "mixed"),
         (["data: caf\u00e9\n\n".encode()[:10], "data: caf\u00e9\n\n".encode()[10:]], "caf\u00e9"),
     ],
     ids=repr,
