@@ -1,4 +1,4 @@
-"""The app's configuration: its name, and its system checks."""
+"""The app's configuration: its name, its system checks, and what processes that stream do besides."""
 
 from django.apps import AppConfig
 from django.core import checks
@@ -12,9 +12,17 @@ class StreamsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from streams import broadcasts, channels, presence, retention
         from streams.checks import check_database, check_settings
+        from streams.chores import Chore, register
+        from streams.conf import settings
         from streams.threads import remember_test_connection
 
         checks.register(check_settings)
         checks.register(check_database, checks.Tags.database)
         connection_created.connect(remember_test_connection)
+        channels.forget_rules_when_settings_change()
+
+        register(Chore("Pruning", retention.prune_as_chore, retention.chore_seconds, at_start=False))
+        register(Chore("Telling who listens", presence.beat, lambda: settings.PRESENCE_SECONDS))
+        register(Chore("Sending what is scheduled", broadcasts.send_as_chore, lambda: settings.POLL_SECONDS))

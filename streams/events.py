@@ -22,6 +22,7 @@ EVENT_TYPE_MAX_LENGTH = 99
 IDEMPOTENCY_KEY_MAX_LENGTH = 255
 CONTROL_PREFIX = "stream-"
 
+_STRING_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')
 _CHANNEL = re.compile(rf"[A-Za-z0-9._-]{{1,{CHANNEL_MAX_LENGTH}}}")
 
 
@@ -142,6 +143,39 @@ def encode_data(data: object, *, max_bytes: int | None, allow_nul: bool = False)
             "Publish a reference to the large thing, or raise the setting."
         )
     return text
+
+
+def check_json(text: str) -> object:
+    """What `text` stands for as JSON (its numbers as text), or InvalidData with the line and column of the mistake.
+
+    As browsers read JSON (RFC 8259): Python's NaN and Infinity are none.
+    """
+    try:
+        # Numbers as they are written: neither their size nor their digits are ours to judge.
+        return json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise InvalidData(f"This is not JSON: {error.msg}, in line {error.lineno}, column {error.colno}.") from None
+    except _PythonConstant as error:
+        line, column = _place_of_constant(text)
+        raise InvalidData(
+            f"This is not JSON: {error} is Python's, and no browser reads it, in line {line}, column {column}."
+        ) from None
+    except RecursionError:
+        raise InvalidData("This JSON is nested too deeply to be read. Nest it less.") from None
+
+
+class _PythonConstant(Exception):
+    pass
+
+
+def _refuse_constant(name: str) -> None:
+    raise _PythonConstant(name)
+
+
+def _place_of_constant(text: str) -> tuple[int, int]:
+    found = next((match for match in _STRING_OR_CONSTANT.finditer(text) if not match[0].startswith('"')), None)
+    offset = found.start() if found else 0
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
 def check(message: NewMessage) -> NewMessage:

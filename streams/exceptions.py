@@ -38,3 +38,7 @@ class RefusedStream(StreamsError):
         self.status = status
         self.code = code
         self.retry_after_seconds = retry_after_seconds
+
+
+class BroadcastRefused(StreamsError):
+    """A step with a broadcast that its state does not allow. The text is for the person who asked for it."""

@@ -11,16 +11,20 @@ import contextlib
 import contextvars
 import logging
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from streams import log, retention, threads
+from django.dispatch import Signal
+
+from streams import chores, log, presence, threads
+from streams.chores import Chore
 from streams.conf import settings
 from streams.events import StoredEvent
 from streams.notifiers import Notice, get_notifier
+from streams.signals import subscriber_connected, subscriber_disconnected
 from streams.window import Frame, Window
 
 if TYPE_CHECKING:
@@ -32,6 +36,9 @@ logger = logging.getLogger("streams.hub")
 # How often quiet streams are looked for. A heartbeat is late by at most this much.
 TICK_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 15.0
+
+# How often a chore that is switched off is looked at again.
+IDLE_CHORE_SECONDS = 60.0
 
 
 class Hub:
@@ -55,6 +62,7 @@ class Hub:
         self._started: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._reading = asyncio.Lock()
+        self._census = presence.open_census()
 
     @staticmethod
     def running() -> Hub | None:
@@ -70,6 +78,7 @@ class Hub:
         if hub is None:
             hub = _hubs[loop] = Hub()
         hub.subscribers.add(subscriber)
+        hub._census.add(subscriber.channels)
         follows = hub._started is not None and hub._started.done()
         if hub._started is None:
             hub._started = _spawn(hub._start())
@@ -80,12 +89,18 @@ class Hub:
         except BaseException:
             hub.leave(subscriber)
             raise
+        subscriber.announced = True
+        _announce(subscriber_connected, subscriber)
         return hub
 
     def leave(self, subscriber: Subscriber) -> None:
         """Remove a subscriber; the last one stops the hub. May be called twice."""
         self.demote(subscriber)
-        self.subscribers.discard(subscriber)
+        if subscriber in self.subscribers:
+            self.subscribers.remove(subscriber)
+            self._census.remove(subscriber.channels)
+            if subscriber.announced:
+                _announce(subscriber_disconnected, subscriber)
         if not self.subscribers:
             self._stop()
 
@@ -104,7 +119,7 @@ class Hub:
 
     def listeners(self, channel: str) -> int:
         """How many of this loop's streams have asked for `channel`."""
-        return sum(channel in subscriber.channels for subscriber in self.subscribers)
+        return self._census.channels[channel]
 
     async def catch_up(self) -> None:
         """Read the log's tail now, and so learn its real head. Who asks at the same time shares the look."""
@@ -144,11 +159,13 @@ class Hub:
         except BaseException:
             self._stop()
             raise
-        self._tasks += [_spawn(self._poll()), _spawn(self._tick()), _spawn(self._prune())]
+        self._tasks += [_spawn(self._poll()), _spawn(self._tick())]
+        self._tasks += [_spawn(self._do(chore)) for chore in chores.registered()]
 
     def _stop(self) -> None:
         if _hubs.get(loop := asyncio.get_running_loop()) is self:
             del _hubs[loop]
+        presence.close_census(self._census)
         if self._started is not None and self._started is not asyncio.current_task():
             self._started.cancel()
         for task in self._tasks:
@@ -180,12 +197,14 @@ class Hub:
         backoff = Backoff("The notifier's listener failed; polling the log meanwhile.")
         while True:
             try:
+                self._census.notifier_problem = ""
                 async with contextlib.aclosing(get_notifier().listen()) as notices:
                     async for notice in notices:
                         backoff.reset()
                         self._hear(notice)
                 raise RuntimeError("The notifier's listen() has ended; it goes on until it is closed, or raises.")
-            except Exception:
+            except Exception as error:
+                self._census.notifier_problem = f"{type(error).__name__}: {error}"
                 await backoff.wait()
 
     def _hear(self, notice: Notice) -> None:
@@ -265,15 +284,19 @@ class Hub:
             for subscriber in self.subscribers:
                 subscriber.beat(quiet_since)
 
-    async def _prune(self) -> None:
-        backoff = Backoff("Pruning failed; trying again.")
+    async def _do(self, chore: Chore) -> None:
+        backoff = Backoff(f"{chore.name} failed; trying again.")
+        now = chore.at_start
         while True:
-            await asyncio.sleep(min(settings.PRUNE_SECONDS or 60.0, 60.0))
-            try:
-                await threads.run(retention.prune_if_due, pool=threads.WAITING)
-                backoff.reset()
-            except Exception:
-                await backoff.wait()
+            seconds = chore.seconds()
+            if now and seconds is not None:
+                try:
+                    await chore.run()
+                    backoff.reset()
+                except Exception:
+                    await backoff.wait()
+            now = True
+            await asyncio.sleep(IDLE_CHORE_SECONDS if seconds is None else seconds)
 
 
 class Backoff:
@@ -316,3 +339,46 @@ def _spawn(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
+
+
+def subscribers() -> list[Subscriber]:
+    """All subscribers of this process, of all its event loops. From any thread."""
+    return [subscriber for hub in tuple(_hubs.values()) for subscriber in tuple(hub.subscribers)]
+
+
+# --- Signals ----------------------------------------------------------------------------------------------------------
+
+
+def _announce(signal: Signal, subscriber: Subscriber) -> None:
+    """Send a signal by and by, in order, and away from the event loop."""
+    if not signal.has_listeners(type(subscriber)):
+        return
+    loop = asyncio.get_running_loop()
+    waiting = _announcements.get(loop)
+    if waiting is None:
+        waiting = _announcements[loop] = deque()
+    about = {
+        "channels": subscriber.channels,
+        "request": subscriber.request,
+        "connections": presence.count().connections,
+    }
+    waiting.append((signal, type(subscriber), about))
+    if len(waiting) == 1:
+        task = _spawn(_send_announcements(waiting))
+        _announcing.add(task)
+        task.add_done_callback(_announcing.discard)
+
+
+async def _send_announcements(waiting: deque[tuple[Signal, type, dict[str, Any]]]) -> None:
+    while waiting:
+        signal, sender, about = waiting[0]
+        try:
+            await threads.run(lambda: signal.send_robust(sender, **about), pool=threads.WAITING)  # noqa: B023 - awaited here
+        finally:
+            waiting.popleft()
+
+
+_announcements: WeakKeyDictionary[asyncio.AbstractEventLoop, deque[tuple[Signal, type, dict[str, Any]]]] = (
+    WeakKeyDictionary()
+)
+_announcing: set[asyncio.Task[None]] = set()

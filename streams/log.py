@@ -252,18 +252,22 @@ _MARK_PRUNED = """
 """
 
 
-def delete_through(position: int, *, channel: str | None = None, limit: int) -> int:
-    """Prune the oldest messages at or below `position`, at most `limit`, in one transaction; returns how many.
+def delete_through(
+    position: int, *, start: int = 0, channel: str | None = None, spared: Collection[str] = (), limit: int
+) -> int:
+    """Prune the oldest messages in [start, position], at most `limit`, in one transaction; returns how many.
 
-    Of all channels, or of one. How far each channel was pruned is recorded in the same transaction, so that no reader
-    can ever see messages gone without also being able to know.
+    Of all channels but the `spared` ones, or of one. How far each channel was pruned is recorded in the same
+    transaction, so that no reader can ever see messages gone without also being able to know.
     """
     alias = database()
     with transaction.atomic(using=alias):
         _lock_sqlite()
-        doomed = Message.objects.using(alias).filter(position__lte=position)
+        doomed = Message.objects.using(alias).filter(position__gte=start, position__lte=position)
         if channel is not None:
             doomed = doomed.filter(channel=channel)
+        if spared:
+            doomed = doomed.exclude(channel__in=spared)
         rows = list(doomed.order_by("position").values_list("position", "channel")[:limit])
         if not rows:
             return 0
@@ -367,6 +371,26 @@ def start_of_newest(channels: Collection[str], count: int, through: int) -> int:
     """The cursor from which a replay to `through` brings the newest `count` messages of `channels`."""
     rows = _of(channels, Q(position__lte=through), "-position", count, fields=("position",))
     return rows[-1][0] - 1 if rows else through
+
+
+def channel_names(*, after: str = "", prefix: str = "", limit: int) -> list[str]:
+    """The names of channels that have messages in the log, in the database's order: those after `after`, or those that
+    begin with `prefix`. It skips from name to name by the index, so that it costs by the number of names."""
+    start = "channel >= %s" if prefix else "channel > %s"
+    with connections[database()].cursor() as cursor:
+        cursor.execute(
+            f"""
+            WITH RECURSIVE names(channel, n) AS (
+                SELECT (SELECT min(channel) FROM streams_message WHERE {start}), 1
+                UNION ALL
+                SELECT (SELECT min(channel) FROM streams_message WHERE channel > names.channel), n + 1
+                FROM names WHERE names.channel IS NOT NULL AND n < %s
+            )
+            SELECT channel FROM names WHERE channel IS NOT NULL
+            """,  # noqa: S608 - two fixed texts
+            [prefix or after, limit],
+        )
+        return [name for (name,) in cursor.fetchall() if name.startswith(prefix)]
 
 
 def _sequenced() -> QuerySet[Message, tuple[Any, ...]]:

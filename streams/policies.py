@@ -13,7 +13,9 @@ from asgiref.sync import sync_to_async
 from django.core.signals import setting_changed
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext as _
 
+from streams.channels import Access, Rule, aaccess_rules, access_rules
 from streams.conf import settings
 
 
@@ -40,6 +42,17 @@ class BasePolicy:
         """See can_publish()."""
         return await sync_to_async(self.can_publish)(request, channel)
 
+    def can_broadcast(self, request: HttpRequest, channel: str) -> bool:
+        """Whether the request's user may write and send broadcasts to `channel` in the admin.
+
+        Asked in addition to the permissions for broadcasts, so that a policy can give each user their own channels.
+        """
+        return self.can_publish(request, channel)
+
+    def readers(self, channel: str) -> str:
+        """Who may read `channel`, in words for staff. They decide nothing."""
+        return str(_("Whoever the site's policy admits."))
+
     async def arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         """Those of `channels` that the request may not read. One refused channel refuses the stream."""
         return [channel for channel in channels if not await self.acan_subscribe(request, channel)]
@@ -50,17 +63,24 @@ class BasePolicy:
 
 
 class DefaultPolicy(BasePolicy):
-    """Admits everyone to channels that match PUBLIC_CHANNELS, each user to `user.<pk>`, and to all channels those staff
-    who may view messages (`streams.view_message`). Lets those publish who may add messages (`streams.add_message`).
+    """Admits those whom the channel's settings in the admin name. Where they name nobody: everyone to channels that
+    match PUBLIC_CHANNELS, and each user to `user.<pk>`. Staff who may view messages (`streams.view_message`) read all.
+
+    Lets those publish who may add messages (`streams.add_message`), and those broadcast who may add, change, send or
+    schedule broadcasts; which of these they may do, the permissions say.
     """
 
     def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
-        return is_public(channel) or self._admits(getattr(request, "user", None), channel)
+        rule = access_rules().get(channel)
+        if is_open(channel, rule):
+            return True
+        return self._admits(getattr(request, "user", None), channel, rule)
 
     async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
-        # A public channel is decided without the user, and so without a query for the session; not where a subclass
-        # has a rule of its own, which may be stricter.
-        if type(self).can_subscribe is DefaultPolicy.can_subscribe and is_public(channel):
+        rule = (await aaccess_rules()).get(channel)
+        # An open channel is decided without the user, and so without a query for the session; not where a subclass has
+        # a rule of its own, which may be stricter.
+        if type(self).can_subscribe is DefaultPolicy.can_subscribe and is_open(channel, rule):
             return True
         return await sync_to_async(self.can_subscribe)(request, channel)
 
@@ -68,18 +88,47 @@ class DefaultPolicy(BasePolicy):
         user = getattr(request, "user", None)
         return bool(user and user.is_active and user.is_staff and user.has_perm("streams.add_message"))
 
-    def _admits(self, user: Any, channel: str) -> bool:
+    def can_broadcast(self, request: HttpRequest, channel: str) -> bool:
+        user = getattr(request, "user", None)
+        if not (user and user.is_active and user.is_staff):
+            return False
+        return any(user.has_perm(f"streams.{verb}_broadcast") for verb in ("add", "change", "send", "schedule"))
+
+    def _admits(self, user: Any, channel: str, rule: Rule | None) -> bool:
         if user is None or not user.is_authenticated or not user.is_active:
             return False
-        if channel == f"user.{user.pk}":
+        if user.is_staff and user.has_perm("streams.view_message"):
             return True
-        return bool(user.is_staff and user.has_perm("streams.view_message"))
+        return channel == f"user.{user.pk}" if rule is None else rule.admits(user)
+
+    def readers(self, channel: str) -> str:
+        rule = access_rules().get(channel)
+        staff = str(_("staff who may view messages"))
+        if rule is not None:
+            who = {
+                Access.PUBLIC: _("everyone, by the channel's settings"),
+                Access.SIGNED_IN: _("users who are signed in, by the channel's settings"),
+                Access.STAFF: _("staff, by the channel's settings"),
+                Access.GROUPS: _("members of the channel's groups, and staff who may view messages"),
+            }
+            return str(who.get(Access(rule.access), staff))
+        if is_public(channel):
+            return str(_("everyone, by PUBLIC_CHANNELS"))
+        if channel.startswith("user.") and channel != "user.":
+            return str(_("this user, and staff who may view messages"))
+        return staff
 
     def refusal(self, channels: Sequence[str]) -> str:
         return (
             f"{super().refusal(channels)} To open a channel to everyone, add it to STREAMS['PUBLIC_CHANNELS'] "
-            "(patterns such as 'score.*' match too); to decide otherwise, set STREAMS['POLICY']."
+            "(patterns such as 'score.*' match too), or say in the admin who may read it; to decide otherwise, set "
+            "STREAMS['POLICY']."
         )
+
+
+def is_open(channel: str, rule: Rule | None) -> bool:
+    """Whether everyone may read `channel`: by its own rule where it has one, else by PUBLIC_CHANNELS."""
+    return is_public(channel) if rule is None else rule.access == Access.PUBLIC
 
 
 def is_public(channel: str) -> bool:

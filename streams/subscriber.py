@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from weakref import WeakSet
 
+from django.http import HttpRequest
+
 from streams import log, sse
 from streams.conf import settings
 from streams.events import encode_data
@@ -38,7 +40,7 @@ class Subscriber:
 
     `channels`: checked names, each once. `last_event_id`: what the client sent, as it is; None or "" where it sent
     none. `replay`: how many of the newest messages a client without a cursor gets first. `snapshot`: awaited for the
-    state to send in place of history, on a fresh connect and after a reset.
+    state to send in place of history, on a fresh connect and after a reset. `request`: for the receivers of signals.
 
     It is made on an event loop, and iterated by one task there; all its methods are called on that loop.
     """
@@ -70,8 +72,11 @@ class Subscriber:
         "_unsent_bytes",
         "_waiter",
         "_wanted",
+        "announced",
         "channels",
         "cursor",
+        "request",
+        "start",
     )
 
     def __init__(
@@ -81,8 +86,12 @@ class Subscriber:
         last_event_id: str | None = None,
         replay: int = 0,
         snapshot: Snapshot | None = None,
+        request: HttpRequest | None = None,
     ) -> None:
         self.channels = tuple(channels)
+        self.request = request
+        self.announced = False  # by the hub
+        self.start = 0  # the cursor with which the stream began
         self._wanted = frozenset(channels)
         self.cursor = 0  # everything of our channels up to here has been handed out
         self._requested = last_event_id or None
@@ -132,6 +141,10 @@ class Subscriber:
         else:
             self._waiter = future
         return future
+
+    def has_had(self, position: int) -> bool:
+        """Whether this stream has carried the message at `position`, one of its channels', to the server's socket."""
+        return self._begun and self.start < position <= self.cursor and not self._unsent_bytes
 
     def unsent_since(self) -> float | None:
         """Since when, in time.monotonic() seconds, bytes have been handed out that are not known to be sent."""
@@ -243,6 +256,7 @@ class Subscriber:
             # Looked at before the first byte, so that a reset comes before anything else.
             block = await self._look() or self._checkpoint(self.cursor)
         self._begun = True
+        self.start = self.cursor
         return f"retry: {settings.RETRY_MILLISECONDS}\n".encode() + block
 
     async def _next(self) -> bytes:
@@ -362,7 +376,7 @@ class Subscriber:
             "earliest": await hub.ask(log.earliest, self.channels),
             "head": hub.position,
         }
-        self._sent_id = self.cursor
+        self._sent_id = self.start = self.cursor
         block = sse.encode(json.dumps(told), event="stream-reset", id=self.cursor)
         return block + await self._take_snapshot()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.handlers.asgi import ASGIRequest
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -108,7 +108,17 @@ class EventStreamView(View):
         channels = _check_channels(self.get_channels(request, **kwargs))
         replay = _check_replay(request)
         policy = self.get_policy()
-        if refused := await policy.arefused(request, channels):
+        try:
+            refused = await policy.arefused(request, channels)
+        except DatabaseError:
+            logger.exception("Whether a stream may be read could not be decided.")
+            raise RefusedStream(
+                503,
+                "undecided",
+                "Whether you may read this could not be decided: the database does not answer. Try again later.",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            ) from None
+        if refused:
             raise RefusedStream(403, "forbidden", policy.refusal(refused))
         limit = settings.MAX_STREAMS_PER_PROCESS
         if limit is not None and is_full(limit):
@@ -136,6 +146,7 @@ class EventStreamView(View):
             last_event_id=self.get_cursor(request),
             replay=replay,
             snapshot=snapshot if self.get_snapshot is not None else None,
+            request=request,
         )
         # The response first: should it, or what follows, fail, it closes the subscriber.
         response = EventStreamResponse(subscriber, timeout=self.timeout)

@@ -238,6 +238,11 @@ def queries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+def beside_access_rules(seen: list[str]) -> list[str]:
+    """Without the one question that each request asks, and of which a process outside of tests keeps the answer."""
+    return [sql for sql in seen if "streams_channelsettings" not in sql]
+
+
 async def fill(*channels: str) -> None:
     """Publish one message to each of the channels, in order; its data are channel and position."""
     await apublish_many([NewMessage(channel, f"{channel} {at}") for at, channel in enumerate(channels, 1)])
@@ -581,7 +586,8 @@ async def test_refused_channel_is_named_and_the_remedy_too(opening: Opening) -> 
             403,
             "forbidden",
             "You may not read secret and user.7. To open a channel to everyone, add it to STREAMS['PUBLIC_CHANNELS'] "
-            "(patterns such as 'score.*' match too); to decide otherwise, set STREAMS['POLICY'].",
+            "(patterns such as 'score.*' match too), or say in the admin who may read it; to decide otherwise, set "
+            "STREAMS['POLICY'].",
         )
     assert Hub.running() is None
 
@@ -621,7 +627,7 @@ async def test_public_channel_costs_no_query_for_session_and_user(queries: list[
 async def test_refused_stream_reads_nothing_of_the_log(queries: list[str]) -> None:
     async with by_asgi("/events/news/") as answer:
         assert answer.status == 403
-    assert queries == []
+    assert beside_access_rules(queries) == []
 
 
 async def test_one_stream_too_many_is_refused_until_another_ends() -> None:
@@ -681,7 +687,7 @@ async def test_head_says_what_get_would_and_opens_no_stream(opening: Opening, qu
         assert await answer.rest() == b""
     assert open_streams() == before
     assert Hub.running() is None
-    assert queries == []
+    assert beside_access_rules(queries) == []
 
 
 @override_settings(STREAMS={"PUBLIC_CHANNELS": []})

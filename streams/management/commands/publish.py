@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from streams import publish
+from streams.events import check_json
 from streams.exceptions import InvalidMessage
 
 
@@ -27,9 +27,9 @@ class Command(BaseCommand):
         data = _standard_input() if options["data"] == "-" else options["data"]
         if options["json"]:
             try:
-                json.loads(data, parse_constant=_refuse_constant)
-            except (ValueError, RecursionError) as error:
-                raise CommandError(f"The data is not JSON: {error}.") from None
+                check_json(data)
+            except InvalidMessage as error:
+                raise CommandError(str(error)) from None
         try:
             message = publish(
                 options["channel"], data, event=options["event"], idempotency_key=options["idempotency_key"]
@@ -44,7 +44,3 @@ def _standard_input() -> str:
         return sys.stdin.read()
     except UnicodeDecodeError as error:
         raise CommandError(f"Standard input is not text in {sys.stdin.encoding}: {error}.") from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is Python's, and no browser reads it")

@@ -1,4 +1,4 @@
-"""The message log's tables. Only log.py writes them; everyone else publishes, or reads through log.py."""
+"""The message log's tables. Only the module streams.log writes them; everyone else publishes, or reads through it."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ class LogHead(models.Model):
     class Meta:
         verbose_name = _("head of the log")
         verbose_name_plural = _("head of the log")
+        default_permissions: ClassVar = ()
 
     def __str__(self) -> str:
         return f"head {self.head}, floor {self.floor}"
@@ -87,9 +88,20 @@ class Channel(models.Model):
     )
 
     class Meta:
-        verbose_name = _("channel")
-        verbose_name_plural = _("channels")
+        verbose_name = _("pruning of a channel")
+        verbose_name_plural = _("pruning of channels")
         ordering: ClassVar = ["name"]
+        default_permissions: ClassVar = ()
 
     def __str__(self) -> str:
         return self.name
+
+
+class Monitor(Message):
+    """The live monitor's place in the admin: a proxy without permissions of its own. Who may view messages sees it."""
+
+    class Meta:
+        proxy = True
+        verbose_name = _("live monitor")
+        verbose_name_plural = _("live monitor")
+        default_permissions: ClassVar = ()

@@ -1,0 +1,9 @@
+"""Being built."""
+
+from __future__ import annotations
+
+from streams.admin.pages import StreamsAdmin
+
+
+class MessageAdmin(StreamsAdmin):
+    pass

@@ -1,0 +1,312 @@
+"""Broadcasts: the way from a draft to messages in the log, each step once, whoever asks for it and however often.
+
+Every step takes the broadcast's row first, in a transaction of its own, and then looks at its state: two people, a
+double click and two processes meet at that lock. Sending appends the messages, gives them their positions, writes down
+who sent what to whom, and moves the state, all in one transaction: a crash in the middle leaves it unsent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.apps import apps
+from django.db import DatabaseError, connections
+from django.db.models import F, Q
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+
+from streams import hub, log, presence, threads
+from streams.events import NewMessage, StoredEvent, check, check_json, validate_channels
+from streams.exceptions import BroadcastRefused, InvalidChannel, InvalidMessage
+from streams.models import Broadcast, Delivery
+from streams.threads import database
+from streams.writer import notify
+
+logger = logging.getLogger("streams.broadcasts")
+
+State = Broadcast.State
+
+MAX_CHANNELS = 50
+
+# How long after sending the processes count whom they have handed it to.
+COUNTED_SECONDS = 30
+
+
+# --- What a broadcast says --------------------------------------------------------------------------------------------
+
+
+def messages_of(broadcast: Broadcast) -> list[NewMessage]:
+    """The checked messages that sending would append, one for each channel. Raises InvalidMessage."""
+    channels = validate_channels(broadcast.channels)
+    if not channels:
+        raise InvalidChannel(_("Name at least one channel to send to."))
+    if len(channels) > MAX_CHANNELS:
+        raise InvalidChannel(
+            _("A broadcast goes to at most %(most)d channels; got %(n)d.") % {"most": MAX_CHANNELS, "n": len(channels)}
+        )
+    if broadcast.payload_type == Broadcast.PayloadType.JSON:
+        check_json(broadcast.payload)
+    return [
+        check(NewMessage(channel, broadcast.payload, broadcast.event, published_by=broadcast.sent_by))
+        for channel in channels
+    ]
+
+
+def wire_form(message: NewMessage, position: int) -> bytes:
+    """The bytes that a client gets for a checked message."""
+    return StoredEvent(position, message.channel, message.event, message.data).encode()
+
+
+# --- The steps --------------------------------------------------------------------------------------------------------
+
+
+def save_draft(broadcast: Broadcast, *, revision: int | None) -> Broadcast:
+    """Store a draft. `revision`: that of the text which was edited; None for a new one.
+
+    Raises BroadcastRefused where somebody else has changed it meanwhile, or it is no draft any more.
+    """
+    if revision is None:
+        broadcast.save(using=database())
+        return broadcast
+    with _step(broadcast.pk, revision, State.DRAFT) as stored:
+        broadcast.revision, broadcast.state, broadcast.problem = stored.revision, State.DRAFT, ""
+        broadcast.save(using=database())
+    return broadcast
+
+
+def send(pk: int, *, by: Any, revision: int | None = None) -> Broadcast:
+    """Send a draft, or a scheduled broadcast before its time. Returns it as it is afterwards.
+
+    `by`: the user who sends. `revision`: what they have seen; None for whatever it is now.
+
+    Raises:
+        BroadcastRefused: it was sent or cancelled before, or is not what they have seen.
+        InvalidMessage: it cannot be sent as it is.
+    """
+    return _send(pk, by=by, revision=revision)
+
+
+def schedule(pk: int, send_at: datetime.datetime, *, by: Any, revision: int | None = None) -> Broadcast:
+    """Have a draft sent at a time to come. Raises BroadcastRefused or InvalidMessage, as send() does."""
+    if send_at <= timezone.now():
+        raise BroadcastRefused(_("The time to send it is in the past. Choose one to come, or send it now."))
+    with _step(pk, revision, State.DRAFT) as broadcast:
+        messages_of(broadcast)
+        broadcast.state, broadcast.send_at, broadcast.scheduled_by, broadcast.problem = State.SCHEDULED, send_at, by, ""
+        broadcast.save(using=database())
+        record(broadcast, by, _("Scheduled for %(time)s.") % {"time": send_at.isoformat()})
+    return broadcast
+
+
+def unschedule(pk: int, *, by: Any) -> Broadcast:
+    """Make a scheduled broadcast a draft again."""
+    with _step(pk, None, State.SCHEDULED) as broadcast:
+        broadcast.state, broadcast.send_at, broadcast.scheduled_by = State.DRAFT, None, None
+        broadcast.save(using=database())
+        record(broadcast, by, _("Taken back: a draft again."))
+    return broadcast
+
+
+def cancel(pk: int, *, by: Any) -> Broadcast:
+    """Cancel a scheduled broadcast. It stays in the list, and is never sent."""
+    with _step(pk, None, State.SCHEDULED) as broadcast:
+        broadcast.state = State.CANCELLED
+        broadcast.save(using=database())
+        record(broadcast, by, _("Cancelled."))
+    return broadcast
+
+
+def use_again(broadcast: Broadcast, *, by: Any) -> Broadcast:
+    """A new draft with what `broadcast` says, whatever became of that one."""
+    return Broadcast.objects.using(database()).create(
+        title=broadcast.title,
+        channels=broadcast.channels,
+        event=broadcast.event,
+        payload_type=broadcast.payload_type,
+        payload=broadcast.payload,
+        created_by=by,
+    )
+
+
+def _send(pk: int, *, by: Any = None, revision: int | None = None, only_due: bool = False) -> Broadcast:
+    # Before the lock: how many listen is nobody's transaction.
+    wanted = Broadcast.objects.using(database()).filter(pk=pk).values_list("channels", flat=True).first() or []
+    audience = presence.audiences(wanted)
+    allowed = (State.SCHEDULED,) if only_due else (State.DRAFT, State.SCHEDULED)
+    with _step(pk, revision, *allowed, skip_locked=only_due) as broadcast:
+        if only_due and (broadcast.send_at is None or broadcast.send_at > timezone.now()):
+            raise BroadcastRefused(_("It is not due."))
+        broadcast.sent_by = broadcast.scheduled_by if only_due else by
+        messages = messages_of(broadcast)
+        rows = log.append(messages)
+        broadcast.state, broadcast.sent_at, broadcast.problem = State.SENT, timezone.now(), ""
+        broadcast.channels = [message.channel for message in messages]
+        broadcast.audience = {channel: audience.get(channel, 0) for channel in broadcast.channels}
+        # The head's lock last, for everybody else's messages wait for it.
+        positions = log.sequence()
+        broadcast.positions = [positions[row.pk] for row in rows]
+        broadcast.save(using=database())
+        record(broadcast, broadcast.sent_by, _what_was_sent(broadcast))
+    notify(positions, {row.pk: row for row in rows})
+    return broadcast
+
+
+def _what_was_sent(broadcast: Broadcast) -> str:
+    to_whom = ", ".join(
+        _("%(channel)s (event %(position)s, %(n)s connections)")
+        % {"channel": channel, "position": position, "n": broadcast.audience[channel]}
+        for channel, position in broadcast.places.items()
+    )
+    return _("Sent “%(event)s” to %(to_whom)s.") % {"event": broadcast.event, "to_whom": to_whom}
+
+
+@contextlib.contextmanager
+def _step(pk: int, revision: int | None, *allowed: str, skip_locked: bool = False) -> Iterator[Broadcast]:
+    """A transaction around one change of a broadcast, with its row locked, its state checked, its revision moved on."""
+    alias = database()
+    connection: Any = connections[alias]
+    if any(not block._from_testcase for block in connection.atomic_blocks):
+        raise RuntimeError("A broadcast's steps are transactions of their own; call them outside of atomic().")
+    rows = Broadcast.objects.using(alias).filter(pk=pk)
+    with log.own_transaction():
+        if connection.vendor == "postgresql":
+            broadcast = rows.select_for_update(skip_locked=skip_locked).first()
+        else:
+            # A write first: SQLite takes its one lock at once, and never has to upgrade a read, which could fail.
+            rows.update(revision=F("revision"))
+            broadcast = rows.first()
+        if broadcast is None:
+            raise BroadcastRefused(_("There is no such broadcast; somebody may have deleted it."))
+        if broadcast.state not in allowed:
+            raise BroadcastRefused(_why_not(broadcast))
+        if revision is not None and revision != broadcast.revision:
+            raise BroadcastRefused(_("Somebody has changed this broadcast meanwhile. Look at it again first."))
+        broadcast.revision += 1
+        yield broadcast
+
+
+def _why_not(broadcast: Broadcast) -> str:
+    if broadcast.state == State.SENT:
+        return _("This broadcast was sent already, at %(time)s by %(user)s.") % {
+            "time": date_format(_local(broadcast.sent_at), "Y-m-d H:i:s T"),
+            "user": broadcast.sent_by or _("nobody who is still known"),
+        }
+    return {
+        State.CANCELLED: _("This broadcast was cancelled. “Use again” makes a draft of it."),
+        State.SCHEDULED: _("This broadcast is scheduled. Make it a draft again first."),
+        State.DRAFT: _("This broadcast is a draft, and not scheduled."),
+    }[State(broadcast.state)]
+
+
+def _local(moment: Any) -> datetime.datetime:
+    return timezone.localtime(moment) if timezone.is_aware(moment) else moment
+
+
+def record(broadcast: Broadcast, user: Any, text: str) -> None:
+    """Write a LogEntry, in the running transaction. Without the admin, or a user, the logger is told instead."""
+    logger.info("Broadcast %s, by %s: %s", broadcast.pk, user, text)
+    if user is None or not apps.is_installed("django.contrib.admin"):
+        return
+    from django.contrib.admin.models import CHANGE, LogEntry
+    from django.contrib.contenttypes.models import ContentType
+
+    LogEntry.objects.create(
+        user_id=user.pk,
+        content_type_id=ContentType.objects.get_for_model(Broadcast).pk,
+        object_id=str(broadcast.pk),
+        object_repr=str(broadcast)[:200],
+        action_flag=CHANGE,
+        change_message=text,
+    )
+
+
+# --- What is due ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    due: list[int]
+    counted: dict[int, dict[str, int]]  # {broadcast: {channel: position}} of those that were sent a moment ago
+
+
+def send_due() -> Iterator[Broadcast]:
+    """Send what is due, the oldest first, and yield each that this call has sent. Safe in any number of processes.
+
+    One that cannot be sent as it is becomes a draft again, and says why. Raises the first other error, when all others
+    have been tried.
+    """
+    failed: DatabaseError | None = None
+    for pk in _work().due:
+        try:
+            yield _send(pk, only_due=True)
+        except BroadcastRefused:
+            pass  # another process was quicker, or somebody has taken it back
+        except InvalidMessage as error:
+            _give_back(pk, str(error))
+        except DatabaseError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
+
+
+def _give_back(pk: int, problem: str) -> None:
+    logger.error("Broadcast %s was due and cannot be sent; it is a draft again: %s", pk, problem)
+    with contextlib.suppress(BroadcastRefused), _step(pk, None, State.SCHEDULED) as broadcast:
+        by, broadcast.scheduled_by = broadcast.scheduled_by, None
+        broadcast.state, broadcast.problem = State.DRAFT, problem
+        broadcast.save(using=database())
+        record(broadcast, by, _("It was due and could not be sent; a draft again: %(problem)s") % {"problem": problem})
+
+
+def _work() -> _Work:
+    now = timezone.now()
+    due = Q(state=State.SCHEDULED, send_at__lte=now)
+    counted = Q(state=State.SENT, sent_at__gte=now - datetime.timedelta(seconds=COUNTED_SECONDS))
+    rows = Broadcast.objects.using(database()).filter(due | counted).order_by("send_at", "pk")
+    work = _Work([], {})
+    for broadcast in rows.only("state", "channels", "positions"):
+        if broadcast.state == State.SCHEDULED:
+            work.due.append(broadcast.pk)
+        else:
+            work.counted[broadcast.pk] = broadcast.places
+    return work
+
+
+async def send_as_chore() -> None:
+    """Send what is due, and count whom this process has handed what was sent a moment ago."""
+    # Users' tests send what they want to be sent.
+    if threads.in_test_run():
+        return
+    await threads.run(lambda: list(send_due()), pool=threads.WAITING)
+    counted = (await threads.run(_work, pool=threads.WAITING)).counted
+    served = {pk: n for pk, places in counted.items() if (n := count_served(places))}
+    if served:
+        await threads.run(_store_served, served, pool=threads.WAITING)
+
+
+def count_served(places: Mapping[str, int]) -> int:
+    """How many of this process's open streams have had one of the messages: {channel: position}."""
+    return sum(
+        any(channel in places and subscriber.has_had(places[channel]) for channel in subscriber.channels)
+        for subscriber in hub.subscribers()
+    )
+
+
+def _store_served(served: Mapping[int, int]) -> None:
+    node = presence.node_id()
+    rows = Delivery.objects.using(database())
+    for pk, n in served.items():
+        # Never fewer: who has left meanwhile has been served all the same.
+        if not rows.filter(broadcast_id=pk, node=node, connections__gte=n).exists():
+            rows.update_or_create(broadcast_id=pk, node=node, defaults={"connections": n})
+
+
+def served(broadcast: Broadcast) -> int:
+    """How many connections it is known to have been handed to, over all processes, each connection once."""
+    return sum(broadcast.deliveries.values_list("connections", flat=True))

@@ -1,0 +1,162 @@
+"""What is known of channels besides their messages: who may read them and how long they keep, as staff have settled it.
+
+Access rules are asked for by every request for a stream, so each process keeps them for POLL_SECONDS. The log's own
+record of a channel, how far it was pruned, is log.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from django.db import DatabaseError, transaction
+from django.db.models.signals import m2m_changed, post_delete, post_save
+
+from streams import threads
+from streams.conf import settings
+from streams.models import ChannelSettings
+from streams.threads import database
+
+logger = logging.getLogger("streams")
+
+Access = ChannelSettings.Access
+
+# A process that has never read the rules admits nobody by guess. It waits so long for its database before it says so:
+# an EventSource waits along, but gives up for good at an error.
+WAIT_FOR_RULES_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Who may read a channel; it stands above PUBLIC_CHANNELS. `groups`: primary keys, for Access.GROUPS."""
+
+    access: str
+    groups: frozenset[Any] = frozenset()
+
+    def admits(self, user: Any) -> bool:
+        """Whether `user`, of any kind, may read. May query the user's groups."""
+        if self.access == Access.PUBLIC:
+            return True
+        if user is None or not user.is_authenticated or not user.is_active:
+            return False
+        if self.access == Access.SIGNED_IN:
+            return True
+        if self.access == Access.STAFF:
+            return bool(user.is_staff)
+        return bool(self.groups) and user.groups.filter(pk__in=self.groups).exists()
+
+
+Rules = Mapping[str, Rule]
+
+_rules: Rules | None = None
+_read_at = float("-inf")
+_failed = False
+_loading: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[Rules]] = WeakKeyDictionary()
+
+
+def access_rules() -> Rules:
+    """{channel: rule} of the channels for which staff have settled who may read. At most POLL_SECONDS old.
+
+    Raises DatabaseError where they cannot be read, and never could; else what was read last holds on.
+    """
+    return _fresh() or _load()
+
+
+async def aaccess_rules() -> Rules:
+    """See access_rules(). Who asks at the same time shares one query; where the database is away, it is waited for."""
+    if (rules := _fresh()) is not None:
+        return rules
+    if threads.in_test_run():
+        return await threads.run(_load)
+    loop = asyncio.get_running_loop()
+    if (task := _loading.get(loop)) is None or task.done():
+        # In a context of its own: the load outlives the request that happened to ask first.
+        task = _loading[loop] = loop.create_task(_load_patiently(), context=contextvars.Context())
+    return await asyncio.shield(task)
+
+
+async def _load_patiently() -> Rules:
+    end = time.monotonic() + WAIT_FOR_RULES_SECONDS
+    while True:
+        try:
+            return await threads.run(_load)
+        except DatabaseError:
+            if time.monotonic() > end:
+                raise
+            await asyncio.sleep(0.5)
+
+
+def _fresh() -> Rules | None:
+    # Not kept in a test run: a test that is rolled back would leave its rules behind.
+    young = time.monotonic() - _read_at < settings.POLL_SECONDS and not threads.in_test_run()
+    return _rules if young else None
+
+
+def _load() -> Rules:
+    global _rules, _read_at, _failed
+    read_at = time.monotonic()  # before the query, so that a change meanwhile is not taken for known
+    try:
+        rules = _read()
+    except DatabaseError:
+        if _rules is None:
+            raise
+        if not _failed:
+            logger.warning("The channels' access rules could not be read; the last known ones hold.", exc_info=True)
+        rules, _failed = _rules, True
+    else:
+        _failed = False
+    _rules, _read_at = rules, read_at
+    return rules
+
+
+def _read() -> Rules:
+    stored = ChannelSettings.objects.using(database()).exclude(access=Access.DEFAULT)
+    rows = list(stored.values_list("channel", "access"))
+    grouped: dict[str, set[Any]] = {}
+    if any(access == Access.GROUPS for _, access in rows):
+        members = stored.filter(access=Access.GROUPS, groups__isnull=False)
+        for channel, group in members.values_list("channel", "groups"):
+            grouped.setdefault(channel, set()).add(group)
+    return {channel: Rule(access, frozenset(grouped.get(channel, ()))) for channel, access in rows}
+
+
+def forget_rules(**kwargs: Any) -> None:
+    """Read the rules again at the next request."""
+    global _read_at
+    _read_at = float("-inf")
+
+
+def _forget_now_and_after_commit(**kwargs: Any) -> None:
+    forget_rules()
+    transaction.on_commit(forget_rules, using=database())
+
+
+def forget_rules_when_settings_change() -> None:
+    """Connect to the model's signals. Other processes find out within POLL_SECONDS."""
+    for signal in (post_save, post_delete):
+        signal.connect(_forget_now_and_after_commit, sender=ChannelSettings)
+    m2m_changed.connect(_forget_now_and_after_commit, sender=ChannelSettings.groups.through)
+
+
+# --- Retention --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """A channel's own retention. None: as the site's settings say. 0: no limit."""
+
+    seconds: int | None
+    messages: int | None
+
+
+def retentions() -> dict[str, Retention]:
+    """{channel: retention} of the channels that have one of their own."""
+    stored = ChannelSettings.objects.using(database()).exclude(retention_seconds=None, retention_messages=None)
+    rows = stored.values_list("channel", "retention_seconds", "retention_messages")
+    return {channel: Retention(seconds, messages) for channel, seconds, messages in rows}

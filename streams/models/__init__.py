@@ -1,0 +1,8 @@
+"""The tables: the log's, the channels' settings, the processes that stream, and the broadcasts."""
+
+from streams.models.broadcasts import Broadcast, Delivery
+from streams.models.channels import ChannelSettings
+from streams.models.log import Channel, LogHead, Message, Monitor
+from streams.models.presence import Node
+
+__all__ = ["Broadcast", "Channel", "ChannelSettings", "Delivery", "LogHead", "Message", "Monitor", "Node"]

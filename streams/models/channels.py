@@ -1,0 +1,63 @@
+"""What staff have settled for a channel. channels.py reads it for policies and retention."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from streams import events
+from streams.exceptions import InvalidChannel
+
+
+def check_channel_name(name: str) -> None:
+    """A field's validator: events.validate_channel, in a form's terms."""
+    try:
+        events.validate_channel(name)
+    except InvalidChannel as error:
+        raise ValidationError(str(error), code="invalid") from None
+
+
+class ChannelSettings(models.Model):
+    """A channel's title, who may read it, and how long it keeps its messages. A channel needs none of it.
+
+    Tied to the log by the channel's name alone, so that settling something for a channel touches no table of the log.
+    """
+
+    class Access(models.TextChoices):
+        DEFAULT = "", _("As the site's settings and its policy say")
+        PUBLIC = "public", _("Everyone")
+        SIGNED_IN = "signed-in", _("Users who are signed in")
+        STAFF = "staff", _("Staff")
+        GROUPS = "groups", _("Members of the groups below")
+
+    channel = models.CharField(
+        _("channel"), max_length=events.CHANNEL_MAX_LENGTH, primary_key=True, validators=[check_channel_name]
+    )
+    title = models.CharField(_("title"), max_length=200, blank=True)
+    access = models.CharField(
+        _("who may read"), max_length=20, choices=Access.choices, default=Access.DEFAULT, blank=True
+    )
+    groups = models.ManyToManyField("auth.Group", verbose_name=_("groups"), blank=True, related_name="+")
+    retention_seconds = models.PositiveBigIntegerField(
+        _("keep messages for, in seconds"),
+        null=True,
+        blank=True,
+        help_text=_("Empty: as the site's settings say. 0: for ever."),
+    )
+    retention_messages = models.PositiveBigIntegerField(
+        _("keep at most, in messages"),
+        null=True,
+        blank=True,
+        help_text=_("Empty: as the site's settings say. 0: however many there are."),
+    )
+
+    class Meta:
+        verbose_name = _("channel")
+        verbose_name_plural = _("channels")
+        ordering: ClassVar = ["channel"]
+
+    def __str__(self) -> str:
+        return self.channel

@@ -1,0 +1,230 @@
+"""Who listens, over all processes: each keeps one row fresh, and rows that are no longer renewed fade.
+
+    presence.audience("news")   # connections that have this channel, in all processes
+    presence.nodes()            # the processes
+
+A process counts its own streams in memory as they come and go, and writes the counts every PRESENCE_SECONDS: one small
+statement, however many clients there are. What is said of other processes is as old as that; of this one it is exact.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+import threading
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from streams import log, threads
+from streams.conf import settings
+from streams.models import Node
+from streams.threads import database
+
+# Channels that a row lists, those with most connections first.
+MAX_CHANNELS = 500
+
+# Beats that a row remembers, for the chart of the last minutes.
+MAX_SAMPLES = 60
+
+# A row that was not renewed for so many beats is a process that has ended, or hangs.
+BEATS_UNTIL_FADED = 3
+
+# Rows of processes that ended are deleted after that.
+FORGET_SECONDS = 3600
+
+# What is assumed of other processes' beats where this one has PRESENCE_SECONDS = None.
+DEFAULT_SECONDS = 5.0
+
+
+class Census:
+    """The streams of one event loop, counted. Written on that loop; read from any thread."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.channels: Counter[str] = Counter()
+        self.notifier_problem = ""
+
+    def add(self, channels: Iterable[str]) -> None:
+        self.connections += 1
+        self.channels.update(channels)
+
+    def remove(self, channels: Iterable[str]) -> None:
+        self.connections -= 1
+        for channel in channels:
+            self.channels[channel] -= 1
+            if self.channels[channel] <= 0:
+                del self.channels[channel]
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """This process's streams at one moment, over all its event loops."""
+
+    connections: int
+    channels: Mapping[str, int]
+    notifier_problem: str
+
+
+class _Process:
+    """What this process says of itself."""
+
+    def __init__(self) -> None:
+        self.node_id = uuid.uuid4().hex
+        self.started_at = timezone.now()
+        self.lock = threading.Lock()  # held for moments
+        self.censuses: set[Census] = set()
+        self.samples: deque[list[int]] = deque(maxlen=MAX_SAMPLES)
+        self.beat_at = float("-inf")
+        self.cleaned_at = float("-inf")
+
+
+_process = _Process()
+
+
+def _renew() -> None:
+    global _process
+    _process = _Process()
+
+
+os.register_at_fork(after_in_child=_renew)  # a child is another process, and has none of its parent's streams
+
+
+def node_id() -> str:
+    """The id of this process's row."""
+    return _process.node_id
+
+
+# --- Counting, called by the hub --------------------------------------------------------------------------------------
+
+
+def open_census() -> Census:
+    """A census for an event loop that begins to stream."""
+    census = Census()
+    with _process.lock:
+        _process.censuses.add(census)
+    return census
+
+
+def close_census(census: Census) -> None:
+    """The event loop streams no more. Where it was the process's last, other processes are told at once."""
+    process = _process
+    with process.lock:
+        process.censuses.discard(census)
+        last = not process.censuses
+    if last and settings.PRESENCE_SECONDS is not None and not threads.in_test_run():
+        # Straight to a thread: the loop may be ending, and would not come back to a task.
+        threads.WAITING.submit(_write_if_nobody_came_back)
+
+
+def count() -> Count:
+    """How many streams this process has, and on which channels."""
+    with _process.lock:
+        censuses = tuple(_process.censuses)
+    channels: Counter[str] = Counter()
+    for census in censuses:
+        channels.update(census.channels.copy())  # a copy is made in one step, whatever the loop's thread does meanwhile
+    problems = [census.notifier_problem for census in censuses if census.notifier_problem]
+    return Count(sum(census.connections for census in censuses), channels, problems[0] if problems else "")
+
+
+# --- The row ----------------------------------------------------------------------------------------------------------
+
+
+async def beat() -> None:
+    """Renew this process's row, unless another of its event loops has just done so. A chore."""
+    interval = settings.PRESENCE_SECONDS
+    # Users' tests are not to find rows that they did not make.
+    if interval is None or threads.in_test_run():
+        return
+    process = _process
+    with process.lock:
+        now = time.monotonic()
+        if now - process.beat_at < interval / 2:
+            return
+        process.beat_at = now
+    await threads.run(write, pool=threads.WAITING)
+
+
+def write() -> None:
+    """Write this process's row, now. Blocks."""
+    process, now = _process, count()
+    process.samples.append([int(time.time()), now.connections, log.head().head])
+    listed = Counter(now.channels).most_common(MAX_CHANNELS)
+    fields: dict[str, Any] = {
+        "seen_at": Now(),  # the database's clock: those of the machines may differ
+        "connections": now.connections,
+        "channels": dict(listed),
+        "channels_left_out": len(now.channels) - len(listed),
+        "notifier": settings.NOTIFIER["BACKEND"],
+        "notifier_problem": now.notifier_problem[:255],
+        "samples": list(process.samples),
+    }
+    rows = Node.objects.using(database())
+    if not rows.filter(id=process.node_id).update(**fields):
+        node = Node(
+            id=process.node_id,
+            host=socket.gethostname()[:255],
+            pid=os.getpid(),
+            started_at=process.started_at,
+            **fields,
+        )
+        rows.bulk_create([node], ignore_conflicts=True)
+    if time.monotonic() - process.cleaned_at > FORGET_SECONDS / 2:
+        process.cleaned_at = time.monotonic()
+        rows.filter(seen_at__lt=Now() - datetime.timedelta(seconds=FORGET_SECONDS)).delete()
+
+
+def _write_if_nobody_came_back() -> None:
+    if not count().connections:
+        write()
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def nodes() -> list[Node]:
+    """The processes that stream, as each described itself within the last beats."""
+    return list(_alive())
+
+
+def audience(channel: str) -> int:
+    """How many connections have `channel`, over all processes.
+
+    Where a process has more than MAX_CHANNELS channels, those of its channels with the fewest connections are not
+    counted.
+    """
+    return audiences([channel])[channel]
+
+
+def audiences(channels: Iterable[str]) -> dict[str, int]:
+    """{channel: connections}, as audience() gives them, for several channels at once."""
+    own = count()
+    totals = {channel: own.channels.get(channel, 0) for channel in channels}
+    if totals:
+        for others in _alive().exclude(id=_process.node_id).values_list("channels", flat=True):
+            for channel in totals:
+                totals[channel] += others.get(channel, 0)
+    return totals
+
+
+def channels() -> dict[str, int]:
+    """{channel: connections} of all channels that anybody listens to, those that the rows list."""
+    total = Counter(count().channels)
+    for others in _alive().exclude(id=_process.node_id).values_list("channels", flat=True):
+        total.update(others)
+    return dict(total)
+
+
+def _alive() -> Any:
+    faded = BEATS_UNTIL_FADED * (settings.PRESENCE_SECONDS or DEFAULT_SECONDS)
+    fresh = Q(seen_at__gte=Now() - datetime.timedelta(seconds=faded))
+    return Node.objects.using(database()).filter(fresh)
