@@ -194,7 +194,7 @@ def _step(pk: int, revision: int | None, *allowed: str, skip_locked: bool = Fals
 def _why_not(broadcast: Broadcast) -> str:
     if broadcast.state == State.SENT:
         return _("This broadcast was sent already, at %(time)s by %(user)s.") % {
-            "time": date_format(_local(broadcast.sent_at), "Y-m-d H:i:s T"),
+            "time": date_format(local(broadcast.sent_at), "Y-m-d H:i:s T"),
             "user": broadcast.sent_by or _("nobody who is still known"),
         }
     return {
@@ -204,7 +204,8 @@ def _why_not(broadcast: Broadcast) -> str:
     }[State(broadcast.state)]
 
 
-def _local(moment: Any) -> datetime.datetime:
+def local(moment: Any) -> datetime.datetime:
+    """A moment as the current time zone's clocks show it; as it is where the site has no time zones."""
     return timezone.localtime(moment) if timezone.is_aware(moment) else moment
 
 

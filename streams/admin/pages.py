@@ -74,6 +74,14 @@ def error_json(problems: Iterable[str], status: int) -> JsonResponse:
     return JsonResponse({"errors": list(problems)}, status=status)
 
 
+def ask_texts() -> dict[str, str]:
+    """What Streams.ask() in admin.js says where the server gives no answer."""
+    return {
+        "no-answer": _("The server did not answer as expected. Load the page again; you may have been logged out."),
+        "no-connection": _("The server cannot be reached."),
+    }
+
+
 def stream_missing() -> str:
     """What a page says that needs the stream, where there is none."""
     return _(
