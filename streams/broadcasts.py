@@ -16,7 +16,7 @@ from typing import Any
 
 from django.apps import apps
 from django.db import DatabaseError, connections
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
@@ -265,13 +265,16 @@ def _give_back(pk: int, problem: str) -> None:
         record(broadcast, by, _("It was due and could not be sent; a draft again: %(problem)s") % {"problem": problem})
 
 
-def _work() -> _Work:
-    now = timezone.now()
+def open_work(now: datetime.datetime) -> QuerySet[Broadcast]:
+    """The broadcasts that are due, oldest first, and those that were sent so lately that they are still counted."""
     due = Q(state=State.SCHEDULED, send_at__lte=now)
     counted = Q(state=State.SENT, sent_at__gte=now - datetime.timedelta(seconds=COUNTED_SECONDS))
-    rows = Broadcast.objects.using(database()).filter(due | counted).order_by("send_at", "pk")
+    return Broadcast.objects.using(database()).filter(due | counted).order_by("send_at", "pk")
+
+
+def _work() -> _Work:
     work = _Work([], {})
-    for broadcast in rows.only("state", "channels", "positions"):
+    for broadcast in open_work(timezone.now()).only("state", "channels", "positions"):
         if broadcast.state == State.SCHEDULED:
             work.due.append(broadcast.pk)
         else:

@@ -24,7 +24,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from streams import log, threads
+from streams import threads
 from streams.conf import settings
 from streams.models import Node
 from streams.threads import database
@@ -51,6 +51,7 @@ class Census:
     def __init__(self) -> None:
         self.connections = 0
         self.channels: Counter[str] = Counter()
+        self.head = 0  # of the log, as the hub knows it
         self.notifier_problem = ""
 
     def add(self, channels: Iterable[str]) -> None:
@@ -71,6 +72,7 @@ class Count:
 
     connections: int
     channels: Mapping[str, int]
+    head: int
     notifier_problem: str
 
 
@@ -133,7 +135,12 @@ def count() -> Count:
     for census in censuses:
         channels.update(census.channels.copy())  # a copy is made in one step, whatever the loop's thread does meanwhile
     problems = [census.notifier_problem for census in censuses if census.notifier_problem]
-    return Count(sum(census.connections for census in censuses), channels, problems[0] if problems else "")
+    return Count(
+        connections=sum(census.connections for census in censuses),
+        channels=channels,
+        head=max((census.head for census in censuses), default=0),
+        notifier_problem=problems[0] if problems else "",
+    )
 
 
 # --- The row ----------------------------------------------------------------------------------------------------------
@@ -157,7 +164,7 @@ async def beat() -> None:
 def write() -> None:
     """Write this process's row, now. Blocks."""
     process, now = _process, count()
-    process.samples.append([int(time.time()), now.connections, log.head().head])
+    process.samples.append([int(time.time()), now.connections, now.head])
     listed = Counter(now.channels).most_common(MAX_CHANNELS)
     fields: dict[str, Any] = {
         "seen_at": Now(),  # the database's clock: those of the machines may differ
