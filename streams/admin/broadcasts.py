@@ -183,7 +183,7 @@ class BroadcastAdmin(BroadcastScripts):
         context = {
             "form": form,
             "broadcast": broadcast,
-            "preview": None if form.errors and form.is_bound else preview_of(broadcast),
+            "preview": None if is_new or form.is_bound else preview_of(broadcast),
             "known_types": known_types(),
             "known_channels": known_channels(""),
             "own_channel": own_channel(request),

@@ -9,6 +9,7 @@
   const payload = form.elements.payload;
   const PREVIEW_MILLISECONDS = 250;
   const COUNT_MILLISECONDS = 3000;
+  const CHECKED = ["channels", "event", "payload_type", "payload"];
 
   // --- Channels: one input for all names becomes a list of them and an input for the next ---
 
@@ -112,7 +113,8 @@
   let shown = 0;
   let waiting = null;
   let isChanged = false;
-  const wasTyped = new Set(); // fields that somebody has been in: an untouched field is not complained about
+  // Fields that somebody has been in, or that the server has complained about: of others nothing is said yet.
+  const wasTyped = new Set(CHECKED.filter((name) => !byId(`${name}-problem`).hidden));
   const test = byId("test");
 
   function touched() {
@@ -128,7 +130,7 @@
     if (number < shown) return; // a later one was quicker
     shown = number;
     if (!ok) return say("payload", data.errors);
-    for (const name of ["channels", "event", "payload_type", "payload"]) {
+    for (const name of CHECKED) {
       say(name, wasTyped.has(name) ? data.problems[name] ?? [] : []);
     }
     mistake = data.mistake;
