@@ -287,9 +287,10 @@ async def send_as_chore() -> None:
     # Users' tests send what they want to be sent.
     if threads.in_test_run():
         return
-    await threads.run(lambda: list(send_due()), pool=threads.WAITING)
-    counted = (await threads.run(_work, pool=threads.WAITING)).counted
-    served = {pk: n for pk, places in counted.items() if (n := count_served(places))}
+    work = await threads.run(_work, pool=threads.WAITING)
+    if work.due:
+        await threads.run(lambda: list(send_due()), pool=threads.WAITING)
+    served = {pk: n for pk, places in work.counted.items() if (n := count_served(places))}
     if served:
         await threads.run(_store_served, served, pool=threads.WAITING)
 

@@ -22,6 +22,8 @@ else:
 class StreamsAdmin(_ModelAdmin):
     """A ModelAdmin with pages of its own beside, or in place of, Django's."""
 
+    show_add_link = True  # django-unfold's lists have their link to the page for a new one only where this says so
+
     def page(
         self, request: HttpRequest, template: str, title: str, context: dict[str, Any], *, status: int = 200
     ) -> TemplateResponse:
