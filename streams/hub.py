@@ -62,7 +62,7 @@ class Hub:
         self._started: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._reading = asyncio.Lock()
-        self._census = presence.open_census()
+        self._census = presence.open_census(asyncio.get_running_loop())
 
     @staticmethod
     def running() -> Hub | None:

@@ -9,6 +9,7 @@ statement, however many clients there are. What is said of other processes is as
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import os
 import socket
@@ -48,7 +49,8 @@ DEFAULT_SECONDS = 5.0
 class Census:
     """The streams of one event loop, counted. Written on that loop; read from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self.connections = 0
         self.channels: Counter[str] = Counter()
         self.head = 0  # of the log, as the hub knows it
@@ -108,9 +110,9 @@ def node_id() -> str:
 # --- Counting, called by the hub --------------------------------------------------------------------------------------
 
 
-def open_census() -> Census:
+def open_census(loop: asyncio.AbstractEventLoop) -> Census:
     """A census for an event loop that begins to stream."""
-    census = Census()
+    census = Census(loop)
     with _process.lock:
         _process.censuses.add(census)
     return census
@@ -130,6 +132,8 @@ def close_census(census: Census) -> None:
 def count() -> Count:
     """How many streams this process has, and on which channels."""
     with _process.lock:
+        # A loop may end before its streams are closed, as tests' loops do.
+        _process.censuses -= {census for census in _process.censuses if census.loop.is_closed()}
         censuses = tuple(_process.censuses)
     channels: Counter[str] = Counter()
     for census in censuses:

@@ -87,6 +87,21 @@ async def test_streams_of_several_event_loops_are_counted_together() -> None:
 
 
 @database
+def test_streams_of_an_event_loop_that_has_ended_are_not_counted() -> None:
+    async def leave_open() -> Subscriber:
+        subscriber = Subscriber(["left.open"])
+        await subscriber.open()
+        assert presence.count().channels["left.open"] == 1
+        return subscriber
+
+    loop = asyncio.new_event_loop()
+    left = loop.run_until_complete(leave_open())
+    loop.close()
+    assert left.channels == ("left.open",)
+    assert "left.open" not in presence.count().channels
+
+
+@database
 def test_audience_is_the_sum_over_processes_that_are_alive() -> None:
     other_process("a", connections=5, channels={"news": 5})
     other_process("b", connections=3, channels={"news": 2, "weather": 1})
@@ -112,9 +127,11 @@ def test_a_row_fades_after_three_beats() -> None:
 @pytest.fixture
 def census() -> Iterator[presence.Census]:
     """A census of this process that no hub writes."""
-    made = presence.open_census()
+    loop = asyncio.new_event_loop()
+    made = presence.open_census(loop)
     yield made
     presence.close_census(made)
+    loop.close()
 
 
 def own_row() -> Node:

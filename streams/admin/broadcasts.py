@@ -155,7 +155,7 @@ class BroadcastAdmin(BroadcastScripts):
             elif form.is_valid():
                 try:
                     revision = None if is_new else form.cleaned_data["revision"] or 0
-                    broadcasts.save_draft(form.save(commit=False), revision=revision)
+                    broadcasts.save_draft(form.instance, revision=revision)
                 except BroadcastRefused as error:
                     form.add_error(None, str(error))
                 else:
