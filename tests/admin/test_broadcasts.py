@@ -232,7 +232,7 @@ def test_what_is_wrong_is_said_at_its_field_and_nothing_is_lost(field: str, valu
 @pytest.mark.parametrize(
     ("payload", "line", "column"),
     [
-        ('{"a": 1,}', 1, 9),
+        ('{"a": 1, 2}', 1, 10),
         ('{\n  "a": 1\n  "b": 2\n}', 3, 3),
         ('{"a": NaN}', 1, 7),
         ('{"NaN": "NaN",\n "b": -Infinity}', 2, 7),
