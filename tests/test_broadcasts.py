@@ -440,3 +440,26 @@ def test_looking_for_what_is_due_reads_no_history(postgres_site: Site) -> None:
 def print_plan() -> None:
     now = timezone.now()
     print(broadcasts.open_work(now).explain())
+
+
+SEND_BY_CODE = """
+from django.contrib.auth.models import User
+from streams import broadcasts
+from streams.models import Broadcast
+made = Broadcast.objects.create(title="Night works", channels=["news"], payload="No trains after 22:00.")
+broadcasts.send(made.pk, by=User.objects.create(username="ada"))
+"""
+
+
+@pytest.mark.once
+async def test_site_without_the_admin_sends_and_streams(site: Site) -> None:
+    site.env["DJANGO_SETTINGS_MODULE"] = "tests.settings_bare"
+    site.manage("check", "--fail-level", "WARNING")
+    site.settings(POLL_SECONDS=0.3)
+    server = site.serve(app="tests.asgi:application")
+    client = await StreamClient(server.port, "/events/news/").connect()
+    await client.read_control(1)
+    await asyncio.to_thread(finish, site.script(SEND_BY_CODE))
+    await client.read_until(1)
+    assert [event.data for event in client.events] == ["No trains after 22:00."]
+    assert site.execute("SELECT count(*) FROM django_admin_log") == [(0,)]
