@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from streams import broadcasts, channels, log, presence, publish
-from streams.admin.broadcast_forms import BroadcastForm, PayloadForm
+from streams.admin.broadcast_forms import BroadcastForm, PayloadForm, refused_channels
 from streams.admin.pages import StreamsAdmin, error_json
 from streams.events import NewMessage
 from streams.exceptions import InvalidMessage
@@ -68,14 +68,16 @@ class BroadcastScripts(StreamsAdmin):
         """Channels whose names begin with what was typed."""
         if not self.may_compose(request):
             return error_json([_("You may not compose broadcasts.")], 403)
-        return JsonResponse({"channels": known_channels(request.GET.get("q", ""))})
+        return JsonResponse({"channels": known_channels(request, request.GET.get("q", ""))})
 
     def audience_json(self, request: HttpRequest) -> JsonResponse:
         """How many listen to channels now."""
         if not (self.may_compose(request) or self.has_view_permission(request)):
             return error_json([_("You may not see broadcasts.")], 403)
         wanted = request.GET.getlist("channel")[: broadcasts.MAX_CHANNELS]
-        audience = presence.audiences(wanted)
+        # Who listens to what they may not broadcast to is not their business.
+        refused = refused_channels(request, wanted)
+        audience = presence.audiences(channel for channel in wanted if channel not in refused)
         return JsonResponse({"channels": audience, "total": sum(audience.values())})
 
     def served_json(self, request: HttpRequest, pk: int) -> JsonResponse:
@@ -114,13 +116,16 @@ def preview_of(broadcast: Broadcast) -> dict[str, Any]:
     return {"problem": problem, "wire": wire.decode(), "data": event.data, "bytes": len(wire)}
 
 
-def known_channels(prefix: str) -> list[str]:
-    """Names that begin with `prefix`: of channels with settings, with listeners, or with messages."""
+def known_channels(request: HttpRequest, prefix: str = "") -> list[str]:
+    """Names that begin with `prefix`: of channels with settings, with listeners, or with messages; of those, the ones
+    to which the request's user may broadcast."""
     prefix = prefix.strip().replace("\0", "")[:200]
     found = {*channels.names(prefix=prefix, limit=KNOWN_CHANNELS)}
     found |= {name for name in presence.channels() if name.startswith(prefix)}
     found |= {*log.channel_names(prefix=prefix, limit=KNOWN_CHANNELS)}
-    return sorted(found)[:KNOWN_CHANNELS]
+    names = sorted(found)[: 3 * KNOWN_CHANNELS]
+    refused = refused_channels(request, names)
+    return [name for name in names if name not in refused][:KNOWN_CHANNELS]
 
 
 def known_types() -> list[str]:

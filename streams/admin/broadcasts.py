@@ -185,7 +185,7 @@ class BroadcastAdmin(BroadcastScripts):
             "broadcast": broadcast,
             "preview": None if is_new or form.is_bound else preview_of(broadcast),
             "known_types": known_types(),
-            "known_channels": known_channels(""),
+            "known_channels": known_channels(request),
             "own_channel": own_channel(request),
             "stream": stream_url(),
             "stream_missing": stream_missing(),

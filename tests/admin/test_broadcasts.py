@@ -172,6 +172,10 @@ def test_a_policy_limits_the_channels_of_each_user() -> None:
     assert "You may not broadcast to news." in answer.text
     assert not Broadcast.objects.exists()
     assert client.post(f"{DESK}add/", {**TEXT, "channels": "ada.news"}).status_code == 302
+    broadcasts.send(draft(channels=["news", "ada.old"]).pk, by=None)
+    assert client.get(f"{DESK}known/").json() == {"channels": ["ada.old"]}
+    assert list(client.get(f"{DESK}audience/?channel=news&channel=ada.news").json()["channels"]) == ["ada.news"]
+    Message.objects.all().delete()
     theirs = draft(channels=["ada.news", "news"])  # written by somebody who may
     for name in ("send", "schedule"):
         answer = attempts(theirs)[name](client)

@@ -75,6 +75,7 @@
   }
 
   input.addEventListener("keydown", (event) => {
+    if (event.isComposing) return; // an input method takes these keys for itself
     if (event.key === "Enter" || event.key === "," || event.key === " ") {
       if (event.key !== "Enter" || input.value.trim()) event.preventDefault();
       take();
