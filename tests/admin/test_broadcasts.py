@@ -481,7 +481,7 @@ def test_known_channels_begin_with_what_was_typed() -> None:
 
 
 def test_audience_of_garbage_is_nobody() -> None:
-    client = browser("view_broadcast")
+    client = browser("send_broadcast")
     assert client.get(f"{DESK}audience/?channel=news&channel=%00&channel=%E2%80%AE").json()["total"] == 0
     assert client.get(f"{DESK}audience/").json() == {"channels": {}, "total": 0}
     many = "&".join(f"channel=c{n}" for n in range(900))
