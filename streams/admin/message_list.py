@@ -144,11 +144,11 @@ def _older(rows: QuerySet[Message], filters: Filters, before: int | None) -> Lis
     full = len(found) > PAGE_MESSAGES
     found = _with_users(found[:PAGE_MESSAGES])
     reached = found[-1]["position"] if full else low
-    goes_on = full or (filters.narrow and rows.filter(position__lt=reached).exists())
+    goes_on = full or (filters.narrow and _first(rows.filter(position__lt=reached).order_by("-position")) is not None)
     return Listing(
         found,
         older=reached if goes_on else None,
-        newer=found[0]["position"] if found and before is not None else newer,
+        newer=newer,
         looked=(low, start) if goes_on and not full else None,
     )
 
@@ -164,11 +164,12 @@ def _newer(rows: QuerySet[Message], filters: Filters, after: int) -> Listing:
     full = len(found) > PAGE_MESSAGES
     found = _with_users(found[:PAGE_MESSAGES][::-1])
     reached = found[0]["position"] if full else high
-    goes_on = full or (reached is not None and rows.filter(position__gt=reached).exists())
-    older = found[-1]["position"] if found else start
+    goes_on = full or (
+        reached is not None and _first(rows.filter(position__gt=reached).order_by("position")) is not None
+    )
     return Listing(
         found,
-        older=older if rows.filter(position__lt=older).exists() else None,
+        older=None if _first(rows.filter(position__lte=after).order_by("-position")) is None else after + 1,
         newer=reached if goes_on else None,
         looked=(start, high) if goes_on and not full and high is not None else None,
     )
@@ -208,6 +209,7 @@ def _span(rows: QuerySet[Message], filters: Filters, start: int, *, back: bool) 
 
 
 def _first(rows: QuerySet[Message]) -> int | None:
+    # By an order, also where any row would do: without one PostgreSQL may go through the table, for what is at its end.
     return rows.values_list("position", flat=True).first()
 
 
