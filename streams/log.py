@@ -384,23 +384,21 @@ def channel_names(*, after: str = "", prefix: str = "", limit: int) -> list[str]
     By a prefix, it looks through at most MAX_NAMES names: in most collations those that begin alike lie apart.
     """
     start = "channel > %s" if after else "channel >= %s"
+    is_found = "CASE WHEN substr(channel, 1, %s) = %s THEN 1 ELSE 0 END"
     begins: tuple[Any, ...] = (len(prefix), prefix)
     with connections[database()].cursor() as cursor:
         cursor.execute(
             f"""
             WITH RECURSIVE names(channel, n, found) AS (
-                SELECT first, 1, CASE WHEN substr(first, 1, %s) = %s THEN 1 ELSE 0 END
-                FROM (SELECT min(channel) AS first FROM streams_message WHERE {start}) AS beginning
+                SELECT (SELECT min(channel) FROM streams_message WHERE {start}), 1, 0
                 UNION ALL
-                SELECT next, n + 1, found + CASE WHEN substr(next, 1, %s) = %s THEN 1 ELSE 0 END
-                FROM (
-                    SELECT (SELECT min(channel) FROM streams_message WHERE channel > names.channel) AS next, n, found
-                    FROM names WHERE names.channel IS NOT NULL AND found < %s AND n < %s
-                ) AS following
+                SELECT (SELECT min(channel) FROM streams_message WHERE channel > names.channel),
+                    n + 1, found + {is_found}
+                FROM names WHERE names.channel IS NOT NULL AND n < %s AND found + {is_found} < %s
             )
             SELECT channel FROM names WHERE channel IS NOT NULL AND substr(channel, 1, %s) = %s
-            """,  # noqa: S608 - two fixed texts
-            [*begins, after or prefix, *begins, limit, MAX_NAMES, *begins],
+            """,  # noqa: S608 - fixed texts
+            [after or prefix, *begins, MAX_NAMES, *begins, limit, *begins],
         )
         return [name for (name,) in cursor.fetchall()]
 
