@@ -105,7 +105,7 @@ def _described(nodes: list[Node]) -> dict[str, Any]:
     """The processes and the charts, as texts and numbers to be shown."""
     now = timezone.now()
     last = series(nodes, time.time(), beat_seconds())
-    minutes = number_format(round(CHART_BEATS * beat_seconds() / 60, 1), use_l10n=True)
+    minutes = _number(CHART_BEATS * beat_seconds() / 60)
     total = sum(node.connections for node in nodes)
     return {
         "nodes": [_described_node(node, now) for node in nodes],
@@ -121,11 +121,17 @@ def _described(nodes: list[Node]) -> dict[str, Any]:
         "rates_text": _("Messages a second in the last %(minutes)s minutes: %(now)s just now, %(most)s at most.")
         % {
             "minutes": minutes,
-            "now": number_format(round(last.rates[-1], 1), use_l10n=True),
-            "most": number_format(round(max(last.rates), 1), use_l10n=True),
+            "now": _number(last.rates[-1]),
+            "most": _number(max(last.rates)),
         },
         "room": CHART_BEATS,
     }
+
+
+def _number(value: float) -> str:
+    """With one digit behind the point, where that is not 0."""
+    short = round(value, 1)
+    return number_format(int(short) if short == int(short) else short, use_l10n=True)
 
 
 def _described_node(node: Node, now: Any) -> dict[str, Any]:
