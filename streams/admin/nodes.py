@@ -89,15 +89,19 @@ def series(nodes: Iterable[Node], now: float, seconds: float, count: int = CHART
     A process counts in a beat with its newest sample, if that is not older than a row may be without fading.
     """
     samples = [sorted(node.samples) for node in nodes]
-    connections, heads = [], []
+    connections: list[int] = []
+    heads: list[int | None] = []
     for beat in range(count + 1):
         end = now - (count - beat) * seconds
         begin = end - presence.BEATS_UNTIL_FADED * seconds
         newest = [next((s for s in reversed(own) if begin < s[0] <= end), None) for own in samples]
         connections.append(sum(sample[1] for sample in newest if sample))
-        heads.append(max((sample[2] for sample in newest if sample), default=0))
+        heads.append(max((sample[2] for sample in newest if sample), default=None))
     # Before the first sample nothing is known; and where the head goes back, the log is another one.
-    rates = [max(0.0, after - before) / seconds if before else 0.0 for before, after in itertools.pairwise(heads)]
+    rates = [
+        0.0 if before is None or after is None else max(0, after - before) / seconds
+        for before, after in itertools.pairwise(heads)
+    ]
     return Series(connections[1:], rates)
 
 
