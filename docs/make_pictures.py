@@ -96,7 +96,7 @@ def picture_the_admin(site: Site, server: Server, context: BrowserContext) -> No
 
 def picture_the_rest(site: Site, page: Page, admin: str, take: object) -> None:
     assert callable(take)
-    page.goto(f"{admin}/monitor/?channels=news+score.42&start=last&count=5")
+    page.goto(f"{admin}/monitor/?channel=news+score.42&start=newest&n=4")
     expect(page.locator("#state")).to_have_attribute("data-state", "live")
     for n in range(3):
         site.manage("publish", "score.42", f'{{"home": {2 + n}, "away": 1, "minute": {74 + n}}}', "--event", "goal")
@@ -109,7 +109,7 @@ def picture_the_rest(site: Site, page: Page, admin: str, take: object) -> None:
     take("channels")
     page.goto(f"{admin}/message/")
     take("messages")
-    page.goto(f"{admin}/message/why/?message=5&user=&cursor=2")
+    page.goto(f"{admin}/message/why/?message=5&user=&last_event_id=2")
     take("why")
 
 
