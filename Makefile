@@ -12,7 +12,7 @@ COVERAGE_FLOOR ?= $(if $(ARGS),0,89)
 PY = $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench clean venv install install-dev env
+.PHONY: help run test lint format messages bench clean venv install install-dev env
 
 help: ## Show what can be done
 	@echo "make COMMAND, where COMMAND is one of:"
@@ -41,6 +41,10 @@ lint: install-dev ## Check form, types and migrations
 format: install-dev ## Bring the code into form
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+messages: install-dev ## Bring the translations' catalogues up to date, and compile them (needs gettext)
+	cd streams && ../$(VENV)/bin/django-admin makemessages --all --no-location --no-obsolete
+	cd streams && ../$(VENV)/bin/django-admin compilemessages
 
 bench: install-dev ## Measure, against a bare ASGI app (takes minutes)
 	$(PY) -m benchmarks $(ARGS)

@@ -51,7 +51,7 @@ class BasePolicy:
 
     def readers(self, channel: str) -> str:
         """Who may read `channel`, in words for staff. They decide nothing."""
-        return str(_("Whoever the site's policy admits."))
+        return str(_("whoever the site's policy admits"))
 
     async def arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         """Those of `channels` that the request may not read. One refused channel refuses the stream."""

@@ -31,7 +31,7 @@ class ChannelsField(forms.CharField):
         except InvalidChannel:
             raise ValidationError(_wrong_name(names), code="invalid") from None
         if len(checked) > broadcasts.MAX_CHANNELS:
-            problem = _("A broadcast goes to at most %(most)d channels; these are %(n)d.")
+            problem = _("A broadcast goes to at most %(most)d channels; got %(n)d.")
             raise ValidationError(problem % {"most": broadcasts.MAX_CHANNELS, "n": len(checked)}, code="too-many")
         return checked
 

@@ -135,7 +135,7 @@ class BroadcastAdmin(BroadcastScripts):
             if not super().has_change_permission(request):
                 raise PermissionDenied
             # It was a draft when the page was loaded. What was typed must not be lost without a word.
-            return self._compose(request, broadcast, refusal=_("This is no draft any more: it was sent or scheduled."))
+            return self._compose(request, broadcast, refusal=_("This is no draft any more: it was sent, scheduled or cancelled."))
         return self._detail(request, broadcast)
 
     def _find(self, request: HttpRequest, pk: int | str) -> Broadcast:
@@ -301,8 +301,8 @@ class BroadcastAdmin(BroadcastScripts):
             return self._ask(request, broadcast, str(error))
         else:
             n = sent.listened
-            heard = ngettext("%(n)d connection listened.", "%(n)d connections listened.", n) % {"n": n}
-            messages.success(request, f"{_('Sent.')} {heard}")
+            said = ngettext("Sent. %(n)d connection listened.", "Sent. %(n)d connections listened.", n) % {"n": n}
+            messages.success(request, said)
         return redirect(self.url("change", broadcast.pk))
 
     def schedule_view(self, request: HttpRequest, pk: int) -> HttpResponse:

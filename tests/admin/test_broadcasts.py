@@ -213,7 +213,7 @@ def test_a_draft_is_stored_as_it_was_typed_and_recorded() -> None:
         ("title", "", "Give it a title"),
         ("channels", "", "Name at least one channel"),
         ("channels", "news room!", "“room!” cannot be a channel&#x27;s name"),
-        ("channels", " ".join(f"c{n}" for n in range(51)), "at most 50 channels; these are 51"),
+        ("channels", " ".join(f"c{n}" for n in range(51)), "at most 50 channels; got 51"),
         ("event", "", "Name a type"),
         ("event", "stream-reset", "stream-"),
         ("event", "x" * 100, "99"),
