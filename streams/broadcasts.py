@@ -11,17 +11,17 @@ import contextlib
 import datetime
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from django.apps import apps
-from django.db import DatabaseError, connections
-from django.db.models import F, Q, QuerySet
+from django.db import connections
+from django.db.models import F, QuerySet
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
-from streams import hub, log, presence, threads
+from streams import log, presence, threads
 from streams.events import NewMessage, StoredEvent, check, check_json, validate_channels
 from streams.exceptions import BroadcastRefused, InvalidChannel, InvalidMessage
 from streams.models import Broadcast, Delivery
@@ -148,20 +148,20 @@ def _send(pk: int, *, by: Any = None, revision: int | None = None, only_due: boo
         broadcast.state, broadcast.sent_at, broadcast.problem = State.SENT, timezone.now(), ""
         broadcast.channels = [message.channel for message in messages]
         broadcast.audience = {channel: audience.get(channel, 0) for channel in broadcast.channels}
-        # The head's lock last, for everybody else's messages wait for it.
-        positions = log.sequence()
-        broadcast.positions = [positions[row.pk] for row in rows]
         broadcast.save(using=database())
         record(broadcast, broadcast.sent_by, _what_was_sent(broadcast))
+        # The head's lock last, for everybody else's messages wait for it; and no site's receiver runs under it.
+        positions = log.sequence()
+        broadcast.positions = [positions[row.pk] for row in rows]
+        Broadcast.objects.using(database()).filter(pk=pk).update(positions=broadcast.positions)
     notify(positions, {row.pk: row for row in rows})
     return broadcast
 
 
 def _what_was_sent(broadcast: Broadcast) -> str:
     to_whom = ", ".join(
-        _("%(channel)s (event %(position)s, %(n)s connections)")
-        % {"channel": channel, "position": position, "n": broadcast.audience[channel]}
-        for channel, position in broadcast.places.items()
+        ngettext("%(channel)s (%(n)d connection)", "%(channel)s (%(n)d connections)", n) % {"channel": channel, "n": n}
+        for channel, n in broadcast.audience.items()
     )
     return _("Sent “%(event)s” to %(to_whom)s.") % {"event": broadcast.event, "to_whom": to_whom}
 
@@ -173,6 +173,8 @@ def _step(pk: int, revision: int | None, *allowed: str, skip_locked: bool = Fals
     connection: Any = connections[alias]
     if any(not block._from_testcase for block in connection.atomic_blocks):
         raise RuntimeError("A broadcast's steps are transactions of their own; call them outside of atomic().")
+    if not connection.in_atomic_block and not connection.get_autocommit():
+        raise RuntimeError("A broadcast's steps commit by themselves; call them with autocommit switched on.")
     rows = Broadcast.objects.using(alias).filter(pk=pk)
     with log.own_transaction():
         if connection.vendor == "postgresql":
@@ -230,27 +232,22 @@ def record(broadcast: Broadcast, user: Any, text: str) -> None:
 # --- What is due ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    due: list[int]
-    counted: dict[int, dict[str, int]]  # {broadcast: {channel: position}} of those that were sent a moment ago
-
-
 def send_due() -> Iterator[Broadcast]:
     """Send what is due, the oldest first, and yield each that this call has sent. Safe in any number of processes.
 
     One that cannot be sent as it is becomes a draft again, and says why. Raises the first other error, when all others
     have been tried.
     """
-    failed: DatabaseError | None = None
-    for pk in _work().due:
+    failed: Exception | None = None
+    for pk in _due(timezone.now()):
         try:
             yield _send(pk, only_due=True)
         except BroadcastRefused:
             pass  # another process was quicker, or somebody has taken it back
         except InvalidMessage as error:
             _give_back(pk, str(error))
-        except DatabaseError as error:
+        except Exception as error:  # a receiver of the site's, or the database: the others are not to wait for it
+            logger.exception("Broadcast %s is due and could not be sent; it is tried again.", pk)
             failed = failed or error
     if failed is not None:
         raise failed
@@ -265,21 +262,30 @@ def _give_back(pk: int, problem: str) -> None:
         record(broadcast, by, _("It was due and could not be sent; a draft again: %(problem)s") % {"problem": problem})
 
 
-def open_work(now: datetime.datetime) -> QuerySet[Broadcast]:
-    """The broadcasts that are due, oldest first, and those that were sent so lately that they are still counted."""
-    due = Q(state=State.SCHEDULED, send_at__lte=now)
-    counted = Q(state=State.SENT, sent_at__gte=now - datetime.timedelta(seconds=COUNTED_SECONDS))
-    return Broadcast.objects.using(database()).filter(due | counted).order_by("send_at", "pk")
+def due(now: datetime.datetime) -> QuerySet[Broadcast]:
+    """The broadcasts that are due, the oldest first."""
+    rows = Broadcast.objects.using(database()).filter(state=State.SCHEDULED, send_at__lte=now)
+    return rows.order_by("send_at", "pk")
 
 
-def _work() -> _Work:
-    work = _Work([], {})
-    for broadcast in open_work(timezone.now()).only("state", "channels", "positions"):
-        if broadcast.state == State.SCHEDULED:
-            work.due.append(broadcast.pk)
-        else:
-            work.counted[broadcast.pk] = broadcast.places
-    return work
+def lately_sent(now: datetime.datetime) -> QuerySet[Broadcast]:
+    """The broadcasts that were sent so lately that it is still counted whom they reach."""
+    since = now - datetime.timedelta(seconds=COUNTED_SECONDS)
+    return Broadcast.objects.using(database()).filter(state=State.SENT, sent_at__gte=since)
+
+
+def _due(now: datetime.datetime) -> list[int]:
+    return list(due(now).values_list("pk", flat=True))
+
+
+def _is_due() -> bool:
+    return due(timezone.now()).exists()
+
+
+def _counted() -> dict[int, dict[str, int]]:
+    """{broadcast: {channel: position}} of those that were sent lately."""
+    sent = lately_sent(timezone.now()).only("channels", "positions")
+    return {broadcast.pk: broadcast.places for broadcast in sent}
 
 
 async def send_as_chore() -> None:
@@ -287,29 +293,44 @@ async def send_as_chore() -> None:
     # Users' tests send what they want to be sent.
     if threads.in_test_run():
         return
-    work = await threads.run(_work, pool=threads.WAITING)
-    if work.due:
-        await threads.run(lambda: list(send_due()), pool=threads.WAITING)
-    served = {pk: n for pk, places in work.counted.items() if (n := count_served(places))}
-    if served:
+    # The looks among the reads, which have a connection open anyway; what may wait for locks, with what may wait.
+    if served := _count_served(await threads.run(_counted)):
         await threads.run(_store_served, served, pool=threads.WAITING)
+    if await threads.run(_is_due):
+        await threads.run(lambda: list(send_due()), pool=threads.WAITING)
 
 
-def count_served(places: Mapping[str, int]) -> int:
-    """How many of this process's open streams have had one of the messages: {channel: position}."""
-    return sum(
-        any(channel in places and subscriber.has_had(places[channel]) for channel in subscriber.channels)
-        for subscriber in hub.subscribers()
-    )
+# {broadcast: numbers of this process's streams that have had it}, of those that are counted now. Who has left since was
+# served all the same.
+_served: dict[int, set[int]] = {}
+
+
+def _count_served(counted: Mapping[int, Mapping[str, int]]) -> dict[int, int]:
+    """{broadcast: how many streams of this process have had it}, of those that more have had since the last look."""
+    for pk in _served.keys() - counted.keys():
+        del _served[pk]
+    by_channel: dict[str, list[tuple[int, int]]] = {}
+    for pk, places in counted.items():
+        for channel, position in places.items():
+            by_channel.setdefault(channel, []).append((pk, position))
+    more = set()
+    for subscriber in presence.subscribers():
+        for channel in by_channel.keys() & subscriber.channels:
+            for pk, position in by_channel[channel]:
+                numbers = _served.setdefault(pk, set())
+                if subscriber.number not in numbers and subscriber.has_had(position):
+                    numbers.add(subscriber.number)
+                    more.add(pk)
+    return {pk: len(_served[pk]) for pk in more}
 
 
 def _store_served(served: Mapping[int, int]) -> None:
     node = presence.node_id()
     rows = Delivery.objects.using(database())
     for pk, n in served.items():
-        # Never fewer: who has left meanwhile has been served all the same.
-        if not rows.filter(broadcast_id=pk, node=node, connections__gte=n).exists():
-            rows.update_or_create(broadcast_id=pk, node=node, defaults={"connections": n})
+        row = rows.filter(broadcast_id=pk, node=node)
+        if not row.filter(connections__lt=n).update(connections=n) and not row.exists():
+            rows.bulk_create([Delivery(broadcast_id=pk, node=node, connections=n)], ignore_conflicts=True)
 
 
 def served(broadcast: Broadcast) -> int:

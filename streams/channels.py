@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from django.db import DatabaseError, transaction
+from django.db import Error, InterfaceError, OperationalError, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
 from streams import threads
@@ -63,22 +63,30 @@ _loading: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[Rules]] = We
 def access_rules() -> Rules:
     """{channel: rule} of the channels for which staff have settled who may read. At most POLL_SECONDS old.
 
-    Raises DatabaseError where they cannot be read, and never could; else what was read last holds on.
+    Raises django.db.Error where they cannot be read, and never could; else what was read last holds on.
     """
-    return _fresh() or _load()
+    rules = _fresh()
+    return _load() if rules is None else rules
 
 
 async def aaccess_rules() -> Rules:
-    """See access_rules(). Who asks at the same time shares one query; where the database is away, it is waited for."""
+    """See access_rules(). Who asks at the same time shares one query.
+
+    Where the database does not answer, known rules hold after a moment; a process that knows none waits for it.
+    """
     if (rules := _fresh()) is not None:
         return rules
     if threads.in_test_run():
         return await threads.run(_load)
     loop = asyncio.get_running_loop()
-    if (task := _loading.get(loop)) is None or task.done():
+    if (task := _loading.get(loop)) is None:
         # In a context of its own: the load outlives the request that happened to ask first.
         task = _loading[loop] = loop.create_task(_load_patiently(), context=contextvars.Context())
-    return await asyncio.shield(task)
+        task.add_done_callback(lambda _: _loading.pop(loop, None))
+    if _rules is None:
+        return await asyncio.shield(task)
+    await asyncio.wait([task], timeout=settings.POLL_SECONDS)
+    return task.result() if task.done() else _rules
 
 
 async def _load_patiently() -> Rules:
@@ -86,7 +94,7 @@ async def _load_patiently() -> Rules:
     while True:
         try:
             return await threads.run(_load)
-        except DatabaseError:
+        except (InterfaceError, OperationalError):
             if time.monotonic() > end:
                 raise
             await asyncio.sleep(0.5)
@@ -103,9 +111,10 @@ def _load() -> Rules:
     read_at = time.monotonic()  # before the query, so that a change meanwhile is not taken for known
     try:
         rules = _read()
-    except DatabaseError:
+    except Error:
         if _rules is None:
             raise
+        read_at = time.monotonic()  # not at once again: it may have taken long to fail
         if not _failed:
             logger.warning("The channels' access rules could not be read; the last known ones hold.", exc_info=True)
         rules, _failed = _rules, True

@@ -14,6 +14,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -62,7 +63,7 @@ class Hub:
         self._started: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._reading = asyncio.Lock()
-        self._census = presence.open_census(asyncio.get_running_loop())
+        self._census = presence.open_census(asyncio.get_running_loop(), self.subscribers)
 
     @staticmethod
     def running() -> Hub | None:
@@ -165,12 +166,12 @@ class Hub:
     def _stop(self) -> None:
         if _hubs.get(loop := asyncio.get_running_loop()) is self:
             del _hubs[loop]
-        presence.close_census(self._census)
         if self._started is not None and self._started is not asyncio.current_task():
             self._started.cancel()
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
+        presence.close_census(self._census)
 
     async def _begin_at(self, newest: int) -> None:
         """Take `newest` as the position, and fill the window with what lies before it.
@@ -205,7 +206,8 @@ class Hub:
                         self._hear(notice)
                 raise RuntimeError("The notifier's listen() has ended; it goes on until it is closed, or raises.")
             except Exception as error:
-                self._census.notifier_problem = f"{type(error).__name__}: {error}"
+                # Its name only: the text may hold the address of a server, with a password in it. The log has it all.
+                self._census.notifier_problem = type(error).__qualname__
                 await backoff.wait()
 
     def _hear(self, notice: Notice) -> None:
@@ -290,13 +292,14 @@ class Hub:
         backoff = Backoff(f"{chore.name} failed; trying again.")
         now = chore.at_start
         while True:
-            seconds = chore.seconds()
-            if now and seconds is not None:
-                try:
+            seconds = None
+            try:
+                seconds = chore.seconds()
+                if now and seconds is not None:
                     await chore.run()
                     backoff.reset()
-                except Exception:
-                    await backoff.wait()
+            except Exception:
+                await backoff.wait()
             now = True
             await asyncio.sleep(IDLE_CHORE_SECONDS if seconds is None else seconds)
 
@@ -343,11 +346,6 @@ def _spawn(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
 
 
-def subscribers() -> list[Subscriber]:
-    """All subscribers of this process, of all its event loops. From any thread."""
-    return [subscriber for hub in tuple(_hubs.values()) for subscriber in tuple(hub.subscribers)]
-
-
 # --- Signals ----------------------------------------------------------------------------------------------------------
 
 
@@ -356,31 +354,33 @@ def _announce(signal: Signal, subscriber: Subscriber) -> None:
     if not signal.has_listeners(type(subscriber)):
         return
     loop = asyncio.get_running_loop()
-    waiting = _announcements.get(loop)
-    if waiting is None:
-        waiting = _announcements[loop] = deque()
-    about = {
-        "channels": subscriber.channels,
-        "request": subscriber.request,
-        "connections": presence.count().connections,
-    }
-    waiting.append((signal, type(subscriber), about))
-    if len(waiting) == 1:
-        task = _spawn(_send_announcements(waiting))
-        _announcing.add(task)
-        task.add_done_callback(_announcing.discard)
+    announcer = _announcers.get(loop)
+    if announcer is None:
+        announcer = _announcers[loop] = _Announcer()
+    connections = presence.count().connections
+    about = {"channels": subscriber.channels, "request": subscriber.request, "connections": connections}
+    announcer.announce(signal, type(subscriber), about)
 
 
-async def _send_announcements(waiting: deque[tuple[Signal, type, dict[str, Any]]]) -> None:
-    while waiting:
-        signal, sender, about = waiting[0]
-        try:
-            await threads.run(lambda: signal.send_robust(sender, **about), pool=threads.WAITING)  # noqa: B023 - awaited here
-        finally:
-            waiting.popleft()
+class _Announcer:
+    """Sends the signals of one event loop, one after the other. It outlives the hub: its last stream's end is told."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Signal, type, dict[str, Any]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def announce(self, signal: Signal, sender: type, about: dict[str, Any]) -> None:
+        self._waiting.append((signal, sender, about))
+        if self._task is None or self._task.done():
+            self._task = _spawn(self._send())
+
+    async def _send(self) -> None:
+        while self._waiting:
+            signal, sender, about = self._waiting.popleft()
+            try:
+                await threads.run(partial(signal.send_robust, sender, **about), pool=threads.WAITING)
+            except Exception:
+                logger.exception("A signal could not be sent.")
 
 
-_announcements: WeakKeyDictionary[asyncio.AbstractEventLoop, deque[tuple[Signal, type, dict[str, Any]]]] = (
-    WeakKeyDictionary()
-)
-_announcing: set[asyncio.Task[None]] = set()
+_announcers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Announcer] = WeakKeyDictionary()

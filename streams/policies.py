@@ -92,6 +92,9 @@ class DefaultPolicy(BasePolicy):
         user = getattr(request, "user", None)
         if not (user and user.is_active and user.is_staff):
             return False
+        # A subclass that is stricter about publishing means broadcasts as well.
+        if type(self).can_publish is not DefaultPolicy.can_publish and not self.can_publish(request, channel):
+            return False
         return any(user.has_perm(f"streams.{verb}_broadcast") for verb in ("add", "change", "send", "schedule"))
 
     def _admits(self, user: Any, channel: str, rule: Rule | None) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 import os
 import socket
 import threading
@@ -19,9 +20,9 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from django.db.models import Q
+from django.db.models import DurationField, ExpressionWrapper, F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -29,6 +30,11 @@ from streams import threads
 from streams.conf import settings
 from streams.models import Node
 from streams.threads import database
+
+if TYPE_CHECKING:
+    from streams.subscriber import Subscriber
+
+logger = logging.getLogger("streams")
 
 # Channels that a row lists, those with most connections first.
 MAX_CHANNELS = 500
@@ -49,8 +55,9 @@ DEFAULT_SECONDS = 5.0
 class Census:
     """The streams of one event loop, counted. Written on that loop; read from any thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, subscribers: set[Subscriber]) -> None:
         self.loop = loop
+        self.subscribers = subscribers  # the hub's own set
         self.connections = 0
         self.channels: Counter[str] = Counter()
         self.head = 0  # of the log, as the hub knows it
@@ -110,9 +117,9 @@ def node_id() -> str:
 # --- Counting, called by the hub --------------------------------------------------------------------------------------
 
 
-def open_census(loop: asyncio.AbstractEventLoop) -> Census:
-    """A census for an event loop that begins to stream."""
-    census = Census(loop)
+def open_census(loop: asyncio.AbstractEventLoop, subscribers: set[Subscriber]) -> Census:
+    """A census for an event loop that begins to stream; `subscribers`: the set in which its hub keeps them."""
+    census = Census(loop, subscribers)
     with _process.lock:
         _process.censuses.add(census)
     return census
@@ -124,17 +131,33 @@ def close_census(census: Census) -> None:
     with process.lock:
         process.censuses.discard(census)
         last = not process.censuses
-    if last and settings.PRESENCE_SECONDS is not None and not threads.in_test_run():
-        # Straight to a thread: the loop may be ending, and would not come back to a task.
-        threads.WAITING.submit(_write_if_nobody_came_back)
+        if last:
+            process.beat_at = float("-inf")  # who comes back beats at once
+    if last and not threads.in_test_run():
+        try:
+            if settings.PRESENCE_SECONDS is not None:
+                # Straight to a thread: the loop may be ending, and would not come back to a task.
+                threads.READING.submit(_write_if_nobody_came_back)
+        except Exception:
+            logger.warning("That nobody listens here any more could not be written; the row will fade.", exc_info=True)
+
+
+def _censuses() -> list[Census]:
+    with _process.lock:
+        # A loop may end before its streams are closed, as tests' loops do.
+        _process.censuses -= {census for census in _process.censuses if census.loop.is_closed()}
+        return list(_process.censuses)
+
+
+def subscribers() -> list[Subscriber]:
+    """All open streams of this process, of all its event loops. From any thread."""
+    # tuple() takes what is in a set in one step, whatever the loop's thread does meanwhile.
+    return [subscriber for census in _censuses() for subscriber in tuple(census.subscribers)]
 
 
 def count() -> Count:
     """How many streams this process has, and on which channels."""
-    with _process.lock:
-        # A loop may end before its streams are closed, as tests' loops do.
-        _process.censuses -= {census for census in _process.censuses if census.loop.is_closed()}
-        censuses = tuple(_process.censuses)
+    censuses = _censuses()
     channels: Counter[str] = Counter()
     for census in censuses:
         channels.update(census.channels.copy())  # a copy is made in one step, whatever the loop's thread does meanwhile
@@ -162,7 +185,8 @@ async def beat() -> None:
         if now - process.beat_at < interval / 2:
             return
         process.beat_at = now
-    await threads.run(write, pool=threads.WAITING)
+    # Among the reads: nobody else writes this row, so that it waits for nobody, but for SQLite's one lock.
+    await threads.run(write)
 
 
 def write() -> None:
@@ -203,8 +227,10 @@ def _write_if_nobody_came_back() -> None:
 
 
 def nodes() -> list[Node]:
-    """The processes that stream, as each described itself within the last beats."""
-    return list(_alive())
+    """The processes that stream, as each described itself in the last beats. `silent_for`: how long ago that was."""
+    # By the database's clock on both sides: those of the machines may differ.
+    silent_for = ExpressionWrapper(Now() - F("seen_at"), output_field=DurationField())
+    return list(_alive().annotate(silent_for=silent_for))
 
 
 def audience(channel: str) -> int:

@@ -140,7 +140,10 @@ def _sequenced() -> QuerySet[Message]:
 
 def _aged(seconds: float, rows: QuerySet[Message]) -> int | None:
     """The newest position of the unbroken run of expired messages at the beginning of `rows`."""
-    limit = timezone.now() - datetime.timedelta(seconds=seconds)
+    try:
+        limit = timezone.now() - datetime.timedelta(seconds=seconds)
+    except OverflowError:  # longer than there have been years
+        return None
     # Only the oldest is looked at before anything is scanned: created_at has no index, and mostly nothing has expired.
     oldest = rows.order_by("position").values_list("created_at", flat=True).first()
     if oldest is None or oldest >= limit:

@@ -8,6 +8,7 @@ and falls behind again when its queue overflows: joining, overflow and recovery 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from collections import deque
@@ -75,6 +76,7 @@ class Subscriber:
         "announced",
         "channels",
         "cursor",
+        "number",
         "request",
         "start",
     )
@@ -90,6 +92,7 @@ class Subscriber:
     ) -> None:
         self.channels = tuple(channels)
         self.request = request
+        self.number = next(_numbers)  # its own in this process, and never used again
         self.announced = False  # by the hub
         self.start = 0  # the cursor with which the stream began
         self._wanted = frozenset(channels)
@@ -402,3 +405,4 @@ def is_full(limit: int) -> bool:
 
 
 _open: WeakSet[Subscriber] = WeakSet()
+_numbers = itertools.count(1)

@@ -8,7 +8,7 @@ from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.handlers.asgi import ASGIRequest
-from django.db import DatabaseError, transaction
+from django.db import Error, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -110,7 +110,7 @@ class EventStreamView(View):
         policy = self.get_policy()
         try:
             refused = await policy.arefused(request, channels)
-        except DatabaseError:
+        except Error:
             logger.exception("Whether a stream may be read could not be decided.")
             raise RefusedStream(
                 503,

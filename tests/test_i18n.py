@@ -1,4 +1,4 @@
-"""The catalogues: every text is translated, compiled as it stands, and keeps the places where something is filled in."""
+"""The catalogues: every text is translated, compiled as it stands, and keeps what is filled in."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def test_every_text_of_the_source_is_translated(locale: Path, tmp_path: Path) ->
     run(django_admin, "makemessages", "-l", locale.name, "--no-location", "--no-obsolete", cwd=package)
     source = package / "locale" / locale.name / "LC_MESSAGES" / "django.po"
     told = run("msgfmt", "--check-format", "--statistics", "-o", "/dev/null", str(source), cwd=tmp_path)
-    assert re.fullmatch(r"\d+ translated messages\.\n", told), f"{told}; `make messages` brings the catalogues up to date"
+    assert re.fullmatch(r"\d+ translated messages\.\n", told), (
+        f"{told}; `make messages` brings the catalogues up to date"
+    )
 
 
 @pytest.mark.once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any, ClassVar
 
 from django import forms
@@ -36,7 +37,10 @@ class ChannelsField(forms.CharField):
         return checked
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        return super().has_changed(self.prepare_value(initial), data)
+        try:
+            return bool(self.to_python(data) != list(initial or []))
+        except ValidationError:
+            return True
 
 
 def _wrong_name(names: list[str]) -> str:
@@ -167,6 +171,10 @@ def refused_channels(request: HttpRequest, channels: list[str]) -> list[str]:
     return [channel for channel in channels if not policy.can_broadcast(request, channel)]
 
 
+# Later than anybody means, and early enough that every time zone has such a moment.
+LAST_YEAR = 2999
+
+
 class ScheduleForm(forms.Form):
     """When a broadcast is to go out, in the current time zone."""
 
@@ -186,3 +194,9 @@ class ScheduleForm(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.label_suffix = ""
+
+    def clean_send_at(self) -> datetime.datetime:
+        moment: datetime.datetime = self.cleaned_data["send_at"]
+        if moment.year > LAST_YEAR:
+            raise ValidationError(_("Choose a time before the year %(year)d.") % {"year": LAST_YEAR + 1}, code="late")
+        return moment

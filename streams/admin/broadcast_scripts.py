@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from itertools import islice
 from typing import Any
 
 from django.http import HttpRequest, JsonResponse
@@ -21,6 +22,7 @@ from streams.sse import EventStreamDecoder
 from streams.threads import database
 
 KNOWN_CHANNELS = 20
+MOST_LOOKED_AT = 500
 RECENT_MESSAGES = 1000
 
 
@@ -61,7 +63,10 @@ class BroadcastScripts(StreamsAdmin):
         if not form.is_valid():
             return error_json([str(problem) for found in form.errors.values() for problem in found], 422)
         channel, found = own_channel(request), form.cleaned_data
-        message = publish(channel, found["payload"], event=found["event"], published_by=request.user)
+        try:
+            message = publish(channel, found["payload"], event=found["event"], published_by=request.user)
+        except InvalidMessage as error:  # such as a primary key that no channel can be named after
+            return error_json([str(error)], 422)
         return JsonResponse({"channel": channel, "position": message.position}, status=201)
 
     def known_json(self, request: HttpRequest) -> JsonResponse:
@@ -120,12 +125,11 @@ def known_channels(request: HttpRequest, prefix: str = "") -> list[str]:
     """Names that begin with `prefix`: of channels with settings, with listeners, or with messages; of those, the ones
     to which the request's user may broadcast."""
     prefix = prefix.strip().replace("\0", "")[:200]
-    found = {*channels.names(prefix=prefix, limit=KNOWN_CHANNELS)}
+    found = {*channels.names(prefix=prefix, limit=MOST_LOOKED_AT)}
     found |= {name for name in presence.channels() if name.startswith(prefix)}
-    found |= {*log.channel_names(prefix=prefix, limit=KNOWN_CHANNELS)}
-    names = sorted(found)[: 3 * KNOWN_CHANNELS]
-    refused = refused_channels(request, names)
-    return [name for name in names if name not in refused][:KNOWN_CHANNELS]
+    found |= {*log.channel_names(prefix=prefix, limit=MOST_LOOKED_AT)}
+    allowed = (name for name in sorted(found) if not refused_channels(request, [name]))
+    return list(islice(allowed, KNOWN_CHANNELS))
 
 
 def known_types() -> list[str]:

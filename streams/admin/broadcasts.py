@@ -10,6 +10,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import URLPattern
@@ -36,6 +37,7 @@ from streams.models import Broadcast, Message
 from streams.threads import database
 
 State = Broadcast.State
+DELETABLE = (State.DRAFT, State.CANCELLED)
 
 
 class BroadcastAdmin(BroadcastScripts):
@@ -48,7 +50,11 @@ class BroadcastAdmin(BroadcastScripts):
     ordering = ["-id"]
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        return super().get_queryset(request).using(database())
+        rows = super().get_queryset(request).using(database())
+        match = request.resolver_match
+        name = f"{self.opts.app_label}_{self.opts.model_name}_changelist"
+        # A list of payloads may be megabytes.
+        return rows.defer("payload", "problem") if match is not None and match.url_name == name else rows
 
     class Media:
         css = {"all": ["streams/admin.css"]}
@@ -95,12 +101,27 @@ class BroadcastAdmin(BroadcastScripts):
         return super().has_module_permission(request) or self.has_view_permission(request)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return super().has_change_permission(request, obj) and (obj is None or obj.state == State.DRAFT)
+        if not super().has_change_permission(request, obj):
+            return False
+        return obj is None or (obj.state == State.DRAFT and not refused_channels(request, obj.channels))
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         # What was sent is on record; what is scheduled is cancelled first.
         may = super().has_delete_permission(request, obj)
-        return may and (obj is None or obj.state in (State.DRAFT, State.CANCELLED))
+        if obj is None:
+            return may
+        return may and obj.state in DELETABLE and not refused_channels(request, obj.channels)
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        self.delete_queryset(request, Broadcast.objects.filter(pk=obj.pk))
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        # Locked, and looked at again: it may have been sent since the question was asked.
+        with transaction.atomic(using=database()):
+            locked = queryset.using(database()).select_for_update()
+            if any(broadcast.state not in DELETABLE for broadcast in locked):
+                raise PermissionDenied(_("It was sent or scheduled meanwhile, and stays."))
+            queryset.using(database()).delete()
 
     # --- Pages ---
 
@@ -132,16 +153,20 @@ class BroadcastAdmin(BroadcastScripts):
         if self.has_change_permission(request, broadcast):
             return self._compose(request, broadcast)
         if request.method == "POST":
-            if not super().has_change_permission(request):
+            if not super().has_change_permission(request) or refused_channels(request, broadcast.channels):
                 raise PermissionDenied
             # It was a draft when the page was loaded. What was typed must not be lost without a word.
-            return self._compose(request, broadcast, refusal=_("This is no draft any more: it was sent, scheduled or cancelled."))
+            return self._compose(
+                request, broadcast, refusal=_("This is no draft any more: it was sent, scheduled or cancelled.")
+            )
         return self._detail(request, broadcast)
 
     def _find(self, request: HttpRequest, pk: int | str) -> Broadcast:
-        if not (self.has_view_permission(request) or self.may_compose(request)):
-            raise PermissionDenied
         found: Broadcast | None = self.get_object(request, str(pk))
+        # Who may write and not look sees what they have written.
+        own = found is not None and found.created_by_id == request.user.pk and self.may_compose(request)
+        if not (own or self.has_view_permission(request)):
+            raise PermissionDenied
         if found is None:
             raise Http404(_("There is no such broadcast; somebody may have deleted it."))
         return found
@@ -233,7 +258,9 @@ class BroadcastAdmin(BroadcastScripts):
             "counted_seconds": broadcasts.COUNTED_SECONDS,
             "may_send": self.has_send_permission(request) and broadcast.state in (State.DRAFT, State.SCHEDULED),
             "may_schedule": self.has_schedule_permission(request) and broadcast.state == State.DRAFT,
-            "may_take_back": self.has_schedule_permission(request) and broadcast.state == State.SCHEDULED,
+            "may_take_back": self.has_schedule_permission(request)
+            and broadcast.state == State.SCHEDULED
+            and not refused_channels(request, broadcast.channels),
             "may_use_again": self.has_add_permission(request),
             "may_delete": self.has_delete_permission(request, broadcast),
             "urls": {
@@ -286,14 +313,17 @@ class BroadcastAdmin(BroadcastScripts):
     def _send(self, request: HttpRequest, broadcast: Broadcast) -> HttpResponse:
         if refused_channels(request, broadcast.channels):
             return self._ask(request, broadcast)
+        # What was seen is what was loaded, and asked the policy about, just now; and that is what is sent.
+        seen = request.POST.get("revision", "")
+        if broadcast.state in (State.DRAFT, State.SCHEDULED) and seen != str(broadcast.revision):
+            problem = _(
+                "Somebody has changed this broadcast meanwhile. Look at what will be sent, and confirm it here."
+            )
+            return self._ask(request, broadcast, problem)
         try:
-            seen = int(request.POST.get("revision", ""))
-        except ValueError:
-            return self._ask(request, broadcast, _("Look at what will be sent, and confirm it here."))
-        try:
-            sent = broadcasts.send(broadcast.pk, by=request.user, revision=seen)
+            sent = broadcasts.send(broadcast.pk, by=request.user, revision=broadcast.revision)
         except BroadcastRefused as error:
-            broadcast.refresh_from_db()
+            broadcast = self._find(request, broadcast.pk)
             if broadcast.state in (State.DRAFT, State.SCHEDULED):
                 return self._ask(request, broadcast, str(error))
             messages.warning(request, str(error))
@@ -318,7 +348,12 @@ class BroadcastAdmin(BroadcastScripts):
             if form.is_valid():
                 try:
                     found = form.cleaned_data
-                    broadcasts.schedule(pk, found["send_at"], by=request.user, revision=found["revision"])
+                    if broadcast.state == State.DRAFT and found["revision"] != broadcast.revision:
+                        raise BroadcastRefused(
+                            _("Somebody has changed this broadcast meanwhile. Look at it again first.")
+                        )
+                    # What the policy was asked about just now is what is scheduled.
+                    broadcasts.schedule(pk, found["send_at"], by=request.user, revision=broadcast.revision)
                 except (BroadcastRefused, InvalidMessage) as error:
                     form.add_error(None, str(error))
                 else:
@@ -349,7 +384,8 @@ class BroadcastAdmin(BroadcastScripts):
     def _take_back(self, request: HttpRequest, pk: int, step: Any, done: str) -> HttpResponse:
         if not self.has_schedule_permission(request):
             raise PermissionDenied
-        self._find(request, pk)
+        if refused_channels(request, self._find(request, pk).channels):
+            raise PermissionDenied
         try:
             step(pk, by=request.user)
         except BroadcastRefused as error:
@@ -375,6 +411,7 @@ def _next_hour() -> datetime.datetime:
 def _zone(moment: datetime.datetime | None = None) -> dict[str, str]:
     """The current time zone, by name and by its distance from UTC at `moment`."""
     name = timezone.get_current_timezone_name()
-    then = timezone.localtime(moment) if moment is not None and timezone.is_aware(moment) else timezone.localtime()
-    offset = then.strftime("%z")
+    then = broadcasts.local(moment or timezone.now())
+    # A site without time zones runs by its machine's clock.
+    offset = (then if timezone.is_aware(then) else then.astimezone()).strftime("%z")
     return {"name": name, "offset": f"UTC{offset[:3]}:{offset[3:]}"}

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
-from django.db import transaction
+from django.db import DEFAULT_DB_ALIAS, transaction
 from django.http import HttpRequest, JsonResponse
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.translation import gettext as _
+
+from streams.threads import database
 
 # django-stubs make it generic; Django itself does not.
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ class StreamsAdmin(_ModelAdmin):
         """A URL pattern for get_urls(), for staff only. The view is outside of the transaction that a site may have
         around each request (ATOMIC_REQUESTS): what it sends is sent before it answers."""
         guarded = self.admin_site.admin_view(view)
+        if (alias := database()) != DEFAULT_DB_ALIAS:
+            guarded = transaction.non_atomic_requests(using=alias)(guarded)
         pattern: URLPattern = path(
             route,
             transaction.non_atomic_requests(guarded),

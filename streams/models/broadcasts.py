@@ -32,9 +32,7 @@ class Broadcast(models.Model):
     )
     payload = models.TextField(_("payload"), blank=True)
 
-    state = models.CharField(
-        _("state"), max_length=10, choices=State.choices, default=State.DRAFT, editable=False, db_index=True
-    )
+    state = models.CharField(_("state"), max_length=10, choices=State.choices, default=State.DRAFT, editable=False)
     # Counts the changes, so that nobody sends or overwrites what somebody else has changed meanwhile.
     revision = models.PositiveIntegerField(default=1, editable=False)
     problem = models.TextField(_("problem"), blank=True, editable=False)
@@ -84,9 +82,10 @@ class Broadcast(models.Model):
             ("schedule_broadcast", _("Can schedule broadcasts")),
         ]
         indexes: ClassVar = [
-            # Every process with a hub asks for what is due, each POLL_SECONDS.
+            # Every process with a hub asks for these, each POLL_SECONDS. None on the state alone: it would be taken for
+            # them, and read every broadcast that was ever sent.
             models.Index(fields=["send_at"], condition=models.Q(state="scheduled"), name="streams_broadcast_due"),
-            models.Index(fields=["sent_at"], name="streams_broadcast_sent"),
+            models.Index(fields=["sent_at"], condition=models.Q(state="sent"), name="streams_broadcast_sent"),
         ]
 
     def __str__(self) -> str:

@@ -74,8 +74,9 @@
   const confirm = byId("confirm");
   let isSubmitting = false;
   confirm?.addEventListener("submit", (event) => {
-    if (isSubmitting) event.preventDefault();
+    if (isSubmitting) return event.preventDefault();
     isSubmitting = true;
+    setTimeout(() => (isSubmitting = false), 5000); // should the server not answer
   });
   window.addEventListener("pageshow", () => {
     isSubmitting = false;

@@ -9,6 +9,7 @@
   const payload = form.elements.payload;
   const PREVIEW_MILLISECONDS = 250;
   const COUNT_MILLISECONDS = 3000;
+  const SUBMIT_MILLISECONDS = 5000;
   const CHECKED = ["channels", "event", "payload_type", "payload"];
 
   // --- Channels: one input for all names becomes a list of them and an input for the next ---
@@ -86,9 +87,11 @@
       changed();
     }
   });
-  input.addEventListener("change", take); // also where a suggestion is chosen, and when the field is left
   input.addEventListener("input", (event) => {
     event.stopPropagation();
+    // A suggestion was chosen. What is only typed is not taken when the field is left: the buttons below would move away
+    // from under the pointer that has just left it for them.
+    if (event.inputType === "insertReplacementText") return take();
     storeNames();
     suggest();
     touched();
@@ -113,7 +116,7 @@
   let asked = 0;
   let shown = 0;
   let waiting = null;
-  let isChanged = false;
+  let isChanged = form.dataset.unsaved === "yes";
   // Fields that somebody has been in, or that the server has complained about: of others nothing is said yet.
   const wasTyped = new Set(CHECKED.filter((name) => !byId(`${name}-problem`).hidden));
   const test = byId("test");
@@ -136,7 +139,8 @@
     }
     mistake = data.mistake;
     byId("to-mistake").hidden = !mistake?.line || !wasTyped.has("payload");
-    if (test) test.disabled = !data.preview;
+    hasPreview = Boolean(data.preview);
+    if (test) test.disabled = isTesting || !hasPreview;
     const has = Boolean(data.preview);
     byId("preview-none").hidden = has;
     byId("preview-some").hidden = !has;
@@ -177,7 +181,7 @@
   let counted = "";
   async function count() {
     const place = byId("audience");
-    const wanted = [...names];
+    const wanted = stored.value.split(" ").filter(Boolean);
     if (!wanted.length) return tell(place, [text("no-channels")]);
     const { ok, data } = await ask(`${form.dataset.audience}?${new URLSearchParams(wanted.map((name) => ["channel", name]))}`);
     if (!ok) return tell(place, data.errors);
@@ -204,11 +208,14 @@
   const channel = form.dataset.own;
   const types = new Set();
   let source = null;
+  let hasPreview = false;
+  let isTesting = false;
   let sentAt = 0;
-  let awaited = null;
+  let awaited = null; // the id that the server has given the test
+  let early = new Map(); // what came before the server had said which id to wait for
 
   function listenFor(type) {
-    if (types.has(type)) return;
+    if (!source || types.has(type)) return;
     types.add(type);
     source.addEventListener(type, arrive);
   }
@@ -232,15 +239,16 @@
 
   function arrive(event) {
     if (!(event instanceof MessageEvent)) return;
-    if (awaited !== null && event.lastEventId !== String(awaited)) return;
-    const ms = Math.round(performance.now() - sentAt);
+    if (awaited === null) early.set(event.lastEventId, event);
+    if (event.lastEventId !== awaited) return;
+    const ms = Math.round(event.timeStamp - sentAt);
     byId("test-state").textContent = text("test-arrived", { id: event.lastEventId, type: event.type, ms });
     show(byId("test-data"), event.data);
     byId("test-data").hidden = false;
   }
 
   test?.addEventListener("click", async () => {
-    test.disabled = true;
+    isTesting = test.disabled = true;
     byId("test-data").hidden = true;
     try {
       if (!source) await open();
@@ -248,17 +256,17 @@
       byId("test-state").textContent = text("test-sending");
       sentAt = performance.now();
       awaited = null;
+      early = new Map();
       const { ok, data } = await ask(form.dataset.test, { method: "POST", body: new FormData(form) });
       if (!ok) throw new Error(data.errors.join(" "));
-      awaited = data.position;
-      // It may have been quicker than the answer.
-      if (byId("test-data").hidden) {
-        byId("test-state").textContent = text("test-sent", { channel, id: data.position });
-      }
+      awaited = String(data.position);
+      byId("test-state").textContent = text("test-sent", { channel, id: awaited });
+      if (early.has(awaited)) arrive(early.get(awaited)); // it was quicker than the answer
     } catch (error) {
       byId("test-state").textContent = error.message;
     } finally {
-      test.disabled = false;
+      isTesting = false;
+      test.disabled = !hasPreview;
     }
   });
 
@@ -273,8 +281,9 @@
   let isSubmitting = false;
   form.addEventListener("submit", (event) => {
     storeNames();
-    if (isSubmitting) event.preventDefault(); // a double click
+    if (isSubmitting) return event.preventDefault(); // a double click
     isSubmitting = true;
+    setTimeout(() => (isSubmitting = false), SUBMIT_MILLISECONDS); // should the server not answer
   });
   window.addEventListener("pageshow", () => {
     isSubmitting = false; // back from the next page
