@@ -275,7 +275,7 @@ async def test_why_is_answered_from_a_messages_page(sqlite_site: Site, tabs: Tab
     await expect(findings.nth(0)).to_contain_text("Event 2 is in the log, on channel secret.")
     await expect(findings.nth(1)).to_contain_text("ada may not read secret.")
     await expect(findings.nth(1).locator(".state")).to_have_text("A reason")
-    await expect(findings.nth(2)).to_contain_text("A client that comes back with 1 gets this event")
+    await expect(findings.nth(2)).to_contain_text("A stream that goes on from 1 brings this event")
     await expect(findings.nth(3)).to_contain_text("onmessage never sees it")
     await expect(findings.nth(4)).to_contain_text("Nobody has a stream now")
     await never_scrolls_sideways(page)
