@@ -5,18 +5,33 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from tests.browser.browsers import CHROMIUM, CHROMIUM_OPTIONS
-from tests.sites import Site
+from tests.sites import Server, Site, finish
 
 DOCS = Path(__file__).resolve().parent
 STAFF = {"is_staff": True, "is_superuser": True}
 
+# What has happened at the site before the pictures are taken.
+HISTORY = """
+from django.contrib.auth.models import User
+from streams import NewMessage, publish, publish_many
+from streams.models import ChannelSettings
+editor = User.objects.get(username="editor")
+ChannelSettings.objects.create(channel="news", title="News of the line", access="public")
+ChannelSettings.objects.create(channel="staff", title="For the people on duty", access="staff", retention_seconds=86400)
+publish("staff", "The lift at platform 3 is out of order.", published_by=editor)
+publish("score.42", {"home": 2, "away": 1, "minute": 71}, event="goal")
+publish_many([NewMessage("news", text, published_by=editor) for text in (
+    "The night train to Vienna leaves from platform 7.", "Doors close two minutes before departure.")])
+publish("news", {"line": "S7", "delay": 12}, event="alert", published_by=editor)
+"""
+
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        site = Site(f"sqlite:///{folder}/db.sqlite3", Path(folder))
+        site = Site(f"sqlite:///{folder}/db.sqlite3", Path(folder)).settings(PRESENCE_SECONDS=1)
         site.manage("migrate", "-v0")
         server = site.serve()
         try:
@@ -25,22 +40,77 @@ def main() -> None:
                 context = browser.new_context(viewport={"width": 960, "height": 1060})
                 name, _, value = server.log_in("editor", **STAFF).partition("=")
                 context.add_cookies([{"name": name, "value": value, "url": server.url}])
-                page = context.new_page()
-                page.goto(server.url)
-                live = page.locator("#state[data-state=live]")
-                expect(live).to_be_visible()
-                site.manage("publish", "news", "The night train to Vienna leaves from platform 7.")
-                site.manage("publish", "news", "Doors close two minutes before departure.", "--event", "alert")
-                expect(page.locator("#events .data")).to_have_count(2)
-                page.get_by_role("button", name="Drop the connection").click()
-                site.manage("publish", "news", "Platform 9, not 7.", "--event", "correction")
-                page.get_by_role("button", name="Connect again").click()
-                expect(live).to_be_visible()
-                page.wait_for_timeout(1500)
-                page.screenshot(path=DOCS / "board.png")
+                picture_the_board(site, server, context)
+                finish(site.script(HISTORY))
+                picture_the_admin(site, server, context)
                 browser.close()
         finally:
             site.close()
+
+
+def picture_the_board(site: Site, server: Server, context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto(server.url)
+    live = page.locator("#state[data-state=live]")
+    expect(live).to_be_visible()
+    site.manage("publish", "news", "The night train to Vienna leaves from platform 7.")
+    site.manage("publish", "news", "Doors close two minutes before departure.", "--event", "alert")
+    expect(page.locator("#events .data")).to_have_count(2)
+    page.get_by_role("button", name="Drop the connection").click()
+    site.manage("publish", "news", "Platform 9, not 7.", "--event", "correction")
+    page.get_by_role("button", name="Connect again").click()
+    expect(live).to_be_visible()
+    page.wait_for_timeout(1500)
+    page.screenshot(path=DOCS / "board.png")
+    # It stays open: somebody who listens.
+
+
+def picture_the_admin(site: Site, server: Server, context: BrowserContext) -> None:
+    page = context.new_page()
+    page.set_viewport_size({"width": 1180, "height": 900})
+    admin = f"{server.url}/admin/streams"
+
+    def take(name: str) -> None:
+        page.screenshot(path=DOCS / f"admin-{name}.png", full_page=True)
+
+    page.goto(f"{admin}/broadcast/add/")
+    page.get_by_label("Title").fill("Night works on the line")
+    for channel in ("news", "staff"):
+        page.get_by_label("Channels").fill(channel)
+        page.keyboard.press("Enter")
+    page.get_by_label("Type").fill("alert")
+    page.get_by_label("JSON").check()
+    page.get_by_label("Payload", exact=True).fill('{"line": "S7",\n "text": "No trains after 22:00."}')
+    page.get_by_role("button", name="Send a test to me").click()
+    expect(page.locator("#test-state")).to_contain_text("Arrived")
+    expect(page.locator("#audience")).to_contain_text("news: 1")
+    take("compose")
+    page.get_by_role("button", name="Send now…").click()
+    expect(page.locator("#send-to")).to_contain_text("1 connection")
+    take("send")
+    page.locator("#send-to").click()
+    expect(page.locator("#served")).to_contain_text("1")
+    take("sent")
+    picture_the_rest(site, page, admin, take)
+
+
+def picture_the_rest(site: Site, page: Page, admin: str, take: object) -> None:
+    assert callable(take)
+    page.goto(f"{admin}/monitor/?channel=news+score.42&start=newest&n=4")
+    expect(page.locator("#state")).to_have_attribute("data-state", "live")
+    for n in range(3):
+        site.manage("publish", "score.42", f'{{"home": {2 + n}, "away": 1, "minute": {74 + n}}}', "--event", "goal")
+    page.wait_for_timeout(3000)
+    take("monitor")
+    page.goto(f"{admin}/node/")
+    page.wait_for_timeout(4000)
+    take("processes")
+    page.goto(f"{admin}/channelsettings/")
+    take("channels")
+    page.goto(f"{admin}/message/")
+    take("messages")
+    page.goto(f"{admin}/message/why/?message=5&user=&last_event_id=2")
+    take("why")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 from django.apps import apps
 from django.db import DatabaseError, connections
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
@@ -194,7 +194,7 @@ def _step(pk: int, revision: int | None, *allowed: str, skip_locked: bool = Fals
 def _why_not(broadcast: Broadcast) -> str:
     if broadcast.state == State.SENT:
         return _("This broadcast was sent already, at %(time)s by %(user)s.") % {
-            "time": date_format(_local(broadcast.sent_at), "Y-m-d H:i:s T"),
+            "time": date_format(local(broadcast.sent_at), "Y-m-d H:i:s T"),
             "user": broadcast.sent_by or _("nobody who is still known"),
         }
     return {
@@ -204,7 +204,8 @@ def _why_not(broadcast: Broadcast) -> str:
     }[State(broadcast.state)]
 
 
-def _local(moment: Any) -> datetime.datetime:
+def local(moment: Any) -> datetime.datetime:
+    """A moment as the current time zone's clocks show it; as it is where the site has no time zones."""
     return timezone.localtime(moment) if timezone.is_aware(moment) else moment
 
 
@@ -264,13 +265,16 @@ def _give_back(pk: int, problem: str) -> None:
         record(broadcast, by, _("It was due and could not be sent; a draft again: %(problem)s") % {"problem": problem})
 
 
-def _work() -> _Work:
-    now = timezone.now()
+def open_work(now: datetime.datetime) -> QuerySet[Broadcast]:
+    """The broadcasts that are due, oldest first, and those that were sent so lately that they are still counted."""
     due = Q(state=State.SCHEDULED, send_at__lte=now)
     counted = Q(state=State.SENT, sent_at__gte=now - datetime.timedelta(seconds=COUNTED_SECONDS))
-    rows = Broadcast.objects.using(database()).filter(due | counted).order_by("send_at", "pk")
+    return Broadcast.objects.using(database()).filter(due | counted).order_by("send_at", "pk")
+
+
+def _work() -> _Work:
     work = _Work([], {})
-    for broadcast in rows.only("state", "channels", "positions"):
+    for broadcast in open_work(timezone.now()).only("state", "channels", "positions"):
         if broadcast.state == State.SCHEDULED:
             work.due.append(broadcast.pk)
         else:
@@ -283,9 +287,10 @@ async def send_as_chore() -> None:
     # Users' tests send what they want to be sent.
     if threads.in_test_run():
         return
-    await threads.run(lambda: list(send_due()), pool=threads.WAITING)
-    counted = (await threads.run(_work, pool=threads.WAITING)).counted
-    served = {pk: n for pk, places in counted.items() if (n := count_served(places))}
+    work = await threads.run(_work, pool=threads.WAITING)
+    if work.due:
+        await threads.run(lambda: list(send_due()), pool=threads.WAITING)
+    served = {pk: n for pk, places in work.counted.items() if (n := count_served(places))}
     if served:
         await threads.run(_store_served, served, pool=threads.WAITING)
 

@@ -144,6 +144,13 @@ def forget_rules_when_settings_change() -> None:
     m2m_changed.connect(_forget_now_and_after_commit, sender=ChannelSettings.groups.through)
 
 
+def names(*, prefix: str = "", limit: int) -> list[str]:
+    """The names of channels for which something is settled, those that begin with `prefix`, in the database's order."""
+    stored = ChannelSettings.objects.using(database()).order_by("channel")
+    found = stored.filter(channel__startswith=prefix) if prefix and "\0" not in prefix else stored
+    return list(found.values_list("channel", flat=True)[:limit])
+
+
 # --- Retention --------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 
 from streams import sse
 from streams.conf import settings
-from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, InvalidMessage
+from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, InvalidJSON, InvalidMessage
 
 CHANNEL_MAX_LENGTH = 99
 EVENT_TYPE_MAX_LENGTH = 99
@@ -146,7 +146,7 @@ def encode_data(data: object, *, max_bytes: int | None, allow_nul: bool = False)
 
 
 def check_json(text: str) -> object:
-    """What `text` stands for as JSON (its numbers as text), or InvalidData with the line and column of the mistake.
+    """What `text` stands for as JSON (its numbers as text), or InvalidJSON with the line and column of the mistake.
 
     As browsers read JSON (RFC 8259): Python's NaN and Infinity are none.
     """
@@ -154,14 +154,12 @@ def check_json(text: str) -> object:
         # Numbers as they are written: neither their size nor their digits are ours to judge.
         return json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise InvalidData(f"This is not JSON: {error.msg}, in line {error.lineno}, column {error.colno}.") from None
+        raise InvalidJSON(error.msg, error.lineno, error.colno) from None
     except _PythonConstant as error:
         line, column = _place_of_constant(text)
-        raise InvalidData(
-            f"This is not JSON: {error} is Python's, and no browser reads it, in line {line}, column {column}."
-        ) from None
+        raise InvalidJSON(f"{error} is Python's, and no browser reads it", line, column) from None
     except RecursionError:
-        raise InvalidData("This JSON is nested too deeply to be read. Nest it less.") from None
+        raise InvalidJSON("it is nested too deeply to be read; nest it less") from None
 
 
 class _PythonConstant(Exception):

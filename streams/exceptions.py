@@ -23,6 +23,15 @@ class InvalidData(InvalidMessage):
     """The data cannot be carried, or is too large."""
 
 
+class InvalidJSON(InvalidData):
+    """A text that was said to be JSON is none. `line` and `column`, from 1, say where; None where there is no place."""
+
+    def __init__(self, problem: str, line: int | None = None, column: int | None = None) -> None:
+        self.problem, self.line, self.column = problem, line, column
+        where = "" if line is None else f", in line {line}, column {column}"
+        super().__init__(f"This is not JSON: {problem}{where}.")
+
+
 class InvalidSetting(StreamsError):
     """A value in the STREAMS setting is of the wrong form. `manage.py check` says the same, earlier."""
 

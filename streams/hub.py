@@ -62,7 +62,7 @@ class Hub:
         self._started: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._reading = asyncio.Lock()
-        self._census = presence.open_census()
+        self._census = presence.open_census(asyncio.get_running_loop())
 
     @staticmethod
     def running() -> Hub | None:
@@ -185,6 +185,7 @@ class Hub:
             filled = not all(window.extend_back(Frame.of(message)) for message in messages)
             filled |= len(messages) < log.PAGE_MESSAGES
         self.position, self.window = newest, window
+        self._census.head = newest
 
     async def _begin_again(self) -> None:
         """Take the log for another one. In a test it may be: the last test's was rolled back or emptied, and where
@@ -269,6 +270,7 @@ class Hub:
                     overrun.append(subscriber)
             while overrun:
                 self.demote(overrun.pop())
+        self._census.head = self.position
 
     def _send_back_all(self) -> None:
         for subscriber in self.subscribers:

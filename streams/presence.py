@@ -9,6 +9,7 @@ statement, however many clients there are. What is said of other processes is as
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import os
 import socket
@@ -24,7 +25,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from streams import log, threads
+from streams import threads
 from streams.conf import settings
 from streams.models import Node
 from streams.threads import database
@@ -48,9 +49,11 @@ DEFAULT_SECONDS = 5.0
 class Census:
     """The streams of one event loop, counted. Written on that loop; read from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self.connections = 0
         self.channels: Counter[str] = Counter()
+        self.head = 0  # of the log, as the hub knows it
         self.notifier_problem = ""
 
     def add(self, channels: Iterable[str]) -> None:
@@ -71,6 +74,7 @@ class Count:
 
     connections: int
     channels: Mapping[str, int]
+    head: int
     notifier_problem: str
 
 
@@ -106,9 +110,9 @@ def node_id() -> str:
 # --- Counting, called by the hub --------------------------------------------------------------------------------------
 
 
-def open_census() -> Census:
+def open_census(loop: asyncio.AbstractEventLoop) -> Census:
     """A census for an event loop that begins to stream."""
-    census = Census()
+    census = Census(loop)
     with _process.lock:
         _process.censuses.add(census)
     return census
@@ -128,12 +132,19 @@ def close_census(census: Census) -> None:
 def count() -> Count:
     """How many streams this process has, and on which channels."""
     with _process.lock:
+        # A loop may end before its streams are closed, as tests' loops do.
+        _process.censuses -= {census for census in _process.censuses if census.loop.is_closed()}
         censuses = tuple(_process.censuses)
     channels: Counter[str] = Counter()
     for census in censuses:
         channels.update(census.channels.copy())  # a copy is made in one step, whatever the loop's thread does meanwhile
     problems = [census.notifier_problem for census in censuses if census.notifier_problem]
-    return Count(sum(census.connections for census in censuses), channels, problems[0] if problems else "")
+    return Count(
+        connections=sum(census.connections for census in censuses),
+        channels=channels,
+        head=max((census.head for census in censuses), default=0),
+        notifier_problem=problems[0] if problems else "",
+    )
 
 
 # --- The row ----------------------------------------------------------------------------------------------------------
@@ -157,7 +168,7 @@ async def beat() -> None:
 def write() -> None:
     """Write this process's row, now. Blocks."""
     process, now = _process, count()
-    process.samples.append([int(time.time()), now.connections, log.head().head])
+    process.samples.append([int(time.time()), now.connections, now.head])
     listed = Counter(now.channels).most_common(MAX_CHANNELS)
     fields: dict[str, Any] = {
         "seen_at": Now(),  # the database's clock: those of the machines may differ

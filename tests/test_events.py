@@ -19,13 +19,14 @@ from streams import Event, NewMessage, events
 from streams.events import (
     StoredEvent,
     check,
+    check_json,
     encode_data,
     validate_channel,
     validate_channels,
     validate_event_type,
     validate_idempotency_key,
 )
-from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, InvalidMessage, StreamsError
+from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, InvalidJSON, InvalidMessage, StreamsError
 from streams.sse import DecodedEvent, EventStreamDecoder
 
 CHANNEL_RULE = "Channel names use A-Z a-z 0-9 . _ - and at most 99 characters; got {}."
@@ -438,3 +439,37 @@ def test_limits_are_those_of_the_columns() -> None:
     assert fields["channel"] == events.CHANNEL_MAX_LENGTH == Channel._meta.get_field("name").max_length
     assert fields["event"] == events.EVENT_TYPE_MAX_LENGTH
     assert fields["idempotency_key"] == events.IDEMPOTENCY_KEY_MAX_LENGTH
+
+
+# --- JSON that somebody has written -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", " [1.10, 1e999, -0]\n", '"NaN"', "null", '{"a": 1, "a": 2}', '"\\ud800"', "9" * 9999]
+)
+def test_json_is_json_as_browsers_read_it(text: str) -> None:
+    check_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column"),
+    [
+        ("", 1, 1),
+        ("{'a': 1}", 1, 2),
+        ('{\n "a": 1,\n 2}', 3, 2),
+        ('["x\n"]', 1, 4),
+        ("[1] [2]", 1, 5),
+        ("NaN", 1, 1),
+        ('["NaN",\n  -Infinity]', 2, 3),
+        ('["a\\"NaN", Infinity]', 1, 12),
+        ("\ufeff{}", 1, 1),
+        ("[" * 100_000, None, None),
+    ],
+    ids=["empty", "quotes", "comma", "newline", "two", "nan", "infinity", "escaped", "bom", "deep"],
+)
+def test_what_is_no_json_is_told_with_its_place(text: str, line: int | None, column: int | None) -> None:
+    with pytest.raises(InvalidJSON) as caught:
+        check_json(text)
+    assert (caught.value.line, caught.value.column) == (line, column)
+    assert str(caught.value).startswith("This is not JSON: ")
+    assert (f"in line {line}, column {column}." in str(caught.value)) == (line is not None)

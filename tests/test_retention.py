@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from streams import NewMessage, log, publish, publish_many, retention
-from streams.models import Channel, LogHead, Message
+from streams.models import Channel, ChannelSettings, LogHead, Message
 from tests.services import wait_until
 from tests.sites import Site, finish
 
@@ -184,6 +184,121 @@ def test_cuts_say_what_would_go_and_delete_nothing(keep: Any) -> None:
     assert cuts == [retention.Cut(1, None, "age"), retention.Cut(4, "a", "count")]
     assert [cut.messages() for cut in cuts] == [1, 4]
     assert left() == [1, 2, 3, 4, 5, 6]
+
+
+# --- Channels that have a retention of their own ----------------------------------------------------------------------
+
+
+def settle(channel: str, seconds: int | None = None, messages: int | None = None) -> None:
+    ChannelSettings.objects.create(channel=channel, retention_seconds=seconds, retention_messages=messages)
+
+
+@database
+def test_channel_may_keep_its_messages_longer_than_the_site(keep: Any) -> None:
+    keep(RETENTION_SECONDS=3600)
+    settle("b", seconds=10_000)
+    publish_some(6, "ab")  # a: 1 3 5, b: 2 4 6
+    age(20_000, 2)
+    age(4000, 1, 3, 4)
+    assert retention.prune() == 3
+    assert left() == [4, 5, 6]
+    assert log.pruned(["a", "b"], 0) == {"a": 3, "b": 2}
+
+
+@database
+def test_channel_may_keep_its_messages_for_a_shorter_time_than_the_site(keep: Any) -> None:
+    keep(RETENTION_SECONDS=3600)
+    settle("b", seconds=60)
+    publish_some(6, "ab")
+    age(100, 1, 2, 3, 4)
+    assert retention.prune() == 2
+    assert left() == [1, 3, 5, 6]
+
+
+@database
+def test_channel_may_have_an_age_where_the_site_has_none(keep: Any) -> None:
+    settle("b", seconds=60)
+    publish_some(4, "ab")
+    age(100, 1, 2, 3, 4)
+    assert retention.prune() == 2
+    assert left() == [1, 3]
+
+
+@database
+def test_channel_may_keep_its_messages_for_ever(keep: Any) -> None:
+    keep(RETENTION_SECONDS=3600, RETENTION_MESSAGES_PER_CHANNEL=1)
+    settle("b", seconds=0, messages=0)
+    publish_some(6, "ab")
+    age(10**8, 1, 2, 3, 4, 5, 6)
+    assert retention.prune() == 3
+    assert left() == [2, 4, 6]
+    assert retention.prune() == 0
+
+
+@database
+def test_channel_may_keep_more_or_fewer_messages_than_the_site(keep: Any) -> None:
+    keep(RETENTION_MESSAGES_PER_CHANNEL=2)
+    settle("b", messages=3)
+    settle("c", messages=1)
+    publish_some(12, "abc")  # a: 1 4 7 10, b: 2 5 8 11, c: 3 6 9 12
+    assert retention.prune() == 2 + 1 + 3
+    assert left() == [5, 7, 8, 10, 11, 12]
+
+
+@database
+def test_what_a_channel_leaves_open_is_as_the_site_says(keep: Any) -> None:
+    keep(RETENTION_SECONDS=3600, RETENTION_MESSAGES_PER_CHANNEL=2)
+    settle("b", messages=0)  # how many, but not for how long
+    settle("c", seconds=0)  # for how long, but not how many
+    settle("d")
+    publish_many([NewMessage(channel, "x") for channel in "bbbbccccdddd"])
+    age(4000, 1, 5, 9)
+    retention.prune()
+    assert left() == [2, 3, 4, 7, 8, 11, 12]
+
+
+@database
+def test_bytes_bound_the_whole_log_whatever_a_channel_is_to_keep(keep: Any) -> None:
+    keep(RETENTION_BYTES=2)
+    settle("b", seconds=0, messages=0)
+    publish_some(5, "ab")
+    assert retention.prune() == 3
+    assert left() == [4, 5]
+
+
+@database
+def test_messages_that_are_spared_are_passed_over_by_every_batch(keep: Any) -> None:
+    keep(RETENTION_SECONDS=3600)
+    settle("b", seconds=0)
+    count = 2 * retention.BATCH_MESSAGES + 10
+    publish_some(2 * count, "ab")
+    Message.objects.update(created_at=timezone.now() - datetime.timedelta(days=1))
+    assert retention.prune() == count
+    assert set(Message.objects.values_list("channel", flat=True)) == {"b"}
+    assert Message.objects.count() == count
+    assert log.pruned(["a", "b"], 0) == {"a": 2 * count - 1}
+
+
+@database
+def test_old_message_of_a_channel_that_keeps_longer_holds_up_nobody_elses_pruning(keep: Any) -> None:
+    keep(RETENTION_SECONDS=3600)
+    settle("b", seconds=10_000)
+    publish_some(3, "ba")  # b, a, b
+    publish("a", "x")
+    age(4000, 2, 4)
+    assert retention.prune() == 2
+    assert left() == [1, 3]
+
+
+@database
+def test_cuts_name_the_channels_that_they_spare(keep: Any) -> None:
+    keep(RETENTION_SECONDS=3600)
+    settle("b", seconds=60)
+    settle("c", seconds=0)
+    publish_some(3, "abc")
+    age(4000, 1, 2, 3)
+    assert list(retention.cuts()) == [retention.Cut(3, None, "age", ("b", "c")), retention.Cut(3, "b", "age")]
+    assert [cut.messages() for cut in retention.cuts()] == [1, 1]
 
 
 # --- In batches -------------------------------------------------------------------------------------------------------

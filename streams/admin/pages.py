@@ -22,6 +22,8 @@ else:
 class StreamsAdmin(_ModelAdmin):
     """A ModelAdmin with pages of its own beside, or in place of, Django's."""
 
+    show_add_link = True  # django-unfold's lists have their link to the page for a new one only where this says so
+
     def page(
         self, request: HttpRequest, template: str, title: str, context: dict[str, Any], *, status: int = 200
     ) -> TemplateResponse:
@@ -72,6 +74,14 @@ def stream_url() -> str | None:
 def error_json(problems: Iterable[str], status: int) -> JsonResponse:
     """Problems, in the one shape that our scripts read."""
     return JsonResponse({"errors": list(problems)}, status=status)
+
+
+def ask_texts() -> dict[str, str]:
+    """What Streams.ask() in admin.js says where the server gives no answer."""
+    return {
+        "no-answer": _("The server did not answer as expected. Load the page again; you may have been logged out."),
+        "no-connection": _("The server cannot be reached."),
+    }
 
 
 def stream_missing() -> str:

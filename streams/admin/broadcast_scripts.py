@@ -1,0 +1,143 @@
+"""What the broadcast desk's scripts ask for: previews, suggestions, counts, and a test to oneself."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from django.http import HttpRequest, JsonResponse
+from django.urls import URLPattern
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET, require_POST
+
+from streams import broadcasts, channels, log, presence, publish
+from streams.admin.broadcast_forms import BroadcastForm, PayloadForm, refused_channels
+from streams.admin.pages import StreamsAdmin, error_json
+from streams.events import NewMessage
+from streams.exceptions import InvalidMessage
+from streams.models import Broadcast, Message
+from streams.sse import EventStreamDecoder
+from streams.threads import database
+
+KNOWN_CHANNELS = 20
+RECENT_MESSAGES = 1000
+
+
+class BroadcastScripts(StreamsAdmin):
+    """The part of the desk that answers in JSON."""
+
+    def script_urls(self) -> list[URLPattern]:
+        return [
+            self.own_page("preview/", require_POST(self.preview_json), "preview"),
+            self.own_page("test/", require_POST(self.test_json), "test"),
+            self.own_page("known/", require_GET(self.known_json), "known"),
+            self.own_page("audience/", require_GET(self.audience_json), "audience"),
+            self.own_page("<int:pk>/served/", require_GET(self.served_json), "served"),
+        ]
+
+    def may_compose(self, request: HttpRequest) -> bool:
+        return self.has_add_permission(request) or self.has_change_permission(request)
+
+    def preview_json(self, request: HttpRequest) -> JsonResponse:
+        """What sending would put on the wire, and what is wrong, for the text as it is being typed."""
+        if not self.may_compose(request):
+            return error_json([_("You may not compose broadcasts.")], 403)
+        form = BroadcastForm(request.POST, request=request)
+        problems = {name: [str(problem) for problem in found] for name, found in form.errors.items()}
+        # An empty title is no problem of the message; it is asked for when the draft is saved.
+        problems.pop("title", None)
+        place = {"line": form.mistake.line, "column": form.mistake.column} if form.mistake else None
+        # What can be shown already is shown already, whatever is wrong with the channels.
+        payload = PayloadForm(request.POST)
+        preview = preview_of(payload.instance) if payload.is_valid() else None
+        return JsonResponse({"problems": problems, "mistake": place, "preview": preview})
+
+    def test_json(self, request: HttpRequest) -> JsonResponse:
+        """Publish type and payload to the user's own channel."""
+        if not self.may_compose(request):
+            return error_json([_("You may not compose broadcasts.")], 403)
+        form = PayloadForm(request.POST)
+        if not form.is_valid():
+            return error_json([str(problem) for found in form.errors.values() for problem in found], 422)
+        channel, found = own_channel(request), form.cleaned_data
+        message = publish(channel, found["payload"], event=found["event"], published_by=request.user)
+        return JsonResponse({"channel": channel, "position": message.position}, status=201)
+
+    def known_json(self, request: HttpRequest) -> JsonResponse:
+        """Channels whose names begin with what was typed."""
+        if not self.may_compose(request):
+            return error_json([_("You may not compose broadcasts.")], 403)
+        return JsonResponse({"channels": known_channels(request, request.GET.get("q", ""))})
+
+    def audience_json(self, request: HttpRequest) -> JsonResponse:
+        """How many listen to channels now."""
+        if not (self.may_compose(request) or self.has_view_permission(request)):
+            return error_json([_("You may not see broadcasts.")], 403)
+        wanted = request.GET.getlist("channel")[: broadcasts.MAX_CHANNELS]
+        # Who listens to what they may not broadcast to is not their business.
+        refused = refused_channels(request, wanted)
+        audience = presence.audiences(channel for channel in wanted if channel not in refused)
+        return JsonResponse({"channels": audience, "total": sum(audience.values())})
+
+    def served_json(self, request: HttpRequest, pk: int) -> JsonResponse:
+        """How many connections a broadcast was handed to, so far."""
+        if not self.has_view_permission(request):
+            return error_json([_("You may not see broadcasts.")], 403)
+        broadcast: Broadcast | None = self.get_object(request, str(pk))
+        if broadcast is None:
+            return error_json([_("There is no such broadcast; somebody may have deleted it.")], 404)
+        return JsonResponse({"served": broadcasts.served(broadcast), "counting": is_counted(broadcast)})
+
+
+def own_channel(request: HttpRequest) -> str:
+    """The channel that nobody but the request's user reads."""
+    return f"user.{request.user.pk}"
+
+
+def preview_of(broadcast: Broadcast) -> dict[str, Any]:
+    """The bytes as a client would get them, and what its `event.data` would be, by our own decoder.
+
+    `problem`: why a stored broadcast cannot be sent as it is; "" where it can, or has been.
+    """
+    problem = ""
+    try:
+        if broadcast.pk and broadcast.state != Broadcast.State.SENT:
+            broadcasts.messages_of(broadcast)
+    except InvalidMessage as error:
+        problem = str(error)
+    position = broadcast.positions[0] if broadcast.positions else log.head().head + 1
+    try:
+        # The channel is not part of what goes over the wire.
+        wire = broadcasts.wire_form(NewMessage("", broadcast.payload, broadcast.event), position)
+    except UnicodeError:
+        return {"problem": problem, "wire": "", "data": "", "bytes": 0}
+    [event] = EventStreamDecoder().feed(wire)
+    return {"problem": problem, "wire": wire.decode(), "data": event.data, "bytes": len(wire)}
+
+
+def known_channels(request: HttpRequest, prefix: str = "") -> list[str]:
+    """Names that begin with `prefix`: of channels with settings, with listeners, or with messages; of those, the ones
+    to which the request's user may broadcast."""
+    prefix = prefix.strip().replace("\0", "")[:200]
+    found = {*channels.names(prefix=prefix, limit=KNOWN_CHANNELS)}
+    found |= {name for name in presence.channels() if name.startswith(prefix)}
+    found |= {*log.channel_names(prefix=prefix, limit=KNOWN_CHANNELS)}
+    names = sorted(found)[: 3 * KNOWN_CHANNELS]
+    refused = refused_channels(request, names)
+    return [name for name in names if name not in refused][:KNOWN_CHANNELS]
+
+
+def known_types() -> list[str]:
+    """The event types that were published or written lately, and the usual one."""
+    newest = Message.objects.using(database()).filter(position__isnull=False).order_by("-position")
+    written = Broadcast.objects.using(database()).order_by("-id")
+    recent = {*newest.values_list("event", flat=True)[:RECENT_MESSAGES], *written.values_list("event", flat=True)[:100]}
+    return sorted({"message", *recent})
+
+
+def is_counted(broadcast: Broadcast) -> bool:
+    """Whether the processes still count whom they have handed it to."""
+    if broadcast.sent_at is None:
+        return False
+    return timezone.now() - broadcast.sent_at < datetime.timedelta(seconds=broadcasts.COUNTED_SECONDS + 5)

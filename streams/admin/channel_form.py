@@ -1,0 +1,108 @@
+"""The form of a channel's settings, and who may store it. It writes the settings; channels.py obeys them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib.auth.models import Group
+from django.core.validators import MaxValueValidator
+from django.db import transaction
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from streams.admin.channel_facts import messages_in_words, seconds_in_words
+from streams.conf import settings
+from streams.models import ChannelSettings
+from streams.threads import database
+
+OTHER = "other"
+PRESETS = (3600, 86_400, 7 * 86_400, 30 * 86_400, 90 * 86_400, 365 * 86_400, 0)
+
+# Far enough for anybody, and near enough for dates to be reckoned with.
+MAX_SECONDS = 100 * 365 * 86_400
+MAX_MESSAGES = 1_000_000_000
+
+
+class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for django-stubs alone
+    """A channel's settings. `keep` is a choice of retentions, in `keep_seconds` any other can be given."""
+
+    keep = forms.ChoiceField(
+        label=gettext_lazy("Keep messages for"),
+        required=False,
+        help_text=gettext_lazy("Older messages are deleted, and clients that come back for them are told of a gap."),
+    )
+    keep_seconds = forms.IntegerField(
+        label=gettext_lazy("Other: seconds"),
+        required=False,
+        min_value=1,
+        max_value=MAX_SECONDS,
+        help_text=gettext_lazy("Only where “other” is chosen above. A day has 86400 seconds."),
+    )
+
+    class Meta:
+        model = ChannelSettings
+        fields: ClassVar = ["title", "access", "groups", "retention_messages"]
+        labels: ClassVar = {
+            "title": gettext_lazy("Title"),
+            "access": gettext_lazy("Who may read"),
+            "groups": gettext_lazy("Groups"),
+            "retention_messages": gettext_lazy("Keep at most, in messages"),
+        }
+        help_texts: ClassVar = {
+            "title": gettext_lazy("For you and your colleagues; it is not sent."),
+            "groups": gettext_lazy("Only where members of groups may read: choose at least one."),
+        }
+        widgets: ClassVar = {"groups": forms.CheckboxSelectMultiple}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        groups: Any = self.fields["groups"]
+        groups.queryset = Group.objects.using(database()).order_by("name")
+        count: Any = self.fields["retention_messages"]
+        count.validators.append(MaxValueValidator(MAX_MESSAGES))
+        count.help_text = _("Empty: as the site’s settings say (%(site)s). 0: however many there are.") % {
+            "site": messages_in_words(settings.RETENTION_MESSAGES_PER_CHANNEL)
+        }
+        self._offer_retentions()
+
+    def _offer_retentions(self) -> None:
+        site = _("As the site’s settings say (%(site)s)") % {"site": seconds_in_words(settings.RETENTION_SECONDS)}
+        presets = [(str(seconds), seconds_in_words(seconds)) for seconds in PRESETS]
+        keep: Any = self.fields["keep"]
+        keep.choices = [("", site), *presets, (OTHER, _("other"))]
+        seconds = self.instance.retention_seconds
+        if seconds is None:
+            self.initial["keep"] = ""
+        elif seconds in PRESETS:
+            self.initial["keep"] = str(seconds)
+        else:
+            self.initial.update(keep=OTHER, keep_seconds=seconds)
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        access, groups = cleaned.get("access"), cleaned.get("groups")
+        if access == ChannelSettings.Access.GROUPS and "groups" in cleaned and not groups:
+            self.add_error("groups", _("Choose the groups whose members may read, or let others read above."))
+        if access != ChannelSettings.Access.GROUPS:
+            cleaned["groups"] = Group.objects.none()
+        if cleaned.get("keep") == OTHER and "keep_seconds" in cleaned and cleaned["keep_seconds"] is None:
+            self.add_error("keep_seconds", _("Write for how many seconds messages are kept, or choose a time above."))
+        return cleaned
+
+    def store(self) -> ChannelSettings:
+        """Save what was cleaned: the row and its groups, or neither."""
+        keep = self.cleaned_data.get("keep", "")
+        row: ChannelSettings = self.instance
+        if keep == OTHER:
+            row.retention_seconds = self.cleaned_data["keep_seconds"]
+        else:
+            row.retention_seconds = int(keep) if keep else None
+        with transaction.atomic(using=database()):
+            stored: ChannelSettings = self.save()
+        return stored
+
+
+def forget(row: ChannelSettings) -> None:
+    """Delete a channel's settings: from then on the site's hold."""
+    row.delete(using=database())

@@ -1,0 +1,292 @@
+// Composing a broadcast: channels with suggestions, a preview by the server of the exact bytes, who listens, and a test
+// that comes back over a real EventSource. Without this script the form still saves and sends.
+"use strict";
+
+(() => {
+  const { text, show, ask, every } = Streams;
+  const byId = (id) => document.getElementById(id);
+  const form = byId("compose");
+  const payload = form.elements.payload;
+  const PREVIEW_MILLISECONDS = 250;
+  const COUNT_MILLISECONDS = 3000;
+  const CHECKED = ["channels", "event", "payload_type", "payload"];
+
+  // --- Channels: one input for all names becomes a list of them and an input for the next ---
+
+  const stored = form.elements.channels;
+  const names = new Set(stored.value.split(/[\s,]+/).filter(Boolean));
+  const chips = document.createElement("ul");
+  chips.className = "chips";
+  const input = document.createElement("input");
+  const said = document.createElement("p");
+  said.className = "visually-hidden";
+  said.setAttribute("role", "status");
+  Object.assign(input, { type: "text", autocomplete: "off", spellcheck: false });
+  input.setAttribute("list", "known-channels");
+  input.setAttribute("autocapitalize", "none");
+  input.setAttribute("aria-describedby", stored.getAttribute("aria-describedby"));
+  input.id = stored.id;
+  stored.removeAttribute("id");
+  stored.type = "hidden";
+  stored.after(chips, input, said);
+
+  function drawChips() {
+    chips.replaceChildren(
+      ...[...names].map((name) => {
+        const chip = document.createElement("li");
+        const remove = document.createElement("button");
+        remove.type = "button";
+        remove.className = "plain";
+        remove.textContent = "×";
+        remove.setAttribute("aria-label", text("remove", { name }));
+        remove.addEventListener("click", () => {
+          names.delete(name);
+          said.textContent = text("removed", { name });
+          changed();
+          input.focus();
+        });
+        const label = document.createElement("span");
+        show(label, name);
+        chip.append(label, remove);
+        return chip;
+      }),
+    );
+    chips.hidden = names.size === 0;
+  }
+
+  // What is typed and not yet taken counts as well: somebody may go straight on to the button.
+  function storeNames() {
+    stored.value = [...new Set([...names, ...input.value.split(/[\s,]+/).filter(Boolean)])].join(" ");
+  }
+
+  function take() {
+    const typed = input.value.split(/[\s,]+/).filter(Boolean);
+    if (!typed.length) return;
+    typed.forEach((name) => names.add(name));
+    input.value = "";
+    said.textContent = text("added", { name: typed.join(" ") });
+    changed();
+  }
+
+  function changed() {
+    drawChips();
+    storeNames();
+    touched();
+  }
+
+  input.addEventListener("keydown", (event) => {
+    if (event.isComposing) return; // an input method takes these keys for itself
+    if (event.key === "Enter" || event.key === "," || event.key === " ") {
+      if (event.key !== "Enter" || input.value.trim()) event.preventDefault();
+      take();
+    } else if (event.key === "Backspace" && !input.value && names.size) {
+      const last = [...names].pop();
+      names.delete(last);
+      said.textContent = text("removed", { name: last });
+      changed();
+    }
+  });
+  input.addEventListener("change", take); // also where a suggestion is chosen, and when the field is left
+  input.addEventListener("input", (event) => {
+    event.stopPropagation();
+    storeNames();
+    suggest();
+    touched();
+  });
+
+  let suggesting = null;
+  function suggest() {
+    clearTimeout(suggesting);
+    suggesting = setTimeout(async () => {
+      const { ok, data } = await ask(`${form.dataset.known}?${new URLSearchParams({ q: input.value.trim() })}`);
+      if (!ok) return;
+      byId("known-channels").replaceChildren(
+        ...data.channels
+          .filter((name) => !names.has(name))
+          .map((name) => Object.assign(document.createElement("option"), { value: name })),
+      );
+    }, PREVIEW_MILLISECONDS);
+  }
+
+  // --- Preview and problems, by the server: it alone knows the exact bytes ---
+
+  let asked = 0;
+  let shown = 0;
+  let waiting = null;
+  let isChanged = false;
+  // Fields that somebody has been in, or that the server has complained about: of others nothing is said yet.
+  const wasTyped = new Set(CHECKED.filter((name) => !byId(`${name}-problem`).hidden));
+  const test = byId("test");
+
+  function touched() {
+    isChanged = true;
+    byId("unsaved").textContent = text("unsaved");
+    clearTimeout(waiting);
+    waiting = setTimeout(preview, PREVIEW_MILLISECONDS);
+  }
+
+  async function preview() {
+    const number = (asked += 1);
+    const { ok, data } = await ask(form.dataset.preview, { method: "POST", body: new FormData(form) });
+    if (number < shown) return; // a later one was quicker
+    shown = number;
+    if (!ok) return say("payload", data.errors);
+    for (const name of CHECKED) {
+      say(name, wasTyped.has(name) ? data.problems[name] ?? [] : []);
+    }
+    mistake = data.mistake;
+    byId("to-mistake").hidden = !mistake?.line || !wasTyped.has("payload");
+    if (test) test.disabled = !data.preview;
+    const has = Boolean(data.preview);
+    byId("preview-none").hidden = has;
+    byId("preview-some").hidden = !has;
+    if (!has) return;
+    show(byId("wire"), data.preview.wire);
+    show(byId("event-data"), data.preview.data);
+    byId("wire-bytes").textContent = data.preview.bytes;
+    byId("typed").hidden = form.elements.event.value === "message";
+  }
+
+  function say(name, problems) {
+    const place = byId(`${name}-problem`);
+    place.textContent = problems.join(" ");
+    place.hidden = !problems.length;
+    const field = name === "channels" ? input : form.elements[name];
+    field.setAttribute?.("aria-invalid", String(problems.length > 0));
+  }
+
+  let mistake = null;
+  byId("to-mistake").addEventListener("click", () => {
+    const lines = payload.value.split("\n");
+    const before = lines.slice(0, mistake.line - 1).reduce((sum, line) => sum + line.length + 1, 0);
+    // Columns count characters, and a textarea counts UTF-16 units.
+    const offset = before + [...lines[mistake.line - 1]].slice(0, mistake.column - 1).join("").length;
+    payload.focus();
+    payload.setSelectionRange(offset, Math.min(offset + 1, payload.value.length));
+  });
+
+  form.addEventListener("input", (event) => {
+    wasTyped.add(event.target.name);
+    touched();
+  });
+  input.addEventListener("blur", () => wasTyped.add("channels"));
+  form.addEventListener("change", (event) => wasTyped.add(event.target.name));
+
+  // --- Who listens ---
+
+  let counted = "";
+  async function count() {
+    const place = byId("audience");
+    const wanted = [...names];
+    if (!wanted.length) return tell(place, [text("no-channels")]);
+    const { ok, data } = await ask(`${form.dataset.audience}?${new URLSearchParams(wanted.map((name) => ["channel", name]))}`);
+    if (!ok) return tell(place, data.errors);
+    const lines = wanted.map((channel) => text("listen-now", { channel, n: data.channels[channel] ?? 0 }));
+    if (wanted.length > 1) lines.push(text("in-all", { n: data.total }), text("each-counts"));
+    tell(place, lines);
+  }
+
+  // Written only where something has changed, or a screen reader would say it every three seconds.
+  function tell(place, lines) {
+    if (lines.join("\n") === counted) return;
+    counted = lines.join("\n");
+    place.replaceChildren(
+      ...lines.map((line) => {
+        const paragraph = document.createElement("p");
+        show(paragraph, line);
+        return paragraph;
+      }),
+    );
+  }
+
+  // --- A test to oneself ---
+
+  const channel = form.dataset.own;
+  const types = new Set();
+  let source = null;
+  let sentAt = 0;
+  let awaited = null;
+
+  function listenFor(type) {
+    if (types.has(type)) return;
+    types.add(type);
+    source.addEventListener(type, arrive);
+  }
+
+  // Resolves once the stream stands, so that the test cannot be over before it does.
+  function open() {
+    return new Promise((resolve, reject) => {
+      byId("test-state").textContent = text("test-opening", { channel });
+      source = new EventSource(`${form.dataset.stream}?${new URLSearchParams({ channel })}`);
+      source.addEventListener("stream-checkpoint", resolve, { once: true });
+      source.addEventListener("error", (event) => {
+        if (event instanceof MessageEvent) return; // an event that is called "error"
+        if (source.readyState === EventSource.CLOSED) {
+          source = null;
+          types.clear();
+          reject(new Error(text("test-refused", { channel })));
+        } else byId("test-state").textContent = text("test-lost");
+      });
+    });
+  }
+
+  function arrive(event) {
+    if (!(event instanceof MessageEvent)) return;
+    if (awaited !== null && event.lastEventId !== String(awaited)) return;
+    const ms = Math.round(performance.now() - sentAt);
+    byId("test-state").textContent = text("test-arrived", { id: event.lastEventId, type: event.type, ms });
+    show(byId("test-data"), event.data);
+    byId("test-data").hidden = false;
+  }
+
+  test?.addEventListener("click", async () => {
+    test.disabled = true;
+    byId("test-data").hidden = true;
+    try {
+      if (!source) await open();
+      listenFor(form.elements.event.value);
+      byId("test-state").textContent = text("test-sending");
+      sentAt = performance.now();
+      awaited = null;
+      const { ok, data } = await ask(form.dataset.test, { method: "POST", body: new FormData(form) });
+      if (!ok) throw new Error(data.errors.join(" "));
+      awaited = data.position;
+      // It may have been quicker than the answer.
+      if (byId("test-data").hidden) {
+        byId("test-state").textContent = text("test-sent", { channel, id: data.position });
+      }
+    } catch (error) {
+      byId("test-state").textContent = error.message;
+    } finally {
+      test.disabled = false;
+    }
+  });
+
+  window.addEventListener("pagehide", () => {
+    source?.close();
+    source = null;
+    types.clear();
+  });
+
+  // --- Leaving ---
+
+  let isSubmitting = false;
+  form.addEventListener("submit", (event) => {
+    storeNames();
+    if (isSubmitting) event.preventDefault(); // a double click
+    isSubmitting = true;
+  });
+  window.addEventListener("pageshow", () => {
+    isSubmitting = false; // back from the next page
+  });
+  window.addEventListener("beforeunload", (event) => {
+    if (isChanged && !isSubmitting) event.preventDefault();
+  });
+
+  drawChips();
+  storeNames();
+  preview();
+  every(COUNT_MILLISECONDS, count);
+  form.addEventListener("change", count);
+  chips.addEventListener("click", () => setTimeout(count));
+})();

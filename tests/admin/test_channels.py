@@ -1,0 +1,371 @@
+"""Channels in the admin: which are listed, what their pages say, and who may settle what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
+from django.contrib.auth.models import Group
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import escape
+
+from streams import NewMessage, log, publish, publish_many
+from streams.admin.channel_facts import names, retention_in_words, seconds_in_words
+from streams.models import Channel, ChannelSettings, LogHead, Node
+from tests.admin.people import staff
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/streams/channelsettings/"
+EDITOR = ("view_channelsettings", "add_channelsettings", "change_channelsettings", "delete_channelsettings")
+HOSTILE = "</script><img src=x onerror=alert(1)> {{ 7|add:7 }} {% now %} \u202e\u200b \"'&"
+
+
+def page(channel: str, kind: str = "change") -> str:
+    return f"{LIST}{channel.replace('_', '_5F')}/{kind}/"
+
+
+def listening(channels: dict[str, int], **fields: Any) -> Node:
+    now = timezone.now()
+    node = {"id": "n1", "host": "h", "pid": 1, "started_at": now, "seen_at": now, "connections": sum(channels.values())}
+    return Node.objects.create(**{**node, "channels": channels, **fields})
+
+
+def text_of(response: Any) -> str:
+    return " ".join(response.content.decode().split())
+
+
+def listed(client: Client, query: str = "") -> list[str]:
+    response = client.get(f"{LIST}{query}")
+    assert response.status_code == 200
+    return [fact.name for fact, _ in response.context["channels"]]
+
+
+# --- The list ---------------------------------------------------------------------------------------------------------
+
+
+def test_list_says_so_where_there_are_no_channels() -> None:
+    assert "No channels yet." in text_of(staff("view_channelsettings").get(LIST))
+
+
+def test_list_has_channels_with_messages_with_settings_and_with_listeners_each_once() -> None:
+    publish("in.log", "x")
+    publish("in-all", "x")
+    ChannelSettings.objects.create(channel="settled")
+    ChannelSettings.objects.create(channel="in-all")
+    listening({"heard": 3, "in-all": 2})
+    assert sorted(listed(staff("view_channelsettings"))) == ["heard", "in-all", "in.log", "settled"]
+
+
+def test_pages_of_the_list_lose_no_name_and_show_none_twice() -> None:
+    everything = [f"{a}{b}{n}" for a in "aAbB_" for b in (".", "-", "_", "x", "X") for n in range(8)]
+    publish_many([NewMessage(name, "x") for name in everything[::3]])
+    for name in everything[1::3]:
+        ChannelSettings.objects.create(channel=name)
+    listening(dict.fromkeys(everything[2::3] + everything[:40:4], 1))
+    client, found, query = staff("view_channelsettings"), [], ""
+    while True:
+        response = client.get(f"{LIST}{query}")
+        found += [fact.name for fact, _ in response.context["channels"]]
+        if not (query := response.context["next_url"]):
+            break
+        assert "Next page" in text_of(response)
+    assert len(found) == len(everything)
+    assert set(found) == set(everything)
+
+
+def test_search_is_by_the_beginning_of_the_name_and_case_counts() -> None:
+    publish_many([NewMessage(name, "x") for name in ("new", "news", "News", "news.a", "NEWS.b", "old.news")])
+    ChannelSettings.objects.create(channel="news-settled")
+    ChannelSettings.objects.create(channel="NEWS-settled")
+    ChannelSettings.objects.create(channel="newsX")
+    listening({"news.heard": 1, "News.heard": 1})
+    client = staff("view_channelsettings")
+    assert sorted(listed(client, "?q=news")) == ["news", "news-settled", "news.a", "news.heard", "newsX"]
+    assert sorted(listed(client, "?q=news.")) == ["news.a", "news.heard"]
+    assert "No channel begins with “newz”" in text_of(client.get(f"{LIST}?q=newz"))
+
+
+def test_search_goes_on_over_pages() -> None:
+    publish_many([NewMessage(f"user.{n}", "x") for n in range(120)])
+    publish_many([NewMessage(f"aser.{n}", "x") for n in range(60)])
+    client, found, query = staff("view_channelsettings"), [], "?q=user."
+    while query:
+        response = client.get(f"{LIST}{query}")
+        found += [fact.name for fact, _ in response.context["channels"]]
+        query = response.context["next_url"]
+    assert sorted(found) == sorted(f"user.{n}" for n in range(120))
+
+
+def test_search_for_a_name_that_is_unknown_leads_to_its_page() -> None:
+    response = staff("view_channelsettings").get(f"{LIST}?q=some_new.name")
+    assert response.context["named_url"] == page("some_new.name")
+
+
+@pytest.mark.parametrize("text", ["%00", "%3Cscript%3E", "%F0%9F%92%A9", "a" * 500, "%25", "*", "%ED%A0%80"])
+def test_garbage_finds_nothing_and_breaks_nothing(text: str) -> None:
+    publish("news", "x")
+    client = staff("view_channelsettings")
+    assert listed(client, f"?q={text}") == []
+    assert listed(client, f"?after={text}") == []
+
+
+def test_row_says_what_is_known_of_the_channel() -> None:
+    publish_many([NewMessage("news", "x"), NewMessage("other", "x"), NewMessage("news", "y")])
+    log.delete_through(1, channel="news", limit=1)
+    ChannelSettings.objects.create(channel="news", title=HOSTILE, access="staff", retention_seconds=86_400)
+    listening({"news": 7})
+    response = staff("view_channelsettings").get(f"{LIST}?q=news")
+    ((fact, _),) = response.context["channels"]
+    assert (fact.newest, fact.count, fact.pruned_through, fact.listeners) == (3, 1, 1, 7)
+    text = text_of(response)
+    assert "1 day (its own)" in text
+    assert "staff, by the channel&#x27;s settings" in text
+    assert "<img src=x" not in text
+    assert "U+202E" in text
+    assert "{{ 7|add:7 }}" in text
+
+
+def test_what_was_pruned_is_known_from_the_floor_as_well() -> None:
+    publish("news", "x")
+    LogHead.objects.update(floor=40)
+    Channel.objects.create(name="news", pruned_through=50)
+    ChannelSettings.objects.create(channel="other")
+    facts = [fact for fact, _ in staff("view_channelsettings").get(LIST).context["channels"]]
+    assert {fact.name: fact.pruned_through for fact in facts} == {"news": 50, "other": 40}
+
+
+def test_messages_are_counted_up_to_a_limit() -> None:
+    publish_many([NewMessage("busy", "x") for _ in range(10_000)])
+    client = staff("view_channelsettings")
+    assert ">10000<" in client.get(LIST).content.decode()
+    publish("busy", "x")
+    assert ">10000+<" in client.get(LIST).content.decode()
+
+
+def test_list_costs_the_same_for_fifty_channels_as_for_one(django_assert_max_num_queries: Any) -> None:
+    # In a test the policy's rules are not kept, so that each channel's words for its readers cost a query of their own.
+    client = staff("view_channelsettings")
+    publish_many([NewMessage(f"c{n}", "x") for n in range(60)])
+    with django_assert_max_num_queries(16 + 50):
+        assert len(listed(client)) == 50
+
+
+# --- A channel's page -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channel", ["news", "a.b-c_d", "_5F", ".", "..", "add", "-", "A" * 99])
+def test_every_channel_has_a_page_that_the_list_leads_to(channel: str) -> None:
+    publish(channel, "hello")
+    client = staff("view_channelsettings", "view_message")
+    ((_, url),) = client.get(LIST).context["channels"]
+    assert "/./" not in url
+    assert "/../" not in url
+    response = client.get(url)
+    assert response.status_code == 200
+    assert response.context["fact"].name == channel
+    assert response.context["fact"].count == 1
+
+
+@pytest.mark.parametrize("name", ["news room", "a" * 100, "%00", "ü", "a%2Fb", "%3Cscript%3E"])
+def test_name_that_is_none_is_not_found(name: str) -> None:
+    for kind in ("change", "delete", "history"):
+        assert staff(*EDITOR).get(f"{LIST}{name}/{kind}/").status_code == 404
+
+
+def test_page_of_a_channel_that_nobody_knows_is_empty_and_says_so() -> None:
+    text = text_of(staff("view_channelsettings", "view_message").get(page("nowhere")))
+    assert "No messages of this channel are in the log." in text
+    assert "nothing was pruned" in text
+    assert "http://testserver/events/?channel=nowhere" in text
+
+
+def test_newest_messages_are_shown_as_text_and_to_whom_may_see_messages_alone() -> None:
+    rows = publish_many([NewMessage("news", f"{n} {HOSTILE}") for n in range(7)])
+    text = text_of(staff("view_channelsettings", "view_message").get(page("news")))
+    assert "<img src=x" not in text
+    assert f'href="{reverse("admin:streams_message_change", args=[rows[6].pk])}"' in text
+    assert [f">{position}</a>" in text for position in range(1, 8)] == [False, False, True, True, True, True, True]
+    assert "Monitor this channel" in text
+    without = text_of(staff("view_channelsettings").get(page("news")))
+    assert "Newest messages" not in without
+    assert "Monitor this channel" not in without
+    assert "onerror" not in without
+
+
+# --- Who may ----------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_permission_nothing_is_shown_or_stored() -> None:
+    ChannelSettings.objects.create(channel="news")
+    nobody = staff("view_message", "delete_channelsettings", "add_channelsettings")
+    for url in (LIST, page("news"), page("news", "delete"), page("news", "history")):
+        assert nobody.get(url).status_code == 403
+        assert nobody.post(url, {"access": "public"}).status_code == 403
+    assert Client().get(LIST).status_code == 302
+    assert ChannelSettings.objects.get().access == ""
+
+
+def test_viewer_sees_the_settings_as_facts_and_stores_none() -> None:
+    ChannelSettings.objects.create(channel="news", access="signed-in", retention_seconds=0)
+    client = staff("view_channelsettings")
+    text = text_of(client.get(page("news")))
+    assert '<form method="post" id="settings"' not in text
+    assert "Users who are signed in. for ever (its own)" in text
+    assert "“Can change channel”" in text
+    assert "“Can add channel”" in text_of(client.get(page("other")))
+    assert client.post(page("news"), {"access": "public"}).status_code == 403
+    assert client.post(page("other"), {"access": "public"}).status_code == 403
+    assert client.post(page("news", "delete")).status_code == 403
+    assert ChannelSettings.objects.get().access == "signed-in"
+
+
+def test_adding_and_changing_are_separate() -> None:
+    ChannelSettings.objects.create(channel="settled")
+    adds, changes = staff("view_channelsettings", "add_channelsettings"), staff("change_channelsettings")
+    assert adds.post(page("settled"), {"access": "staff"}).status_code == 403
+    assert changes.post(page("new"), {"access": "staff"}).status_code == 403
+    assert adds.post(page("new"), {"access": "staff"}).status_code == 302
+    assert changes.post(page("settled"), {"access": "staff"}).status_code == 302
+    assert set(ChannelSettings.objects.values_list("channel", "access")) == {("new", "staff"), ("settled", "staff")}
+
+
+# --- Saving -----------------------------------------------------------------------------------------------------------
+
+
+def test_settings_are_stored_and_who_has_done_it_is_noted() -> None:
+    group = Group.objects.create(name="Editors")
+    client = staff(*EDITOR)
+    response = client.post(
+        page("news"),
+        {"title": HOSTILE, "access": "groups", "groups": [group.pk], "keep": "3600", "retention_messages": "10"},
+        follow=True,
+    )
+    assert "Saved. This process obeys at once, others within" in text_of(response)
+    row = ChannelSettings.objects.get(channel="news")
+    assert (row.title, row.access, row.retention_seconds, row.retention_messages) == (HOSTILE, "groups", 3600, 10)
+    assert list(row.groups.all()) == [group]
+    entry = LogEntry.objects.get()
+    assert (entry.action_flag, entry.object_id, entry.object_repr) == (ADDITION, "news", "news")
+
+    client.post(page("news"), {"title": HOSTILE, "access": "public", "keep": "other", "keep_seconds": "90"})
+    row.refresh_from_db()
+    assert (row.access, row.retention_seconds, row.retention_messages) == ("public", 90, None)
+    assert list(row.groups.all()) == []
+    entry = LogEntry.objects.first()
+    assert entry is not None
+    assert entry.action_flag == CHANGE
+    assert entry.get_change_message() == (
+        "Changed Who may read, Groups, Keep at most, in messages, Keep messages for and Other: seconds."
+    )
+    assert "Editors" not in text_of(client.get(page("news", "history")))
+
+
+@pytest.mark.parametrize(
+    ("keep", "other", "stored"), [("", "", None), ("0", "", 0), ("31536000", "", 31_536_000), ("other", "5", 5)]
+)
+def test_retention_is_a_choice_or_a_number_and_is_shown_again(keep: str, other: str, stored: int | None) -> None:
+    client = staff(*EDITOR)
+    client.post(page("news"), {"keep": keep, "keep_seconds": other})
+    assert ChannelSettings.objects.get().retention_seconds == stored
+    form = client.get(page("news")).context["form"]
+    assert (form["keep"].value(), str(form["keep_seconds"].value() or "")) == (keep, other)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"access": "groups"}, "Choose the groups whose members may read"),
+        ({"access": "groups", "groups": ["99999"]}, "99999"),
+        ({"access": "groups", "groups": ["x"]}, "x"),
+        ({"access": "everybody"}, "everybody is not one of the available choices"),
+        ({"keep": "other"}, "Write for how many seconds messages are kept"),
+        ({"keep": "other", "keep_seconds": "0"}, "greater than or equal to 1"),
+        ({"keep": "other", "keep_seconds": "1e9"}, "Enter a whole number"),
+        ({"keep": "other", "keep_seconds": "9" * 30}, "less than or equal to 3153600000"),
+        ({"keep": "7"}, "7 is not one of the available choices"),
+        ({"retention_messages": "-1"}, "greater than or equal to 0"),
+        ({"retention_messages": "9" * 30}, "less than or equal to 1000000000"),
+        ({"title": "x" * 201}, "at most 200 characters"),
+        ({"title": "\0"}, "Null characters are not allowed"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused_in_words_and_nothing_is_stored(fields: dict[str, Any], says: str) -> None:
+    response = staff(*EDITOR).post(page("news"), fields)
+    assert response.status_code == 422
+    assert escape(says) in text_of(response)
+    assert "Not saved." in text_of(response)
+    assert not ChannelSettings.objects.exists()
+    assert not LogEntry.objects.exists()
+
+
+def test_post_without_a_csrf_token_is_refused() -> None:
+    client = staff(*EDITOR)
+    client.handler.enforce_csrf_checks = True
+    assert client.post(page("news"), {"access": "public"}).status_code == 403
+    assert not ChannelSettings.objects.exists()
+
+
+def test_reset_asks_first_and_then_the_sites_settings_hold() -> None:
+    ChannelSettings.objects.create(channel="news", access="staff")
+    client = staff(*EDITOR)
+    asked = text_of(client.get(page("news", "delete")))
+    assert "No message is deleted by it now." in asked
+    assert ChannelSettings.objects.exists()
+    done = client.post(page("news", "delete"), follow=True)
+    assert "The site’s settings hold for news again." in text_of(done)
+    assert not ChannelSettings.objects.exists()
+    assert LogEntry.objects.get().action_flag == DELETION
+    again = client.post(page("news", "delete"), follow=True)
+    assert "Nothing is settled for news" in text_of(again)
+
+
+def test_history_is_of_the_channel_that_is_named() -> None:
+    for channel in ("a_5F", "a_"):
+        staff(*EDITOR).post(page(channel), {"title": channel})
+    response = staff(*EDITOR).get(page("a_5F", "history"))
+    assert response.status_code == 200
+    assert [entry.object_id for entry in response.context["action_list"]] == ["a_5F"]
+
+
+# --- Words ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, "for ever"),
+        (0, "for ever"),
+        (1, "1 second"),
+        (90, "90 seconds"),
+        (0.5, "0.5 seconds"),
+        (60, "1 minute"),
+        (5400, "90 minutes"),
+        (7200, "2 hours"),
+        (86_400, "1 day"),
+        (604_800, "7 days"),
+        (31_536_000, "1 year"),
+        (1e15, "1,000,000,000,000,000 seconds"),
+    ],
+)
+def test_seconds_in_words(seconds: float | None, words: str) -> None:
+    assert seconds_in_words(seconds).replace(",", "") == words.replace(",", "")
+
+
+def test_retention_says_whose_it_is(settings: Any) -> None:
+    settings.STREAMS = {"RETENTION_SECONDS": 3600, "RETENTION_MESSAGES_PER_CHANNEL": 100}
+    assert retention_in_words(None) == "1 hour, at most 100 messages (the site’s)"
+    assert retention_in_words(ChannelSettings(retention_messages=0)) == "1 hour (its own)"
+    assert retention_in_words(ChannelSettings(retention_seconds=0)) == "for ever, at most 100 messages (its own)"
+
+
+def test_names_follow_the_databases_order_page_by_page() -> None:
+    for name in ("b", "a", "B", "a.b", "a-b", "ab", "A"):
+        publish(name, "x")
+    everything = names({}, limit=100)
+    pages = [names({}, after=after, limit=1) for after in ["", *everything]]
+    assert pages == [*([name] for name in everything), []]

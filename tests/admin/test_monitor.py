@@ -1,0 +1,259 @@
+"""The live monitor's pages: what may be watched, and what its script is told. What a person sees: tests/browser."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client, override_settings
+from django.utils.html import escape
+
+from streams import NewMessage, log, publish, publish_many
+from streams.models import LogHead, Message
+from streams.policies import DefaultPolicy
+from tests.admin.people import staff
+
+pytestmark = pytest.mark.django_db
+
+MONITOR = "/admin/streams/monitor/"
+GARBAGE = ["", "%00", "-1", "1.5", "0x1", "９", "1" * 400, "a", "%F0%9F%92%A9", "1;DROP", "%ED%A0%80", "null", "[]"]
+
+
+def watch(client: Client, query: str) -> dict[str, Any]:
+    """What the page tells its script."""
+    response = client.get(f"{MONITOR}{query}")
+    assert response.status_code == 200
+    watched: dict[str, Any] = response.context["watch"]
+    return watched
+
+
+class Closed(DefaultPolicy):
+    """Refuses one channel to everybody, staff as well."""
+
+    def can_subscribe(self, request: Any, channel: str) -> bool:
+        return channel != "closed" and super().can_subscribe(request, channel)
+
+    def refusal(self, channels: Any) -> str:
+        return f"Nobody reads <{', '.join(channels)}>."
+
+
+# --- Who may ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["", "?channel=news", "types/?channel=news&after=0", "events/?ids=1"])
+def test_only_staff_who_may_view_messages_see_anything(path: str) -> None:
+    publish("news", "secret")
+    others = staff("add_message", "change_message", "delete_message", "view_channelsettings", "view_node")
+    assert others.get(MONITOR + path).status_code == 403
+    assert Client().get(MONITOR + path).status_code == 302
+    User.objects.create_user("plain")
+    plain = Client()
+    plain.force_login(User.objects.get(username="plain"))
+    assert plain.get(MONITOR + path).status_code == 302
+    assert staff("view_message").get(MONITOR + path).status_code == 200
+
+
+def test_monitor_is_in_the_index_of_those_who_may_view_messages_and_of_no_others() -> None:
+    assert MONITOR in staff("view_message").get("/admin/").content.decode()
+    assert MONITOR not in staff("view_node").get("/admin/").content.decode()
+
+
+@pytest.mark.parametrize("path", ["add/", "1/", "1/change/", "1/delete/", "1/history/"])
+def test_there_are_no_pages_to_add_change_or_delete(path: str) -> None:
+    publish("news", "x")
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    assert client.get(MONITOR + path).status_code == 404
+
+
+# --- The choice -------------------------------------------------------------------------------------------------------
+
+
+def test_page_without_a_choice_asks_for_one_and_knows_the_channels() -> None:
+    publish_many([NewMessage("news", "x"), NewMessage("weather", "x")])
+    response = staff("view_message").get(MONITOR)
+    text = response.content.decode()
+    assert "watch" not in response.context
+    assert '<option value="news">' in text
+    assert '<option value="weather">' in text
+    assert "monitor.js" not in text
+
+
+@pytest.mark.parametrize(
+    "query", ["?channel=a+b,c", "?channel=a&channel=b&channel=c", "?channel=%20a,,b%0Ac%20", "?channel=a+b+c+a"]
+)
+def test_channels_are_named_with_spaces_or_commas_or_one_by_one(query: str) -> None:
+    watched = watch(staff("view_message"), query)
+    assert watched["channels"] == ["a", "b", "c"]
+    assert watched["stream"] == "/events/?channel=a&channel=b&channel=c"
+
+
+def test_watching_begins_at_the_head_at_an_id_or_with_the_newest() -> None:
+    publish_many([NewMessage("news", "x") for _ in range(5)])
+    client = staff("view_message")
+    now = watch(client, "?channel=news")
+    assert (now["after"], now["replay"]) == (5, 0)
+    after = watch(client, "?channel=news&start=after&id=2")
+    assert (after["after"], after["replay"]) == (2, 0)
+    newest = watch(client, "?channel=news&start=newest&n=3")
+    assert (newest["after"], newest["replay"]) == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("channel=", "Name at least one channel"),
+        ("channel=%20,%20", "Name at least one channel"),
+        ("channel=caf%C3%A9", "Channel names use A-Z a-z 0-9 . _ - and at most 99 characters; got 'café'."),
+        ("channel=%00", "Channel names use"),
+        ("channel=" + "a" * 100, "Channel names use"),
+        ("channel=<script>alert(1)</script>", "got '<script>alert(1)</script>'"),
+        ("channel=a&start=after&id=", "An event id is a whole number, 0 or more; got “”."),
+        ("channel=a&start=after&id=-1", "An event id is a whole number, 0 or more; got “-1”."),
+        ("channel=a&start=after&id=" + "9" * 19, "An event id is a whole number"),
+        ("channel=a&start=after&id=%D9%A3", "An event id is a whole number"),
+        ("channel=a&start=newest&n=0", "A whole number from 1 to 1000 (MAX_REPLAY_MESSAGES); got “0”."),
+        ("channel=a&start=newest&n=1001", "A whole number from 1 to 1000"),
+        ("channel=a&start=newest&n=x", "A whole number from 1 to 1000"),
+        ("channel=a&start=tomorrow", "Choose where to begin"),
+        ("channel=a&start=%00", "Choose where to begin"),
+    ],
+    ids=lambda text: quote(text)[:40],
+)
+def test_choice_that_does_not_fit_is_told_at_its_field_and_nothing_is_watched(query: str, says: str) -> None:
+    response = staff("view_message").get(f"{MONITOR}?{query}")
+    assert response.status_code == 400
+    assert escape(says) in response.content.decode()
+    assert "watch" not in response.context
+
+
+@override_settings(STREAMS={"MAX_CHANNELS_PER_STREAM": 2})
+def test_more_channels_than_a_stream_may_have_are_refused_in_words() -> None:
+    response = staff("view_message").get(f"{MONITOR}?channel=a+b+c")
+    says = "A stream has at most 2 channels (MAX_CHANNELS_PER_STREAM); got 3. Name fewer."
+    assert says in response.content.decode()
+    assert watch(staff("view_message"), "?channel=a+b")["channels"] == ["a", "b"]
+
+
+@override_settings(STREAMS={"POLICY": f"{__name__}.Closed"})
+def test_channel_that_the_policy_refuses_is_not_opened_and_the_policy_is_quoted() -> None:
+    client = staff("view_message")
+    response = client.get(f"{MONITOR}?channel=news+closed")
+    text = response.content.decode()
+    assert response.status_code == 200
+    assert "was not opened" in text
+    assert escape("Nobody reads <closed>.") in text
+    assert "watch" not in response.context
+    assert watch(client, "?channel=news")["channels"] == ["news"]
+
+
+@override_settings(ROOT_URLCONF="tests.admin.urls_without_streams")
+def test_site_that_serves_no_streams_says_how_to() -> None:
+    response = staff("view_message").get(f"{MONITOR}?channel=news")
+    assert "its urls.py does not include streams.urls" in response.content.decode()
+    assert "watch" not in response.context
+
+
+def test_script_is_told_in_json_that_no_channel_or_type_can_break_out_of() -> None:
+    hostile = "</script><script>alert(1)</script>"
+    publish("news", "x", event=hostile)
+    response = staff("view_message").get(f"{MONITOR}?channel=news")
+    assert hostile in response.context["watch"]["types"]
+    assert hostile not in response.content.decode()
+
+
+def test_types_of_the_newest_messages_are_known_from_the_start() -> None:
+    publish_many([NewMessage("a", "x", event="alert"), NewMessage("b", "x", event="note"), NewMessage("c", "x", "no")])
+    assert watch(staff("view_message"), "?channel=a+b")["types"] == ["alert", "message", "note"]
+
+
+# --- types/ -----------------------------------------------------------------------------------------------------------
+
+
+def types(client: Client, query: str) -> Any:
+    response = client.get(f"{MONITOR}types/?{query}")
+    assert response.status_code == 200, response.content
+    return response.json()
+
+
+def test_types_come_with_the_first_id_that_has_them() -> None:
+    kinds = [("a", "one"), ("b", "two"), ("a", "three"), ("a", "one"), ("b", "three"), ("c", "four")]
+    publish_many([NewMessage(channel, "x", event=kind) for channel, kind in kinds])
+    client = staff("view_message")
+    everything = types(client, "channel=a&channel=b&after=0")
+    assert everything == {"types": {"one": 1, "two": 2, "three": 3}, "through": 6, "head": 6}
+    assert types(client, "channel=a+b&after=3")["types"] == {"one": 4, "three": 5}
+    assert types(client, "channel=a&after=6") == {"types": {}, "through": 6, "head": 6}
+    assert types(client, "channel=a&after=999999999999999999")["types"] == {}
+
+
+def test_many_messages_are_looked_at_in_several_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.admin.monitor.TYPED_MESSAGES", 4)
+    publish_many([NewMessage("ab"[n % 2], "x", event=f"t{n}") for n in range(10)])
+    client, found, after = staff("view_message"), {}, 0
+    while True:
+        answer = types(client, f"channel=a&channel=b&after={after}")
+        found.update(answer["types"])
+        if answer["through"] == answer["head"]:
+            break
+        assert answer["through"] == after + 4
+        after = answer["through"]
+    assert found == {f"t{n}": n + 1 for n in range(10)}
+
+
+@pytest.mark.parametrize("after", GARBAGE)
+def test_garbage_for_an_id_is_refused_in_words(after: str) -> None:
+    response = staff("view_message").get(f"{MONITOR}types/?channel=a&after={after}")
+    assert response.status_code == 400
+    assert "“after” is an event id, a whole number" in json.loads(response.content)["errors"][0]
+
+
+@pytest.mark.parametrize("channel", ["", "%00", "a/b", "%ED%A0%80", "a" * 100])
+def test_garbage_for_a_channel_is_refused_in_words(channel: str) -> None:
+    response = staff("view_message").get(f"{MONITOR}types/?channel={channel}&after=0")
+    assert response.status_code == 400
+    assert response.json()["errors"]
+    assert staff("view_message").get(f"{MONITOR}types/?after=0").json()["errors"] == [
+        "Name the channels, as in ?channel=news."
+    ]
+
+
+# --- events/ ----------------------------------------------------------------------------------------------------------
+
+
+def test_channel_time_and_publisher_of_ids() -> None:
+    author = User.objects.create_user("</script>ada")
+    rows = [publish("a", "x"), publish("b", "x", published_by=author)]
+    log.append([NewMessage("a", "unsequenced")])
+    answer = staff("view_message").get(f"{MONITOR}events/?ids=2,1,77").json()["events"]
+    assert answer == {
+        "1": {"pk": rows[0].pk, "channel": "a", "at": rows[0].created_at.isoformat(), "by": ""},
+        "2": {"pk": rows[1].pk, "channel": "b", "at": rows[1].created_at.isoformat(), "by": "</script>ada"},
+    }
+
+
+@pytest.mark.parametrize("ids", [*GARBAGE, ",", "1,,2", "1, 2", ",".join(["1"] * 201)], ids=lambda text: text[:20])
+def test_garbage_for_ids_is_refused_in_words(ids: str) -> None:
+    response = staff("view_message").get(f"{MONITOR}events/?ids={ids}")
+    assert response.status_code == 400
+    assert "at most 200 event ids" in response.json()["errors"][0]
+
+
+def test_two_hundred_ids_are_answered_by_one_query(django_assert_max_num_queries: Any) -> None:
+    publish_many([NewMessage("a", "x") for _ in range(200)])
+    client = staff("view_message")
+    with django_assert_max_num_queries(5):
+        answer = client.get(f"{MONITOR}events/?ids={','.join(map(str, range(1, 201)))}")
+    assert len(answer.json()["events"]) == 200
+
+
+def test_looking_writes_nothing() -> None:
+    log.append([NewMessage("a", "waits to be sequenced")])
+    client = staff("view_message")
+    for path in ("?channel=a", "types/?channel=a&after=0", "events/?ids=1"):
+        client.get(MONITOR + path)
+    assert Message.objects.get().position is None
+    assert not LogHead.objects.filter(head__gt=0).exists()

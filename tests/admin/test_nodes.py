@@ -1,0 +1,130 @@
+"""The processes in the admin: who may look, what is said of each, and the charts of all together."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+
+from streams import presence
+from streams.admin.nodes import series
+from streams.models import Node
+from tests.admin.people import staff
+
+pytestmark = pytest.mark.django_db
+
+NODES = "/admin/streams/node/"
+
+
+def make(pk: str = "n1", seen_seconds_ago: float = 0, **fields: Any) -> Node:
+    now = timezone.now()
+    defaults = {
+        "host": "web-1",
+        "pid": 7,
+        "started_at": now,
+        "seen_at": now - datetime.timedelta(seconds=seen_seconds_ago),
+        "notifier": "streams.notifiers.local.LocalNotifier",
+    }
+    return Node.objects.create(id=pk, **{**defaults, **fields})
+
+
+def text_of(client: Client) -> str:
+    return " ".join(client.get(NODES).content.decode().split())
+
+
+@pytest.mark.parametrize("path", ["", "data/"])
+def test_only_who_may_view_processes_sees_them(path: str) -> None:
+    make()
+    assert staff("view_message", "view_channelsettings").get(NODES + path).status_code == 403
+    assert Client().get(NODES + path).status_code == 302
+    assert staff("view_node").get(NODES + path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["add/", "n1/change/", "n1/delete/", "n1/history/"])
+def test_there_are_no_pages_to_add_change_or_delete(path: str) -> None:
+    make()
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    assert client.get(NODES + path).status_code == 404
+    assert client.post(NODES + path).status_code == 404
+
+
+def test_empty_page_says_when_a_process_appears() -> None:
+    text = text_of(staff("view_node"))
+    assert "No process streams right now. A process appears here with its first open stream." in text
+    assert "0 connections in 0 processes." in text
+
+
+def test_process_is_described() -> None:
+    channels = {f"c{n:02}": n for n in range(1, 16)} | {"<b>\u202e": 99}
+    make(connections=120, channels=channels, channels_left_out=4)
+    make("n2", pid=8, connections=1, notifier_problem="OSError: <no route>")
+    text = text_of(staff("view_node"))
+    assert "121 connections in 2 processes." in text
+    assert "web-1:7" in text
+    assert "<code>c15</code> 15" in text
+    assert "<code>c07</code> 7" in text
+    assert "<code>c06</code>" not in text, "ten are listed"
+    assert "and 10 more" in text
+    assert "LocalNotifier" in text
+    assert "listening" in text
+    assert "problem: OSError: &lt;no route&gt;" in text
+    assert "<b>" not in text
+    assert "U+202E" in text
+
+
+def test_this_process_is_marked() -> None:
+    make(presence.node_id())
+    make("other", pid=8)
+    nodes = staff("view_node").get(f"{NODES}data/").json()["nodes"]
+    assert [(node["id"], node["own"]) for node in nodes] == [(presence.node_id(), True), ("other", False)]
+
+
+def test_process_that_missed_beats_is_told_apart_and_then_gone() -> None:
+    make("fresh", pid=1, seen_seconds_ago=1)
+    make("late", pid=2, seen_seconds_ago=13)
+    make("gone", pid=3, seen_seconds_ago=17)
+    nodes = staff("view_node").get(f"{NODES}data/").json()["nodes"]
+    assert [(node["id"], node["state"]) for node in nodes] == [("fresh", "good"), ("late", "warning")]
+
+
+def test_presence_that_is_switched_off_is_said(settings: Any) -> None:
+    settings.STREAMS = {**settings.STREAMS, "PRESENCE_SECONDS": None}
+    assert "Presence is switched off (PRESENCE_SECONDS is None)" in text_of(staff("view_node"))
+    assert staff("view_node").get(f"{NODES}data/").status_code == 200
+
+
+# --- The charts -------------------------------------------------------------------------------------------------------
+
+
+def sampled(*samples: tuple[int, int, int]) -> Node:
+    return Node(samples=[list(sample) for sample in samples])
+
+
+def test_connections_of_all_processes_are_added_up() -> None:
+    nodes = [sampled((1000, 3, 10), (1005, 4, 10), (1010, 5, 10)), sampled((1001, 10, 10), (1006, 20, 10))]
+    assert series(nodes, now=1010, seconds=5, count=3).connections == [3, 14, 25]
+
+
+def test_rate_is_the_heads_difference() -> None:
+    nodes = [sampled((1000, 1, 100), (1005, 1, 150), (1010, 1, 150)), sampled((1004, 1, 120))]
+    assert series(nodes, now=1010, seconds=5, count=2).rates == [10, 0]
+
+
+def test_process_that_was_not_heard_of_counts_no_more() -> None:
+    assert series([sampled((1000, 7, 5))], now=1020, seconds=5, count=5).connections == [7, 7, 7, 0, 0]
+
+
+def test_log_that_begins_anew_has_no_negative_rate() -> None:
+    assert series([sampled((1000, 1, 500), (1005, 1, 2))], now=1005, seconds=5, count=1).rates == [0]
+
+
+def test_charts_of_nothing_are_flat() -> None:
+    flat = series([], now=1000, seconds=5)
+    assert set(flat.connections) == {0}
+    assert set(flat.rates) == {0}
+    assert len(flat.connections) == len(flat.rates) == presence.MAX_SAMPLES

@@ -1,0 +1,38 @@
+"""Staff users with some permissions and no others, for browser tests."""
+
+from __future__ import annotations
+
+from tests.browser.conftest import Tabs
+from tests.sites import Server, Site, finish
+
+
+def give(name: str, *codenames: str) -> None:
+    from django.contrib.auth.models import Permission, User
+
+    wanted = Permission.objects.filter(content_type__app_label="streams", codename__in=codenames)
+    assert len(wanted) == len(codenames)
+    User.objects.get(username=name).user_permissions.set(wanted)
+
+
+async def log_in_with(tabs: Tabs, site: Site, server: Server, *codenames: str) -> None:
+    """Log the browser in as a staff user who has exactly these permissions."""
+    name = "-".join(["staff", *codenames])
+    await tabs.context.clear_cookies()
+    await tabs.log_in(server, name, is_staff=True)
+    finish(site.call(give, name, *codenames))
+
+
+async def fits(tabs: Tabs, url: str) -> None:
+    """Load a page on a narrow window under a strict Content-Security-Policy: it scrolls only up and down."""
+
+    async def with_policy(route: object) -> None:
+        answer = await route.fetch()  # type: ignore[attr-defined]
+        headers = {**answer.headers, "content-security-policy": "default-src 'self'"}
+        await route.fulfill(response=answer, headers=headers)  # type: ignore[attr-defined]
+
+    await tabs.context.route("**/admin/**", with_policy)
+    page = await tabs.open("about:blank")
+    await page.set_viewport_size({"width": 360, "height": 700})
+    await page.goto(url)
+    await page.wait_for_timeout(1000)
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -1,0 +1,109 @@
+"""The admin's pages under a third-party theme, django-unfold: all are there, readable, and do their work."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from tests.browser.conftest import Tabs
+from tests.clients import StreamClient
+from tests.sites import Site, finish
+
+pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
+
+UNFOLD = "tests.settings_unfold"
+
+FILL = """
+from streams import publish
+from streams.models import Broadcast, ChannelSettings
+ChannelSettings.objects.create(channel="news", title="News of the day")
+publish("news", {"text": "first"}, event="alert")
+Broadcast.objects.create(title="Night works", channels=["news"], payload="No trains.")
+"""
+
+PAGES = {
+    "broadcast/": None,
+    "broadcast/add/": "Compose a broadcast",
+    "broadcast/1/change/": "Night works",
+    "broadcast/1/send/": "Send this now?",
+    "broadcast/1/schedule/": "When is it to go out?",
+    "monitor/": "Live monitor",
+    "channelsettings/": "Channels",
+    "channelsettings/news/change/": "news",
+    "node/": "Processes",
+    "message/": "Messages",
+    "message/1/change/": "1",
+    "message/why/": "Why",
+    "message/prune/": "Prune",
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_each_page_is_there_and_fits(sqlite_site: Site, chromium: Browser, scheme: str) -> None:
+    sqlite_site.env["DJANGO_SETTINGS_MODULE"] = UNFOLD
+    await asyncio.to_thread(finish, sqlite_site.script(FILL))
+    server = sqlite_site.serve(DEBUG="true")
+    context = await chromium.new_context(color_scheme="dark" if scheme == "dark" else "light")
+    tabs = Tabs(context)
+    await tabs.log_in(server, "editor", is_staff=True, is_superuser=True)
+    for width in (1280, 360):
+        for path, heading in PAGES.items():
+            page = await tabs.context.new_page()
+            await page.set_viewport_size({"width": width, "height": 800})
+            answer = await page.goto(f"{server.url}/admin/streams/{path}")
+            assert answer is not None
+            assert answer.status == 200, path
+            await expect(page.locator("#main")).to_be_visible()
+            if heading is not None:
+                await expect(page.locator(".streams h1")).to_contain_text(heading)
+                colours = await page.evaluate(
+                    "(s => [s.color, getComputedStyle(document.querySelector('#main')).backgroundColor])"
+                    "(getComputedStyle(document.querySelector('.streams h1')))"
+                )
+                assert contrast(*colours) >= 4.5, (path, colours)
+            wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+            assert not await page.evaluate(wide), (path, width)
+            await page.close()
+    assert tabs.complaints == []
+    await context.close()
+
+
+def contrast(*colours: str) -> float:
+    """The contrast ratio of two colours as computed styles give them, by WCAG 2's formula."""
+    bright, dim = sorted(map(luminance, colours), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance; of rgb(…) exactly, of oklch(…) by its lightness, whose cube it nearly is for greys."""
+    numbers = [float(number.rstrip("%")) for number in colour[colour.index("(") + 1 : -1].replace(",", " ").split()[:3]]
+    if colour.startswith("oklch"):
+        return numbers[0] ** 3
+    linear = [n / 12.92 if (n := v / 255) <= 0.04045 else ((n + 0.055) / 1.055) ** 2.4 for v in numbers]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+async def test_composed_tested_and_sent(sqlite_site: Site, tabs: Tabs) -> None:
+    sqlite_site.env["DJANGO_SETTINGS_MODULE"] = UNFOLD
+    server = sqlite_site.serve(DEBUG="true")
+    client = await StreamClient(server.port, "/events/news/").connect()
+    await client.read_control(1)
+    await tabs.log_in(server, "editor", is_staff=True, is_superuser=True)
+    page = await tabs.open(f"{server.url}/admin/streams/broadcast/")
+    await page.locator("a[href$='/add/']").first.click()
+    await page.wait_for_load_state()
+    await page.get_by_label("Title").fill("Night works")
+    await page.get_by_label("Channels").fill("news")
+    await page.keyboard.press("Enter")
+    await page.get_by_label("Payload", exact=True).fill("No trains.")
+    await page.get_by_role("button", name="Send a test to me").click()
+    await expect(page.locator("#test-state")).to_contain_text("Arrived")
+    await page.get_by_role("button", name="Send now…").click()
+    await page.get_by_role("button", name="Send to 1 connection now").click()
+    await expect(page.locator("#served")).to_have_text("Connections served: 1.")
+    await client.read_until(1)
+    assert [event.data for event in client.events] == ["No trains."]
+    await client.close()
+    assert tabs.complaints == []

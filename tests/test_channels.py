@@ -1,0 +1,232 @@
+"""Who may read a channel, as staff have settled it: that every request obeys, in all processes, soon."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import Group, Permission, User
+from django.core.exceptions import ValidationError
+from django.test import AsyncClient, override_settings
+
+from streams.channels import Retention, access_rules, retentions
+from streams.models import ChannelSettings
+from streams.policies import get_policy
+from tests.services import wait_until
+from tests.sites import Server, Site, finish
+
+database = pytest.mark.django_db(transaction=True)
+
+# --- In one process ---------------------------------------------------------------------------------------------------
+
+WHO = ["anonymous", "user", "member", "of another group", "staff", "staff who may view", "inactive staff"]
+READERS = {
+    "": {"staff who may view"},
+    "public": set(WHO),
+    "signed-in": {"user", "member", "of another group", "staff", "staff who may view"},
+    "staff": {"staff", "staff who may view"},
+    "groups": {"member", "staff who may view"},
+}
+
+
+def make(who: str) -> User | None:
+    if who == "anonymous":
+        return None
+    user = User.objects.create(username=who, is_staff="staff" in who, is_active="inactive" not in who)
+    if who == "member":
+        user.groups.add(Group.objects.get(name="readers"))
+    if who == "of another group":
+        user.groups.add(Group.objects.create(name="others"))
+    if who == "staff who may view":
+        user.user_permissions.add(Permission.objects.get(codename="view_message"))
+    return user
+
+
+@database
+@pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize("access", READERS)
+async def test_those_may_read_whom_the_settings_name(access: str, who: str) -> None:
+    def prepare() -> User | None:
+        row = ChannelSettings.objects.create(channel="room.1", access=access)
+        group = Group.objects.create(name="readers")
+        if access == "groups":
+            row.groups.add(group)
+        return make(who)
+
+    user = await sync_to_async(prepare)()
+    client = AsyncClient()
+    if user is not None:
+        await sync_to_async(client.force_login)(user)
+    response = await client.get("/events/room.1/")
+    expected = 200 if who in READERS[access] else 403
+    assert response.status_code == expected
+    several = await client.get("/events/?channel=news&channel=room.1")
+    assert several.status_code == expected
+    for answer in (response, several):
+        await sync_to_async(answer.close)()
+
+
+@database
+@override_settings(STREAMS={"PUBLIC_CHANNELS": ["*"]})
+async def test_settings_stand_above_the_public_channels() -> None:
+    client = AsyncClient()
+    assert (await client.head("/events/room.1/")).status_code == 200
+    await ChannelSettings.objects.acreate(channel="room.1", access="signed-in")
+    assert (await client.head("/events/room.1/")).status_code == 403
+    assert (await client.head("/events/room.10/")).status_code == 200
+    assert (await client.head("/events/Room.1/")).status_code == 200
+
+
+@database
+async def test_users_own_channel_is_theirs_until_something_else_is_settled() -> None:
+    user = await User.objects.acreate(username="one")
+    client = AsyncClient()
+    await sync_to_async(client.force_login)(user)
+    assert (await client.head(f"/events/user.{user.pk}/")).status_code == 200
+    await ChannelSettings.objects.acreate(channel=f"user.{user.pk}", access="staff")
+    assert (await client.head(f"/events/user.{user.pk}/")).status_code == 403
+
+
+@database
+def test_groups_without_a_group_admit_nobody_but_who_may_view_messages() -> None:
+    ChannelSettings.objects.create(channel="room", access="groups")
+    assert access_rules()["room"].groups == frozenset()
+    assert not access_rules()["room"].admits(User.objects.create(username="one"))
+
+
+@database
+def test_readers_are_told_in_words() -> None:
+    readers = get_policy().readers
+    assert readers("news") == "everyone, by PUBLIC_CHANNELS"
+    assert readers("room") == "staff who may view messages"
+    assert readers("user.7") == "this user, and staff who may view messages"
+    for access, words in (("public", "everyone"), ("signed-in", "signed in"), ("staff", "staff"), ("groups", "groups")):
+        ChannelSettings.objects.update_or_create(channel="news", defaults={"access": access})
+        assert words in readers("news")
+
+
+@database
+def test_settings_that_say_nothing_of_readers_are_no_rule() -> None:
+    ChannelSettings.objects.create(channel="titled", title="A title", retention_seconds=5)
+    assert access_rules() == {}
+    assert retentions() == {"titled": Retention(5, None)}
+    ChannelSettings.objects.create(channel="zero", retention_messages=0)
+    ChannelSettings.objects.create(channel="nothing")
+    assert retentions() == {"titled": Retention(5, None), "zero": Retention(None, 0)}
+
+
+@pytest.mark.parametrize("name", ["", "news room", "a" * 100, "ü", "a\n", "a/b"])
+def test_name_that_is_no_channels_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError):
+        ChannelSettings(channel=name).clean_fields()
+
+
+# --- Over processes ---------------------------------------------------------------------------------------------------
+
+
+def settle(channel: str, access: str) -> None:
+    ChannelSettings.objects.update_or_create(channel=channel, defaults={"access": access})
+
+
+def status(server: Server, channel: str, seconds: float = 60) -> int:
+    request = urllib.request.Request(f"{server.url}/events/{channel}/", method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as refusal:
+        return refusal.code
+
+
+@pytest.mark.once
+def test_change_in_one_process_is_obeyed_by_another_within_a_poll(site: Site) -> None:
+    server = site.settings(POLL_SECONDS=1).serve()
+    assert status(server, "room") == 403
+    for access, expected in (("public", 200), ("signed-in", 403), ("public", 200)):
+        finish(site.call(settle, "room", access))
+        changed = time.monotonic()
+        wait_until(lambda wanted=expected: status(server, "room") == wanted, f"{access} being obeyed")
+        assert time.monotonic() - changed < 1 + 4, "POLL_SECONDS, and what a machine with other work needs"
+    site.execute("DELETE FROM streams_channelsettings")
+    wait_until(lambda: status(server, "room") == 403, "the row's end being obeyed")
+
+
+@pytest.mark.once
+def test_rules_are_kept_between_requests(site: Site) -> None:
+    finish(site.call(settle, "room", "public"))
+    server = site.settings(POLL_SECONDS=60).serve()
+    server.json("/test/queries/")
+    assert [status(server, "room") for _ in range(20)] == [200] * 20
+    asked = [sql for sql in server.json("/test/queries/")["queries"] if "streams_channelsettings" in sql]
+    assert len(asked) <= 1
+    finish(site.call(settle, "room", "staff"))
+    assert status(server, "room") == 200, "as old as POLL_SECONDS allows"
+
+
+@pytest.mark.once
+def test_rules_that_cannot_be_read_any_more_hold_on(site: Site) -> None:
+    finish(site.call(settle, "open", "public"))
+    server = site.settings(POLL_SECONDS=0.1, PUBLIC_CHANNELS=["closed"]).serve()
+    finish(site.call(settle, "closed", "staff"))
+    wait_until(lambda: status(server, "closed") == 403, "the rule being known")
+    site.execute("ALTER TABLE streams_channelsettings RENAME TO away")
+    for _ in range(5):
+        time.sleep(0.15)
+        assert (status(server, "open"), status(server, "closed")) == (200, 403)
+    assert server.log.read_text().count("the last known ones hold") == 1
+    site.execute("ALTER TABLE away RENAME TO streams_channelsettings")
+    finish(site.call(settle, "closed", "public"))
+    wait_until(lambda: status(server, "closed") == 200, "the rules being read again")
+
+
+@pytest.mark.once
+def test_fresh_process_waits_for_its_database_before_it_admits_or_refuses(site: Site) -> None:
+    finish(site.call(settle, "open", "public"))
+    finish(site.call(settle, "closed", "staff"))
+    site.execute("ALTER TABLE streams_channelsettings RENAME TO away")
+    server = site.settings(PUBLIC_CHANNELS=["closed"]).serve()
+    answers: dict[str, int] = {}
+    asking = [
+        threading.Thread(target=lambda name=name: answers.update({name: status(server, name)}))
+        for name in ("open", "closed")
+    ]
+    for thread in asking:
+        thread.start()
+    time.sleep(1.5)
+    assert answers == {}, "neither admitted nor refused by guess"
+    site.execute("ALTER TABLE away RENAME TO streams_channelsettings")
+    for thread in asking:
+        thread.join(60)
+    assert answers == {"open": 200, "closed": 403}
+
+
+def ask_for_rules_without_a_database() -> None:
+    import asyncio
+
+    from django.db import DatabaseError
+
+    from streams import channels
+
+    channels.WAIT_FOR_RULES_SECONDS = 1.0
+    begun = time.monotonic()
+    try:
+        asyncio.run(_ask())
+    except DatabaseError:
+        print(time.monotonic() - begun)
+
+
+async def _ask() -> Any:
+    from streams.channels import aaccess_rules
+
+    return await aaccess_rules()
+
+
+@pytest.mark.once
+def test_process_that_waited_in_vain_says_so(site: Site) -> None:
+    site.execute("ALTER TABLE streams_channelsettings RENAME TO away")
+    waited = float(finish(site.call(ask_for_rules_without_a_database)))
+    assert 1 <= waited < 30
