@@ -326,7 +326,7 @@ def _replay(channel: str, position: int, cursor: int) -> Iterator[Finding]:
     else:
         yield Finding(
             Verdict.GOOD,
-            _("A client that comes back with %(cursor)s gets this event, after %(before)s.") % told,
+            _("A stream that goes on from %(cursor)s brings this event, after %(before)s.") % told,
             _(
                 "So it comes as soon as the client connects. See whether it does: in the browser's developer tools, "
                 "“Network” shows the stream and its answer."

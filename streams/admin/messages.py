@@ -20,6 +20,7 @@ from django.utils.translation import gettext as _
 
 from streams import log, presence, publish
 from streams.admin import message_list
+from streams.admin.channels import ChannelAdmin
 from streams.admin.pages import StreamsAdmin
 from streams.admin.pruning import PruningPage
 from streams.admin.why import WhyPage
@@ -161,11 +162,14 @@ class MessageAdmin(WhyPage, PruningPage, StreamsAdmin):
         }
 
     def _channel_url(self, request: HttpRequest, channel: str) -> str | None:
+        """The channel's page; None for who may not see it, and where the site has none."""
         try:
-            shown = self.admin_site.get_model_admin(ChannelSettings).has_view_permission(request)
+            channels = self.admin_site.get_model_admin(ChannelSettings)
         except NotRegistered:
             return None
-        return self.url_of("channelsettings", "change", channel) if shown else None
+        if isinstance(channels, ChannelAdmin) and channels.has_view_permission(request):
+            return channels.url_of_channel(channel)
+        return None
 
     def _gone(self, request: HttpRequest) -> HttpResponse:
         self.message_user(

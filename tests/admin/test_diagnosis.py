@@ -275,7 +275,7 @@ def _agrees(position: int, cursor: str) -> None:
     about_cursor = next(
         each
         for each in findings
-        if re.search("no last event id|everything up to|comes? back with|begins with a", each.sentence)
+        if re.search("no last event id|everything up to|goes on from|begins with a", each.sentence)
     )
     reason, ids = async_to_sync(stream)(cursor)
     assert (position in ids) == (about_cursor.verdict is not Verdict.BAD), (about_cursor, ids)
@@ -395,7 +395,7 @@ def test_answer_for_a_user_by_name_or_by_key(reader: Client, who: str) -> None:
     said = text_of(reader.get(WHY, {"message": "1", "user": name, "last_event_id": " 0 "}).content.decode())
     assert "What was found about event 1" in said
     assert f"In order ada may read user.{ada.pk}" in said
-    assert "A client that comes back with 0 gets this event" in said
+    assert "A stream that goes on from 0 brings this event" in said
     assert "A reason Nobody has a stream now" in said
 
 

@@ -322,7 +322,8 @@ def test_empty_log_says_so(reader: Client) -> None:
     publish_some(3)
     log.delete_through(3, limit=10)
     assert "everything that was published has been pruned. The newest event was 3." in text_of(page(reader))
-    assert "No message in the log is like that." in text_of(page(reader, channel="news"))
+    for query in ({"channel": "news"}, {"day": "2026-01-01"}, {"text": "x", "after": 0}):
+        assert "No message in the log is like that." in text_of(page(reader, **query))
 
 
 def test_messages_that_wait_are_counted_and_not_listed(reader: Client) -> None:
@@ -408,10 +409,15 @@ def test_wire_form_has_every_line_of_the_data(reader: Client) -> None:
     assert wire == "id: 1\ndata: one\ndata: \ndata:  two\ndata: \n\n"
 
 
-def test_link_to_the_channel_is_for_those_who_may_see_it() -> None:
-    message = publish("news", "x")
+@pytest.mark.parametrize("channel", ["news", "a_b", "x_5Fy", "..", "-"])
+def test_link_to_the_channel_is_for_those_who_may_see_it(channel: str) -> None:
+    message = publish(channel, "x")
     client = log_in("view_message", "view_channelsettings")
-    assert 'href="/admin/streams/channelsettings/news/change/"' in page(client, f"{LIST}{message.pk}/change/")
+    html = page(client, f"{LIST}{message.pk}/change/")
+    path = re.search(r'href="([^"]*)"><code>', html)
+    assert path is not None
+    assert path[1].startswith("/admin/streams/channelsettings/")
+    assert f"<h1>Channel {channel}</h1>" in page(client, path[1])
 
 
 def test_long_data_is_cut_and_there_as_a_file(reader: Client) -> None:

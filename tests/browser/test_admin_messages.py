@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from streams import NewMessage, publish_many
 from tests.browser.conftest import Tabs
@@ -53,6 +53,18 @@ async def log_in(tabs: Tabs, site: Site, server: Server, name: str, *permissions
 
 async def ids(page: Page) -> list[int]:
     return [int(text) for text in await page.locator(".streams tbody th").all_text_contents()]
+
+
+async def with_a_strict_policy_of_content(tabs: Tabs) -> None:
+    """Serve the admin's pages as a site does that allows no script, style or handler inside of a page."""
+
+    async def add(route: Route) -> None:
+        answer = await route.fetch()
+        await route.fulfill(
+            response=answer, headers={**answer.headers, "content-security-policy": "default-src 'self'"}
+        )
+
+    await tabs.context.route("**/admin/streams/**", add)
 
 
 async def never_scrolls_sideways(page: Page) -> None:
@@ -139,7 +151,9 @@ async def test_what_is_published_never_scripts_a_page(sqlite_site: Site, tabs: T
     long = "<b>" + "x" * 200_000
     hidden = "invoice‮fdp.exe ​⁦"
     fill(sqlite_site, {"channel": "news", "data": long}, {"channel": "news", "data": hidden, "event": "a‮b"})
-    await log_in(tabs, sqlite_site, server, "editor", "view_message", "add_message")
+    await log_in(tabs, sqlite_site, server, "editor", "view_message", "add_message", "delete_message")
+    await with_a_strict_policy_of_content(tabs)
+    await tabs.open(f"{server.url}{LIST}prune/")
     page = await tabs.open(server.url + LIST)
     texts = await page.locator(".streams td.start").all_text_contents()
     assert texts[2:] == PAYLOADS[::-1]
@@ -275,7 +289,7 @@ async def test_why_is_answered_from_a_messages_page(sqlite_site: Site, tabs: Tab
     await expect(findings.nth(0)).to_contain_text("Event 2 is in the log, on channel secret.")
     await expect(findings.nth(1)).to_contain_text("ada may not read secret.")
     await expect(findings.nth(1).locator(".state")).to_have_text("A reason")
-    await expect(findings.nth(2)).to_contain_text("A client that comes back with 1 gets this event")
+    await expect(findings.nth(2)).to_contain_text("A stream that goes on from 1 brings this event")
     await expect(findings.nth(3)).to_contain_text("onmessage never sees it")
     await expect(findings.nth(4)).to_contain_text("Nobody has a stream now")
     await never_scrolls_sideways(page)
