@@ -65,7 +65,8 @@ def access_rules() -> Rules:
 
     Raises DatabaseError where they cannot be read, and never could; else what was read last holds on.
     """
-    return _fresh() or _load()
+    rules = _fresh()
+    return _load() if rules is None else rules
 
 
 async def aaccess_rules() -> Rules:
