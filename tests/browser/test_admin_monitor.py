@@ -294,7 +294,7 @@ async def test_log_that_is_replaced_meanwhile_is_told_and_read_from_its_beginnin
 async def test_monitor_outlives_a_killed_server_and_shows_each_event_once(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.settings(RETRY_MILLISECONDS=200).serve()
     page = await open_monitor(tabs, server, "?channel=news+weather")
-    finish(sqlite_site.call(publish_each, "news message a", "weather message b"))
+    finish(sqlite_site.call(publish_each, "news open a", "weather error b"))
     await shows_data(page, ["b", "a"])
     server.stop(signal.SIGKILL)
     await expect(page.locator("#state")).to_have_text("Reconnecting …")
