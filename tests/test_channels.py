@@ -14,6 +14,7 @@ from django.contrib.auth.models import Group, Permission, User
 from django.core.exceptions import ValidationError
 from django.test import AsyncClient, override_settings
 
+from streams import NewMessage, publish_many
 from streams.channels import Retention, access_rules, retentions
 from streams.models import ChannelSettings
 from streams.policies import get_policy
@@ -165,6 +166,23 @@ def test_rules_are_kept_between_requests(site: Site) -> None:
     assert len(asked) <= 1
     finish(site.call(settle, "room", "staff"))
     assert status(server, "room") == 200, "as old as POLL_SECONDS allows"
+
+
+def publish_to_many() -> None:
+    publish_many([NewMessage(f"c.{n}", "x") for n in range(60)])
+
+
+@pytest.mark.once
+def test_list_of_fifty_channels_in_the_admin_costs_a_few_queries(site: Site) -> None:
+    finish(site.call(publish_to_many))
+    server = site.settings(POLL_SECONDS=60).serve()
+    cookie = server.log_in("boss", is_staff=True, is_superuser=True)
+    server.json("/test/queries/")
+    request = urllib.request.Request(f"{server.url}/admin/streams/channelsettings/", headers={"Cookie": cookie})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        assert response.read().decode().count("/change/") >= 50
+    asked = server.json("/test/queries/")["queries"]
+    assert 5 <= len(asked) <= 15, asked
 
 
 @pytest.mark.once

@@ -22,6 +22,7 @@ from streams.conf import settings
 from streams.events import CHANNEL_MAX_LENGTH, validate_channel
 from streams.exceptions import InvalidChannel
 from streams.models import ChannelSettings, Message
+from streams.policies import DefaultPolicy, get_policy
 from streams.threads import database
 
 PAGE_CHANNELS = 50
@@ -145,6 +146,7 @@ class ChannelAdmin(StreamsAdmin):
             "monitor_url": f"{self.url_of('monitor', 'changelist')}?{query}" if sees_messages else "",
             "messages_url": f"{self.url_of('message', 'changelist')}?{query}" if sees_messages else "",
             "subscribe_url": request.build_absolute_uri(f"{stream}?{query}") if stream else "",
+            "own_policy": "" if isinstance(get_policy(), DefaultPolicy) else settings.POLICY,
             "history_url": self.url_of_channel(channel, "history") if row else "",
             "reset_url": self.url_of_channel(channel, "delete") if row and self.has_delete_permission(request) else "",
             "parent": {"title": _("Channels"), "url": self.url("changelist")},

@@ -119,10 +119,10 @@ def _described(nodes: list[Node]) -> dict[str, Any]:
             "processes": ngettext("%(n)s process", "%(n)s processes", len(nodes)) % {"n": len(nodes)},
         },
         "connections": last.connections,
-        "connections_text": _("Connections in the last %(minutes)s minutes: %(now)s now, %(most)s at most.")
+        "connections_text": _("Connections in the last %(minutes)s min: %(now)s now, %(most)s at most.")
         % {"minutes": minutes, "now": total, "most": max([total, *last.connections])},
         "rates": last.rates,
-        "rates_text": _("Messages a second in the last %(minutes)s minutes: %(now)s just now, %(most)s at most.")
+        "rates_text": _("Messages a second in the last %(minutes)s min: %(now)s just now, %(most)s at most.")
         % {
             "minutes": minutes,
             "now": _number(last.rates[-1]),

@@ -310,6 +310,13 @@ def test_post_without_a_csrf_token_is_refused() -> None:
     assert not ChannelSettings.objects.exists()
 
 
+def test_policy_of_the_sites_own_may_not_ask_and_the_page_says_so(settings: Any) -> None:
+    client = staff(*EDITOR)
+    assert "has a policy of its own" not in text_of(client.get(page("news")))
+    settings.STREAMS = {"POLICY": "streams.policies.BasePolicy"}
+    assert "has a policy of its own, streams.policies.BasePolicy" in text_of(client.get(page("news")))
+
+
 def test_reset_asks_first_and_then_the_sites_settings_hold() -> None:
     ChannelSettings.objects.create(channel="news", access="staff")
     client = staff(*EDITOR)

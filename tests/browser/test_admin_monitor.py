@@ -125,11 +125,12 @@ async def test_what_is_published_in_time_order_on_both_channels_is_complete_unde
     assert tabs.complaints == []
 
 
+@pytest.mark.parametrize("start", ["now", "after&id=0", "newest&n=20"])
 async def test_type_that_was_unknown_when_the_page_opened_is_shown_completely_and_once(
-    sqlite_site: Site, tabs: Tabs
+    sqlite_site: Site, tabs: Tabs, start: str
 ) -> None:
     server = sqlite_site.serve()
-    page = await open_monitor(tabs, server, "?channel=news+weather")
+    page = await open_monitor(tabs, server, f"?channel=news+weather&start={start}")
     finish(
         sqlite_site.call(
             publish_each,
@@ -293,7 +294,7 @@ async def test_log_that_is_replaced_meanwhile_is_told_and_read_from_its_beginnin
 async def test_monitor_outlives_a_killed_server_and_shows_each_event_once(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.settings(RETRY_MILLISECONDS=200).serve()
     page = await open_monitor(tabs, server, "?channel=news+weather")
-    finish(sqlite_site.call(publish_each, "news message a", "weather message b"))
+    finish(sqlite_site.call(publish_each, "news open a", "weather error b"))
     await shows_data(page, ["b", "a"])
     server.stop(signal.SIGKILL)
     await expect(page.locator("#state")).to_have_text("Reconnecting …")
@@ -319,6 +320,21 @@ async def test_stream_that_is_not_given_is_told_and_asked_for_again(sqlite_site:
     await one.close()
     await is_live(two)
     await shows_data(two, ["meanwhile"])
+
+
+async def test_stream_that_the_policy_refuses_is_not_opened_and_the_policy_is_quoted(
+    sqlite_site: Site, tabs: Tabs
+) -> None:
+    server = sqlite_site.settings(POLICY="streams.policies.BasePolicy").serve()
+    await tabs.log_in(server, "boss", is_staff=True, is_superuser=True)
+    asked: list[str] = []
+    tabs.context.on("request", lambda request: asked.append(request.url))
+    page = await tabs.open(f"{server.url}{MONITOR}?channel=news")
+    await expect(page.locator("[role=alert]")).to_contain_text("The site’s policy says: You may not read news.")
+    await expect(page.locator(".state")).to_have_text("Closed")
+    await page.wait_for_timeout(500)
+    assert [url for url in asked if "/events/" in url] == []
+    assert tabs.complaints == []
 
 
 async def test_page_that_is_left_closes_its_stream_and_goes_on_when_it_is_back(sqlite_site: Site, tabs: Tabs) -> None:

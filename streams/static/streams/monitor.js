@@ -196,6 +196,8 @@
   let typesThrough = watch.after; // for messages above it, it is not known yet of what types they are
   let resets = 0;
   let asking = false;
+  let failing = false; // to ask for types
+  let away = false; // the page has been left, and may come back
   const types = new Set(watch.types);
   // The ids that were shown. What is at or below both `reached` and `typesThrough` can never come again.
   const seen = new Set();
@@ -212,6 +214,7 @@
   }
 
   function stand(event) {
+    if (!event.lastEventId) return;
     reached = Number(event.lastEventId);
     byId("stands").textContent = Streams.text("stands", { id: event.lastEventId });
   }
@@ -294,10 +297,12 @@
       const before = resets;
       const { ok, data } = await Streams.ask(`${watch.types_url}&after=${typesThrough}`);
       if (before !== resets) continue;
-      if (!ok) {
-        Streams.show(byId("state-more"), Streams.text("types-failed", { problem: data.errors.join(" ") }));
-        return { fresh, first };
+      if (failing || !ok) {
+        const words = ok ? "" : Streams.text("types-failed", { problem: data.errors.join(" ") });
+        tell("state-more", words);
+        failing = !ok;
       }
+      if (!ok) return { fresh, first };
       for (const [type, id] of Object.entries(data.types)) {
         if (types.has(type)) continue;
         types.add(type);
@@ -315,7 +320,7 @@
     asking = true;
     try {
       const { fresh, first } = await findTypes();
-      if (fresh.length && source) {
+      if (fresh.length && source && !away) {
         // Back to just before its first: what comes twice by that is dropped, by `seen`.
         if (reached !== null) reached = Math.min(reached, first - 1);
         connect();
@@ -355,11 +360,14 @@
   byId("filter").addEventListener("input", draw);
 
   addEventListener("pagehide", () => {
+    away = true;
     clearTimeout(again);
     source?.close();
   });
   addEventListener("pageshow", (event) => {
-    if (event.persisted) connect(); // back from the browser's cache: on from where it stood
+    if (!event.persisted) return;
+    away = false;
+    connect(); // back from the browser's cache: on from where it stood
   });
 
   async function begin() {
