@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.apps import apps
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 from django.utils.formats import date_format
@@ -33,6 +33,8 @@ logger = logging.getLogger("streams.broadcasts")
 State = Broadcast.State
 
 MAX_CHANNELS = 50
+
+DELETABLE = frozenset({State.DRAFT, State.CANCELLED})
 
 # How long after sending the processes count whom they have handed it to.
 COUNTED_SECONDS = 30
@@ -120,6 +122,17 @@ def cancel(pk: int, *, by: Any) -> Broadcast:
         broadcast.save(using=database())
         record(broadcast, by, _("Cancelled."))
     return broadcast
+
+
+def discard(chosen: QuerySet[Broadcast]) -> None:
+    """Delete drafts and cancelled ones, all that are chosen or none. What was sent is on record, and stays."""
+    alias = database()
+    with transaction.atomic(using=alias):
+        # Locked, and looked at then: it may have been sent since somebody was asked whether to delete it.
+        states = chosen.using(alias).select_for_update().values_list("state", flat=True)
+        if not DELETABLE.issuperset(states):
+            raise BroadcastRefused(_("It was sent or scheduled meanwhile, and stays."))
+        chosen.using(alias).delete()
 
 
 def use_again(broadcast: Broadcast, *, by: Any) -> Broadcast:
@@ -271,7 +284,8 @@ def due(now: datetime.datetime) -> QuerySet[Broadcast]:
 def lately_sent(now: datetime.datetime) -> QuerySet[Broadcast]:
     """The broadcasts that were sent so lately that it is still counted whom they reach."""
     since = now - datetime.timedelta(seconds=COUNTED_SECONDS)
-    return Broadcast.objects.using(database()).filter(state=State.SENT, sent_at__gte=since)
+    # In no order: SQLite would rather read all of them in the model's order than look up these few and sort them.
+    return Broadcast.objects.using(database()).filter(state=State.SENT, sent_at__gte=since).order_by()
 
 
 def _due(now: datetime.datetime) -> list[int]:

@@ -66,8 +66,8 @@ class DefaultPolicy(BasePolicy):
     """Admits those whom the channel's settings in the admin name. Where they name nobody: everyone to channels that
     match PUBLIC_CHANNELS, and each user to `user.<pk>`. Staff who may view messages (`streams.view_message`) read all.
 
-    Lets those publish who may add messages (`streams.add_message`), and those broadcast who may add, change, send or
-    schedule broadcasts; which of these they may do, the permissions say.
+    Lets those publish who may add messages (`streams.add_message`), and those broadcast who may do more to broadcasts
+    than look; what that is, the permissions say.
     """
 
     def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
@@ -95,7 +95,9 @@ class DefaultPolicy(BasePolicy):
         # A subclass that is stricter about publishing means broadcasts as well.
         if type(self).can_publish is not DefaultPolicy.can_publish and not self.can_publish(request, channel):
             return False
-        return any(user.has_perm(f"streams.{verb}_broadcast") for verb in ("add", "change", "send", "schedule"))
+        return any(
+            user.has_perm(f"streams.{verb}_broadcast") for verb in ("add", "change", "send", "schedule", "delete")
+        )
 
     def _admits(self, user: Any, channel: str, rule: Rule | None) -> bool:
         if user is None or not user.is_authenticated or not user.is_active:

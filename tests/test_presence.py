@@ -16,7 +16,7 @@ from django.test import AsyncClient, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from streams import presence
+from streams import presence, threads
 from streams.models import Node
 from streams.signals import subscriber_connected, subscriber_disconnected
 from streams.subscriber import Subscriber
@@ -128,7 +128,7 @@ def test_a_row_fades_after_three_beats() -> None:
 def census() -> Iterator[presence.Census]:
     """A census of this process that no hub writes."""
     loop = asyncio.new_event_loop()
-    made = presence.open_census(loop)
+    made = presence.open_census(loop, set())
     yield made
     presence.close_census(made)
     loop.close()
@@ -352,6 +352,29 @@ async def test_receiver_that_fails_keeps_nothing_from_anybody(heard: Heard, capl
     finally:
         subscriber_connected.disconnect(fails)
     assert "not today" in caplog.text
+
+
+@database
+async def test_signals_go_on_after_one_that_could_not_be_sent(
+    heard: Heard, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = threads.run
+    failing = [True, True]
+
+    async def run(fn: Any, *args: Any, **kwargs: Any) -> Any:
+        if getattr(fn, "func", None) == subscriber_connected.send_robust and failing and failing.pop():
+            raise RuntimeError("can't start new thread")  # as a machine says that has none left
+        return await real(fn, *args, **kwargs)
+
+    monkeypatch.setattr(threads, "run", run)
+    subscribers = [Subscriber(["news"]) for _ in range(4)]
+    for subscriber in subscribers:
+        await subscriber.open()
+    assert [call[0] for call in await heard.until(2)] == ["connected"] * 2
+    for subscriber in subscribers:
+        await subscriber.aclose()
+    await heard.until(6)
+    assert "A signal could not be sent." in caplog.text
 
 
 @database

@@ -10,7 +10,6 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import URLPattern
@@ -37,7 +36,6 @@ from streams.models import Broadcast, Message
 from streams.threads import database
 
 State = Broadcast.State
-DELETABLE = (State.DRAFT, State.CANCELLED)
 
 
 class BroadcastAdmin(BroadcastScripts):
@@ -110,18 +108,16 @@ class BroadcastAdmin(BroadcastScripts):
         may = super().has_delete_permission(request, obj)
         if obj is None:
             return may
-        return may and obj.state in DELETABLE and not refused_channels(request, obj.channels)
+        return may and obj.state in broadcasts.DELETABLE and not refused_channels(request, obj.channels)
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         self.delete_queryset(request, Broadcast.objects.filter(pk=obj.pk))
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
-        # Locked, and looked at again: it may have been sent since the question was asked.
-        with transaction.atomic(using=database()):
-            locked = queryset.using(database()).select_for_update()
-            if any(broadcast.state not in DELETABLE for broadcast in locked):
-                raise PermissionDenied(_("It was sent or scheduled meanwhile, and stays."))
-            queryset.using(database()).delete()
+        try:
+            broadcasts.discard(queryset)
+        except BroadcastRefused as error:
+            raise PermissionDenied(str(error)) from None
 
     # --- Pages ---
 
