@@ -19,12 +19,12 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest, QueryDict
-from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from streams import log, presence
+from streams.broadcasts import local
 from streams.conf import settings
 from streams.models import Channel, Message
 from streams.policies import get_policy
@@ -407,7 +407,7 @@ def _about_listeners(channel: str) -> Iterator[Finding]:
 
 
 def _when(moment: Any) -> str:
-    return date_format(timezone.localtime(moment) if timezone.is_aware(moment) else moment, "Y-m-d H:i:s T")
+    return date_format(local(moment), "Y-m-d H:i:s T").strip()
 
 
 def _short(text: str) -> str:

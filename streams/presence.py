@@ -90,7 +90,7 @@ class _Process:
 
     def __init__(self) -> None:
         self.node_id = uuid.uuid4().hex
-        self.started_at = timezone.now()
+        self.started = time.monotonic()
         self.lock = threading.Lock()  # held for moments
         self.censuses: set[Census] = set()
         self.samples: deque[list[int]] = deque(maxlen=MAX_SAMPLES)
@@ -209,7 +209,7 @@ def write() -> None:
             id=process.node_id,
             host=socket.gethostname()[:255],
             pid=os.getpid(),
-            started_at=process.started_at,
+            started_at=timezone.now() - datetime.timedelta(seconds=time.monotonic() - process.started),
             **fields,
         )
         rows.bulk_create([node], ignore_conflicts=True)

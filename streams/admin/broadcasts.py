@@ -14,7 +14,6 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import URLPattern
 from django.utils import timezone
-from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -30,7 +29,7 @@ from streams.admin.broadcast_scripts import (
     own_channel,
     preview_of,
 )
-from streams.admin.pages import ask_texts, stream_missing, stream_url
+from streams.admin.pages import ask_texts, in_words, stream_missing, stream_url
 from streams.exceptions import BroadcastRefused, InvalidMessage
 from streams.models import Broadcast, Message
 from streams.threads import database
@@ -72,7 +71,7 @@ class BroadcastAdmin(BroadcastScripts):
     @admin.display(description=gettext_lazy("when"), ordering="send_at")
     def when(self, broadcast: Broadcast) -> str | None:
         moment = broadcast.sent_at or broadcast.send_at
-        return None if moment is None else date_format(broadcasts.local(moment), "Y-m-d H:i T")
+        return None if moment is None else in_words(moment)
 
     @admin.display(description=gettext_lazy("who"))
     def who(self, broadcast: Broadcast) -> Any:

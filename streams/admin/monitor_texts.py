@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.utils.translation import gettext as _
 
+from streams.admin.pages import ask_texts
+
 
 def texts() -> dict[str, str]:
     """{key: text}, as Streams.text() reads them. {words} in braces are filled in by the script."""
@@ -24,8 +26,7 @@ def _of_the_connection() -> dict[str, str]:
         "new-type": _("A new type of event: {types}. The stream was opened again from before its first."),
         "types-failed": _("Which types of events there are could not be asked: {problem}"),
         "stands": _("Stands at event {id}."),
-        "no-answer": _("The server did not answer as expected. You may have been logged out: load the page again."),
-        "no-connection": _("The server cannot be reached."),
+        **ask_texts(),
     }
 
 

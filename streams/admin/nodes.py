@@ -11,13 +11,12 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import URLPattern
-from django.utils import timezone
-from django.utils.formats import date_format, number_format
+from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from streams import presence
-from streams.admin.pages import StreamsAdmin, error_json
+from streams.admin.pages import StreamsAdmin, ask_texts, error_json, in_words
 from streams.conf import settings
 from streams.models import Node
 
@@ -57,8 +56,7 @@ class NodeAdmin(StreamsAdmin):
             "texts": {
                 "updated": _("Updated at {time}."),
                 "not-updated": _("Not updated: {problem}"),
-                "no-answer": _("the server did not answer as expected. You may have been logged out."),
-                "no-connection": _("the server cannot be reached."),
+                **ask_texts(),
             },
         }
         return self.page(request, "node_list.html", _("Processes"), context)
@@ -107,12 +105,11 @@ def series(nodes: Iterable[Node], now: float, seconds: float, count: int = CHART
 
 def _described(nodes: list[Node]) -> dict[str, Any]:
     """The processes and the charts, as texts and numbers to be shown."""
-    now = timezone.now()
     last = series(nodes, time.time(), beat_seconds())
     minutes = _number(CHART_BEATS * beat_seconds() / 60)
     total = sum(node.connections for node in nodes)
     return {
-        "nodes": [_described_node(node, now) for node in nodes],
+        "nodes": [_described_node(node) for node in nodes],
         "summary": _("%(connections)s in %(processes)s.")
         % {
             "connections": ngettext("%(n)s connection", "%(n)s connections", total) % {"n": total},
@@ -138,8 +135,8 @@ def _number(value: float) -> str:
     return number_format(int(short) if short == int(short) else short, use_l10n=True)
 
 
-def _described_node(node: Node, now: Any) -> dict[str, Any]:
-    ago = max(0, int((now - node.seen_at).total_seconds()))
+def _described_node(node: Node) -> dict[str, Any]:
+    ago = max(0, int(node.silent_for.total_seconds()))
     late = ago > LATE_BEATS * beat_seconds() + 1
     ranked = sorted(node.channels.items(), key=lambda item: (-item[1], item[0]))
     more = len(ranked) + node.channels_left_out - TOP_CHANNELS
@@ -153,7 +150,7 @@ def _described_node(node: Node, now: Any) -> dict[str, Any]:
         "id": node.id,
         "process": f"{node.host}:{node.pid}",
         "own": node.id == presence.node_id(),
-        "started": date_format(timezone.localtime(node.started_at), "SHORT_DATETIME_FORMAT"),
+        "started": in_words(node.started_at),
         "seen": ngettext("%(n)s second ago", "%(n)s seconds ago", ago) % {"n": ago},
         "connections": node.connections,
         "channel_count": len(ranked) + node.channels_left_out,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import ClassVar
 
 from django.db import models
@@ -30,6 +31,8 @@ class Node(models.Model):
     samples = models.JSONField(
         _("samples"), default=list, help_text=_("The last minutes: [Unix time, connections, head of the log] each.")
     )
+
+    silent_for: datetime.timedelta  # where presence.nodes() has read it: since it was last seen
 
     class Meta:
         verbose_name = _("process")

@@ -1,0 +1,97 @@
+"""Every page of the admin, on sites that are set up in other ways: no time zones, a transaction around each request."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connections
+from django.test import Client, override_settings
+from django.utils import timezone
+
+from streams import broadcasts, presence, publish
+from streams.models import Broadcast, ChannelSettings, Message, Node
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ADMIN = "/admin/streams/"
+
+
+@pytest.fixture
+def client() -> Client:
+    client = Client()
+    client.force_login(User.objects.create(username="editor", is_staff=True, is_superuser=True))
+    return client
+
+
+def made(**fields: Any) -> Broadcast:
+    return Broadcast.objects.create(title="Night works", channels=["news"], payload="No trains.", **fields)
+
+
+def fill() -> list[str]:
+    """Something for every page to show; their addresses."""
+    message = publish("news", {"a": 1}, event="alert")
+    ChannelSettings.objects.create(channel="news", title="News")
+    Node.objects.create(id="n", host="h", pid=1, started_at=timezone.now(), seen_at=timezone.now())
+    presence.write()
+    draft, scheduled, sent = made(), made(), made()
+    broadcasts.schedule(scheduled.pk, timezone.now() + datetime.timedelta(days=1), by=None)
+    broadcasts.send(sent.pk, by=None)
+    today = timezone.now().date()
+    pages = ["", "add/", *(f"{one.pk}/change/" for one in (draft, scheduled, sent)), f"{draft.pk}/send/"]
+    pages += [f"{draft.pk}/schedule/", f"{draft.pk}/history/", f"{sent.pk}/served/", "known/", "audience/?channel=news"]
+    return [
+        *(f"broadcast/{page}" for page in pages),
+        *(f"message/{page}" for page in ("", f"?day={today}", f"{message.pk}/change/", f"{message.pk}/raw/")),
+        *(f"message/{page}" for page in (f"{message.pk}/again/", "prune/", "why/", "why/?message=1&last_event_id=0")),
+        *(f"channelsettings/{page}" for page in ("", "news/change/", "other/change/", "news/history/")),
+        *(f"monitor/{page}" for page in ("", "?channel=news", "types/?channel=news&after=0", "events/?ids=1")),
+        *(f"node/{page}" for page in ("", "data/")),
+    ]
+
+
+def assert_all_are_there(client: Client, pages: list[str]) -> None:
+    for page in pages:
+        assert client.get(f"{ADMIN}{page}").status_code == 200, page
+
+
+def test_all_are_there(client: Client) -> None:
+    assert_all_are_there(client, fill())
+
+
+@pytest.mark.skipif(connections["default"].vendor != "sqlite", reason="PostgreSQL's columns have a time zone already")
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+def test_on_a_site_without_time_zones(client: Client, zone: str) -> None:
+    with override_settings(USE_TZ=False, TIME_ZONE=zone):
+        assert_all_are_there(client, fill())
+        assert f":{os.getpid()}" in client.get(f"{ADMIN}node/").text  # seen just now, by the database's clock
+        draft = made()
+        soon = (timezone.now() + datetime.timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M")
+        client.post(f"{ADMIN}broadcast/{draft.pk}/schedule/", {"send_at": soon, "revision": "1"})
+        draft.refresh_from_db()
+        assert draft.send_at is not None
+        assert draft.send_at.strftime("%Y-%m-%dT%H:%M") == soon
+        assert list(broadcasts.send_due()) == []
+
+
+@pytest.fixture
+def _atomic_requests() -> Iterator[None]:
+    connections["default"].settings_dict["ATOMIC_REQUESTS"] = True
+    yield
+    connections["default"].settings_dict["ATOMIC_REQUESTS"] = False
+
+
+@pytest.mark.usefixtures("_atomic_requests")
+def test_on_a_site_with_a_transaction_around_each_request(client: Client) -> None:
+    assert_all_are_there(client, fill())
+    text = {"title": "t", "channels": "news", "event": "message", "payload_type": "text", "payload": "sent"}
+    client.post(f"{ADMIN}broadcast/add/", text)
+    draft = Broadcast.objects.get(payload="sent")
+    assert client.post(f"{ADMIN}broadcast/{draft.pk}/change/", {**text, "revision": "1"}).status_code == 302
+    client.post(f"{ADMIN}broadcast/{draft.pk}/send/", {"revision": "2"})
+    assert Message.objects.filter(data="sent", position__isnull=False).count() == 1
+    assert client.post(f"{ADMIN}broadcast/test/", text).json()["position"] is not None
