@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 import urllib.error
@@ -18,7 +19,9 @@ from streams import NewMessage, publish_many
 from streams.channels import Retention, access_rules, retentions
 from streams.models import ChannelSettings
 from streams.policies import get_policy
+from tests.clients import StreamClient, leave_all
 from tests.services import wait_until
+from tests.services.postgres import PostgresServer
 from tests.sites import Server, Site, finish
 
 database = pytest.mark.django_db(transaction=True)
@@ -199,6 +202,21 @@ def test_rules_that_cannot_be_read_any_more_hold_on(site: Site) -> None:
     site.execute("ALTER TABLE away RENAME TO streams_channelsettings")
     finish(site.call(settle, "closed", "public"))
     wait_until(lambda: status(server, "closed") == 200, "the rules being read again")
+
+
+@pytest.mark.once
+async def test_known_rules_hold_while_the_database_hangs(postgres_site: Site, postgres: PostgresServer) -> None:
+    """A public channel of a process that streams needs no database, were it not for the rules."""
+    server = postgres_site.settings(POLL_SECONDS=1).serve()
+    first = await StreamClient(server.port, "/events/news/").connect()
+    await first.read_control(1)
+    with postgres.hanging():
+        await asyncio.sleep(1.5)  # the rules are older than POLL_SECONDS now
+        async with asyncio.timeout(30):
+            second = await StreamClient(server.port, "/events/news/").connect()
+            await second.read_control(1)
+    assert second.status == 200
+    leave_all()
 
 
 @pytest.mark.once

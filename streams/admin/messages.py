@@ -21,7 +21,7 @@ from django.utils.translation import gettext as _
 from streams import log, presence, publish
 from streams.admin import message_list
 from streams.admin.channels import ChannelAdmin
-from streams.admin.pages import StreamsAdmin
+from streams.admin.pages import LookOnlyAdmin
 from streams.admin.pruning import PruningPage
 from streams.admin.why import WhyPage
 from streams.events import StoredEvent
@@ -43,19 +43,8 @@ RAW_HEADERS = {
 }
 
 
-class MessageAdmin(WhyPage, PruningPage, StreamsAdmin):
+class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
     """The log as staff see it who may view messages."""
-
-    actions = None
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.has_perm("streams.view_message"))

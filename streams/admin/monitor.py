@@ -21,7 +21,7 @@ from django.utils.translation import ngettext
 from streams import log, presence
 from streams.admin import channel_facts
 from streams.admin.monitor_texts import texts
-from streams.admin.pages import StreamsAdmin, error_json, stream_missing, stream_url
+from streams.admin.pages import LookOnlyAdmin, error_json, stream_missing, stream_url
 from streams.conf import settings
 from streams.events import validate_channels
 from streams.exceptions import InvalidChannel
@@ -55,7 +55,7 @@ class Choice:
         return bool(self.channels) and not self.problems
 
 
-class MonitorAdmin(StreamsAdmin):
+class MonitorAdmin(LookOnlyAdmin):
     """For staff who may view messages. The stream itself is the public one, under the site's policy."""
 
     def get_urls(self) -> list[URLPattern]:
@@ -70,15 +70,6 @@ class MonitorAdmin(StreamsAdmin):
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("streams.view_message")
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         if not self.has_view_permission(request):

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from streams import presence
-from streams.admin.pages import StreamsAdmin, ask_texts, error_json, in_words
+from streams.admin.pages import LookOnlyAdmin, ask_texts, error_json, in_words
 from streams.conf import settings
 from streams.models import Node
 
@@ -27,7 +27,7 @@ CHART_BEATS = presence.MAX_SAMPLES
 LATE_BEATS = 2
 
 
-class NodeAdmin(StreamsAdmin):
+class NodeAdmin(LookOnlyAdmin):
     """Processes come and go by themselves: staff look, and change nothing."""
 
     def get_urls(self) -> list[URLPattern]:
@@ -35,15 +35,6 @@ class NodeAdmin(StreamsAdmin):
             self.own_page("", self.changelist_view, "changelist"),
             self.own_page("data/", self.data_view, "data"),
         ]
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         if not self.has_view_permission(request):

@@ -70,6 +70,21 @@ class StreamsAdmin(_ModelAdmin):
         return pattern
 
 
+class LookOnlyAdmin(StreamsAdmin):
+    """Of what comes and goes by itself: staff look, and neither add, change nor delete."""
+
+    actions = None
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
 def stream_url() -> str | None:
     """Where streams of several channels are served; None where the site has not mounted `streams.urls`."""
     try:

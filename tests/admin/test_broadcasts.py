@@ -18,6 +18,7 @@ from streams import broadcasts
 from streams.exceptions import BroadcastRefused
 from streams.models import Broadcast, Message
 from streams.policies import DefaultPolicy
+from tests.admin.people import staff
 
 pytestmark = pytest.mark.django_db
 
@@ -34,16 +35,8 @@ ALL = (
 TEXT = {"title": "Night works", "channels": "news", "event": "message", "payload_type": "text", "payload": "No trains."}
 
 
-def staff(*permissions: str, name: str = "editor") -> User:
-    user = User.objects.create(username=name, is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="streams"))
-    return user
-
-
 def browser(*permissions: str, name: str = "editor") -> Client:
-    client = Client()
-    client.force_login(staff(*permissions, name=name))
-    return client
+    return staff(*permissions, name=name)
 
 
 def draft(**fields: Any) -> Broadcast:
@@ -148,8 +141,9 @@ def test_buttons_are_there_for_those_who_may(missing: str) -> None:
 
 
 def test_every_change_needs_the_csrf_token() -> None:
+    browser(*ALL)
     client = Client(enforce_csrf_checks=True)
-    client.force_login(staff(*ALL))
+    client.force_login(User.objects.get())
     made = draft()
     for name in ("add post", "edit", "send", "schedule", "unschedule", "cancel", "again", "preview", "test", "delete"):
         assert attempts(made)[name](client).status_code == 403, name

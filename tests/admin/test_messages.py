@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -20,6 +19,7 @@ from streams import log, publish, retention
 from streams.admin import message_list
 from streams.models import ChannelSettings, Message, Node
 from streams.policies import BasePolicy, DefaultPolicy
+from tests.admin.people import staff
 
 pytestmark = pytest.mark.django_db
 
@@ -32,16 +32,8 @@ PAYLOADS = [
 ]
 
 
-def staff(name: str, *permissions: str) -> Any:
-    user = get_user_model().objects.create_user(name, is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="streams"))
-    return user
-
-
 def log_in(*permissions: str) -> Client:
-    client = Client()
-    client.force_login(staff("editor", *permissions))
-    return client
+    return staff(*permissions, name="editor")
 
 
 @pytest.fixture
@@ -521,8 +513,9 @@ def test_form_without_its_key_sends_nothing(sender: Client, key: str | None) -> 
 
 def test_forgery_sends_nothing() -> None:
     message = publish("news", "x")
+    log_in("view_message", "add_message", "delete_message")
     client = Client(enforce_csrf_checks=True)
-    client.force_login(staff("editor", "view_message", "add_message", "delete_message"))
+    client.force_login(get_user_model().objects.get())
     assert client.post(f"{LIST}{message.pk}/again/", {"key": "0" * 32}).status_code == 403
     assert client.post(f"{LIST}prune/").status_code == 403
     assert Message.objects.count() == 1

@@ -7,10 +7,10 @@ import re
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from playwright.async_api import Browser, Dialog, Page, expect
 
 from tests.browser.conftest import Tabs
+from tests.browser.permissions import give
 from tests.clients import StreamClient, leave_all
 from tests.sites import Server, Site, finish
 
@@ -18,11 +18,6 @@ pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 
 DESK = "/admin/streams/broadcast/"
 STAFF = {"is_staff": True, "is_superuser": True}
-
-
-def allow(username: str, *permissions: str) -> None:
-    user = User.objects.get(username=username)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="streams"))
 
 
 async def open_desk(tabs: Tabs, server: Server, path: str = "add/") -> Page:
@@ -305,7 +300,7 @@ async def test_without_a_permission(
     await tabs.log_in(server, "editor", is_staff=True)
     verbs = ("view", "add", "change", "send", "schedule", "delete")
     held = [f"{verb}_broadcast" for verb in verbs if f"{verb}_broadcast" != missing]
-    await asyncio.to_thread(finish, sqlite_site.call(allow, "editor", *held))
+    await asyncio.to_thread(finish, sqlite_site.call(give, "editor", *held))
     page = await tabs.context.new_page()
     for name, path in PAGES.items():
         answer = await page.goto(f"{server.url}{DESK}{path}")
@@ -328,7 +323,7 @@ async def test_who_may_only_look_sees_the_message_and_no_button(sqlite_site: Sit
     server = sqlite_site.serve()
     await asyncio.to_thread(finish, sqlite_site.script(MAKE_DRAFT))
     await tabs.log_in(server, "reader", is_staff=True)
-    await asyncio.to_thread(finish, sqlite_site.call(allow, "reader", "view_broadcast"))
+    await asyncio.to_thread(finish, sqlite_site.call(give, "reader", "view_broadcast"))
     page = await tabs.open(f"{server.url}{DESK}1/change/")
     await expect(page.locator("#wire")).to_contain_text("data: No trains.")
     await expect(page.locator(".streams button, .streams .button")).to_have_count(0)

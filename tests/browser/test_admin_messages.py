@@ -12,6 +12,7 @@ from playwright.async_api import Page, Route, expect
 
 from streams import NewMessage, publish_many
 from tests.browser.conftest import Tabs
+from tests.browser.permissions import give
 from tests.sites import Server, Site, finish
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
@@ -30,14 +31,6 @@ PAYLOADS = [
 
 def publish_what_is_on_stdin() -> None:
     publish_many(NewMessage(**fields) for fields in json.load(sys.stdin))
-
-
-def give(name: str, *permissions: str) -> None:
-    from django.contrib.auth import get_user_model
-    from django.contrib.auth.models import Permission
-
-    user = get_user_model().objects.get(username=name)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="streams"))
 
 
 def fill(site: Site, *messages: dict[str, Any]) -> None:

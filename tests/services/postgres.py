@@ -5,6 +5,7 @@ python -m tests.services.postgres pytest -m "not once"
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -12,9 +13,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import psutil
 import psycopg
 
 from tests.services import free_port, wait_until
@@ -77,6 +80,20 @@ class PostgresServer:
             self._process.send_signal(how)
             self._process.wait(timeout=60)
             self._process = None
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """It answers nobody, and closes no connection either."""
+        assert self._process is not None
+        main = psutil.Process(self._process.pid)
+        processes = [main, *main.children(recursive=True)]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
 
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)
