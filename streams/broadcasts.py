@@ -321,8 +321,8 @@ _served: dict[int, set[int]] = {}
 
 def _count_served(counted: Mapping[int, Mapping[str, int]]) -> dict[int, int]:
     """{broadcast: how many streams of this process have had it}, of those that more have had since the last look."""
-    for pk in _served.keys() - counted.keys():
-        del _served[pk]
+    for pk in tuple(_served.keys() - counted.keys()):
+        _served.pop(pk, None)  # another event loop of this process may be doing the same
     by_channel: dict[str, list[tuple[int, int]]] = {}
     for pk, places in counted.items():
         for channel, position in places.items():

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from django.db import Error, InterfaceError, OperationalError, transaction
+from django.db import Error, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
 from streams import threads
@@ -56,8 +56,10 @@ Rules = Mapping[str, Rule]
 
 _rules: Rules | None = None
 _read_at = float("-inf")
+_changes = 0  # of the rules, that this process knows of
 _failed = False
-_loading: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[Rules]] = WeakKeyDictionary()
+# With the number of changes at which the load began: who asks after a change does not take an answer from before it.
+_loading: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, asyncio.Task[Rules]]] = WeakKeyDictionary()
 
 
 def access_rules() -> Rules:
@@ -79,10 +81,13 @@ async def aaccess_rules() -> Rules:
     if threads.in_test_run():
         return await threads.run(_load)
     loop = asyncio.get_running_loop()
-    if (task := _loading.get(loop)) is None:
+    began, task = _loading.get(loop, (-1, None))
+    if task is None or task.done() or began != _changes:
         # In a context of its own: the load outlives the request that happened to ask first.
-        task = _loading[loop] = loop.create_task(_load_patiently(), context=contextvars.Context())
-        task.add_done_callback(lambda _: _loading.pop(loop, None))
+        task = loop.create_task(_load_patiently(), context=contextvars.Context())
+        _loading[loop] = mine = (_changes, task)
+        # Taken out when it is done: a task knows its loop, and would keep it.
+        task.add_done_callback(lambda _: _loading.pop(loop) if _loading.get(loop) is mine else None)
     if _rules is None:
         return await asyncio.shield(task)
     await asyncio.wait([task], timeout=settings.POLL_SECONDS)
@@ -94,7 +99,7 @@ async def _load_patiently() -> Rules:
     while True:
         try:
             return await threads.run(_load)
-        except (InterfaceError, OperationalError):
+        except Error:  # also where its tables are still to be made: a deployment may do that last
             if time.monotonic() > end:
                 raise
             await asyncio.sleep(0.5)
@@ -108,19 +113,20 @@ def _fresh() -> Rules | None:
 
 def _load() -> Rules:
     global _rules, _read_at, _failed
-    read_at = time.monotonic()  # before the query, so that a change meanwhile is not taken for known
+    changes = _changes
     try:
         rules = _read()
     except Error:
         if _rules is None:
             raise
-        read_at = time.monotonic()  # not at once again: it may have taken long to fail
         if not _failed:
             logger.warning("The channels' access rules could not be read; the last known ones hold.", exc_info=True)
         rules, _failed = _rules, True
     else:
         _failed = False
-    _rules, _read_at = rules, read_at
+    if changes == _changes:
+        _rules, _read_at = rules, time.monotonic()
+    # Else somebody has changed them meanwhile: whoever asks next reads them again.
     return rules
 
 
@@ -137,7 +143,8 @@ def _read() -> Rules:
 
 def forget_rules(**kwargs: Any) -> None:
     """Read the rules again at the next request."""
-    global _read_at
+    global _read_at, _changes
+    _changes += 1
     _read_at = float("-inf")
 
 
@@ -151,13 +158,6 @@ def forget_rules_when_settings_change() -> None:
     for signal in (post_save, post_delete):
         signal.connect(_forget_now_and_after_commit, sender=ChannelSettings)
     m2m_changed.connect(_forget_now_and_after_commit, sender=ChannelSettings.groups.through)
-
-
-def names(*, prefix: str = "", limit: int) -> list[str]:
-    """The names of channels for which something is settled, those that begin with `prefix`, in the database's order."""
-    stored = ChannelSettings.objects.using(database()).order_by("channel")
-    found = stored.filter(channel__startswith=prefix) if prefix and "\0" not in prefix else stored
-    return list(found.values_list("channel", flat=True)[:limit])
 
 
 # --- Retention --------------------------------------------------------------------------------------------------------

@@ -371,7 +371,7 @@ class _Announcer:
 
     def announce(self, signal: Signal, sender: type, about: dict[str, Any]) -> None:
         self._waiting.append((signal, sender, about))
-        if self._task is None or self._task.done():
+        if self._task is None or self._task.done():  # done: cancelled
             self._task = _spawn(self._send())
 
     async def _send(self) -> None:
@@ -381,6 +381,7 @@ class _Announcer:
                 await threads.run(partial(signal.send_robust, sender, **about), pool=threads.WAITING)
             except Exception:
                 logger.exception("A signal could not be sent.")
+        self._task = None  # it knows its loop, and would keep it
 
 
 _announcers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Announcer] = WeakKeyDictionary()

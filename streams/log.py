@@ -377,11 +377,11 @@ def start_of_newest(channels: Collection[str], count: int, through: int) -> int:
     return rows[-1][0] - 1 if rows else through
 
 
-def channel_names(*, after: str = "", prefix: str = "", limit: int) -> list[str]:
+def channel_names(*, after: str = "", prefix: str = "", limit: int, most: int = MAX_NAMES) -> list[str]:
     """The names of channels that have messages in the log, in the database's order: those after `after` that begin
     with `prefix`. It skips from name to name by the index, so that it costs by the number of names.
 
-    By a prefix, it looks through at most MAX_NAMES names: in most collations those that begin alike lie apart.
+    By a prefix, it looks through at most `most` names: in most collations those that begin alike lie apart.
     """
     start = "channel > %s" if after else "channel >= %s"
     is_found = "CASE WHEN substr(channel, 1, %s) = %s THEN 1 ELSE 0 END"
@@ -398,7 +398,7 @@ def channel_names(*, after: str = "", prefix: str = "", limit: int) -> list[str]
             )
             SELECT channel FROM names WHERE channel IS NOT NULL AND substr(channel, 1, %s) = %s
             """,  # noqa: S608 - fixed texts
-            [after or prefix, *begins, MAX_NAMES, *begins, limit, *begins],
+            [after or prefix, *begins, most, *begins, limit, *begins],
         )
         return [name for (name,) in cursor.fetchall()]
 

@@ -94,6 +94,7 @@ class _Process:
         self.lock = threading.Lock()  # held for moments
         self.censuses: set[Census] = set()
         self.samples: deque[list[int]] = deque(maxlen=MAX_SAMPLES)
+        self.head = 0  # of the log, as a hub of this process knew it last
         self.beat_at = float("-inf")
         self.cleaned_at = float("-inf")
 
@@ -192,7 +193,8 @@ async def beat() -> None:
 def write() -> None:
     """Write this process's row, now. Blocks."""
     process, now = _process, count()
-    process.samples.append([int(time.time()), now.connections, now.head])
+    process.head = now.head or process.head  # without a hub there is nobody who knows it
+    process.samples.append([int(time.time()), now.connections, process.head])
     listed = Counter(now.channels).most_common(MAX_CHANNELS)
     fields: dict[str, Any] = {
         "seen_at": Now(),  # the database's clock: those of the machines may differ

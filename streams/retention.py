@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from django.db.models import Count, F, Q, QuerySet, Sum, Window
@@ -49,13 +49,13 @@ class Cut:
         return doomed.exclude(channel__in=self.spared) if self.spared else doomed
 
 
-def cuts() -> Iterator[Cut]:
-    """Yield what retention lets go now: that of the settings, and that of channels that have one of their own.
+def cuts(own: Mapping[str, channels.Retention] | None = None) -> Iterator[Cut]:
+    """Yield what retention lets go now: that of the settings, and that of channels that have one of their `own`.
 
     Each is worked out when it is asked for: after the one before. RETENTION_BYTES bounds the log as a whole, whatever
     a channel is to keep.
     """
-    own = channels.retentions()
+    own = channels.retentions() if own is None else own
     own_age = {channel: kept.seconds for channel, kept in own.items() if kept.seconds is not None}
     own_count = {channel: kept.messages for channel, kept in own.items() if kept.messages is not None}
 
@@ -88,23 +88,44 @@ def prune(*, pause_seconds: float = 0.0, most_seconds: float = float("inf")) -> 
     """
     pruned = 0
     end = time.monotonic() + most_seconds
-    for cut in cuts():
+    is_done = False
+    while not is_done:
+        is_done = True
+        for count in _batches(end):
+            if count is None:  # what staff have just set to be kept is kept, also where a long pruning is under way
+                is_done = False
+                break
+            pruned += count
+            time.sleep(pause_seconds)
+    log.forget_pruned_channels()
+    if pruned:
+        logger.info("Pruned %d messages.", pruned)
+    return pruned
+
+
+def _batches(end: float) -> Iterator[int | None]:
+    """Delete batch by batch until `end`, by time.monotonic(); yield how many went with each.
+
+    Yield None, and stop, when a channel's own retention has changed meanwhile.
+    """
+    own = channels.retentions()
+    for cut in cuts(own):
         start: int | None = 0
-        while time.monotonic() < end:
+        while True:
+            if time.monotonic() > end:
+                return
+            if channels.retentions() != own:
+                yield None
+                return
             # What is spared is passed over once, and not by every batch, which holds SQLite's one lock meanwhile.
             if cut.spared and (start := cut.oldest(start or 0)) is None:
                 break
             count = log.delete_through(
                 cut.through, start=start or 0, channel=cut.channel, spared=cut.spared, limit=BATCH_MESSAGES
             )
-            pruned += count
+            yield count
             if count < BATCH_MESSAGES:
                 break
-            time.sleep(pause_seconds)
-    log.forget_pruned_channels()
-    if pruned:
-        logger.info("Pruned %d messages.", pruned)
-    return pruned
 
 
 def prune_if_due() -> int:

@@ -266,3 +266,28 @@ def test_process_that_waited_in_vain_says_so(site: Site) -> None:
     site.execute("ALTER TABLE streams_channelsettings RENAME TO away")
     waited = float(finish(site.call(ask_for_rules_without_a_database)))
     assert 1 <= waited < 30
+
+
+# --- A load that is under way while somebody saves --------------------------------------------------------------------
+
+
+@pytest.mark.once
+def test_answer_from_before_a_change_is_not_kept(site: Site) -> None:
+    assert finish(site.settings(POLL_SECONDS=600).call(load_while_saving)).split() == ["[]", "['room']"]
+
+
+def load_while_saving() -> None:
+    """Read the rules, and have a colleague save one after the query and before its answer is kept."""
+    from streams import channels
+
+    real = channels._read
+
+    def read() -> channels.Rules:
+        found = real()
+        ChannelSettings.objects.create(channel="room", access="staff")
+        return found
+
+    channels._read = read
+    before = list(access_rules())
+    channels._read = real
+    print(before, list(access_rules()))

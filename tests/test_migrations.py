@@ -7,7 +7,15 @@ from django.core.management import call_command
 
 from tests.sites import Site
 
-TABLES = {"streams_message", "streams_loghead", "streams_channel"}
+LOG = {"streams_message", "streams_loghead", "streams_channel"}
+TABLES = {
+    *LOG,
+    "streams_broadcast",
+    "streams_channelsettings",
+    "streams_channelsettings_groups",
+    "streams_delivery",
+    "streams_node",
+}
 
 
 def tables(site: Site) -> set[str]:
@@ -39,6 +47,9 @@ def test_no_migration_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
 def test_migrations_go_back_and_forwards(site: Site) -> None:
     assert tables(site) == TABLES
     assert site.manage("publish", "news", "first").stdout == "1\n"
+    site.manage("migrate", "streams", "0001")
+    assert tables(site) == LOG
+    assert site.execute("SELECT data FROM streams_message") == [("first",)]
     site.manage("migrate", "streams", "zero")
     assert tables(site) == set()
     site.manage("migrate")
@@ -54,11 +65,14 @@ def test_log_has_its_indexes(site: Site) -> None:
     assert "WHERE" in found["streams_message_unsequenced"], "partial: it is nearly always empty"
     assert "WHERE" in found["streams_message_idempotency"]
     assert "UNIQUE" in found["streams_message_idempotency"]
+    assert "WHERE" in found["streams_broadcast_due"]
+    assert "WHERE" in found["streams_broadcast_sent"]
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("migration", ["0001", "0002"])
 @pytest.mark.parametrize("direction", ["--backwards", ""])
-def test_sql_of_the_migrations_can_be_printed(site: Site, direction: str) -> None:
-    arguments = ["sqlmigrate", "streams", "0001", *filter(None, [direction])]
+def test_sql_of_the_migrations_can_be_printed(site: Site, direction: str, migration: str) -> None:
+    arguments = ["sqlmigrate", "streams", migration, *filter(None, [direction])]
     sql = site.manage(*arguments).stdout
     assert ("DROP TABLE" if direction else "CREATE TABLE") in sql

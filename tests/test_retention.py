@@ -514,3 +514,31 @@ def test_pruning_that_was_overtaken_does_not_take_the_record_back(postgres_site:
     finish(slow)
     assert postgres_site.execute("SELECT min(position) FROM streams_message") == [(51,)]
     assert postgres_site.execute("SELECT name, pruned_through FROM streams_channel") == [("busy", 50)]
+
+
+@database
+def test_what_staff_set_to_be_kept_while_a_pruning_is_under_way_is_kept(keep: Any, monkeypatch: Any) -> None:
+    publish_some(6, channels="ab")
+    age(100, *range(1, 7))
+    keep(RETENTION_SECONDS=50)
+    monkeypatch.setattr(retention, "BATCH_MESSAGES", 1)
+    real = log.delete_through
+
+    def delete_through(*args: Any, **kwargs: Any) -> int:
+        count = real(*args, **kwargs)
+        ChannelSettings.objects.get_or_create(channel="b", retention_seconds=0)  # after the first batch
+        return count
+
+    monkeypatch.setattr(log, "delete_through", delete_through)
+    assert retention.prune() == 3
+    assert left() == [2, 4, 6]
+
+
+@database
+def test_pruning_stops_when_its_time_is_over(keep: Any) -> None:
+    publish_some(5)
+    age(100, *range(1, 6))
+    keep(RETENTION_SECONDS=50, RETENTION_MESSAGES_PER_CHANNEL=1)
+    assert retention.prune(most_seconds=-1) == 0
+    assert len(left()) == 5
+    assert retention.prune() == 5

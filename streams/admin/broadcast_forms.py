@@ -9,11 +9,19 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy, gettext_noop, ngettext
 
 from streams import broadcasts, sse
 from streams.conf import settings
-from streams.events import CHANNEL_MAX_LENGTH, check_json, encode_data, validate_channel, validate_event_type
+from streams.events import (
+    CHANNEL_MAX_LENGTH,
+    CONTROL_PREFIX,
+    EVENT_TYPE_MAX_LENGTH,
+    check_json,
+    encode_data,
+    validate_channel,
+    validate_event_type,
+)
 from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, InvalidJSON
 from streams.models import Broadcast
 from streams.policies import get_policy
@@ -89,8 +97,11 @@ class PayloadForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own is
     def clean_event(self) -> str:
         try:
             return validate_event_type(self.cleaned_data["event"])
-        except InvalidEventType as error:
-            raise ValidationError(str(error), code="invalid") from None
+        except InvalidEventType:
+            rule = _("A type is one line of 1 to %(most)d characters, and does not begin with “%(prefix)s”.")
+            raise ValidationError(
+                rule % {"most": EVENT_TYPE_MAX_LENGTH, "prefix": CONTROL_PREFIX}, code="invalid"
+            ) from None
 
     def clean_payload(self) -> str:
         payload = sse.normalize_newlines(self.cleaned_data["payload"])
@@ -122,11 +133,31 @@ class PayloadForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own is
         return cleaned
 
 
+# What the parser says, to be found by makemessages.
+_MISTAKES = (
+    gettext_noop("Expecting value"),
+    gettext_noop("Expecting property name enclosed in double quotes"),
+    gettext_noop("Expecting ':' delimiter"),
+    gettext_noop("Expecting ',' delimiter"),
+    gettext_noop("Illegal trailing comma before end of object"),
+    gettext_noop("Illegal trailing comma before end of array"),
+    gettext_noop("Extra data"),
+    gettext_noop("Unterminated string starting at"),
+    gettext_noop("Invalid control character at"),
+    gettext_noop("Invalid \\escape"),
+    gettext_noop("Invalid \\uXXXX escape"),
+    gettext_noop("NaN is Python's, and no browser reads it"),
+    gettext_noop("Infinity is Python's, and no browser reads it"),
+    gettext_noop("-Infinity is Python's, and no browser reads it"),
+    gettext_noop("it is nested too deeply to be read; nest it less"),
+)
+
+
 def _describe(error: InvalidJSON) -> str:
     if error.line is None:
-        return _("This is not JSON: %(problem)s.") % {"problem": error.problem}
+        return _("This is not JSON: %(problem)s.") % {"problem": _(error.problem)}
     return _("This is not JSON: %(problem)s, in line %(line)d, column %(column)d.") % {
-        "problem": error.problem,
+        "problem": _(error.problem),
         "line": error.line,
         "column": error.column,
     }

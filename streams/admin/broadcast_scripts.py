@@ -12,7 +12,8 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from streams import broadcasts, channels, log, presence, publish
+from streams import broadcasts, log, presence, publish
+from streams.admin import channel_facts
 from streams.admin.broadcast_forms import BroadcastForm, PayloadForm, refused_channels
 from streams.admin.pages import StreamsAdmin, error_json
 from streams.events import NewMessage
@@ -22,7 +23,8 @@ from streams.sse import EventStreamDecoder
 from streams.threads import database
 
 KNOWN_CHANNELS = 20
-MOST_LOOKED_AT = 500
+MOST_FOUND = 500
+MOST_LOOKED_AT = 5000
 RECENT_MESSAGES = 1000
 
 
@@ -87,16 +89,17 @@ class BroadcastScripts(StreamsAdmin):
 
     def served_json(self, request: HttpRequest, pk: int) -> JsonResponse:
         """How many connections a broadcast was handed to, so far."""
-        if not self.has_view_permission(request):
-            return error_json([_("You may not see broadcasts.")], 403)
         broadcast: Broadcast | None = self.get_object(request, str(pk))
+        if not self.has_view_permission(request, broadcast):
+            return error_json([_("You may not see broadcasts.")], 403)
         if broadcast is None:
             return error_json([_("There is no such broadcast; somebody may have deleted it.")], 404)
-        return JsonResponse({"served": broadcasts.served(broadcast), "counting": is_counted(broadcast)})
+        served, counting = broadcasts.served(broadcast), is_counted(broadcast)
+        return JsonResponse({"served": served, "counting": counting, "state": broadcast.state})
 
 
 def own_channel(request: HttpRequest) -> str:
-    """The channel that nobody but the request's user reads."""
+    """The channel of the request's user. By the default policy they read it, and staff who may view all messages."""
     return f"user.{request.user.pk}"
 
 
@@ -122,13 +125,11 @@ def preview_of(broadcast: Broadcast) -> dict[str, Any]:
 
 
 def known_channels(request: HttpRequest, prefix: str = "") -> list[str]:
-    """Names that begin with `prefix`: of channels with settings, with listeners, or with messages; of those, the ones
-    to which the request's user may broadcast."""
+    """Names that begin with `prefix`, of channels to which the request's user may broadcast."""
     prefix = prefix.strip().replace("\0", "")[:200]
-    found = {*channels.names(prefix=prefix, limit=MOST_LOOKED_AT)}
-    found |= {name for name in presence.channels() if name.startswith(prefix)}
-    found |= {*log.channel_names(prefix=prefix, limit=MOST_LOOKED_AT)}
-    allowed = (name for name in sorted(found) if not refused_channels(request, [name]))
+    # Asked at each pause in typing: not all of a hundred thousand channels are looked through for it.
+    found = channel_facts.names(presence.channels(), prefix=prefix, limit=MOST_FOUND, most=MOST_LOOKED_AT)
+    allowed = (name for name in found if not refused_channels(request, [name]))
     return list(islice(allowed, KNOWN_CHANNELS))
 
 

@@ -40,6 +40,7 @@ State = Broadcast.State
 class BroadcastAdmin(BroadcastScripts):
     """Broadcasts. Viewing, composing, sending and scheduling are separate permissions."""
 
+    actions = None  # deleting many at once could not say why one of them stays
     list_display = ["title", "shown_state", "shown_channels", "event", "when", "who", "shown_listened"]
     list_filter = ["state", "payload_type"]
     search_fields = ["title", "payload"]
@@ -48,6 +49,8 @@ class BroadcastAdmin(BroadcastScripts):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         rows = super().get_queryset(request).using(database())
+        if not self._may_see_all(request):
+            rows = rows.filter(created_by_id=request.user.pk)
         match = request.resolver_match
         name = f"{self.opts.app_label}_{self.opts.model_name}_changelist"
         # A list of payloads may be megabytes.
@@ -89,16 +92,23 @@ class BroadcastAdmin(BroadcastScripts):
     def has_schedule_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("streams.schedule_broadcast")
 
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def _may_see_all(self, request: HttpRequest) -> bool:
         # Who may send must see what; so must who may schedule.
-        may = super().has_view_permission(request, obj)
+        may = super().has_view_permission(request)
         return may or self.has_send_permission(request) or self.has_schedule_permission(request)
+
+    def _wrote(self, request: HttpRequest, obj: Any) -> bool:
+        return self.has_add_permission(request) and (obj is None or obj.created_by_id == request.user.pk)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        # Who may write sees what they have written.
+        return self._may_see_all(request) or self._wrote(request, obj)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return super().has_module_permission(request) or self.has_view_permission(request)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        if not super().has_change_permission(request, obj):
+        if not (super().has_change_permission(request, obj) or (obj is not None and self._wrote(request, obj))):
             return False
         return obj is None or (obj.state == State.DRAFT and not refused_channels(request, obj.channels))
 
@@ -148,7 +158,8 @@ class BroadcastAdmin(BroadcastScripts):
         if self.has_change_permission(request, broadcast):
             return self._compose(request, broadcast)
         if request.method == "POST":
-            if not super().has_change_permission(request) or refused_channels(request, broadcast.channels):
+            may = super().has_change_permission(request) or self._wrote(request, broadcast)
+            if not may or refused_channels(request, broadcast.channels):
                 raise PermissionDenied
             # It was a draft when the page was loaded. What was typed must not be lost without a word.
             return self._compose(
@@ -158,18 +169,21 @@ class BroadcastAdmin(BroadcastScripts):
 
     def _find(self, request: HttpRequest, pk: int | str) -> Broadcast:
         found: Broadcast | None = self.get_object(request, str(pk))
-        # Who may write and not look sees what they have written.
-        own = found is not None and found.created_by_id == request.user.pk and self.may_compose(request)
-        if not (own or self.has_view_permission(request)):
+        if not self.has_view_permission(request, found):
             raise PermissionDenied
         if found is None:
             raise Http404(_("There is no such broadcast; somebody may have deleted it."))
         return found
 
     def _compose(self, request: HttpRequest, broadcast: Broadcast, refusal: str = "") -> HttpResponse:
+        # What cannot be saved any more, since somebody else was quicker, can be kept as a draft of one's own.
+        if "_copy" in request.POST and self.has_add_permission(request):
+            broadcast, refusal = Broadcast(created_by_id=request.user.pk), ""
         is_new = broadcast.pk is None
         form = BroadcastForm(request.POST or None, instance=broadcast, request=request)
+        is_refused = False
         if request.method == "POST":
+            is_refused = bool(refusal)
             if refusal:
                 form.add_error(None, refusal)
             elif form.is_valid():
@@ -177,6 +191,7 @@ class BroadcastAdmin(BroadcastScripts):
                     revision = None if is_new else form.cleaned_data["revision"] or 0
                     broadcasts.save_draft(form.instance, revision=revision)
                 except BroadcastRefused as error:
+                    is_refused = True
                     form.add_error(None, str(error))
                 else:
                     return self._saved(request, broadcast, form, is_new=is_new)
@@ -185,7 +200,6 @@ class BroadcastAdmin(BroadcastScripts):
             "remove": _("Remove {name}"),
             "added": _("Added {name}."),
             "removed": _("Removed {name}."),
-            "is-json": _("This is JSON."),
             "no-channels": _("Name a channel to see how many listen."),
             "listen-now": _("{channel}: {n} listening now"),
             "in-all": _("In all: {n}"),
@@ -203,6 +217,9 @@ class BroadcastAdmin(BroadcastScripts):
         context = {
             "form": form,
             "broadcast": broadcast,
+            "is_refused": is_refused,
+            "may_copy": is_refused and self.has_add_permission(request),
+            "has_field_problems": any(field.errors for field in form),
             "preview": None if is_new or form.is_bound else preview_of(broadcast),
             "known_types": known_types(),
             "known_channels": known_channels(request),
@@ -263,6 +280,8 @@ class BroadcastAdmin(BroadcastScripts):
                 for name in ("send", "schedule", "unschedule", "cancel", "again", "served", "history", "delete")
             },
             "zone": _zone(broadcast.send_at),
+            "is_overdue": broadcast.send_at is not None and broadcast.send_at <= timezone.now(),
+            "nodes": bool(presence.nodes()) or bool(presence.count().connections),
             "texts": {**ask_texts(), "served": _("Connections served: {n}.")},
         }
         return self.page(request, "broadcast.html", str(broadcast), context)

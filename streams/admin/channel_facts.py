@@ -46,10 +46,12 @@ class Facts:
         return retention_in_words(self.settings)
 
 
-def names(listened: dict[str, int], *, after: str = "", prefix: str = "", limit: int) -> list[str]:
+def names(
+    listened: dict[str, int], *, after: str = "", prefix: str = "", limit: int, most: int = log.MAX_NAMES
+) -> list[str]:
     """The names of all channels that are known, in the database's order: those that have messages or settings, and
-    those that are `listened` to."""
-    in_log = log.channel_names(after=after, prefix=prefix, limit=limit)
+    those that are `listened` to. Of the log's, `most` are looked through."""
+    in_log = log.channel_names(after=after, prefix=prefix, limit=limit, most=most)
     settled = ChannelSettings.objects.using(database()).filter(channel__gt=after).order_by("channel")
     if prefix:
         # Looked through here: SQLite's LIKE takes upper case for lower.

@@ -55,6 +55,16 @@
     tell();
   }
 
+  // --- Until it goes out ---
+
+  const scheduled = byId("scheduled");
+  if (scheduled) {
+    every(COUNT_MILLISECONDS, async () => {
+      const { ok, data } = await ask(scheduled.dataset.url);
+      if (ok && data.state !== "scheduled") location.reload();
+    });
+  }
+
   // --- After sending ---
 
   const served = byId("served");

@@ -66,7 +66,9 @@
     typed.forEach((name) => names.add(name));
     input.value = "";
     said.textContent = text("added", { name: typed.join(" ") });
+    wasTyped.add("channels");
     changed();
+    count();
   }
 
   function changed() {
@@ -148,7 +150,9 @@
     show(byId("wire"), data.preview.wire);
     show(byId("event-data"), data.preview.data);
     byId("wire-bytes").textContent = data.preview.bytes;
-    byId("typed").hidden = form.elements.event.value === "message";
+    const type = form.elements.event.value;
+    byId("typed").hidden = type === "message";
+    byId("typed-badly").hidden = type !== "error" && type !== "open";
   }
 
   function say(name, problems) {
@@ -173,7 +177,12 @@
     wasTyped.add(event.target.name);
     touched();
   });
-  input.addEventListener("blur", () => wasTyped.add("channels"));
+  input.addEventListener("blur", () => {
+    wasTyped.add("channels");
+    preview();
+  });
+  // A title is asked for when the draft is saved; then what was said of it is over as soon as there is one.
+  form.elements.title.addEventListener("input", () => say("title", []));
   form.addEventListener("change", (event) => wasTyped.add(event.target.name));
 
   // --- Who listens ---
@@ -295,6 +304,11 @@
   drawChips();
   storeNames();
   preview();
+  if (isChanged) {
+    byId("unsaved").textContent = text("unsaved");
+    const wrong = ["title", ...CHECKED].find((name) => !byId(`${name}-problem`).hidden);
+    if (wrong) (wrong === "channels" ? input : byId(`id_${wrong}`))?.focus();
+  }
   every(COUNT_MILLISECONDS, count);
   form.addEventListener("change", count);
   chips.addEventListener("click", () => setTimeout(count));
