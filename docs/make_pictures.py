@@ -1,7 +1,12 @@
-"""Make the pictures of the documentation from the running demo site: python -m docs.make_pictures"""
+"""Make the pictures of the documentation from the running demo site: python -m docs.make_pictures
+
+With a folder, take every page of the admin into it instead, light and dark, wide and narrow, to be looked at:
+python -m docs.make_pictures FOLDER
+"""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -12,6 +17,46 @@ from tests.sites import Server, Site, finish
 
 DOCS = Path(__file__).resolve().parent
 STAFF = {"is_staff": True, "is_superuser": True}
+
+ADMIN_PAGES = {
+    "broadcasts": "broadcast/",
+    "compose": "broadcast/add/",
+    "draft": "broadcast/1/change/",
+    "send": "broadcast/1/send/",
+    "schedule": "broadcast/1/schedule/",
+    "scheduled": "broadcast/2/change/",
+    "sent": "broadcast/3/change/",
+    "cancelled": "broadcast/4/change/",
+    "monitor": "monitor/",
+    "monitor-watching": "monitor/?channel=news+score.42&start=newest&n=4",
+    "channels": "channelsettings/",
+    "channel": "channelsettings/news/change/",
+    "channel-reset": "channelsettings/news/delete/",
+    "processes": "node/",
+    "messages": "message/",
+    "messages-none": "message/?text=nothing",
+    "message": "message/2/change/",
+    "message-again": "message/2/again/",
+    "prune": "message/prune/",
+    "why": "message/why/",
+    "why-answer": "message/why/?message=2&user=&last_event_id=1",
+    "index": "",  # of the whole admin
+}
+
+BROADCASTS = """
+import datetime
+from django.contrib.auth.models import User
+from django.utils import timezone
+from streams import broadcasts
+from streams.models import Broadcast
+editor = User.objects.get(username="editor")
+text = {"title": "Night works", "channels": ["news", "staff"], "event": "alert", "payload": "No trains after 22:00."}
+draft, scheduled, sent, cancelled = (Broadcast.objects.create(**text, created_by=editor) for _ in range(4))
+for broadcast in (scheduled, cancelled):
+    broadcasts.schedule(broadcast.pk, timezone.now() + datetime.timedelta(hours=9), by=editor)
+broadcasts.cancel(cancelled.pk, by=editor)
+broadcasts.send(sent.pk, by=editor)
+"""
 
 # What has happened at the site before the pictures are taken.
 HISTORY = """
@@ -40,12 +85,32 @@ def main() -> None:
                 context = browser.new_context(viewport={"width": 960, "height": 1060})
                 name, _, value = server.log_in("editor", **STAFF).partition("=")
                 context.add_cookies([{"name": name, "value": value, "url": server.url}])
-                picture_the_board(site, server, context)
-                finish(site.script(HISTORY))
-                picture_the_admin(site, server, context)
+                if len(sys.argv) > 1:
+                    finish(site.script(HISTORY + BROADCASTS))
+                    take_every_page(server, context, Path(sys.argv[1]))
+                else:
+                    picture_the_board(site, server, context)
+                    finish(site.script(HISTORY))
+                    picture_the_admin(site, server, context)
                 browser.close()
         finally:
             site.close()
+
+
+def take_every_page(server: Server, context: BrowserContext, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    listener = context.new_page()
+    listener.goto(server.url)
+    for scheme in ("light", "dark"):
+        for width in (1280, 360):
+            page = context.new_page()
+            page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+            page.set_viewport_size({"width": width, "height": 800})
+            for name, path in ADMIN_PAGES.items():
+                page.goto(f"{server.url}/admin/{f'streams/{path}' if name != 'index' else ''}")
+                page.wait_for_timeout(1200)  # for what the page's script asks for
+                page.screenshot(path=folder / f"{name}-{scheme}-{width}.png", full_page=True)
+            page.close()
 
 
 def picture_the_board(site: Site, server: Server, context: BrowserContext) -> None:

@@ -29,13 +29,18 @@ PAGES = {
     "broadcast/1/change/": "Night works",
     "broadcast/1/send/": "Send this now?",
     "broadcast/1/schedule/": "When is it to go out?",
+    "broadcast/1/history/": None,
+    "broadcast/1/delete/": None,
     "monitor/": "Live monitor",
+    "monitor/?channel=news": "Live monitor",
     "channelsettings/": "Channels",
     "channelsettings/news/change/": "news",
     "node/": "Processes",
     "message/": "Messages",
     "message/1/change/": "1",
+    "message/1/again/": "Send",
     "message/why/": "Why",
+    "message/why/?message=1": "Why",
     "message/prune/": "Prune",
 }
 
@@ -50,7 +55,7 @@ async def test_each_page_is_there_and_fits(sqlite_site: Site, chromium: Browser,
     await tabs.log_in(server, "editor", is_staff=True, is_superuser=True)
     for width in (1280, 360):
         for path, heading in PAGES.items():
-            page = await tabs.context.new_page()
+            page = await tabs.open("about:blank")
             await page.set_viewport_size({"width": width, "height": 800})
             answer = await page.goto(f"{server.url}/admin/streams/{path}")
             assert answer is not None
