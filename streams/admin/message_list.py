@@ -98,13 +98,15 @@ class Filters:
 class Listing:
     """One page, newest first. `older` and `newer`: the positions from which to go on, where there is something.
 
-    `looked`: the first and the last position of what was looked through, where that was not all there is.
+    `looked`: the first and the last position of what was looked through, where that was not all there is; `back`:
+    whether it goes on from there towards the older ones.
     """
 
     rows: list[dict[str, Any]]
     older: int | None = None
     newer: int | None = None
     looked: tuple[int, int] | None = None
+    back: bool = True
 
 
 def position_in(text: str | None) -> int | None:
@@ -127,8 +129,10 @@ def listing(filters: Filters, *, before: int | None = None, after: int | None = 
     if after is None:
         return _older(rows, filters, before)
     page = _newer(rows, filters, after)
+    if page.newer is not None or after == 0 or filters.narrow:
+        return page
     # Not a page of the two or three that are newer: the newest page, which has them as well.
-    return page if page.newer is not None or after == 0 else _older(rows, filters, None)
+    return _older(rows, filters, None)
 
 
 def _older(rows: QuerySet[Message], filters: Filters, before: int | None) -> Listing:
@@ -155,9 +159,10 @@ def _older(rows: QuerySet[Message], filters: Filters, before: int | None) -> Lis
 
 def _newer(rows: QuerySet[Message], filters: Filters, after: int) -> Listing:
     above = rows.filter(position__gt=after)
+    older = None if _first(rows.filter(position__lte=after).order_by("-position")) is None else after + 1
     start = _first(above.order_by("position"))
     if start is None:
-        return Listing([], older=after + 1)
+        return Listing([], older=older, back=False)
     high = start + _span(above, filters, start, back=False) - 1 if filters.narrow else None
     matching = _matching(above if high is None else above.filter(position__lte=high), filters)
     found = list(_fields(matching.order_by("position"))[: PAGE_MESSAGES + 1])
@@ -169,9 +174,10 @@ def _newer(rows: QuerySet[Message], filters: Filters, after: int) -> Listing:
     )
     return Listing(
         found,
-        older=None if _first(rows.filter(position__lte=after).order_by("-position")) is None else after + 1,
+        older=older,
         newer=reached if goes_on else None,
         looked=(start, high) if goes_on and not full and high is not None else None,
+        back=False,
     )
 
 

@@ -84,7 +84,6 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
             "filtered": filters != message_list.Filters(),
             "found": found,
             "links": self._links(request, found),
-            "further_back": found.looked is not None and found.older == found.looked[0],
             "shown_characters": message_list.SHOWN_CHARACTERS,
             "shown_slice": f":{message_list.SHOWN_CHARACTERS}",
             "waiting": message_list.waiting(),

@@ -229,6 +229,32 @@ def test_look_through_a_part_says_so_and_goes_on(reader: Client, monkeypatch: An
     assert "Looked through events 101 to 200; nothing more matched there." in text_of(html)
 
 
+@pytest.mark.parametrize("holes", [False, True], ids=["no-holes", "holes"])
+@pytest.mark.parametrize("words", ["Go on looking further back", "Go on looking further on"])
+def test_looking_further_keeps_its_direction_to_the_end(
+    reader: Client, monkeypatch: Any, words: str, holes: bool
+) -> None:
+    monkeypatch.setattr(message_list, "SPAN_POSITIONS", 10)
+    publish_some(50)
+    if holes:
+        for first in (10, 20, 21, 30):  # at the edges of parts, and within them
+            log.delete_through(first, start=first, limit=10)
+    back = words.endswith("back")
+    html = page(reader, text="needle") if back else page(reader, text="needle", after=0)
+    seen = []
+    while (path := link(html, words)) is not None and len(seen) < 10:
+        found = re.search(r"Looked through events (\d+) to (\d+);", text_of(html))
+        assert found is not None
+        seen.append((int(found[1]), int(found[2])))
+        html = page(reader, path)
+    assert len(seen) >= 3, seen
+    assert seen == sorted(set(seen), reverse=back), "each is another part, and all go one way"
+    assert seen[-1][0] <= 20 if back else seen[-1][1] >= 40, "to the end"
+    assert "Looked through" not in text_of(html), "nor does it turn round there"
+    assert "Nothing more in the log is like that." in text_of(html)
+    assert link(html, "Newer" if back else "Older") is not None
+
+
 def test_large_messages_are_looked_through_in_smaller_parts(reader: Client, monkeypatch: Any) -> None:
     monkeypatch.setattr(message_list, "SPAN_POSITIONS", 1000)
     monkeypatch.setattr(message_list, "SPAN_BYTES", 10_000)
