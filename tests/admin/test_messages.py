@@ -264,6 +264,36 @@ def test_large_messages_are_looked_through_in_smaller_parts(reader: Client, monk
     assert "Looked through" not in text_of(page(reader, type="needle")), "their data is not read"
 
 
+@pytest.mark.parametrize("place", [{}, {"after": 0}], ids=["back", "on"])
+def test_quiet_channel_is_looked_through_by_its_own_messages(
+    reader: Client, monkeypatch: Any, place: dict[str, int]
+) -> None:
+    monkeypatch.setattr(message_list, "SPAN_POSITIONS", 10)
+    monkeypatch.setattr(message_list, "SPAN_OF_CHANNEL", 5)
+    for n in range(4):
+        publish("quiet", n, event="alert" if n in (0, 3) else "message")
+        publish_some(40)
+    assert ids(page(reader, channel="quiet", type="alert", **place)) == [124, 1]
+    assert "Looked through" not in text_of(page(reader, channel="quiet", type="alert", **place))
+    assert ids(page(reader, channel="quiet", text="3", **place)) == [124]
+    assert "Looked through" not in text_of(page(reader, channel="quiet", text="3", **place))
+    for n in range(4, 8):
+        publish("quiet", n)
+    html = page(reader, channel="quiet", text="none of them", **place)
+    assert f"Looked through events {'124 to 168' if not place else '1 to 165'};" in text_of(html)
+
+
+def test_large_messages_of_a_channel_are_looked_through_in_smaller_parts(reader: Client, monkeypatch: Any) -> None:
+    monkeypatch.setattr(message_list, "SPAN_POSITIONS", 1000)
+    monkeypatch.setattr(message_list, "SPAN_OF_CHANNEL", 100)
+    monkeypatch.setattr(message_list, "SPAN_BYTES", 1_000)
+    for _ in range(20):
+        publish("quiet", "x" * 100)
+        publish_some(10)
+    assert "Looked through events 111 to 210;" in text_of(page(reader, channel="quiet", text="needle"))
+    assert "Looked through" not in text_of(page(reader, channel="quiet", type="needle")), "their data is not read"
+
+
 def test_what_is_pruned_does_not_count_as_looked_through(reader: Client, monkeypatch: Any) -> None:
     monkeypatch.setattr(message_list, "SPAN_POSITIONS", 100)
     publish("news", "needle")
