@@ -12,11 +12,12 @@ from __future__ import annotations
 import copy
 import enum
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from asgiref.sync import async_to_sync
+from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest, QueryDict
 from django.utils.formats import date_format
@@ -40,6 +41,11 @@ MAX_COUNTED = 10_000
 SOURCE_EVENTS = ("error", "open")
 
 SHOWN_CHARACTERS = 100
+
+# Where a request says who sends it: in its headers, in what a server makes of them, and in what others add to a scope.
+PRIVATE_HEADERS = (b"cookie", b"authorization", b"proxy-authorization")
+PRIVATE_META = ("HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION", "REMOTE_USER")
+PRIVATE_SCOPE = ("cookies", "session", "user")
 
 
 class Verdict(enum.Enum):
@@ -181,6 +187,7 @@ def _about_user(channel: str, request: HttpRequest, user: Any) -> Iterator[Findi
             % told,
             _("Make the account active again, if it is to be used."),
         )
+        user = AnonymousUser()  # as ModelBackend.get_user() has it
     policy = get_policy()
     asked = _request_of(request, user)
     try:
@@ -229,9 +236,20 @@ def _request_of(request: HttpRequest, user: Any) -> HttpRequest:
     asked.method = "GET"
     asked.GET, asked.COOKIES = QueryDict(), {}
     asked._post, asked._files = QueryDict(), {}  # type: ignore[attr-defined]
-    private = ("HTTP_COOKIE", "HTTP_AUTHORIZATION")
-    asked.META = {name: value for name, value in request.META.items() if name not in private}
+    asked.META = {name: value for name, value in request.META.items() if name not in PRIVATE_META}
+    asked.META["QUERY_STRING"] = ""
+    # Each handler's request has what came from the server as well, as it came.
+    if hasattr(request, "environ"):
+        asked.environ = asked.META  # type: ignore[attr-defined]
+    if hasattr(request, "scope"):
+        asked.scope = _scope_of(request.scope)  # type: ignore[attr-defined]
     return asked
+
+
+def _scope_of(scope: Mapping[str, Any]) -> dict[str, Any]:
+    headers = [(name, value) for name, value in scope.get("headers", ()) if name.lower() not in PRIVATE_HEADERS]
+    kept = {name: value for name, value in scope.items() if name not in PRIVATE_SCOPE}
+    return {**kept, "method": "GET", "query_string": b"", "headers": headers}
 
 
 # --- What their client has --------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser, Group, Permission
-from django.test import AsyncClient, Client, RequestFactory
+from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.utils import timezone
 
 from streams import apublish, log, publish
@@ -170,6 +170,28 @@ def test_inactive_account() -> None:
     assert "not active" not in said(ask(1, user("bob")))
 
 
+class WhoeverIsSignedIn(BasePolicy):
+    """Does not look at whether the account is active: on a stream's request, no such user is there."""
+
+    def can_subscribe(self, request: Any, channel: str) -> bool:
+        return bool(request.user.is_authenticated)
+
+
+def test_inactive_account_is_to_the_policy_what_it_is_to_a_stream(settings: Any, async_client: AsyncClient) -> None:
+    settings.STREAMS = {**settings.STREAMS, "POLICY": f"{__name__}.WhoeverIsSignedIn"}
+    ada = user("ada")
+    async_client.force_login(ada)
+    ada.is_active = False
+    ada.save()
+    assert admitted("news", ada).verdict is Verdict.BAD
+    assert admitted("news", user("bob")).verdict is Verdict.GOOD
+
+    async def status() -> int:
+        return (await async_client.get("/events/news/")).status_code
+
+    assert async_to_sync(status)() == 403
+
+
 class OnlyAsync(BasePolicy):
     """Overrides nothing but the async method, and reads the user by the async way."""
 
@@ -205,6 +227,44 @@ class BySecrets(BasePolicy):
 def test_policy_sees_nothing_of_who_asks(settings: Any) -> None:
     settings.STREAMS = {**settings.STREAMS, "POLICY": f"{__name__}.BySecrets"}
     assert admitted("news", user()).verdict is Verdict.GOOD
+
+
+class BySecretsOfTheServer(BasePolicy):
+    """Looks into what the server handed over."""
+
+    def can_subscribe(self, request: Any, channel: str) -> bool:
+        handed = {**request.META, **getattr(request, "environ", {}), **getattr(request, "scope", {})}
+        return "staff" not in repr(handed).replace(WHY, "")
+
+
+@pytest.mark.parametrize("factory", [RequestFactory, AsyncRequestFactory], ids=["wsgi", "asgi"])
+def test_policy_sees_nothing_of_who_asks_in_what_the_server_handed_over(settings: Any, factory: Any) -> None:
+    settings.STREAMS = {**settings.STREAMS, "POLICY": f"{__name__}.BySecretsOfTheServer"}
+    publish("news", "x")
+    headers = {"cookie": "sessionid=staff", "authorization": "Bearer staff", "proxy-authorization": "Basic staff"}
+    request = factory().get(WHY, {"user": "staff"}, headers={**headers, "x-tenant": "acme"})
+    request.user = user("who-asks")
+    request.META["REMOTE_USER"] = "staff"
+    findings = diagnose(1, request=request, user=user("ada"))
+    assert about(findings, "ada may read news").verdict is Verdict.GOOD
+    assert "staff" in repr(request.META), "its own request has it still"
+    assert hasattr(request, "environ") or b"Bearer staff" in dict(request.scope["headers"]).values()
+
+
+class ByTenant(BasePolicy):
+    """Decides by a header, and by the scope's: what is of nobody in particular stays."""
+
+    def can_subscribe(self, request: Any, channel: str) -> bool:
+        in_scope = dict(request.scope["headers"]).get(b"x-tenant") if hasattr(request, "scope") else b"acme"
+        return request.headers["X-Tenant"] == "acme" and in_scope == b"acme"
+
+
+@pytest.mark.parametrize("factory", [RequestFactory, AsyncRequestFactory], ids=["wsgi", "asgi"])
+def test_policy_sees_the_rest_of_the_request(settings: Any, factory: Any) -> None:
+    settings.STREAMS = {**settings.STREAMS, "POLICY": f"{__name__}.ByTenant"}
+    publish("news", "x")
+    findings = diagnose(1, request=factory().get(WHY, headers={"x-tenant": "acme"}), user=AnonymousUser())
+    assert about(findings, "may read news").verdict is Verdict.GOOD
 
 
 def test_request_that_asks_is_left_as_it_is(settings: Any) -> None:
