@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import enum
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from django.utils.translation import ngettext
 from streams import log, presence
 from streams.broadcasts import local
 from streams.conf import settings
-from streams.models import Channel, Message
+from streams.models import Channel, Message, Node
 from streams.policies import get_policy
 from streams.subscriber import MAX_POSITION_DIGITS
 from streams.threads import database
@@ -290,20 +290,27 @@ def _without_cursor(channel: str, position: int, head: int) -> Finding:
     most = settings.MAX_REPLAY_MESSAGES
     newest = _count(channel, position - 1, head, most)
     begins = _(
-        "The client has no last event id. Its stream begins at the head, which is %(head)s now, and brings only what "
-        "is published from then on: this event only if the stream was open when it was published."
+        "No last event id was given: the client has none, or it is not known. Without one its stream begins at the "
+        "head, which is %(head)s now, and brings only what is published from then on: this event only if the stream "
+        "was open when it was published. A view may send a snapshot first (get_snapshot)."
     ) % {"head": head}
+    look = _(
+        "If it has one: in the browser's developer tools, “Network” shows it, as Last-Event-ID or as last_event_id in "
+        "the stream's URL. Name it here."
+    )
     if newest > most:
         remedy = _(
-            "It is too far back for ?replay=, which brings the newest %(most)d messages at most (MAX_REPLAY_MESSAGES). "
-            "Show it in the page's own data, and connect with stream_url, which goes on from there."
+            "If it has none: this event is too far back for ?replay=, which brings the newest %(most)d messages at "
+            "most (MAX_REPLAY_MESSAGES). Show it in the page's own data, and connect with stream_url, which goes on "
+            "from there."
         ) % {"most": most}
     else:
         remedy = _(
-            "Use stream_url in the page's template: it puts the head into the URL, so that nothing is missed between "
-            "the page and the stream. Or ask for the newest messages: ?replay=%(n)d or more brings this one now."
+            "If it has none: use stream_url in the page's template, which puts the head into the URL, so that nothing "
+            "is missed between the page and the stream. Or ask for the newest messages: ?replay=%(n)d or more brings "
+            "this one now, unless the view sends a snapshot (get_snapshot), which stands in for them."
         ) % {"n": newest}
-    return Finding(Verdict.BAD, begins, remedy)
+    return Finding(Verdict.NOTE, begins, f"{look} {remedy}")
 
 
 def _reset(channel: str, position: int, cursor: str, reason: str, why: str, head: int = 0) -> Finding:
@@ -311,7 +318,8 @@ def _reset(channel: str, position: int, cursor: str, reason: str, why: str, head
     sentence = why % {"cursor": _short(cursor), "head": head}
     brings = _(
         "The stream begins with a stream-reset event (%(reason)s), and then brings everything that is retained: this "
-        "event too, after %(before)s. Where the view has a get_snapshot(), it brings that instead."
+        "event too, after %(before)s, unless the view sends a snapshot (get_snapshot), which stands in for all that "
+        "is retained."
     ) % {"reason": reason, "before": _messages(before)}
     return Finding(
         Verdict.NOTE,
@@ -333,7 +341,8 @@ def _replay(channel: str, position: int, cursor: int) -> Iterator[Finding]:
             _(
                 "Messages of the channel above %(cursor)s were pruned; the newest of them was %(lost)s. A stream from "
                 "%(cursor)s begins with a stream-reset event (pruned), unless the process still has them in "
-                "memory; then comes what is retained: this event too, after %(before)s."
+                "memory; then comes what is retained: this event too, after %(before)s, unless the view sends a "
+                "snapshot (get_snapshot), which stands in for all that is retained."
             )
             % {**told, "lost": lost[channel]},
             _(
@@ -388,6 +397,11 @@ def _about_type(event: str) -> Finding:
     )
 
 
+def audience_is_whole(nodes: Iterable[Node]) -> bool:
+    """Whether what presence.audience() counts is all: other processes list but the channels with most connections."""
+    return not any(node.channels_left_out for node in nodes if node.id != presence.node_id())
+
+
 def _about_listeners(channel: str) -> Iterator[Finding]:
     n = presence.audience(channel)
     nodes = presence.nodes()
@@ -397,6 +411,16 @@ def _about_listeners(channel: str) -> Iterator[Finding]:
             ngettext("%(n)d connection has %(channel)s now.", "%(n)d connections have %(channel)s now.", n)
             % {"n": n, "channel": channel},
             _("Whether theirs is among them cannot be seen from here."),
+        )
+    elif not audience_is_whole(nodes):
+        yield Finding(
+            Verdict.NOTE,
+            _(
+                "It is not known whether anybody has %(channel)s now: there are processes with so many channels that "
+                "they name only the %(most)d with most connections, and it is not among those."
+            )
+            % {"channel": channel, "most": presence.MAX_CHANNELS},
+            _("See in the browser's developer tools, under “Network”, whether their page has a stream open."),
         )
     elif presence.count().connections or any(node.connections for node in nodes):
         yield Finding(

@@ -18,7 +18,7 @@ from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from streams import log, presence, publish
+from streams import diagnosis, log, presence, publish
 from streams.admin import message_list
 from streams.admin.channels import ChannelAdmin
 from streams.admin.pages import LookOnlyAdmin
@@ -224,6 +224,7 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
             "problem": problem,
             **_shown_data(message),
             "audience": presence.audience(message.channel),
+            "audience_is_whole": diagnosis.audience_is_whole(presence.nodes()),
             "key": uuid.uuid4().hex,
             "message_url": self.url("change", message.pk),
             "readers": get_policy().readers(message.channel),

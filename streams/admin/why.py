@@ -47,7 +47,8 @@ class WhyForm(forms.Form):
         required=False,
         max_length=1000,
         help_text=gettext_lazy(
-            "What their browser sends as Last-Event-ID, or the last_event_id in the stream's URL. Empty: it has none."
+            "What their browser sends as Last-Event-ID, or the last_event_id in the stream's URL. Empty: it has none, "
+            "or you do not know it."
         ),
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )

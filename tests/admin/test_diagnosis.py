@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import re
 from typing import Any
@@ -14,11 +15,12 @@ from django.contrib.auth.models import AnonymousUser, Group, Permission
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.utils import timezone
 
-from streams import apublish, log, publish
+from streams import apublish, log, presence, publish
 from streams.diagnosis import Finding, Verdict, diagnose
 from streams.models import Channel, ChannelSettings, LogHead, Message, Node
 from streams.policies import BasePolicy, DefaultPolicy
 from streams.testing import iterate_events
+from streams.views import EventStreamView
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -335,10 +337,13 @@ def _agrees(position: int, cursor: str) -> None:
     about_cursor = next(
         each
         for each in findings
-        if re.search("no last event id|everything up to|goes on from|begins with a", each.sentence)
+        if re.search("^No last event id|everything up to|goes on from|begins with a", each.sentence)
     )
     reason, ids = async_to_sync(stream)(cursor)
-    assert (position in ids) == (about_cursor.verdict is not Verdict.BAD), (about_cursor, ids)
+    if cursor:
+        assert (position in ids) == (about_cursor.verdict is not Verdict.BAD), (about_cursor, ids)
+    else:
+        assert (about_cursor.verdict, ids) == (Verdict.NOTE, [])
     told = re.search(r"stream-reset event \(([\w-]+)\)", about_cursor.sentence)
     assert (told and told[1]) == reason
     if position in ids:
@@ -350,8 +355,10 @@ def _agrees(position: int, cursor: str) -> None:
 def test_no_cursor_says_which_replay_would_bring_it() -> None:
     for n in range(1, 11):
         publish("news" if n % 2 else "other", n)
-    finding = about(ask(5), "The client has no last event id.")
-    assert finding.verdict is Verdict.BAD
+    finding = about(ask(5), "No last event id was given: the client has none, or it is not known.")
+    assert finding.verdict is Verdict.NOTE, "who asks may just not know it"
+    assert "“Network” shows it" in finding.remedy
+    assert "unless the view sends a snapshot (get_snapshot)" in finding.remedy
     assert "begins at the head, which is 10 now" in finding.sentence
     assert "?replay=3 or more brings this one now" in finding.remedy
     assert "stream_url" in finding.remedy
@@ -363,8 +370,42 @@ def test_no_cursor_and_too_far_back_for_a_replay(settings: Any) -> None:
     settings.STREAMS = {**settings.STREAMS, "MAX_REPLAY_MESSAGES": 3}
     for n in range(4):
         publish("news", n)
-    assert "It is too far back for ?replay=" in about(ask(1), "no last event id").remedy
-    assert "?replay=3 or more" in about(ask(2), "no last event id").remedy
+    assert "too far back for ?replay=" in about(ask(1), "No last event id").remedy
+    assert "?replay=3 or more" in about(ask(2), "No last event id").remedy
+
+
+@pytest.mark.parametrize("cursor", ["x", "9" * 18, "1"], ids=["malformed", "unknown", "pruned"])
+def test_reset_says_what_a_view_with_a_snapshot_does_instead(cursor: str) -> None:
+    for n in range(5):
+        publish("news", n)
+    log.delete_through(3, limit=10)
+    finding = about(ask(4, last_event_id=cursor), "begins with a stream-reset event")
+    assert "this event too, after 0 other messages of the channel, unless the view sends a snapshot" in finding.sentence
+
+    async def begin() -> list[str]:
+        response = await snapshots(AsyncRequestFactory().get("/", {"last_event_id": cursor}))
+        seen = []
+        async with asyncio.timeout(30):
+            async for event in iterate_events(response, control=True):
+                if event.event == "stream-snapshot":
+                    await apublish("news", "end")
+                seen.append(event.data if event.event == "message" else event.event)
+                if event.data == "end":
+                    break
+        return [each for each in seen if each != "stream-open"]
+
+    assert async_to_sync(begin)()[-3:] == ["stream-reset", "stream-snapshot", "end"]
+
+
+class Snapshots(EventStreamView):
+    def get_channels(self, request: Any, **kwargs: Any) -> list[str]:
+        return ["news"]
+
+    async def get_snapshot(self, request: Any, channels: Any) -> str:
+        return "the state"
+
+
+snapshots = Snapshots.as_view()
 
 
 def test_very_long_cursor_is_not_repeated_in_full() -> None:
@@ -410,6 +451,32 @@ def test_who_listens_now() -> None:
     assert about(ask(1), "1 connection has news now.").verdict is Verdict.GOOD
     node({"news": 4})
     assert about(ask(1), "5 connections have news now.").verdict is Verdict.GOOD
+
+
+def test_nobody_is_said_only_where_it_is_known() -> None:
+    publish("news", "x")
+    node({"other": 2}, channels_left_out=1)
+    finding = about(ask(1), "It is not known whether anybody has news now")
+    assert finding.verdict is Verdict.NOTE
+    assert "the 500 with most connections" in finding.sentence
+    assert "Nobody" not in said(ask(1))
+    node({"news": 1})
+    assert about(ask(1), "1 connection has news now.").verdict is Verdict.GOOD
+    assert "not known whether" not in said(ask(1))
+
+
+def test_what_this_process_leaves_out_of_its_row_it_counts_all_the_same() -> None:
+    publish("news", "x")
+    node({"other": 2}, channels_left_out=1)
+    Node.objects.update(id=presence.node_id())
+    assert about(ask(1), "Nobody has news now").verdict is Verdict.BAD
+
+
+def test_what_a_process_that_ended_left_out_does_not_count() -> None:
+    publish("news", "x")
+    node({"other": 2}, channels_left_out=1)
+    Node.objects.update(seen_at=timezone.now() - datetime.timedelta(minutes=5))
+    assert "Nobody has a stream now" in said(ask(1))
 
 
 def test_process_that_hears_nothing() -> None:

@@ -545,6 +545,18 @@ def test_send_again_asks_and_then_appends_the_same(sender: Client) -> None:
     assert "Sent again as event 2." in page(sender, f"{LIST}{message.pk}/history/")
 
 
+def test_who_listens_is_not_known_where_a_process_does_not_name_all_channels(sender: Client) -> None:
+    message, now = publish("news", "x"), timezone.now()
+    path = f"{LIST}{message.pk}/again/"
+    assert "Who listens now nobody; who comes back later gets it then" in text_of(page(sender, path))
+    Node.objects.create(
+        id="n", host="h", pid=1, started_at=now, seen_at=now, channels={"other": 3}, connections=4, channels_left_out=1
+    )
+    said = text_of(page(sender, path))
+    assert "Who listens now not known: there are processes with so many channels" in said
+    assert "nobody" not in said
+
+
 def test_form_that_is_sent_twice_sends_once(sender: Client) -> None:
     message = publish("news", "x")
     path = f"{LIST}{message.pk}/again/"
