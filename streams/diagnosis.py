@@ -65,13 +65,16 @@ class Finding:
     remedy: str = ""
 
 
-def diagnose(position: int, *, request: HttpRequest, user: Any, last_event_id: str = "") -> list[Finding]:
+def diagnose(
+    position: int, *, request: HttpRequest, user: Any, who: str = "", last_event_id: str = ""
+) -> list[Finding]:
     """What speaks for and against that `user`'s client has had the message at `position`.
 
     Args:
         position: the event's id.
         request: any request to this site. The policy is asked about one that is like it, but of `user`.
         user: a user, or an AnonymousUser.
+        who: what the findings call a user who is signed in; "" for their name.
         last_event_id: the last id that the client has, as it would send it; "" for none.
 
     The first finding is about the message itself, and good where it is in the log. Blocks: it queries, and asks the
@@ -82,7 +85,7 @@ def diagnose(position: int, *, request: HttpRequest, user: Any, last_event_id: s
         return list(_without_message(position))
     return [
         _in_log(message),
-        *_about_user(message.channel, request, user),
+        *_about_user(message.channel, request, user, who),
         *_about_cursor(message.channel, position, last_event_id),
         _about_type(message.event),
         *_about_listeners(message.channel),
@@ -177,8 +180,8 @@ def _about_neighbours(channel: str, position: int) -> Iterator[Finding]:
 # --- The user ---------------------------------------------------------------------------------------------------------
 
 
-def _about_user(channel: str, request: HttpRequest, user: Any) -> Iterator[Finding]:
-    who = user.get_username() if user.is_authenticated else _("Somebody who is not signed in")
+def _about_user(channel: str, request: HttpRequest, user: Any, called: str) -> Iterator[Finding]:
+    who = (called or user.get_username()) if user.is_authenticated else _("Somebody who is not signed in")
     told = {"who": who, "channel": channel}
     if user.is_authenticated and not user.is_active:
         yield Finding(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AnonymousUser, Group, Permission
+from django.contrib.auth.models import AnonymousUser, Group, Permission, UserManager
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.utils import timezone
 
@@ -516,6 +516,8 @@ def test_link_from_a_message_fills_in_its_id(reader: Client) -> None:
 
 @pytest.mark.parametrize("who", ["ada", "pk"])
 def test_answer_for_a_user_by_name_or_by_key(reader: Client, who: str) -> None:
+    may_view_users()
+    assert "or their primary key" in reader.get(WHY).content.decode()
     ada = user("ada")
     publish(f"user.{ada.pk}", "x")
     name = str(ada.pk) if who == "pk" else who
@@ -524,6 +526,46 @@ def test_answer_for_a_user_by_name_or_by_key(reader: Client, who: str) -> None:
     assert f"In order ada may read user.{ada.pk}" in said
     assert "A stream that goes on from 0 brings this event" in said
     assert "A reason Nobody has a stream now" in said
+
+
+def may_view_users() -> None:
+    editor = get_user_model().objects.get(username="editor")
+    editor.user_permissions.add(Permission.objects.get(codename="view_user"))
+
+
+def test_who_may_not_view_users_cannot_go_through_them(reader: Client) -> None:
+    people = [user("ada@example.org"), user("bob@example.org", is_active=False)]
+    publish("news", "x")
+    assert "primary key" not in text_of(reader.get(WHY).content.decode())
+    for pk in (*(each.pk for each in people), 10**6):
+        html = reader.get(WHY, {"message": "1", "user": str(pk)}).content.decode()
+        assert "There is no user with this name." in text_of(html), "the same whether there is one or not"
+        assert "example.org" not in html
+        assert "not active" not in html
+    said = text_of(reader.get(WHY, {"message": "1", "user": "ada@example.org"}).content.decode())
+    assert "ada@example.org may read news" in said
+
+
+class Folding(UserManager[Any]):
+    """As where the database, or the site's manager, takes names that differ in case for the same."""
+
+    def filter(self, *args: Any, **kwargs: Any) -> Any:
+        return super().filter(*args, **{"username__iexact" if k == "username" else k: v for k, v in kwargs.items()})
+
+
+def test_answer_is_in_the_words_of_who_may_not_view_users(reader: Client, monkeypatch: Any) -> None:
+    folding = Folding()
+    folding.model = get_user_model()
+    monkeypatch.setattr(get_user_model()._meta, "default_manager", folding)
+    user("Ada.Lovelace", is_active=False)
+    publish("news", "x")
+    query = {"message": "1", "user": " ada.lovelace "}
+    html = reader.get(WHY, query).content.decode()
+    assert "ada.lovelace may read news" in text_of(html)
+    assert "The account of ada.lovelace is not active." in text_of(html)
+    assert "Ada.Lovelace" not in html
+    may_view_users()
+    assert "Ada.Lovelace may read news" in text_of(reader.get(WHY, query).content.decode())
 
 
 @pytest.mark.parametrize(
@@ -556,6 +598,7 @@ def test_answer_for_a_user_by_name_or_by_key(reader: Client, who: str) -> None:
     ],
 )
 def test_form_that_is_wrong_says_how_to_mend_it(reader: Client, query: dict[str, str], says: str) -> None:
+    may_view_users()
     answer = reader.get(WHY, {"user": "", "last_event_id": "", **query})
     assert answer.status_code == 200
     assert says in text_of(answer.content.decode())
