@@ -196,6 +196,7 @@ def _about_user(channel: str, request: HttpRequest, user: Any, called: str) -> I
     try:
         # What a stream's view asks; it asks acan_subscribe() for the channel, which may ask can_subscribe().
         refused = async_to_sync(policy.arefused)(asked, (channel,))
+        readers = policy.readers(channel) if refused else ""
     except Exception as error:
         logger.warning("The policy failed when it was asked for a diagnosis.", exc_info=True)
         yield Finding(
@@ -208,7 +209,7 @@ def _about_user(channel: str, request: HttpRequest, user: Any, called: str) -> I
     if refused:
         yield Finding(
             Verdict.BAD,
-            _("%(who)s may not read %(channel)s. Who may: %(readers)s") % {**told, "readers": policy.readers(channel)},
+            _("%(who)s may not read %(channel)s. Who may: %(readers)s") % {**told, "readers": readers},
             _(
                 "Say in the channel's settings who may read it, or change the policy. A stream of several channels is "
                 "refused as a whole if one of them is."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from typing import Any
 from urllib.parse import urlencode
@@ -31,6 +32,8 @@ from streams.policies import get_policy
 from streams.templatetags.streams_admin import pretty
 from streams.threads import database
 
+logger = logging.getLogger("streams")
+
 # What a page shows of data; the rest is a link away.
 SHOWN_CHARACTERS = 20_000
 
@@ -52,8 +55,13 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
     def may_send_again(self, request: HttpRequest, channel: str) -> bool:
         if not request.user.has_perm("streams.add_message"):
             return False
-        # The async one, which a policy may have overridden alone; otherwise it asks the other.
-        return bool(async_to_sync(get_policy().acan_publish)(request, channel))
+        try:
+            # The async one, which a policy may have overridden alone; otherwise it asks the other.
+            return bool(async_to_sync(get_policy().acan_publish)(request, channel))
+        except Exception:
+            # The message is there to be looked at, whatever the policy cannot say about sending.
+            logger.exception("The policy could not say whether messages may be sent to %s again.", channel)
+            return False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
         return Message.objects.using(database())

@@ -292,6 +292,17 @@ def test_policy_that_raises(settings: Any) -> None:
     assert "it raised KeyError: 'tenant'" in finding.sentence
 
 
+class Speechless(BasePolicy):
+    def readers(self, channel: str) -> str:
+        raise KeyError("tenant")
+
+
+def test_policy_that_cannot_name_the_readers(settings: Any) -> None:
+    settings.STREAMS = {**settings.STREAMS, "POLICY": f"{__name__}.Speechless"}
+    publish("news", "x")
+    assert about(ask(1, user()), "it raised KeyError: 'tenant'").verdict is Verdict.BAD
+
+
 # --- What their client has, held against a real stream ----------------------------------------------------------------
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
+from collections.abc import Iterator
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -627,6 +629,23 @@ def test_policy_may_let_nobody(sender: Client, settings: Any) -> None:
     assert sender.post(f"{LIST}{message.pk}/again/", {"key": "0" * 32}).status_code == 403
 
 
+class Unsure(DefaultPolicy):
+    def can_publish(self, request: Any, channel: str) -> bool:
+        raise KeyError("tenant")
+
+
+def test_policy_that_raises_takes_the_button_and_not_the_page(sender: Client, settings: Any, caplog: Any) -> None:
+    settings.STREAMS = {**settings.STREAMS, "POLICY": f"{__name__}.Unsure"}
+    message = publish("news", "look at me")
+    html = page(sender, f"{LIST}{message.pk}/change/")
+    assert "look at me" in text_of(html)
+    assert "Send again" not in html
+    assert "KeyError: 'tenant'" in caplog.text
+    assert sender.get(f"{LIST}{message.pk}/again/").status_code == 403
+    assert sender.post(f"{LIST}{message.pk}/again/", {"key": "0" * 32}).status_code == 403
+    assert Message.objects.count() == 1
+
+
 # --- Pruning ----------------------------------------------------------------------------------------------------------
 
 
@@ -687,3 +706,53 @@ def test_nothing_to_prune_says_so(pruner: Client) -> None:
     assert LogEntry.objects.count() == 0
     assert Message.objects.count() == 2
     assert list(retention.cuts()) == []
+
+
+@contextlib.contextmanager
+def stopped_after(batches: int, monkeypatch: Any, error: BaseException) -> Iterator[None]:
+    """Prune in batches of two messages; the database takes so many, and then there is the error."""
+    monkeypatch.setattr(retention, "BATCH_MESSAGES", 2)
+    left = batches
+
+    def execute(run: Any, sql: str, *args: Any) -> Any:
+        nonlocal left
+        if sql.startswith('DELETE FROM "streams_message"'):
+            if not left:
+                raise error
+            left -= 1
+        return run(sql, *args)
+
+    with connection.execute_wrapper(execute):
+        yield
+
+
+@pytest.mark.usefixtures("keep_two")
+def test_prune_that_fails_on_the_way_is_on_record(pruner: Client, monkeypatch: Any, caplog: Any) -> None:
+    publish_some(9)
+    with stopped_after(2, monkeypatch, OperationalError("the database went away")):
+        answer = pruner.post(f"{LIST}prune/", follow=True)
+    assert "Pruning was stopped by an error, which the site&#x27;s log has." in answer.content.decode()
+    assert "the database went away" in caplog.text
+    assert Message.objects.count() == 5
+    entry = LogEntry.objects.get()
+    assert (entry.user.username, entry.object_id) == ("editor", None)
+    assert "What it had deleted before that stays deleted." in entry.change_message
+
+
+@pytest.mark.usefixtures("keep_two")
+def test_prune_that_ends_with_its_process_is_on_record(pruner: Client, monkeypatch: Any) -> None:
+    publish_some(9)
+    with stopped_after(1, monkeypatch, SystemExit(1)), pytest.raises(SystemExit):
+        pruner.post(f"{LIST}prune/")
+    assert Message.objects.count() == 7
+    assert LogEntry.objects.get().user.username == "editor"
+
+
+@pytest.mark.usefixtures("keep_two")
+def test_prune_that_fails_at_once_has_done_nothing_to_be_recorded(pruner: Client, monkeypatch: Any) -> None:
+    publish_some(9)
+    with stopped_after(0, monkeypatch, OperationalError("the database went away")):
+        answer = pruner.post(f"{LIST}prune/", follow=True)
+    assert "Pruning was stopped by an error" in answer.content.decode()
+    assert Message.objects.count() == 9
+    assert LogEntry.objects.count() == 0
