@@ -12,11 +12,12 @@ from __future__ import annotations
 import copy
 import enum
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from asgiref.sync import async_to_sync
+from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest, QueryDict
 from django.utils.formats import date_format
@@ -26,7 +27,7 @@ from django.utils.translation import ngettext
 from streams import log, presence
 from streams.broadcasts import local
 from streams.conf import settings
-from streams.models import Channel, Message
+from streams.models import Channel, Message, Node
 from streams.policies import get_policy
 from streams.subscriber import MAX_POSITION_DIGITS
 from streams.threads import database
@@ -40,6 +41,11 @@ MAX_COUNTED = 10_000
 SOURCE_EVENTS = ("error", "open")
 
 SHOWN_CHARACTERS = 100
+
+# Where a request says who sends it: in its headers, in what a server makes of them, and in what others add to a scope.
+PRIVATE_HEADERS = (b"cookie", b"authorization", b"proxy-authorization")
+PRIVATE_META = ("HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION", "REMOTE_USER")
+PRIVATE_SCOPE = ("cookies", "session", "user")
 
 
 class Verdict(enum.Enum):
@@ -59,13 +65,16 @@ class Finding:
     remedy: str = ""
 
 
-def diagnose(position: int, *, request: HttpRequest, user: Any, last_event_id: str = "") -> list[Finding]:
+def diagnose(
+    position: int, *, request: HttpRequest, user: Any, who: str = "", last_event_id: str = ""
+) -> list[Finding]:
     """What speaks for and against that `user`'s client has had the message at `position`.
 
     Args:
         position: the event's id.
         request: any request to this site. The policy is asked about one that is like it, but of `user`.
         user: a user, or an AnonymousUser.
+        who: what the findings call a user who is signed in; "" for their name.
         last_event_id: the last id that the client has, as it would send it; "" for none.
 
     The first finding is about the message itself, and good where it is in the log. Blocks: it queries, and asks the
@@ -76,7 +85,7 @@ def diagnose(position: int, *, request: HttpRequest, user: Any, last_event_id: s
         return list(_without_message(position))
     return [
         _in_log(message),
-        *_about_user(message.channel, request, user),
+        *_about_user(message.channel, request, user, who),
         *_about_cursor(message.channel, position, last_event_id),
         _about_type(message.event),
         *_about_listeners(message.channel),
@@ -171,8 +180,8 @@ def _about_neighbours(channel: str, position: int) -> Iterator[Finding]:
 # --- The user ---------------------------------------------------------------------------------------------------------
 
 
-def _about_user(channel: str, request: HttpRequest, user: Any) -> Iterator[Finding]:
-    who = user.get_username() if user.is_authenticated else _("Somebody who is not signed in")
+def _about_user(channel: str, request: HttpRequest, user: Any, called: str) -> Iterator[Finding]:
+    who = (called or user.get_username()) if user.is_authenticated else _("Somebody who is not signed in")
     told = {"who": who, "channel": channel}
     if user.is_authenticated and not user.is_active:
         yield Finding(
@@ -181,11 +190,13 @@ def _about_user(channel: str, request: HttpRequest, user: Any) -> Iterator[Findi
             % told,
             _("Make the account active again, if it is to be used."),
         )
+        user = AnonymousUser()  # as ModelBackend.get_user() has it
     policy = get_policy()
     asked = _request_of(request, user)
     try:
         # What a stream's view asks; it asks acan_subscribe() for the channel, which may ask can_subscribe().
         refused = async_to_sync(policy.arefused)(asked, (channel,))
+        readers = policy.readers(channel) if refused else ""
     except Exception as error:
         logger.warning("The policy failed when it was asked for a diagnosis.", exc_info=True)
         yield Finding(
@@ -198,7 +209,7 @@ def _about_user(channel: str, request: HttpRequest, user: Any) -> Iterator[Findi
     if refused:
         yield Finding(
             Verdict.BAD,
-            _("%(who)s may not read %(channel)s. Who may: %(readers)s") % {**told, "readers": policy.readers(channel)},
+            _("%(who)s may not read %(channel)s. Who may: %(readers)s") % {**told, "readers": readers},
             _(
                 "Say in the channel's settings who may read it, or change the policy. A stream of several channels is "
                 "refused as a whole if one of them is."
@@ -229,9 +240,20 @@ def _request_of(request: HttpRequest, user: Any) -> HttpRequest:
     asked.method = "GET"
     asked.GET, asked.COOKIES = QueryDict(), {}
     asked._post, asked._files = QueryDict(), {}  # type: ignore[attr-defined]
-    private = ("HTTP_COOKIE", "HTTP_AUTHORIZATION")
-    asked.META = {name: value for name, value in request.META.items() if name not in private}
+    asked.META = {name: value for name, value in request.META.items() if name not in PRIVATE_META}
+    asked.META["QUERY_STRING"] = ""
+    # Each handler's request has what came from the server as well, as it came.
+    if hasattr(request, "environ"):
+        asked.environ = asked.META  # type: ignore[attr-defined]
+    if hasattr(request, "scope"):
+        asked.scope = _scope_of(request.scope)  # type: ignore[attr-defined]
     return asked
+
+
+def _scope_of(scope: Mapping[str, Any]) -> dict[str, Any]:
+    headers = [(name, value) for name, value in scope.get("headers", ()) if name.lower() not in PRIVATE_HEADERS]
+    kept = {name: value for name, value in scope.items() if name not in PRIVATE_SCOPE}
+    return {**kept, "method": "GET", "query_string": b"", "headers": headers}
 
 
 # --- What their client has --------------------------------------------------------------------------------------------
@@ -272,20 +294,27 @@ def _without_cursor(channel: str, position: int, head: int) -> Finding:
     most = settings.MAX_REPLAY_MESSAGES
     newest = _count(channel, position - 1, head, most)
     begins = _(
-        "The client has no last event id. Its stream begins at the head, which is %(head)s now, and brings only what "
-        "is published from then on: this event only if the stream was open when it was published."
+        "No last event id was given: the client has none, or it is not known. Without one its stream begins at the "
+        "head, which is %(head)s now, and brings only what is published from then on: this event only if the stream "
+        "was open when it was published. A view may send a snapshot first (get_snapshot)."
     ) % {"head": head}
+    look = _(
+        "If it has one: in the browser's developer tools, “Network” shows it, as Last-Event-ID or as last_event_id in "
+        "the stream's URL. Name it here."
+    )
     if newest > most:
         remedy = _(
-            "It is too far back for ?replay=, which brings the newest %(most)d messages at most (MAX_REPLAY_MESSAGES). "
-            "Show it in the page's own data, and connect with stream_url, which goes on from there."
+            "If it has none: this event is too far back for ?replay=, which brings the newest %(most)d messages at "
+            "most (MAX_REPLAY_MESSAGES). Show it in the page's own data, and connect with stream_url, which goes on "
+            "from there."
         ) % {"most": most}
     else:
         remedy = _(
-            "Use stream_url in the page's template: it puts the head into the URL, so that nothing is missed between "
-            "the page and the stream. Or ask for the newest messages: ?replay=%(n)d or more brings this one now."
+            "If it has none: use stream_url in the page's template, which puts the head into the URL, so that nothing "
+            "is missed between the page and the stream. Or ask for the newest messages: ?replay=%(n)d or more brings "
+            "this one now, unless the view sends a snapshot (get_snapshot), which stands in for them."
         ) % {"n": newest}
-    return Finding(Verdict.BAD, begins, remedy)
+    return Finding(Verdict.NOTE, begins, f"{look} {remedy}")
 
 
 def _reset(channel: str, position: int, cursor: str, reason: str, why: str, head: int = 0) -> Finding:
@@ -293,7 +322,8 @@ def _reset(channel: str, position: int, cursor: str, reason: str, why: str, head
     sentence = why % {"cursor": _short(cursor), "head": head}
     brings = _(
         "The stream begins with a stream-reset event (%(reason)s), and then brings everything that is retained: this "
-        "event too, after %(before)s. Where the view has a get_snapshot(), it brings that instead."
+        "event too, after %(before)s, unless the view sends a snapshot (get_snapshot), which stands in for all that "
+        "is retained."
     ) % {"reason": reason, "before": _messages(before)}
     return Finding(
         Verdict.NOTE,
@@ -315,7 +345,8 @@ def _replay(channel: str, position: int, cursor: int) -> Iterator[Finding]:
             _(
                 "Messages of the channel above %(cursor)s were pruned; the newest of them was %(lost)s. A stream from "
                 "%(cursor)s begins with a stream-reset event (pruned), unless the process still has them in "
-                "memory; then comes what is retained: this event too, after %(before)s."
+                "memory; then comes what is retained: this event too, after %(before)s, unless the view sends a "
+                "snapshot (get_snapshot), which stands in for all that is retained."
             )
             % {**told, "lost": lost[channel]},
             _(
@@ -370,6 +401,11 @@ def _about_type(event: str) -> Finding:
     )
 
 
+def audience_is_whole(nodes: Iterable[Node]) -> bool:
+    """Whether what presence.audience() counts is all: other processes list but the channels with most connections."""
+    return not any(node.channels_left_out for node in nodes if node.id != presence.node_id())
+
+
 def _about_listeners(channel: str) -> Iterator[Finding]:
     n = presence.audience(channel)
     nodes = presence.nodes()
@@ -379,6 +415,16 @@ def _about_listeners(channel: str) -> Iterator[Finding]:
             ngettext("%(n)d connection has %(channel)s now.", "%(n)d connections have %(channel)s now.", n)
             % {"n": n, "channel": channel},
             _("Whether theirs is among them cannot be seen from here."),
+        )
+    elif not audience_is_whole(nodes):
+        yield Finding(
+            Verdict.NOTE,
+            _(
+                "It is not known whether anybody has %(channel)s now: there are processes with so many channels that "
+                "they name only the %(most)d with most connections, and it is not among those."
+            )
+            % {"channel": channel, "most": presence.MAX_CHANNELS},
+            _("See in the browser's developer tools, under “Network”, whether their page has a stream open."),
         )
     elif presence.count().connections or any(node.connections for node in nodes):
         yield Finding(

@@ -1,7 +1,7 @@
 """The log's list: what it is filtered by, and one page of it, found without counting or passing over the rest.
 
 The table may have many millions of rows, and indexes by position and by (channel, position) alone. So pages go by
-position; a type, a text or a day is looked for among a bounded number of positions, and the page says among which.
+position; a type, a text or a day is looked for among a bounded number of messages, and the page says among which.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
-from django.db.models import QuerySet, Sum
+from django.db.models import Max, Min, QuerySet, Sum
 from django.db.models.functions import Substr
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -32,6 +32,9 @@ SHOWN_CHARACTERS = 200
 # How many positions one page looks through for what no index finds, and how many bytes of data for a text.
 SPAN_POSITIONS = 100_000
 SPAN_BYTES = 20_000_000
+
+# Or, if that reaches further, how many messages of one channel: they lie apart, so that each may be a read of its own.
+SPAN_OF_CHANNEL = 20_000
 
 # A message's time is that of its insert, its position that of its commit: so far may the two orders differ.
 SLACK = datetime.timedelta(days=1)
@@ -98,13 +101,15 @@ class Filters:
 class Listing:
     """One page, newest first. `older` and `newer`: the positions from which to go on, where there is something.
 
-    `looked`: the first and the last position of what was looked through, where that was not all there is.
+    `looked`: the first and the last position of what was looked through, where that was not all there is; `back`:
+    whether it goes on from there towards the older ones.
     """
 
     rows: list[dict[str, Any]]
     older: int | None = None
     newer: int | None = None
     looked: tuple[int, int] | None = None
+    back: bool = True
 
 
 def position_in(text: str | None) -> int | None:
@@ -127,8 +132,10 @@ def listing(filters: Filters, *, before: int | None = None, after: int | None = 
     if after is None:
         return _older(rows, filters, before)
     page = _newer(rows, filters, after)
+    if page.newer is not None or after == 0 or filters.narrow:
+        return page
     # Not a page of the two or three that are newer: the newest page, which has them as well.
-    return page if page.newer is not None or after == 0 else _older(rows, filters, None)
+    return _older(rows, filters, None)
 
 
 def _older(rows: QuerySet[Message], filters: Filters, before: int | None) -> Listing:
@@ -138,7 +145,7 @@ def _older(rows: QuerySet[Message], filters: Filters, before: int | None) -> Lis
     newer = None if before is None else before - 1
     if start is None:
         return Listing([], newer=newer)
-    low = start - _span(below, filters, start, back=True) + 1 if filters.narrow else 0
+    low = _reach(below, filters, start, back=True) if filters.narrow else 0
     matching = _matching(below.filter(position__gte=low), filters)
     found = list(_fields(matching.order_by("-position"))[: PAGE_MESSAGES + 1])
     full = len(found) > PAGE_MESSAGES
@@ -155,10 +162,11 @@ def _older(rows: QuerySet[Message], filters: Filters, before: int | None) -> Lis
 
 def _newer(rows: QuerySet[Message], filters: Filters, after: int) -> Listing:
     above = rows.filter(position__gt=after)
+    older = None if _first(rows.filter(position__lte=after).order_by("-position")) is None else after + 1
     start = _first(above.order_by("position"))
     if start is None:
-        return Listing([], older=after + 1)
-    high = start + _span(above, filters, start, back=False) - 1 if filters.narrow else None
+        return Listing([], older=older, back=False)
+    high = _reach(above, filters, start, back=False) if filters.narrow else None
     matching = _matching(above if high is None else above.filter(position__lte=high), filters)
     found = list(_fields(matching.order_by("position"))[: PAGE_MESSAGES + 1])
     full = len(found) > PAGE_MESSAGES
@@ -169,9 +177,10 @@ def _newer(rows: QuerySet[Message], filters: Filters, after: int) -> Listing:
     )
     return Listing(
         found,
-        older=None if _first(rows.filter(position__lte=after).order_by("-position")) is None else after + 1,
+        older=older,
         newer=reached if goes_on else None,
         looked=(start, high) if goes_on and not full and high is not None else None,
+        back=False,
     )
 
 
@@ -196,16 +205,24 @@ def _matching(rows: QuerySet[Message], filters: Filters) -> QuerySet[Message]:
     return rows.filter(data__icontains=filters.text) if filters.text else rows
 
 
-def _span(rows: QuerySet[Message], filters: Filters, start: int, *, back: bool) -> int:
-    """How many positions from `start` on one page looks through: fewer where the messages are large."""
-    span = SPAN_POSITIONS
-    while filters.text and span > PAGE_MESSAGES:
-        low, high = (start - span + 1, start) if back else (start, start + span - 1)
-        within = rows.filter(position__gte=max(low, 0), position__lte=high)
+def _reach(rows: QuerySet[Message], filters: Filters, start: int, *, back: bool) -> int:
+    """The position through which one page looks, from `start` on: nearer where the messages are large."""
+    part = 1
+    while True:
+        span = SPAN_POSITIONS // part
+        end = max(start - span + 1, 1) if back else start + span - 1
+        if filters.channel:
+            # rows are of the channel alone, and its index has them in this order.
+            positions = rows.order_by("-position" if back else "position").values("position")
+            nth = positions[: max(SPAN_OF_CHANNEL // part, 1)].aggregate(low=Min("position"), high=Max("position"))
+            end = min(end, nth["low"] or end) if back else max(end, nth["high"] or end)
+        low, high = (end, start) if back else (start, end)
+        if not filters.text or span <= PAGE_MESSAGES:
+            return end
+        within = rows.filter(position__gte=low, position__lte=high)
         if (within.aggregate(total=Sum("size"))["total"] or 0) <= SPAN_BYTES:
-            break
-        span //= 10
-    return min(span, start) if back else span
+            return end
+        part *= 10
 
 
 def _first(rows: QuerySet[Message]) -> int | None:

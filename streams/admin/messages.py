@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from typing import Any
 from urllib.parse import urlencode
@@ -18,7 +19,7 @@ from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from streams import log, presence, publish
+from streams import diagnosis, log, presence, publish
 from streams.admin import message_list
 from streams.admin.channels import ChannelAdmin
 from streams.admin.pages import LookOnlyAdmin
@@ -30,6 +31,8 @@ from streams.models import ChannelSettings, Message
 from streams.policies import get_policy
 from streams.templatetags.streams_admin import pretty
 from streams.threads import database
+
+logger = logging.getLogger("streams")
 
 # What a page shows of data; the rest is a link away.
 SHOWN_CHARACTERS = 20_000
@@ -52,8 +55,13 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
     def may_send_again(self, request: HttpRequest, channel: str) -> bool:
         if not request.user.has_perm("streams.add_message"):
             return False
-        # The async one, which a policy may have overridden alone; otherwise it asks the other.
-        return bool(async_to_sync(get_policy().acan_publish)(request, channel))
+        try:
+            # The async one, which a policy may have overridden alone; otherwise it asks the other.
+            return bool(async_to_sync(get_policy().acan_publish)(request, channel))
+        except Exception:
+            # The message is there to be looked at, whatever the policy cannot say about sending.
+            logger.exception("The policy could not say whether messages may be sent to %s again.", channel)
+            return False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
         return Message.objects.using(database())
@@ -84,7 +92,6 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
             "filtered": filters != message_list.Filters(),
             "found": found,
             "links": self._links(request, found),
-            "further_back": found.looked is not None and found.older == found.looked[0],
             "shown_characters": message_list.SHOWN_CHARACTERS,
             "shown_slice": f":{message_list.SHOWN_CHARACTERS}",
             "waiting": message_list.waiting(),
@@ -225,6 +232,7 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
             "problem": problem,
             **_shown_data(message),
             "audience": presence.audience(message.channel),
+            "audience_is_whole": diagnosis.audience_is_whole(presence.nodes()),
             "key": uuid.uuid4().hex,
             "message_url": self.url("change", message.pk),
             "readers": get_policy().readers(message.channel),

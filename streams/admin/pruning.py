@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
@@ -14,6 +15,10 @@ from django.utils.translation import ngettext
 from streams import channels, retention
 from streams.admin.pages import StreamsAdmin
 from streams.conf import settings
+from streams.models import Channel
+from streams.threads import database
+
+logger = logging.getLogger("streams")
 
 # As long as one request may prune; there is a button to go on.
 MOST_SECONDS = 20
@@ -55,13 +60,29 @@ class PruningPage(_Base):
         return self.page(request, "message_prune.html", _("Prune the log"), context)
 
     def _prune(self, request: HttpRequest) -> HttpResponse:
-        pruned = retention.prune(most_seconds=MOST_SECONDS)
+        before = _marks()
+        pruned: int | None = None
+        stopped = _(
+            "Pruning was stopped by an error, which the site's log has. What it had deleted before that stays deleted."
+        )
+        try:
+            pruned = retention.prune(most_seconds=MOST_SECONDS)
+        except Exception:
+            logger.exception("Pruning by hand failed.")
+        finally:
+            # Whatever stopped it, also the end of the process: who has deleted something is on record.
+            if pruned is None and _marks() != before:
+                self._record(request, stopped)
+        if pruned is None:
+            self.message_user(request, stopped, messages.ERROR)
+            return redirect(self.url("prune"))
+        text = ngettext("Pruned %(n)d message.", "Pruned %(n)d messages.", pruned) % {"n": pruned}
+        if pruned:
+            self._record(request, text)
         left = next(retention.cuts(), None) is not None
         if not pruned and not left:
             self.message_user(request, _("There was nothing to prune."), messages.INFO)
             return redirect(self.url("prune"))
-        text = ngettext("Pruned %(n)d message.", "Pruned %(n)d messages.", pruned) % {"n": pruned}
-        self._record(request, text)
         self.message_user(request, text, messages.SUCCESS)
         if left:
             more = _("There is more to prune than one request may take time for. Prune again to go on.")
@@ -82,6 +103,11 @@ class PruningPage(_Base):
             change_message=text,
         )
         entry.save()
+
+
+def _marks() -> set[tuple[str, int]]:
+    """How far each channel was pruned: another answer after a batch, whichever messages it deleted."""
+    return set(Channel.objects.using(database()).values_list("name", "pruned_through"))
 
 
 def _reason(cut: retention.Cut) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from django import forms
-from django.contrib.auth import get_user_model
+from django.contrib.auth import get_permission_codename, get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse
@@ -47,10 +48,18 @@ class WhyForm(forms.Form):
         required=False,
         max_length=1000,
         help_text=gettext_lazy(
-            "What their browser sends as Last-Event-ID, or the last_event_id in the stream's URL. Empty: it has none."
+            "What their browser sends as Last-Event-ID, or the last_event_id in the stream's URL. Empty: it has none, "
+            "or you do not know it."
         ),
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
+
+    def __init__(self, *args: Any, may_view_users: bool, **kwargs: Any) -> None:
+        """`may_view_users`: whether who asks may see who has a primary key, and may so go through all users."""
+        super().__init__(*args, **kwargs)
+        self.may_view_users = may_view_users
+        if not may_view_users:
+            self.fields["user"].help_text = _("The name they log in with. Empty: somebody who is not signed in.")
 
     def clean_user(self) -> Any:
         """The user; an AnonymousUser where none is named."""
@@ -58,16 +67,22 @@ class WhyForm(forms.Form):
         if not text:
             return AnonymousUser()
         users = get_user_model()._default_manager
-        by_name = users.filter(**{get_user_model().USERNAME_FIELD: text}).first()
-        if by_name is not None:
-            return by_name
-        try:
-            by_key = users.filter(pk=text).first()
-        except (ValueError, TypeError, OverflowError, ValidationError):
-            by_key = None
-        if by_key is None:
+        found = users.filter(**{get_user_model().USERNAME_FIELD: text}).first()
+        if not self.may_view_users:
+            if found is None:
+                raise ValidationError(_("There is no user with this name."), code="unknown")
+            return found
+        if found is None:
+            with contextlib.suppress(ValueError, TypeError, OverflowError, ValidationError):
+                found = users.filter(pk=text).first()
+        if found is None:
             raise ValidationError(_("There is no user with this name or primary key."), code="unknown")
-        return by_key
+        return found
+
+    @property
+    def who(self) -> str:
+        """How the answer names the user: to who may not view users, as they did; "" for their name."""
+        return "" if self.may_view_users else str(self["user"].data or "").strip()
 
 
 class WhyPage(_Base):
@@ -78,12 +93,21 @@ class WhyPage(_Base):
             raise PermissionDenied
         # A link from a message names the message alone: it fills in the form, which then is to be looked at.
         asked = "user" in request.GET
-        form = WhyForm(request.GET if asked else None, initial=request.GET.dict(), label_suffix="")
+        form = WhyForm(
+            request.GET if asked else None,
+            initial=request.GET.dict(),
+            label_suffix="",
+            may_view_users=_may_view_users(request),
+        )
         findings: list[diagnosis.Finding] | None = None
         if asked and form.is_valid():
             given = form.cleaned_data
             findings = diagnosis.diagnose(
-                given["message"], request=request, user=given["user"], last_event_id=given["last_event_id"]
+                given["message"],
+                request=request,
+                user=given["user"],
+                who=form.who,
+                last_event_id=given["last_event_id"],
             )
         context = {
             "form": form,
@@ -94,5 +118,10 @@ class WhyPage(_Base):
         return self.page(request, "message_why.html", _("Why didn't they get it?"), context)
 
 
+def _may_view_users(request: HttpRequest) -> bool:
+    options = get_user_model()._meta
+    return bool(request.user.has_perm(f"{options.app_label}.{get_permission_codename('view', options)}"))
+
+
 def _is_there(findings: list[diagnosis.Finding] | None) -> bool:
-    return bool(findings) and findings is not None and findings[0].verdict is diagnosis.Verdict.GOOD
+    return findings is not None and findings[0].verdict is diagnosis.Verdict.GOOD

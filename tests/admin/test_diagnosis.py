@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import re
 from typing import Any
@@ -10,15 +11,16 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AnonymousUser, Group, Permission
-from django.test import AsyncClient, Client, RequestFactory
+from django.contrib.auth.models import AnonymousUser, Group, Permission, UserManager
+from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.utils import timezone
 
-from streams import apublish, log, publish
+from streams import apublish, log, presence, publish
 from streams.diagnosis import Finding, Verdict, diagnose
 from streams.models import Channel, ChannelSettings, LogHead, Message, Node
 from streams.policies import BasePolicy, DefaultPolicy
 from streams.testing import iterate_events
+from streams.views import EventStreamView
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -170,6 +172,28 @@ def test_inactive_account() -> None:
     assert "not active" not in said(ask(1, user("bob")))
 
 
+class WhoeverIsSignedIn(BasePolicy):
+    """Does not look at whether the account is active: on a stream's request, no such user is there."""
+
+    def can_subscribe(self, request: Any, channel: str) -> bool:
+        return bool(request.user.is_authenticated)
+
+
+def test_inactive_account_is_to_the_policy_what_it_is_to_a_stream(settings: Any, async_client: AsyncClient) -> None:
+    settings.STREAMS = {**settings.STREAMS, "POLICY": f"{__name__}.WhoeverIsSignedIn"}
+    ada = user("ada")
+    async_client.force_login(ada)
+    ada.is_active = False
+    ada.save()
+    assert admitted("news", ada).verdict is Verdict.BAD
+    assert admitted("news", user("bob")).verdict is Verdict.GOOD
+
+    async def status() -> int:
+        return (await async_client.get("/events/news/")).status_code
+
+    assert async_to_sync(status)() == 403
+
+
 class OnlyAsync(BasePolicy):
     """Overrides nothing but the async method, and reads the user by the async way."""
 
@@ -207,6 +231,44 @@ def test_policy_sees_nothing_of_who_asks(settings: Any) -> None:
     assert admitted("news", user()).verdict is Verdict.GOOD
 
 
+class BySecretsOfTheServer(BasePolicy):
+    """Looks into what the server handed over."""
+
+    def can_subscribe(self, request: Any, channel: str) -> bool:
+        handed = {**request.META, **getattr(request, "environ", {}), **getattr(request, "scope", {})}
+        return "staff" not in repr(handed).replace(WHY, "")
+
+
+@pytest.mark.parametrize("factory", [RequestFactory, AsyncRequestFactory], ids=["wsgi", "asgi"])
+def test_policy_sees_nothing_of_who_asks_in_what_the_server_handed_over(settings: Any, factory: Any) -> None:
+    settings.STREAMS = {**settings.STREAMS, "POLICY": f"{__name__}.BySecretsOfTheServer"}
+    publish("news", "x")
+    headers = {"cookie": "sessionid=staff", "authorization": "Bearer staff", "proxy-authorization": "Basic staff"}
+    request = factory().get(WHY, {"user": "staff"}, headers={**headers, "x-tenant": "acme"})
+    request.user = user("who-asks")
+    request.META["REMOTE_USER"] = "staff"
+    findings = diagnose(1, request=request, user=user("ada"))
+    assert about(findings, "ada may read news").verdict is Verdict.GOOD
+    assert "staff" in repr(request.META), "its own request has it still"
+    assert hasattr(request, "environ") or b"Bearer staff" in dict(request.scope["headers"]).values()
+
+
+class ByTenant(BasePolicy):
+    """Decides by a header, and by the scope's: what is of nobody in particular stays."""
+
+    def can_subscribe(self, request: Any, channel: str) -> bool:
+        in_scope = dict(request.scope["headers"]).get(b"x-tenant") if hasattr(request, "scope") else b"acme"
+        return request.headers["X-Tenant"] == "acme" and in_scope == b"acme"
+
+
+@pytest.mark.parametrize("factory", [RequestFactory, AsyncRequestFactory], ids=["wsgi", "asgi"])
+def test_policy_sees_the_rest_of_the_request(settings: Any, factory: Any) -> None:
+    settings.STREAMS = {**settings.STREAMS, "POLICY": f"{__name__}.ByTenant"}
+    publish("news", "x")
+    findings = diagnose(1, request=factory().get(WHY, headers={"x-tenant": "acme"}), user=AnonymousUser())
+    assert about(findings, "may read news").verdict is Verdict.GOOD
+
+
 def test_request_that_asks_is_left_as_it_is(settings: Any) -> None:
     publish("news", "x")
     request = RequestFactory().get(WHY, {"a": "b"}, headers={"cookie": "c=d"})
@@ -228,6 +290,17 @@ def test_policy_that_raises(settings: Any) -> None:
     finding = about(ask(1, user()), "The policy could not say whether ada may read news")
     assert finding.verdict is Verdict.BAD
     assert "it raised KeyError: 'tenant'" in finding.sentence
+
+
+class Speechless(BasePolicy):
+    def readers(self, channel: str) -> str:
+        raise KeyError("tenant")
+
+
+def test_policy_that_cannot_name_the_readers(settings: Any) -> None:
+    settings.STREAMS = {**settings.STREAMS, "POLICY": f"{__name__}.Speechless"}
+    publish("news", "x")
+    assert about(ask(1, user()), "it raised KeyError: 'tenant'").verdict is Verdict.BAD
 
 
 # --- What their client has, held against a real stream ----------------------------------------------------------------
@@ -275,10 +348,13 @@ def _agrees(position: int, cursor: str) -> None:
     about_cursor = next(
         each
         for each in findings
-        if re.search("no last event id|everything up to|goes on from|begins with a", each.sentence)
+        if re.search("^No last event id|everything up to|goes on from|begins with a", each.sentence)
     )
     reason, ids = async_to_sync(stream)(cursor)
-    assert (position in ids) == (about_cursor.verdict is not Verdict.BAD), (about_cursor, ids)
+    if cursor:
+        assert (position in ids) == (about_cursor.verdict is not Verdict.BAD), (about_cursor, ids)
+    else:
+        assert (about_cursor.verdict, ids) == (Verdict.NOTE, [])
     told = re.search(r"stream-reset event \(([\w-]+)\)", about_cursor.sentence)
     assert (told and told[1]) == reason
     if position in ids:
@@ -290,8 +366,10 @@ def _agrees(position: int, cursor: str) -> None:
 def test_no_cursor_says_which_replay_would_bring_it() -> None:
     for n in range(1, 11):
         publish("news" if n % 2 else "other", n)
-    finding = about(ask(5), "The client has no last event id.")
-    assert finding.verdict is Verdict.BAD
+    finding = about(ask(5), "No last event id was given: the client has none, or it is not known.")
+    assert finding.verdict is Verdict.NOTE, "who asks may just not know it"
+    assert "“Network” shows it" in finding.remedy
+    assert "unless the view sends a snapshot (get_snapshot)" in finding.remedy
     assert "begins at the head, which is 10 now" in finding.sentence
     assert "?replay=3 or more brings this one now" in finding.remedy
     assert "stream_url" in finding.remedy
@@ -303,8 +381,42 @@ def test_no_cursor_and_too_far_back_for_a_replay(settings: Any) -> None:
     settings.STREAMS = {**settings.STREAMS, "MAX_REPLAY_MESSAGES": 3}
     for n in range(4):
         publish("news", n)
-    assert "It is too far back for ?replay=" in about(ask(1), "no last event id").remedy
-    assert "?replay=3 or more" in about(ask(2), "no last event id").remedy
+    assert "too far back for ?replay=" in about(ask(1), "No last event id").remedy
+    assert "?replay=3 or more" in about(ask(2), "No last event id").remedy
+
+
+@pytest.mark.parametrize("cursor", ["x", "9" * 18, "1"], ids=["malformed", "unknown", "pruned"])
+def test_reset_says_what_a_view_with_a_snapshot_does_instead(cursor: str) -> None:
+    for n in range(5):
+        publish("news", n)
+    log.delete_through(3, limit=10)
+    finding = about(ask(4, last_event_id=cursor), "begins with a stream-reset event")
+    assert "this event too, after 0 other messages of the channel, unless the view sends a snapshot" in finding.sentence
+
+    async def begin() -> list[str]:
+        response = await snapshots(AsyncRequestFactory().get("/", {"last_event_id": cursor}))
+        seen = []
+        async with asyncio.timeout(30):
+            async for event in iterate_events(response, control=True):
+                if event.event == "stream-snapshot":
+                    await apublish("news", "end")
+                seen.append(event.data if event.event == "message" else event.event)
+                if event.data == "end":
+                    break
+        return [each for each in seen if each != "stream-open"]
+
+    assert async_to_sync(begin)()[-3:] == ["stream-reset", "stream-snapshot", "end"]
+
+
+class Snapshots(EventStreamView):
+    def get_channels(self, request: Any, **kwargs: Any) -> list[str]:
+        return ["news"]
+
+    async def get_snapshot(self, request: Any, channels: Any) -> str:
+        return "the state"
+
+
+snapshots = Snapshots.as_view()
 
 
 def test_very_long_cursor_is_not_repeated_in_full() -> None:
@@ -352,6 +464,32 @@ def test_who_listens_now() -> None:
     assert about(ask(1), "5 connections have news now.").verdict is Verdict.GOOD
 
 
+def test_nobody_is_said_only_where_it_is_known() -> None:
+    publish("news", "x")
+    node({"other": 2}, channels_left_out=1)
+    finding = about(ask(1), "It is not known whether anybody has news now")
+    assert finding.verdict is Verdict.NOTE
+    assert "the 500 with most connections" in finding.sentence
+    assert "Nobody" not in said(ask(1))
+    node({"news": 1})
+    assert about(ask(1), "1 connection has news now.").verdict is Verdict.GOOD
+    assert "not known whether" not in said(ask(1))
+
+
+def test_what_this_process_leaves_out_of_its_row_it_counts_all_the_same() -> None:
+    publish("news", "x")
+    node({"other": 2}, channels_left_out=1)
+    Node.objects.update(id=presence.node_id())
+    assert about(ask(1), "Nobody has news now").verdict is Verdict.BAD
+
+
+def test_what_a_process_that_ended_left_out_does_not_count() -> None:
+    publish("news", "x")
+    node({"other": 2}, channels_left_out=1)
+    Node.objects.update(seen_at=timezone.now() - datetime.timedelta(minutes=5))
+    assert "Nobody has a stream now" in said(ask(1))
+
+
 def test_process_that_hears_nothing() -> None:
     publish("news", "x")
     node({"news": 1}, notifier_problem="Connection refused.")
@@ -389,6 +527,8 @@ def test_link_from_a_message_fills_in_its_id(reader: Client) -> None:
 
 @pytest.mark.parametrize("who", ["ada", "pk"])
 def test_answer_for_a_user_by_name_or_by_key(reader: Client, who: str) -> None:
+    may_view_users()
+    assert "or their primary key" in reader.get(WHY).content.decode()
     ada = user("ada")
     publish(f"user.{ada.pk}", "x")
     name = str(ada.pk) if who == "pk" else who
@@ -397,6 +537,46 @@ def test_answer_for_a_user_by_name_or_by_key(reader: Client, who: str) -> None:
     assert f"In order ada may read user.{ada.pk}" in said
     assert "A stream that goes on from 0 brings this event" in said
     assert "A reason Nobody has a stream now" in said
+
+
+def may_view_users() -> None:
+    editor = get_user_model().objects.get(username="editor")
+    editor.user_permissions.add(Permission.objects.get(codename="view_user"))
+
+
+def test_who_may_not_view_users_cannot_go_through_them(reader: Client) -> None:
+    people = [user("ada@example.org"), user("bob@example.org", is_active=False)]
+    publish("news", "x")
+    assert "primary key" not in text_of(reader.get(WHY).content.decode())
+    for pk in (*(each.pk for each in people), 10**6):
+        html = reader.get(WHY, {"message": "1", "user": str(pk)}).content.decode()
+        assert "There is no user with this name." in text_of(html), "the same whether there is one or not"
+        assert "example.org" not in html
+        assert "not active" not in html
+    said = text_of(reader.get(WHY, {"message": "1", "user": "ada@example.org"}).content.decode())
+    assert "ada@example.org may read news" in said
+
+
+class Folding(UserManager[Any]):
+    """As where the database, or the site's manager, takes names that differ in case for the same."""
+
+    def filter(self, *args: Any, **kwargs: Any) -> Any:
+        return super().filter(*args, **{"username__iexact" if k == "username" else k: v for k, v in kwargs.items()})
+
+
+def test_answer_is_in_the_words_of_who_may_not_view_users(reader: Client, monkeypatch: Any) -> None:
+    folding = Folding()
+    folding.model = get_user_model()
+    monkeypatch.setattr(get_user_model()._meta, "default_manager", folding)
+    user("Ada.Lovelace", is_active=False)
+    publish("news", "x")
+    query = {"message": "1", "user": " ada.lovelace "}
+    html = reader.get(WHY, query).content.decode()
+    assert "ada.lovelace may read news" in text_of(html)
+    assert "The account of ada.lovelace is not active." in text_of(html)
+    assert "Ada.Lovelace" not in html
+    may_view_users()
+    assert "Ada.Lovelace may read news" in text_of(reader.get(WHY, query).content.decode())
 
 
 @pytest.mark.parametrize(
@@ -429,6 +609,7 @@ def test_answer_for_a_user_by_name_or_by_key(reader: Client, who: str) -> None:
     ],
 )
 def test_form_that_is_wrong_says_how_to_mend_it(reader: Client, query: dict[str, str], says: str) -> None:
+    may_view_users()
     answer = reader.get(WHY, {"user": "", "last_event_id": "", **query})
     assert answer.status_code == 200
     assert says in text_of(answer.content.decode())

@@ -96,6 +96,7 @@ def pages(site: Site, *paths: str) -> list[dict[str, Any]]:
 FILTERS = ["", "channel=news", "channel=user.1", "channel=first", "channel=none", "type=alert", "type=rare"]
 FILTERS += ["text=needle", "channel=news&text=needle", "channel=first&type=alert", "day=2026-01-10", "day=2026-01-02"]
 FILTERS += ["day=2025-12-01", "day=2026-01-03&type=rare", "day=2026-01-05&channel=user.7&text=lorem"]
+FILTERS += ["channel=user.7&type=rare", "channel=user.7&text=needle"]
 
 
 def test_list_is_quick_and_reads_no_more_than_it_shows(postgres_site: Site) -> None:
@@ -123,6 +124,8 @@ def test_list_is_quick_and_reads_no_more_than_it_shows(postgres_site: Site) -> N
     assert by_path["?type=rare&after=0"]["ids"] == [7]
     assert by_path["?text=needle&after=0"]["ids"] == [12]
     assert by_path["?channel=first&type=alert"]["looked"] is None
+    assert by_path["?channel=user.7&type=rare"]["ids"] == [7], "a thousand messages, over all of the log, in one page"
+    assert by_path["?channel=user.7&text=needle"]["looked"] is None
     assert by_path["?day=2026-01-10"]["ids"][0] == MESSAGES - 1, "the last one is of the next day's first moment"
     assert by_path["?day=2026-01-02&after=0"]["ids"] == list(range(200_099 - 100_000, 99_999, -1))
     assert by_path["?day=2025-12-01"]["ids"] == []

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
+from collections.abc import Iterator
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -229,6 +231,32 @@ def test_look_through_a_part_says_so_and_goes_on(reader: Client, monkeypatch: An
     assert "Looked through events 101 to 200; nothing more matched there." in text_of(html)
 
 
+@pytest.mark.parametrize("holes", [False, True], ids=["no-holes", "holes"])
+@pytest.mark.parametrize("words", ["Go on looking further back", "Go on looking further on"])
+def test_looking_further_keeps_its_direction_to_the_end(
+    reader: Client, monkeypatch: Any, words: str, holes: bool
+) -> None:
+    monkeypatch.setattr(message_list, "SPAN_POSITIONS", 10)
+    publish_some(50)
+    if holes:
+        for first in (10, 20, 21, 30):  # at the edges of parts, and within them
+            log.delete_through(first, start=first, limit=10)
+    back = words.endswith("back")
+    html = page(reader, text="needle") if back else page(reader, text="needle", after=0)
+    seen = []
+    while (path := link(html, words)) is not None and len(seen) < 10:
+        found = re.search(r"Looked through events (\d+) to (\d+);", text_of(html))
+        assert found is not None
+        seen.append((int(found[1]), int(found[2])))
+        html = page(reader, path)
+    assert len(seen) >= 3, seen
+    assert seen == sorted(set(seen), reverse=back), "each is another part, and all go one way"
+    assert seen[-1][0] <= 20 if back else seen[-1][1] >= 40, "to the end"
+    assert "Looked through" not in text_of(html), "nor does it turn round there"
+    assert "Nothing more in the log is like that." in text_of(html)
+    assert link(html, "Newer" if back else "Older") is not None
+
+
 def test_large_messages_are_looked_through_in_smaller_parts(reader: Client, monkeypatch: Any) -> None:
     monkeypatch.setattr(message_list, "SPAN_POSITIONS", 1000)
     monkeypatch.setattr(message_list, "SPAN_BYTES", 10_000)
@@ -236,6 +264,36 @@ def test_large_messages_are_looked_through_in_smaller_parts(reader: Client, monk
         publish("news", "x" * 100)
     assert "Looked through events 21 to 120;" in text_of(page(reader, text="needle"))
     assert "Looked through" not in text_of(page(reader, type="needle")), "their data is not read"
+
+
+@pytest.mark.parametrize("place", [{}, {"after": 0}], ids=["back", "on"])
+def test_quiet_channel_is_looked_through_by_its_own_messages(
+    reader: Client, monkeypatch: Any, place: dict[str, int]
+) -> None:
+    monkeypatch.setattr(message_list, "SPAN_POSITIONS", 10)
+    monkeypatch.setattr(message_list, "SPAN_OF_CHANNEL", 5)
+    for n in range(4):
+        publish("quiet", n, event="alert" if n in (0, 3) else "message")
+        publish_some(40)
+    assert ids(page(reader, channel="quiet", type="alert", **place)) == [124, 1]
+    assert "Looked through" not in text_of(page(reader, channel="quiet", type="alert", **place))
+    assert ids(page(reader, channel="quiet", text="3", **place)) == [124]
+    assert "Looked through" not in text_of(page(reader, channel="quiet", text="3", **place))
+    for n in range(4, 8):
+        publish("quiet", n)
+    html = page(reader, channel="quiet", text="none of them", **place)
+    assert f"Looked through events {'124 to 168' if not place else '1 to 165'};" in text_of(html)
+
+
+def test_large_messages_of_a_channel_are_looked_through_in_smaller_parts(reader: Client, monkeypatch: Any) -> None:
+    monkeypatch.setattr(message_list, "SPAN_POSITIONS", 1000)
+    monkeypatch.setattr(message_list, "SPAN_OF_CHANNEL", 100)
+    monkeypatch.setattr(message_list, "SPAN_BYTES", 1_000)
+    for _ in range(20):
+        publish("quiet", "x" * 100)
+        publish_some(10)
+    assert "Looked through events 111 to 210;" in text_of(page(reader, channel="quiet", text="needle"))
+    assert "Looked through" not in text_of(page(reader, channel="quiet", type="needle")), "their data is not read"
 
 
 def test_what_is_pruned_does_not_count_as_looked_through(reader: Client, monkeypatch: Any) -> None:
@@ -489,6 +547,18 @@ def test_send_again_asks_and_then_appends_the_same(sender: Client) -> None:
     assert "Sent again as event 2." in page(sender, f"{LIST}{message.pk}/history/")
 
 
+def test_who_listens_is_not_known_where_a_process_does_not_name_all_channels(sender: Client) -> None:
+    message, now = publish("news", "x"), timezone.now()
+    path = f"{LIST}{message.pk}/again/"
+    assert "Who listens now nobody; who comes back later gets it then" in text_of(page(sender, path))
+    Node.objects.create(
+        id="n", host="h", pid=1, started_at=now, seen_at=now, channels={"other": 3}, connections=4, channels_left_out=1
+    )
+    said = text_of(page(sender, path))
+    assert "Who listens now not known: there are processes with so many channels" in said
+    assert "nobody" not in said
+
+
 def test_form_that_is_sent_twice_sends_once(sender: Client) -> None:
     message = publish("news", "x")
     path = f"{LIST}{message.pk}/again/"
@@ -559,6 +629,23 @@ def test_policy_may_let_nobody(sender: Client, settings: Any) -> None:
     assert sender.post(f"{LIST}{message.pk}/again/", {"key": "0" * 32}).status_code == 403
 
 
+class Unsure(DefaultPolicy):
+    def can_publish(self, request: Any, channel: str) -> bool:
+        raise KeyError("tenant")
+
+
+def test_policy_that_raises_takes_the_button_and_not_the_page(sender: Client, settings: Any, caplog: Any) -> None:
+    settings.STREAMS = {**settings.STREAMS, "POLICY": f"{__name__}.Unsure"}
+    message = publish("news", "look at me")
+    html = page(sender, f"{LIST}{message.pk}/change/")
+    assert "look at me" in text_of(html)
+    assert "Send again" not in html
+    assert "KeyError: 'tenant'" in caplog.text
+    assert sender.get(f"{LIST}{message.pk}/again/").status_code == 403
+    assert sender.post(f"{LIST}{message.pk}/again/", {"key": "0" * 32}).status_code == 403
+    assert Message.objects.count() == 1
+
+
 # --- Pruning ----------------------------------------------------------------------------------------------------------
 
 
@@ -619,3 +706,53 @@ def test_nothing_to_prune_says_so(pruner: Client) -> None:
     assert LogEntry.objects.count() == 0
     assert Message.objects.count() == 2
     assert list(retention.cuts()) == []
+
+
+@contextlib.contextmanager
+def stopped_after(batches: int, monkeypatch: Any, error: BaseException) -> Iterator[None]:
+    """Prune in batches of two messages; the database takes so many, and then there is the error."""
+    monkeypatch.setattr(retention, "BATCH_MESSAGES", 2)
+    left = batches
+
+    def execute(run: Any, sql: str, *args: Any) -> Any:
+        nonlocal left
+        if sql.startswith('DELETE FROM "streams_message"'):
+            if not left:
+                raise error
+            left -= 1
+        return run(sql, *args)
+
+    with connection.execute_wrapper(execute):
+        yield
+
+
+@pytest.mark.usefixtures("keep_two")
+def test_prune_that_fails_on_the_way_is_on_record(pruner: Client, monkeypatch: Any, caplog: Any) -> None:
+    publish_some(9)
+    with stopped_after(2, monkeypatch, OperationalError("the database went away")):
+        answer = pruner.post(f"{LIST}prune/", follow=True)
+    assert "Pruning was stopped by an error, which the site&#x27;s log has." in answer.content.decode()
+    assert "the database went away" in caplog.text
+    assert Message.objects.count() == 5
+    entry = LogEntry.objects.get()
+    assert (entry.user.username, entry.object_id) == ("editor", None)
+    assert "What it had deleted before that stays deleted." in entry.change_message
+
+
+@pytest.mark.usefixtures("keep_two")
+def test_prune_that_ends_with_its_process_is_on_record(pruner: Client, monkeypatch: Any) -> None:
+    publish_some(9)
+    with stopped_after(1, monkeypatch, SystemExit(1)), pytest.raises(SystemExit):
+        pruner.post(f"{LIST}prune/")
+    assert Message.objects.count() == 7
+    assert LogEntry.objects.get().user.username == "editor"
+
+
+@pytest.mark.usefixtures("keep_two")
+def test_prune_that_fails_at_once_has_done_nothing_to_be_recorded(pruner: Client, monkeypatch: Any) -> None:
+    publish_some(9)
+    with stopped_after(0, monkeypatch, OperationalError("the database went away")):
+        answer = pruner.post(f"{LIST}prune/", follow=True)
+    assert "Pruning was stopped by an error" in answer.content.decode()
+    assert Message.objects.count() == 9
+    assert LogEntry.objects.count() == 0

@@ -289,7 +289,7 @@ async def test_why_is_answered_from_a_messages_page(sqlite_site: Site, tabs: Tab
     await page.get_by_label("User").fill("nobody-of-that-name")
     await page.get_by_role("button", name="Look into it").click()
     await expect(page.get_by_label("User")).to_have_attribute("aria-invalid", "true")
-    await expect(page.locator(".problem")).to_have_text("There is no user with this name or primary key.")
+    await expect(page.locator(".problem")).to_have_text("There is no user with this name.")
     await page.get_by_label("User").fill("reader")
     await page.get_by_role("button", name="Look into it").click()
     await expect(findings.nth(1)).to_contain_text("reader may read secret")
