@@ -359,8 +359,8 @@ def _replay(channel: str, position: int, cursor: int) -> Iterator[Finding]:
             Verdict.GOOD,
             _("A stream that goes on from %(cursor)s brings this event, after %(before)s.") % told,
             _(
-                "So it comes as soon as the client connects. See whether it does: in the browser's developer tools, "
-                "“Network” shows the stream and its answer."
+                "So it comes as soon as the client connects and is admitted. See whether it does: in the browser's "
+                "developer tools, “Network” shows the stream and its answer."
             ),
         )
 
