@@ -133,3 +133,21 @@ def retention_in_words(own: ChannelSettings | None) -> str:
     if own_seconds is None and own_messages is None:
         return _("%(retention)s (the site’s)") % {"retention": words}
     return _("%(retention)s (its own)") % {"retention": words}
+
+
+def settled_in_words(row: ChannelSettings | None) -> list[tuple[str, str]]:
+    """What is stored for a channel, each value with its name. Empty where nothing is."""
+    if row is None:
+        return []
+    groups = ", ".join(str(group) for group in row.groups.order_by("name"))
+    own = [
+        (_("Title"), row.title),
+        (_("Who may read"), str(row.get_access_display())),
+        (_("Groups"), groups),
+        (_("Keep messages for"), "" if row.retention_seconds is None else seconds_in_words(row.retention_seconds)),
+        (
+            _("Keep at most, in messages"),
+            "" if row.retention_messages is None else messages_in_words(row.retention_messages),
+        ),
+    ]
+    return [(label, value or "–") for label, value in own]
