@@ -21,7 +21,7 @@ COUNT_TO = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A channel, as staff see it. `newest_at`: when its newest message was stored."""
+    """A channel, as staff see it. `newest_at`: when its newest message was stored. `listeners`: None: not known."""
 
     name: str
     settings: ChannelSettings | None
@@ -29,7 +29,7 @@ class Facts:
     newest_at: datetime.datetime | None
     count: int
     pruned_through: int
-    listeners: int
+    listeners: int | None
     readers: str
 
     @property
@@ -70,6 +70,7 @@ def facts(channels: Sequence[str], listened: dict[str, int]) -> list[Facts]:
     times = dict(stored.values_list("position", "created_at"))
     pruned = log.pruned(channels, 0)
     policy = get_policy()
+    unheard = None if _some_are_not_listed(listened, channels) else 0
     return [
         Facts(
             name=name,
@@ -78,11 +79,19 @@ def facts(channels: Sequence[str], listened: dict[str, int]) -> list[Facts]:
             newest_at=times.get(summaries[name].newest),
             count=summaries[name].count,
             pruned_through=pruned.get(name, 0),
-            listeners=listened.get(name, 0),
+            listeners=listened.get(name) or unheard,
             readers=policy.readers(name),
         )
         for name in channels
     ]
+
+
+def _some_are_not_listed(listened: dict[str, int], channels: Sequence[str]) -> bool:
+    """Whether any of `channels` that nobody seems to listen to may have listeners: a process lists only so many."""
+    if all(listened.get(name) for name in channels):
+        return False
+    # This process counts its own streams itself, all of them.
+    return any(node.channels_left_out for node in presence.nodes() if node.id != presence.node_id())
 
 
 def facts_of(channel: str) -> Facts:

@@ -14,7 +14,6 @@ def texts() -> dict[str, str]:
 
 def _of_the_connection() -> dict[str, str]:
     return {
-        "connecting": _("Connecting …"),
         "live": _("Live"),
         "reconnecting": _("Reconnecting …"),
         "closed": _("Closed"),

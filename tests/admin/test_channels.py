@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import escape
 
-from streams import NewMessage, log, publish, publish_many
+from streams import NewMessage, log, presence, publish, publish_many
 from streams.admin.channel_facts import names, retention_in_words, seconds_in_words
 from streams.admin.channel_form import ChangedMeanwhile, ChannelForm, digest_of
 from streams.models import Channel, ChannelSettings, LogHead, Message, Node
@@ -136,6 +136,21 @@ def test_row_says_what_is_known_of_the_channel() -> None:
     assert "{{ 7|add:7 }}" in text
 
 
+def test_listeners_are_not_known_where_a_process_has_more_channels_than_it_lists() -> None:
+    publish("quiet", "x")
+    client = staff("view_channelsettings")
+    listening({"busy": 7})
+    assert {fact.name: fact.listeners for fact, _ in client.get(LIST).context["channels"]} == {"busy": 7, "quiet": 0}
+    Node.objects.update(channels_left_out=3)
+    response = client.get(LIST)
+    assert {fact.name: fact.listeners for fact, _ in response.context["channels"]} == {"busy": 7, "quiet": None}
+    assert "not known" in text_of(response)
+    assert "not known" in text_of(client.get(page("quiet")))
+    assert "not known" not in text_of(client.get(page("busy")))
+    Node.objects.update(id=presence.node_id())
+    assert client.get(page("quiet")).context["fact"].listeners == 0, "of its own streams, a process knows all"
+
+
 def test_what_was_pruned_is_known_from_the_floor_as_well() -> None:
     publish("news", "x")
     LogHead.objects.update(floor=40)
@@ -170,7 +185,7 @@ def test_list_costs_the_same_for_fifty_channels_as_for_one(django_assert_max_num
     # In a test the policy's rules are not kept, so that each channel's words for its readers cost a query of their own.
     client = staff("view_channelsettings")
     publish_many([NewMessage(f"c{n}", "x") for n in range(60)])
-    with django_assert_max_num_queries(16 + 50):
+    with django_assert_max_num_queries(17 + 50):
         assert len(listed(client)) == 50
 
 
