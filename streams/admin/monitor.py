@@ -116,7 +116,8 @@ class MonitorAdmin(LookOnlyAdmin):
     # --- What the script asks for ---
 
     def types_view(self, request: HttpRequest) -> HttpResponse:
-        """The types of messages after `after`, each with its first id, and through which id that is all."""
+        """The types of messages after `after`, each with its first id, and through which id that is all. `floor`: the
+        id after which the newest messages of the channels begin."""
         if not self.has_view_permission(request):
             return error_json([_("This needs the permission to view messages.")], 403)
         choice = _choice(request)
@@ -129,7 +130,10 @@ class MonitorAdmin(LookOnlyAdmin):
         if problems or after is None:
             return error_json(problems, 400)
         first, through = log.first_of_types(choice.channels, after, TYPED_MESSAGES)
-        return _json({"types": first, "through": through, "head": log.head().head})
+        head = log.head().head
+        # Farther back a page need not go for events of a new type: they would be off its list again.
+        floor = log.start_of_newest(choice.channels, RECENT_MESSAGES, head) if first else head
+        return _json({"types": first, "through": through, "head": head, "floor": floor})
 
     def events_view(self, request: HttpRequest) -> HttpResponse:
         """What a stream does not say of events: channel, time and publisher, by id."""
@@ -226,6 +230,7 @@ def _refusal(request: HttpRequest, channels: Sequence[str]) -> str:
     except Exception as error:  # it is the site's own code
         logger.exception("The policy %s failed; the monitor opens no stream.", settings.POLICY)
         words = _(
-            "Whether you may read this could not be decided: the policy failed with %(error)s. The server’s log has more."
+            "Whether you may read this could not be decided: the site’s policy failed with %(error)s. The server’s log "
+            "says more."
         )
         return words % {"error": type(error).__name__}
