@@ -166,7 +166,7 @@ async def test_what_others_have_written_stays_text(sqlite_site: Site, tabs: Tabs
     finish(sqlite_site.call(make_group, "Group </label><b onclick=x> \u202eabc"))
     finish(sqlite_site.call(publish_long, HOSTILE))
     page = await open_as_boss(tabs, server)
-    await expect(page.locator(".streams tbody td").first).to_contain_text("{{ 7|add:7 }} U+202E")
+    await expect(page.locator(".streams tbody th").first).to_contain_text("{{ 7|add:7 }} U+202E")
     await page.goto(f"{server.url}{CHANNELS}news/change/")
     await expect(page.locator("td.long")).to_contain_text("</script><img src=x onerror='window.hacked=1'>")
     assert len(await page.locator("td.long").text_content() or "") < 1000
@@ -209,6 +209,16 @@ async def test_each_permission_shows_its_part_and_no_other(sqlite_site: Site, ta
 
     await visit(f"{CHANNELS}settled/change/", "view_channelsettings", "delete_channelsettings")
     await expect(page.get_by_role("link", name="Reset to")).to_be_visible()
+
+
+async def test_list_fits_beside_the_admins_navigation(sqlite_site: Site, tabs: Tabs) -> None:
+    server = sqlite_site.serve()
+    finish(sqlite_site.call(settle, "score.match-1", "The match of the year"))
+    finish(sqlite_site.call(publish_to_each, "score.match-1", "news"))
+    page = await open_as_boss(tabs, server)
+    await page.set_viewport_size({"width": 1180, "height": 800})
+    table = page.get_by_role("region", name="Channels")
+    assert await table.evaluate("table => table.scrollWidth - table.clientWidth") == 0
 
 
 async def test_pages_fit_a_narrow_window_and_a_strict_policy(sqlite_site: Site, tabs: Tabs) -> None:
