@@ -401,7 +401,7 @@ async def test_who_was_logged_out_meanwhile_is_told(sqlite_site: Site, tabs: Tab
     server = sqlite_site.serve()
     page = await open_monitor(tabs, server, "?channel=news")
     await tabs.context.clear_cookies()
-    await expect(page.locator("#state-more")).to_contain_text("You may have been logged out: load the page again.")
+    await expect(page.locator("#state-more")).to_contain_text("Load the page again; you may have been logged out.")
 
 
 async def test_type_that_is_found_after_the_page_was_left_is_shown_when_it_is_back(
