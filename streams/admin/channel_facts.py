@@ -21,7 +21,7 @@ COUNT_TO = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A channel, as staff see it. `newest_at`: when its newest message was stored."""
+    """A channel, as staff see it. `newest_at`: when its newest message was stored. `listeners`: None: not known."""
 
     name: str
     settings: ChannelSettings | None
@@ -29,7 +29,7 @@ class Facts:
     newest_at: datetime.datetime | None
     count: int
     pruned_through: int
-    listeners: int
+    listeners: int | None
     readers: str
 
     @property
@@ -72,6 +72,7 @@ def facts(channels: Sequence[str], listened: dict[str, int]) -> list[Facts]:
     times = dict(stored.values_list("position", "created_at"))
     pruned = log.pruned(channels, 0)
     policy = get_policy()
+    unheard = None if _some_are_not_listed(listened, channels) else 0
     return [
         Facts(
             name=name,
@@ -80,11 +81,19 @@ def facts(channels: Sequence[str], listened: dict[str, int]) -> list[Facts]:
             newest_at=times.get(summaries[name].newest),
             count=summaries[name].count,
             pruned_through=pruned.get(name, 0),
-            listeners=listened.get(name, 0),
+            listeners=listened.get(name) or unheard,
             readers=policy.readers(name),
         )
         for name in channels
     ]
+
+
+def _some_are_not_listed(listened: dict[str, int], channels: Sequence[str]) -> bool:
+    """Whether any of `channels` that nobody seems to listen to may have listeners: a process lists only so many."""
+    if all(listened.get(name) for name in channels):
+        return False
+    # This process counts its own streams itself, all of them.
+    return any(node.channels_left_out for node in presence.nodes() if node.id != presence.node_id())
 
 
 def facts_of(channel: str) -> Facts:
@@ -135,3 +144,21 @@ def retention_in_words(own: ChannelSettings | None) -> str:
     if own_seconds is None and own_messages is None:
         return _("%(retention)s (the site’s)") % {"retention": words}
     return _("%(retention)s (its own)") % {"retention": words}
+
+
+def settled_in_words(row: ChannelSettings | None) -> list[tuple[str, str]]:
+    """What is stored for a channel, each value with its name. Empty where nothing is."""
+    if row is None:
+        return []
+    groups = ", ".join(str(group) for group in row.groups.order_by("name"))
+    own = [
+        (_("Title"), row.title),
+        (_("Who may read"), str(row.get_access_display())),
+        (_("Groups"), groups),
+        (_("Keep messages for"), "" if row.retention_seconds is None else seconds_in_words(row.retention_seconds)),
+        (
+            _("Keep at most, in messages"),
+            "" if row.retention_messages is None else messages_in_words(row.retention_messages),
+        ),
+    ]
+    return [(label, value or "–") for label, value in own]

@@ -1,16 +1,25 @@
-"""The form of a channel's settings, and who may store it. It writes the settings; channels.py obeys them."""
+"""The form of a channel's settings: what it offers and refuses. It writes the settings; channels.py obeys them.
+
+Nobody overwrites what they have not seen: the page carries a digest of what was stored when it was loaded, and where
+that has changed meanwhile, nothing is stored.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any, ClassVar
 
 from django import forms
 from django.contrib.auth.models import Group
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator
-from django.db import transaction
+from django.db import IntegrityError
+from django.db.models import F
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from streams import log
 from streams.admin.channel_facts import messages_in_words, seconds_in_words
 from streams.conf import settings
 from streams.models import ChannelSettings
@@ -22,6 +31,27 @@ PRESETS = (3600, 86_400, 7 * 86_400, 30 * 86_400, 90 * 86_400, 365 * 86_400, 0)
 # Far enough for anybody, and near enough for dates to be reckoned with.
 MAX_SECONDS = 100 * 365 * 86_400
 MAX_MESSAGES = 1_000_000_000
+
+# Those of a number that every database can look for.
+MAX_KEY_DIGITS = 18
+
+NOTHING = "nothing"
+
+
+class ChangedMeanwhile(Exception):
+    """What is stored for the channel is not what the form was loaded with. Nothing was stored."""
+
+
+class GroupsField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]  # as below
+    """A choice of groups. A number that no database can look for is no group's, as any other that none has."""
+
+    def clean(self, value: Any) -> Any:
+        for key in value or ():
+            if len(str(key)) > MAX_KEY_DIGITS:
+                raise ValidationError(
+                    self.error_messages["invalid_choice"], code="invalid_choice", params={"value": str(key)[:100]}
+                )
+        return super().clean(value)
 
 
 class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for django-stubs alone
@@ -54,6 +84,7 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for dja
             "groups": gettext_lazy("Only where members of groups may read: choose at least one."),
         }
         widgets: ClassVar = {"groups": forms.CheckboxSelectMultiple}
+        field_classes: ClassVar = {"groups": GroupsField}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -90,19 +121,50 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for dja
             self.add_error("keep_seconds", _("Write for how many seconds messages are kept, or choose a time above."))
         return cleaned
 
-    def store(self) -> ChannelSettings:
-        """Save what was cleaned: the row and its groups, or neither."""
+    def store(self, seen: str) -> bool:
+        """Save what was cleaned: the row and its groups, or neither. Returns whether the channel had no row before.
+
+        Raises ChangedMeanwhile where what is stored is not what `seen` is the digest of.
+        """
         keep = self.cleaned_data.get("keep", "")
-        row: ChannelSettings = self.instance
+        row: ChannelSettings = self.save(commit=False)
         if keep == OTHER:
             row.retention_seconds = self.cleaned_data["keep_seconds"]
         else:
             row.retention_seconds = int(keep) if keep else None
-        with transaction.atomic(using=database()):
-            stored: ChannelSettings = self.save()
-        return stored
+        try:
+            with log.own_transaction():
+                _lock(row.channel)
+                stored = ChannelSettings.objects.using(database()).filter(channel=row.channel).first()
+                if digest_of(stored) != seen:
+                    raise ChangedMeanwhile
+                # Where there is no row, nothing can be locked: of two who insert it at once, one is refused here.
+                row.save(using=database(), force_insert=stored is None, force_update=stored is not None)
+                self.save_m2m()
+        except IntegrityError:
+            raise ChangedMeanwhile from None
+        return stored is None
+
+
+def digest_of(row: ChannelSettings | None) -> str:
+    """What stands for the stored settings, so that a change of them can be told; for None as well."""
+    if row is None:
+        return NOTHING
+    groups = sorted(str(pk) for pk in row.groups.values_list("pk", flat=True))
+    values = [row.title, row.access, row.retention_seconds, row.retention_messages, groups]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def forget(row: ChannelSettings) -> None:
     """Delete a channel's settings: from then on the site's hold."""
-    row.delete(using=database())
+    with log.own_transaction():
+        _lock(row.channel)
+        row.delete(using=database())
+
+
+def _lock(channel: str) -> None:
+    """Have whoever else settles something for the channel wait until this transaction ends.
+
+    By a write that changes nothing: it locks the row, and takes SQLite's write lock, also where there is no row.
+    """
+    ChannelSettings.objects.using(database()).filter(channel=channel).update(title=F("title"))

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 
 from streams import presence
 from streams.admin import channel_facts
-from streams.admin.channel_form import ChannelForm, forget
+from streams.admin.channel_form import ChangedMeanwhile, ChannelForm, digest_of, forget
 from streams.admin.pages import StreamsAdmin, stream_url
 from streams.conf import settings
 from streams.events import CHANNEL_MAX_LENGTH, validate_channel
@@ -87,38 +87,49 @@ class ChannelAdmin(StreamsAdmin):
             raise PermissionDenied
         channel = _named(object_id)
         row = self.get_object(request, channel)
-        may_save = self.has_change_permission(request, row) if row else self.has_add_permission(request)
-        form = None
+        # Also for a channel for which nothing is settled yet: what one may change, one may begin.
+        may_save = self.has_change_permission(request, row)
+        form, seen, status = None, digest_of(row), 200
         if request.method == "POST":
             if not may_save:
                 raise PermissionDenied
             form = ChannelForm(request.POST, instance=row or ChannelSettings(channel=channel))
+            seen, status = request.POST.get("seen", ""), 422
             if form.is_valid():
-                return self._store(request, form, is_new=row is None)
+                if self._store(request, form, seen):
+                    return redirect(self.url_of_channel(channel))
+                status = 409
+            row = self.get_object(request, channel)  # the form has put what was posted into the other one
+            if status == 409:
+                seen = digest_of(row)  # it is shown now, and may be overwritten
         elif may_save:
             form = ChannelForm(instance=row or ChannelSettings(channel=channel))
-        context = self._channel_context(request, channel, row, form)
+        context = {
+            **self._channel_context(request, channel, row, form),
+            "seen": seen,
+            "stored": channel_facts.settled_in_words(row) if status == 409 else None,
+        }
         return self.page(
-            request,
-            "channel.html",
-            _("Channel %(channel)s") % {"channel": channel},
-            context,
-            status=200 if form is None or not form.errors else 422,
+            request, "channel.html", _("Channel %(channel)s") % {"channel": channel}, context, status=status
         )
 
-    def _store(self, request: HttpRequest, form: ChannelForm, *, is_new: bool) -> HttpResponse:
+    def _store(self, request: HttpRequest, form: ChannelForm, seen: str) -> bool:
+        """Whether it was stored; not so where somebody has changed meanwhile what this person has `seen`."""
+        try:
+            is_new = form.store(seen)
+        except ChangedMeanwhile:
+            return False
         changed: Any = form
         told = self.construct_change_message(request, changed, [], add=is_new)
-        row = form.store()
         if is_new:
-            self.log_addition(request, row, told)
+            self.log_addition(request, form.instance, told)
         elif form.has_changed():
-            self.log_change(request, row, told)
+            self.log_change(request, form.instance, told)
         words = _(
             "Saved. This process obeys at once, others within %(seconds)s s. Open streams go on until they reconnect."
         )
         messages.success(request, words % {"seconds": f"{settings.POLL_SECONDS:g}"})
-        return redirect(self.url_of_channel(row.channel))
+        return True
 
     def _channel_context(
         self, request: HttpRequest, channel: str, row: ChannelSettings | None, form: ChannelForm | None

@@ -4,6 +4,7 @@ the script opens the stream, and asks the pages here for what a stream does not 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from asgiref.sync import async_to_sync
+from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -20,6 +22,7 @@ from django.utils.translation import ngettext
 
 from streams import log, presence
 from streams.admin import channel_facts
+from streams.admin.message_list import position_in
 from streams.admin.monitor_texts import texts
 from streams.admin.pages import LookOnlyAdmin, error_json, stream_missing, stream_url
 from streams.conf import settings
@@ -29,11 +32,12 @@ from streams.models import Message
 from streams.policies import get_policy
 from streams.threads import database
 
+logger = logging.getLogger("streams")
+
 KNOWN_CHANNELS = 200
 RECENT_MESSAGES = 1000  # of each channel, in which to look for types
 TYPED_MESSAGES = 5000  # that one answer about new types looks at
 MAX_IDS = 200
-MAX_DIGITS = 18
 DEFAULT_NEWEST = 20
 
 NOW, AFTER, NEWEST = "now", "after", "newest"
@@ -112,11 +116,12 @@ class MonitorAdmin(LookOnlyAdmin):
     # --- What the script asks for ---
 
     def types_view(self, request: HttpRequest) -> HttpResponse:
-        """The types of messages after `after`, each with its first id, and through which id that is all."""
+        """The types of messages after `after`, each with its first id, and through which id that is all. `floor`: the
+        id after which the newest messages of the channels begin."""
         if not self.has_view_permission(request):
             return error_json([_("This needs the permission to view messages.")], 403)
         choice = _choice(request)
-        after = _id(request.GET.get("after", ""))
+        after = position_in(request.GET.get("after", ""))
         problems = list(choice.problems.values())
         if not choice.channels and not problems:
             problems.append(_("Name the channels, as in ?channel=news."))
@@ -125,32 +130,43 @@ class MonitorAdmin(LookOnlyAdmin):
         if problems or after is None:
             return error_json(problems, 400)
         first, through = log.first_of_types(choice.channels, after, TYPED_MESSAGES)
-        return _json({"types": first, "through": through, "head": log.head().head})
+        head = log.head().head
+        # Farther back a page need not go for events of a new type: they would be off its list again.
+        floor = log.start_of_newest(choice.channels, RECENT_MESSAGES, head) if first else head
+        return _json({"types": first, "through": through, "head": head, "floor": floor})
 
     def events_view(self, request: HttpRequest) -> HttpResponse:
         """What a stream does not say of events: channel, time and publisher, by id."""
         if not self.has_view_permission(request):
             return error_json([_("This needs the permission to view messages.")], 403)
         written = request.GET.get("ids", "")
-        ids = [_id(part) for part in written.split(",")[: MAX_IDS + 1]]
+        ids = [position_in(part) for part in written.split(",")[: MAX_IDS + 1]]
         if None in ids or len(ids) > MAX_IDS:
             rule = _("“ids” is a list of at most %(most)s event ids with commas between them; got “%(value)s”.")
             return error_json([rule % {"most": MAX_IDS, **_got(request, "ids")}], 400)
-        stored = Message.objects.using(database()).filter(position__in=ids).select_related("published_by")
-        found = stored.only("position", "channel", "created_at", "published_by")
+        stored = Message.objects.using(database()).filter(position__in=ids)
+        found = list(stored.values("position", "pk", "channel", "created_at", "published_by_id"))
+        names = _names_of_users({row["published_by_id"] for row in found})
         return _json(
             {
                 "events": {
-                    str(message.position): {
-                        "pk": message.pk,
-                        "channel": message.channel,
-                        "at": message.created_at.isoformat(),
-                        "by": str(message.published_by or ""),
+                    str(row["position"]): {
+                        "pk": row["pk"],
+                        "channel": row["channel"],
+                        "at": row["created_at"].isoformat(),
+                        "by": names.get(row["published_by_id"], ""),
                     }
-                    for message in found
+                    for row in found
                 }
             }
         )
+
+
+def _names_of_users(keys: set[Any]) -> dict[Any, str]:
+    # By a query of their own: the users may be in another database than the log.
+    wanted = keys - {None}
+    users = get_user_model()._base_manager.filter(pk__in=wanted) if wanted else ()
+    return {user.pk: str(user) for user in users}
 
 
 def _json(data: dict[str, Any]) -> JsonResponse:
@@ -159,10 +175,6 @@ def _json(data: dict[str, Any]) -> JsonResponse:
 
 def _got(request: HttpRequest, key: str) -> dict[str, str]:
     return {"value": request.GET.get(key, "")[:100]}
-
-
-def _id(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
 
 
 def _choice(request: HttpRequest) -> Choice:
@@ -194,12 +206,12 @@ def _choice(request: HttpRequest) -> Choice:
 
 
 def _check_start(choice: Choice) -> None:
-    if choice.start == AFTER and _id(choice.after) is None:
+    if choice.start == AFTER and position_in(choice.after) is None:
         rule = _("An event id is a whole number, 0 or more; got “%(value)s”.")
         choice.problems["id"] = rule % {"value": choice.after[:100]}
     elif choice.start == NEWEST:
         most = settings.MAX_REPLAY_MESSAGES
-        number = _id(choice.newest)
+        number = position_in(choice.newest)
         if number is None or not 1 <= number <= most:
             rule = _("A whole number from 1 to %(most)s (MAX_REPLAY_MESSAGES); got “%(value)s”.")
             choice.problems["n"] = rule % {"most": most, "value": choice.newest[:100]}
@@ -209,9 +221,16 @@ def _check_start(choice: Choice) -> None:
 
 def _refusal(request: HttpRequest, channels: Sequence[str]) -> str:
     """What the site's policy says where it refuses this user the stream; else nothing."""
-    policy = get_policy()
     try:
+        policy = get_policy()
         refused = async_to_sync(policy.arefused)(request, channels)
+        return policy.refusal(refused) if refused else ""
     except DatabaseError:
         return _("Whether you may read this could not be decided: the database does not answer. Try again later.")
-    return policy.refusal(refused) if refused else ""
+    except Exception as error:  # it is the site's own code
+        logger.exception("The policy %s failed; the monitor opens no stream.", settings.POLICY)
+        words = _(
+            "Whether you may read this could not be decided: the site’s policy failed with %(error)s. The server’s log "
+            "says more."
+        )
+        return words % {"error": type(error).__name__}

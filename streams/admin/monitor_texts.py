@@ -14,7 +14,6 @@ def texts() -> dict[str, str]:
 
 def _of_the_connection() -> dict[str, str]:
     return {
-        "connecting": _("Connecting …"),
         "live": _("Live"),
         "reconnecting": _("Reconnecting …"),
         "closed": _("Closed"),
@@ -24,6 +23,10 @@ def _of_the_connection() -> dict[str, str]:
             "something between you and the site. Trying again in {seconds} seconds."
         ),
         "new-type": _("A new type of event: {types}. The stream was opened again from before its first."),
+        "older": _("Older events are in the log"),
+        "older-more": _(
+            "A new type of event was found late: {types}. Its events from {first} through {through} may not be shown."
+        ),
         "types-failed": _("Which types of events there are could not be asked: {problem}"),
         "stands": _("Stands at event {id}."),
         **ask_texts(),
@@ -42,7 +45,7 @@ def _of_the_events() -> dict[str, str]:
         "pause": _("Pause"),
         "resume": _("Resume"),
         "waiting": _("{n} waiting"),
-        "waiting-dropped": _("{n} waiting; {dropped} older ones were let go"),
+        "waiting-dropped": _("{n} waiting; {dropped} older ones were let go, and are in the log"),
         "count": _("{n} received, {shown} shown"),
         "count-filtered": _("{n} received, {shown} of {kept} shown"),
         "rate": _("Messages a second in the last minute: {now} in the last second, {most} at most, {sum} in all."),

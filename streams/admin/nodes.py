@@ -85,8 +85,9 @@ def series(nodes: Iterable[Node], now: float, seconds: float, count: int = CHART
         begin = end - presence.BEATS_UNTIL_FADED * seconds
         newest = [next((s for s in reversed(own) if begin < s[0] <= end), None) for own in samples]
         connections.append(sum(sample[1] for sample in newest if sample))
-        heads.append(max((sample[2] for sample in newest if sample), default=None))
-    # Before the first sample nothing is known; and where the head goes back, the log is another one.
+        # A process that has no stream knows no head, and says 0.
+        heads.append(max((sample[2] for sample in newest if sample and sample[2]), default=None))
+    # Where a head is not known, there is no rate; and where it goes back, the log is another one.
     rates = [
         0.0 if before is None or after is None else max(0, after - before) / seconds
         for before, after in itertools.pairwise(heads)

@@ -12,9 +12,10 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import escape
 
-from streams import NewMessage, log, publish, publish_many
+from streams import NewMessage, log, presence, publish, publish_many
 from streams.admin.channel_facts import names, retention_in_words, seconds_in_words
-from streams.models import Channel, ChannelSettings, LogHead, Node
+from streams.admin.channel_form import ChangedMeanwhile, ChannelForm, digest_of
+from streams.models import Channel, ChannelSettings, LogHead, Message, Node
 from tests.admin.people import staff
 
 pytestmark = pytest.mark.django_db
@@ -36,6 +37,12 @@ def listening(channels: dict[str, int], **fields: Any) -> Node:
 
 def text_of(response: Any) -> str:
     return " ".join(response.content.decode().split())
+
+
+def save(client: Client, channel: str, fields: dict[str, Any], **kwargs: Any) -> Any:
+    """Load the page of a channel, and save its form with these values."""
+    seen = client.get(page(channel)).context["seen"]
+    return client.post(page(channel), {**fields, "seen": seen}, **kwargs)
 
 
 def listed(client: Client, query: str = "") -> list[str]:
@@ -129,6 +136,21 @@ def test_row_says_what_is_known_of_the_channel() -> None:
     assert "{{ 7|add:7 }}" in text
 
 
+def test_listeners_are_not_known_where_a_process_has_more_channels_than_it_lists() -> None:
+    publish("quiet", "x")
+    client = staff("view_channelsettings")
+    listening({"busy": 7})
+    assert {fact.name: fact.listeners for fact, _ in client.get(LIST).context["channels"]} == {"busy": 7, "quiet": 0}
+    Node.objects.update(channels_left_out=3)
+    response = client.get(LIST)
+    assert {fact.name: fact.listeners for fact, _ in response.context["channels"]} == {"busy": 7, "quiet": None}
+    assert "not known" in text_of(response)
+    assert "not known" in text_of(client.get(page("quiet")))
+    assert "not known" not in text_of(client.get(page("busy")))
+    Node.objects.update(id=presence.node_id())
+    assert client.get(page("quiet")).context["fact"].listeners == 0, "of its own streams, a process knows all"
+
+
 def test_what_was_pruned_is_known_from_the_floor_as_well() -> None:
     publish("news", "x")
     LogHead.objects.update(floor=40)
@@ -146,11 +168,24 @@ def test_messages_are_counted_up_to_a_limit() -> None:
     assert ">10000+<" in client.get(LIST).content.decode()
 
 
+def test_ids_are_written_as_they_are_also_where_numbers_have_separators(settings: Any) -> None:
+    settings.USE_THOUSAND_SEPARATOR = True
+    publish("news", "x")
+    Message.objects.update(position=1_234_567)
+    LogHead.objects.update(head=1_234_567)
+    Channel.objects.create(name="news", pruned_through=1_234_566)
+    client = staff("view_channelsettings", "view_message")
+    for text in (text_of(client.get(LIST)), text_of(client.get(page("news")))):
+        assert "Event 1234567" in text
+        assert "1234566" in text
+        assert "1,234,56" not in text
+
+
 def test_list_costs_the_same_for_fifty_channels_as_for_one(django_assert_max_num_queries: Any) -> None:
     # In a test the policy's rules are not kept, so that each channel's words for its readers cost a query of their own.
     client = staff("view_channelsettings")
     publish_many([NewMessage(f"c{n}", "x") for n in range(60)])
-    with django_assert_max_num_queries(16 + 50):
+    with django_assert_max_num_queries(17 + 50):
         assert len(listed(client)) == 50
 
 
@@ -216,21 +251,24 @@ def test_viewer_sees_the_settings_as_facts_and_stores_none() -> None:
     assert '<form method="post" id="settings"' not in text
     assert "Users who are signed in. for ever (its own)" in text
     assert "“Can change channel”" in text
-    assert "“Can add channel”" in text_of(client.get(page("other")))
+    assert "“Can change channel”" in text_of(client.get(page("other")))
     assert client.post(page("news"), {"access": "public"}).status_code == 403
     assert client.post(page("other"), {"access": "public"}).status_code == 403
     assert client.post(page("news", "delete")).status_code == 403
     assert ChannelSettings.objects.get().access == "signed-in"
 
 
-def test_adding_and_changing_are_separate() -> None:
+def test_who_may_change_settings_may_settle_something_for_any_channel_and_nobody_else_may() -> None:
     ChannelSettings.objects.create(channel="settled")
-    adds, changes = staff("view_channelsettings", "add_channelsettings"), staff("change_channelsettings")
-    assert adds.post(page("settled"), {"access": "staff"}).status_code == 403
-    assert changes.post(page("new"), {"access": "staff"}).status_code == 403
-    assert adds.post(page("new"), {"access": "staff"}).status_code == 302
-    assert changes.post(page("settled"), {"access": "staff"}).status_code == 302
+    adds = staff("view_channelsettings", "add_channelsettings")
+    changes = staff("change_channelsettings")
+    for channel in ("settled", "new"):
+        assert save(adds, channel, {"access": "public"}).status_code == 403
+        assert "“Can change channel”" in text_of(adds.get(page(channel)))
+        assert save(changes, channel, {"access": "staff"}).status_code == 302
+        assert changes.post(page(channel, "delete")).status_code == 403
     assert set(ChannelSettings.objects.values_list("channel", "access")) == {("new", "staff"), ("settled", "staff")}
+    assert "also delete messages by keeping them for a shorter time" in text_of(changes.get(page("other")))
 
 
 # --- Saving -----------------------------------------------------------------------------------------------------------
@@ -239,8 +277,9 @@ def test_adding_and_changing_are_separate() -> None:
 def test_settings_are_stored_and_who_has_done_it_is_noted() -> None:
     group = Group.objects.create(name="Editors")
     client = staff(*EDITOR)
-    response = client.post(
-        page("news"),
+    response = save(
+        client,
+        "news",
         {"title": HOSTILE, "access": "groups", "groups": [group.pk], "keep": "3600", "retention_messages": "10"},
         follow=True,
     )
@@ -251,7 +290,7 @@ def test_settings_are_stored_and_who_has_done_it_is_noted() -> None:
     entry = LogEntry.objects.get()
     assert (entry.action_flag, entry.object_id, entry.object_repr) == (ADDITION, "news", "news")
 
-    client.post(page("news"), {"title": HOSTILE, "access": "public", "keep": "other", "keep_seconds": "90"})
+    save(client, "news", {"title": HOSTILE, "access": "public", "keep": "other", "keep_seconds": "90"})
     row.refresh_from_db()
     assert (row.access, row.retention_seconds, row.retention_messages) == ("public", 90, None)
     assert list(row.groups.all()) == []
@@ -269,7 +308,7 @@ def test_settings_are_stored_and_who_has_done_it_is_noted() -> None:
 )
 def test_retention_is_a_choice_or_a_number_and_is_shown_again(keep: str, other: str, stored: int | None) -> None:
     client = staff(*EDITOR)
-    client.post(page("news"), {"keep": keep, "keep_seconds": other})
+    save(client, "news", {"keep": keep, "keep_seconds": other})
     assert ChannelSettings.objects.get().retention_seconds == stored
     form = client.get(page("news")).context["form"]
     assert (form["keep"].value(), str(form["keep_seconds"].value() or "")) == (keep, other)
@@ -281,6 +320,9 @@ def test_retention_is_a_choice_or_a_number_and_is_shown_again(keep: str, other: 
         ({"access": "groups"}, "Choose the groups whose members may read"),
         ({"access": "groups", "groups": ["99999"]}, "99999"),
         ({"access": "groups", "groups": ["x"]}, "x"),
+        ({"access": "groups", "groups": [str(2**63)]}, "9223372036854775808 is not one of the available choices"),
+        ({"access": "groups", "groups": ["9" * 100]}, "is not one of the available choices"),
+        ({"access": "groups", "groups": ["-" + "9" * 30]}, "is not one of the available choices"),
         ({"access": "everybody"}, "everybody is not one of the available choices"),
         ({"keep": "other"}, "Write for how many seconds messages are kept"),
         ({"keep": "other", "keep_seconds": "0"}, "greater than or equal to 1"),
@@ -295,7 +337,7 @@ def test_retention_is_a_choice_or_a_number_and_is_shown_again(keep: str, other: 
     ids=str,
 )
 def test_what_does_not_fit_is_refused_in_words_and_nothing_is_stored(fields: dict[str, Any], says: str) -> None:
-    response = staff(*EDITOR).post(page("news"), fields)
+    response = save(staff(*EDITOR), "news", fields)
     assert response.status_code == 422
     assert escape(says) in text_of(response)
     assert "Not saved." in text_of(response)
@@ -333,10 +375,88 @@ def test_reset_asks_first_and_then_the_sites_settings_hold() -> None:
 
 def test_history_is_of_the_channel_that_is_named() -> None:
     for channel in ("a_5F", "a_"):
-        staff(*EDITOR).post(page(channel), {"title": channel})
+        save(staff(*EDITOR), channel, {"title": channel})
     response = staff(*EDITOR).get(page("a_5F", "history"))
     assert response.status_code == 200
     assert [entry.object_id for entry in response.context["action_list"]] == ["a_5F"]
+
+
+# --- Two at once ------------------------------------------------------------------------------------------------------
+
+
+def test_nobody_overwrites_what_another_has_settled_since_the_page_was_loaded() -> None:
+    group = Group.objects.create(name="Editors <b>")
+    ChannelSettings.objects.create(channel="news", access="public")
+    one, other = staff(*EDITOR), staff(*EDITOR)
+    seen = one.get(page("news")).context["seen"]
+    save(other, "news", {"access": "groups", "groups": [group.pk], "keep": "3600"})
+
+    response = one.post(page("news"), {"title": "Mine", "access": "public", "seen": seen})
+    assert response.status_code == 409
+    text = text_of(response)
+    assert "Somebody has changed these settings since you loaded the page." in text
+    stored = text[text.index('id="stored"') : text.index("</dl>", text.index('id="stored"'))]
+    assert "Members of the groups below" in stored
+    assert "Editors &lt;b&gt;" in stored
+    assert "1 hour" in stored
+    assert response.context["form"]["title"].value() == "Mine"
+    row = ChannelSettings.objects.get()
+    assert (row.title, row.access, row.retention_seconds, list(row.groups.all())) == ("", "groups", 3600, [group])
+    assert LogEntry.objects.count() == 1
+
+    # Who has seen that and saves again, means it.
+    again = {"title": "Mine", "access": "public", "seen": response.context["seen"]}
+    assert one.post(page("news"), again).status_code == 302
+    row.refresh_from_db()
+    assert (row.title, row.access, row.retention_seconds, list(row.groups.all())) == ("Mine", "public", None, [])
+
+
+@pytest.mark.parametrize("fields", [{"title": "T"}, {"retention_messages": 5}, {"retention_seconds": 5}])
+def test_change_of_any_value_is_told(fields: dict[str, Any]) -> None:
+    row = ChannelSettings.objects.create(channel="news", access="groups")
+    row.groups.add(Group.objects.create(name="A"))
+    client = staff(*EDITOR)
+    seen = [client.get(page("news")).context["seen"]]
+    ChannelSettings.objects.update(**fields)
+    seen.append(client.get(page("news")).context["seen"])
+    row.groups.add(Group.objects.create(name="B"))
+    seen.append(client.get(page("news")).context["seen"])
+    assert len(set(seen)) == 3
+    for old in [*seen[:2], "", "nothing", "x"]:
+        assert client.post(page("news"), {"access": "public", "seen": old}).status_code == 409
+    assert ChannelSettings.objects.get().access == "groups"
+
+
+def test_settings_that_were_reset_meanwhile_are_not_made_anew() -> None:
+    ChannelSettings.objects.create(channel="news", access="staff")
+    one, other = staff(*EDITOR), staff(*EDITOR)
+    seen = one.get(page("news")).context["seen"]
+    other.post(page("news", "delete"))
+    response = one.post(page("news"), {"access": "public", "seen": seen})
+    assert response.status_code == 409
+    assert "Nothing: the site’s settings hold." in text_of(response)
+    assert not ChannelSettings.objects.exists()
+
+
+def test_row_that_another_makes_after_this_one_was_looked_for_is_not_overwritten() -> None:
+    form = ChannelForm({"access": "public"}, instance=ChannelSettings(channel="news"))
+    assert form.is_valid()
+    ChannelSettings.objects.create(channel="news", access="staff")
+    with pytest.raises(ChangedMeanwhile):
+        form.store(digest_of(None))
+    assert ChannelSettings.objects.get().access == "staff"
+
+
+def test_what_was_seen_stays_the_same_through_a_form_with_mistakes() -> None:
+    ChannelSettings.objects.create(channel="news", access="public")
+    one, other = staff(*EDITOR), staff(*EDITOR)
+    seen = one.get(page("news")).context["seen"]
+    save(other, "news", {"access": "staff"})
+    response = one.post(page("news"), {"access": "everybody", "seen": seen})
+    assert response.status_code == 422
+    again = {"access": "public", "seen": response.context["seen"]}
+    assert one.post(page("news"), again).status_code == 409
+    assert ChannelSettings.objects.get().access == "staff"
 
 
 # --- Words ------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ from urllib.parse import quote
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
 from django.utils.html import escape
 
 from streams import NewMessage, log, publish, publish_many
@@ -150,6 +152,24 @@ def test_channel_that_the_policy_refuses_is_not_opened_and_the_policy_is_quoted(
     assert watch(client, "?channel=news")["channels"] == ["news"]
 
 
+class Broken(DefaultPolicy):
+    """Fails on what the site gives it."""
+
+    def can_subscribe(self, request: Any, channel: str) -> bool:
+        raise ZeroDivisionError("secret")
+
+
+@override_settings(STREAMS={"POLICY": f"{__name__}.Broken"})
+def test_policy_that_fails_is_told_and_logged_and_nothing_is_opened(caplog: pytest.LogCaptureFixture) -> None:
+    response = staff("view_message").get(f"{MONITOR}?channel=news")
+    assert response.status_code == 200
+    assert "policy failed with ZeroDivisionError" in response.content.decode()
+    assert "secret" not in response.content.decode()
+    assert "watch" not in response.context
+    assert "Broken failed" in caplog.text
+    assert "secret" in caplog.text
+
+
 @override_settings(ROOT_URLCONF="tests.admin.urls_without_streams")
 def test_site_that_serves_no_streams_says_how_to() -> None:
     response = staff("view_message").get(f"{MONITOR}?channel=news")
@@ -184,10 +204,18 @@ def test_types_come_with_the_first_id_that_has_them() -> None:
     publish_many([NewMessage(channel, "x", event=kind) for channel, kind in kinds])
     client = staff("view_message")
     everything = types(client, "channel=a&channel=b&after=0")
-    assert everything == {"types": {"one": 1, "two": 2, "three": 3}, "through": 6, "head": 6}
+    assert everything == {"types": {"one": 1, "two": 2, "three": 3}, "through": 6, "head": 6, "floor": 0}
     assert types(client, "channel=a+b&after=3")["types"] == {"one": 4, "three": 5}
-    assert types(client, "channel=a&after=6") == {"types": {}, "through": 6, "head": 6}
+    assert types(client, "channel=a&after=6") == {"types": {}, "through": 6, "head": 6, "floor": 6}
     assert types(client, "channel=a&after=999999999999999999")["types"] == {}
+
+
+def test_types_come_with_where_the_newest_messages_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.admin.monitor.RECENT_MESSAGES", 3)
+    publish_many([NewMessage("abc"[n % 3], "x") for n in range(12)])  # a: 1 4 7 10, b: 2 5 8 11
+    client = staff("view_message")
+    assert types(client, "channel=a+b&after=0")["floor"] == 7
+    assert types(client, "channel=a&after=9")["floor"] == 3
 
 
 def test_many_messages_are_looked_at_in_several_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,6 +276,17 @@ def test_two_hundred_ids_are_answered_by_one_query(django_assert_max_num_queries
     with django_assert_max_num_queries(5):
         answer = client.get(f"{MONITOR}events/?ids={','.join(map(str, range(1, 201)))}")
     assert len(answer.json()["events"]) == 200
+
+
+def test_publishers_are_looked_up_apart_from_the_log() -> None:
+    publish("a", "x", published_by=User.objects.create_user("ada"))
+    client = staff("view_message")
+    with CaptureQueriesContext(connection) as asked:
+        answer = client.get(f"{MONITOR}events/?ids=1").json()["events"]
+    assert answer["1"]["by"] == "ada"
+    of_the_log = [query["sql"] for query in asked if "streams_message" in query["sql"]]
+    assert of_the_log
+    assert not [sql for sql in of_the_log if "auth_user" in sql], "the users may be in another database"
 
 
 def test_looking_writes_nothing() -> None:

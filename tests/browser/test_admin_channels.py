@@ -122,6 +122,28 @@ async def test_retention_is_settled_from_a_list_or_as_a_number(sqlite_site: Site
     await expect(other).to_have_value("7200")
 
 
+async def test_change_that_another_has_made_meanwhile_is_shown_and_not_overwritten(
+    sqlite_site: Site, tabs: Tabs
+) -> None:
+    server = sqlite_site.serve()
+    one = await open_as_boss(tabs, server, "news/change/")
+    other = await tabs.open(f"{server.url}{CHANNELS}news/change/")
+    await other.get_by_label("Who may read").select_option("staff")
+    await other.get_by_role("button", name="Save").click()
+    await expect(other.locator(".messagelist")).to_contain_text("Saved.")
+    await one.get_by_label("Title").fill("My title")
+    await one.get_by_role("button", name="Save").click()
+    await expect(one.locator("[role=alert]")).to_contain_text("Somebody has changed these settings")
+    await expect(one.locator("#stored")).to_contain_text("Staff")
+    await expect(one.get_by_label("Title")).to_have_value("My title")
+    assert status(server, "news") == 403
+    await one.get_by_label("Who may read").select_option("staff")
+    await one.get_by_role("button", name="Save").click()
+    await expect(one.locator(".messagelist")).to_contain_text("Saved.")
+    await expect(one.get_by_label("Title")).to_have_value("My title")
+    assert status(server, "news") == 403
+
+
 async def test_settings_are_reset_after_a_question(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
     finish(sqlite_site.call(settle, "news", "A title"))
@@ -144,7 +166,7 @@ async def test_what_others_have_written_stays_text(sqlite_site: Site, tabs: Tabs
     finish(sqlite_site.call(make_group, "Group </label><b onclick=x> \u202eabc"))
     finish(sqlite_site.call(publish_long, HOSTILE))
     page = await open_as_boss(tabs, server)
-    await expect(page.locator(".streams tbody td").first).to_contain_text("{{ 7|add:7 }} U+202E")
+    await expect(page.locator(".streams tbody th").first).to_contain_text("{{ 7|add:7 }} U+202E")
     await page.goto(f"{server.url}{CHANNELS}news/change/")
     await expect(page.locator("td.long")).to_contain_text("</script><img src=x onerror='window.hacked=1'>")
     assert len(await page.locator("td.long").text_content() or "") < 1000
@@ -179,15 +201,24 @@ async def test_each_permission_shows_its_part_and_no_other(sqlite_site: Site, ta
     await expect(page.get_by_role("button", name="Save")).to_be_visible()
     await expect(page.get_by_role("link", name="Reset to")).to_have_count(0)
     await page.goto(f"{server.url}{CHANNELS}unsettled/change/")
-    await expect(page.get_by_role("button", name="Save")).to_have_count(0)
+    await expect(page.get_by_role("button", name="Save")).to_be_visible()
 
     await visit(f"{CHANNELS}unsettled/change/", "view_channelsettings", "add_channelsettings")
-    await expect(page.get_by_role("button", name="Save")).to_be_visible()
-    await page.goto(f"{server.url}{CHANNELS}settled/change/")
+    await expect(page.locator(".streams")).to_contain_text("not change them: that needs the permission")
     await expect(page.get_by_role("button", name="Save")).to_have_count(0)
 
     await visit(f"{CHANNELS}settled/change/", "view_channelsettings", "delete_channelsettings")
     await expect(page.get_by_role("link", name="Reset to")).to_be_visible()
+
+
+async def test_list_fits_beside_the_admins_navigation(sqlite_site: Site, tabs: Tabs) -> None:
+    server = sqlite_site.serve()
+    finish(sqlite_site.call(settle, "score.match-1", "The match of the year"))
+    finish(sqlite_site.call(publish_to_each, "score.match-1", "news"))
+    page = await open_as_boss(tabs, server)
+    await page.set_viewport_size({"width": 1180, "height": 800})
+    table = page.get_by_role("region", name="Channels")
+    assert await table.evaluate("table => table.scrollWidth - table.clientWidth") == 0
 
 
 async def test_pages_fit_a_narrow_window_and_a_strict_policy(sqlite_site: Site, tabs: Tabs) -> None:

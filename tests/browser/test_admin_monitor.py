@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
+import time
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from streams import NewMessage, publish, publish_many
 from tests.browser.conftest import Tabs
@@ -16,6 +18,7 @@ from tests.sites import Server, Site, finish
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 
 MONITOR = "/admin/streams/monitor/"
+TYPES = re.compile(r"/monitor/types/")
 HOSTILE = [
     "<script>window.hacked = 1</script>",
     "</pre></li></ol></template><img src=x onerror='window.hacked = 1'>",
@@ -39,6 +42,24 @@ def publish_as(name: str) -> None:
 
 def publish_numbers(channel: str, count: str) -> None:
     publish_many([NewMessage(channel, str(n)) for n in range(int(count))])
+
+
+def publish_large(count: str, size: str) -> None:
+    for _ in range(int(count)):
+        publish("news", "x" * int(size))
+
+
+async def hold_types(page: Page) -> tuple[asyncio.Event, asyncio.Event]:
+    """Let no answer about types through before the second event is set; the first is set once one is asked for."""
+    asked, release = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        asked.set()
+        await release.wait()
+        await route.continue_()
+
+    await page.route(TYPES, hold)
+    return asked, release
 
 
 async def open_monitor(tabs: Tabs, server: Server, query: str) -> Page:
@@ -209,13 +230,36 @@ async def test_what_comes_during_a_pause_is_counted_and_shown_afterwards(sqlite_
 
     await page.get_by_role("button", name="Pause").click()
     finish(sqlite_site.call(publish_numbers, "news", 1005))
-    await expect(page.locator("#waiting")).to_have_text("1000 waiting; 5 older ones were let go")
+    await expect(page.locator("#waiting")).to_have_text("1000 waiting; 5 older ones were let go, and are in the log")
     await page.get_by_role("button", name="Clear").click()
     await expect(page.locator("#events li")).to_have_count(0)
     await expect(page.locator("#waiting")).to_have_text("0 waiting")
     await page.get_by_role("button", name="Resume").click()
     finish(sqlite_site.call(publish_each, "news message after"))
     await shows_data(page, ["after"])
+    assert tabs.complaints == []
+
+
+async def test_much_data_that_waits_is_bounded_as_well(sqlite_site: Site, tabs: Tabs) -> None:
+    server = sqlite_site.serve()
+    page = await open_monitor(tabs, server, "?channel=news")
+    await page.get_by_role("button", name="Pause").click()
+    finish(sqlite_site.call(publish_large, "40", "250000"))
+    await expect(page.locator("#waiting")).to_have_text("32 waiting; 8 older ones were let go, and are in the log")
+    await page.get_by_role("button", name="Resume").click()
+    await shows_ids(page, list(range(40, 8, -1)))
+    assert tabs.complaints == []
+
+
+async def test_counting_up_is_not_spoken_and_only_rows_that_scroll_are_stops_of_the_tab_key(
+    sqlite_site: Site, tabs: Tabs
+) -> None:
+    server = sqlite_site.serve()
+    page = await open_monitor(tabs, server, "?channel=news")
+    await expect(page.locator("#monitor [role=status] #waiting, #waiting[role], #waiting[aria-live]")).to_have_count(0)
+    finish(sqlite_site.call(publish_each, "news message short", f"news message {'x' * 900}", "news message [1,2]"))
+    await shows_ids(page, [3, 2, 1])
+    assert await page.locator("#events .data").evaluate_all("all => all.map(one => one.tabIndex)") == [-1, 0, -1]
     assert tabs.complaints == []
 
 
@@ -358,7 +402,72 @@ async def test_who_was_logged_out_meanwhile_is_told(sqlite_site: Site, tabs: Tab
     server = sqlite_site.serve()
     page = await open_monitor(tabs, server, "?channel=news")
     await tabs.context.clear_cookies()
-    await expect(page.locator("#state-more")).to_contain_text("You may have been logged out: load the page again.")
+    await expect(page.locator("#state-more")).to_contain_text("Load the page again; you may have been logged out.")
+
+
+async def test_type_that_is_found_after_the_page_was_left_is_shown_when_it_is_back(
+    sqlite_site: Site, tabs: Tabs
+) -> None:
+    server = sqlite_site.serve()
+    page = await open_monitor(tabs, server, "?channel=news")
+    asked, release = await hold_types(page)
+    finish(sqlite_site.call(publish_each, "news message a", "news brand-new b", "news message c"))
+    await shows_data(page, ["c", "a"])
+    await asyncio.wait_for(asked.wait(), 60)
+    async with page.expect_response(TYPES):
+        await page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+        release.set()
+    await page.wait_for_timeout(300)
+    await page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    await shows_data(page, ["c", "b", "a"])
+    assert tabs.complaints == []
+
+
+async def test_type_that_is_found_late_does_not_bring_the_whole_log_once_more(sqlite_site: Site, tabs: Tabs) -> None:
+    server = sqlite_site.serve()
+    finish(sqlite_site.call(publish_each, "news rare first"))
+    finish(sqlite_site.call(publish_numbers, "news", "1500"))
+    await tabs.log_in(server, "boss", is_staff=True, is_superuser=True)
+    page = await tabs.open("about:blank")
+    _, release = await hold_types(page)
+    streams: list[str] = []
+    page.on("request", lambda request: streams.append(request.url) if "/events/?channel" in request.url else None)
+    await page.goto(f"{server.url}{MONITOR}?channel=news&start=after&id=0")
+    await expect(page.locator("#count")).to_have_text("1500 received, 200 shown")
+    finish(sqlite_site.call(publish_each, "news rare last", "news message end"))
+    await expect(page.locator("#count")).to_have_text("1501 received, 200 shown")
+    release.set()
+    await expect(page.locator("#events [data-kind=older]")).to_contain_text(
+        "Older events are in the log A new type of event was found late: rare. Its events from 1 through 503 may not"
+    )
+    await expect(page.locator("#events .data:visible").nth(1)).to_have_text("last")
+    await expect(page.locator("#events .data:visible").nth(2)).to_have_text("1499")
+    await expect(page.locator("#count")).to_have_text("1502 received, 200 shown")
+    assert [url.partition("last_event_id=")[2] for url in streams] == ["0", "503"]
+    finish(sqlite_site.call(publish_each, "news rare live"))
+    await expect(page.locator("#events > li").first).to_contain_text("live")
+    assert tabs.complaints == []
+
+
+async def test_server_that_refuses_to_tell_types_is_left_in_peace(sqlite_site: Site, tabs: Tabs) -> None:
+    server = sqlite_site.serve()
+    page = await open_monitor(tabs, server, "?channel=news")
+    asked: list[str] = []
+
+    async def refuse(route: Route) -> None:
+        asked.append(route.request.url)
+        await route.fulfill(status=403, json={"errors": ["Not for you."]})
+
+    await page.route(TYPES, refuse)
+    await expect(page.locator("#state-more")).to_contain_text("Not for you.")
+    for _ in range(21):
+        finish(sqlite_site.call(publish_numbers, "news", "1000"))
+    await expect(page.locator("#count")).to_have_text("21000 received, 200 shown")
+    before, began = len(asked), time.monotonic()
+    for n in range(1, 11):
+        finish(sqlite_site.call(publish_numbers, "news", "1"))
+        await expect(page.locator("#count")).to_have_text(f"{21_000 + n} received, 200 shown")
+    assert len(asked) - before <= 2 + (time.monotonic() - began) / 5, "it waits five seconds each time"
 
 
 # --- Who may, and how -------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@
 {
   const MOST_ROWS = 200;
   const MOST_WAITING = 1000;
-  const MOST_SEEN = 20_000; // ids, after which new types are asked for even when nobody looks
+  const MOST_WAITING_CHARACTERS = 8_000_000; // of data
+  const MOST_SEEN = 20_000; // ids: many more than a stream that was opened again may bring once more
   const LONGEST = 2000; // characters of data
   const SECONDS = 60; // of the chart
   const TRY_AGAIN_SECONDS = 5;
@@ -24,6 +25,7 @@
   let records = [];
   let pending = []; // what came and is not drawn yet
   let paused = false;
+  let pendingCharacters = 0;
   let dropped = 0;
   let received = 0;
   let drawing = null;
@@ -35,22 +37,25 @@
     return [record.channel ?? "", record.type, record.data].some((part) => part.toLowerCase().includes(text));
   }
 
+  const isTooMuch = () => pending.length > MOST_WAITING || pendingCharacters > MOST_WAITING_CHARACTERS;
+
   function add(record) {
-    if (pending.length >= MOST_WAITING) {
-      if (paused) {
-        pending.shift();
-        dropped += 1;
-      } else draw();
-    }
     pending.push(record);
+    pendingCharacters += record.data?.length ?? 0;
+    if (isTooMuch() && !paused) draw();
+    while (isTooMuch() && pending.length > 1) {
+      pendingCharacters -= pending.shift().data?.length ?? 0;
+      dropped += 1;
+    }
     drawing ??= setTimeout(draw, 100);
   }
 
-  // By id, for an event of a type that was unknown comes late. Never past a notice: below a gap may be another log.
+  // By id, for an event of a type that was unknown comes late. Never past a notice of a gap: below may be another log.
   function place(record) {
     let index = 0;
-    if (record.kind === "message") {
-      while (index < records.length && records[index].kind === "message" && records[index].id > record.id) index += 1;
+    for (const [below, other] of records.entries()) {
+      if (record.kind !== "message" || (other.kind === "message" ? other.id <= record.id : other.type !== "older")) break;
+      if (other.kind === "message") index = below + 1;
     }
     records.splice(index, 0, record);
   }
@@ -75,7 +80,7 @@
         trim(text);
       }
       pending = [];
-      dropped = 0;
+      pendingCharacters = dropped = 0;
     }
     let shown = 0;
     records.forEach((record, index) => {
@@ -121,7 +126,9 @@
   function fillData(row, data) {
     const place = row.querySelector(".data");
     const text = Streams.pretty(data);
-    if (text.length > 1000 || text.split("\n", 16).length > 15) place.tabIndex = 0; // it may scroll
+    // What may scroll is reached by the keyboard; of two hundred rows, not each.
+    const lines = text.split("\n").reduce((sum, line) => sum + 1 + Math.floor(line.length / 40), 0);
+    if (lines > 15) place.tabIndex = 0;
     if (text.length <= LONGEST) {
       Streams.show(place, text || Streams.text("empty-data"));
       return;
@@ -195,17 +202,12 @@
   let reached = watch.replay ? null : watch.after; // the id that this connection stands at
   let typesThrough = watch.after; // for messages above it, it is not known yet of what types they are
   let resets = 0;
-  let asking = false;
-  let failing = false; // to ask for types
+  let asking = false; // for types
+  let failing = false;
+  let askTypesAfter = 0;
   let away = false; // the page has been left, and may come back
   const types = new Set(watch.types);
-  // The ids that were shown. What is at or below both `reached` and `typesThrough` can never come again.
-  const seen = new Set();
-
-  function forgetSeen() {
-    const end = Math.min(reached ?? 0, typesThrough);
-    for (const id of seen) if (id <= end) seen.delete(id);
-  }
+  const seen = new Set(); // the ids that came last, in the order in which they came
 
   function show(state, more = "") {
     byId("state").dataset.state = state;
@@ -219,19 +221,28 @@
     byId("stands").textContent = Streams.text("stands", { id: event.lastEventId });
   }
 
-  const arrivals = new Map(); // {second: messages}
+  const arrivals = new Map(); // {second: messages}, of the chart's seconds
+  function count() {
+    const now = Math.floor(Date.now() / 1000);
+    arrivals.set(now, (arrivals.get(now) ?? 0) + 1);
+    if (arrivals.size > SECONDS + 1) forgetArrivals(now);
+  }
+
+  function forgetArrivals(now) {
+    for (const second of arrivals.keys()) if (second < now - SECONDS) arrivals.delete(second);
+  }
+
   function receive(event) {
     if (event.target !== source || !(event instanceof MessageEvent)) return; // a type may be named "error" or "open"
     stand(event);
     const id = Number(event.lastEventId);
     if (seen.has(id)) return;
     seen.add(id);
+    if (seen.size > MOST_SEEN) seen.delete(seen.values().next().value);
     received += 1;
-    const second = Math.floor(Date.now() / 1000);
-    arrivals.set(second, (arrivals.get(second) ?? 0) + 1);
+    count();
     const channel = watch.channels.length === 1 ? watch.channels[0] : null;
     add({ kind: "message", id, type: event.type, data: event.data, channel, at: new Date() });
-    if (seen.size > MOST_SEEN) askTypes();
   }
 
   function reset(event) {
@@ -289,20 +300,30 @@
 
   // --- Types that nobody has asked for yet ---
 
-  // All types of the messages above typesThrough that are new here, and the first id that one of them has.
+  // All types of the messages above typesThrough that are new here, the first id that one of them has, and the id from
+  // which on the rows are filled.
   async function findTypes() {
     const fresh = [];
     let first = Infinity;
+    let floor = Infinity;
     for (;;) {
       const before = resets;
       const { ok, data } = await Streams.ask(`${watch.types_url}&after=${typesThrough}`);
-      if (before !== resets) continue;
+      if (before !== resets) {
+        first = typesThrough + 1; // of another log
+        floor = Infinity;
+        continue;
+      }
       if (failing || !ok) {
         const words = ok ? "" : Streams.text("types-failed", { problem: data.errors.join(" ") });
         tell("state-more", words);
         failing = !ok;
       }
-      if (!ok) return { fresh, first };
+      if (!ok) {
+        askTypesAfter = Date.now() + TRY_AGAIN_SECONDS * 1000;
+        return { fresh, first, floor };
+      }
+      floor = Math.min(floor, data.floor);
       for (const [type, id] of Object.entries(data.types)) {
         if (types.has(type)) continue;
         types.add(type);
@@ -311,32 +332,42 @@
       }
       const more = data.through > typesThrough && data.through < data.head;
       typesThrough = data.through;
-      if (!more) return { fresh, first };
+      if (!more) return { fresh, first, floor };
     }
   }
 
   async function askTypes() {
-    if (asking) return;
+    if (asking || Date.now() < askTypesAfter) return;
     asking = true;
     try {
-      const { fresh, first } = await findTypes();
-      if (fresh.length && source && !away) {
-        // Back to just before its first: what comes twice by that is dropped, by `seen`.
-        if (reached !== null) reached = Math.min(reached, first - 1);
-        connect();
-        Streams.show(byId("state-more"), Streams.text("new-type", { types: fresh.join(", ") }));
+      const { fresh, first, floor } = await findTypes();
+      if (!fresh.length) return;
+      const names = fresh.join(", ");
+      // Back to just before its first, also for a page that has been left and comes back: what comes twice by that is
+      // dropped, by `seen`. Not farther than what the rows need: that may be most of a log.
+      if (reached !== null && first <= reached) {
+        const back = Math.min(reached, Math.max(first - 1, floor));
+        if (back >= first) noteOlder(names, first, back);
+        reached = back;
       }
-      forgetSeen();
+      if (away) return;
+      connect();
+      Streams.show(byId("state-more"), Streams.text("new-type", { types: names }));
     } finally {
       asking = false;
     }
+  }
+
+  function noteOlder(names, first, through) {
+    const words = Streams.text("older-more", { types: names, first, through });
+    add({ kind: "notice", type: "older", title: Streams.text("older"), words });
   }
 
   // --- The page ---
 
   function drawRate() {
     const now = Math.floor(Date.now() / 1000);
-    for (const second of arrivals.keys()) if (second < now - SECONDS) arrivals.delete(second);
+    forgetArrivals(now);
     const values = Array.from({ length: SECONDS }, (_, index) => arrivals.get(now - SECONDS + index) ?? 0);
     Streams.bars(byId("rate"), values, SECONDS);
     const sum = values.reduce((total, value) => total + value, 0);
@@ -352,7 +383,7 @@
   byId("clear").addEventListener("click", () => {
     records = [];
     pending = [];
-    dropped = received = 0;
+    pendingCharacters = dropped = received = 0;
     list.replaceChildren();
     draw();
   });
@@ -370,11 +401,11 @@
     connect(); // back from the browser's cache: on from where it stood
   });
 
-  async function begin() {
+  function begin() {
     byId("monitor").hidden = false;
     draw();
-    await askTypes(); // before the first connection, so that it need not be made twice
-    connect();
+    connect(); // first: to look for new types may take long, after an event of long ago
+    askTypes();
     Streams.every(2000, async () => {
       if (source.readyState === EventSource.OPEN) await askTypes();
     });
