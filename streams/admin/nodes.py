@@ -46,7 +46,7 @@ class NodeAdmin(LookOnlyAdmin):
             "is_off": settings.PRESENCE_SECONDS is None,
             "texts": {
                 "updated": _("Updated at {time}."),
-                "not-updated": _("Not updated: {problem}"),
+                "not-updated": _("Not updated. {problem}"),
                 **ask_texts(),
             },
         }

@@ -124,6 +124,7 @@ async def test_each_event_is_shown_with_its_channel_type_time_and_publisher(sqli
     await expect(page.locator("#stands")).to_have_text("Stands at event 4.")
     await expect(page.locator("#count")).to_have_text("3 received, 3 shown")
     await expect(page.locator("#rate-text")).to_contain_text("3 in all")
+    await expect(page.locator("#rate rect")).not_to_have_count(0)
     await expect(page.locator("#announcement")).to_contain_text(re.compile("Event|New|new"))
     await expect(page.locator("#none")).to_be_hidden()
     link = page.locator("#events .id").first

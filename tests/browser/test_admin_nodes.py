@@ -94,11 +94,11 @@ async def test_page_says_when_it_is_not_renewed_and_goes_on_by_itself(sqlite_sit
     server = sqlite_site.settings(PRESENCE_SECONDS=1).serve()
     page = await open_page(tabs, server)
     server.stop(signal.SIGKILL)
-    await expect(page.locator("#updated")).to_have_text("Not updated: the server cannot be reached.")
+    await expect(page.locator("#updated")).to_have_text("Not updated. The server cannot be reached.")
     server.start()
     await expect(page.locator("#updated")).to_contain_text("Updated at")
     await tabs.context.clear_cookies()
-    await expect(page.locator("#updated")).to_contain_text("You may have been logged out.")
+    await expect(page.locator("#updated")).to_contain_text("you may have been logged out.")
 
 
 async def test_what_processes_say_stays_text_also_after_a_renewal(sqlite_site: Site, tabs: Tabs) -> None:

@@ -16,8 +16,13 @@
   const watch = JSON.parse(byId("watch").textContent);
   const list = byId("events");
   const clock = new Intl.DateTimeFormat(document.documentElement.lang || undefined, {
-    dateStyle: "short",
-    timeStyle: "medium",
+    year: "numeric",
+    month: "2-digit",
+    day: "2-digit",
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+    timeZoneName: "short", // the browser's, while the site's own pages are in the site's
   });
 
   // --- The rows: records are kept newest first, and each has its element once it is drawn ---
@@ -215,6 +220,15 @@
     Streams.show(byId("state-more"), more);
   }
 
+  // A stream says where it begins, by a checkpoint or a reset, and after a replay by a checkpoint that it is live.
+  let marks = 0;
+  let marksUntilLive = 1;
+
+  function mark(event) {
+    marks += 1;
+    stand(event);
+  }
+
   function stand(event) {
     if (!event.lastEventId) return;
     reached = Number(event.lastEventId);
@@ -240,13 +254,13 @@
     seen.add(id);
     if (seen.size > MOST_SEEN) seen.delete(seen.values().next().value);
     received += 1;
-    count();
+    if (marks >= marksUntilLive) count(); // what is replayed was published before
     const channel = watch.channels.length === 1 ? watch.channels[0] : null;
     add({ kind: "message", id, type: event.type, data: event.data, channel, at: new Date() });
   }
 
   function reset(event) {
-    stand(event);
+    mark(event);
     const told = JSON.parse(event.data);
     const key = ["pruned", "unknown-id", "malformed-id"].includes(told.reason) ? told.reason : "other-reason";
     const words = Streams.text(key, { ...told, earliest: told.earliest ?? Streams.text("none") });
@@ -279,7 +293,10 @@
     const opened = new EventSource(url);
     source = opened;
     opened.onopen = (event) => {
-      if (!(event instanceof MessageEvent) && byId("state").dataset.state !== "live") show("live");
+      if (event instanceof MessageEvent) return;
+      marks = 0;
+      marksUntilLive = reached === null && !Number(watch.replay) ? 1 : 2;
+      if (byId("state").dataset.state !== "live") show("live");
     };
     opened.onerror = (event) => {
       if (event instanceof MessageEvent || opened !== source) return;
@@ -292,7 +309,7 @@
       again = setTimeout(connect, TRY_AGAIN_SECONDS * 1000);
     };
     for (const type of types) opened.addEventListener(type, receive);
-    opened.addEventListener("stream-checkpoint", stand);
+    opened.addEventListener("stream-checkpoint", mark);
     opened.addEventListener("stream-reset", reset);
     opened.addEventListener("stream-snapshot", snapshot);
     opened.addEventListener("stream-error", fail);
