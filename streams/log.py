@@ -360,6 +360,11 @@ def pruned(channels: Collection[str], after: int) -> dict[str, int]:
     return found
 
 
+def pruning_marks() -> dict[str, int]:
+    """{channel: how far it was pruned}: another answer after each batch, whichever messages that has deleted."""
+    return dict(Channel.objects.using(database()).values_list("name", "pruned_through"))
+
+
 def position_of(pk: int) -> int | None:
     """The position of one message; None where it has none yet, or is not in the log."""
     return Message.objects.using(database()).filter(pk=pk).values_list("position", flat=True).first()

@@ -81,7 +81,7 @@ class Count:
 
     connections: int
     channels: Mapping[str, int]
-    head: int
+    head: int | None  # of the log; None where no stream is open, and so nobody follows it
     notifier_problem: str
 
 
@@ -93,8 +93,8 @@ class _Process:
         self.started = time.monotonic()
         self.lock = threading.Lock()  # held for moments
         self.censuses: set[Census] = set()
-        self.samples: deque[list[int]] = deque(maxlen=MAX_SAMPLES)
-        self.head = 0  # of the log, as a hub of this process knew it last
+        self.samples: deque[list[int | None]] = deque(maxlen=MAX_SAMPLES)
+        self.head: int | None = None  # of the log, as a hub of this process knew it last
         self.beat_at = float("-inf")
         self.cleaned_at = float("-inf")
 
@@ -166,7 +166,7 @@ def count() -> Count:
     return Count(
         connections=sum(census.connections for census in censuses),
         channels=channels,
-        head=max((census.head for census in censuses), default=0),
+        head=max((census.head for census in censuses), default=None),
         notifier_problem=problems[0] if problems else "",
     )
 
@@ -193,7 +193,7 @@ async def beat() -> None:
 def write() -> None:
     """Write this process's row, now. Blocks."""
     process, now = _process, count()
-    process.head = now.head or process.head  # without a hub there is nobody who knows it
+    process.head = process.head if now.head is None else now.head
     process.samples.append([int(time.time()), now.connections, process.head])
     listed = Counter(now.channels).most_common(MAX_CHANNELS)
     fields: dict[str, Any] = {

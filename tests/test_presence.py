@@ -160,6 +160,17 @@ def test_a_process_describes_itself(census: presence.Census) -> None:
 
 
 @database
+def test_process_whose_last_stream_has_ended_keeps_the_head_that_it_knew(census: presence.Census) -> None:
+    """Else the chart would show the whole log as the messages of one moment when a stream comes back."""
+    census.add(["news"])
+    census.head = 1_000_000
+    presence.write()
+    presence.close_census(census)
+    presence.write()
+    assert [sample[2] for sample in own_row().samples[-2:]] == [1_000_000, 1_000_000]
+
+
+@database
 def test_a_row_lists_the_channels_that_have_most(census: presence.Census) -> None:
     for n in range(presence.MAX_CHANNELS + 100):
         census.add([f"user.{n}", "news"])

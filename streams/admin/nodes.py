@@ -85,8 +85,8 @@ def series(nodes: Iterable[Node], now: float, seconds: float, count: int = CHART
         begin = end - presence.BEATS_UNTIL_FADED * seconds
         newest = [next((s for s in reversed(own) if begin < s[0] <= end), None) for own in samples]
         connections.append(sum(sample[1] for sample in newest if sample))
-        # A process that has no stream knows no head, and says 0.
-        heads.append(max((sample[2] for sample in newest if sample and sample[2]), default=None))
+        # A process that has never had a stream knows no head, and says None.
+        heads.append(max((sample[2] for sample in newest if sample and sample[2] is not None), default=None))
     # Where a head is not known, there is no rate; and where it goes back, the log is another one.
     rates = [
         0.0 if before is None or after is None else max(0, after - before) / seconds

@@ -12,11 +12,9 @@ from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from streams import channels, retention
+from streams import channels, log, retention
 from streams.admin.pages import StreamsAdmin
 from streams.conf import settings
-from streams.models import Channel
-from streams.threads import database
 
 logger = logging.getLogger("streams")
 
@@ -60,7 +58,7 @@ class PruningPage(_Base):
         return self.page(request, "message_prune.html", _("Prune the log"), context)
 
     def _prune(self, request: HttpRequest) -> HttpResponse:
-        before = _marks()
+        before = log.pruning_marks()
         pruned: int | None = None
         stopped = _(
             "Pruning was stopped by an error, which the site's log has. What it had deleted before that stays deleted."
@@ -71,7 +69,7 @@ class PruningPage(_Base):
             logger.exception("Pruning by hand failed.")
         finally:
             # Whatever stopped it, also the end of the process: who has deleted something is on record.
-            if pruned is None and _marks() != before:
+            if pruned is None and log.pruning_marks() != before:
                 self._record(request, stopped)
         if pruned is None:
             self.message_user(request, stopped, messages.ERROR)
@@ -103,11 +101,6 @@ class PruningPage(_Base):
             change_message=text,
         )
         entry.save()
-
-
-def _marks() -> set[tuple[str, int]]:
-    """How far each channel was pruned: another answer after a batch, whichever messages it deleted."""
-    return set(Channel.objects.using(database()).values_list("name", "pruned_through"))
 
 
 def _reason(cut: retention.Cut) -> str:

@@ -115,13 +115,17 @@ def test_rate_is_the_heads_difference() -> None:
     assert series(nodes, now=1010, seconds=5, count=2).rates == [10, 0]
 
 
-@pytest.mark.parametrize("unknown", [0, None])
-def test_head_that_a_process_does_not_know_makes_no_rate(unknown: Any) -> None:
+def test_head_that_a_process_does_not_know_makes_no_rate() -> None:
+    unknown: Any = None
     idle = sampled((1000, 0, unknown), (1005, 1, 1_000_000), (1010, 1, 1_000_010), (1015, 0, unknown))
     assert series([idle], now=1010, seconds=5, count=2).rates == [0, 2]
     assert max(series([idle], now=1015, seconds=5, count=5).rates) == 2
     known = sampled((1000, 1, 999_990), (1005, 1, 1_000_000))
     assert series([idle, known], now=1005, seconds=5, count=1).rates == [2]
+
+
+def test_log_that_was_empty_has_a_rate() -> None:
+    assert series([sampled((1000, 1, 0), (1005, 1, 10))], now=1005, seconds=5, count=1).rates == [2]
 
 
 def test_process_that_was_not_heard_of_counts_no_more() -> None:

@@ -223,9 +223,11 @@
   // A stream says where it begins, by a checkpoint or a reset, and after a replay by a checkpoint that it is live.
   let marks = 0;
   let marksUntilLive = 1;
+  let hasBeenLive = false;
 
   function mark(event) {
     marks += 1;
+    hasBeenLive ||= marks >= marksUntilLive;
     stand(event);
   }
 
@@ -254,7 +256,7 @@
     seen.add(id);
     if (seen.size > MOST_SEEN) seen.delete(seen.values().next().value);
     received += 1;
-    if (marks >= marksUntilLive) count(); // what is replayed was published before
+    if (hasBeenLive) count(); // what the page began with was published before
     const channel = watch.channels.length === 1 ? watch.channels[0] : null;
     add({ kind: "message", id, type: event.type, data: event.data, channel, at: new Date() });
   }
