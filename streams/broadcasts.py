@@ -245,6 +245,9 @@ def record(broadcast: Broadcast, user: Any, text: str) -> None:
 # --- What is due ------------------------------------------------------------------------------------------------------
 
 
+_failing: set[int] = set()  # the broadcasts that are due and could not be sent by this process
+
+
 def send_due() -> Iterator[Broadcast]:
     """Send what is due, the oldest first, and yield each that this call has sent. Safe in any number of processes.
 
@@ -260,8 +263,12 @@ def send_due() -> Iterator[Broadcast]:
         except InvalidMessage as error:
             _give_back(pk, str(error))
         except Exception as error:  # a receiver of the site's, or the database: the others are not to wait for it
-            logger.exception("Broadcast %s is due and could not be sent; it is tried again.", pk)
+            if pk not in _failing:  # told once, and not at every turn
+                _failing.add(pk)
+                logger.exception("Broadcast %s is due and could not be sent; it is tried again.", pk)
             failed = failed or error
+        else:
+            _failing.discard(pk)
     if failed is not None:
         raise failed
 
