@@ -5,7 +5,7 @@ VENV ?= .venv
 HOST ?= 127.0.0.1
 PORT ?= 8000
 ARGS ?=
-TEST_PROCESSES ?= 4
+TEST_PROCESSES ?= 3
 # A part of the tests reaches no floor.
 COVERAGE_FLOOR ?= $(if $(ARGS),0,89)
 
