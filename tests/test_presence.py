@@ -50,12 +50,12 @@ async def test_own_streams_are_counted_at_once() -> None:
         await subscriber.open()
     try:
         wanted = ["news", "weather", "none"]
-        counts = await asyncio.to_thread(presence.audiences, wanted)
+        counts = await threads.run(presence.audiences, wanted)
         assert counts == {"news": 2, "weather": 2, "none": 0}
         assert presence.count().connections == 3
         await subscribers[1].aclose()
         await subscribers[1].aclose()
-        assert await asyncio.to_thread(presence.audience, "news") == 1
+        assert await threads.run(presence.audience, "news") == 1
     finally:
         for subscriber in subscribers:
             await subscriber.aclose()
