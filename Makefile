@@ -28,8 +28,8 @@ run: install env ## Serve the demo site on http://127.0.0.1:8000, ready to log i
 
 test: install-dev ## Run the tests on SQLite, and again on PostgreSQL
 	@rm -f .coverage .coverage.*
-	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal --cov --cov-report= --cov-fail-under=0 $(ARGS)
-	$(PY) -m tests.services.postgres $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal -m "not once" --cov --cov-append --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS) \
+	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal --cov --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS)
+	$(PY) -m tests.services.postgres $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal -m "not once" $(ARGS) \
 		|| { [ $$? -eq 5 ] && [ -n "$(ARGS)" ]; } # none of them: all of that part runs once
 
 lint: install-dev ## Check form, types and migrations
