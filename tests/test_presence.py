@@ -299,8 +299,8 @@ class Heard:
             self.users.append(request.user.username)  # queries
 
     def disconnected(self, sender: type, channels: tuple[str, ...], connections: int, **_: Any) -> None:
-        self.calls.append(("disconnected", channels, connections))
         User.objects.create(username=f"left {len(self.calls)}")  # the ORM may be used
+        self.calls.append(("disconnected", channels, connections))
 
     async def until(self, n: int) -> list[tuple[str, tuple[str, ...], int]]:
         async with asyncio.timeout(30):
