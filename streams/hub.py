@@ -357,7 +357,8 @@ def _announce(signal: Signal, subscriber: Subscriber) -> None:
     announcer = _announcers.get(loop)
     if announcer is None:
         announcer = _announcers[loop] = _Announcer()
-    connections = presence.count().connections
+    # The number alone: a copy of all counts at every connect would make a storm of them costly.
+    connections = presence.connections()
     about = {"channels": subscriber.channels, "request": subscriber.request, "connections": connections}
     announcer.announce(signal, type(subscriber), about)
 

@@ -156,6 +156,11 @@ def subscribers() -> list[Subscriber]:
     return [subscriber for census in _censuses() for subscriber in tuple(census.subscribers)]
 
 
+def connections() -> int:
+    """How many streams this process has. Cheap, also where they are on thousands of channels."""
+    return sum(census.connections for census in _censuses())
+
+
 def count() -> Count:
     """How many streams this process has, and on which channels."""
     censuses = _censuses()
@@ -221,7 +226,7 @@ def write() -> None:
 
 
 def _write_if_nobody_came_back() -> None:
-    if not count().connections:
+    if not connections():
         write()
 
 
@@ -235,6 +240,11 @@ def nodes() -> list[Node]:
     return list(_alive().annotate(silent_for=silent_for))
 
 
+def is_anybody_there() -> bool:
+    """Whether any process streams, this one or another."""
+    return bool(connections()) or bool(_alive().exists())
+
+
 def audience(channel: str) -> int:
     """How many connections have `channel`, over all processes.
 
@@ -246,8 +256,8 @@ def audience(channel: str) -> int:
 
 def audiences(channels: Iterable[str]) -> dict[str, int]:
     """{channel: connections}, as audience() gives them, for several channels at once."""
-    own = count()
-    totals = {channel: own.channels.get(channel, 0) for channel in channels}
+    own = _censuses()
+    totals = {channel: sum(census.channels[channel] for census in own) for channel in channels}
     if totals:
         for others in _alive().exclude(id=_process.node_id).values_list("channels", flat=True):
             for channel in totals:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
-from django.dispatch import Signal
 from django.test import AsyncClient, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -107,6 +106,7 @@ def test_audience_is_the_sum_over_processes_that_are_alive() -> None:
     other_process("b", connections=3, channels={"news": 2, "weather": 1})
     other_process("dead", seen_ago=60, connections=100, channels={"news": 100})
     assert presence.audience("news") == 7
+    assert presence.is_anybody_there()
     assert presence.audiences(["news", "weather", "none"]) == {"news": 7, "weather": 1, "none": 0}
     assert presence.channels() == {"news": 7, "weather": 1}
     assert [node.id for node in presence.nodes()] == ["a", "b"]
@@ -119,6 +119,8 @@ def test_a_row_fades_after_three_beats() -> None:
     other_process("slow", seen_ago=100)
     other_process("dead", seen_ago=140)
     assert [node.id for node in presence.nodes()] == ["slow"]
+    Node.objects.filter(id="slow").delete()
+    assert not presence.is_anybody_there()
 
 
 # --- The row ----------------------------------------------------------------------------------------------------------
@@ -407,8 +409,3 @@ async def test_async_receivers_are_called_too() -> None:
     finally:
         subscriber_connected.disconnect(receive)
     assert told == [("news",)]
-
-
-def test_the_signals_are_signals() -> None:
-    assert isinstance(subscriber_connected, Signal)
-    assert isinstance(subscriber_disconnected, Signal)

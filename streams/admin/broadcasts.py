@@ -260,6 +260,9 @@ class BroadcastAdmin(BroadcastScripts):
         }
         for place in places:
             place["url"] = links.get(place["position"])
+        is_allowed = not refused_channels(request, broadcast.channels)
+        may_schedule = is_allowed and self.has_schedule_permission(request)
+        is_open = broadcast.state in (State.DRAFT, State.SCHEDULED)
         context = {
             "broadcast": broadcast,
             "preview": preview_of(broadcast),
@@ -268,11 +271,9 @@ class BroadcastAdmin(BroadcastScripts):
             "served": broadcasts.served(broadcast),
             "counting": is_counted(broadcast),
             "counted_seconds": broadcasts.COUNTED_SECONDS,
-            "may_send": self.has_send_permission(request) and broadcast.state in (State.DRAFT, State.SCHEDULED),
-            "may_schedule": self.has_schedule_permission(request) and broadcast.state == State.DRAFT,
-            "may_take_back": self.has_schedule_permission(request)
-            and broadcast.state == State.SCHEDULED
-            and not refused_channels(request, broadcast.channels),
+            "may_send": is_allowed and is_open and self.has_send_permission(request),
+            "may_schedule": may_schedule and broadcast.state == State.DRAFT,
+            "may_take_back": may_schedule and broadcast.state == State.SCHEDULED,
             "may_use_again": self.has_add_permission(request),
             "may_delete": self.has_delete_permission(request, broadcast),
             "urls": {
@@ -281,7 +282,7 @@ class BroadcastAdmin(BroadcastScripts):
             },
             "zone": _zone(broadcast.send_at),
             "is_overdue": broadcast.send_at is not None and broadcast.send_at <= timezone.now(),
-            "nodes": bool(presence.nodes()) or bool(presence.count().connections),
+            "nodes": presence.is_anybody_there(),
             "texts": {**ask_texts(), "served": _("Connections served: {n}.")},
         }
         return self.page(request, "broadcast.html", str(broadcast), context)
@@ -312,7 +313,7 @@ class BroadcastAdmin(BroadcastScripts):
             "total": sum(audience.values()),
             "problem": problem or preview["problem"],
             "may_go_on": not refused and not preview["problem"],
-            "nodes": bool(presence.nodes()) or bool(presence.count().connections),
+            "nodes": presence.is_anybody_there(),
             "urls": {"audience": self.url("audience"), "back": self.url("change", broadcast.pk)},
             "texts": {
                 **ask_texts(),
@@ -382,7 +383,7 @@ class BroadcastAdmin(BroadcastScripts):
             "form": form,
             "preview": preview_of(broadcast),
             "zone": _zone(),
-            "nodes": bool(presence.nodes()) or bool(presence.count().connections),
+            "nodes": presence.is_anybody_there(),
             "urls": {"back": self.url("change", pk)},
             "texts": {**ask_texts(), "elsewhere": _("That is {time} where you are ({zone}).")},
         }
