@@ -15,7 +15,8 @@ from django.views.decorators.http import require_GET, require_POST
 from streams import broadcasts, log, presence, publish
 from streams.admin import channel_facts
 from streams.admin.broadcast_forms import BroadcastForm, PayloadForm, refused_channels
-from streams.admin.pages import StreamsAdmin, error_json
+from streams.admin.broadcast_permissions import BroadcastPermissions
+from streams.admin.pages import ask_texts, error_json
 from streams.events import NewMessage
 from streams.exceptions import InvalidMessage
 from streams.models import Broadcast, Message
@@ -28,7 +29,7 @@ MOST_LOOKED_AT = 5000
 RECENT_MESSAGES = 1000
 
 
-class BroadcastScripts(StreamsAdmin):
+class BroadcastScripts(BroadcastPermissions):
     """The part of the desk that answers in JSON."""
 
     def script_urls(self) -> list[URLPattern]:
@@ -39,9 +40,6 @@ class BroadcastScripts(StreamsAdmin):
             self.own_page("audience/", require_GET(self.audience_json), "audience"),
             self.own_page("<int:pk>/served/", require_GET(self.served_json), "served"),
         ]
-
-    def may_compose(self, request: HttpRequest) -> bool:
-        return self.has_add_permission(request) or self.has_change_permission(request)
 
     def preview_json(self, request: HttpRequest) -> JsonResponse:
         """What sending would put on the wire, and what is wrong, for the text as it is being typed."""
@@ -96,6 +94,29 @@ class BroadcastScripts(StreamsAdmin):
             return error_json([_("There is no such broadcast; somebody may have deleted it.")], 404)
         served, counting = broadcasts.served(broadcast), is_counted(broadcast)
         return JsonResponse({"served": served, "counting": counting, "state": broadcast.state})
+
+
+def compose_texts() -> dict[str, str]:
+    """What the compose page's script says."""
+    return {
+        **ask_texts(),
+        "remove": _("Remove {name}"),
+        "added": _("Added {name}."),
+        "removed": _("Removed {name}."),
+        "no-channels": _("Name a channel to see how many listen."),
+        "listen-now": _("{channel}: {n} listening now"),
+        "in-all": _("In all: {n}"),
+        "each-counts": _("A connection that has several of these channels counts for each."),
+        "test-opening": _("Opening your own channel, {channel} …"),
+        "test-sending": _("Sending …"),
+        "test-sent": _("Sent to {channel} as event {id}. Waiting for it to arrive …"),
+        "test-arrived": _("Arrived: event {id} of type {type}, {ms} ms after it was sent."),
+        "test-refused": _(
+            "Your own channel {channel} cannot be read: the site's policy refuses it, or no stream is served."
+        ),
+        "test-lost": _("The connection was lost; the browser tries again."),
+        "unsaved": _("There are changes that have not been saved."),
+    }
 
 
 def own_channel(request: HttpRequest) -> str:
