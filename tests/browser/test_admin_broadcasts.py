@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import Browser, Dialog, Page, expect
 
 from tests.browser.conftest import Tabs
+from tests.browser.layout import fits_its_window
 from tests.browser.permissions import log_in_with
 from tests.clients import StreamClient, leave_all
 from tests.sites import Server, Site, finish
@@ -371,8 +372,7 @@ async def test_what_is_written_stays_text(sqlite_site: Site, tabs: Tabs) -> None
     await page.get_by_role("button", name="Send, although nobody listens now").click()
     await expect(page.locator("#served")).to_be_visible()
     await expect(page.locator("#wire .invisible")).to_have_text("U+202E")
-    width = await page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-    assert width[0] <= width[1]
+    await fits_its_window(page)
     await page.goto(f"{server.url}{DESK}")
     await expect(page.locator("main")).to_contain_text(HOSTILE[1])
     assert await page.evaluate("window.hacked") is None
@@ -386,10 +386,10 @@ async def test_desk_at_360_pixels_needs_no_scrolling_sideways(sqlite_site: Site,
     await write(page, channels="news a.rather.long.name.of.a.channel.that.somebody.has.thought.of", payload="x" * 500)
     await expect(page.locator("#wire")).to_be_visible()
     for button in ("Send now…", "Send, although nobody listens now"):
-        assert await page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        await fits_its_window(page)
         await page.get_by_role("button", name=button).click()
         await expect(page.locator("#wire")).to_be_visible()
-    assert await page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    await fits_its_window(page)
 
 
 async def test_own_channel_that_the_policy_refuses_is_said(sqlite_site: Site, tabs: Tabs) -> None:

@@ -12,6 +12,7 @@ from playwright.async_api import Browser, Page, Route, expect
 
 from streams import NewMessage, publish, publish_many
 from tests.browser.conftest import Tabs
+from tests.browser.layout import fits_its_window
 from tests.browser.permissions import fits, log_in_with
 from tests.sites import Server, Site, finish
 
@@ -209,7 +210,7 @@ async def test_long_data_is_cut_until_all_is_asked_for(sqlite_site: Site, tabs: 
     await expect(data).to_be_focused()
     assert len(await data.text_content() or "") > 200_000
     await expect(page.locator("#events .more")).to_be_hidden()
-    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await fits_its_window(page)
     assert tabs.complaints == []
 
 

@@ -8,6 +8,7 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from tests.browser.conftest import Tabs
+from tests.browser.layout import fits_its_window
 from tests.clients import StreamClient
 from tests.sites import Site, finish
 
@@ -67,8 +68,7 @@ async def test_each_page_is_there_and_fits(sqlite_site: Site, chromium: Browser,
                 "(getComputedStyle(document.querySelector('.streams h1')))"
             )
             assert contrast(*colours) >= 4.5, (path, colours)
-        wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
-        assert not await page.evaluate(wide), (path, width)
+        await fits_its_window(page)
         await page.close()
     assert tabs.complaints == []
     await context.close()
