@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,11 @@ from django.db import connections
 from tests.services import missing
 from tests.services.postgres import PostgresServer, programs
 from tests.sites import PYTHON, ROOT, Site, copy_sqlite
+
+
+def pytest_configure() -> None:
+    # A shell that runs the tests in the background has SIGINT ignored, and so would all that they start have.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

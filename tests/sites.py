@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from tests.forks import MAIN, ForkedProcess
 from tests.services import accepts, free_port, wait_until
 from tests.services.postgres import PostgresServer
 
@@ -49,11 +50,14 @@ class Server:
         self.log = log
         self._argv = argv
         self._env = env
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ForkedProcess | subprocess.Popen[bytes] | None = None
 
     def start(self) -> Server:
-        output = self.log.open("ab")
-        self._process = subprocess.Popen(self._argv, stdout=output, stderr=output, env=self._env, cwd=ROOT)
+        if Path(self._argv[0]).name == "uvicorn":  # the one that most tests use
+            self._process = ForkedProcess(MAIN, self._argv, self._env, self.log)
+        else:
+            with self.log.open("ab") as output:
+                self._process = subprocess.Popen(self._argv, stdout=output, stderr=output, env=self._env, cwd=ROOT)
         wait_until(lambda: self._died() or accepts(self.port), f"the start of {self._argv[0]}")
         return self
 
@@ -108,7 +112,7 @@ class Site:
             "PYTHONUNBUFFERED": "1",
         }
         self._servers: list[Server] = []
-        self._processes: list[subprocess.Popen[str]] = []
+        self._processes: list[ForkedProcess] = []
 
     @property
     def is_postgres(self) -> bool:
@@ -120,31 +124,22 @@ class Site:
         return self
 
     def manage(self, *args: str, input: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [PYTHON, "manage.py", *args],
-            env=self.env,
-            cwd=ROOT,
-            input=input,
-            check=check,
-            text=True,
-            capture_output=True,
-        )
+        argv = ["manage.py", *args]
+        process = ForkedProcess(MAIN, argv, self.env)
+        self._processes.append(process)
+        out, errors = process.communicate(input)
+        done = subprocess.CompletedProcess(argv, process.wait(), out, errors)
+        if check:
+            done.check_returncode()
+        return done
 
-    def script(self, code: str, *args: str) -> subprocess.Popen[str]:
+    def script(self, code: str, *args: str) -> ForkedProcess:
         """Start a Python process that runs `code` after django.setup(); it reads sys.argv[1:]."""
-        process = subprocess.Popen(
-            [PYTHON, "-c", f"import django; django.setup()\n{code}", *args],
-            env=self.env,
-            cwd=ROOT,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        process = ForkedProcess(f"import django; django.setup()\n{code}", ["-c", *args], self.env)
         self._processes.append(process)
         return process
 
-    def call(self, function: Callable[..., object], *args: object) -> subprocess.Popen[str]:
+    def call(self, function: Callable[..., object], *args: object) -> ForkedProcess:
         """Start a process that calls a test module's function, with its arguments as strings, after django.setup()."""
         name, module = function.__name__, function.__module__
         return self.script(f"import sys\nfrom {module} import {name}\n{name}(*sys.argv[1:])", *map(str, args))
@@ -172,12 +167,12 @@ class Site:
             server.stop()
         for process in self._processes:
             process.kill()
-            process.communicate()
+            process.close()
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 120.0) -> str:
+def finish(process: ForkedProcess, seconds: float = 120.0, input: str = "") -> str:
     """Wait for a script to end well; returns what it printed."""
-    out, errors = process.communicate(timeout=seconds)
+    out, errors = process.communicate(input, timeout=seconds)
     assert process.returncode == 0, errors
     return out
 

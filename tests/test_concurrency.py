@@ -10,7 +10,6 @@ import random
 import select
 import signal
 import sqlite3
-import subprocess
 import sys
 import threading
 import time
@@ -26,6 +25,7 @@ from streams import apublish, log, publish, publish_many, threads
 from streams.events import NewMessage, check
 from streams.models import Message
 from tests.clients import StreamClient
+from tests.forks import ForkedProcess
 from tests.services import wait_until
 from tests.sites import Site, finish
 
@@ -48,25 +48,11 @@ def wait_for_word(word: str) -> None:
     assert line == word, f"expected {word!r}, got {line!r}"
 
 
-def hear(process: subprocess.Popen[str], word: str) -> None:
-    """Wait until the process has said `word`."""
-    assert process.stdout is not None
-    line = process.stdout.readline().strip()
-    assert line == word, f"expected {word!r}, got {line!r}; {process.communicate() if not line else ''}"
-
-
-def hear_soon(process: subprocess.Popen[str], word: str) -> None:
+def hear_soon(process: ForkedProcess, word: str) -> None:
     """hear(), where what holds the process up would otherwise do so until the test lets go."""
-    assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], 60)
     assert ready, f"did not say {word!r}"
-    hear(process, word)
-
-
-def tell(process: subprocess.Popen[str], word: str) -> None:
-    assert process.stdin is not None
-    process.stdin.write(f"{word}\n")
-    process.stdin.flush()
+    process.hear(word)
 
 
 def in_threads(*functions: object) -> None:
@@ -187,12 +173,12 @@ def reader() -> None:
 @pytest.mark.slow
 def test_sixteen_publishers_leave_no_hole_and_readers_only_ever_see_the_log_grow(site: Site) -> None:
     following = site.call(reader)
-    hear(following, "ready")
+    following.hear("ready")
     publishing = [site.call(publishers, number) for number in range(PROCESSES)]
     published: dict[str, int] = {}
     for process in publishing:
         published |= json.loads(finish(process))
-    tell(following, "stop")
+    following.tell("stop")
     seen = json.loads(finish(following))
 
     assert len(published) == 1500  # of 2,000; 500 were rolled back
@@ -235,11 +221,11 @@ def publish_in_every_way(prefix: str) -> None:
 
 def test_open_transaction_that_has_published_delays_no_other_publisher(postgres_site: Site) -> None:
     holding = postgres_site.call(hold_open, "news")
-    hear(holding, "published")
+    holding.hear("published")
     # Not a matter of time: the transaction stays open until all others have finished.
     assert finish(postgres_site.call(publish_in_every_way, "other")) == ""
     assert len(sequenced(postgres_site)) == 15
-    tell(holding, "go on")
+    holding.tell("go on")
     assert finish(holding).strip() == "16"
     assert assert_no_holes(postgres_site)[-1] == "held news"
 
@@ -247,11 +233,11 @@ def test_open_transaction_that_has_published_delays_no_other_publisher(postgres_
 def test_publishers_wait_out_an_open_transaction_on_sqlite_and_lose_nothing(sqlite_site: Site) -> None:
     # A transaction that has written holds SQLite's one write lock. What can hold there: the others wait and succeed.
     holding = sqlite_site.call(hold_open, "news")
-    hear(holding, "published")
+    holding.hear("published")
     waiting = sqlite_site.call(publish_in_every_way, "other")
     time.sleep(2)
     assert sequenced(sqlite_site) == []
-    tell(holding, "go on")
+    holding.tell("go on")
     assert finish(holding).strip() == "1"
     assert finish(waiting) == ""
     data = assert_no_holes(sqlite_site)
@@ -263,14 +249,14 @@ def test_transactions_that_publish_to_the_same_channels_crosswise_do_not_deadloc
     one = postgres_site.call(hold_open, "a", "b")
     two = postgres_site.call(hold_open, "b", "a")
     for process in (one, two):
-        hear(process, "published")  # both have published their first, and both are open
+        process.hear("published")  # both have published their first, and both are open
     for process in (one, two):
-        tell(process, "go on")
+        process.tell("go on")
     for process in (one, two):
-        hear(process, "published")
-    tell(two, "go on")
+        process.hear("published")
+    two.tell("go on")
     assert finish(two).strip() == "2"  # the first to commit has the first positions, though it began last
-    tell(one, "go on")
+    one.tell("go on")
     assert finish(one).strip() == "4"
     assert assert_no_holes(postgres_site) == ["held b", "held a", "held a", "held b"]
 
@@ -292,10 +278,10 @@ def test_crosswise_transactions_in_a_row_all_succeed(site: Site) -> None:
 
 def test_message_of_the_transaction_that_commits_first_comes_first(postgres_site: Site) -> None:
     holding = postgres_site.call(hold_open, "news")
-    hear(holding, "published")
+    holding.hear("published")
     [(held,)] = postgres_site.execute("SELECT last_value FROM streams_message_id_seq")
     postgres_site.manage("publish", "news", "later begun, earlier committed")
-    tell(holding, "go on")
+    holding.tell("go on")
     finish(holding)
     assert assert_no_holes(postgres_site) == ["later begun, earlier committed", "held news"]
     # A bare autoincrement id would have had them the other way round.
@@ -312,7 +298,7 @@ def die_after_commit() -> None:
         publish("news", "last words")
 
 
-def assert_killed(process: subprocess.Popen[str]) -> None:
+def assert_killed(process: ForkedProcess) -> None:
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
 
@@ -445,9 +431,9 @@ def publish_many_keys(order: str) -> None:
 def test_batches_with_the_same_keys_in_another_order_do_not_deadlock(site: Site) -> None:
     processes = [site.call(publish_many_keys, order) for order in ("forwards", "backwards", "forwards", "backwards")]
     for process in processes:
-        hear(process, "ready")
+        process.hear("ready")
     for process in processes:
-        tell(process, "go on")
+        process.tell("go on")
     assert [int(finish(process)) for process in processes] == [1000] * 4
     assert len(assert_no_holes(site)) == 1000
 
@@ -480,11 +466,11 @@ def publish_key(how: str) -> None:
 @pytest.mark.parametrize(("outcome", "returned"), [("commit", "first"), ("roll back", "second")])
 def test_key_that_another_transaction_holds_is_waited_for(site: Site, how: str, outcome: str, returned: str) -> None:
     holding = site.call(hold_key, outcome)
-    hear(holding, "published")
+    holding.hear("published")
     waiting = site.call(publish_key, how)
-    hear(waiting, "starting")
+    waiting.hear("starting")
     time.sleep(0.5)  # long enough to be waiting, mostly; the outcome is the same if it is not
-    tell(holding, "go on")
+    holding.tell("go on")
     finish(holding)
     [data, position] = json.loads(finish(waiting))
     before = ["before"] if how == "inside" else []
@@ -508,11 +494,11 @@ def wait_for_key_then_publish_others() -> None:
 
 def test_waiting_for_a_key_holds_up_nobody_else(postgres_site: Site) -> None:
     holding = postgres_site.call(hold_key, "commit")
-    hear(holding, "published")
+    holding.hear("published")
     others = postgres_site.call(wait_for_key_then_publish_others)
     wait_until(lambda: len(sequenced(postgres_site)) == 15, "publishing by those who wait for nothing")
-    hear(others, "others are done")
-    tell(holding, "go on")
+    others.hear("others are done")
+    holding.tell("go on")
     finish(holding)
     finish(others)
     assert len(assert_no_holes(postgres_site)) == 16
@@ -538,21 +524,21 @@ def publish_and_read(keys: str) -> None:
 
 def test_event_loop_that_waits_for_a_key_reads_and_publishes_meanwhile(postgres_site: Site) -> None:
     holding = postgres_site.call(hold_key, "commit")
-    hear(holding, "published")
+    holding.hear("published")
     waiting = postgres_site.call(publish_and_read, "keyed")
     hear_soon(waiting, "0")
     hear_soon(waiting, "1")
-    tell(holding, "go on")
+    holding.tell("go on")
     finish(holding)
     assert json.loads(finish(waiting)) == [2] * 10
 
 
 def test_event_loop_that_waits_for_sqlites_write_lock_reads_meanwhile(sqlite_site: Site) -> None:
     holding = sqlite_site.call(hold_open, "news")
-    hear(holding, "published")
+    holding.hear("published")
     waiting = sqlite_site.call(publish_and_read, "without keys")
     hear_soon(waiting, "0")
-    tell(holding, "go on")
+    holding.tell("go on")
     finish(holding)
     assert sorted(json.loads(finish(waiting))) == list(range(2, 12))
 
@@ -571,12 +557,12 @@ def sequence_under_lock() -> None:
 
 def test_key_whose_message_another_process_is_just_sequencing_comes_back_with_its_position(postgres_site: Site) -> None:
     sequencing = postgres_site.call(sequence_under_lock)
-    hear(sequencing, "locked")
+    sequencing.hear("locked")
     waiting = postgres_site.call(publish_key, "alone")
-    hear(waiting, "starting")
+    waiting.hear("starting")
     blocked = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     wait_until(lambda: postgres_site.execute(blocked), "waiting for the head's lock")
-    tell(sequencing, "go on")
+    sequencing.tell("go on")
     finish(sequencing)
     assert json.loads(finish(waiting)) == ["first", 1]
 
@@ -667,13 +653,13 @@ def test_messages_whose_commit_got_no_answer_are_not_published_again(postgres_si
     server = postgres_site.postgres
     assert server is not None
     publishing = postgres_site.call(publish_twenty_without_an_answer)
-    hear(publishing, "ready")
+    publishing.hear("ready")
     # A commit that waits for a standby is durable already. Ended there, the client cannot know.
     server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
     server.execute("SELECT pg_reload_conf()")
     try:
         wait_until(lambda: server.execute("SHOW synchronous_standby_names") == [("nobody",)], "reloading")
-        tell(publishing, "go on")
+        publishing.tell("go on")
         stuck = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = current_database()"
         wait_until(lambda: postgres_site.execute(f"SELECT 1 {stuck}"), "a commit that waits")
     finally:
@@ -724,12 +710,12 @@ def lock_the_log() -> None:
 
 def test_publisher_that_is_interrupted_while_it_waits_holds_up_nobody(site: Site) -> None:
     locking = site.call(lock_the_log)
-    hear(locking, "locked")
+    locking.hear("locked")
     interrupted = site.call(interrupt_a_publisher)
     hear_soon(interrupted, "interrupted")
-    tell(locking, "go on")
+    locking.tell("go on")
     finish(locking)
-    tell(interrupted, "go on")
+    interrupted.tell("go on")
     finish(interrupted)
     data = assert_no_holes(site)
     assert data == ["other", "other", "last"]  # what raised in its publisher's hands was not published by another
@@ -760,7 +746,7 @@ def publish_under_repeatable_read() -> None:
             publish("news", "alone")
             with transaction.atomic():
                 publish("news", "inside")
-                publish("news", "keyed", idempotency_key=f"{threading.get_ident()}.{number}")
+                publish("news", "keyed", idempotency_key=f"{os.getpid()} {threading.get_ident()} {number}")
 
     in_threads(*[run] * 4)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -382,18 +381,6 @@ def claim() -> None:
     print(retention.prune_if_due())
 
 
-def wait_for_line(process: subprocess.Popen[str], word: str) -> None:
-    assert process.stdout is not None
-    line = process.stdout.readline().strip()
-    assert line == word, line
-
-
-def tell(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    process.stdin.write("\n")
-    process.stdin.flush()
-
-
 def fill(count: str) -> None:
     for start in range(0, int(count), 1000):
         publish_many([NewMessage("busy", f"{start + n} " + "x" * 200) for n in range(1000)])
@@ -405,9 +392,9 @@ def test_of_many_processes_one_prunes(site: Site) -> None:
     site.settings(RETENTION_MESSAGES_PER_CHANNEL=500)
     processes = [site.call(claim) for _ in range(3)]
     for process in processes:
-        wait_for_line(process, "ready")
+        process.hear("ready")
     for process in processes:
-        tell(process)
+        process.tell()
     assert sorted(int(finish(process)) for process in processes) == [0, 0, 1500]
     assert site.execute("SELECT min(position), count(*) FROM streams_message") == [(1501, 500)]
 
@@ -453,11 +440,11 @@ def test_publishers_go_on_while_a_large_log_is_pruned(site: Site) -> None:
     finish(site.call(fill, 20_000))
     site.settings(RETENTION_MESSAGES_PER_CHANNEL=100)
     publishing = site.call(publish_until_told)
-    wait_for_line(publishing, "ready")
+    publishing.hear("ready")
     before = site.execute("SELECT count(*) FROM streams_message WHERE channel = 'live'")[0][0]
     pruned = site.manage("prune_messages").stdout
     during = site.execute("SELECT count(*) FROM streams_message WHERE channel = 'live'")[0][0] - before
-    tell(publishing)
+    publishing.tell()
     count, longest = json.loads(finish(publishing))
     assert site.execute("SELECT count(*) FROM streams_message WHERE channel = 'busy'") == [(100,)], pruned
     assert during > 5
@@ -478,9 +465,9 @@ def test_prunings_at_the_same_time_record_the_furthest(site: Site) -> None:
     finish(site.call(fill, 2000))
     processes = [site.call(prune_all, 1500, "busy"), site.call(prune_all, 1000, ""), site.call(prune_all, 500, "")]
     for process in processes:
-        wait_for_line(process, "ready")
+        process.hear("ready")
     for process in processes:
-        tell(process)
+        process.tell()
     for process in processes:
         finish(process)
     assert site.execute("SELECT min(position), count(*) FROM streams_message") == [(1501, 500)]
@@ -503,13 +490,13 @@ def test_pruning_that_was_overtaken_does_not_take_the_record_back(postgres_site:
     # A reader with a cursor in between would never be told that something is missing.
     finish(postgres_site.call(fill, 1000))
     overtaking = postgres_site.call(overtake)
-    wait_for_line(overtaking, "locked")
+    overtaking.hear("locked")
     slow = postgres_site.call(prune_all, 20, "")
-    wait_for_line(slow, "ready")
-    tell(slow)
+    slow.hear("ready")
+    slow.tell()
     blocked = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     wait_until(lambda: postgres_site.execute(blocked), "waiting for the record")
-    tell(overtaking)
+    overtaking.tell()
     finish(overtaking)
     finish(slow)
     assert postgres_site.execute("SELECT min(position) FROM streams_message") == [(51,)]

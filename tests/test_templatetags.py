@@ -189,8 +189,7 @@ with transaction.atomic():
 @pytest.mark.once
 def test_page_does_not_wait_for_a_publisher_that_holds_the_heads_lock(site: Site) -> None:
     holder = site.script(HOLD_THE_HEAD)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "locked\n"
+    holder.hear("locked")
     assert finish(site.script(RENDER + "print(url)")) == "/events/news/?last_event_id=1\n"
     assert holder.poll() is None, "the lock was held all the while"
 
@@ -199,8 +198,7 @@ def test_page_does_not_wait_for_a_publisher_that_holds_the_heads_lock(site: Site
 def test_publisher_does_not_wait_for_a_page_whose_transaction_is_open(postgres_site: Site) -> None:
     """On SQLite, any open write transaction of a page holds up all publishers, whatever it has rendered."""
     page = postgres_site.script(RENDER_IN_A_TRANSACTION)
-    assert page.stdout is not None
-    assert page.stdout.readline() == "/events/news/?last_event_id=0\n"
+    page.hear("/events/news/?last_event_id=0")
     published = postgres_site.script("from streams import publish\nprint(publish('news', 'x').position)")
     assert finish(published) == "1\n"
     assert page.poll() is None, "the transaction was open all the while"

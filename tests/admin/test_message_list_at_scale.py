@@ -80,12 +80,8 @@ def open_pages() -> None:
 
 
 def pages(site: Site, *paths: str) -> list[dict[str, Any]]:
-    process = site.call(open_pages)
-    assert process.stdin is not None
-    process.stdin.write(json.dumps([f"/admin/streams/message/{path}" for path in paths]))
-    process.stdin.close()
-    process.stdin = None
-    found: list[dict[str, Any]] = json.loads(finish(process, 600))
+    wanted = json.dumps([f"/admin/streams/message/{path}" for path in paths])
+    found: list[dict[str, Any]] = json.loads(finish(site.call(open_pages), 600, input=wanted))
     for path, page in zip(paths, found, strict=True):
         print(f"{page['seconds'] * 1000:8.0f} ms  {len(page['asked']):3d} queries  {path}")
         assert page["status"] == 200
