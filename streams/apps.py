@@ -12,7 +12,7 @@ class StreamsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from streams import broadcasts, channels, presence, retention
+        from streams import broadcasts, channels, deliveries, presence, retention
         from streams.checks import check_database, check_settings
         from streams.chores import Chore, register
         from streams.conf import settings
@@ -26,3 +26,4 @@ class StreamsConfig(AppConfig):
         register(Chore("Pruning", retention.prune_as_chore, retention.chore_seconds, at_start=False))
         register(Chore("Telling who listens", presence.beat, lambda: settings.PRESENCE_SECONDS))
         register(Chore("Sending what is scheduled", broadcasts.send_as_chore, lambda: settings.POLL_SECONDS))
+        register(Chore("Counting whom it reaches", deliveries.count_as_chore, lambda: settings.POLL_SECONDS))

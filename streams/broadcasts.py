@@ -10,22 +10,22 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from django.apps import apps
 from django.db import connections, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
-from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from streams import log, presence, threads
 from streams.events import NewMessage, StoredEvent, check, check_json, validate_channels
 from streams.exceptions import BroadcastRefused, InvalidChannel, InvalidMessage
-from streams.models import Broadcast, Delivery
+from streams.models import Broadcast
 from streams.threads import database
+from streams.times import in_words
 from streams.writer import notify
 
 logger = logging.getLogger("streams.broadcasts")
@@ -35,9 +35,6 @@ State = Broadcast.State
 MAX_CHANNELS = 50
 
 DELETABLE = frozenset({State.DRAFT, State.CANCELLED})
-
-# How long after sending the processes count whom they have handed it to.
-COUNTED_SECONDS = 30
 
 
 # --- What a broadcast says --------------------------------------------------------------------------------------------
@@ -208,8 +205,9 @@ def _step(pk: int, revision: int | None, *allowed: str, skip_locked: bool = Fals
 
 def _why_not(broadcast: Broadcast) -> str:
     if broadcast.state == State.SENT:
+        assert broadcast.sent_at is not None
         return _("This broadcast was sent already, at %(time)s by %(user)s.") % {
-            "time": date_format(local(broadcast.sent_at), "Y-m-d H:i:s T"),
+            "time": in_words(broadcast.sent_at),
             "user": broadcast.sent_by or _("nobody who is still known"),
         }
     return {
@@ -217,11 +215,6 @@ def _why_not(broadcast: Broadcast) -> str:
         State.SCHEDULED: _("This broadcast is scheduled. Make it a draft again first."),
         State.DRAFT: _("This broadcast is a draft, and not scheduled."),
     }[State(broadcast.state)]
-
-
-def local(moment: Any) -> datetime.datetime:
-    """A moment as the current time zone's clocks show it; as it is where the site has no time zones."""
-    return timezone.localtime(moment) if timezone.is_aware(moment) else moment
 
 
 def record(broadcast: Broadcast, user: Any, text: str) -> None:
@@ -288,11 +281,10 @@ def due(now: datetime.datetime) -> QuerySet[Broadcast]:
     return rows.order_by("send_at", "pk")
 
 
-def lately_sent(now: datetime.datetime) -> QuerySet[Broadcast]:
-    """The broadcasts that were sent so lately that it is still counted whom they reach."""
-    since = now - datetime.timedelta(seconds=COUNTED_SECONDS)
+def sent_since(moment: datetime.datetime) -> QuerySet[Broadcast]:
+    """The broadcasts that were sent after `moment`."""
     # In no order: SQLite would rather read all of them in the model's order than look up these few and sort them.
-    return Broadcast.objects.using(database()).filter(state=State.SENT, sent_at__gte=since).order_by()
+    return Broadcast.objects.using(database()).filter(state=State.SENT, sent_at__gte=moment).order_by()
 
 
 def _due(now: datetime.datetime) -> list[int]:
@@ -303,57 +295,8 @@ def _is_due() -> bool:
     return due(timezone.now()).exists()
 
 
-def _counted() -> dict[int, dict[str, int]]:
-    """{broadcast: {channel: position}} of those that were sent lately."""
-    sent = lately_sent(timezone.now()).only("channels", "positions")
-    return {broadcast.pk: broadcast.places for broadcast in sent}
-
-
 async def send_as_chore() -> None:
-    """Send what is due, and count whom this process has handed what was sent a moment ago."""
-    # Users' tests send what they want to be sent.
-    if threads.in_test_run():
-        return
-    # The looks among the reads, which have a connection open anyway; what may wait for locks, with what may wait.
-    if served := _count_served(await threads.run(_counted)):
-        await threads.run(_store_served, served, pool=threads.WAITING)
-    if await threads.run(_is_due):
+    """Send what is due."""
+    # Users' tests send what they want to be sent. The look among the reads, which have a connection open anyway.
+    if not threads.in_test_run() and await threads.run(_is_due):
         await threads.run(lambda: list(send_due()), pool=threads.WAITING)
-
-
-# {broadcast: numbers of this process's streams that have had it}, of those that are counted now. Who has left since was
-# served all the same.
-_served: dict[int, set[int]] = {}
-
-
-def _count_served(counted: Mapping[int, Mapping[str, int]]) -> dict[int, int]:
-    """{broadcast: how many streams of this process have had it}, of those that more have had since the last look."""
-    for pk in tuple(_served.keys() - counted.keys()):
-        _served.pop(pk, None)  # another event loop of this process may be doing the same
-    by_channel: dict[str, list[tuple[int, int]]] = {}
-    for pk, places in counted.items():
-        for channel, position in places.items():
-            by_channel.setdefault(channel, []).append((pk, position))
-    more = set()
-    for subscriber in presence.subscribers():
-        for channel in by_channel.keys() & subscriber.channels:
-            for pk, position in by_channel[channel]:
-                numbers = _served.setdefault(pk, set())
-                if subscriber.number not in numbers and subscriber.has_had(position):
-                    numbers.add(subscriber.number)
-                    more.add(pk)
-    return {pk: len(_served[pk]) for pk in more}
-
-
-def _store_served(served: Mapping[int, int]) -> None:
-    node = presence.node_id()
-    rows = Delivery.objects.using(database())
-    for pk, n in served.items():
-        row = rows.filter(broadcast_id=pk, node=node)
-        if not row.filter(connections__lt=n).update(connections=n) and not row.exists():
-            rows.bulk_create([Delivery(broadcast_id=pk, node=node, connections=n)], ignore_conflicts=True)
-
-
-def served(broadcast: Broadcast) -> int:
-    """How many connections it is known to have been handed to, over all processes, each connection once."""
-    return sum(broadcast.deliveries.values_list("connections", flat=True))

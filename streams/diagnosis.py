@@ -20,17 +20,16 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest, QueryDict
-from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from streams import log, presence
-from streams.broadcasts import local
 from streams.conf import settings
 from streams.models import Channel, Message, Node
 from streams.policies import get_policy
 from streams.subscriber import MAX_POSITION_DIGITS
 from streams.threads import database
+from streams.times import in_words
 
 logger = logging.getLogger("streams")
 
@@ -97,7 +96,7 @@ def diagnose(
 
 
 def _in_log(message: Message) -> Finding:
-    told = {"id": message.position, "channel": message.channel, "time": _when(message.created_at)}
+    told = {"id": message.position, "channel": message.channel, "time": in_words(message.created_at)}
     return Finding(
         Verdict.GOOD, _("Event %(id)s is in the log, on channel %(channel)s. It was published at %(time)s.") % told
     )
@@ -450,10 +449,6 @@ def _about_listeners(channel: str) -> Iterator[Finding]:
                 % {"node": node, "problem": node.notifier_problem},
                 _("It finds them by looking, every POLL_SECONDS: its clients get them late, and none is lost."),
             )
-
-
-def _when(moment: Any) -> str:
-    return date_format(local(moment), "Y-m-d H:i:s T").strip()
 
 
 def _short(text: str) -> str:

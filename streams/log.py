@@ -12,7 +12,6 @@ from an event loop.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,9 +29,6 @@ PAGE_MESSAGES = 250
 
 # How many channels may be remembered as pruned, one row each, before the oldest are folded into the log's floor.
 MAX_PRUNED_CHANNELS = 100_000
-
-# Names that a search by prefix looks through at most.
-MAX_NAMES = 100_000
 
 _STORED = ("position", "channel", "event", "data")
 
@@ -345,7 +341,7 @@ def page(channels: Collection[str], after: int, through: int) -> Page:
     The messages are read first and what was pruned second: a pruning that this read could have felt is then known.
     """
     within = Q(position__gt=after, position__lte=through)
-    rows = [StoredEvent(*row) for row in _of(channels, within, "position", PAGE_MESSAGES)]
+    rows = [StoredEvent(*row) for row in rows_of(channels, within, "position", PAGE_MESSAGES)]
     reached = rows[-1].position if len(rows) == PAGE_MESSAGES else through
     return Page(rows, reached, pruned(channels, after))
 
@@ -372,108 +368,21 @@ def position_of(pk: int) -> int | None:
 
 def earliest(channels: Collection[str]) -> int | None:
     """The position of the oldest message of `channels` that is still in the log; None where there is none."""
-    rows = _of(channels, Q(position__isnull=False), "position", 1)
+    rows = rows_of(channels, Q(position__isnull=False), "position", 1)
     return rows[0][0] if rows else None
 
 
 def start_of_newest(channels: Collection[str], count: int, through: int) -> int:
     """The cursor from which a replay to `through` brings the newest `count` messages of `channels`."""
-    rows = _of(channels, Q(position__lte=through), "-position", count, fields=("position",))
+    rows = rows_of(channels, Q(position__lte=through), "-position", count, fields=("position",))
     return rows[-1][0] - 1 if rows else through
-
-
-def channel_names(*, after: str = "", prefix: str = "", limit: int, most: int = MAX_NAMES) -> list[str]:
-    """The names of channels that have messages in the log, in the database's order: those after `after` that begin
-    with `prefix`. It skips from name to name by the index, so that it costs by the number of names.
-
-    By a prefix, it looks through at most `most` names: in most collations those that begin alike lie apart.
-    """
-    start = "channel > %s" if after else "channel >= %s"
-    is_found = "CASE WHEN substr(channel, 1, %s) = %s THEN 1 ELSE 0 END"
-    begins: tuple[Any, ...] = (len(prefix), prefix)
-    with connections[database()].cursor() as cursor:
-        cursor.execute(
-            f"""
-            WITH RECURSIVE names(channel, n, found) AS (
-                SELECT (SELECT min(channel) FROM streams_message WHERE {start}), 1, 0
-                UNION ALL
-                SELECT (SELECT min(channel) FROM streams_message WHERE channel > names.channel),
-                    n + 1, found + {is_found}
-                FROM names WHERE names.channel IS NOT NULL AND n < %s AND found + {is_found} < %s
-            )
-            SELECT channel FROM names WHERE channel IS NOT NULL AND substr(channel, 1, %s) = %s
-            """,  # noqa: S608 - fixed texts
-            [after or prefix, *begins, most, *begins, limit, *begins],
-        )
-        return [name for (name,) in cursor.fetchall()]
-
-
-def names_in_order(names: Collection[str], *, after: str = "", limit: int) -> list[str]:
-    """Those of `names` that come after `after`, each once, in the order in which the database has names: what several
-    of its tables gave, page by page, can only be put together in that order. Python's would lose some."""
-    unnested: dict[str, tuple[str, Any]] = {
-        "postgresql": ("unnest(%s::text[]) AS known(name)", list(names)),
-        "sqlite": ("(SELECT value AS name FROM json_each(%s)) AS known", json.dumps(list(names))),
-    }
-    source, value = unnested[connections[database()].vendor]
-    with connections[database()].cursor() as cursor:
-        cursor.execute(
-            f"SELECT DISTINCT name FROM {source} WHERE name > %s ORDER BY name LIMIT %s",  # noqa: S608 - fixed texts
-            [value, after, limit],
-        )
-        return [name for (name,) in cursor.fetchall()]
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What the log holds of a channel: its newest position, and how many messages, counted to a limit."""
-
-    newest: int | None
-    count: int
-
-
-def summaries(names: Sequence[str], *, count_to: int) -> dict[str, Summary]:
-    """{channel: summary} in one query, which reads at most `count_to` index entries for each channel."""
-    if not names:
-        return {}
-    with connections[database()].cursor() as cursor:
-        rows = " UNION ALL SELECT ".join(["%s AS name"] * len(names))
-        cursor.execute(
-            f"""
-            SELECT name, (SELECT max(position) FROM streams_message WHERE channel = name), (
-                SELECT count(*) FROM (
-                    SELECT 1 FROM streams_message WHERE channel = name AND position IS NOT NULL LIMIT %s
-                ) AS counted
-            ) FROM (SELECT {rows}) AS names
-            """,  # noqa: S608 - placeholders
-            [count_to, *names],
-        )
-        return {name: Summary(newest, count) for name, newest, count in cursor.fetchall()}
-
-
-def types_of_newest(channels: Collection[str], count: int) -> set[str]:
-    """The types among the newest `count` messages of each of `channels`."""
-    known = Q(position__isnull=False)
-    return {event for name in channels for (event,) in _of([name], known, "-position", count, fields=("event",))}
-
-
-def first_of_types(channels: Collection[str], after: int, limit: int) -> tuple[dict[str, int], int]:
-    """The types of the messages of `channels` above `after`, each with its first position, and how far that holds: to
-    the head, or for the oldest `limit` messages."""
-    through = head().head
-    within = Q(position__gt=after, position__lte=through)
-    rows = _of(channels, within, "position", limit, fields=("position", "event"))
-    types: dict[str, int] = {}
-    for position, event in rows:
-        types.setdefault(event, position)
-    return types, rows[-1][0] if len(rows) == limit else through
 
 
 def _sequenced() -> QuerySet[Message, tuple[Any, ...]]:
     return Message.objects.using(database()).values_list(*_STORED)
 
 
-def _of(
+def rows_of(
     channels: Collection[str], condition: Q, order: str, limit: int, fields: Sequence[str] = _STORED
 ) -> list[tuple[Any, ...]]:
     """The first `limit` messages of `channels`, by one query that reads the (channel, position) index in order.

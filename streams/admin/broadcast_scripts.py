@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from streams import broadcasts, log, presence, publish
+from streams import broadcasts, deliveries, log, presence, publish
 from streams.admin import channel_facts
 from streams.admin.broadcast_forms import BroadcastForm, PayloadForm, refused_channels
 from streams.admin.broadcast_permissions import BroadcastPermissions
@@ -92,7 +92,7 @@ class BroadcastScripts(BroadcastPermissions):
             return error_json([_("You may not see broadcasts.")], 403)
         if broadcast is None:
             return error_json([_("There is no such broadcast; somebody may have deleted it.")], 404)
-        served, counting = broadcasts.served(broadcast), is_counted(broadcast)
+        served, counting = broadcast.served, is_counted(broadcast)
         return JsonResponse({"served": served, "counting": counting, "state": broadcast.state})
 
 
@@ -166,4 +166,4 @@ def is_counted(broadcast: Broadcast) -> bool:
     """Whether the processes still count whom they have handed it to."""
     if broadcast.sent_at is None:
         return False
-    return timezone.now() - broadcast.sent_at < datetime.timedelta(seconds=broadcasts.COUNTED_SECONDS + 5)
+    return timezone.now() - broadcast.sent_at < datetime.timedelta(seconds=deliveries.COUNTED_SECONDS + 5)

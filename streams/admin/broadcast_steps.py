@@ -24,6 +24,7 @@ from streams.admin.broadcast_scripts import BroadcastScripts, preview_of
 from streams.admin.pages import ask_texts
 from streams.exceptions import BroadcastRefused, InvalidMessage
 from streams.models import Broadcast
+from streams.times import local
 
 State = Broadcast.State
 
@@ -185,7 +186,7 @@ def _next_hour() -> datetime.datetime:
 def zone_at(moment: datetime.datetime | None = None) -> dict[str, str]:
     """The current time zone, by name and by its distance from UTC at `moment`."""
     name = timezone.get_current_timezone_name()
-    then = broadcasts.local(moment or timezone.now())
+    then = local(moment or timezone.now())
     # A site without time zones runs by its machine's clock.
     offset = (then if timezone.is_aware(then) else then.astimezone()).strftime("%z")
     return {"name": name, "offset": f"UTC{offset[:3]}:{offset[3:]}"}

@@ -18,7 +18,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from streams import broadcasts, presence
+from streams import broadcasts, deliveries, presence
 from streams.admin.broadcast_forms import BroadcastForm, refused_channels
 from streams.admin.broadcast_scripts import (
     compose_texts,
@@ -29,10 +29,11 @@ from streams.admin.broadcast_scripts import (
     preview_of,
 )
 from streams.admin.broadcast_steps import BroadcastSteps, zone_at
-from streams.admin.pages import ask_texts, in_words, stream_missing, stream_url
+from streams.admin.pages import ask_texts, stream_missing, stream_url
 from streams.exceptions import BroadcastRefused
 from streams.models import Broadcast, Message
 from streams.threads import database
+from streams.times import in_words
 
 State = Broadcast.State
 
@@ -74,7 +75,7 @@ class BroadcastAdmin(BroadcastSteps):
     @admin.display(description=gettext_lazy("when"), ordering="send_at")
     def when(self, broadcast: Broadcast) -> str | None:
         moment = broadcast.sent_at or broadcast.send_at
-        return None if moment is None else in_words(moment)
+        return None if moment is None else in_words(moment, seconds=False)
 
     @admin.display(description=gettext_lazy("who"))
     def who(self, broadcast: Broadcast) -> Any:
@@ -192,9 +193,9 @@ class BroadcastAdmin(BroadcastSteps):
             "preview": preview_of(broadcast),
             "places": places,
             "may_view_messages": request.user.has_perm("streams.view_message"),
-            "served": broadcasts.served(broadcast),
+            "served": broadcast.served,
             "counting": is_counted(broadcast),
-            "counted_seconds": broadcasts.COUNTED_SECONDS,
+            "counted_seconds": deliveries.COUNTED_SECONDS,
             "may_send": is_allowed and is_open and self.has_send_permission(request),
             "may_schedule": may_schedule and broadcast.state == State.DRAFT,
             "may_take_back": may_schedule and broadcast.state == State.SCHEDULED,

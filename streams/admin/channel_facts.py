@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from streams import log, presence
+from streams import log, presence, survey
 from streams.conf import settings
 from streams.models import ChannelSettings, Message
 from streams.policies import get_policy
@@ -47,11 +47,11 @@ class Facts:
 
 
 def names(
-    listened: dict[str, int], *, after: str = "", prefix: str = "", limit: int, most: int = log.MAX_NAMES
+    listened: dict[str, int], *, after: str = "", prefix: str = "", limit: int, most: int = survey.MAX_NAMES
 ) -> list[str]:
     """The names of all channels that are known, in the database's order: those that have messages or settings, and
     those that are `listened` to. Of the log's, `most` are looked through."""
-    in_log = log.channel_names(after=after, prefix=prefix, limit=limit, most=most)
+    in_log = survey.channel_names(after=after, prefix=prefix, limit=limit, most=most)
     settled = ChannelSettings.objects.using(database()).filter(channel__gt=after).order_by("channel")
     if prefix:
         # Looked through here: SQLite's LIKE takes upper case for lower.
@@ -60,12 +60,12 @@ def names(
     else:
         in_settings = list(settled.values_list("channel", flat=True)[:limit])
     heard = [name for name in listened if name.startswith(prefix)]
-    return log.names_in_order({*in_log, *in_settings, *heard}, after=after, limit=limit)
+    return survey.names_in_order({*in_log, *in_settings, *heard}, after=after, limit=limit)
 
 
 def facts(channels: Sequence[str], listened: dict[str, int]) -> list[Facts]:
     """The facts of `channels`, in their order, by a few queries for all of them together."""
-    summaries = log.summaries(channels, count_to=COUNT_TO + 1)
+    summaries = survey.summaries(channels, count_to=COUNT_TO + 1)
     rows = ChannelSettings.objects.using(database()).in_bulk(channels)
     newest = [summary.newest for summary in summaries.values() if summary.newest is not None]
     stored = Message.objects.using(database()).filter(position__in=newest)

@@ -19,7 +19,7 @@ from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from streams import diagnosis, log, presence, publish
+from streams import diagnosis, log, presence, publish, survey
 from streams.admin import message_list
 from streams.admin.channels import ChannelAdmin
 from streams.admin.pages import LookOnlyAdmin
@@ -98,7 +98,7 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
             "most_waiting": message_list.MAX_WAITING_COUNTED,
             "head": log.head().head,
             "zone": timezone.get_current_timezone_name(),
-            "known_channels": log.channel_names(limit=KNOWN_CHANNELS),
+            "known_channels": survey.channel_names(limit=KNOWN_CHANNELS),
             "why_url": self.url("why"),
             "prune_url": self.url("prune") if self.may_prune(request) else None,
         }

@@ -20,7 +20,7 @@ from django.urls import URLPattern
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from streams import log, presence
+from streams import log, presence, survey
 from streams.admin import channel_facts
 from streams.admin.message_list import position_in
 from streams.admin.monitor_texts import texts
@@ -110,7 +110,7 @@ class MonitorAdmin(LookOnlyAdmin):
             "channels": list(choice.channels),
             "replay": newest,
             "after": int(choice.after) if choice.start == AFTER else head,
-            "types": sorted({"message", *log.types_of_newest(choice.channels, max(newest, RECENT_MESSAGES))}),
+            "types": sorted({"message", *survey.types_of_newest(choice.channels, max(newest, RECENT_MESSAGES))}),
         }
 
     # --- What the script asks for ---
@@ -129,7 +129,7 @@ class MonitorAdmin(LookOnlyAdmin):
             problems.append(_("“after” is an event id, a whole number; got “%(value)s”.") % _got(request, "after"))
         if problems or after is None:
             return error_json(problems, 400)
-        first, through = log.first_of_types(choice.channels, after, TYPED_MESSAGES)
+        first, through = survey.first_of_types(choice.channels, after, TYPED_MESSAGES)
         head = log.head().head
         # Farther back a page need not go for events of a new type: they would be off its list again.
         floor = log.start_of_newest(choice.channels, RECENT_MESSAGES, head) if first else head

@@ -16,9 +16,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from streams import presence
-from streams.admin.pages import LookOnlyAdmin, ask_texts, error_json, in_words
+from streams.admin.pages import LookOnlyAdmin, ask_texts, error_json
 from streams.conf import settings
 from streams.models import Node
+from streams.times import in_words
 
 TOP_CHANNELS = 10
 CHART_BEATS = presence.MAX_SAMPLES
@@ -142,7 +143,7 @@ def _described_node(node: Node) -> dict[str, Any]:
         "id": node.id,
         "process": f"{node.host}:{node.pid}",
         "own": node.id == presence.node_id(),
-        "started": in_words(node.started_at),
+        "started": in_words(node.started_at, seconds=False),
         "seen": ngettext("%(n)s second ago", "%(n)s seconds ago", ago) % {"n": ago},
         "connections": node.connections,
         "channel_count": len(ranked) + node.channels_left_out,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +10,8 @@ from django.db import DEFAULT_DB_ALIAS, transaction
 from django.http import HttpRequest, JsonResponse
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
-from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
-from streams import broadcasts
 from streams.threads import database
 
 # django-stubs make it generic; Django itself does not.
@@ -96,11 +93,6 @@ def stream_url() -> str | None:
 def error_json(problems: Iterable[str], status: int) -> JsonResponse:
     """Problems, in the one shape that our scripts read."""
     return JsonResponse({"errors": list(problems)}, status=status)
-
-
-def in_words(moment: datetime.datetime) -> str:
-    """A moment, to the minute, in the current time zone, which is named."""
-    return date_format(broadcasts.local(moment), "Y-m-d H:i T").strip()
 
 
 def ask_texts() -> dict[str, str]:

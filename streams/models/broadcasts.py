@@ -92,6 +92,11 @@ class Broadcast(models.Model):
         return self.title
 
     @property
+    def served(self) -> int:
+        """How many connections it is known to have been handed to, over all processes, each connection once."""
+        return sum(self.deliveries.values_list("connections", flat=True))
+
+    @property
     def places(self) -> dict[str, int]:
         """{channel: event id} of what was sent."""
         return dict(zip(self.channels, self.positions, strict=False))

@@ -1,0 +1,65 @@
+"""How many connections a broadcast has reached: for a while after it was sent, each process counts its own.
+
+A connection counts once its server has taken one of the broadcast's messages from us, and once for all of them.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+
+from django.utils import timezone
+
+from streams import broadcasts, presence, threads
+from streams.models import Delivery
+from streams.threads import database
+
+# How long after sending the processes count whom they have handed it to.
+COUNTED_SECONDS = 30
+
+
+async def count_as_chore() -> None:
+    """Count whom this process has handed what was sent a moment ago."""
+    # Users' tests are not to find rows that they did not make. The look among the reads; what may wait for a lock,
+    # with what may wait.
+    if not threads.in_test_run() and (more := _count(await threads.run(_counted))):
+        await threads.run(_store, more, pool=threads.WAITING)
+
+
+def _counted() -> dict[int, dict[str, int]]:
+    """{broadcast: {channel: position}} of those that were sent lately."""
+    since = timezone.now() - datetime.timedelta(seconds=COUNTED_SECONDS)
+    return {broadcast.pk: broadcast.places for broadcast in broadcasts.sent_since(since).only("channels", "positions")}
+
+
+# {broadcast: numbers of this process's streams that have had it}, of those that are counted now. Who has left since was
+# served all the same.
+_served: dict[int, set[int]] = {}
+
+
+def _count(counted: Mapping[int, Mapping[str, int]]) -> dict[int, int]:
+    """{broadcast: how many streams of this process have had it}, of those that more have had since the last look."""
+    for pk in tuple(_served.keys() - counted.keys()):
+        _served.pop(pk, None)  # another event loop of this process may be doing the same
+    by_channel: dict[str, list[tuple[int, int]]] = {}
+    for pk, places in counted.items():
+        for channel, position in places.items():
+            by_channel.setdefault(channel, []).append((pk, position))
+    more = set()
+    for subscriber in presence.subscribers():
+        for channel in by_channel.keys() & subscriber.channels:
+            for pk, position in by_channel[channel]:
+                numbers = _served.setdefault(pk, set())
+                if subscriber.number not in numbers and subscriber.has_had(position):
+                    numbers.add(subscriber.number)
+                    more.add(pk)
+    return {pk: len(_served[pk]) for pk in more}
+
+
+def _store(counted: Mapping[int, int]) -> None:
+    node = presence.node_id()
+    rows = Delivery.objects.using(database())
+    for pk, n in counted.items():
+        row = rows.filter(broadcast_id=pk, node=node)
+        if not row.filter(connections__lt=n).update(connections=n) and not row.exists():
+            rows.bulk_create([Delivery(broadcast_id=pk, node=node, connections=n)], ignore_conflicts=True)
