@@ -26,4 +26,4 @@ class StreamsConfig(AppConfig):
         register(Chore("Pruning", retention.prune_as_chore, retention.chore_seconds, at_start=False))
         register(Chore("Telling who listens", presence.beat, lambda: settings.PRESENCE_SECONDS))
         register(Chore("Sending what is scheduled", broadcasts.send_as_chore, lambda: settings.POLL_SECONDS))
-        register(Chore("Counting whom it reaches", deliveries.count_as_chore, lambda: settings.POLL_SECONDS))
+        register(Chore("Counting whom it reaches", deliveries.count_as_chore, deliveries.chore_seconds))

@@ -250,20 +250,30 @@ def send_due() -> Iterator[Broadcast]:
     failed: Exception | None = None
     for pk in _due(timezone.now()):
         try:
-            yield _send(pk, only_due=True)
-        except BroadcastRefused:
-            pass  # another process was quicker, or somebody has taken it back
-        except InvalidMessage as error:
-            _give_back(pk, str(error))
-        except Exception as error:  # a receiver of the site's, or the database: the others are not to wait for it
-            if pk not in _failing:  # told once, and not at every turn
-                _failing.add(pk)
-                logger.exception("Broadcast %s is due and could not be sent; it is tried again.", pk)
+            if (sent := _send_if_due(pk)) is not None:
+                yield sent
+        except Exception as error:  # the others are not to wait for it
             failed = failed or error
-        else:
-            _failing.discard(pk)
     if failed is not None:
         raise failed
+
+
+def _send_if_due(pk: int) -> Broadcast | None:
+    """Send one, unless it is somebody else's to send, or cannot be sent. Raises what else went wrong, and logs it."""
+    try:
+        sent = _send(pk, only_due=True)
+    except BroadcastRefused:
+        return None  # another process was quicker, or somebody has taken it back
+    except InvalidMessage as error:
+        _give_back(pk, str(error))
+        return None
+    except Exception:  # a receiver of the site's, or the database
+        if pk not in _failing:  # told once, and not at every turn
+            _failing.add(pk)
+            logger.exception("Broadcast %s is due and could not be sent; it is tried again.", pk)
+        raise
+    _failing.discard(pk)
+    return sent
 
 
 def _give_back(pk: int, problem: str) -> None:
@@ -299,4 +309,11 @@ async def send_as_chore() -> None:
     """Send what is due."""
     # Users' tests send what they want to be sent. The look among the reads, which have a connection open anyway.
     if not threads.in_test_run() and await threads.run(_is_due):
-        await threads.run(lambda: list(send_due()), pool=threads.WAITING)
+        await threads.run(_send_all_due, pool=threads.WAITING)
+
+
+def _send_all_due() -> None:
+    for pk in _due(timezone.now()):
+        # It has been logged. Were the hub told, it would wait longer and longer, and so would those that come due.
+        with contextlib.suppress(Exception):
+            _send_if_due(pk)

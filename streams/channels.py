@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from django.db import Error, transaction
+from django.db import Error, connections, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
 from streams import threads
@@ -40,7 +40,7 @@ class Rule:
     groups: frozenset[Any] = frozenset()
 
     def admits(self, user: Any) -> bool:
-        """Whether `user`, of any kind, may read. May query the user's groups."""
+        """Whether `user`, of any kind, may read. May query the user's groups, once for all channels of a request."""
         if self.access == Access.PUBLIC:
             return True
         if user is None or not user.is_authenticated or not user.is_active:
@@ -49,7 +49,15 @@ class Rule:
             return True
         if self.access == Access.STAFF:
             return bool(user.is_staff)
-        return bool(self.groups) and user.groups.filter(pk__in=self.groups).exists()
+        return bool(self.groups) and not self.groups.isdisjoint(_groups_of(user))
+
+
+def _groups_of(user: Any) -> frozenset[Any]:
+    # Kept with the user as Django's ModelBackend keeps permissions: for as long as a request.
+    found: frozenset[Any] | None = getattr(user, "_streams_groups", None)
+    if found is None:
+        found = user._streams_groups = frozenset(user.groups.values_list("pk", flat=True))
+    return found
 
 
 Rules = Mapping[str, Rule]
@@ -124,9 +132,10 @@ def _load() -> Rules:
         rules, _failed = _rules, True
     else:
         _failed = False
-    if changes == _changes:
+    # Somebody may have changed them meanwhile: then whoever asks next reads them again. And what is read within a
+    # transaction may be its own, and never be committed, or old.
+    if changes == _changes and not connections[database()].in_atomic_block:
         _rules, _read_at = rules, time.monotonic()
-    # Else somebody has changed them meanwhile: whoever asks next reads them again.
     return rules
 
 

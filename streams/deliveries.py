@@ -11,11 +11,17 @@ from collections.abc import Mapping
 from django.utils import timezone
 
 from streams import broadcasts, presence, threads
+from streams.conf import settings
 from streams.models import Delivery
 from streams.threads import database
 
 # How long after sending the processes count whom they have handed it to.
 COUNTED_SECONDS = 30
+
+
+def chore_seconds() -> float:
+    """How often a process counts: also where it polls the log seldom, several times while it is counted."""
+    return min(settings.POLL_SECONDS, COUNTED_SECONDS / 5)
 
 
 async def count_as_chore() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import enum
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from django.utils.translation import ngettext
 
 from streams import log, presence
 from streams.conf import settings
-from streams.models import Channel, Message, Node
+from streams.models import Channel, Message
 from streams.policies import get_policy
 from streams.subscriber import MAX_POSITION_DIGITS
 from streams.threads import database
@@ -130,6 +130,7 @@ def _without_message(position: int) -> Iterator[Finding]:
 
 
 def _gone(position: int, floor: int) -> Finding:
+    # Whose event it was is not known any more, and so whose mark would tell of it.
     marks = Channel.objects.using(database()).filter(pruned_through__gte=position)
     if floor < position and not marks.exists():
         return Finding(
@@ -144,8 +145,9 @@ def _gone(position: int, floor: int) -> Finding:
     return Finding(
         Verdict.BAD,
         _(
-            "Event %(id)s is no longer in the log: it was pruned. Clients that came back after that from before it "
-            "were told so by a stream-reset event with the reason “pruned”."
+            "Event %(id)s is no longer in the log: it was pruned, unless its row was deleted in some other way. "
+            "Clients that come back from before a pruned event are told so, by a stream-reset event with the reason "
+            "“pruned”."
         )
         % {"id": position},
         _(
@@ -400,11 +402,6 @@ def _about_type(event: str) -> Finding:
     )
 
 
-def audience_is_whole(nodes: Iterable[Node]) -> bool:
-    """Whether what presence.audience() counts is all: other processes list but the channels with most connections."""
-    return not any(node.channels_left_out for node in nodes if node.id != presence.node_id())
-
-
 def _about_listeners(channel: str) -> Iterator[Finding]:
     n = presence.audience(channel)
     nodes = presence.nodes()
@@ -415,7 +412,7 @@ def _about_listeners(channel: str) -> Iterator[Finding]:
             % {"n": n, "channel": channel},
             _("Whether theirs is among them cannot be seen from here."),
         )
-    elif not audience_is_whole(nodes):
+    elif not presence.is_audience_whole():
         yield Finding(
             Verdict.NOTE,
             _(
@@ -425,7 +422,7 @@ def _about_listeners(channel: str) -> Iterator[Finding]:
             % {"channel": channel, "most": presence.MAX_CHANNELS},
             _("See in the browser's developer tools, under “Network”, whether their page has a stream open."),
         )
-    elif presence.count().connections or any(node.connections for node in nodes):
+    elif presence.connections() or any(node.connections for node in nodes):
         yield Finding(
             Verdict.BAD,
             _("Nobody has %(channel)s now, though there are streams of other channels.") % {"channel": channel},

@@ -145,14 +145,14 @@ def encode_data(data: object, *, max_bytes: int | None, allow_nul: bool = False)
     return text
 
 
-def check_json(text: str) -> object:
-    """What `text` stands for as JSON (its numbers as text), or InvalidJSON with the line and column of the mistake.
+def check_json(text: str) -> None:
+    """Raise InvalidJSON, with the line and column of the mistake, where `text` is not JSON.
 
     As browsers read JSON (RFC 8259): Python's NaN and Infinity are none.
     """
     try:
         # Numbers as they are written: neither their size nor their digits are ours to judge.
-        return json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse_constant)
+        json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise InvalidJSON(error.msg, error.lineno, error.colno) from None
     except _PythonConstant as error:

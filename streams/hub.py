@@ -41,6 +41,9 @@ MAX_BACKOFF_SECONDS = 15.0
 # How often a chore that is switched off is looked at again.
 IDLE_CHORE_SECONDS = 60.0
 
+# Signals that may wait for slow receivers. They hold their requests, so that there is an end to it.
+MAX_WAITING_SIGNALS = 1000
+
 
 class Hub:
     """Follows the log for one event loop. Started by its first subscriber, stopped when its last one leaves.
@@ -199,11 +202,13 @@ class Hub:
         backoff = Backoff("The notifier's listener failed; polling the log meanwhile.")
         while True:
             try:
-                self._census.notifier_problem = ""
                 async with contextlib.aclosing(get_notifier().listen()) as notices:
                     async for notice in notices:
-                        backoff.reset()
-                        self._hear(notice)
+                        if backoff.reset():
+                            self._census.notifier_problem = ""
+                            self._news.set()  # there may have been some that nobody heard
+                        if notice is not None:
+                            self._hear(notice)
                 raise RuntimeError("The notifier's listen() has ended; it goes on until it is closed, or raises.")
             except Exception as error:
                 # Its name only: the text may hold the address of a server, with a password in it. The log has it all.
@@ -311,10 +316,13 @@ class Backoff:
         self._what = what
         self._failures = 0
 
-    def reset(self) -> None:
-        if self._failures:
+    def reset(self) -> bool:
+        """It went well. Whether it had failed before."""
+        failed = bool(self._failures)
+        if failed:
             logger.info("Recovered after %d failures: %s", self._failures, self._what)
         self._failures = 0
+        return failed
 
     async def wait(self) -> None:
         if not self._failures:
@@ -368,9 +376,20 @@ class _Announcer:
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[Signal, type, dict[str, Any]]] = deque()
+        self._is_dropping = False
         self._task: asyncio.Task[None] | None = None
 
     def announce(self, signal: Signal, sender: type, about: dict[str, Any]) -> None:
+        if len(self._waiting) >= MAX_WAITING_SIGNALS:
+            if not self._is_dropping:
+                logger.warning(
+                    "The receivers of subscriber_connected and subscriber_disconnected are too slow: %d signals wait, "
+                    "and more are dropped. Have a receiver hand its work on, and do it elsewhere.",
+                    MAX_WAITING_SIGNALS,
+                )
+            self._is_dropping = True
+            return
+        self._is_dropping = False
         self._waiting.append((signal, sender, about))
         if self._task is None or self._task.done():  # done: cancelled
             self._task = _spawn(self._send())

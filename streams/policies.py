@@ -59,7 +59,7 @@ class BasePolicy:
 
     def refusal(self, channels: Sequence[str]) -> str:
         """What a client is told whose request for `channels` is refused."""
-        return f"You may not read {' and '.join(channels)}."
+        return _("You may not read %(channels)s.") % {"channels": ", ".join(channels)}
 
 
 class DefaultPolicy(BasePolicy):
@@ -102,9 +102,10 @@ class DefaultPolicy(BasePolicy):
     def _admits(self, user: Any, channel: str, rule: Rule | None) -> bool:
         if user is None or not user.is_authenticated or not user.is_active:
             return False
-        if user.is_staff and user.has_perm("streams.view_message"):
+        # First what mostly needs no query.
+        if channel == f"user.{user.pk}" if rule is None else rule.admits(user):
             return True
-        return channel == f"user.{user.pk}" if rule is None else rule.admits(user)
+        return bool(user.is_staff and user.has_perm("streams.view_message"))
 
     def readers(self, channel: str) -> str:
         rule = access_rules().get(channel)
@@ -124,11 +125,11 @@ class DefaultPolicy(BasePolicy):
         return staff
 
     def refusal(self, channels: Sequence[str]) -> str:
-        return (
-            f"{super().refusal(channels)} To open a channel to everyone, add it to STREAMS['PUBLIC_CHANNELS'] "
-            "(patterns such as 'score.*' match too), or say in the admin who may read it; to decide otherwise, set "
-            "STREAMS['POLICY']."
+        remedy = _(
+            "To open a channel to everyone, add it to STREAMS['PUBLIC_CHANNELS'] (patterns such as 'score.*' match "
+            "too), or say in the admin who may read it; to decide otherwise, set STREAMS['POLICY']."
         )
+        return f"{super().refusal(channels)} {remedy}"
 
 
 def is_open(channel: str, rule: Rule | None) -> bool:

@@ -127,20 +127,24 @@ def open_census(loop: asyncio.AbstractEventLoop, subscribers: set[Subscriber]) -
 
 
 def close_census(census: Census) -> None:
-    """The event loop streams no more. Where it was the process's last, other processes are told at once."""
+    """The event loop streams no more. Where it was the process's last, other processes are told at once.
+
+    May be called twice.
+    """
     process = _process
     with process.lock:
-        process.censuses.discard(census)
+        if census not in process.censuses:
+            return
+        process.censuses.remove(census)
         last = not process.censuses
         if last:
             process.beat_at = float("-inf")  # who comes back beats at once
-    if last and not threads.in_test_run():
+    if last and settings.PRESENCE_SECONDS is not None and not threads.in_test_run():
+        # Straight to a thread: the loop may be ending, and would not come back to a task.
         try:
-            if settings.PRESENCE_SECONDS is not None:
-                # Straight to a thread: the loop may be ending, and would not come back to a task.
-                threads.READING.submit(_write_if_nobody_came_back)
-        except Exception:
-            logger.warning("That nobody listens here any more could not be written; the row will fade.", exc_info=True)
+            threads.READING.submit(_write_if_nobody_came_back)
+        except RuntimeError:  # the interpreter is ending
+            logger.info("That nobody listens here any more could not be written; the row will fade.", exc_info=True)
 
 
 def _censuses() -> list[Census]:
@@ -226,8 +230,11 @@ def write() -> None:
 
 
 def _write_if_nobody_came_back() -> None:
-    if not connections():
-        write()
+    try:
+        if not connections():
+            write()
+    except Exception:
+        logger.warning("That nobody listens here any more could not be written; the row will fade.", exc_info=True)
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -263,6 +270,11 @@ def audiences(channels: Iterable[str]) -> dict[str, int]:
             for channel in totals:
                 totals[channel] += others.get(channel, 0)
     return totals
+
+
+def is_audience_whole() -> bool:
+    """Whether audience() counts everybody: other processes list but the MAX_CHANNELS channels with most connections."""
+    return not _alive().exclude(id=_process.node_id).filter(channels_left_out__gt=0).exists()
 
 
 def channels() -> dict[str, int]:

@@ -92,9 +92,18 @@ def summaries(names: Sequence[str], *, count_to: int) -> dict[str, Summary]:
 
 def types_of_newest(channels: Collection[str], count: int) -> set[str]:
     """The types among the newest `count` messages of each of `channels`."""
-    known = Q(position__isnull=False)
-    rows = [row for name in channels for row in log.rows_of([name], known, "-position", count, fields=("event",))]
-    return {event for (event,) in rows}
+    if not channels:
+        return set()
+    newest = """
+        SELECT event FROM (
+            SELECT event FROM streams_message WHERE channel = %s AND position IS NOT NULL
+            ORDER BY position DESC LIMIT %s
+        ) AS newest
+    """
+    with connections[database()].cursor() as cursor:
+        parts = [value for name in channels for value in (name, count)]
+        cursor.execute(" UNION ".join([newest] * len(channels)), parts)
+        return {event for (event,) in cursor.fetchall()}
 
 
 def first_of_types(channels: Collection[str], after: int, limit: int) -> tuple[dict[str, int], int]:

@@ -18,7 +18,7 @@ from django.db.models.signals import post_save
 from django.test import override_settings
 from django.utils import timezone
 
-from streams import broadcasts
+from streams import broadcasts, deliveries
 from streams.exceptions import BroadcastRefused, InvalidChannel, InvalidJSON, InvalidMessage
 from streams.models import Broadcast, Delivery, Message
 from tests.clients import StreamClient, leave_all
@@ -467,6 +467,38 @@ def test_one_that_fails_holds_up_no_other_and_is_tried_again(editor: User) -> No
     bad.refresh_from_db()
     assert (bad.state, len(stored())) == (State.SCHEDULED, 1)
     assert [sent.pk for sent in broadcasts.send_due()] == [bad.pk]
+
+
+@database
+def test_process_that_streams_goes_on_at_once_after_one_that_fails(
+    editor: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing reaches the hub, which would wait longer after each failure, and let what comes due wait as well."""
+    bad = draft(title="bad")
+    make_due(bad, editor)
+
+    def fails(instance: Broadcast, **kwargs: Any) -> None:
+        if instance.title == "bad":
+            raise ValueError("a receiver of the site's")
+
+    post_save.connect(fails, sender=Broadcast)
+    try:
+        for turn in range(1, 4):
+            good = draft()
+            make_due(good, editor)
+            broadcasts._send_all_due()
+            assert len(stored()) == turn
+    finally:
+        post_save.disconnect(fails, sender=Broadcast)
+    assert caplog.text.count("is due and could not be sent; it is tried again.") == 1
+    broadcasts._send_all_due()
+    assert len(stored()) == 4
+
+
+def test_whom_it_reached_is_counted_several_times_also_where_the_log_is_polled_seldom() -> None:
+    for poll, often in ((0.3, 0.3), (1, 1), (600, 6)):
+        with override_settings(STREAMS={"POLL_SECONDS": poll}):
+            assert deliveries.chore_seconds() == often
 
 
 @database

@@ -291,3 +291,21 @@ def load_while_saving() -> None:
     before = list(access_rules())
     channels._read = real
     print(before, list(access_rules()))
+
+
+# --- What a transaction of the caller's own sees ----------------------------------------------------------------------
+
+
+@pytest.mark.once
+def test_rule_that_is_rolled_back_never_was(site: Site) -> None:
+    assert finish(site.settings(POLL_SECONDS=600).call(read_rules_and_roll_back)).split() == ["['secret']", "[]"]
+
+
+def read_rules_and_roll_back() -> None:
+    from django.db import transaction
+
+    with transaction.atomic():
+        ChannelSettings.objects.create(channel="secret", access="public")
+        inside = list(access_rules())
+        transaction.set_rollback(True)
+    print(inside, list(access_rules()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,9 +11,10 @@ import pytest_asyncio
 from django.db import OperationalError
 from django.test import override_settings
 
-from streams import NewMessage, log, threads
+from streams import NewMessage, log, presence, threads
 from streams.events import StoredEvent, check
 from streams.hub import Hub
+from streams.notifiers import BaseNotifier, Notice
 from streams.subscriber import Subscriber, is_full, open_streams
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -86,3 +87,45 @@ async def test_stream_of_a_loop_that_has_ended_is_not_counted() -> None:
     await here.aclose()
     assert open_streams() == before
     assert left.cursor == 0  # somebody still holds it
+
+
+# --- A notifier that fails --------------------------------------------------------------------------------------------
+
+
+class SlowToFail(BaseNotifier):
+    """As a connect that runs into its timeout; until it is let in."""
+
+    attempts = 0
+    let_in = False
+
+    def notify(self, notice: Notice) -> None:
+        """Tells nobody."""
+
+    async def listen(self) -> AsyncGenerator[Notice | None, None]:
+        type(self).attempts += 1
+        await asyncio.sleep(0.05)
+        if not self.let_in:
+            raise ConnectionError("the server at db.example does not answer")
+        yield None
+        await asyncio.Event().wait()
+
+
+@override_settings(STREAMS={"NOTIFIER": {"BACKEND": f"{__name__}.SlowToFail"}, "POLL_SECONDS": 600})
+async def test_listener_that_fails_is_told_of_until_it_listens_and_then_what_it_missed_is_read() -> None:
+    SlowToFail.attempts, SlowToFail.let_in = 0, False
+    subscriber = Subscriber(["news"])
+    await subscriber.open()
+    running = Hub.running()
+    assert running is not None
+    async with asyncio.timeout(30):
+        while not presence.count().notifier_problem:
+            await asyncio.sleep(0.01)
+        while SlowToFail.attempts < 4:
+            assert presence.count().notifier_problem == "ConnectionError", "also while it tries again"
+            await asyncio.sleep(0.01)
+        await threads.run(append_silently)
+        SlowToFail.let_in = True
+        while running.position == 0:
+            await asyncio.sleep(0.01)
+    assert presence.count().notifier_problem == ""
+    await subscriber.aclose()

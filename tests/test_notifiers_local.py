@@ -23,14 +23,15 @@ def notice(number: int) -> Notice:
     return Notice(number, number, (StoredEvent(number, "news", "message", "x"),))
 
 
-async def take(notices: AsyncGenerator[Notice, None], count: int) -> list[Notice]:
+async def take(notices: AsyncGenerator[Notice | None, None], count: int) -> list[Notice | None]:
     async with asyncio.timeout(SECONDS):
         return [await anext(notices) for _ in range(count)]
 
 
-async def listening(notifier: LocalNotifier) -> tuple[AsyncGenerator[Notice, None], asyncio.Task[Notice]]:
+async def listening(notifier: LocalNotifier) -> tuple[AsyncGenerator[Notice | None, None], asyncio.Task[Notice | None]]:
     """A listener that waits for its first notice."""
     notices = notifier.listen()
+    assert await anext(notices) is None, "it listens"
     first = asyncio.ensure_future(anext(notices))
     await asyncio.sleep(0)
     return notices, first
@@ -154,7 +155,7 @@ def test_loop_that_ended_without_closing_its_listener_disturbs_no_publisher() ->
     notifier = LocalNotifier()
     loop = asyncio.new_event_loop()
 
-    async def begin() -> AsyncGenerator[Notice, None]:
+    async def begin() -> AsyncGenerator[Notice | None, None]:
         notices, first = await listening(notifier)
         notifier.notify(notice(1))
         await first
@@ -180,7 +181,7 @@ class Quiet(BaseNotifier):
     def notify(self, notice: Notice) -> None:
         """Tells nobody."""
 
-    async def listen(self) -> AsyncGenerator[Notice, None]:
+    async def listen(self) -> AsyncGenerator[Notice | None, None]:
         await asyncio.Event().wait()
         yield Notice(1, 1)
 

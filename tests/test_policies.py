@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.contrib.auth.models import AnonymousUser, Permission, User
+from django.contrib.auth.models import AnonymousUser, Group, Permission, User
 from django.http import HttpRequest
 from django.test import AsyncClient, RequestFactory, override_settings
 
 from streams import apublish
+from streams.channels import access_rules
+from streams.models import ChannelSettings
 from streams.policies import BasePolicy, DefaultPolicy, get_policy, is_public
 from streams.testing import read_events
 
@@ -204,7 +206,7 @@ async def test_each_channel_that_is_refused_is_named() -> None:
 
 def test_refusal_says_how_to_open_a_channel() -> None:
     assert DefaultPolicy().refusal(["a", "c"]) == (
-        "You may not read a and c. To open a channel to everyone, add it to STREAMS['PUBLIC_CHANNELS'] (patterns such "
+        "You may not read a, c. To open a channel to everyone, add it to STREAMS['PUBLIC_CHANNELS'] (patterns such "
         "as 'score.*' match too), or say in the admin who may read it; to decide otherwise, set STREAMS['POLICY']."
     )
 
@@ -270,3 +272,25 @@ async def test_views_ask_the_sites_own_policy_and_no_other() -> None:
 async def test_publishing_in_code_asks_no_policy() -> None:
     message = await apublish("news", "hello")
     assert message.position == 1
+
+
+# --- What it costs ----------------------------------------------------------------------------------------------------
+
+
+def test_groups_of_a_user_are_asked_for_once(django_assert_num_queries: Any) -> None:
+    group = Group.objects.create(name="press")
+    names = [f"press.{n}" for n in range(50)]
+    for name in names:
+        ChannelSettings.objects.create(channel=name, access="groups").groups.add(group)
+    ada, bob = User.objects.create(username="ada"), User.objects.create(username="bob")
+    ada.groups.add(group)
+    rules = access_rules()
+    with django_assert_num_queries(1):
+        assert all(rules[name].admits(ada) for name in names)
+    assert not any(rules[name].admits(bob) for name in names)
+
+
+def test_staff_who_read_their_own_channel_cost_no_more_than_others(django_assert_num_queries: Any) -> None:
+    ada = User.objects.create(username="ada", is_staff=True)
+    with django_assert_num_queries(1):  # the rules, which are not kept in a test
+        assert DefaultPolicy().can_subscribe(request_of(ada), f"user.{ada.pk}")

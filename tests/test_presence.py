@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from django.test import AsyncClient, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from streams import presence, threads
+from streams import hub, presence, threads
 from streams.models import Node
 from streams.signals import subscriber_connected, subscriber_disconnected
 from streams.subscriber import Subscriber
@@ -214,6 +215,36 @@ def test_rows_of_processes_that_ended_long_ago_are_deleted(census: presence.Cens
     assert {node.id for node in Node.objects.all()} == {"lately", presence.node_id()}
 
 
+@pytest.mark.once
+def test_process_says_once_that_its_last_stream_has_ended(site: Site) -> None:
+    assert finish(site.call(leave_twice)).split() == ["1", "1"]
+
+
+@pytest.mark.once
+def test_process_that_cannot_say_that_its_last_stream_has_ended_logs_it(site: Site) -> None:
+    site.execute("ALTER TABLE streams_node RENAME TO away")
+    _, errors = site.call(leave_twice).communicate(timeout=60)
+    assert errors.count("That nobody listens here any more could not be written; the row will fade.") == 1
+
+
+def leave_twice() -> None:
+    """Close a census twice, and print how many beats were begun and how many written."""
+    begun: list[Future[Any]] = []
+    submit = threads.READING.submit
+    threads.READING.submit = lambda *args: begun.append(submit(*args))  # type: ignore[method-assign, assignment, func-returns-value]
+
+    async def leave() -> None:
+        census = presence.open_census(asyncio.get_running_loop(), set())
+        presence.close_census(census)
+        presence.close_census(census)
+
+    asyncio.run(leave())
+    print(len(begun))
+    for beat in begun:
+        beat.result()
+    print(len(Node.objects.get().samples))
+
+
 @database
 async def test_users_tests_find_no_rows_that_they_did_not_make() -> None:
     subscriber = Subscriber(["news"])
@@ -392,6 +423,21 @@ async def test_signals_go_on_after_one_that_could_not_be_sent(
         await subscriber.aclose()
     await heard.until(6)
     assert "A signal could not be sent." in caplog.text
+
+
+@database
+async def test_signals_that_wait_for_slow_receivers_have_an_end(
+    heard: Heard, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.hub.MAX_WAITING_SIGNALS", 5)
+    subscriber = Subscriber(["news"])
+    for _ in range(20):  # faster than any receiver: none of them is called meanwhile
+        hub._announce(subscriber_connected, subscriber)
+    assert caplog.text.count("are too slow: 5 signals wait, and more are dropped.") == 1
+    await heard.until(5)
+    hub._announce(subscriber_disconnected, subscriber)
+    calls = [call[0] for call in await heard.until(6)]
+    assert calls == ["connected"] * 5 + ["disconnected"]
 
 
 @database

@@ -43,7 +43,7 @@ class RecordingNotifier(BaseNotifier):
     def notify(self, notice: Notice) -> None:
         self.notices.append(notice)
 
-    async def listen(self) -> AsyncGenerator[Notice, None]:
+    async def listen(self) -> AsyncGenerator[Notice | None, None]:
         await asyncio.Event().wait()
         yield self.notices[0]
 

@@ -80,8 +80,11 @@ def test_types_of_the_newest_are_each_channels_own() -> None:
     publish_to("a", "b", event="alert")
     publish_to("a", "a", "c", event="news")
     assert survey.types_of_newest(["a"], 2) == {"news"}
-    assert survey.types_of_newest(["a", "b"], 3) == {"news", "alert"}
+    with CaptureQueriesContext(connection) as queries:
+        assert survey.types_of_newest(["a", "b", "none"], 3) == {"news", "alert"}
+    assert len(queries) == 1
     assert survey.types_of_newest(["none"], 3) == set()
+    assert survey.types_of_newest([], 3) == set()
 
 
 def test_first_of_types_says_how_far_it_holds() -> None:

@@ -15,7 +15,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.core.handlers.asgi import ASGIHandler
-from django.db import connections
+from django.db import OperationalError, connections
 from django.db.backends.utils import CursorWrapper
 from django.http import HttpRequest
 from django.test import AsyncClient, Client, override_settings
@@ -585,10 +585,28 @@ async def test_refused_channel_is_named_and_the_remedy_too(opening: Opening) -> 
         assert await refusal(answer) == (
             403,
             "forbidden",
-            "You may not read secret and user.7. To open a channel to everyone, add it to STREAMS['PUBLIC_CHANNELS'] "
+            "You may not read secret, user.7. To open a channel to everyone, add it to STREAMS['PUBLIC_CHANNELS'] "
             "(patterns such as 'score.*' match too), or say in the admin who may read it; to decide otherwise, set "
             "STREAMS['POLICY'].",
         )
+    assert Hub.running() is None
+
+
+class PolicyWithoutADatabase(BasePolicy):
+    """Asks a database that does not answer."""
+
+    async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
+        raise OperationalError("the server at db.example does not answer")
+
+
+@override_settings(STREAMS={"POLICY": f"{__name__}.PolicyWithoutADatabase"})
+async def test_where_the_policy_cannot_decide_the_client_is_told_to_come_back(opening: Opening) -> None:
+    async with opening("/events/news/") as answer:
+        status, code, text = await refusal(answer)
+        assert (status, code) == (503, "undecided")
+        assert text.endswith("the database does not answer. Try again later.")
+        assert "db.example" not in text
+        assert int(answer.headers["retry-after"]) > 0
     assert Hub.running() is None
 
 

@@ -1,7 +1,7 @@
 """Streams in Django's admin: the broadcast desk, the live monitor, channels, processes and the log.
 
 An integration: it imports the core, which never imports it. Each page is under Django's permissions. Who may view
-messages sees those of all channels; broadcasts, and events that are watched live, are under the policy too.
+messages or broadcasts sees those of all channels; sending broadcasts and watching events live are under the policy too.
 """
 
 from django.contrib import admin

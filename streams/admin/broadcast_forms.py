@@ -14,16 +14,15 @@ from django.utils.translation import gettext_lazy, gettext_noop, ngettext
 from streams import broadcasts, sse
 from streams.conf import settings
 from streams.events import (
-    CHANNEL_MAX_LENGTH,
     CONTROL_PREFIX,
     EVENT_TYPE_MAX_LENGTH,
     check_json,
     encode_data,
-    validate_channel,
     validate_event_type,
 )
-from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, InvalidJSON
+from streams.exceptions import InvalidData, InvalidEventType, InvalidJSON
 from streams.models import Broadcast
+from streams.models.channels import check_channel_name
 from streams.policies import get_policy
 
 
@@ -35,10 +34,9 @@ class ChannelsField(forms.CharField):
 
     def to_python(self, value: Any) -> Any:
         names = (super().to_python(value) or "").replace(",", " ").split()
-        try:
-            checked = list(dict.fromkeys(validate_channel(name) for name in names))
-        except InvalidChannel:
-            raise ValidationError(_wrong_name(names), code="invalid") from None
+        for name in names:
+            check_channel_name(name)
+        checked = list(dict.fromkeys(names))
         if len(checked) > broadcasts.MAX_CHANNELS:
             problem = _("A broadcast goes to at most %(most)d channels; got %(n)d.")
             raise ValidationError(problem % {"most": broadcasts.MAX_CHANNELS, "n": len(checked)}, code="too-many")
@@ -49,16 +47,6 @@ class ChannelsField(forms.CharField):
             return bool(self.to_python(data) != list(initial or []))
         except ValidationError:
             return True
-
-
-def _wrong_name(names: list[str]) -> str:
-    for name in names:
-        try:
-            validate_channel(name)
-        except InvalidChannel:
-            rule = _("“%(name)s” cannot be a channel's name: use A-Z a-z 0-9 . _ - and at most %(most)d characters.")
-            return rule % {"name": name if len(name) <= 120 else f"{name[:117]}…", "most": CHANNEL_MAX_LENGTH}
-    return ""
 
 
 class PayloadForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own is no generic

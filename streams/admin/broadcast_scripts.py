@@ -6,6 +6,7 @@ import datetime
 from itertools import islice
 from typing import Any
 
+from django.forms.models import model_to_dict
 from django.http import HttpRequest, JsonResponse
 from django.urls import URLPattern
 from django.utils import timezone
@@ -83,7 +84,8 @@ class BroadcastScripts(BroadcastPermissions):
         # Who listens to what they may not broadcast to is not their business.
         refused = refused_channels(request, wanted)
         audience = presence.audiences(channel for channel in wanted if channel not in refused)
-        return JsonResponse({"channels": audience, "total": sum(audience.values())})
+        found = {"channels": audience, "total": sum(audience.values()), "is_whole": presence.is_audience_whole()}
+        return JsonResponse(found)
 
     def served_json(self, request: HttpRequest, pk: int) -> JsonResponse:
         """How many connections a broadcast was handed to, so far."""
@@ -105,6 +107,8 @@ def compose_texts() -> dict[str, str]:
         "removed": _("Removed {name}."),
         "no-channels": _("Name a channel to see how many listen."),
         "listen-now": _("{channel}: {n} listening now"),
+        "listen-unknown": _("{channel}: not known how many listen"),
+        "more": more_may_listen(),
         "in-all": _("In all: {n}"),
         "each-counts": _("A connection that has several of these channels counts for each."),
         "test-opening": _("Opening your own channel, {channel} …"),
@@ -119,6 +123,14 @@ def compose_texts() -> dict[str, str]:
     }
 
 
+def more_may_listen() -> str:
+    """What is said where the counts of connections are not whole."""
+    return _(
+        "There are processes with so many channels that they name only those with most connections. So there may be "
+        "more connections than are counted here."
+    )
+
+
 def own_channel(request: HttpRequest) -> str:
     """The channel of the request's user. By the default policy they read it, and staff who may view all messages."""
     return f"user.{request.user.pk}"
@@ -130,11 +142,13 @@ def preview_of(broadcast: Broadcast) -> dict[str, Any]:
     `problem`: why a stored broadcast cannot be sent as it is; "" where it can, or has been.
     """
     problem = ""
-    try:
-        if broadcast.pk and broadcast.state != Broadcast.State.SENT:
+    if broadcast.pk and broadcast.state != Broadcast.State.SENT:
+        try:
             broadcasts.messages_of(broadcast)
-    except InvalidMessage as error:
-        problem = str(error)
+        except InvalidMessage as error:
+            # As the form says it, in the reader's language, where it is the form's to say.
+            form = PayloadForm(model_to_dict(broadcast))
+            problem = " ".join(str(text) for found in form.errors.values() for text in found) or str(error)
     position = broadcast.positions[0] if broadcast.positions else log.head().head + 1
     try:
         # The channel is not part of what goes over the wire.

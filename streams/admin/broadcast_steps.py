@@ -20,7 +20,7 @@ from django.views.decorators.http import require_POST
 
 from streams import broadcasts, presence
 from streams.admin.broadcast_forms import ScheduleForm, refused_channels
-from streams.admin.broadcast_scripts import BroadcastScripts, preview_of
+from streams.admin.broadcast_scripts import BroadcastScripts, more_may_listen, preview_of
 from streams.admin.pages import ask_texts
 from streams.exceptions import BroadcastRefused, InvalidMessage
 from streams.models import Broadcast
@@ -71,6 +71,7 @@ class BroadcastSteps(BroadcastScripts):
             "preview": preview,
             "audience": audience,
             "total": sum(audience.values()),
+            "more_may_listen": "" if presence.is_audience_whole() else more_may_listen(),
             "problem": problem or preview["problem"],
             "may_go_on": not refused and not preview["problem"],
             "nodes": presence.is_anybody_there(),
@@ -80,6 +81,7 @@ class BroadcastSteps(BroadcastScripts):
                 "send-to-one": _("Send to 1 connection now"),
                 "send-to": _("Send to {n} connections now"),
                 "nobody": _("Send, although nobody listens now"),
+                "unknown": _("Send now"),
             },
         }
         status = 422 if context["problem"] else 200
@@ -171,9 +173,11 @@ class BroadcastSteps(BroadcastScripts):
 
     def again_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """A new draft of what was sent or cancelled."""
-        if not self.has_add_permission(request):
+        broadcast = self.find(request, pk)
+        # Of one to other channels they could not even delete the draft.
+        if not self.has_add_permission(request) or refused_channels(request, broadcast.channels):
             raise PermissionDenied
-        draft = broadcasts.use_again(self.find(request, pk), by=request.user)
+        draft = broadcasts.use_again(broadcast, by=request.user)
         self.log_addition(request, draft, [{"added": {}}])
         messages.success(request, _("A new draft with the same text. Nothing has been sent."))
         return redirect(self.url("change", draft.pk))

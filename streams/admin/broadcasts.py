@@ -10,6 +10,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import URLPattern
@@ -72,7 +73,7 @@ class BroadcastAdmin(BroadcastSteps):
         more = len(broadcast.channels) - 5
         return ", ".join(broadcast.channels[:5]) + (f" +{more}" if more > 0 else "")
 
-    @admin.display(description=gettext_lazy("when"), ordering="send_at")
+    @admin.display(description=gettext_lazy("when"), ordering=Coalesce("sent_at", "send_at"))
     def when(self, broadcast: Broadcast) -> str | None:
         moment = broadcast.sent_at or broadcast.send_at
         return None if moment is None else in_words(moment, seconds=False)
@@ -102,7 +103,7 @@ class BroadcastAdmin(BroadcastSteps):
         """Compose a new broadcast."""
         if not self.has_add_permission(request):
             raise PermissionDenied
-        return self._compose(request, Broadcast(created_by_id=request.user.pk, channels=request.GET.getlist("channel")))
+        return self._compose(request, Broadcast(created_by_id=request.user.pk))
 
     def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:
         """Compose on, or look at what cannot be changed any more."""
@@ -199,7 +200,7 @@ class BroadcastAdmin(BroadcastSteps):
             "may_send": is_allowed and is_open and self.has_send_permission(request),
             "may_schedule": may_schedule and broadcast.state == State.DRAFT,
             "may_take_back": may_schedule and broadcast.state == State.SCHEDULED,
-            "may_use_again": self.has_add_permission(request),
+            "may_use_again": is_allowed and self.has_add_permission(request),
             "may_delete": self.has_delete_permission(request, broadcast),
             "urls": {
                 name: self.url(name, broadcast.pk)

@@ -72,7 +72,8 @@ def facts(channels: Sequence[str], listened: dict[str, int]) -> list[Facts]:
     times = dict(stored.values_list("position", "created_at"))
     pruned = log.pruned(channels, 0)
     policy = get_policy()
-    unheard = None if _some_are_not_listed(listened, channels) else 0
+    # Of one that nobody seems to listen to: nobody does, or it is not known.
+    unheard = 0 if all(listened.get(name) for name in channels) or presence.is_audience_whole() else None
     return [
         Facts(
             name=name,
@@ -86,14 +87,6 @@ def facts(channels: Sequence[str], listened: dict[str, int]) -> list[Facts]:
         )
         for name in channels
     ]
-
-
-def _some_are_not_listed(listened: dict[str, int], channels: Sequence[str]) -> bool:
-    """Whether any of `channels` that nobody seems to listen to may have listeners: a process lists only so many."""
-    if all(listened.get(name) for name in channels):
-        return False
-    # This process counts its own streams itself, all of them.
-    return any(node.channels_left_out for node in presence.nodes() if node.id != presence.node_id())
 
 
 def facts_of(channel: str) -> Facts:

@@ -12,8 +12,6 @@ from typing import Any
 
 from django import forms
 from django.conf import settings
-from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db.models import Max, Min, QuerySet, Sum
 from django.db.models.functions import Substr
@@ -21,8 +19,9 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from streams import events, log
-from streams.exceptions import InvalidChannel
+from streams.admin.pages import users_of
 from streams.models import Message
+from streams.models.channels import check_channel_name
 from streams.subscriber import MAX_POSITION_DIGITS
 from streams.threads import database
 
@@ -68,10 +67,7 @@ class FilterForm(forms.Form):
     def clean_channel(self) -> str:
         name: str = self.cleaned_data["channel"]
         if name:
-            try:
-                events.validate_channel(name)
-            except InvalidChannel as error:
-                raise ValidationError(str(error), code="invalid") from None
+            check_channel_name(name)
         return name
 
     def filters(self) -> Filters | None:
@@ -238,9 +234,7 @@ def _fields(rows: QuerySet[Message]) -> Any:
 
 
 def _with_users(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    # By a query of their own: the users may be in another database than the log.
-    wanted = {row["published_by_id"] for row in found if row["published_by_id"] is not None}
-    users = {user.pk: user for user in get_user_model()._base_manager.filter(pk__in=wanted)} if wanted else {}
+    users = users_of(row["published_by_id"] for row in found)
     for row in found:
         row["published_by"] = users.get(row["published_by_id"])
     return found
@@ -285,8 +279,3 @@ def _first_since(moment: datetime.datetime, head: int) -> int:
         else:
             low = following[0] + 1
     return low
-
-
-def user_of(pk: Any) -> Any:
-    """The user with this primary key; None for none, and for one who is no longer there."""
-    return None if pk is None else get_user_model()._base_manager.filter(pk=pk).first()

@@ -19,10 +19,10 @@ from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from streams import diagnosis, log, presence, publish, survey
+from streams import log, presence, publish, survey
 from streams.admin import message_list
 from streams.admin.channels import ChannelAdmin
-from streams.admin.pages import LookOnlyAdmin
+from streams.admin.pages import LookOnlyAdmin, users_of
 from streams.admin.pruning import PruningPage
 from streams.admin.why import WhyPage
 from streams.events import StoredEvent
@@ -134,7 +134,7 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
             wire = StoredEvent(message.position, message.channel, message.event, message.data).encode().decode()
         context = {
             "message": message,
-            "published_by": message_list.user_of(message.published_by_id),
+            "published_by": users_of([message.published_by_id]).get(message.published_by_id),
             **_shown_data(message),
             "wire": wire[:SHOWN_CHARACTERS],
             "wire_left_out": max(0, len(wire) - SHOWN_CHARACTERS),
@@ -232,7 +232,7 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
             "problem": problem,
             **_shown_data(message),
             "audience": presence.audience(message.channel),
-            "audience_is_whole": diagnosis.audience_is_whole(presence.nodes()),
+            "audience_is_whole": presence.is_audience_whole(),
             "key": uuid.uuid4().hex,
             "message_url": self.url("change", message.pk),
             "readers": get_policy().readers(message.channel),

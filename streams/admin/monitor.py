@@ -12,8 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from asgiref.sync import async_to_sync
-from django.contrib.auth import get_user_model
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import URLPattern
@@ -24,11 +23,10 @@ from streams import log, presence, survey
 from streams.admin import channel_facts
 from streams.admin.message_list import position_in
 from streams.admin.monitor_texts import texts
-from streams.admin.pages import LookOnlyAdmin, error_json, stream_missing, stream_url
+from streams.admin.pages import LookOnlyAdmin, error_json, stream_missing, stream_url, users_of
 from streams.conf import settings
-from streams.events import validate_channels
-from streams.exceptions import InvalidChannel
 from streams.models import Message
+from streams.models.channels import check_channel_name
 from streams.policies import get_policy
 from streams.threads import database
 
@@ -146,7 +144,7 @@ class MonitorAdmin(LookOnlyAdmin):
             return error_json([rule % {"most": MAX_IDS, **_got(request, "ids")}], 400)
         stored = Message.objects.using(database()).filter(position__in=ids)
         found = list(stored.values("position", "pk", "channel", "created_at", "published_by_id"))
-        names = _names_of_users({row["published_by_id"] for row in found})
+        users = users_of(row["published_by_id"] for row in found)
         return _json(
             {
                 "events": {
@@ -154,19 +152,12 @@ class MonitorAdmin(LookOnlyAdmin):
                         "pk": row["pk"],
                         "channel": row["channel"],
                         "at": row["created_at"].isoformat(),
-                        "by": names.get(row["published_by_id"], ""),
+                        "by": str(users.get(row["published_by_id"], "")),
                     }
                     for row in found
                 }
             }
         )
-
-
-def _names_of_users(keys: set[Any]) -> dict[Any, str]:
-    # By a query of their own: the users may be in another database than the log.
-    wanted = keys - {None}
-    users = get_user_model()._base_manager.filter(pk__in=wanted) if wanted else ()
-    return {user.pk: str(user) for user in users}
 
 
 def _json(data: dict[str, Any]) -> JsonResponse:
@@ -189,9 +180,11 @@ def _choice(request: HttpRequest) -> Choice:
         newest=query.get("n", str(DEFAULT_NEWEST)).strip(),
     )
     try:
-        choice.channels = validate_channels(names)
-    except InvalidChannel as error:
-        choice.problems["channel"] = str(error)
+        for name in names:
+            check_channel_name(name)
+        choice.channels = tuple(dict.fromkeys(names))
+    except ValidationError as error:
+        choice.problems["channel"] = " ".join(error.messages)
     if len(choice.channels) > (most := settings.MAX_CHANNELS_PER_STREAM):
         rule = ngettext(
             "A stream has at most %(most)s channel (MAX_CHANNELS_PER_STREAM); got %(got)s. Name fewer.",

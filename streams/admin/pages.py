@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.contrib.auth import get_user_model
 from django.db import DEFAULT_DB_ALIAS, transaction
 from django.http import HttpRequest, JsonResponse
 from django.template.response import TemplateResponse
@@ -93,6 +94,13 @@ def stream_url() -> str | None:
 def error_json(problems: Iterable[str], status: int) -> JsonResponse:
     """Problems, in the one shape that our scripts read."""
     return JsonResponse({"errors": list(problems)}, status=status)
+
+
+def users_of(keys: Iterable[Any]) -> dict[Any, Any]:
+    """{primary key: user} of those who are still there."""
+    # By a query of their own: the users may be in another database than the log.
+    wanted = {*keys} - {None}
+    return {user.pk: user for user in get_user_model()._base_manager.filter(pk__in=wanted)} if wanted else {}
 
 
 def ask_texts() -> dict[str, str]:

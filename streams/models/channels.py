@@ -13,11 +13,13 @@ from streams.exceptions import InvalidChannel
 
 
 def check_channel_name(name: str) -> None:
-    """A field's validator: events.validate_channel, in a form's terms."""
+    """A field's validator: events.validate_channel, in a form's terms and in its reader's language."""
     try:
         events.validate_channel(name)
-    except InvalidChannel as error:
-        raise ValidationError(str(error), code="invalid") from None
+    except InvalidChannel:
+        rule = _("“%(name)s” cannot be a channel's name: use A-Z a-z 0-9 . _ - and at most %(most)d characters.")
+        shown = name if len(name) <= 120 else f"{name[:117]}…"
+        raise ValidationError(rule % {"name": shown, "most": events.CHANNEL_MAX_LENGTH}, code="invalid") from None
 
 
 class ChannelSettings(models.Model):

@@ -38,8 +38,10 @@ class BaseNotifier(ABC):
         """
 
     @abstractmethod
-    def listen(self) -> AsyncGenerator[Notice, None]:
-        """Yield notices, as they come, for the running event loop, until the generator is closed.
+    def listen(self) -> AsyncGenerator[Notice | None, None]:
+        """Yield None once it listens, and from then on notices, as they come, for the running event loop, until the
+        generator is closed.
 
-        Called once for each hub. May raise when what it listens to has gone; the hub polls meanwhile, and calls again.
+        Called once for each hub. May raise when what it listens to has gone; the hub polls meanwhile, calls again, and
+        reads what it may have missed when it is told by the None that it hears again.
         """

@@ -22,10 +22,11 @@ class LocalNotifier(BaseNotifier):
             except RuntimeError:  # its loop has closed, and its hub with it
                 self._mailboxes.discard(mailbox)
 
-    async def listen(self) -> AsyncGenerator[Notice, None]:
+    async def listen(self) -> AsyncGenerator[Notice | None, None]:
         mailbox = _Mailbox()
         self._mailboxes.add(mailbox)
         try:
+            yield None
             while True:
                 yield await mailbox.get()
         finally:

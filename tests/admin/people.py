@@ -1,9 +1,14 @@
-"""Users of the admin, for tests."""
+"""Users of the admin, and processes that it tells of, for tests."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib.auth.models import Permission, User
 from django.test import Client
+from django.utils import timezone
+
+from streams.models import Node
 
 
 def staff(*permissions: str, name: str | None = None) -> Client:
@@ -15,3 +20,11 @@ def staff(*permissions: str, name: str | None = None) -> Client:
     client = Client()
     client.force_login(user)
     return client
+
+
+def node(channels: dict[str, int], **fields: Any) -> Node:
+    """Another process that streams."""
+    now, n = timezone.now(), Node.objects.count()
+    total = sum(channels.values())
+    made = {"id": f"n{n}", "host": "h", "pid": 1, "started_at": now, "seen_at": now, "connections": total, **fields}
+    return Node.objects.create(channels=channels, **made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,11 +15,11 @@ from django.http import HttpRequest
 from django.test import Client, override_settings
 from django.utils import timezone
 
-from streams import broadcasts
+from streams import broadcasts, publish
 from streams.exceptions import BroadcastRefused
-from streams.models import Broadcast, Message
+from streams.models import Broadcast, LogHead, Message
 from streams.policies import DefaultPolicy
-from tests.admin.people import staff
+from tests.admin.people import node, staff
 
 pytestmark = pytest.mark.django_db
 
@@ -193,8 +194,10 @@ def test_a_policy_limits_the_channels_of_each_user() -> None:
         assert "You may not broadcast to news." in answer.text
     for name in ("edit", "delete"):
         assert attempts(theirs)[name](client).status_code == 403
+    # A draft of it would be theirs, and they could neither edit nor delete it.
+    assert attempts(theirs)["again"](client).status_code == 403
     page = client.get(f"{DESK}{theirs.pk}/change/").text
-    assert not [button for button in ("<textarea", "Send now…", "Schedule…", "Delete") if button in page]
+    assert not [button for button in ("<textarea", "Send now…", "Schedule…", "Use again", "Delete") if button in page]
     broadcasts.schedule(theirs.pk, tomorrow(), by=None)
     for name in ("unschedule", "cancel"):
         assert attempts(theirs)[name](client).status_code == 403
@@ -542,9 +545,68 @@ def test_known_channels_begin_with_what_was_typed() -> None:
 def test_audience_of_garbage_is_nobody() -> None:
     client = browser("send_broadcast")
     assert client.get(f"{DESK}audience/?channel=news&channel=%00&channel=%E2%80%AE").json()["total"] == 0
-    assert client.get(f"{DESK}audience/").json() == {"channels": {}, "total": 0}
+    assert client.get(f"{DESK}audience/").json() == {"channels": {}, "total": 0, "is_whole": True}
     many = "&".join(f"channel=c{n}" for n in range(900))
     assert len(client.get(f"{DESK}audience/?{many}").json()["channels"]) == broadcasts.MAX_CHANNELS
+
+
+def test_nobody_is_said_to_listen_only_where_that_is_known() -> None:
+    client = browser(*ALL)
+    made = draft(channels=["quiet"])
+    asked = f"{DESK}{made.pk}/send/"
+    assert ">Send, although nobody listens now</button>" in client.get(asked).text
+    node({"news": 3}, channels_left_out=400)
+    page = client.get(asked).text
+    assert ">Send now</button>" in page
+    assert "there may be more connections than are counted here" in page
+    assert client.get(f"{DESK}audience/?channel=quiet").json() == {
+        "channels": {"quiet": 0},
+        "total": 0,
+        "is_whole": False,
+    }
+
+
+def test_numbers_with_separators_change_no_id_and_no_revision(settings: Any) -> None:
+    settings.USE_THOUSAND_SEPARATOR = True
+    publish("news", "x")
+    Message.objects.update(position=1_234_567)
+    LogHead.objects.update(head=1_234_567)
+    client = browser(*ALL, "view_message")
+    made = draft(revision=1234)
+    page = client.get(f"{DESK}{made.pk}/send/").text
+    [seen] = re.findall('name="revision" value="(.*?)"', page)
+    sent = client.post(f"{DESK}{made.pk}/send/", {"revision": seen}, follow=True)
+    assert "Sent. 0 connections listened." in sent.text
+    assert ">1234568<" in sent.text
+    assert "1,234,56" not in sent.text
+
+
+def test_list_is_sorted_by_when_it_was_sent_or_will_be() -> None:
+    now = timezone.now()
+
+    def sent(days: int) -> None:
+        draft(title=f"{days} days ago", state=State.SENT, sent_at=now - datetime.timedelta(days=days))
+
+    sent(9)
+    sent(0)
+    draft(title="tomorrow", state=State.SCHEDULED, send_at=tomorrow())
+    sent(30)
+    client = browser("view_broadcast")
+    in_order = ["30 days ago", "9 days ago", "0 days ago", "tomorrow"]
+    for column, titles in (("4", in_order), ("-4", in_order[::-1])):
+        listed = client.get(f"{DESK}?o={column}").context["cl"].result_list
+        assert [broadcast.title for broadcast in listed] == titles
+
+
+def test_reader_reads_in_their_own_language_why_a_draft_cannot_be_sent(settings: Any) -> None:
+    settings.STREAMS = {"MAX_MESSAGE_BYTES": 5}
+    made = draft()
+    client = browser(*ALL)
+    assert "A message has at most 5 bytes; this has 10." in client.get(f"{DESK}{made.pk}/send/").text
+    settings.LANGUAGE_CODE = "zh-hans"
+    page = client.get(f"{DESK}{made.pk}/send/")
+    assert page.status_code == 422
+    assert not {"A message has", "MAX_MESSAGE_BYTES"} & set(re.findall("A message has|MAX_MESSAGE_BYTES", page.text))
 
 
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202e{{ 7 }}"

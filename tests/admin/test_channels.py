@@ -9,14 +9,13 @@ from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
 from django.contrib.auth.models import Group
 from django.test import Client
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import escape
 
 from streams import NewMessage, log, presence, publish, publish_many
 from streams.admin.channel_facts import names, retention_in_words, seconds_in_words
 from streams.admin.channel_form import ChangedMeanwhile, ChannelForm, digest_of
 from streams.models import Channel, ChannelSettings, LogHead, Message, Node
-from tests.admin.people import staff
+from tests.admin.people import node, staff
 
 pytestmark = pytest.mark.django_db
 
@@ -27,12 +26,6 @@ HOSTILE = "</script><img src=x onerror=alert(1)> {{ 7|add:7 }} {% now %} \u202e\
 
 def page(channel: str, kind: str = "change") -> str:
     return f"{LIST}{channel.replace('_', '_5F')}/{kind}/"
-
-
-def listening(channels: dict[str, int], **fields: Any) -> Node:
-    now = timezone.now()
-    node = {"id": "n1", "host": "h", "pid": 1, "started_at": now, "seen_at": now, "connections": sum(channels.values())}
-    return Node.objects.create(**{**node, "channels": channels, **fields})
 
 
 def text_of(response: Any) -> str:
@@ -63,7 +56,7 @@ def test_list_has_channels_with_messages_with_settings_and_with_listeners_each_o
     publish("in-all", "x")
     ChannelSettings.objects.create(channel="settled")
     ChannelSettings.objects.create(channel="in-all")
-    listening({"heard": 3, "in-all": 2})
+    node({"heard": 3, "in-all": 2})
     assert sorted(listed(staff("view_channelsettings"))) == ["heard", "in-all", "in.log", "settled"]
 
 
@@ -72,7 +65,7 @@ def test_pages_of_the_list_lose_no_name_and_show_none_twice() -> None:
     publish_many([NewMessage(name, "x") for name in everything[::3]])
     for name in everything[1::3]:
         ChannelSettings.objects.create(channel=name)
-    listening(dict.fromkeys(everything[2::3] + everything[:40:4], 1))
+    node(dict.fromkeys(everything[2::3] + everything[:40:4], 1))
     client, found, query = staff("view_channelsettings"), [], ""
     while True:
         response = client.get(f"{LIST}{query}")
@@ -89,7 +82,7 @@ def test_search_is_by_the_beginning_of_the_name_and_case_counts() -> None:
     ChannelSettings.objects.create(channel="news-settled")
     ChannelSettings.objects.create(channel="NEWS-settled")
     ChannelSettings.objects.create(channel="newsX")
-    listening({"news.heard": 1, "News.heard": 1})
+    node({"news.heard": 1, "News.heard": 1})
     client = staff("view_channelsettings")
     assert sorted(listed(client, "?q=news")) == ["news", "news-settled", "news.a", "news.heard", "newsX"]
     assert sorted(listed(client, "?q=news.")) == ["news.a", "news.heard"]
@@ -124,7 +117,7 @@ def test_row_says_what_is_known_of_the_channel() -> None:
     publish_many([NewMessage("news", "x"), NewMessage("other", "x"), NewMessage("news", "y")])
     log.delete_through(1, channel="news", limit=1)
     ChannelSettings.objects.create(channel="news", title=HOSTILE, access="staff", retention_seconds=86_400)
-    listening({"news": 7})
+    node({"news": 7})
     response = staff("view_channelsettings").get(f"{LIST}?q=news")
     ((fact, _),) = response.context["channels"]
     assert (fact.newest, fact.count, fact.pruned_through, fact.listeners) == (3, 1, 1, 7)
@@ -139,7 +132,7 @@ def test_row_says_what_is_known_of_the_channel() -> None:
 def test_listeners_are_not_known_where_a_process_has_more_channels_than_it_lists() -> None:
     publish("quiet", "x")
     client = staff("view_channelsettings")
-    listening({"busy": 7})
+    node({"busy": 7})
     assert {fact.name: fact.listeners for fact, _ in client.get(LIST).context["channels"]} == {"busy": 7, "quiet": 0}
     Node.objects.update(channels_left_out=3)
     response = client.get(LIST)

@@ -95,3 +95,15 @@ def test_on_a_site_with_a_transaction_around_each_request(client: Client) -> Non
     client.post(f"{ADMIN}broadcast/{draft.pk}/send/", {"revision": "2"})
     assert Message.objects.filter(data="sent", position__isnull=False).count() == 1
     assert client.post(f"{ADMIN}broadcast/test/", text).json()["position"] is not None
+
+
+@override_settings(ROOT_URLCONF="tests.admin.urls_of_another_site")
+def test_on_another_admin_site(client: Client) -> None:
+    for page in fill():
+        answer = client.get(f"/desk/streams/{page}")
+        assert answer.status_code == 200, page
+        assert '="/admin/' not in answer.text, page
+    draft = made()
+    result = client.post(f"/desk/streams/broadcast/{draft.pk}/send/", {"revision": "1"}, follow=True)
+    assert result.status_code == 200
+    assert result.redirect_chain == [(f"/desk/streams/broadcast/{draft.pk}/change/", 302)]

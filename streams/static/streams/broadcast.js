@@ -17,7 +17,8 @@
       if (!ok) return;
       for (const cell of cells) cell.textContent = data.channels[cell.dataset.channel] ?? 0;
       const button = byId("send-to");
-      if (button) button.textContent = text(data.total === 0 ? "nobody" : data.total === 1 ? "send-to-one" : "send-to", { n: data.total });
+      const nobody = data.is_whole ? "nobody" : "unknown";
+      if (button) button.textContent = text(data.total === 0 ? nobody : data.total === 1 ? "send-to-one" : "send-to", { n: data.total });
     });
   }
 

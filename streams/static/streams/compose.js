@@ -12,6 +12,9 @@
   const SUBMIT_MILLISECONDS = 5000;
   const CHECKED = ["channels", "event", "payload_type", "payload"];
 
+  // As the server takes it. Keyboards of phones add a space after a word.
+  const typedType = () => form.elements.event.value.trim();
+
   // --- Channels: one input for all names becomes a list of them and an input for the next ---
 
   const stored = form.elements.channels;
@@ -150,7 +153,7 @@
     show(byId("wire"), data.preview.wire);
     show(byId("event-data"), data.preview.data);
     byId("wire-bytes").textContent = data.preview.bytes;
-    const type = form.elements.event.value;
+    const type = typedType();
     byId("typed").hidden = type === "message";
     byId("typed-badly").hidden = type !== "error" && type !== "open";
   }
@@ -194,7 +197,11 @@
     if (!wanted.length) return tell(place, [text("no-channels")]);
     const { ok, data } = await ask(`${form.dataset.audience}?${new URLSearchParams(wanted.map((name) => ["channel", name]))}`);
     if (!ok) return tell(place, data.errors);
-    const lines = wanted.map((channel) => text("listen-now", { channel, n: data.channels[channel] ?? 0 }));
+    const lines = wanted.map((channel) => {
+      const n = data.channels[channel] ?? 0;
+      return n || data.is_whole ? text("listen-now", { channel, n }) : text("listen-unknown", { channel });
+    });
+    if (!data.is_whole) lines.push(text("more"));
     if (wanted.length > 1) lines.push(text("in-all", { n: data.total }), text("each-counts"));
     tell(place, lines);
   }
@@ -261,7 +268,7 @@
     byId("test-data").hidden = true;
     try {
       if (!source) await open();
-      listenFor(form.elements.event.value);
+      listenFor(typedType());
       byId("test-state").textContent = text("test-sending");
       sentAt = performance.now();
       awaited = null;
