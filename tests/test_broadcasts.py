@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -446,24 +447,30 @@ def test_looking_for_what_is_due_reads_no_history_on_sqlite_either() -> None:
     assert "streams_broadcast_sent" in broadcasts.sent_since(timezone.now()).explain()
 
 
-@database
-def test_one_that_fails_holds_up_no_other_and_is_tried_again(editor: User) -> None:
-    bad, good = draft(title="bad"), draft()
-    make_due(bad, editor, seconds=9)
-    make_due(good, editor)
+@contextlib.contextmanager
+def a_receiver_that_fails() -> Iterator[None]:
+    """A site's own, that fails for the broadcast that is called "bad"."""
 
     def fails(instance: Broadcast, **kwargs: Any) -> None:
         if instance.title == "bad":
             raise ValueError("a receiver of the site's")
 
     post_save.connect(fails, sender=Broadcast)
-    try:
+    yield
+    post_save.disconnect(fails, sender=Broadcast)
+
+
+@database
+def test_one_that_fails_holds_up_no_other_and_is_tried_again(editor: User) -> None:
+    bad, good = draft(title="bad"), draft()
+    make_due(bad, editor, seconds=9)
+    make_due(good, editor)
+
+    with a_receiver_that_fails():
         due = broadcasts.send_due()
         assert next(due).pk == good.pk
         with pytest.raises(ValueError, match="a receiver"):
             next(due)
-    finally:
-        post_save.disconnect(fails, sender=Broadcast)
     bad.refresh_from_db()
     assert (bad.state, len(stored())) == (State.SCHEDULED, 1)
     assert [sent.pk for sent in broadcasts.send_due()] == [bad.pk]
@@ -477,19 +484,12 @@ def test_process_that_streams_goes_on_at_once_after_one_that_fails(
     bad = draft(title="bad")
     make_due(bad, editor)
 
-    def fails(instance: Broadcast, **kwargs: Any) -> None:
-        if instance.title == "bad":
-            raise ValueError("a receiver of the site's")
-
-    post_save.connect(fails, sender=Broadcast)
-    try:
+    with a_receiver_that_fails():
         for turn in range(1, 4):
             good = draft()
             make_due(good, editor)
             broadcasts._send_all_due()
             assert len(stored()) == turn
-    finally:
-        post_save.disconnect(fails, sender=Broadcast)
     assert caplog.text.count("is due and could not be sent; it is tried again.") == 1
     broadcasts._send_all_due()
     assert len(stored()) == 4

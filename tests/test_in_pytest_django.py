@@ -19,7 +19,7 @@ from streams import apublish, publish
 from streams.models import Message
 from tests.in_users_tests import PublishAndRead, PublishAndReadWithQueries, publish_in_transaction, texts
 from tests.services import wait_until
-from tests.users_runner import log_threads, others
+from tests.users_runner import others, wait_for_log_threads
 
 
 @pytest.fixture(scope="class", autouse=True)
@@ -30,7 +30,7 @@ def nothing_is_left_behind(django_db_setup: None, django_db_blocker: Any) -> Ite
         assert Message.objects.count() == 0
         if connection.vendor == "postgresql":
             wait_until(lambda: not others(), "the end of all connections but this one")
-    wait_until(lambda: not log_threads(), "the end of the log's threads")
+    wait_for_log_threads()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import traceback
 from typing import Any
 
 from django.db import connection
@@ -21,7 +22,7 @@ class CheckingRunner(DiscoverRunner):
         assert not Channel.objects.exists()
         if connection.vendor == "postgresql":
             wait_until(lambda: not others(), "the end of all connections but this one")
-        wait_until(lambda: not log_threads(), "the end of the log's threads")
+        wait_for_log_threads()
         super().teardown_databases(old_config, **kwargs)
         print("Nothing is left behind.", file=sys.stderr)
 
@@ -36,5 +37,15 @@ def others() -> list[Any]:
         return list(cursor.fetchall())
 
 
-def log_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("streams")]
+def wait_for_log_threads() -> None:
+    """Wait until the log's threads have ended. Where one does not, say what it is at."""
+    try:
+        wait_until(lambda: not _log_threads(), "the end of the log's threads")
+    except TimeoutError as error:
+        frames = sys._current_frames()
+        stacks = ["".join(traceback.format_stack(frames[pk])) for pk in _log_threads() if pk in frames]
+        raise TimeoutError("\n\n".join([str(error), *stacks])) from None
+
+
+def _log_threads() -> list[int]:
+    return [thread.ident or 0 for thread in threading.enumerate() if thread.name.startswith("streams")]
