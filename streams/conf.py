@@ -133,16 +133,30 @@ def configured() -> Mapping[str, Any]:
     return value
 
 
-def problems() -> Iterator[tuple[str, str]]:
-    """Yield (key, sentence) for each value in STREAMS that does not fit."""
-    for key, value in configured().items():
-        setting = Settings.__dict__.get(key)
-        if isinstance(setting, Setting) and (problem := setting.problem(value)) is not None:
-            yield key, problem
+_groups: list[type] = [Settings]
+
+
+def register(group: type) -> None:
+    """Have STREAMS take the settings of another class as well: those of an app that comes with Streams."""
+    if group not in _groups:
+        _groups.append(group)
+
+
+def known() -> dict[str, Setting[Any]]:
+    """{key: setting} of all keys that STREAMS may have."""
+    return {key: value for group in _groups for key, value in vars(group).items() if isinstance(value, Setting)}
 
 
 def known_keys() -> list[str]:
-    return sorted(key for key, value in vars(Settings).items() if isinstance(value, Setting))
+    return sorted(known())
+
+
+def problems() -> Iterator[tuple[str, str]]:
+    """Yield (key, sentence) for each value in STREAMS that does not fit."""
+    settings_by_key = known()
+    for key, value in configured().items():
+        if key in settings_by_key and (problem := settings_by_key[key].problem(value)) is not None:
+            yield key, problem
 
 
 settings = Settings()

@@ -1,0 +1,136 @@
+"""Who may have an answer: by a key in the Authorization header, or by the session's user and the CSRF token.
+
+Models cost money, so that nobody may who is not admitted. What is refused, and why, is decided here.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+from django.core import signing
+from django.http import HttpRequest
+from django.middleware.csrf import CsrfViewMiddleware
+from django.utils.crypto import constant_time_compare
+from django.utils.module_loading import import_string
+
+from streams.relay.conf import settings
+from streams.relay.errors import RelayError
+
+KEY_SALT = "streams.relay.key"
+
+# As much of the hash as tells one password from another; it is signed, and of no use to whoever reads it.
+HASH_CHARACTERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. `user` is None for somebody unknown. `key` counts: streams are limited for each."""
+
+    user: Any
+    key: str
+
+
+class BaseAccess:
+    """Decides who may have answers. Subclass it, and name the subclass in STREAMS['RELAY_ACCESS']."""
+
+    def may_use(self, request: HttpRequest, user: Any) -> bool:
+        """Whether `user`, None for somebody unknown, may. May use the ORM."""
+        return False
+
+
+class SignedIn(BaseAccess):
+    """Users who are signed in, or whose key the request carries."""
+
+    def may_use(self, request: HttpRequest, user: Any) -> bool:
+        return user is not None
+
+
+class Everyone(BaseAccess):
+    """Everyone. For upstreams that cost nothing."""
+
+    def may_use(self, request: HttpRequest, user: Any) -> bool:
+        return True
+
+
+async def admit(request: HttpRequest) -> Caller:
+    """The caller who asks for an answer. Raises RelayError: 401 or 403."""
+    caller = await identify(request)
+    access: BaseAccess = import_string(settings.RELAY_ACCESS)()
+    if not await sync_to_async(access.may_use)(request, caller.user):
+        if caller.user is None:
+            raise RelayError(
+                401, "not-signed-in", "Sign in, or send a key as `Authorization: Bearer …`, to have an answer."
+            )
+        raise RelayError(403, "forbidden", "You may not have answers here (STREAMS['RELAY_ACCESS']).")
+    return caller
+
+
+async def identify(request: HttpRequest) -> Caller:
+    """Who asks, by the key or by the session. Raises RelayError: 401 for a key that is none, 403 without CSRF token.
+
+    A request that names a key is judged by it alone. One that comes with a session may come from another site's page,
+    unless it is a safe one or carries the token (RFC 9110, section 9.2.1).
+    """
+    if (key := bearer(request)) is not None:
+        user = await sync_to_async(user_of_key)(key)
+    else:
+        user = await request.auser()
+        user = user if user.is_authenticated and user.is_active else None
+        if user is not None:
+            await sync_to_async(_check_csrf)(request)
+    return Caller(user, f"user {user.pk}" if user is not None else f"address {request.META.get('REMOTE_ADDR', '')}")
+
+
+def bearer(request: HttpRequest) -> str | None:
+    """The credentials of the Authorization header, where it has some of the kind Bearer (RFC 6750)."""
+    kind, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    return credentials.strip() if kind.lower() == "bearer" else None
+
+
+class _CsrfCheck(CsrfViewMiddleware):
+    def _reject(self, request: HttpRequest, reason: str) -> Any:
+        return reason  # in place of the middleware's page
+
+
+def _check_csrf(request: HttpRequest) -> None:
+    """What CsrfViewMiddleware does, for a view that is exempt because others come to it without cookies."""
+    check = _CsrfCheck(lambda request: None)  # type: ignore[arg-type]
+    check.process_request(request)
+    reason = check.process_view(request, None, (), {})  # type: ignore[arg-type]
+    if reason is not None:
+        raise RelayError(403, "csrf", f"Send the CSRF token as the header X-CSRFToken. {reason}")
+
+
+# --- Keys: what programs send, such as the `openai` client ---
+
+
+def make_key(user: Any, seconds: float) -> str:
+    """A key with which programs ask in the name of `user`, for so many seconds, or until the password changes."""
+    told = {
+        "user": str(user.pk),
+        "hash": user.get_session_auth_hash()[:HASH_CHARACTERS],
+        "until": time.time() + seconds,
+    }
+    return signing.dumps(told, salt=KEY_SALT)
+
+
+def user_of_key(key: str) -> Any:
+    """The active user in whose name `key` was made. Raises RelayError: 401. Uses the ORM."""
+    refusal = RelayError(
+        401, "invalid-key", "This key is none of this site's, or has expired. `manage.py create_relay_key` makes one."
+    )
+    try:
+        told = signing.loads(key, salt=KEY_SALT)
+    except signing.BadSignature:
+        raise refusal from None
+    user = get_user_model().objects.filter(pk=told["user"], is_active=True).first()
+    if user is None or told["until"] < time.time():
+        raise refusal
+    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
+    if not any(constant_time_compare(told["hash"], each[:HASH_CHARACTERS]) for each in hashes):
+        raise refusal
+    return user

@@ -1,0 +1,44 @@
+"""System checks of the relay. They only ask the upstreams, which own the rules.
+
+streams_relay.E001  An upstream's class, or the class that RELAY_ACCESS names, cannot be loaded.
+streams_relay.E002  An upstream's options do not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.checks import CheckMessage, Error
+from django.utils.module_loading import import_string
+
+from streams.exceptions import InvalidSetting
+from streams.relay.conf import settings
+from streams.relay.upstreams import get_upstream
+
+
+def check_upstreams(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E001 and E002."""
+    return list(_problems())
+
+
+def _problems() -> Iterator[CheckMessage]:
+    try:
+        names, access = list(settings.UPSTREAMS), settings.RELAY_ACCESS
+    except InvalidSetting:
+        return  # streams.E003 says so
+    try:
+        import_string(access)
+    except ImportError as error:
+        yield Error(f"STREAMS['RELAY_ACCESS'] cannot be loaded: {error}.", id="streams_relay.E001")
+    for name in names:
+        try:
+            upstream = get_upstream(name)
+        except ImportError as error:
+            yield Error(
+                f"STREAMS['UPSTREAMS'][{name!r}]['BACKEND'] cannot be loaded: {error}.", id="streams_relay.E001"
+            )
+        except InvalidSetting as error:
+            yield Error(str(error), id="streams_relay.E002")
+        else:
+            yield from upstream.check()

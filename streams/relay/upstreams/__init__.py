@@ -1,0 +1,36 @@
+"""The upstreams that the relay may call, by their names in STREAMS['UPSTREAMS']."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from streams.exceptions import InvalidSetting
+from streams.relay.conf import settings
+from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
+from streams.relay.upstreams.scripted import ScriptedUpstream
+
+__all__ = ["BaseUpstream", "ScriptedUpstream", "UpstreamResponse", "get_upstream"]
+
+
+_upstreams: dict[str, BaseUpstream] = {}
+
+
+def get_upstream(name: str = "default") -> BaseUpstream:
+    """The upstream of that name. Raises InvalidSetting or ImportError where it cannot be made."""
+    if name not in _upstreams:
+        configured = settings.UPSTREAMS.get(name)
+        if configured is None:
+            raise InvalidSetting(f"STREAMS['UPSTREAMS'] has no {name!r}; it has {', '.join(settings.UPSTREAMS)}.")
+        _upstreams[name] = import_string(configured["BACKEND"])(name, configured.get("OPTIONS", {}))
+    return _upstreams[name]
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting == "STREAMS":
+        _upstreams.clear()
+
+
+setting_changed.connect(_forget)  # sent by override_settings, in tests

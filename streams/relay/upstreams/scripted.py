@@ -1,0 +1,112 @@
+"""An upstream inside this process: the same protocol, a text from the settings, no key and no network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+from streams.exceptions import InvalidSetting
+from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
+
+DEFAULT_ANSWER = (
+    "You asked: “{question}”\n\nNo model is configured here, so this answer is a script. It comes piece by piece, as a "
+    "model's would, and each piece is in the message log before you see it. Reload the page in the middle, open it in "
+    "another tab, or cut the network for a while: it goes on where it was."
+)
+
+
+class ScriptedUpstream(BaseUpstream):
+    """Answers with `answer`, a word every `seconds` seconds. For sites without a key, and for tests.
+
+    Options: `answer`, in which `{question}` stands for the last message; `seconds` between words, 0.05; `models`.
+    """
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        super().__init__(name, options)
+        known = {"answer": DEFAULT_ANSWER, "seconds": 0.05, "models": ["scripted"]}
+        if unknown := set(options) - set(known):
+            raise InvalidSetting(
+                f"STREAMS['UPSTREAMS'][{name!r}]['OPTIONS'] has no {sorted(unknown)[0]!r}; a ScriptedUpstream takes "
+                f"{', '.join(known)}."
+            )
+        merged: dict[str, Any] = {**known, **options}
+        self._answer: str = merged["answer"]
+        self._seconds: float = merged["seconds"]
+        self._models: Sequence[str] = merged["models"]
+
+    @property
+    def models(self) -> Sequence[str]:
+        return self._models
+
+    async def send(self, body: Mapping[str, Any]) -> UpstreamResponse:
+        messages = body.get("messages") or [{}]
+        question = str(messages[-1].get("content", ""))
+        text = self._answer.replace("{question}", question)
+        if body.get("stream"):
+            return _ScriptedResponse("text/event-stream", _stream(str(body["model"]), text, self._seconds))
+        return _ScriptedResponse("application/json", _whole(str(body["model"]), text))
+
+
+class _ScriptedResponse(UpstreamResponse):
+    def __init__(self, content_type: str, chunks: AsyncIterator[bytes]) -> None:
+        self.status = 200
+        self.headers = [("content-type", content_type)]
+        self._chunks = chunks
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._chunks)
+
+    async def aclose(self) -> None:
+        await self._chunks.aclose()  # type: ignore[attr-defined]  # it is a generator
+
+
+def _words(text: str) -> Iterator[str]:
+    """The text in pieces of a word with what follows it, as models give tokens."""
+    start = 0
+    for index in range(1, len(text)):
+        if text[index - 1].isspace() and not text[index].isspace():
+            yield text[start:index]
+            start = index
+    yield text[start:]
+
+
+async def _stream(model: str, text: str, seconds: float) -> AsyncIterator[bytes]:
+    head = {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": model,
+    }
+    pieces = list(_words(text))
+    for piece in pieces:
+        await asyncio.sleep(seconds)
+        yield _event({**head, "choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
+    yield _event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    yield _event({**head, "choices": [], "usage": _usage(len(pieces))})
+    yield b"data: [DONE]\n\n"
+
+
+async def _whole(model: str, text: str) -> AsyncIterator[bytes]:
+    message = {"role": "assistant", "content": text}
+    yield json.dumps(
+        {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": model,
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": _usage(len(list(_words(text)))),
+        }
+    ).encode()
+
+
+def _event(data: Mapping[str, Any]) -> bytes:
+    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+
+
+def _usage(words: int) -> dict[str, int]:
+    return {"prompt_tokens": 0, "completion_tokens": words, "total_tokens": words}
