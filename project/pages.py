@@ -109,7 +109,7 @@ async def random_numbers(request: HttpRequest) -> EventStreamResponse:
 @require_safe
 def random_page(request: HttpRequest) -> HttpResponse:
     """The page that shows them."""
-    return _page(request, "project/random.html", {})
+    return render_page(request, "project/random.html", {})
 
 
 def _board(request: HttpRequest, form: PublishForm, status: int = 200) -> HttpResponse:
@@ -126,10 +126,11 @@ def _board(request: HttpRequest, form: PublishForm, status: int = 200) -> HttpRe
         "latest": latest,
         "may_publish": get_policy().can_publish(request, CHANNEL),
     }
-    return _page(request, "project/board.html", context, status)
+    return render_page(request, "project/board.html", context, status)
 
 
-def _page(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
+def render_page(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
+    """A page of this site, which loads and sends nothing elsewhere."""
     response = render(request, template, context, status=status)
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     return response

@@ -13,6 +13,7 @@
 | STREAMS_RETRY_MILLISECONDS | 3000 |
 | STREAMS_HEARTBEAT_SECONDS | 15 |
 | STREAMS_SEND_TIMEOUT_SECONDS | 30 |
+| CHAT_LINE_SECONDS | 1; between the lines that `/chat/send` answers where no model is configured |
 | ENV_FILE | `.env`; another file of such variables. The environment itself always wins |
 """
 
@@ -109,6 +110,8 @@ STREAMS = {
     "HEARTBEAT_SECONDS": env.float("STREAMS_HEARTBEAT_SECONDS", default=15),
     "SEND_TIMEOUT_SECONDS": env.float("STREAMS_SEND_TIMEOUT_SECONDS", default=30),
 }
+
+CHAT_LINE_SECONDS = env.float("CHAT_LINE_SECONDS", default=1)
 
 LOGGING = {
     "version": 1,

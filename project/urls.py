@@ -5,7 +5,7 @@ from django.templatetags.static import static
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from project import pages
+from project import chat, pages
 
 urlpatterns = [
     path("", pages.board, name="board"),
@@ -13,6 +13,8 @@ urlpatterns = [
     path("listeners/", pages.listeners, name="listeners"),
     path("random", pages.random_numbers, name="random"),
     path("random/", pages.random_page, name="random-page"),
+    path("chat/", chat.chat_page, name="chat"),
+    path("chat/send", chat.send, name="chat-send"),
     path("events/", include("streams.urls")),
     path("admin/", admin.site.urls),
     path("favicon.ico", RedirectView.as_view(url=static("project/icon.svg"))),  # the admin's pages name none

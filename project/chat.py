@@ -1,0 +1,97 @@
+"""The demo site's chat: its page, and the endpoint of the article that everyone builds first, `POST /chat/send`.
+
+The endpoint keeps nothing: whose connection drops has lost the rest. The page asks by the app's generations: they last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_http_methods, require_safe
+
+from project.pages import render_page
+from streams import EventStreamResponse
+from streams.conf import configured
+from streams.relay.conf import settings as relay_settings
+from streams.relay.errors import RelayError
+
+# What the article answers to whatever it is asked.
+LINES = (
+    "你好",
+    "你是谁",
+    "你是做什么的",
+    "你是怎么工作的",
+    "你是在哪座城市",
+    "你是什么星座",
+    "你是哪个国家的",
+    "你是哪个省的",
+    "你是哪个市的",
+    "你是哪个区的",
+    "你是哪个街道的",
+    "你是哪个社区的",
+    "你是哪个村的",
+)
+
+# Pages of every site may ask. No cookie comes into it: "*" keeps an answer to a request with cookies from such a page.
+CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, OPTIONS",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+
+
+@require_safe
+@never_cache
+def chat_page(request: HttpRequest) -> HttpResponse:
+    """The page: ask, and watch the answer come."""
+    return render_page(request, "project/chat.html", {})
+
+
+@csrf_exempt  # without an upstream no cookie counts; with one, admit() asks for the token where a session does
+@require_http_methods(["POST", "OPTIONS"])
+async def send(request: HttpRequest) -> HttpResponseBase:
+    """Stream an answer to `{"msg": "…"}`: the upstream's, or the thirteen lines where none is configured."""
+    if request.method == "OPTIONS":
+        return HttpResponse(headers=CORS)
+    response: HttpResponseBase
+    try:
+        message = read_message(request)
+        response = EventStreamResponse(lines())
+    except RelayError as error:
+        response = JsonResponse(error.as_json(), status=error.status)
+    for name, value in CORS.items():
+        response.headers[name] = value
+    return response
+
+
+def read_message(request: HttpRequest) -> str:
+    """The body's `msg`. Raises RelayError: 400, or 413 where the body is too large."""
+    most = relay_settings.RELAY_MAX_REQUEST_BYTES
+    try:
+        body = request.body
+    except RequestDataTooBig:
+        body = None
+    if body is None or len(body) > most:
+        raise RelayError(413, "too-large", f"A request is at most {most} bytes (STREAMS['RELAY_MAX_REQUEST_BYTES']).")
+    try:
+        sent = json.loads(body)
+    except (ValueError, RecursionError):
+        raise RelayError(400, "invalid-json", 'The body is no JSON. Send an object such as {"msg": "Hello"}.') from None
+    message = sent.get("msg") if isinstance(sent, dict) else None
+    if not isinstance(message, str) or not message.strip():
+        raise RelayError(400, "missing-msg", 'Send an object whose msg is a text, such as {"msg": "Hello"}.')
+    return message
+
+
+async def lines() -> AsyncIterator[str]:
+    """The article's answer, a line every CHAT_LINE_SECONDS."""
+    for line in LINES:
+        await asyncio.sleep(settings.CHAT_LINE_SECONDS)
+        yield line
