@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
@@ -12,7 +12,19 @@ from streams.relay.conf import settings
 from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
 from streams.relay.upstreams.scripted import ScriptedUpstream
 
-__all__ = ["BaseUpstream", "ScriptedUpstream", "UpstreamResponse", "get_upstream"]
+__all__ = ["BaseUpstream", "OpenAICompatible", "ScriptedUpstream", "UpstreamResponse", "get_upstream"]
+
+if TYPE_CHECKING:
+    from streams.relay.upstreams.openai_compatible import OpenAICompatible
+
+
+def __getattr__(name: str) -> Any:
+    """OpenAICompatible at its first use: it needs aiohttp, and a site with a scripted upstream does not."""
+    if name != "OpenAICompatible":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from streams.relay.upstreams.openai_compatible import OpenAICompatible
+
+    return OpenAICompatible
 
 
 _upstreams: dict[str, BaseUpstream] = {}
