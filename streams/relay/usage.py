@@ -41,6 +41,17 @@ def record(
     )
 
 
+def improve(generation: str, usage: Mapping[str, Any] | None, pieces: int, seconds: float) -> None:
+    """Correct what somebody else has recorded of a generation, who could not count as its worker can."""
+    told = usage if usage is not None else {"completion_tokens": pieces}
+    Usage.objects.using(database()).filter(generation=generation, is_estimated=True).update(
+        prompt_tokens=_tokens(told.get("prompt_tokens")),
+        completion_tokens=_tokens(told.get("completion_tokens")),
+        is_estimated=usage is None,
+        seconds=seconds,
+    )
+
+
 def _tokens(count: object) -> int | None:
     """A number of tokens, from an upstream that may say anything."""
     whole = isinstance(count, int) and not isinstance(count, bool)
