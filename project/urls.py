@@ -16,6 +16,7 @@ urlpatterns = [
     path("chat/", chat.chat_page, name="chat"),
     path("chat/send", chat.send, name="chat-send"),
     path("events/", include("streams.urls")),
+    path("ai/", include("streams.relay.urls")),
     path("admin/", admin.site.urls),
     path("favicon.ico", RedirectView.as_view(url=static("project/icon.svg"))),  # the admin's pages name none
 ]

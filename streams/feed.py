@@ -23,7 +23,12 @@ CLOSE_SECONDS = 5.0
 TAIL_BYTES = 3
 
 
-class Source(Protocol):
+class Closable(Protocol):
+    async def aclose(self) -> None:
+        """Let go of everything. May be called at any time, also before the first byte, and twice."""
+
+
+class Source(Closable, Protocol):
     """What a response sends from: an async iterator of bytes that can be ended from outside."""
 
     def __anext__(self) -> Awaitable[bytes]: ...
@@ -33,9 +38,6 @@ class Source(Protocol):
 
     def unsent_since(self) -> float | None:
         """Since when bytes that `pending` gave have not been taken; None where there are none."""
-
-    async def aclose(self) -> None:
-        """Let go of everything. May be called at any time, also before the first byte, and twice."""
 
     def stop(self) -> None:
         """End the iteration, at once where it is waiting."""

@@ -22,7 +22,7 @@ from django.utils import timezone
 
 from streams import sockets, sse
 from streams.conf import settings
-from streams.feed import Feed, Source
+from streams.feed import Closable, Feed, Source
 from streams.release import release_request, request_context
 from streams.subscriber import Subscriber
 
@@ -185,7 +185,7 @@ class _Body:
         self._line_ended = True
         # A client may leave after the view has returned and before anyone iterates. Then nobody calls aclose() either:
         # all that happens is that the response is dropped.
-        self._abandoned = weakref.finalize(self, _close_later, source, _serving_loop())
+        self._abandoned = weakref.finalize(self, close_later, source, _serving_loop())
         self._abandoned.atexit = False
 
     def __aiter__(self) -> _Body:
@@ -285,7 +285,7 @@ def _stop(body_ref: weakref.ref[_Body]) -> None:
         body.stop()
 
 
-def _close_later(source: Source, loop: asyncio.AbstractEventLoop | None) -> None:
+def close_later(source: Closable, loop: asyncio.AbstractEventLoop | None) -> None:
     """Close the source of a response that was dropped. Called by the garbage collector, from any thread."""
     if loop is None or loop.is_closed():
         return

@@ -71,7 +71,8 @@ class EventStreamDecoder:
 
     Only CR, LF and CRLF end a line. A leading byte order mark is dropped, an id with NUL ignored, bytes that are no
     UTF-8 become U+FFFD, and an unfinished block at the end is never dispatched. `last_event_id` and
-    `retry_milliseconds` are what a client would reconnect with.
+    `retry_milliseconds` are what a client would reconnect with. `held` is how many characters wait for their event's
+    end: whoever reads from a stranger looks at it after each feed(), for the standard sets no bound.
     """
 
     def __init__(self) -> None:
@@ -84,6 +85,8 @@ class EventStreamDecoder:
         self._data: list[str] = []
         self._event = ""
         self._id: str | None = None
+        self.held = 0
+        self._held_lines = 0
 
     def feed(self, chunk: bytes) -> list[DecodedEvent]:
         """The events that `chunk` completes, in order."""
@@ -105,6 +108,7 @@ class EventStreamDecoder:
                 events.append(event)
             self._unfinished.clear()
         self._unfinished.append(rest)
+        self.held = self._held_lines + len(rest) if lines else self.held + len(rest)
         return events
 
     def _line(self, line: str) -> DecodedEvent | None:
@@ -114,6 +118,7 @@ class EventStreamDecoder:
         value = value.removeprefix(" ")
         if name == "data":
             self._data.append(value)
+            self._held_lines += len(value) + 1
         elif name == "event":
             self._event = value
         elif name == "id" and "\0" not in value:
@@ -127,7 +132,7 @@ class EventStreamDecoder:
         if self._id is not None:  # also where there is no data: dispatch, step 1
             self.last_event_id, self._id = self._id, None
         data, event = self._data, self._event
-        self._data, self._event = [], ""
+        self._data, self._event, self._held_lines = [], "", 0
         if not data:
             return None
         return DecodedEvent("\n".join(data), event or "message", self.last_event_id)

@@ -377,3 +377,20 @@ def test_httpx_sse_reads_what_was_encoded(data: list[str]) -> None:
     stream = b"retry: 3000\n" + sse.checkpoint(5) + sse.HEARTBEAT.join(blocks) + sse.HEARTBEAT + sse.checkpoint(9)
     assert read_by_httpx_sse(stream) == decode(stream)
     assert len(decode(stream)) == len(data) + 2
+
+
+# --- What an unfinished event holds ---------------------------------------------------------------------------------
+
+
+def test_decoder_says_how_much_waits_for_its_events_end() -> None:
+    decoder = EventStreamDecoder()
+    for piece, held in [
+        (b"data: ab", 8),
+        (b"cd", 10),
+        (b"\n", 5),
+        (b": a comment\n", 5),
+        (b"data:ef\nda", 10),
+        (b"ta:\n\n", 0),
+    ]:
+        decoder.feed(piece)
+        assert decoder.held == held, piece

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from streams.conf import Setting, backend, dotted_path, or_none, positive_number, positive_whole
+from streams.conf import Setting, T, backend, dotted_path, or_none, positive_number, positive_whole
 
 
 def backends(value: object) -> str | None:
@@ -21,10 +21,18 @@ def worker_place(value: object) -> str | None:
     return None if value in ("server", "command") else "'server' or 'command'"
 
 
+class Secret(Setting[T]):
+    """A setting that may hold keys: what is wrong with it is told without its value."""
+
+    def problem(self, value: object) -> str | None:
+        expected = self.rule(value)
+        return expected and f"STREAMS[{self.name!r}] must be {expected}. (What it is may hold a key, and is not shown.)"
+
+
 class RelaySettings:
     """The keys that `streams.relay` adds to STREAMS. See the table in docs/chat.md for what each of them does."""
 
-    UPSTREAMS = Setting[Mapping[str, Any]](
+    UPSTREAMS = Secret[Mapping[str, Any]](
         {"default": {"BACKEND": "streams.relay.upstreams.ScriptedUpstream", "OPTIONS": {}}}, backends
     )
     RELAY_ACCESS = Setting("streams.relay.access.SignedIn", dotted_path)
@@ -45,6 +53,7 @@ class RelaySettings:
 
     GENERATION_WORKER = Setting("server", worker_place)
     GENERATION_CONCURRENCY = Setting(100, positive_whole)
+    GENERATION_MAX_ACTIVE = Setting(1000, positive_whole)
     GENERATION_SECONDS = Setting[float](600, positive_number)
     GENERATION_LEASE_SECONDS = Setting[float](9, positive_number)
     GENERATION_FLUSH_MILLISECONDS = Setting(50, positive_whole)

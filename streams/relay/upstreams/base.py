@@ -37,6 +37,9 @@ class BaseUpstream(ABC):
     `options` are the setting's OPTIONS. Raise InvalidSetting, in words, where they do not fit; never with a key in it.
     """
 
+    # What the API calls the limit of an answer's length. OpenAI's newer models take only "max_completion_tokens".
+    max_tokens_key = "max_tokens"
+
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         self.name = name
 
@@ -52,6 +55,10 @@ class BaseUpstream(ABC):
         Raises RelayError where no response came: 502 where the upstream could not be reached or broke off, 504 where
         RELAY_CONNECT_SECONDS passed before there was a connection. Cancelled, it leaves nothing behind.
         """
+
+    def hide(self, text: str) -> str:
+        """`text`, which the upstream sent, without secrets of ours that it may repeat."""
+        return text
 
     def check(self) -> Iterator[CheckMessage]:
         """System checks of the options, beyond what __init__ refuses."""

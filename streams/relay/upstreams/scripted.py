@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 import uuid
@@ -56,12 +57,17 @@ class _ScriptedResponse(UpstreamResponse):
         self.status = 200
         self.headers = [("content-type", content_type)]
         self._chunks = chunks
+        self._closed = False
 
     async def __anext__(self) -> bytes:
+        if self._closed:
+            raise StopAsyncIteration
         return await anext(self._chunks)
 
     async def aclose(self) -> None:
-        await self._chunks.aclose()  # type: ignore[attr-defined]  # it is a generator
+        self._closed = True
+        with contextlib.suppress(RuntimeError):  # another task is waiting in it
+            await self._chunks.aclose()  # type: ignore[attr-defined]  # it is a generator
 
 
 def _words(text: str) -> Iterator[str]:

@@ -1,0 +1,268 @@
+"""Reading an upstream's answer: its events, its limits, and what counts as its end.
+
+How the bytes come is the upstream's business; what is done with the pieces, its readers'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import weakref
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from streams.relay.conf import settings
+from streams.relay.errors import RelayError, UpstreamError
+from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
+from streams.responses import close_later
+from streams.sse import DecodedEvent, EventStreamDecoder
+
+logger = logging.getLogger("streams.relay")
+
+# After the terminal event, the end of the body is as good as there. Waiting for it saves the connection.
+DRAIN_SECONDS = 0.25
+
+# No character of UTF-8 is longer.
+MAX_CHARACTER_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """An event of an answer. `text` and `reasoning` are what it adds to the first choice, "" for nothing."""
+
+    data: str
+    event: str = "message"
+    text: str = ""
+    reasoning: str = ""
+
+
+async def open_answer(upstream: BaseUpstream, body: Mapping[str, Any], *, total_seconds: float | None = None) -> Answer:
+    """Send the request; returns when the head of the answer is there. Raises RelayError.
+
+    `body` has been through check_request(). Where it does not ask for a stream, an upstream is silent until it has the
+    whole answer: then only the limit of the whole holds.
+    """
+    total = settings.RELAY_TOTAL_SECONDS if total_seconds is None else total_seconds
+    first = min(settings.RELAY_FIRST_EVENT_SECONDS, total) if body.get("stream") else total
+    began = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout_at(began + first):
+            response = await upstream.send(body)
+    except TimeoutError:
+        raise _too_slow("did not answer", first) from None
+    return Answer(upstream, response, first_event_at=began + first, end_at=began + total)
+
+
+class Answer:
+    """An upstream's answer. Iterating gives a stream's pieces, in order, until the terminal event.
+
+    Raises RelayError, after the pieces that came before, where the upstream sends an error, ends without a terminal
+    event, breaks off, takes too long or sends too much. `usage`, `finish_reason` and `model` are what it has said of
+    them so far. Whoever has an answer calls aclose(); one that is dropped without is closed all the same.
+    """
+
+    def __init__(
+        self, upstream: BaseUpstream, response: UpstreamResponse, *, first_event_at: float, end_at: float
+    ) -> None:
+        self.status = response.status
+        self.headers: Sequence[tuple[str, str]] = response.headers
+        # Not the status: there are APIs that answer 200 with an error as JSON, and 400 with one as an event.
+        self.is_stream = _content_type(response) == "text/event-stream"
+        self.usage: dict[str, Any] | None = None
+        self.finish_reason: str | None = None
+        self.model: str | None = None
+        self._upstream = upstream
+        self._response = response
+        self._loop = asyncio.get_running_loop()
+        self._first_event_at = first_event_at
+        self._end_at = end_at
+        self._waits_until: float | None = first_event_at  # for the next event; None while nobody waits
+        self._has_begun = False
+        self._bytes = 0
+        self._decoder = EventStreamDecoder()
+        self._pieces: deque[Piece] = deque()
+        self._end: RelayError | None = None  # what to raise after the pieces
+        self._finished = False
+        self._abandoned = weakref.finalize(self, close_later, response, self._loop)
+        self._abandoned.atexit = False
+
+    def __aiter__(self) -> Answer:
+        return self
+
+    async def __anext__(self) -> Piece:
+        while not self._pieces:
+            if self._end is not None:
+                raise self._end
+            if self._finished:
+                raise StopAsyncIteration
+            await self._read()
+        return self._pieces.popleft()
+
+    async def aclose(self) -> None:
+        """Close the upstream's connection, at once where the answer is not at its end. May be called by any task."""
+        if self._abandoned.detach() is None:
+            return
+        drain = self._finished and self._end is None
+        if not self._finished:
+            self._end = self._end or RelayError(502, "upstream-closed", "The answer was closed before its end.")
+        try:
+            if drain:
+                await self._drain()
+        finally:
+            await self._response.aclose()
+
+    async def read_json(self, most_bytes: int) -> Any:
+        """The body of an answer that is no stream, or an error that came as one. Raises RelayError.
+
+        Where the body is no JSON or too long, the error has the upstream's status, if that is one of an error.
+        """
+        status = self.status if self.status >= 400 else 502
+        body = bytearray()
+        while (chunk := await self._next_bytes(self._end_at)) is not None:
+            body += chunk
+            if len(body) > most_bytes:
+                raise RelayError(status, "upstream-too-large", f"The upstream's answer is over {most_bytes} bytes.")
+            if self.is_stream and (events := self._decoder.feed(chunk)):
+                return self._parsed(events[0].data, status)
+        self._finished = True
+        return self._parsed(body.decode("utf-8-sig", "replace"), status)
+
+    def _parsed(self, text: str, status: int) -> Any:
+        try:
+            return json.loads(self._upstream.hide(text))
+        except (ValueError, RecursionError):
+            raise RelayError(
+                status, "upstream-malformed", f"The upstream answered {self.status} with something that is not JSON."
+            ) from None
+
+    # --- Bytes ---
+
+    async def _read(self) -> None:
+        """Take the next bytes into pieces, or come to the end."""
+        if self._waits_until is None:
+            self._waits_until = self._loop.time() + settings.RELAY_SILENCE_SECONDS
+        try:
+            chunk = await self._next_bytes(min(self._waits_until, self._end_at))
+        except RelayError as failure:
+            self._end = failure
+            return
+        if chunk is None:
+            if self.finish_reason is None:
+                self._end = RelayError(502, "upstream-ended", "The upstream's answer ended before it was complete.")
+            self._finished = True
+            return
+        for event in self._decoder.feed(chunk):
+            if self._finished or self._end is not None:
+                break
+            self._take(event)
+        self._bytes += len(chunk)
+        if self._finished or self._end is not None:
+            return
+        if self._decoder.held > (most := settings.RELAY_MAX_EVENT_BYTES):
+            self._end = _too_large("An event", "RELAY_MAX_EVENT_BYTES", most)
+        elif self._bytes > (most := settings.RELAY_MAX_ANSWER_BYTES):
+            self._end = _too_large("The answer", "RELAY_MAX_ANSWER_BYTES", most)
+
+    async def _next_bytes(self, until: float) -> bytes | None:
+        """The body's next bytes; None at its end."""
+        if self._end is not None:
+            raise self._end
+        try:
+            async with asyncio.timeout_at(until):
+                return await anext(self._response)
+        except StopAsyncIteration:
+            if self._end is not None:  # closed meanwhile
+                raise self._end from None
+            return None
+        except TimeoutError:
+            if until >= self._end_at:
+                raise RelayError(504, "upstream-timeout", "The answer took longer than it may as a whole.") from None
+            if self._has_begun:
+                raise _too_slow("sent no event", settings.RELAY_SILENCE_SECONDS) from None
+            raise _too_slow("sent no first event", settings.RELAY_FIRST_EVENT_SECONDS) from None
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                async for _ in self._response:
+                    pass
+        except (TimeoutError, RelayError):
+            pass  # it is closed then
+
+    # --- Events ---
+
+    def _take(self, event: DecodedEvent) -> None:
+        if not event.data.strip():
+            return  # as good as a comment, and no client of such APIs takes it for anything else
+        most = settings.RELAY_MAX_EVENT_BYTES
+        if len(event.data) * MAX_CHARACTER_BYTES > most and len(event.data.encode()) > most:
+            self._end = _too_large("An event", "RELAY_MAX_EVENT_BYTES", most)
+            return
+        self._waits_until = None
+        self._has_begun = True
+        if event.data.strip() == "[DONE]":
+            self._finished = True
+            return
+        data = self._upstream.hide(event.data)
+        chunk = _object(data)
+        if event.event == "error" or chunk.get("error"):
+            self._end = UpstreamError(chunk.get("error") or chunk or data)
+            return
+        self._pieces.append(self._piece(data, event.event, chunk))
+
+    def _piece(self, data: str, event: str, chunk: dict[str, Any]) -> Piece:
+        if isinstance(chunk.get("usage"), dict):
+            self.usage = chunk["usage"]
+        if isinstance(chunk.get("model"), str):
+            self.model = chunk["model"]
+        choice = _first_choice(chunk)
+        if choice is None:
+            return Piece(data, event)
+        reason = choice.get("finish_reason")
+        if isinstance(reason, str) and reason != "null":  # as DashScope's own protocol says for None
+            self.finish_reason = reason
+        delta = choice.get("delta") or choice.get("message")
+        if not isinstance(delta, dict):
+            return Piece(data, event)
+        text, reasoning = delta.get("content"), delta.get("reasoning_content")
+        return Piece(
+            data,
+            event,
+            text if isinstance(text, str) else "",
+            reasoning if isinstance(reasoning, str) else "",
+        )
+
+
+def _content_type(response: UpstreamResponse) -> str:
+    values = (value for name, value in response.headers if name == "content-type")
+    return next(values, "").split(";")[0].strip().lower()
+
+
+def _object(text: str) -> dict[str, Any]:
+    """A JSON object; an empty one where the text is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _first_choice(chunk: dict[str, Any]) -> dict[str, Any] | None:
+    """The choice with index 0. DashScope's own protocol has the choices inside `output`."""
+    output = chunk.get("output")
+    choices = chunk.get("choices") or (output.get("choices") if isinstance(output, dict) else None)
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and not choice.get("index"):
+            return choice
+    return None
+
+
+def _too_slow(what: str, seconds: float) -> RelayError:
+    return RelayError(504, "upstream-timeout", f"The upstream {what} within {seconds:g} seconds.")
+
+
+def _too_large(what: str, key: str, most: int) -> RelayError:
+    return RelayError(502, "upstream-too-large", f"{what} of the upstream is over {most} bytes (STREAMS[{key!r}]).")

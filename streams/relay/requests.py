@@ -1,0 +1,196 @@
+"""What may be asked of an upstream: the one place where a client's request becomes the upstream's.
+
+Denied first: what is not listed here does not pass. Some of what APIs offer makes them store, fetch or bill.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from streams.relay.conf import settings
+from streams.relay.errors import RelayError
+from streams.relay.upstreams.base import BaseUpstream
+
+# They go to the upstream as they are: it says what it does not like, at no cost.
+PASSED = frozenset(
+    [
+        *("temperature", "top_p", "top_k", "min_p", "seed", "stop", "user"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "logprobs", "top_logprobs"),
+        *("response_format", "tool_choice", "parallel_tool_calls"),
+        *("reasoning_effort", "verbosity", "enable_thinking", "thinking_budget"),
+    ]
+)
+# They are looked at.
+CHECKED = frozenset(
+    ["model", "messages", "stream", "stream_options", "n", "tools", "max_tokens", "max_completion_tokens"]
+)
+
+MESSAGE_KEYS = frozenset(["role", "content", "name", "tool_calls", "tool_call_id", "refusal", "reasoning_content"])
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+def parse_payload(body: bytes) -> object:
+    """A request's body as JSON. Raises RelayError: 413 or 400."""
+    if len(body) > (most := settings.RELAY_MAX_REQUEST_BYTES):
+        raise RelayError(
+            413,
+            "request-too-large",
+            f"A request has at most {most} bytes (STREAMS['RELAY_MAX_REQUEST_BYTES']); got {len(body)}.",
+        )
+    try:
+        return json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise _bad("invalid-json", "The request's body must be JSON, in UTF-8.") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON.")
+
+
+def check_request(payload: object, upstream: BaseUpstream) -> dict[str, Any]:
+    """The request for the upstream that a client's parsed JSON asks for, a new dict. Raises RelayError: 400 or 404.
+
+    The model is one of the upstream's, and its first one where none is named. The answer's length has a limit, the
+    client's or ours. A stream ends with its usage.
+    """
+    if not isinstance(payload, Mapping):
+        raise _bad("invalid-request", "A request is a JSON object with `messages`.")
+    given = {key: value for key, value in payload.items() if value is not None}
+    if unknown := sorted(set(given) - PASSED - CHECKED):
+        raise _bad(
+            "unknown-key", f"{unknown[0][:100]!r} is not passed on; known are {', '.join(sorted(PASSED | CHECKED))}."
+        )
+    body = {key: value for key, value in given.items() if key in PASSED}
+    body["model"] = _model(given.get("model"), upstream)
+    body["messages"] = _messages(given.get("messages"))
+    if "tools" in given:
+        body["tools"] = _tools(given["tools"])
+    if given.get("n", 1) != 1:
+        raise _bad("invalid-n", f"An answer has one choice: n is 1; got {_shown(given['n'])}.")
+    body[upstream.max_tokens_key] = _max_tokens(given)
+    stream = given.get("stream", False)
+    if not isinstance(stream, bool):
+        raise _bad("invalid-stream", f"stream is true or false; got {_shown(stream)}.")
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    wants_usage(given)
+    return body
+
+
+def wants_usage(payload: Mapping[str, Any]) -> bool:
+    """Whether the client wants to see the usage at a stream's end. It does, unless it says otherwise.
+
+    Raises RelayError where its stream_options are none.
+    """
+    options = payload.get("stream_options")
+    if options is None:
+        return True
+    if not isinstance(options, Mapping) or set(options) - {"include_usage", "include_obfuscation"}:
+        raise _bad("invalid-stream-options", "stream_options is an object that may have `include_usage`.")
+    return options.get("include_usage") is not False
+
+
+def _model(asked: object, upstream: BaseUpstream) -> str:
+    if asked is None:
+        return upstream.models[0]
+    if not isinstance(asked, str):
+        raise _bad("invalid-model", f"model is a name; got {_shown(asked)}.")
+    if asked not in upstream.models:
+        raise RelayError(
+            404, "model_not_found", f"There is no model {_shown(asked)} here; there are {', '.join(upstream.models)}."
+        )
+    return asked
+
+
+def _max_tokens(given: Mapping[str, Any]) -> int:
+    most = settings.RELAY_MAX_TOKENS
+    asked = [given[key] for key in ("max_tokens", "max_completion_tokens") if key in given]
+    for value in asked:
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise _bad(
+                "invalid-max-tokens",
+                f"An answer's length is a whole number of tokens from 1 to {most} (STREAMS['RELAY_MAX_TOKENS']); got "
+                f"{_shown(value)}.",
+            )
+    return min(asked, default=most)
+
+
+def _messages(messages: object) -> list[dict[str, Any]]:
+    if not isinstance(messages, list) or not messages:
+        raise _bad("invalid-messages", "messages is a list of at least one object with `role` and `content`.")
+    if len(messages) > (most := settings.RELAY_MAX_MESSAGES):
+        raise _bad(
+            "too-many-messages",
+            f"A request has at most {most} messages (STREAMS['RELAY_MAX_MESSAGES']); got {len(messages)}.",
+        )
+    return [_message(message) for message in messages]
+
+
+def _message(message: object) -> dict[str, Any]:
+    if not isinstance(message, Mapping) or message.get("role") not in ROLES:
+        raise _bad("invalid-messages", f"Each message is an object whose role is one of {', '.join(ROLES)}.")
+    # Clients send back the messages they got, with empty fields that not every upstream knows.
+    given = {key: value for key, value in message.items() if value not in (None, [], {})}
+    if unknown := sorted(set(given) - MESSAGE_KEYS):
+        raise _bad(
+            "unknown-key",
+            f"{unknown[0][:100]!r} is not passed on in a message; known are {', '.join(sorted(MESSAGE_KEYS))}.",
+        )
+    content = given.get("content")
+    if isinstance(content, list):
+        for part in content:
+            _check_part(part)
+    elif not isinstance(content, str) and not (content is None and given.get("tool_calls")):
+        raise _bad("invalid-messages", "A message's content is a text, or a list of parts.")
+    return {**given, "content": content}
+
+
+def _check_part(part: object) -> None:
+    """A part of a message: a text, an image or a sound. By its value alone, for the upstream is not to fetch for us."""
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if not isinstance(part, Mapping) or kind not in ("text", "refusal", "image_url", "input_audio"):
+        raise _bad("invalid-messages", "A message's parts are of type text, refusal, image_url or input_audio.")
+    if unknown := sorted(set(part) - {"type", kind}):
+        raise _bad("unknown-key", f"{unknown[0][:100]!r} is not passed on in a part of type {kind}.")
+    value = part.get(kind)
+    if kind in ("text", "refusal") and not isinstance(value, str):
+        raise _bad("invalid-messages", f"A part of type {kind} has a text as its {kind}.")
+    if kind == "image_url" and not _is_image(value):
+        raise _bad("invalid-messages", "An image is given by a URL that holds it: data:image/…;base64,….")
+    if kind == "input_audio" and not _is_sound(value):
+        raise _bad("invalid-messages", "A sound is given by its data, in base64, and its format.")
+
+
+def _is_image(value: object) -> bool:
+    if not isinstance(value, Mapping) or set(value) - {"url", "detail"}:
+        return False
+    url = value.get("url")
+    return isinstance(url, str) and url[:11].lower() == "data:image/"
+
+
+def _is_sound(value: object) -> bool:
+    if not isinstance(value, Mapping) or set(value) - {"data", "format"}:
+        return False
+    data = value.get("data")
+    return isinstance(data, str) and "://" not in data  # DashScope takes addresses there
+
+
+def _tools(tools: object) -> list[Any]:
+    """Functions only, which the client calls: other kinds have the upstream search, fetch and bill."""
+    functions = isinstance(tools, list) and all(
+        isinstance(tool, Mapping) and tool.get("type") == "function" for tool in tools
+    )
+    if not functions:
+        raise _bad("invalid-tools", "tools is a list of objects of type function.")
+    assert isinstance(tools, list)
+    return tools
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:100]
+
+
+def _bad(code: str, message: str) -> RelayError:
+    return RelayError(400, code, message)

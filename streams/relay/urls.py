@@ -1,0 +1,15 @@
+"""`path("ai/", include("streams.relay.urls"))`: answers at `ai/generations/`."""
+
+from django.urls import path
+
+from streams.relay import generation_views
+
+app_name = "streams_relay"
+
+urlpatterns = [
+    path("generations/", generation_views.ask, name="generations"),
+    path("generations/<str:id>/", generation_views.look, name="generation"),
+    path("generations/<str:id>/events/", generation_views.GenerationEvents.as_view(), name="generation-events"),
+    path("generations/<str:id>/cancel/", generation_views.cancel, name="generation-cancel"),
+    path("generations/<str:id>/regenerate/", generation_views.regenerate, name="generation-regenerate"),
+]
