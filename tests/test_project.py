@@ -97,7 +97,7 @@ def test_board_is_not_cached(client: Client, db: None) -> None:
     assert "no-store" in client.get("/").headers["Cache-Control"]
 
 
-@pytest.mark.parametrize("path", ["/", "/random/"])
+@pytest.mark.parametrize("path", ["/", "/chat/", "/random/"])
 def test_page_needs_nothing_inline_and_nothing_from_elsewhere(staff: Client, path: str) -> None:
     publish("news", "hello")
     response = staff.get(path)

@@ -24,7 +24,7 @@ EVERYONE = "streams.relay.access.Everyone"
 ECHO = {"BACKEND": "streams.relay.upstreams.ScriptedUpstream", "OPTIONS": {"answer": "{question}", "seconds": 0.1}}
 
 SHORT = "one two three"
-LONG = " ".join(f"word{n}" for n in range(30))
+LONG = " ".join(f"word{n}" for n in range(25))
 ENDLESS = " ".join(f"word{n}" for n in range(1000))
 
 
@@ -52,7 +52,9 @@ def server(open_site: Site) -> Server:
 @pytest.fixture(scope="module")
 def members(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of a site where only who is logged in may ask, and one question at a time."""
-    site = chat_site(migrated_sqlite, tmp_path_factory.mktemp("members"), RELAY_MAX_STREAMS_PER_USER=1)
+    access = "streams.relay.access.SignedIn"
+    folder = tmp_path_factory.mktemp("members")
+    site = chat_site(migrated_sqlite, folder, RELAY_ACCESS=access, RELAY_MAX_STREAMS_PER_USER=1)
     yield site.serve()
     site.close()
 
@@ -118,7 +120,7 @@ async def test_answer_is_watched_as_it_comes(server: Server, tabs: Tabs) -> None
     await is_ready(page)
     await ask(page, LONG)
     await comes(page)
-    assert not (await answer(page).text_content() or "").endswith("word29")
+    assert not (await answer(page).text_content() or "").endswith("word24")
     await expect(page.locator("#state-word")).to_have_text("Answering …")
     await expect(page.locator("#announcement")).to_have_text("The answer begins.")
     await expect(page.get_by_label("Your question")).to_have_value("")
@@ -429,6 +431,19 @@ async def test_who_is_not_logged_in_is_told_and_led_there(members: Server, tabs:
     await shows(page, SHORT)
 
 
+async def test_conversation_is_its_users(members: Server, tabs: Tabs) -> None:
+    await tabs.log_in(members, "first")
+    page = await open_chat(tabs, members)
+    await ask(page, SHORT)
+    await shows(page, SHORT)
+    await tabs.log_in(members, "second")
+    await page.reload()
+    await expect(page.locator("#empty")).to_be_visible()
+    await tabs.log_in(members, "first")
+    await page.reload()
+    await shows(page, SHORT)
+
+
 async def test_one_question_too_many_is_told_in_words(members: Server, chromium: Browser, tabs: Tabs) -> None:
     await tabs.log_in(members, "curious")
     page = await open_chat(tabs, members)
@@ -474,12 +489,9 @@ async def test_words_stay_text(server: Server, tabs: Tabs) -> None:
     assert tabs.complaints == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-async def test_page_fits_its_window_and_keeps_the_end_in_sight(
-    server: Server, chromium: Browser, width: int, scheme: Any
-) -> None:
-    context = await chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+async def test_page_fits_its_window_and_keeps_the_end_in_sight(server: Server, chromium: Browser, width: int) -> None:
+    context = await chromium.new_context(viewport={"width": width, "height": 800})
     page = await open_chat(Tabs(context), server)
     await fits_its_window(page)
     text = "x" * 300 + "\n" * 40 + "the end"

@@ -14,13 +14,13 @@ function longer(pause) {
 }
 
 class Answer {
-  // `generation` is what the server told of it. `changed()` is called where `text`, `state` or `isLost` are new, and
+  // `generation` is what the server told of it. `changed()` is called where `text` or `isLost` are new, and
   // `ended(outcome)` once, with {state, text, error, finish_reason}.
   constructor(generation, { changed, ended }) {
     this.generation = generation;
-    this.text = "";
-    this.pieces = 0; // so many of them are in the text
-    this.state = "queued";
+    this.text = ""; // what is known of it
+    this.heardText = ""; // what the events have told so far: all of the text, but later where they begin again
+    this.heardPieces = 0;
     this.isLost = false;
     this.changed = changed;
     this.ended = ended;
@@ -49,14 +49,16 @@ class Answer {
 
   open() {
     this.source?.close();
-    // A new EventSource knows no last id, and so is sent all from the beginning: what is there already is passed over.
+    this.heardText = "";
+    this.heardPieces = 0; // a new EventSource knows no last id, and so is sent all from the beginning
     this.source = new EventSource(this.generation.events_url);
     this.source.onopen = () => this.listen(() => {});
     this.source.onmessage = (event) => this.listen(() => this.piece(JSON.parse(event.data)));
-    this.source.addEventListener("stream-snapshot", (event) => this.listen(() => this.replace(JSON.parse(event.data))));
+    this.source.addEventListener("stream-snapshot", (event) => this.listen(() => this.take(JSON.parse(event.data))));
     this.source.addEventListener("stream-checkpoint", () => this.listen(() => {}));
     this.source.addEventListener("end", (event) => {
-      if (!this.isChecking) this.end(JSON.parse(event.data)); // else what is missing comes first, and the end with it
+      // Where a piece is missing, it comes with the end by check().
+      if (!this.isChecking) this.end(JSON.parse(event.data), this.heardText);
     });
     this.source.onerror = () => {
       this.lose();
@@ -75,26 +77,27 @@ class Answer {
   }
 
   piece({ n, text }) {
-    if (n < this.pieces) return;
-    if (n > this.pieces) {
+    if (n < this.heardPieces) return;
+    if (n > this.heardPieces) {
       this.check(); // something is missing, and the server has it
       return;
     }
-    this.text += text;
-    this.pieces = n + 1;
-    this.state = "running";
+    this.take({ n: n + 1, text: this.heardText + text });
   }
 
-  replace({ n, text, state }) {
-    this.state = state;
-    if (!(n >= this.pieces)) return; // what is here is newer, or nothing is told
-    this.text = text;
-    this.pieces = n;
+  take({ n, text }) {
+    this.heardPieces = n;
+    this.heardText = text;
+    this.know(text);
   }
 
-  end({ state, error = null, finish_reason = null }) {
+  know(text) {
+    if (text.length > this.text.length) this.text = text;
+  }
+
+  end({ state, error = null, finish_reason = null }, text) {
     this.close();
-    this.ended({ state, error, finish_reason, text: this.text });
+    this.ended({ state, error, finish_reason, text });
   }
 
   // --- Where the events do not come ---
@@ -133,13 +136,14 @@ class Answer {
       this.later();
       return;
     }
-    const isBehind = told.pieces > this.pieces;
-    this.replace({ n: told.pieces, text: told.text, state: told.state });
-    if (ENDED.includes(told.state) || GONE.includes(told.state)) {
-      this.end(told);
+    if (GONE.includes(told.state)) {
+      this.end(told, this.text);
+    } else if (ENDED.includes(told.state)) {
+      this.end(told, told.text);
     } else {
+      this.know(told.text);
       this.changed();
-      if (isBehind || this.source.readyState === EventSource.CLOSED) this.open();
+      if (told.pieces > this.heardPieces || this.source.readyState === EventSource.CLOSED) this.open();
     }
   }
 

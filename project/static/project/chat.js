@@ -3,12 +3,14 @@
 "use strict";
 
 const NEARLY = 40; // pixels
+const SHOW_MILLISECONDS = 30; // a page that is laid out for each of a thousand words that come together would stand still
 
 const list = byId("turns");
 const form = byId("ask");
 const question = byId("question");
 
 const answers = new Map(); // by the generation's id: those on their way
+let shown = { turns: [], former: [] };
 let stopping = null; // the id of the generation that is to stop
 let trouble = ""; // what a button could not do
 
@@ -75,7 +77,7 @@ function standing(turn) {
   if (stopping && stopping === turn.generation?.id) return ["connecting", "Stopping …"];
   if (turn.state === "asking") return ["connecting", "Asking …"];
   if (answer?.text) return ["live", "Answering …"];
-  return ["connecting", answer?.state === "queued" ? "Waiting for its turn …" : "Waiting for the first word …"];
+  return ["connecting", "Waiting for the first word …"];
 }
 
 function showControls(turns, former) {
@@ -117,7 +119,8 @@ function inSight(act) {
 
 // All of the conversation as it is now kept, whoever has changed it.
 function show() {
-  const { turns, former } = Conversation.read();
+  shown = Conversation.read();
+  const { turns, former } = shown;
   const answering = turns.filter((turn) => turn.state === "answering");
   for (const [id, answer] of answers) {
     if (answering.some((turn) => turn.generation.id === id)) continue;
@@ -137,15 +140,19 @@ function show() {
 function follow({ key, generation }) {
   let wasLost = false;
   let hasBegun = false;
+  let timer = null;
+  const showSoon = () => {
+    timer = null;
+    const turn = shown.turns.find((each) => each.key === key);
+    if (turn?.generation?.id === generation.id) inSight(() => (showTurn(turn), showControls(shown.turns, shown.former)));
+  };
   const answer = new Answer(generation, {
     changed() {
       if (answer.isLost !== wasLost) announce(answer.isLost ? "Connection lost, trying again." : "Connected again.");
       else if (answer.text && !hasBegun) announce("The answer begins.");
       wasLost = answer.isLost;
       hasBegun = Boolean(answer.text);
-      const { turns, former } = Conversation.read();
-      const turn = turns.find((each) => each.key === key);
-      if (turn) inSight(() => (showTurn(turn), showControls(turns, former)));
+      timer ??= setTimeout(showSoon, SHOW_MILLISECONDS);
     },
     ended(result) {
       answers.delete(generation.id);
@@ -204,7 +211,7 @@ async function stop() {
     stopping = turn.generation.id;
     show();
     const problem = await cancel(turn.generation);
-    if (problem && stopping === turn.generation.id) {
+    if (problem && stopping === turn.generation.id && Conversation.turn(turn.key)) {
       stopping = null;
       trouble = `Not stopped: ${problem} Try again.`;
       announce(trouble);

@@ -1,11 +1,15 @@
-// The conversation, as this browser keeps it for all of its tabs: what was asked, and where the answers are.
+// The conversation, as this browser keeps it for all of its tabs: what was asked, and where the answers are. Each user who
+// logs in here has one; what was asked before goes along.
 "use strict";
 
 // A turn is {key, question, attempt, state, generation, from, text, error, finish_reason}. Its state is "asking" until the
 // server has taken the question, "unsent" where it has not, "answering", and then that of the answer's end. `attempt` is
 // the idempotency key of the asking, and `from` the generation that is to be made anew, or null.
+const NOBODY = "streams.chat";
+const user = document.getElementById("chat").dataset.user;
+
 const Conversation = {
-  KEY: "streams.chat",
+  KEY: user ? `${NOBODY}.${user}` : NOBODY,
   isKept: true,
   fallback: null, // where the browser keeps nothing
 
@@ -13,17 +17,23 @@ const Conversation = {
   read() {
     let kept = null;
     try {
+      const before = user && localStorage.getItem(NOBODY);
+      if (before) {
+        if (!localStorage.getItem(this.KEY)) localStorage.setItem(this.KEY, before);
+        localStorage.removeItem(NOBODY);
+      }
       kept = localStorage.getItem(this.KEY);
     } catch {
       this.isKept = false;
     }
     if (!this.isKept) return this.fallback ?? { turns: [], former: [] };
     try {
-      const { turns = [], former = [] } = JSON.parse(kept) ?? {};
-      return { turns, former };
+      const { turns, former } = JSON.parse(kept);
+      if (Array.isArray(turns) && Array.isArray(former)) return { turns, former };
     } catch {
-      return { turns: [], former: [] }; // not ours
+      // none, or not ours
     }
+    return { turns: [], former: [] };
   },
 
   write(conversation) {
