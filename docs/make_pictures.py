@@ -90,6 +90,7 @@ def main() -> None:
                     take_every_page(server, context, Path(sys.argv[1]))
                 else:
                     picture_the_board(site, server, context)
+                    picture_the_chat(server, context)
                     finish(site.script(HISTORY))
                     picture_the_admin(site, server, context)
                 browser.close()
@@ -128,6 +129,21 @@ def picture_the_board(site: Site, server: Server, context: BrowserContext) -> No
     page.wait_for_timeout(1500)
     page.screenshot(path=DOCS / "board.png")
     # It stays open: somebody who listens.
+
+
+def picture_the_chat(server: Server, context: BrowserContext) -> None:
+    page = context.new_page()
+    page.set_viewport_size({"width": 960, "height": 960})
+    page.goto(f"{server.url}/chat/")
+    answer = page.locator(".answer").last
+    for question, so_far in (("Does an answer survive a reload?", "where it was."), ("And a restart?", "as a model's")):
+        page.get_by_label("Your question").fill(question)
+        page.keyboard.press("Enter")
+        expect(answer).to_contain_text(question)
+        expect(answer).to_contain_text(so_far, timeout=20_000)
+    page.screenshot(path=DOCS / "chat.png")
+    page.get_by_role("button", name="Stop").click()
+    page.close()
 
 
 def picture_the_admin(site: Site, server: Server, context: BrowserContext) -> None:

@@ -362,6 +362,35 @@ async def test_refused_stream_is_asked_for_again(server: Server, tabs: Tabs) -> 
     assert len(refused) >= 3
 
 
+END = 'event: end\ndata: {"state": "done", "finish_reason": "stop", "usage": null, "error": null}\n\n'
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        # As after a gap: what the snapshot has comes again.
+        'event: stream-reset\ndata: {"reason": "pruned"}\n\n'
+        'event: stream-snapshot\ndata: {"n": 2, "text": "one two ", "state": "running"}\n\n'
+        'data: {"n": 1, "text": "two "}\n\ndata: {"n": 2, "text": "three"}\n\n' + END,
+        # A piece is missing.
+        'data: {"n": 0, "text": "one "}\n\ndata: {"n": 2, "text": "three"}\n\n' + END,
+        # The server failed in the middle, and the browser comes back.
+        'data: {"n": 0, "text": "one "}\n\nevent: stream-error\ndata: {"code": "internal", "message": "x"}\n\n',
+    ],
+    ids=["snapshot", "missing", "broken"],
+)
+async def test_answer_is_whole_however_its_events_come(server: Server, tabs: Tabs, events: str) -> None:
+    page = await open_chat(tabs, server)
+
+    async def tell(route: Route) -> None:
+        await route.fulfill(content_type="text/event-stream", body=f"retry: 100\n\n{events}")
+
+    await page.route("**/events/*", tell, times=1)  # then it is the server's turn
+    await ask(page, SHORT)
+    await expect(answer(page)).to_have_text(SHORT)
+    await shows(page, SHORT)
+
+
 async def test_answer_that_the_server_has_deleted_is_told(open_site: Site, server: Server, tabs: Tabs) -> None:
     page = await open_chat(tabs, server)
     await ask(page, "to be deleted")
