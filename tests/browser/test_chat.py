@@ -366,29 +366,36 @@ END = 'event: end\ndata: {"state": "done", "finish_reason": "stop", "usage": nul
 
 
 @pytest.mark.parametrize(
-    "events",
+    ("words", "events"),
     [
         # As after a gap: what the snapshot has comes again.
-        'event: stream-reset\ndata: {"reason": "pruned"}\n\n'
-        'event: stream-snapshot\ndata: {"n": 2, "text": "one two ", "state": "running"}\n\n'
-        'data: {"n": 1, "text": "two "}\n\ndata: {"n": 2, "text": "three"}\n\n' + END,
-        # A piece is missing.
-        'data: {"n": 0, "text": "one "}\n\ndata: {"n": 2, "text": "three"}\n\n' + END,
+        (
+            "one two three",
+            'event: stream-reset\ndata: {"reason": "pruned"}\n\n'
+            'event: stream-snapshot\ndata: {"n": 2, "text": "one two ", "state": "running"}\n\n'
+            f'data: {{"n": 1, "text": "two "}}\n\ndata: {{"n": 2, "text": "three"}}\n\n{END}',
+        ),
+        # A piece is missing, of an answer that has ended or goes on.
+        ("one", f'data: {{"n": 1, "text": "two "}}\n\n{END}'),
+        (LONG, f'data: {{"n": 0, "text": "word0 "}}\n\ndata: {{"n": 2, "text": "word2 "}}\n\n{END}'),
         # The server failed in the middle, and the browser comes back.
-        'data: {"n": 0, "text": "one "}\n\nevent: stream-error\ndata: {"code": "internal", "message": "x"}\n\n',
+        (
+            "one two three",
+            'data: {"n": 0, "text": "one "}\n\nevent: stream-error\ndata: {"code": "internal", "message": "x"}\n\n',
+        ),
     ],
-    ids=["snapshot", "missing", "broken"],
+    ids=["snapshot", "missing at the end", "missing", "broken"],
 )
-async def test_answer_is_whole_however_its_events_come(server: Server, tabs: Tabs, events: str) -> None:
+async def test_answer_is_whole_however_its_events_come(server: Server, tabs: Tabs, words: str, events: str) -> None:
     page = await open_chat(tabs, server)
 
     async def tell(route: Route) -> None:
         await route.fulfill(content_type="text/event-stream", body=f"retry: 100\n\n{events}")
 
     await page.route("**/events/*", tell, times=1)  # then it is the server's turn
-    await ask(page, SHORT)
-    await expect(answer(page)).to_have_text(SHORT)
-    await shows(page, SHORT)
+    await ask(page, words)
+    await expect(answer(page)).to_have_text(words)
+    await shows(page, words)
 
 
 async def test_answer_that_the_server_has_deleted_is_told(open_site: Site, server: Server, tabs: Tabs) -> None:

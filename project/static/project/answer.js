@@ -56,10 +56,7 @@ class Answer {
     this.source.onmessage = (event) => this.listen(() => this.piece(JSON.parse(event.data)));
     this.source.addEventListener("stream-snapshot", (event) => this.listen(() => this.take(JSON.parse(event.data))));
     this.source.addEventListener("stream-checkpoint", () => this.listen(() => {}));
-    this.source.addEventListener("end", (event) => {
-      // Where a piece is missing, it comes with the end by check().
-      if (!this.isChecking) this.end(JSON.parse(event.data), this.heardText);
-    });
+    this.source.addEventListener("end", (event) => this.end(JSON.parse(event.data), this.heardText));
     this.source.onerror = () => {
       this.lose();
       // Otherwise the browser comes back by itself. At an answer that is no stream, from the server or from a proxy
@@ -79,7 +76,10 @@ class Answer {
   piece({ n, text }) {
     if (n < this.heardPieces) return;
     if (n > this.heardPieces) {
-      this.check(); // something is missing, and the server has it
+      // Something is missing, and the server has it.
+      this.source.close();
+      this.pause = longer(0);
+      this.later();
       return;
     }
     this.take({ n: n + 1, text: this.heardText + text });
