@@ -14,6 +14,7 @@ urlpatterns = [
     path("random", pages.random_numbers, name="random"),
     path("random/", pages.random_page, name="random-page"),
     path("events/", include("streams.urls")),
+    path("ai/", include("streams.relay.urls")),
     path("admin/", admin.site.urls),
     path("favicon.ico", RedirectView.as_view(url=static("project/icon.svg"))),  # the admin's pages name none
 ]
