@@ -202,9 +202,6 @@ class _Body:
         if self._ended:
             raise StopAsyncIteration
         if not self._started:
-            if _was_cancelled():
-                self._ended = True
-                raise StopAsyncIteration
             await self._start()
             self._started = True
         try:
@@ -253,16 +250,6 @@ class _Body:
             task = asyncio.current_task()
             assert task is not None
             _watch(weakref.ref(self), task, settings.SEND_TIMEOUT_SECONDS)
-
-
-def _was_cancelled() -> bool:
-    """Whether the request's client has left already, and only Django's handler does not know.
-
-    It cancels its task once; and asgiref, while sync middleware is at work in its thread, waits for that instead, and
-    forgets the cancellation (seen in 3.13). The stream would then go on to nobody, for as long as its source does.
-    """
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0 and request_context() is not None
 
 
 def _watch(body_ref: weakref.ref[_Body], task: asyncio.Task[Any], limit: float) -> None:
