@@ -111,6 +111,7 @@ STREAMS = {
     "PUBLIC_CHANNELS": ["news"],
     "RETRY_MILLISECONDS": env.int("STREAMS_RETRY_MILLISECONDS", default=3000),
     "HEARTBEAT_SECONDS": env.float("STREAMS_HEARTBEAT_SECONDS", default=15),
+    "RELAY_ACCESS": "streams.relay.access.Everyone",
     "SEND_TIMEOUT_SECONDS": env.float("STREAMS_SEND_TIMEOUT_SECONDS", default=30),
 }
 

@@ -372,6 +372,12 @@ def earliest(channels: Collection[str]) -> int | None:
     return rows[0][0] if rows else None
 
 
+def newest_of(channels: Collection[str]) -> StoredEvent | None:
+    """The newest message of `channels` that is in the log and sequenced."""
+    rows = rows_of(channels, Q(position__isnull=False), "-position", 1)
+    return StoredEvent(*rows[0]) if rows else None
+
+
 def start_of_newest(channels: Collection[str], count: int, through: int) -> int:
     """The cursor from which a replay to `through` brings the newest `count` messages of `channels`."""
     rows = rows_of(channels, Q(position__lte=through), "-position", count, fields=("position",))

@@ -42,6 +42,7 @@ class Subscriber:
     `channels`: checked names, each once. `last_event_id`: what the client sent, as it is; None or "" where it sent
     none. `replay`: how many of the newest messages a client without a cursor gets first. `snapshot`: awaited for the
     state to send in place of history, on a fresh connect and after a reset. `request`: for the receivers of signals.
+    `final_events`: types of messages after which nothing follows in these channels, so that the stream ends.
 
     It is made on an event loop, and iterated by one task there; all its methods are called on that loop.
     """
@@ -53,6 +54,8 @@ class Subscriber:
         "_begun",
         "_closed",
         "_disowned",
+        "_ends_at",
+        "_final",
         "_hub",
         "_known_pruned",
         "_live",
@@ -89,6 +92,7 @@ class Subscriber:
         replay: int = 0,
         snapshot: Snapshot | None = None,
         request: HttpRequest | None = None,
+        final_events: Sequence[str] = (),
     ) -> None:
         self.channels = tuple(channels)
         self.request = request
@@ -100,6 +104,9 @@ class Subscriber:
         self._requested = last_event_id or None
         self._replay = replay
         self._snapshot = snapshot
+        # How the bytes of a final event begin: what precedes an event's type is its own business (see sse.encode).
+        self._final = tuple(f"event: {name}\n".encode() for name in final_events)
+        self._ends_at: int | None = None  # the position of one
 
         self._hub: Hub | None = None
         self._begun = False
@@ -136,6 +143,8 @@ class Subscriber:
         it is the larger part of what a delivery costs at all.
         """
         self._unsent_bytes = 0  # whoever asks for more has sent what it had
+        if self._ends_at is not None and self.cursor >= self._ends_at:
+            self._stopped = True
         if not self._live or self._stopped:
             return None
         future: asyncio.Future[bytes] = self._loop.create_future()
@@ -185,6 +194,8 @@ class Subscriber:
     def push(self, frame: Frame, now: float) -> bool:
         """Take a live message. False where the queue is full: then everything in it is dropped, to be read again."""
         # The one method that runs for each delivery: no call that it can do without.
+        if self._final and frame.data.startswith(self._final):
+            self._ends_at = frame.position
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
@@ -258,6 +269,7 @@ class Subscriber:
             self.cursor = int(requested)
             # Looked at before the first byte, so that a reset comes before anything else.
             block = await self._look() or self._checkpoint(self.cursor)
+        await self._look_for_the_end()
         self._begun = True
         self.start = self.cursor
         return f"retry: {settings.RETRY_MILLISECONDS}\n".encode() + block
@@ -359,6 +371,9 @@ class Subscriber:
                 break
             self._queue.append(frame)
             self._queued_bytes = size
+            if self._final and frame.data.startswith(self._final):
+                self._ends_at = through = frame.position
+                break
         self._through = through
         if not self._queue:
             self.cursor = through
@@ -380,8 +395,17 @@ class Subscriber:
             "head": hub.position,
         }
         self._sent_id = self.start = self.cursor
+        await self._look_for_the_end()
         block = sse.encode(json.dumps(told), event="stream-reset", id=self.cursor)
         return block + await self._take_snapshot()
+
+    async def _look_for_the_end(self) -> None:
+        """Whether the end lies behind the cursor, which was set and has not come there message by message."""
+        if self._final:
+            assert self._hub is not None
+            newest = await self._hub.ask(log.newest_of, self.channels)
+            if newest is not None and newest.position <= self.cursor and newest.encode().startswith(self._final):
+                self._ends_at = newest.position
 
     async def _take_snapshot(self) -> bytes:
         if self._snapshot is None:

@@ -13,13 +13,14 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.utils.decorators import method_decorator
 from django.views import View
 
+from streams import log, threads
 from streams.conf import settings
 from streams.events import validate_channels
 from streams.exceptions import InvalidChannel, RefusedStream
 from streams.policies import BasePolicy, get_policy
 from streams.release import close_request_connections, release_request
 from streams.responses import HEADERS, NEEDS_ASGI, EventStreamResponse
-from streams.subscriber import Subscriber, is_full
+from streams.subscriber import MAX_POSITION_DIGITS, Subscriber, is_full
 
 logger = logging.getLogger("streams")
 
@@ -32,8 +33,10 @@ ALLOWED = "GET, HEAD, OPTIONS"
 class EventStreamView(View):
     """Streams one or several channels: replay from the client's cursor, then live.
 
-    Subclass it to choose the channels (`get_channels`), to send the state first (`get_snapshot`), or to end streams
-    after some time (`timeout`, in seconds; clients reconnect by themselves).
+    Subclass it to choose the channels (`get_channels`), to send the state first (`get_snapshot`), or to end streams:
+    after some time (`timeout`, in seconds; clients reconnect by themselves), or for good after a message of one of the
+    types `final_events`, as a job's "done". A client that comes back after such a message gets a 204, at which an
+    EventSource stays closed.
 
         class ScoreStream(EventStreamView):
             def get_channels(self, request, match_id):
@@ -45,6 +48,7 @@ class EventStreamView(View):
 
     http_method_names = ["get", "head", "options"]
     timeout: float | None = None
+    final_events: Sequence[str] = ()
 
     # --- What subclasses decide ---
 
@@ -130,9 +134,11 @@ class EventStreamView(View):
             )
         return channels, replay
 
-    async def _stream(self, request: HttpRequest, **kwargs: Any) -> EventStreamResponse:
+    async def _stream(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         channels, replay = await self._admit(request, **kwargs)
         assert isinstance(request, ASGIRequest)
+        if self.final_events and await self._has_had_all(request, channels):
+            return HttpResponse(status=204)
 
         async def snapshot() -> object:
             try:
@@ -147,6 +153,7 @@ class EventStreamView(View):
             replay=replay,
             snapshot=snapshot if self.get_snapshot is not None else None,
             request=request,
+            final_events=self.final_events,
         )
         # The response first: should it, or what follows, fail, it closes the subscriber.
         response = EventStreamResponse(subscriber, timeout=self.timeout)
@@ -160,6 +167,18 @@ class EventStreamView(View):
             # Not a 500, at which an EventSource gives up for good: the stream tries again, or ends with stream-error.
             logger.warning("The log could not be read when a stream was opened.", exc_info=True)
         return response
+
+    async def _has_had_all(self, request: HttpRequest, channels: tuple[str, ...]) -> bool:
+        """Whether the client's cursor lies at or after the final event, and nothing was published since."""
+        cursor = self.get_cursor(request) or ""
+        if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= MAX_POSITION_DIGITS):
+            return False
+        await close_request_connections()  # as in _stream
+        try:
+            newest = await threads.run(log.newest_of, channels)
+        except Error:
+            return False  # the stream tries again
+        return newest is not None and newest.event in self.final_events and int(cursor) >= newest.position
 
 
 def _check_channels(channels: Sequence[str]) -> tuple[str, ...]:

@@ -4,6 +4,9 @@ from django.apps import AppConfig
 from django.core import checks
 from django.utils.translation import gettext_lazy as _
 
+ATTEND_SECONDS = 1.0
+TIDY_SECONDS = 60.0
+
 
 class RelayConfig(AppConfig):
     name = "streams.relay"
@@ -13,8 +16,13 @@ class RelayConfig(AppConfig):
 
     def ready(self) -> None:
         from streams import conf
+        from streams.chores import Chore, register
+        from streams.relay import background
         from streams.relay.checks import check_upstreams
         from streams.relay.conf import RelaySettings
 
         conf.register(RelaySettings)
         checks.register(check_upstreams)
+
+        register(Chore("Looking after answers", background.attend_as_chore, lambda: ATTEND_SECONDS))
+        register(Chore("Tidying up after answers", background.tidy_as_chore, lambda: TIDY_SECONDS, at_start=False))

@@ -20,7 +20,7 @@ from streams.relay.errors import RelayError, UpstreamError
 from streams.relay.limits import take_place
 from streams.relay.models import Usage
 from streams.relay.upstreams.base import BaseUpstream
-from streams.relay.usage import record_usage
+from streams.relay.usage import record_soon
 
 logger = logging.getLogger("streams.relay")
 
@@ -176,8 +176,8 @@ class Exchange:
         failed = opening is not None and opening.done() and not opening.cancelled() and opening.exception() is not None
         if opening is None or (answer is None and failed) or (answer is not None and answer.status >= 400):
             return None  # there was no answer that could have cost something
-        return record_usage(
-            user=self._caller.user,
+        return record_soon(
+            user_id=None if self._caller.user is None else self._caller.user.pk,
             caller=self._caller.key,
             upstream=self._upstream.name,
             model=self._body["model"],

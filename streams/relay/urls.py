@@ -1,12 +1,17 @@
-"""`path("ai/", include("streams.relay.urls"))`: then `…/ai/v1` is what OpenAI's clients take as their base_url."""
+"""`path("ai/", include("streams.relay.urls"))`: answers at `ai/generations/`, and `ai/v1` for OpenAI's clients."""
 
 from django.urls import path
 
-from streams.relay import views
+from streams.relay import generation_views, views
 
 app_name = "streams_relay"
 
 urlpatterns = [
     path("v1/chat/completions", views.chat_completions, name="chat-completions"),
     path("v1/models", views.models, name="models"),
+    path("generations/", generation_views.ask, name="generations"),
+    path("generations/<str:id>/", generation_views.look, name="generation"),
+    path("generations/<str:id>/events/", generation_views.GenerationEvents.as_view(), name="generation-events"),
+    path("generations/<str:id>/cancel/", generation_views.cancel, name="generation-cancel"),
+    path("generations/<str:id>/regenerate/", generation_views.regenerate, name="generation-regenerate"),
 ]

@@ -1,4 +1,4 @@
-"""What answers have cost: one row for each, whole or cut off. Only this module writes them."""
+"""What answers have cost, for the record: the only module that writes it."""
 
 from __future__ import annotations
 
@@ -9,63 +9,77 @@ from typing import Any
 
 from streams import threads
 from streams.relay.models import Usage
+from streams.threads import database, run
 
 logger = logging.getLogger("streams.relay")
 
-# What the column holds.
-MAX_TOKENS = 2**63 - 1
 
-_writing: set[asyncio.Task[None]] = set()  # a loop keeps only a weak reference to its tasks
-
-
-def record_usage(
+def record(
     *,
-    user: Any,
+    user_id: Any,
     caller: str,
     upstream: str,
     model: str,
-    outcome: Usage.Outcome,
-    seconds: float,
+    outcome: str,
     usage: Mapping[str, Any] | None,
     pieces: int,
+    seconds: float,
     generation: str = "",
-) -> asyncio.Task[None]:
-    """Have what an answer has cost written down, by a task of its own: whoever asks may be about to be cancelled.
+) -> None:
+    """Write down one answer. Uses the ORM, in the caller's transaction where there is one.
 
-    `usage` is what the upstream said of it. Where it said nothing, the answer's `pieces` are counted as tokens, and
-    the row is marked as estimated. A database that fails is logged, and spoils nothing.
+    `usage` is what the upstream said at the end of the answer, None where it had not; then `pieces` stands in for the
+    tokens of the answer.
     """
-    completion = _tokens(usage, "completion_tokens", "output_tokens")
-    row = Usage(
-        user_id=None if user is None else user.pk,
-        caller=caller[:255],
-        upstream=upstream[:99],
-        model=model[:255],
+    told = usage if usage is not None else {"completion_tokens": pieces}
+    Usage.objects.using(database()).create(
+        user_id=user_id,
+        caller=caller,
+        upstream=upstream,
+        model=model,
         generation=generation,
         outcome=outcome,
-        prompt_tokens=_tokens(usage, "prompt_tokens", "input_tokens"),
-        completion_tokens=pieces if completion is None else completion,
-        is_estimated=completion is None,
+        prompt_tokens=_tokens(told.get("prompt_tokens")),
+        completion_tokens=_tokens(told.get("completion_tokens")),
+        is_estimated=usage is None,
         seconds=seconds,
     )
-    task = asyncio.get_running_loop().create_task(_write(row))
-    _writing.add(task)
-    task.add_done_callback(_writing.discard)
+
+
+def record_soon(**answer: Any) -> asyncio.Task[None]:
+    """As record(), by a task of its own: whoever asks may be about to be cancelled.
+
+    A database that fails is logged, and spoils nothing.
+    """
+    task = asyncio.get_running_loop().create_task(_record(answer))
+    _recording.add(task)
+    task.add_done_callback(_recording.discard)
     return task
 
 
-async def _write(row: Usage) -> None:
+async def _record(answer: dict[str, Any]) -> None:
     try:
         # Not by one of the threads that read: it may have to wait for a lock.
-        await threads.run(lambda: row.save(using=threads.database()), pool=threads.WRITING)
+        await run(lambda: record(**answer), pool=threads.WRITING)
     except Exception:
-        logger.exception("What an answer of %s has cost could not be written down: %s.", row.model, row)
+        logger.exception("What an answer has cost could not be written down: %s.", answer)
 
 
-def _tokens(usage: Mapping[str, Any] | None, *names: str) -> int | None:
-    """The first of these numbers that there is; upstreams are strangers, and not all of them give numbers."""
-    for name in names:
-        value = (usage or {}).get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS:
-            return value
-    return None
+_recording: set[asyncio.Task[None]] = set()  # a loop keeps only a weak reference to its tasks
+
+
+def improve(generation: str, usage: Mapping[str, Any] | None, pieces: int, seconds: float) -> None:
+    """Correct what somebody else has recorded of a generation, who could not count as its worker can."""
+    told = usage if usage is not None else {"completion_tokens": pieces}
+    Usage.objects.using(database()).filter(generation=generation, is_estimated=True).update(
+        prompt_tokens=_tokens(told.get("prompt_tokens")),
+        completion_tokens=_tokens(told.get("completion_tokens")),
+        is_estimated=usage is None,
+        seconds=seconds,
+    )
+
+
+def _tokens(count: object) -> int | None:
+    """A number of tokens, from an upstream that may say anything."""
+    whole = isinstance(count, int) and not isinstance(count, bool)
+    return count if whole and 0 <= count < 2**63 else None  # type: ignore[operator, return-value]

@@ -18,7 +18,7 @@ from streams.relay.exchange import Exchange
 from streams.relay.headers import passed_headers
 from streams.relay.leaving import close_if_client_leaves
 from streams.relay.requests import check_request, parse_payload, wants_usage
-from streams.relay.upstreams import get_upstream
+from streams.relay.upstreams import get_upstream, upstream_for
 from streams.release import release_request
 from streams.responses import EventStreamResponse
 
@@ -73,7 +73,7 @@ async def chat_completions(request: HttpRequest) -> HttpResponseBase:
     """An answer, as OpenAI's `POST /chat/completions` gives it."""
     caller = await admit(request)
     payload = read_payload(request)
-    upstream = get_upstream()
+    upstream = upstream_for(payload.get("model") if isinstance(payload, dict) else None)
     body = check_request(payload, upstream)
     assert isinstance(payload, dict)
     # The upstream may take a minute, and needs neither the request's thread nor its connections.
@@ -122,8 +122,11 @@ async def _passed(exchange: Exchange) -> HttpResponse:
 async def models(request: HttpRequest) -> HttpResponseBase:
     """The models that may be asked for, as OpenAI's `GET /models` gives them."""
     await admit(request)
-    upstream = get_upstream()
-    listed = [{"id": name, "object": "model", "created": 0, "owned_by": upstream.name} for name in upstream.models]
+    listed = [
+        {"id": model, "object": "model", "created": 0, "owned_by": name}
+        for name in settings.UPSTREAMS
+        for model in get_upstream(name).models
+    ]
     return _json({"object": "list", "data": listed})
 
 

@@ -12,7 +12,7 @@ from streams.relay.conf import settings
 from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
 from streams.relay.upstreams.scripted import ScriptedUpstream
 
-__all__ = ["BaseUpstream", "OpenAICompatible", "ScriptedUpstream", "UpstreamResponse", "get_upstream"]
+__all__ = ["BaseUpstream", "OpenAICompatible", "ScriptedUpstream", "UpstreamResponse", "get_upstream", "upstream_for"]
 
 if TYPE_CHECKING:
     from streams.relay.upstreams.openai_compatible import OpenAICompatible
@@ -38,6 +38,14 @@ def get_upstream(name: str = "default") -> BaseUpstream:
             raise InvalidSetting(f"STREAMS['UPSTREAMS'] has no {name!r}; it has {', '.join(settings.UPSTREAMS)}.")
         _upstreams[name] = import_string(configured["BACKEND"])(name, configured.get("OPTIONS", {}))
     return _upstreams[name]
+
+
+def upstream_for(model: object) -> BaseUpstream:
+    """The upstream that has `model`: the first in the setting's order, and the default one where none has."""
+    for name in settings.UPSTREAMS:
+        if isinstance(model, str) and model in get_upstream(name).models:
+            return get_upstream(name)
+    return get_upstream()
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:
