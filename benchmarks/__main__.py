@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 
-from benchmarks import fanout, idle, publishing, replay
+from benchmarks import fanout, idle, publishing, relay, replay
 from tests.sites import SERVERS
 
 
@@ -14,6 +14,7 @@ def main() -> None:
         "fanout": lambda servers: fanout.run(servers),
         "idle": lambda servers: idle.run(servers),
         "publishing": lambda servers: publishing.run(),
+        "relay": lambda servers: relay.run(servers),
         "replay": lambda servers: replay.run(servers[0]),
     }
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)

@@ -9,4 +9,4 @@ from project.settings import *  # noqa: F403
 from project.settings import STREAMS
 
 ROOT_URLCONF = "benchmarks.site"
-STREAMS = {**STREAMS, "PUBLIC_CHANNELS": ["news"], "PRUNE_SECONDS": None}
+STREAMS = {**STREAMS, "PUBLIC_CHANNELS": ["news"], "PRUNE_SECONDS": None, "RELAY_MAX_STREAMS_PER_USER": 1000}

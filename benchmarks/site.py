@@ -83,4 +83,5 @@ urlpatterns = [
     path("log-in/", log_in),
     path("plain/", plain),
     path("events/", include("streams.urls")),
+    path("ai/", include("streams.relay.urls")),
 ]

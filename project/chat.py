@@ -6,12 +6,10 @@ The endpoint keeps nothing: whose connection drops has lost the rest. The page a
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 
 from django.conf import settings
-from django.core.exceptions import RequestDataTooBig
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_safe
@@ -19,8 +17,9 @@ from django.views.decorators.http import require_http_methods, require_safe
 from project.pages import render_page
 from streams import EventStreamResponse
 from streams.conf import configured
-from streams.relay.conf import settings as relay_settings
+from streams.relay.access import admit
 from streams.relay.errors import RelayError
+from streams.relay.views import error_response, read_payload, relay
 
 # What the article answers to whatever it is asked.
 LINES = (
@@ -60,30 +59,28 @@ async def send(request: HttpRequest) -> HttpResponseBase:
     """Stream an answer to `{"msg": "…"}`: the upstream's, or the thirteen lines where none is configured."""
     if request.method == "OPTIONS":
         return HttpResponse(headers=CORS)
-    response: HttpResponseBase
     try:
-        message = read_message(request)
-        response = EventStreamResponse(lines())
+        response = await answer(request)
     except RelayError as error:
-        response = JsonResponse(error.as_json(), status=error.status)
+        response = error_response(error)
     for name, value in CORS.items():
         response.headers[name] = value
     return response
 
 
+async def answer(request: HttpRequest) -> HttpResponseBase:
+    """The answer's stream. Raises RelayError."""
+    if "UPSTREAMS" not in configured():
+        read_message(request)
+        return EventStreamResponse(lines())
+    caller = await admit(request)
+    question = {"role": "user", "content": read_message(request)}
+    return await relay(request, caller, {"messages": [question], "stream": True})
+
+
 def read_message(request: HttpRequest) -> str:
     """The body's `msg`. Raises RelayError: 400, or 413 where the body is too large."""
-    most = relay_settings.RELAY_MAX_REQUEST_BYTES
-    try:
-        body = request.body
-    except RequestDataTooBig:
-        body = None
-    if body is None or len(body) > most:
-        raise RelayError(413, "too-large", f"A request is at most {most} bytes (STREAMS['RELAY_MAX_REQUEST_BYTES']).")
-    try:
-        sent = json.loads(body)
-    except (ValueError, RecursionError):
-        raise RelayError(400, "invalid-json", 'The body is no JSON. Send an object such as {"msg": "Hello"}.') from None
+    sent = read_payload(request)
     message = sent.get("msg") if isinstance(sent, dict) else None
     if not isinstance(message, str) or not message.strip():
         raise RelayError(400, "missing-msg", 'Send an object whose msg is a text, such as {"msg": "Hello"}.')

@@ -13,7 +13,11 @@
 | STREAMS_RETRY_MILLISECONDS | 3000 |
 | STREAMS_HEARTBEAT_SECONDS | 15 |
 | STREAMS_SEND_TIMEOUT_SECONDS | 30 |
-| CHAT_LINE_SECONDS | 1; between the lines that `/chat/send` answers where no model is configured |
+| CHAT_BASE_URL | none: a script answers. The address of an API like OpenAI's, such as https://api.openai.com/v1 |
+| CHAT_API_KEY | none |
+| CHAT_MODELS | needed with CHAT_BASE_URL: a list of models, separated by commas |
+| CHAT_OPEN_TO_ALL | false: with CHAT_BASE_URL, only users who are signed in have answers |
+| CHAT_LINE_SECONDS | 1; between the lines that `/chat/send` answers without CHAT_BASE_URL |
 | ENV_FILE | `.env`; another file of such variables. The environment itself always wins |
 """
 
@@ -108,9 +112,24 @@ STREAMS = {
     "PUBLIC_CHANNELS": ["news"],
     "RETRY_MILLISECONDS": env.int("STREAMS_RETRY_MILLISECONDS", default=3000),
     "HEARTBEAT_SECONDS": env.float("STREAMS_HEARTBEAT_SECONDS", default=15),
-    "RELAY_ACCESS": "streams.relay.access.Everyone",
     "SEND_TIMEOUT_SECONDS": env.float("STREAMS_SEND_TIMEOUT_SECONDS", default=30),
 }
+
+# A model costs money, and so is for users only; a script costs nothing.
+STREAMS["RELAY_ACCESS"] = "streams.relay.access.Everyone"
+if CHAT_BASE_URL := env("CHAT_BASE_URL", default=""):
+    STREAMS["UPSTREAMS"] = {
+        "default": {
+            "BACKEND": "streams.relay.upstreams.OpenAICompatible",
+            "OPTIONS": {
+                "base_url": CHAT_BASE_URL,
+                "api_key": env("CHAT_API_KEY", default=""),
+                "models": env.list("CHAT_MODELS", default=[]),
+            },
+        }
+    }
+    if not env.bool("CHAT_OPEN_TO_ALL", default=False):
+        STREAMS["RELAY_ACCESS"] = "streams.relay.access.SignedIn"
 
 CHAT_LINE_SECONDS = env.float("CHAT_LINE_SECONDS", default=1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -46,6 +47,18 @@ def slow(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Callable[[Htt
     async def middleware(request: HttpRequest) -> Any:
         response = await get_response(request)
         await asyncio.sleep(float(request.GET.get("slow", 0)))
+        return response
+
+    return middleware
+
+
+@sync_only_middleware
+def slow_sync(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
+    """The same in a thread, where nobody can cancel it."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        time.sleep(float(request.GET.get("slow", 0)))
         return response
 
     return middleware

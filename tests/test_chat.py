@@ -85,7 +85,8 @@ def test_body_without_a_message_is_refused_in_words(client: Client, body: bytes,
     response = client.post(SEND, body, content_type="application/json")
     assert response.status_code == 400
     assert response.json()["error"]["code"] == code
-    assert '{"msg": "Hello"}' in response.json()["error"]["message"]
+    words = "must be JSON" if code == "invalid-json" else '{"msg": "Hello"}'
+    assert words in response.json()["error"]["message"]
     assert is_open_to_all_origins(response)
 
 
@@ -94,7 +95,7 @@ def test_body_that_is_too_large_is_refused(client: Client, settings: Any, size: 
     settings.STREAMS = {**settings.STREAMS, "RELAY_MAX_REQUEST_BYTES": 1000}
     response = client.post(SEND, {"msg": "x" * size}, content_type="application/json")
     assert response.status_code == 413
-    assert "at most 1000 bytes (STREAMS['RELAY_MAX_REQUEST_BYTES'])" in response.json()["error"]["message"]
+    assert response.json()["error"]["code"] == "request-too-large"
 
 
 @pytest.mark.parametrize("method", ["get", "put", "delete"])

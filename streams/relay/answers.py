@@ -10,7 +10,7 @@ import json
 import logging
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +31,16 @@ MAX_CHARACTER_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """An event of an answer. `text` and `reasoning` are what it adds to the first choice, "" for nothing."""
+    """An event of an answer. `text` and `reasoning` are what it adds to the first choice, "" for nothing.
+
+    `is_usage` where it tells the usage and has no choice.
+    """
 
     data: str
     event: str = "message"
     text: str = ""
     reasoning: str = ""
+    is_usage: bool = False
 
 
 async def open_answer(upstream: BaseUpstream, body: Mapping[str, Any], *, total_seconds: float | None = None) -> Answer:
@@ -68,7 +72,7 @@ class Answer:
         self, upstream: BaseUpstream, response: UpstreamResponse, *, first_event_at: float, end_at: float
     ) -> None:
         self.status = response.status
-        self.headers: Sequence[tuple[str, str]] = response.headers
+        self.headers = [(name, upstream.hide(value)) for name, value in response.headers]
         # Not the status: there are APIs that answer 200 with an error as JSON, and 400 with one as an event.
         self.is_stream = _content_type(response) == "text/event-stream"
         self.usage: dict[str, Any] | None = None
@@ -100,6 +104,12 @@ class Answer:
                 raise StopAsyncIteration
             await self._read()
         return self._pieces.popleft()
+
+    def take_waiting(self) -> list[Piece]:
+        """The pieces that have come already, beyond those that were handed out."""
+        waiting = list(self._pieces)
+        self._pieces.clear()
+        return waiting
 
     async def aclose(self) -> None:
         """Close the upstream's connection, at once where the answer is not at its end. May be called by any task."""
@@ -203,7 +213,7 @@ class Answer:
             return
         self._waits_until = None
         self._has_begun = True
-        if event.data.strip() == "[DONE]":
+        if event.data.lstrip().startswith("[DONE]"):  # as clients see it
             self._finished = True
             return
         data = self._upstream.hide(event.data)
@@ -220,7 +230,7 @@ class Answer:
             self.model = chunk["model"]
         choice = _first_choice(chunk)
         if choice is None:
-            return Piece(data, event)
+            return Piece(data, event, is_usage=chunk.get("usage") is not None and not chunk.get("choices"))
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason != "null":  # as DashScope's own protocol says for None
             self.finish_reason = reason

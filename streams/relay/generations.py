@@ -353,6 +353,12 @@ def read(id: str) -> Answer:
     return Answer(generation, text, pieces, head)
 
 
+def owner_of(generation: Generation) -> Any:
+    """The user who has asked, while they are active; None for somebody who was not signed in."""
+    owner = generation.owner
+    return owner if owner is not None and owner.is_active else None
+
+
 class _Pruned(Exception):
     pass
 

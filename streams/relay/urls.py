@@ -1,12 +1,14 @@
-"""`path("ai/", include("streams.relay.urls"))`: answers at `ai/generations/`."""
+"""`path("ai/", include("streams.relay.urls"))`: answers at `ai/generations/`, and `ai/v1` for OpenAI's clients."""
 
 from django.urls import path
 
-from streams.relay import generation_views
+from streams.relay import generation_views, views
 
 app_name = "streams_relay"
 
 urlpatterns = [
+    path("v1/chat/completions", views.chat_completions, name="chat-completions"),
+    path("v1/models", views.models, name="models"),
     path("generations/", generation_views.ask, name="generations"),
     path("generations/<str:id>/", generation_views.look, name="generation"),
     path("generations/<str:id>/events/", generation_views.GenerationEvents.as_view(), name="generation-events"),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+from streams import threads
 from streams.relay.models import Usage
-from streams.threads import database
+from streams.threads import database, run
+
+logger = logging.getLogger("streams.relay")
 
 
 def record(
@@ -39,6 +44,28 @@ def record(
         is_estimated=usage is None,
         seconds=seconds,
     )
+
+
+def record_soon(**answer: Any) -> asyncio.Task[None]:
+    """As record(), by a task of its own: whoever asks may be about to be cancelled.
+
+    A database that fails is logged, and spoils nothing.
+    """
+    task = asyncio.get_running_loop().create_task(_record(answer))
+    _recording.add(task)
+    task.add_done_callback(_recording.discard)
+    return task
+
+
+async def _record(answer: dict[str, Any]) -> None:
+    try:
+        # Not by one of the threads that read: it may have to wait for a lock.
+        await run(lambda: record(**answer), pool=threads.WRITING)
+    except Exception:
+        logger.exception("What an answer has cost could not be written down: %s.", answer)
+
+
+_recording: set[asyncio.Task[None]] = set()  # a loop keeps only a weak reference to its tasks
 
 
 def improve(generation: str, usage: Mapping[str, Any] | None, pieces: int, seconds: float) -> None:

@@ -181,6 +181,21 @@ class _HTTPResponse(UpstreamResponse):
         self._upstream = upstream
         self._response = response
         self._closed = False
+        protocol = None if response.connection is None else response.connection.protocol
+        self._lost = None if protocol is None else protocol.closed
+        if self._lost is not None:
+            self._lost.add_done_callback(self._tell)
+
+    def _tell(self, lost: asyncio.Future[None]) -> None:
+        """Wake whoever reads when the connection is lost.
+
+        aiohttp does, except where it has closed the connection itself, over a body whose chunks make no sense (seen in
+        3.14): then the reader would wait for its own limit of time.
+        """
+        error = None if lost.cancelled() else lost.exception()
+        content = self._response.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError(f"The body is malformed. {error or ''}"))
 
     async def __anext__(self) -> bytes:
         if self._closed:
@@ -200,5 +215,7 @@ class _HTTPResponse(UpstreamResponse):
 
     async def aclose(self) -> None:
         self._closed = True
+        if self._lost is not None:
+            self._lost.remove_done_callback(self._tell)
         # At the body's end aiohttp has given the connection back already, and this closes nothing.
         self._response.close()

@@ -1,0 +1,103 @@
+"""Relaying: the server's CPU for each event of an upstream's answers, beside a bare pipe of the same HTTP client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+from collections.abc import Iterator
+
+from benchmarks import rig
+from tests.relay.steps import END, HEAD, Step, piece, wait
+from tests.services import accepts, free_port, wait_until
+from tests.sites import PYTHON, ROOT
+
+STREAMS = 50
+PACED_EVENTS, PACED_SECONDS = 200, 0.05
+BURST_EVENTS = 2000
+
+PATH = "/ai/v1/chat/completions"
+
+
+@contextlib.contextmanager
+def upstream() -> Iterator[int]:
+    """The port of an upstream process."""
+    port = free_port()
+    process = subprocess.Popen([PYTHON, "-m", "tests.relay.upstream", str(port)], cwd=ROOT)
+    try:
+        wait_until(lambda: accepts(port), "the start of the upstream")
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def _read(port: int, steps: list[Step]) -> int:
+    """One answer, to its end; returns its events."""
+    payload = {"model": "m", "stream": True, "messages": [{"role": "user", "content": json.dumps(steps)}]}
+    body = json.dumps(payload).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+        % (PATH.encode(), len(body), body)
+    )
+    found, tail = 0, b""
+    while not tail.endswith(b"0\r\n\r\n"):  # the last chunk
+        data = await reader.read(65_536)
+        if not data:
+            break
+        text = tail + data
+        found += text.count(b"data: {") - tail.count(b"data: {")
+        tail = text[-6:]
+    writer.close()
+    return found
+
+
+async def _read_all(port: int, steps: list[Step], streams: int) -> int:
+    return sum(await asyncio.gather(*(_read(port, steps) for _ in range(streams))))
+
+
+def _microseconds(server: rig.Server, steps: list[Step], events: int) -> float:
+    asyncio.run(_read_all(server.port, [HEAD, piece("x"), *END], STREAMS))  # what is made once
+    before = server.cpu_seconds()
+    found = asyncio.run(_read_all(server.port, steps, STREAMS))
+    expected = STREAMS * (events + 2)  # the end and the usage as well
+    if found != expected:
+        raise RuntimeError(f"Not everything arrived: {found} events of {expected}.")
+    return (server.cpu_seconds() - before) / found * 1e6
+
+
+def run(kinds: list[str], rounds: int = 3) -> None:
+    rows = []
+    loads: list[tuple[str, int, list[Step]]] = [
+        (
+            f"{1 / PACED_SECONDS:.0f} events/s in each",
+            PACED_EVENTS,
+            [HEAD, ["repeat", PACED_EVENTS, [piece("token"), wait(PACED_SECONDS)]], *END],
+        ),
+        (
+            f"{BURST_EVENTS:,} at once in each",
+            BURST_EVENTS,
+            [HEAD, ["repeat", BURST_EVENTS, [piece("token")]], *END],
+        ),
+    ]
+    with rig.database("sqlite") as url, upstream() as port:
+        os.environ |= {"CHAT_BASE_URL": f"http://127.0.0.1:{port}/v1", "CHAT_MODELS": "m", "CHAT_OPEN_TO_ALL": "true"}
+        for kind in kinds:
+            for name, events, steps in loads:
+                bare, ours = [], []
+                for _ in range(rounds):  # in turns, so that a noisy minute meets both
+                    with rig.server(kind, "benchmarks.pipe:application", url) as server:
+                        bare.append(_microseconds(server, steps, events))
+                    with rig.server(kind, "benchmarks.site:application", url) as server:
+                        ours.append(_microseconds(server, steps, events))
+                costs = [statistics.median(each) for each in (bare, ours)]
+                rows.append([kind, name, *costs, costs[1] / costs[0]])
+    rig.table(
+        f"Relaying {STREAMS} answers: CPU per event (median of {rounds})",
+        ["server", "load", "bare pipe, µs", "Streams, µs", "ratio"],
+        rows,
+    )

@@ -1,0 +1,188 @@
+"""One relayed answer, from the question to its last byte: what of it the client gets, and what it leaves behind.
+
+Its limits in numbers are in limits.py, its cost is written down by usage.py; HTTP is views.py's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from streams import sse
+from streams.relay.access import Caller
+from streams.relay.answers import Answer, Piece, open_answer
+from streams.relay.conf import settings
+from streams.relay.errors import RelayError, UpstreamError
+from streams.relay.limits import take_place
+from streams.relay.models import Usage
+from streams.relay.upstreams.base import BaseUpstream
+from streams.relay.usage import record_soon
+
+logger = logging.getLogger("streams.relay")
+
+DONE = b"data: [DONE]\n\n"
+
+# As much of an upstream's error as is read.
+MAX_ERROR_BYTES = 65_536
+
+
+class Exchange:
+    """A caller's request on its way through an upstream.
+
+    It takes one of the places for streams (RelayError: 429) and holds it, and the upstream's connection, until
+    aclose(). First open(); then, where the answer is a stream, it is an async iterator of what to send: each event as
+    it comes, and one `[DONE]` at the end, after the error where there was one.
+    """
+
+    def __init__(
+        self, caller: Caller, upstream: BaseUpstream, body: Mapping[str, Any], *, shows_usage: bool = True
+    ) -> None:
+        self.begun = False  # whether the first bytes have been asked for
+        self.closed = False
+        self.answer: Answer | None = None
+        self._caller = caller
+        self._upstream = upstream
+        self._body = body
+        self._shows_usage = shows_usage
+        self._place = take_place(caller.key)
+        self._began_at = time.monotonic()
+        self._opening: asyncio.Task[Piece | None] | None = None
+        self._first_taken = False
+        self._over = False  # all has been handed out
+        self._outcome = Usage.Outcome.CANCELLED  # unless it comes to an end
+        self._usage: Mapping[str, Any] | None = None
+        self._pieces = 0
+
+    async def open(self, hold_seconds: float | None) -> Answer | None:
+        """Ask the upstream; returns its answer, where there is one within `hold_seconds` (None: however long it takes).
+
+        A stream counts as an answer with its first event: until then, whatever goes wrong can still be told by the
+        status. Raises RelayError.
+        """
+        self._opening = asyncio.create_task(self._open())
+        done, _ = await asyncio.wait([self._opening], timeout=hold_seconds)
+        if not done:
+            return None
+        try:
+            self._opening.result()
+        except RelayError:
+            self._outcome = Usage.Outcome.FAILED
+            raise
+        return self.answer
+
+    async def _open(self) -> Piece | None:
+        """The first piece; None where there is none."""
+        self.answer = await open_answer(self._upstream, self._body)
+        return await anext(self.answer, None) if self._streams else None
+
+    @property
+    def _streams(self) -> bool:
+        return self.answer is not None and self.answer.is_stream and self.answer.status < 400
+
+    async def read_json(self) -> Any:
+        """The body of an answer that is no stream. Raises RelayError."""
+        assert self.answer is not None
+        self._outcome = Usage.Outcome.FAILED
+        failed = self.answer.status >= 400
+        found = await self.answer.read_json(MAX_ERROR_BYTES if failed else settings.RELAY_MAX_ANSWER_BYTES)
+        if not failed and isinstance(found, dict):
+            self._outcome = Usage.Outcome.DONE
+            self._usage = found["usage"] if isinstance(found.get("usage"), dict) else None
+        return found
+
+    # --- As a stream ---
+
+    def __aiter__(self) -> Exchange:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self.begun = True
+        if self._over or self.closed:
+            raise StopAsyncIteration
+        try:
+            while not (chunk := await self._next()):
+                pass
+        except StopAsyncIteration:
+            self._outcome = Usage.Outcome.DONE
+            self._over = True
+            chunk = DONE
+        except RelayError as error:
+            chunk = self._failed(error)
+        except Exception:
+            logger.exception("Relaying an answer of %s failed.", self._upstream.name)
+            chunk = self._failed(RelayError(500, "internal", "The answer failed on this server. Ask again."))
+        return chunk
+
+    async def _next(self) -> bytes:
+        """The next events, all that are there. Raises StopAsyncIteration at the end of a whole answer."""
+        if not self._first_taken:
+            self._first_taken = True
+            assert self._opening is not None
+            first = await self._opening
+            if not self._streams:
+                raise await self._refusal()
+            return self._encoded(first) if first is not None else b""
+        assert self.answer is not None
+        first = await anext(self.answer)
+        return self._encoded(first) + b"".join(map(self._encoded, self.answer.take_waiting()))
+
+    def _encoded(self, piece: Piece) -> bytes:
+        if piece.is_usage and not self._shows_usage:
+            return b""
+        self._pieces += not piece.is_usage
+        return sse.encode(piece.data, event=piece.event)
+
+    def _failed(self, error: RelayError) -> bytes:
+        self._outcome = Usage.Outcome.FAILED
+        self._over = True
+        return sse.encode(json.dumps(error.as_json(), separators=(",", ":"))) + DONE
+
+    async def _refusal(self) -> RelayError:
+        """What an upstream said that refused only after the stream to the client had begun."""
+        assert self.answer is not None
+        if self.answer.status < 400:
+            return RelayError(502, "upstream-malformed", "The upstream did not answer with a stream.")
+        try:
+            found = await self.answer.read_json(MAX_ERROR_BYTES)
+        except RelayError as error:
+            return error
+        return UpstreamError(found.get("error") or found if isinstance(found, dict) else None)
+
+    # --- The end ---
+
+    async def aclose(self) -> None:
+        """Let go of the upstream and of the place, at once, and have written down what the answer has cost."""
+        if self.closed:
+            return
+        self.closed = True
+        try:
+            if self._opening is not None and not self._opening.done():
+                self._opening.cancel()
+                await asyncio.wait([self._opening])
+            if self.answer is not None:
+                await self.answer.aclose()
+        finally:
+            self._place.release()
+            recording = self._record()
+        if recording is not None:
+            await asyncio.shield(recording)
+
+    def _record(self) -> asyncio.Task[None] | None:
+        opening, answer = self._opening, self.answer
+        failed = opening is not None and opening.done() and not opening.cancelled() and opening.exception() is not None
+        if opening is None or (answer is None and failed) or (answer is not None and answer.status >= 400):
+            return None  # there was no answer that could have cost something
+        return record_soon(
+            user_id=None if self._caller.user is None else self._caller.user.pk,
+            caller=self._caller.key,
+            upstream=self._upstream.name,
+            model=self._body["model"],
+            outcome=self._outcome,
+            seconds=time.monotonic() - self._began_at,
+            usage=self._usage or (answer.usage if answer is not None else None),
+            pieces=self._pieces,
+        )

@@ -1,0 +1,399 @@
+"""A generation's steps in the database: fenced, and its pieces, its state and what is told in one transaction."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.db.models.functions import Now
+from django.test import override_settings
+
+from streams import log, publish
+from streams.models import Message
+from streams.relay import generations, housekeeping
+from streams.relay.access import Caller
+from streams.relay.errors import RelayError
+from streams.relay.generations import Batch, Ending
+from streams.relay.models import Generation, Usage
+
+database = pytest.mark.django_db(transaction=True)
+State = Generation.State
+
+BODY = {"model": "small", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+ANN = Caller(None, "address 192.0.2.1")
+KEY = "5e9b3a46-1f1d-4d0a-9a8e-0d1f6a3f2b11"
+
+
+def ask(caller: Caller = ANN, key: str | None = None, **body: Any) -> Generation:
+    return generations.create(caller, {**BODY, **body}, "default", key)[0]
+
+
+def running(worker: str = "w") -> Generation:
+    made = ask()
+    [generation] = [each for each in generations.claim(worker, 100) if each.pk == made.pk]
+    return generation
+
+
+def pieces(generation: Generation, *texts: str, number: int = 0, **more: Any) -> Batch:
+    return Batch(generation.pk, number, texts, **more)
+
+
+def told(generation: Generation) -> list[tuple[str, Any]]:
+    """The type and the data of the generation's messages."""
+    rows = Message.objects.filter(channel=generation.channel).order_by("position")
+    return [(row.event, json.loads(row.data)) for row in rows]
+
+
+def text_of(generation: Generation) -> str:
+    return generations.read(generation.pk).text
+
+
+def let_the_lease_run_out(generation: Generation) -> None:
+    Generation.objects.filter(pk=generation.pk).update(lease_until=Now() - datetime.timedelta(seconds=1))
+
+
+# --- Asking -----------------------------------------------------------------------------------------------------------
+
+
+@database
+def test_what_is_asked_waits_with_its_request() -> None:
+    publish("news", "before")
+    made = ask(temperature=0.5)
+    found = Generation.objects.get()
+    assert (found.pk, found.state, found.model, found.upstream) == (made.pk, State.QUEUED, "small", "default")
+    assert found.request == {**BODY, "temperature": 0.5}
+    assert (found.start_position, found.owner, found.caller) == (1, None, "address 192.0.2.1")
+    assert told(made) == []
+
+
+@database
+def test_same_idempotency_key_returns_the_first() -> None:
+    first, is_new = generations.create(ANN, BODY, "default", KEY)
+    again, is_new_again = generations.create(ANN, BODY, "default", KEY)
+    assert (first.pk, is_new, is_new_again) == (again.pk, True, False)
+    generations.cancel(first.pk)
+    assert generations.create(ANN, BODY, "default", KEY)[0].pk == first.pk, "also once it has ended"
+
+
+@database
+def test_idempotency_key_of_another_question_is_refused() -> None:
+    ask(key=KEY)
+    with pytest.raises(RelayError) as refusal:
+        ask(key=KEY, temperature=1)
+    assert (refusal.value.status, refusal.value.code) == (422, "idempotency-key-reused")
+
+
+@database
+def test_idempotency_keys_are_their_owners() -> None:
+    ann, bob = (User.objects.create(username=name) for name in ("ann", "bob"))
+    made = [ask(Caller(user, f"user {user.pk}"), key="1") for user in (ann, bob)]
+    assert made[0].pk != made[1].pk
+    assert generations.create(Caller(bob, "user 2"), BODY, "default", "1")[0].pk == made[1].pk
+
+
+@database
+@pytest.mark.parametrize("key", ["", "1", "a" * 31, "a" * 256, "a" * 40 + "\n", "a" * 40 + "\0"])
+def test_key_of_nobody_is_one_that_nobody_guesses(key: str) -> None:
+    with pytest.raises(RelayError, match="An Idempotency-Key has 32 to 255 printable characters"):
+        ask(key=key)
+    assert not Generation.objects.exists()
+
+
+@database
+@override_settings(STREAMS={"RELAY_MAX_STREAMS_PER_USER": 2})
+def test_caller_has_so_many_under_way() -> None:
+    first = ask()
+    ask()
+    with pytest.raises(RelayError, match="You have 2 answers under way, and may have 2") as refusal:
+        ask()
+    assert (refusal.value.status, refusal.value.retry_after_seconds) == (429, 5)
+    ask(Caller(None, "address 192.0.2.2"))
+    generations.cancel(first.pk)
+    ask()
+
+
+@database
+@override_settings(STREAMS={"GENERATION_MAX_ACTIVE": 1})
+def test_site_has_so_many_under_way() -> None:
+    ask()
+    with pytest.raises(RelayError, match="GENERATION_MAX_ACTIVE"):
+        ask(Caller(None, "address 192.0.2.2"))
+
+
+# --- A worker's steps -------------------------------------------------------------------------------------------------
+
+
+@database
+def test_the_oldest_are_claimed_first() -> None:
+    made = [ask().pk for _ in range(3)]
+    assert [each.pk for each in generations.claim("w", 2)] == made[:2]
+
+
+@database
+def test_pieces_are_messages_of_the_generations_channel() -> None:
+    one, two = running(), running()
+    newest = generations.write("w", [pieces(one, "a", "b"), pieces(two, "x")])
+    assert newest == {one.pk: 2, two.pk: 3}
+    assert generations.write("w", [pieces(one, "c", number=2)]) == {one.pk: 4}
+    assert told(one) == [("message", {"n": n, "text": text}) for n, text in enumerate("abc")]
+    assert (text_of(one), text_of(two)) == ("abc", "x")
+
+
+@database
+def test_last_piece_and_the_end_are_one_transaction() -> None:
+    one = running()
+    generations.write("w", [pieces(one, "Hel")])
+    end = Ending(State.DONE, "stop", usage={"prompt_tokens": 3, "completion_tokens": 2}, tokens=2, seconds=1.5)
+    assert generations.write("w", [pieces(one, "lo", number=1, whole="Hello", ending=end)]) == {one.pk: 3}
+    assert told(one)[-1] == (
+        "end",
+        {
+            "state": "done",
+            "finish_reason": "stop",
+            "usage": {"prompt_tokens": 3, "completion_tokens": 2},
+            "error": None,
+        },
+    )
+    one.refresh_from_db()
+    assert (one.state, one.text, one.pieces, one.end_position) == (State.DONE, "Hello", 2, 3)
+    assert one.ended_at is not None
+    [cost] = Usage.objects.all()
+    assert (cost.generation, cost.outcome, cost.completion_tokens, cost.is_estimated) == (one.pk, "done", 2, False)
+    assert generations.told(one) == told(one)[-1][1]
+
+
+@database
+def test_worker_that_lost_its_lease_writes_nothing_more() -> None:
+    one, two = running(), running()
+    generations.write("w", [pieces(one, "a"), pieces(two, "x")])
+    let_the_lease_run_out(one)
+    assert generations.interrupt(one.pk).state == State.INTERRUPTED
+    late = [pieces(one, "b", number=1, whole="ab", ending=Ending(State.DONE)), pieces(two, "y", number=1)]
+    assert generations.write("w", late, renew=True) == {two.pk: 4}
+    assert [event for event, _ in told(one)] == ["message", "end"]
+    assert (text_of(one), text_of(two)) == ("a", "xy")
+    one.refresh_from_db()
+    assert (one.state, one.text) == (State.INTERRUPTED, "a")
+
+
+@database
+def test_another_worker_writes_nothing() -> None:
+    one = running()
+    assert generations.write("other", [pieces(one, "b")]) == {}
+    assert told(one) == []
+
+
+@database
+def test_renewing_moves_the_leases_of_ones_own() -> None:
+    one, two = running("w"), running("other")
+    for each in (one, two):
+        let_the_lease_run_out(each)
+    generations.write("w", [], renew=True)
+    assert generations.interrupt(one.pk).state == State.RUNNING
+    assert generations.interrupt(two.pk).state == State.INTERRUPTED
+
+
+@database
+def test_piece_that_is_too_large_stores_nothing_of_the_batch() -> None:
+    one = running()
+    with override_settings(STREAMS={"MAX_MESSAGE_BYTES": 100}), pytest.raises(ValueError, match="MAX_MESSAGE_BYTES"):
+        generations.write("w", [pieces(one, "a", "b" * 100)])
+    assert told(one) == []
+
+
+# --- After a connection that broke ------------------------------------------------------------------------------------
+
+
+@database
+def test_batch_whose_commit_nobody_saw_is_found() -> None:
+    one = running()
+    batch = pieces(one, "a", "b")
+    assert generations.find(batch) is None
+    generations.write("w", [batch])
+    assert generations.find(batch) == 2
+    after = pieces(one, "c", number=2, position=2, whole="abc", ending=Ending(State.DONE))
+    assert generations.find(after) is None
+    generations.write("w", [after])
+    assert generations.find(after) == 4
+
+
+@database
+def test_end_that_somebody_else_wrote_is_not_taken_for_ones_own() -> None:
+    one = running()
+    generations.cancel(one.pk)
+    assert generations.find(pieces(one, "a", whole="a", ending=Ending(State.DONE))) is None
+
+
+# --- Ends from outside ------------------------------------------------------------------------------------------------
+
+
+@database
+def test_cancelled_keeps_what_had_come_and_tells_it() -> None:
+    one = running()
+    generations.write("w", [pieces(one, "Hel", "lo")])
+    ended = generations.cancel(one.pk)
+    assert (ended.state, ended.text, ended.pieces, ended.end_position) == (State.CANCELLED, "Hello", 2, 3)
+    assert told(one)[-1] == ("end", {"state": "cancelled", "finish_reason": None, "usage": None, "error": None})
+    [cost] = Usage.objects.all()
+    assert (cost.outcome, cost.completion_tokens, cost.is_estimated) == ("cancelled", 2, True)
+
+
+@database
+def test_worker_corrects_what_was_recorded_of_a_cancelled_answer() -> None:
+    one = running()
+    generations.cancel(one.pk)
+    generations.write("w", [pieces(one, ending=Ending(State.DONE, tokens=9, seconds=2.0))])
+    [cost] = Usage.objects.all()
+    assert (cost.outcome, cost.completion_tokens, cost.is_estimated, cost.seconds) == ("cancelled", 9, True, 2.0)
+
+
+@database
+def test_cancelled_before_it_began_has_cost_nothing() -> None:
+    made = ask()
+    assert generations.cancel(made.pk).state == State.CANCELLED
+    assert not Usage.objects.exists()
+    assert generations.claim("w", 1) == []
+
+
+@database
+def test_what_has_ended_stays_as_it_is() -> None:
+    one = running()
+    generations.write("w", [pieces(one, "a", whole="a", ending=Ending(State.DONE))])
+    assert generations.cancel(one.pk).state == State.DONE
+    assert [event for event, _ in told(one)] == ["message", "end"]
+
+
+@database
+def test_living_worker_is_not_interrupted() -> None:
+    one, waiting = running(), ask()
+    assert generations.interrupt(one.pk).state == State.RUNNING
+    assert generations.interrupt(waiting.pk).state == State.QUEUED
+
+
+@database
+def test_dead_workers_generation_is_interrupted() -> None:
+    one = running()
+    generations.write("w", [pieces(one, "a")])
+    let_the_lease_run_out(one)
+    assert not housekeeping.attend()
+    assert [event for event, _ in told(one)] == ["message", "end"]
+    one.refresh_from_db()
+    assert (one.state, one.error_code, one.text) == (State.INTERRUPTED, "interrupted", "a")
+    [cost] = Usage.objects.all()
+    assert (cost.outcome, cost.is_estimated) == ("interrupted", True)
+
+
+@database
+def test_attending_tells_whether_something_waits() -> None:
+    assert not housekeeping.attend()
+    running()
+    assert not housekeeping.attend()
+    ask()
+    assert housekeeping.attend()
+
+
+@database
+def test_nobody_is_interrupted_right_after_the_database_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody could renew a lease meanwhile."""
+    monkeypatch.setattr(housekeeping, "_patient_until", 0.0)
+    one = running()
+    let_the_lease_run_out(one)
+    table = Generation._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} RENAME TO away")
+    try:
+        with pytest.raises(Exception, match=table):
+            housekeeping.attend()
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE away RENAME TO {table}")
+    housekeeping.attend()
+    assert Generation.objects.get().state == State.RUNNING
+    monkeypatch.setattr(housekeeping, "_patient_until", 0.0)
+    housekeeping.attend()
+    assert Generation.objects.get().state == State.INTERRUPTED
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+@database
+def test_text_so_far_is_the_rows_and_what_the_log_has_after_it() -> None:
+    one = running()
+    generations.write("w", [pieces(one, "a", "b")])
+    publish("news", "between")
+    generations.write("w", [pieces(one, "c", number=2, whole="abc")], renew=True)
+    generations.write("w", [pieces(one, number=3, whole="abc", position=4)], renew=True)
+    generations.write("w", [pieces(one, "d", number=3, position=4)])
+    answer = generations.read(one.pk)
+    assert (answer.text, answer.pieces, answer.position) == ("abcd", 4, 5)
+    assert (answer.generation.text, answer.generation.pieces, answer.generation.text_position) == ("abc", 3, 4)
+
+
+@database
+def test_text_is_whole_where_retention_has_taken_pieces_of_a_running_answer() -> None:
+    one = running()
+    generations.write("w", [pieces(one, "a", "b", whole="ab")])
+    generations.write("w", [pieces(one, "c", number=2, position=2)])
+    log.delete_through(2, channel=one.channel, limit=10)
+    assert text_of(one) == "abc"
+    assert generations.cancel(one.pk).text == "abc"
+
+
+@database
+def test_unknown_generation_is_said_to_be() -> None:
+    for step in (generations.read, generations.cancel, generations.interrupt):
+        with pytest.raises(Generation.DoesNotExist):
+            step("0" * 32)
+
+
+# --- Afterwards -------------------------------------------------------------------------------------------------------
+
+
+def end_long_ago(generation: Generation, seconds: float) -> None:
+    ended_at = Now() - datetime.timedelta(seconds=seconds)
+    Generation.objects.filter(pk=generation.pk).update(ended_at=ended_at)
+
+
+@database
+@override_settings(STREAMS={"GENERATION_COMPACT_SECONDS": 60})
+def test_old_answers_messages_leave_the_log_and_the_text_stays() -> None:
+    publish("news", "stays")
+    old, young, under_way = running(), running(), running()
+    for each in (old, young):
+        generations.write("w", [pieces(each, "a", "b", whole="ab", ending=Ending(State.DONE))])
+    generations.write("w", [pieces(under_way, "x")])
+    end_long_ago(old, 61)
+    housekeeping.tidy()
+    assert [len(told(each)) for each in (old, young, under_way)] == [0, 3, 1]
+    assert Message.objects.filter(channel="news").count() == 1
+    assert text_of(old) == "ab"
+    assert [bool(each.compacted_at) for each in Generation.objects.order_by("created_at")] == [True, False, False]
+
+
+@database
+@override_settings(STREAMS={"GENERATION_COMPACT_SECONDS": None, "GENERATION_RETENTION_SECONDS": 60})
+def test_answers_are_kept_for_so_long() -> None:
+    old, young, under_way = running(), running(), running()
+    for each in (old, young):
+        generations.write("w", [pieces(each, "a", whole="a", ending=Ending(State.DONE))])
+        end_long_ago(each, 61 if each is old else 59)
+    housekeeping.tidy()
+    assert {each.pk for each in Generation.objects.all()} == {young.pk, under_way.pk}
+    assert told(old) == []
+    assert told(young) != []
+    assert Usage.objects.count() == 2, "what it has cost stays known"
+
+
+@database
+@override_settings(STREAMS={"GENERATION_COMPACT_SECONDS": None, "GENERATION_RETENTION_SECONDS": None})
+def test_everything_is_kept_where_the_site_says_so() -> None:
+    one = running()
+    generations.write("w", [pieces(one, "a", whole="a", ending=Ending(State.DONE))])
+    end_long_ago(one, 10**9)
+    housekeeping.tidy()
+    assert len(told(one)) == 2

@@ -1,0 +1,180 @@
+"""The upstreams of the settings: what their options may be, and that none of them tells its key."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import socket
+import subprocess
+import warnings
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.test import AsyncClient
+
+from streams.exceptions import InvalidSetting
+from streams.relay import upstreams
+from streams.relay.answers import open_answer
+from streams.relay.errors import RelayError
+from streams.relay.limits import Place, places_taken, take_place
+from streams.relay.upstreams import OpenAICompatible, get_upstream
+from tests.relay.conftest import SECRET, UpstreamProcess
+from tests.relay.steps import END, HEAD, piece
+from tests.services import free_port
+from tests.sites import PYTHON, ROOT
+
+OPTIONS: dict[str, Any] = {"base_url": "https://api.example.com/v1/", "api_key": SECRET, "models": ["m1"]}
+BACKEND = "streams.relay.upstreams.OpenAICompatible"
+
+
+def with_upstream(settings: Any, options: object, **more: Any) -> None:
+    settings.STREAMS = {
+        **settings.STREAMS,
+        "UPSTREAMS": {"default": {"BACKEND": BACKEND, "OPTIONS": options}},
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"timeout": 5}, "timeout"),
+        ({"base_url": None}, "base_url"),
+        ({"base_url": "api.example.com"}, "base_url"),
+        ({"base_url": "ftp://api.example.com"}, "base_url"),
+        ({"base_url": "https://user:password@api.example.com"}, "base_url"),
+        ({"base_url": "https://api.example.com:port"}, "base_url"),
+        ({"base_url": "https://api.example.com/?key=x"}, "base_url"),
+        ({"base_url": "https://"}, "base_url"),
+        ({"api_key": f"{SECRET}\nX-Header: x"}, "api_key"),
+        ({"api_key": 5}, "api_key"),
+        ({"models": []}, "models"),
+        ({"models": "m1"}, "models"),
+        ({"models": [5]}, "models"),
+        ({"max_tokens_key": "tokens"}, "max_tokens_key"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_by_name_and_without_the_key(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidSetting, match=named) as caught:
+        OpenAICompatible("default", {**OPTIONS, **wrong})
+    assert SECRET not in str(caught.value)
+    assert "password" not in str(caught.value)
+
+
+def test_checks_report_them(settings: Any) -> None:
+    with_upstream(settings, {**OPTIONS, "models": []})
+    [message] = [message for message in run_checks() if message.id == "streams_relay.E002"]
+    assert "'models'" in message.msg
+    assert SECRET not in message.msg
+
+
+def test_malformed_upstreams_are_reported_without_what_they_hold(settings: Any) -> None:
+    with_upstream(settings, [SECRET])
+    [message] = [message for message in run_checks() if "UPSTREAMS" in message.msg]
+    assert SECRET not in message.msg
+
+
+def test_key_is_in_no_representation() -> None:
+    upstream = OpenAICompatible("default", OPTIONS)
+    assert repr(upstream) == str(upstream) == "<OpenAICompatible 'default'>"
+    assert upstream.hide(f"Bearer {SECRET}!") == "Bearer [key]!"
+    assert OpenAICompatible("default", {**OPTIONS, "api_key": ""}).hide("text") == "text"
+
+
+def test_aiohttp_is_loaded_only_where_it_is_used() -> None:
+    code = "import sys, django; django.setup(); from streams.relay import urls; print('aiohttp' in sys.modules)"
+    env = {"DJANGO_SETTINGS_MODULE": "tests.settings"}
+    done = subprocess.run([PYTHON, "-c", code], cwd=ROOT, env=env, text=True, capture_output=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+    with pytest.raises(AttributeError, match="Nothing"):
+        _ = upstreams.Nothing
+
+
+def test_upstream_that_is_nowhere_is_unreachable_and_not_named(caplog: pytest.LogCaptureFixture) -> None:
+    for host in (f"127.0.0.1:{free_port()}", "nowhere.invalid"):
+        upstream = OpenAICompatible("default", {**OPTIONS, "base_url": f"http://{host}/v1"})
+        with pytest.raises(RelayError) as caught:
+            asyncio.run(open_answer(upstream, {"stream": True, "model": "m1"}))
+        assert (caught.value.status, caught.value.code) == (502, "upstream-unreachable")
+        assert host not in str(caught.value)
+        assert host.split(":")[0] in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_upstream_that_takes_no_connection_is_given_up(settings: Any) -> None:
+    settings.STREAMS = {**settings.STREAMS, "RELAY_CONNECT_SECONDS": 0.2}
+
+    # Nobody accepts, and the queue of those who wait is full.
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as stack:
+        port = server.getsockname()[1]
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
+        upstream = OpenAICompatible("default", {**OPTIONS, "base_url": f"http://127.0.0.1:{port}"})
+        with pytest.raises(RelayError) as caught:
+            asyncio.run(open_answer(upstream, {"stream": True, "model": "m1"}))
+    assert (caught.value.status, caught.value.code) == (504, "upstream-timeout")
+
+
+def test_each_event_loop_has_connections_of_its_own_and_closes_them_at_its_end(upstream: UpstreamProcess) -> None:
+    made = OpenAICompatible("default", {**OPTIONS, "base_url": f"http://127.0.0.1:{upstream.port}/v1"})
+
+    async def main() -> str:
+        messages = [{"role": "user", "content": json.dumps([HEAD, piece("Hi"), *END])}]
+        answer = await open_answer(made, {"stream": True, "model": "m1", "messages": messages})
+        text = "".join([piece.text async for piece in answer])
+        await answer.aclose()
+        return text
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [asyncio.run(main()) for _ in range(3)] == ["Hi"] * 3
+        assert made._sessions == {}
+        gc.collect()
+
+
+# --- Without any setting ---
+
+
+async def test_script_answers_where_there_is_no_upstream() -> None:
+    message = {"role": "user", "content": "Why?"}
+    answer = await get_upstream().send({"model": "scripted", "stream": False, "messages": [message]})
+    assert b"Why?" in b"".join([chunk async for chunk in answer])
+
+
+@pytest.mark.django_db
+async def test_demo_site_answers_everyone_by_the_script(settings: Any) -> None:
+    upstream = {"BACKEND": "streams.relay.upstreams.ScriptedUpstream", "OPTIONS": {"answer": "a b", "seconds": 0.001}}
+    settings.STREAMS = {**settings.STREAMS, "UPSTREAMS": {"default": upstream}}
+    payload = {"stream": True, "messages": [{"role": "user", "content": "Why?"}]}
+    response: Any = await AsyncClient().post("/ai/v1/chat/completions", payload, content_type="application/json")
+    assert response["Content-Type"] == "text/event-stream; charset=utf-8"
+    body = b"".join([chunk async for chunk in response])
+    assert body.endswith(b"data: [DONE]\n\n")
+    assert b'"content":"a "' in body
+    assert b'"usage"' in body
+
+
+# --- Places ---
+
+
+def test_places_come_back_when_they_are_released_or_forgotten(settings: Any) -> None:
+    settings.STREAMS = {**settings.STREAMS, "RELAY_MAX_STREAMS": 2, "RELAY_MAX_STREAMS_PER_USER": 1}
+    before = places_taken()
+    first: Place | None = take_place("user 1")
+    for key in ("user 1", "user 1"):
+        with pytest.raises(RelayError, match="PER_USER"):
+            take_place(key)
+    second = take_place("user 2")
+    with pytest.raises(RelayError, match="RELAY_MAX_STREAMS'"):
+        take_place("user 3")
+    second.release()
+    second.release()
+    assert places_taken() == before + 1
+    del first
+    gc.collect()
+    assert places_taken() == before
