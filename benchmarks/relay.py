@@ -19,6 +19,7 @@ STREAMS = 50
 PACED_EVENTS, PACED_SECONDS = 200, 0.05
 BURST_EVENTS = 2000
 
+MARK = b"data: {"
 PATH = "/ai/v1/chat/completions"
 
 
@@ -41,17 +42,14 @@ async def _read(port: int, steps: list[Step]) -> int:
     body = json.dumps(payload).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
-        b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+        b"POST %s HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
         % (PATH.encode(), len(body), body)
     )
     found, tail = 0, b""
-    while not tail.endswith(b"0\r\n\r\n"):  # the last chunk
-        data = await reader.read(65_536)
-        if not data:
-            break
+    while data := await reader.read(65_536):  # to the end: HTTP/1.0 knows no chunks, which could cut a mark in two
         text = tail + data
-        found += text.count(b"data: {") - tail.count(b"data: {")
-        tail = text[-6:]
+        found += text.count(MARK)
+        tail = text[-len(MARK) + 1 :]
     writer.close()
     return found
 

@@ -20,7 +20,9 @@ from streams.relay import upstreams
 from streams.relay.answers import open_answer
 from streams.relay.errors import RelayError
 from streams.relay.limits import Place, places_taken, take_place
+from streams.relay.models import Usage
 from streams.relay.upstreams import OpenAICompatible, get_upstream
+from streams.relay.usage import record_soon
 from tests.relay.conftest import SECRET, UpstreamProcess
 from tests.relay.steps import END, HEAD, piece
 from tests.services import free_port
@@ -159,7 +161,17 @@ async def test_demo_site_answers_everyone_by_the_script(settings: Any) -> None:
     assert b'"usage"' in body
 
 
-# --- Places ---
+# --- What answers leave behind ---
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_database_that_takes_no_usage_spoils_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    answer = {"caller": "user 1", "upstream": "default", "model": "m1", "outcome": "done", "pieces": 2, "seconds": 1.0}
+    await record_soon(user_id=None, usage=None, **answer)
+    assert "could not" not in caplog.text
+    await record_soon(user_id=None, usage=None, **{**answer, "model": None})
+    assert "could not be written down" in caplog.text
+    assert await Usage.objects.acount() == 1
 
 
 def test_places_come_back_when_they_are_released_or_forgotten(settings: Any) -> None:
