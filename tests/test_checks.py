@@ -167,7 +167,7 @@ DATABASE_ROUTERS = ["other_settings.Router"]
 
 class Router:
     def db_for_read(self, model, **hints):
-        return "log" if model._meta.app_label == "streams" else None
+        return "log" if model._meta.app_label in ("streams", "streams_relay") else None
 
     db_for_write = db_for_read
 """

@@ -59,6 +59,12 @@ class Everyone(BaseAccess):
 async def admit(request: HttpRequest) -> Caller:
     """The caller who asks for an answer. Raises RelayError: 401 or 403."""
     caller = await identify(request)
+    await check_access(request, caller)
+    return caller
+
+
+async def check_access(request: HttpRequest, caller: Caller) -> None:
+    """Raise RelayError, 401 or 403, where the site's RELAY_ACCESS does not admit the caller."""
     access: BaseAccess = import_string(settings.RELAY_ACCESS)()
     if not await sync_to_async(access.may_use)(request, caller.user):
         if caller.user is None:
@@ -66,7 +72,6 @@ async def admit(request: HttpRequest) -> Caller:
                 401, "not-signed-in", "Sign in, or send a key as `Authorization: Bearer …`, to have an answer."
             )
         raise RelayError(403, "forbidden", "You may not have answers here (STREAMS['RELAY_ACCESS']).")
-    return caller
 
 
 async def identify(request: HttpRequest) -> Caller:

@@ -18,11 +18,12 @@ class RelayConfig(AppConfig):
         from streams import conf
         from streams.chores import Chore, register
         from streams.relay import background
-        from streams.relay.checks import check_upstreams
+        from streams.relay.checks import check_database, check_upstreams
         from streams.relay.conf import RelaySettings
 
         conf.register(RelaySettings)
         checks.register(check_upstreams)
+        checks.register(check_database)
 
         register(Chore("Looking after answers", background.attend_as_chore, lambda: ATTEND_SECONDS))
         register(Chore("Tidying up after answers", background.tidy_as_chore, lambda: TIDY_SECONDS, at_start=False))

@@ -2,6 +2,7 @@
 
 streams_relay.E001  An upstream's class, or the class that RELAY_ACCESS names, cannot be loaded.
 streams_relay.E002  An upstream's options do not fit.
+streams_relay.E003  The relay's tables are in another database than the log.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.core.checks import CheckMessage, Error
+from django.db import router
 from django.utils.module_loading import import_string
 
 from streams.exceptions import InvalidSetting
@@ -20,6 +22,23 @@ from streams.relay.upstreams import get_upstream
 def check_upstreams(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """E001 and E002."""
     return list(_problems())
+
+
+def check_database(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E003."""
+    from streams.relay.models import Generation, Usage
+    from streams.threads import database
+
+    elsewhere = {router.db_for_write(model) for model in (Generation, Usage)} - {database()}
+    return [
+        Error(
+            f"The relay's tables are in the database {alias!r}, and the log is in {database()!r}: what an answer says "
+            "and what is stored of it are one transaction.",
+            hint="Route the app `streams_relay` to the database of the app `streams`.",
+            id="streams_relay.E003",
+        )
+        for alias in sorted(elsewhere)
+    ]
 
 
 def _problems() -> Iterator[CheckMessage]:

@@ -54,6 +54,7 @@ class RelaySettings:
     GENERATION_WORKER = Setting("server", worker_place)
     GENERATION_CONCURRENCY = Setting(100, positive_whole)
     GENERATION_MAX_ACTIVE = Setting(1000, positive_whole)
+    GENERATION_QUEUE_SECONDS = Setting[float](600, positive_number)
     GENERATION_SECONDS = Setting[float](600, positive_number)
     GENERATION_LEASE_SECONDS = Setting[float](9, positive_number)
     GENERATION_FLUSH_MILLISECONDS = Setting(50, positive_whole)

@@ -18,7 +18,7 @@ from streams import EventStreamResponse, log, sse, threads
 from streams.events import encode_data
 from streams.policies import BasePolicy
 from streams.relay import background, generations, housekeeping
-from streams.relay.access import Caller, admit, bearer, identify
+from streams.relay.access import Caller, admit, bearer, check_access, identify
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError
 from streams.relay.generations import END_EVENT, Answer
@@ -88,10 +88,8 @@ async def ask(request: HttpRequest) -> HttpResponseBase:
 @_answering("POST")
 async def regenerate(request: HttpRequest, id: str) -> HttpResponseBase:
     """Ask the same again: a new generation, whatever became of the first."""
-    payload = _body(request)  # none is needed; read before the connection is used for anything else
-    del payload
-    caller = await admit(request)
-    answer = await _find(request, id, caller)
+    answer, caller = await _find(request, id)
+    await check_access(request, caller)
     generation = answer.generation
     upstream = get_upstream(generation.upstream) if generation.upstream in settings.UPSTREAMS else get_upstream()
     # Checked again: the site's limits and models may be others now.
@@ -143,7 +141,7 @@ def _check_storable(value: Any) -> None:
 @_answering("GET", "HEAD")
 async def look(request: HttpRequest, id: str) -> HttpResponseBase:
     """Its state, and its text so far."""
-    answer = await _find(request, id)
+    answer, _ = await _find(request, id)
     return _fresh(JsonResponse(_state(answer, token=_token(request))))
 
 
@@ -216,7 +214,7 @@ class GenerationEvents(EventStreamView):
 
     async def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         try:
-            answer = await _find(request, kwargs["id"])
+            answer, _ = await _find(request, kwargs["id"])
         except RelayError as error:
             return refused(error)
         self._generation = answer.generation
@@ -318,10 +316,10 @@ def _token(request: HttpRequest) -> str:
     return request.GET.get("token") or bearer(request) or ""
 
 
-async def _find(request: HttpRequest, id: str, caller: Caller | None = None) -> Answer:
-    """The generation, if the request is its owner's. Raises RelayError: 403 or 404."""
-    if not (has_token := _is_good(_token(request), id)) and caller is None:
-        caller = await identify(request)
+async def _find(request: HttpRequest, id: str) -> tuple[Answer, Caller]:
+    """The generation, and its owner, if the request is the owner's. Raises RelayError: 401, 403 or 404."""
+    has_token = _is_good(_token(request), id)
+    caller = None if has_token else await identify(request)
     await close_request_connections()
     try:
         answer = await threads.run(generations.read, id)
@@ -329,10 +327,12 @@ async def _find(request: HttpRequest, id: str, caller: Caller | None = None) -> 
             answer = await threads.run(generations.read, id)
     except Generation.DoesNotExist:
         raise _unknown() from None
-    owner = answer.generation.owner_id
-    if has_token or (caller is not None and caller.user is not None and caller.user.pk == owner):
-        return answer
-    raise RelayError(403, "forbidden", "This answer is somebody else's, or its token has expired.")
+    generation = answer.generation
+    if caller is None:  # whoever has the token acts for the owner
+        return answer, Caller(await threads.run(generations.owner_of, generation), generation.caller)
+    if caller.user is None or caller.user.pk != generation.owner_id:
+        raise RelayError(403, "forbidden", "This answer is somebody else's, or its token has expired.")
+    return answer, caller
 
 
 def _unknown() -> RelayError:

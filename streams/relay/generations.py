@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import Any, TypeAlias
 
 from django.db import connections
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -230,6 +230,10 @@ def _keep_text(batch: Batch, last: int) -> None:
     _rows().filter(pk=batch.id).update(**kept)
 
 
+# Its worker has not renewed the lease.
+DESERTED = Q(state=State.RUNNING, lease_until__lt=Now())
+
+
 # --- Ends from outside ------------------------------------------------------------------------------------------------
 
 
@@ -245,17 +249,27 @@ def interrupt(id: str) -> Generation:
         error_code="interrupted",
         error_message="The process that wrote this answer has ended. Ask again for another answer.",
     )
-    return end(id, ending, only_expired=True)
+    return end(id, ending, only=DESERTED)
 
 
-def end(id: str, ending: Ending, *, only_expired: bool = False) -> Generation:
-    """End an active generation, whoever has it. Raises Generation.DoesNotExist."""
+def give_up(id: str) -> Generation:
+    """End a generation that no worker has taken. One that has begun stays as it is."""
+    ending = Ending(
+        State.FAILED,
+        error_code="no-worker",
+        error_message="Nobody has begun with this answer in time. Is a worker running (`manage.py run_generations`)?",
+    )
+    return end(id, ending, only=Q(state=State.QUEUED))
+
+
+def end(id: str, ending: Ending, *, only: Q | None = None) -> Generation:
+    """End an active generation, whoever has it, where its row meets the condition. Raises Generation.DoesNotExist."""
     rows, positions = [], {}
     with log.own_transaction():
         found = _rows().filter(pk=id)
         generation = _locked(found).get()
-        dead = found.filter(lease_until__lt=Now()).exists() if only_expired else True
-        if generation.is_active and dead:
+        # Asked anew, for it may have changed until the lock was ours.
+        if generation.is_active and (only is None or found.filter(only).exists()):
             text, pieces = _stored_pieces(generation, log.current_head())
             rows = log.append(_messages(Batch(id, pieces, ending=ending)))
             if generation.state == State.RUNNING:
@@ -351,6 +365,12 @@ def read(id: str) -> Answer:
             continue  # the row's own text has moved on since, by what was pruned
         break
     return Answer(generation, text, pieces, head)
+
+
+def owner_of(generation: Generation) -> Any:
+    """The user who has asked, while they are active; None for somebody who was not signed in."""
+    owner = generation.owner
+    return owner if owner is not None and owner.is_active else None
 
 
 class _Pruned(Exception):

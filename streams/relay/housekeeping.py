@@ -11,10 +11,12 @@ import time
 
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from streams import log
 from streams.relay import generations
 from streams.relay.conf import settings
+from streams.relay.generations import DESERTED
 from streams.relay.models import Generation
 from streams.threads import database
 
@@ -31,24 +33,35 @@ _patient_until = 0.0
 
 
 def attend() -> bool:
-    """Interrupt what dead workers have left. Returns whether a generation waits for a worker."""
+    """End what dead workers have left, and what nobody has taken. Returns whether a generation waits for a worker."""
     global _patient_until
     try:
-        open_ones = Q(state=State.QUEUED) | Q(state=State.RUNNING, lease_until__lt=Now())
-        found = dict(_rows().filter(open_ones).values_list("pk", "state")[:MOST_AT_ONCE])
+        # One query, for every process asks it every second. Those that run before those that are queued.
+        rows = _rows().filter(DESERTED | Q(state=State.QUEUED)).order_by("-state", "created_at")
+        found = list(rows.values_list("state", "pk", "created_at")[:MOST_AT_ONCE])
     except Exception:
         _patient_until = time.monotonic() + settings.GENERATION_LEASE_SECONDS
         raise
-    expired = [pk for pk, state in found.items() if state == State.RUNNING]
-    for pk in expired:
-        _interrupt(pk)
-    return len(found) > len(expired)
+    is_waiting = False
+    for state, pk, since in found:
+        if state == State.RUNNING:
+            _interrupt(pk)
+        elif not _has_waited(since):
+            is_waiting = True
+        elif generations.give_up(pk).state == State.FAILED:
+            logger.warning("Nobody has taken the answer %s within %g s.", pk, settings.GENERATION_QUEUE_SECONDS)
+    return is_waiting
 
 
 def attend_to(generation: Generation) -> bool:
-    """Interrupt one generation if a dead worker has left it. Whether it has ended."""
-    is_dead = _rows().filter(pk=generation.pk, state=State.RUNNING, lease_until__lt=Now()).exists()
-    return is_dead and _interrupt(generation.pk)
+    """See to one generation. Whether it was ended for that."""
+    if generation.state == State.QUEUED and _has_waited(generation.created_at):
+        return not generations.give_up(generation.pk).is_active
+    return _rows().filter(DESERTED, pk=generation.pk).exists() and _interrupt(generation.pk)
+
+
+def _has_waited(since: datetime.datetime) -> bool:
+    return (timezone.now() - since).total_seconds() > settings.GENERATION_QUEUE_SECONDS
 
 
 def _interrupt(pk: str) -> bool:

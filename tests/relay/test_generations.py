@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.db.models.functions import Now
 from django.test import override_settings
+from django.utils import timezone
 
 from streams import log, publish
 from streams.models import Message
@@ -285,6 +286,18 @@ def test_dead_workers_generation_is_interrupted() -> None:
     assert (one.state, one.error_code, one.text) == (State.INTERRUPTED, "interrupted", "a")
     [cost] = Usage.objects.all()
     assert (cost.outcome, cost.is_estimated) == ("interrupted", True)
+
+
+@database
+def test_answer_that_nobody_takes_fails_in_time() -> None:
+    old, young = ask(), ask()
+    Generation.objects.filter(pk=old.pk).update(created_at=timezone.now() - datetime.timedelta(seconds=601))
+    assert housekeeping.attend()
+    old.refresh_from_db()
+    young.refresh_from_db()
+    assert (old.state, old.error_code, young.state) == (State.FAILED, "no-worker", State.QUEUED)
+    assert [event for event, _ in told(old)] == ["end"]
+    assert not Usage.objects.exists()
 
 
 @database

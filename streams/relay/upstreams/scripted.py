@@ -23,19 +23,20 @@ DEFAULT_ANSWER = (
 class ScriptedUpstream(BaseUpstream):
     """Answers with `answer`, a word every `seconds` seconds. For sites without a key, and for tests.
 
-    Options: `answer`, in which `{question}` stands for the last message; `seconds` between words, 0.05; `models`.
+    Options: `answer`, in which `{question}` stands for the last message; `times`, how often it is given, 1; `seconds`
+    between words, 0.05; `models`.
     """
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         super().__init__(name, options)
-        known = {"answer": DEFAULT_ANSWER, "seconds": 0.05, "models": ["scripted"]}
+        known = {"answer": DEFAULT_ANSWER, "times": 1, "seconds": 0.05, "models": ["scripted"]}
         if unknown := set(options) - set(known):
             raise InvalidSetting(
                 f"STREAMS['UPSTREAMS'][{name!r}]['OPTIONS'] has no {sorted(unknown)[0]!r}; a ScriptedUpstream takes "
                 f"{', '.join(known)}."
             )
         merged: dict[str, Any] = {**known, **options}
-        self._answer: str = merged["answer"]
+        self._answer: str = merged["answer"] * merged["times"]
         self._seconds: float = merged["seconds"]
         self._models: Sequence[str] = merged["models"]
 

@@ -1,0 +1,162 @@
+"""Answers that survive: dropped readers, a worker that is killed, a database that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import time
+import urllib.request
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.clients import StreamClient, leave_all
+from tests.services import wait_until
+from tests.sites import Server, Site
+
+pytestmark = [pytest.mark.once, pytest.mark.slow]
+
+GENERATIONS = 50
+READERS = 3
+TOKENS_PER_SECOND = 200
+
+WORKER = "from django.core.management import call_command\ncall_command('run_generations')"
+
+
+@pytest.fixture(autouse=True)
+async def leave() -> AsyncIterator[None]:
+    yield
+    leave_all()
+
+
+def scripted(times: int, tokens_per_second: float = TOKENS_PER_SECOND) -> dict[str, Any]:
+    """An upstream that gives an answer of four words, which begin with the question, so many times."""
+    options = {"answer": "{question}, wörds and wörds. ", "times": times, "seconds": 1 / tokens_per_second}
+    return {"default": {"BACKEND": "streams.relay.upstreams.ScriptedUpstream", "OPTIONS": options}}
+
+
+def ask(server: Server, question: str) -> dict[str, Any]:
+    body = json.dumps({"messages": [{"role": "user", "content": question}]}).encode()
+    request = urllib.request.Request(
+        f"{server.url}/ai/generations/", data=body, headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        told: dict[str, Any] = json.load(response)
+    return told
+
+
+async def follow(servers: list[Server], told: dict[str, Any], chance: random.Random) -> StreamClient:
+    """Read an answer to its end as an EventSource would, over connections that break at random, on any server."""
+    client = StreamClient(0, told["events_url"])
+    while not any(event.event == "end" for event in client.events):
+        client.port = chance.choice(servers).port
+        await client.connect()
+        assert client.status == 200
+        await client.read_for(chance.choice([0.2, 1.0, 5.0]))
+        if chance.random() < 0.5:
+            client.abort()
+        else:
+            await client.close()
+    return client
+
+
+def text_of(client: StreamClient) -> str:
+    """What a reader has put together; each piece once, in order, and the end after all of them."""
+    *pieces, end = client.events
+    assert end.event == "end"
+    told = [json.loads(piece.data) for piece in pieces]
+    assert [piece["n"] for piece in told] == list(range(len(told)))
+    assert client.control == [event for event in client.control if event.event == "stream-checkpoint"]
+    return "".join(piece["text"] for piece in told)
+
+
+async def test_fifty_answers_with_dropped_readers_and_a_killed_worker(postgres_site: Site) -> None:
+    site = postgres_site.settings(
+        UPSTREAMS=scripted(100),
+        GENERATION_WORKER="command",
+        GENERATION_CONCURRENCY=GENERATIONS // 2,
+        RELAY_MAX_STREAMS_PER_USER=GENERATIONS,
+    )
+    servers = [site.serve(), site.serve()]
+    asked = [ask(random.choice(servers), f"question{n}") for n in range(GENERATIONS)]
+    doomed, living = site.script(WORKER), site.script(WORKER)
+    chance = random.Random(4)
+    readers = [asyncio.create_task(follow(servers, told, chance)) for told in asked for _ in range(READERS)]
+
+    running = "SELECT count(DISTINCT channel) FROM streams_message WHERE channel LIKE 'generation.%'"
+    await asyncio.to_thread(wait_until, lambda: site.execute(running) == [(GENERATIONS,)], "the first pieces", 60)
+    doomed.kill()
+    killed_at = time.time()
+
+    clients = await asyncio.gather(*readers)
+    stored = {
+        f"generation.{pk}": (state, text, ended_at)
+        for pk, state, text, ended_at in site.execute(
+            "SELECT id, state, text, extract(epoch FROM ended_at) FROM streams_relay_generation"
+        )
+    }
+    states = [state for state, _, _ in stored.values()]
+    assert (states.count("done"), states.count("interrupted")) == (GENERATIONS // 2, GENERATIONS // 2)
+    for number, told in enumerate(asked):
+        state, text, ended_at = stored[told["channel"]]
+        whole = f"question{number}, wörds and wörds. " * 100
+        assert text == whole if state == "done" else whole.startswith(text)
+        if state != "done":
+            assert float(ended_at) - killed_at < 15, "a dead worker's answers are interrupted in at most 15 seconds"
+        for client in clients[number * READERS :][:READERS]:
+            assert text_of(client) == text
+    # What a client has seen is durable, and nobody was asked twice.
+    assert site.execute("SELECT count(*), count(DISTINCT generation) FROM streams_relay_usage") == [(50, 50)]
+    living.kill()
+
+
+async def test_one_process_writes_fifty_answers_in_few_transactions(postgres_site: Site) -> None:
+    site = postgres_site.settings(UPSTREAMS=scripted(5000), RELAY_MAX_STREAMS_PER_USER=GENERATIONS)
+    server = site.serve()
+    asked = [ask(server, f"question{n}") for n in range(GENERATIONS)]
+    readers = [await StreamClient(server.port, told["events_url"]).connect() for told in asked]
+    reading = [asyncio.create_task(client.read_for(600)) for client in readers]
+    await asyncio.sleep(2)  # so that all are under way
+
+    def look() -> tuple[int, int]:
+        # In one transaction more, this one's own.
+        name = site.database_url.rpartition("/")[2]
+        [(transactions,)] = site.execute(
+            f"SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = '{name}'"
+        )
+        [(characters,)] = site.execute("SELECT sum(size) FROM streams_message")
+        return int(transactions), int(characters)
+
+    before, began = await asyncio.to_thread(look), time.monotonic()
+    await asyncio.sleep(4)
+    after, seconds = await asyncio.to_thread(look), time.monotonic() - began
+    for task in reading:
+        task.cancel()
+    await asyncio.wait(reading)
+    assert after[1] - before[1] > GENERATIONS * 50, "they were being written meanwhile"
+    rate = (after[0] - before[0]) / seconds
+    print(f"{rate:.1f} transactions and {(after[1] - before[1]) / seconds / 1e3:.0f} kB a second")
+    assert rate < 30
+
+
+async def test_answer_goes_on_after_the_database_was_away(postgres_site: Site) -> None:
+    """Also where the transaction was being committed at that moment: no piece is stored twice, and none is missing."""
+    site = postgres_site.settings(UPSTREAMS=scripted(60, 50), GENERATION_LEASE_SECONDS=60)
+    assert site.postgres is not None
+    server = site.serve()
+    asked = [ask(server, f"question{n}") for n in range(5)]
+    under_way = "SELECT count(*) FROM streams_message WHERE channel LIKE 'generation.%'"
+    for how in (signal.SIGINT, signal.SIGQUIT):  # fast, and without waiting for anybody's commit
+        seen = site.execute(under_way)[0][0]
+        await asyncio.to_thread(wait_until, lambda seen=seen: site.execute(under_way)[0][0] > seen + 20, "pieces", 60)
+        site.postgres.stop(how)
+        await asyncio.sleep(0.5)
+        site.postgres.start()
+    ended = "SELECT count(*) FROM streams_relay_generation WHERE state = 'done'"
+    await asyncio.to_thread(wait_until, lambda: site.execute(ended) == [(5,)], "the end of the answers", 90)
+    clients = [await follow([server], told, random.Random(1)) for told in asked]
+    for number, client in enumerate(clients):
+        assert text_of(client) == f"question{number}, wörds and wörds. " * 60
