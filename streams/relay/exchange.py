@@ -161,7 +161,7 @@ class Exchange:
             await asyncio.shield(recording)
 
     async def let_go(self) -> asyncio.Task[None] | None:
-        """Let go of the upstream and of the place, at once; returns what writes down the cost, if there is something."""
+        """Let go of the upstream and of the place, at once; returns the task that writes down the cost, if any."""
         if self.closed:
             return None
         self.closed = True

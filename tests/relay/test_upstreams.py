@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import os
 import socket
 import subprocess
 import warnings
@@ -159,6 +160,26 @@ async def test_demo_site_answers_everyone_by_the_script(settings: Any) -> None:
     assert body.endswith(b"data: [DONE]\n\n")
     assert b'"content":"a "' in body
     assert b'"usage"' in body
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("env", "access"),
+    [
+        ({}, "Everyone"),
+        ({"CHAT_BASE_URL": "https://api.example.com/v1"}, "SignedIn"),
+        ({"CHAT_BASE_URL": "https://api.example.com/v1", "CHAT_OPEN_TO_ALL": "true"}, "Everyone"),
+    ],
+)
+def test_demo_site_takes_its_upstream_from_the_environment(env: dict[str, str], access: str) -> None:
+    code = "import json; from project.settings import STREAMS; print(json.dumps(STREAMS))"
+    base = {"SECRET_KEY": "x", "ENV_FILE": os.devnull, "CHAT_API_KEY": SECRET, "CHAT_MODELS": "m1,m2"}
+    found = json.loads(subprocess.check_output([PYTHON, "-c", code], cwd=ROOT, env={**base, **env}))
+    assert found["RELAY_ACCESS"] == f"streams.relay.access.{access}"
+    assert ("UPSTREAMS" in found) == bool(env)
+    if env:
+        options = found["UPSTREAMS"]["default"]["OPTIONS"]
+        assert options == {"base_url": env["CHAT_BASE_URL"], "api_key": SECRET, "models": ["m1", "m2"]}
 
 
 # --- What answers leave behind ---
