@@ -78,6 +78,10 @@ class Answer:
         self.usage: dict[str, Any] | None = None
         self.finish_reason: str | None = None
         self.model: str | None = None
+        # Read once: an answer has thousands of events.
+        self._silence_seconds = settings.RELAY_SILENCE_SECONDS
+        self._event_bytes = settings.RELAY_MAX_EVENT_BYTES
+        self._answer_bytes = settings.RELAY_MAX_ANSWER_BYTES
         self._upstream = upstream
         self._response = response
         self._loop = asyncio.get_running_loop()
@@ -153,7 +157,7 @@ class Answer:
     async def _read(self) -> None:
         """Take the next bytes into pieces, or come to the end."""
         if self._waits_until is None:
-            self._waits_until = self._loop.time() + settings.RELAY_SILENCE_SECONDS
+            self._waits_until = self._loop.time() + self._silence_seconds
         try:
             chunk = await self._next_bytes(min(self._waits_until, self._end_at))
         except RelayError as failure:
@@ -171,10 +175,10 @@ class Answer:
         self._bytes += len(chunk)
         if self._finished or self._end is not None:
             return
-        if self._decoder.held > (most := settings.RELAY_MAX_EVENT_BYTES):
-            self._end = _too_large("An event", "RELAY_MAX_EVENT_BYTES", most)
-        elif self._bytes > (most := settings.RELAY_MAX_ANSWER_BYTES):
-            self._end = _too_large("The answer", "RELAY_MAX_ANSWER_BYTES", most)
+        if self._decoder.held > self._event_bytes:
+            self._end = _too_large("An event", "RELAY_MAX_EVENT_BYTES", self._event_bytes)
+        elif self._bytes > self._answer_bytes:
+            self._end = _too_large("The answer", "RELAY_MAX_ANSWER_BYTES", self._answer_bytes)
 
     async def _next_bytes(self, until: float) -> bytes | None:
         """The body's next bytes; None at its end."""
@@ -191,7 +195,7 @@ class Answer:
             if until >= self._end_at:
                 raise RelayError(504, "upstream-timeout", "The answer took longer than it may as a whole.") from None
             if self._has_begun:
-                raise _too_slow("sent no event", settings.RELAY_SILENCE_SECONDS) from None
+                raise _too_slow("sent no event", self._silence_seconds) from None
             raise _too_slow("sent no first event", settings.RELAY_FIRST_EVENT_SECONDS) from None
 
     async def _drain(self) -> None:
@@ -207,7 +211,7 @@ class Answer:
     def _take(self, event: DecodedEvent) -> None:
         if not event.data.strip():
             return  # as good as a comment, and no client of such APIs takes it for anything else
-        most = settings.RELAY_MAX_EVENT_BYTES
+        most = self._event_bytes
         if len(event.data) * MAX_CHARACTER_BYTES > most and len(event.data.encode()) > most:
             self._end = _too_large("An event", "RELAY_MAX_EVENT_BYTES", most)
             return

@@ -155,9 +155,15 @@ class Exchange:
     # --- The end ---
 
     async def aclose(self) -> None:
-        """Let go of the upstream and of the place, at once, and have written down what the answer has cost."""
+        """Let go of everything, and wait until it is written down what the answer has cost."""
+        recording = await self.let_go()
+        if recording is not None:
+            await asyncio.shield(recording)
+
+    async def let_go(self) -> asyncio.Task[None] | None:
+        """Let go of the upstream and of the place, at once; returns the task that writes down the cost, if any."""
         if self.closed:
-            return
+            return None
         self.closed = True
         try:
             if self._opening is not None and not self._opening.done():
@@ -168,8 +174,7 @@ class Exchange:
         finally:
             self._place.release()
             recording = self._record()
-        if recording is not None:
-            await asyncio.shield(recording)
+        return recording
 
     def _record(self) -> asyncio.Task[None] | None:
         opening, answer = self._opening, self.answer

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import os
 import socket
 import subprocess
 import warnings
@@ -20,7 +21,9 @@ from streams.relay import upstreams
 from streams.relay.answers import open_answer
 from streams.relay.errors import RelayError
 from streams.relay.limits import Place, places_taken, take_place
+from streams.relay.models import Usage
 from streams.relay.upstreams import OpenAICompatible, get_upstream
+from streams.relay.usage import record_soon
 from tests.relay.conftest import SECRET, UpstreamProcess
 from tests.relay.steps import END, HEAD, piece
 from tests.services import free_port
@@ -159,7 +162,37 @@ async def test_demo_site_answers_everyone_by_the_script(settings: Any) -> None:
     assert b'"usage"' in body
 
 
-# --- Places ---
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("env", "access"),
+    [
+        ({}, "Everyone"),
+        ({"CHAT_BASE_URL": "https://api.example.com/v1"}, "SignedIn"),
+        ({"CHAT_BASE_URL": "https://api.example.com/v1", "CHAT_OPEN_TO_ALL": "true"}, "Everyone"),
+    ],
+)
+def test_demo_site_takes_its_upstream_from_the_environment(env: dict[str, str], access: str) -> None:
+    code = "import json; from project.settings import STREAMS; print(json.dumps(STREAMS))"
+    base = {"SECRET_KEY": "x", "ENV_FILE": os.devnull, "CHAT_API_KEY": SECRET, "CHAT_MODELS": "m1,m2"}
+    found = json.loads(subprocess.check_output([PYTHON, "-c", code], cwd=ROOT, env={**base, **env}))
+    assert found["RELAY_ACCESS"] == f"streams.relay.access.{access}"
+    assert ("UPSTREAMS" in found) == bool(env)
+    if env:
+        options = found["UPSTREAMS"]["default"]["OPTIONS"]
+        assert options == {"base_url": env["CHAT_BASE_URL"], "api_key": SECRET, "models": ["m1", "m2"]}
+
+
+# --- What answers leave behind ---
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_database_that_takes_no_usage_spoils_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    answer = {"caller": "user 1", "upstream": "default", "model": "m1", "outcome": "done", "pieces": 2, "seconds": 1.0}
+    await record_soon(user_id=None, usage=None, **answer)
+    assert "could not" not in caplog.text
+    await record_soon(user_id=None, usage=None, **{**answer, "model": None})
+    assert "could not be written down" in caplog.text
+    assert await Usage.objects.acount() == 1
 
 
 def test_places_come_back_when_they_are_released_or_forgotten(settings: Any) -> None:

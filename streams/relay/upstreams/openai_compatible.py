@@ -31,6 +31,9 @@ logger = logging.getLogger("streams.relay")
 # server is just closing fails, and a POST is not sent twice.
 KEEP_ALIVE_SECONDS = 4.0
 
+# A line in the log, whatever the upstream sent that aiohttp quotes.
+MAX_LOGGED_CHARACTERS = 500
+
 # How much of an answer waits in this process before the upstream is held back.
 READ_BUFFER_BYTES = 65_536
 
@@ -93,7 +96,7 @@ class OpenAICompatible(BaseUpstream):
 
     def _failure(self, status: int, code: str, message: str, error: Exception | None = None) -> RelayError:
         told = f"{type(error).__name__}: {error}" if error is not None else message
-        logger.warning("Upstream %s: %s", self.name, self.hide(told))
+        logger.warning("Upstream %s: %s", self.name, " ".join(self.hide(told).split())[:MAX_LOGGED_CHARACTERS])
         return RelayError(status, code, message)
 
     async def _session(self) -> aiohttp.ClientSession:
