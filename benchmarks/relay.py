@@ -42,12 +42,13 @@ async def _read(port: int, steps: list[Step]) -> int:
     body = json.dumps(payload).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
-        b"POST %s HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+        b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
         % (PATH.encode(), len(body), body)
     )
+    await reader.readuntil(b"\r\n\r\n")
     found, tail = 0, b""
-    while data := await reader.read(65_536):  # to the end: HTTP/1.0 knows no chunks, which could cut a mark in two
-        text = tail + data
+    while size := int(await reader.readline(), 16):
+        text = tail + (await reader.readexactly(size + 2))[:-2]
         found += text.count(MARK)
         tail = text[-len(MARK) + 1 :]
     writer.close()

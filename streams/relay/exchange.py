@@ -69,9 +69,9 @@ class Exchange:
             return None
         try:
             self._opening.result()
-        except RelayError:
+        except Exception as error:
             self._outcome = Usage.Outcome.FAILED
-            raise
+            raise self._told(error) from None
         return self.answer
 
     async def _open(self) -> Piece | None:
@@ -110,12 +110,16 @@ class Exchange:
             self._outcome = Usage.Outcome.DONE
             self._over = True
             chunk = DONE
-        except RelayError as error:
-            chunk = self._failed(error)
-        except Exception:
-            logger.exception("Relaying an answer of %s failed.", self._upstream.name)
-            chunk = self._failed(RelayError(500, "internal", "The answer failed on this server. Ask again."))
+        except Exception as error:
+            chunk = self._failed(self._told(error))
         return chunk
+
+    def _told(self, error: Exception) -> RelayError:
+        """What a client is told of a failure. What nobody foresaw goes to the log: it may hold anything."""
+        if isinstance(error, RelayError):
+            return error
+        logger.error("Relaying an answer of %s failed.", self._upstream.name, exc_info=error)
+        return RelayError(500, "internal", "The answer failed on this server. Ask again.")
 
     async def _next(self) -> bytes:
         """The next events, all that are there. Raises StopAsyncIteration at the end of a whole answer."""

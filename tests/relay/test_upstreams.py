@@ -162,6 +162,29 @@ async def test_demo_site_answers_everyone_by_the_script(settings: Any) -> None:
     assert b'"usage"' in body
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize("stream", [True, False])
+async def test_failure_that_nobody_foresaw_is_told_without_its_details(
+    settings: Any, caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    settings.STREAMS = {
+        **settings.STREAMS,
+        "UPSTREAMS": {"default": {"BACKEND": f"{__name__}.FailingUpstream", "OPTIONS": {}}},
+    }
+    payload = {"stream": stream, "messages": [{"role": "user", "content": "Why?"}]}
+    before = places_taken()
+    response = await AsyncClient().post("/ai/v1/chat/completions", payload, content_type="application/json")
+    assert (response.status_code, response.json()["error"]["code"]) == (500, "internal")
+    assert SECRET.encode() not in response.content
+    assert "LookupError" in caplog.text
+    assert places_taken() == before
+
+
+class FailingUpstream(upstreams.ScriptedUpstream):
+    async def send(self, body: Any) -> Any:
+        raise LookupError(SECRET)
+
+
 @pytest.mark.once
 @pytest.mark.parametrize(
     ("env", "access"),
