@@ -85,7 +85,6 @@ class Answer:
         self._upstream = upstream
         self._response = response
         self._loop = asyncio.get_running_loop()
-        self._first_event_at = first_event_at
         self._end_at = end_at
         self._waits_until: float | None = first_event_at  # for the next event; None while nobody waits
         self._has_begun = False
@@ -131,11 +130,14 @@ class Answer:
     async def read_json(self, most_bytes: int) -> Any:
         """The body of an answer that is no stream, or an error that came as one. Raises RelayError.
 
-        Where the body is no JSON or too long, the error has the upstream's status, if that is one of an error.
+        Where the body does not come whole, is too long or no JSON, the error has the upstream's status, if that is one
+        of an error.
         """
         status = self.status if self.status >= 400 else 502
+        # An answer may be long in coming, after its head; an error is there at once, or never.
+        until = self._end_at if self.status < 400 else min(self._end_at, self._loop.time() + self._silence_seconds)
         body = bytearray()
-        while (chunk := await self._next_bytes(self._end_at)) is not None:
+        while (chunk := await self._next_of_json(until)) is not None:
             body += chunk
             if len(body) > most_bytes:
                 raise RelayError(status, "upstream-too-large", f"The upstream's answer is over {most_bytes} bytes.")
@@ -143,6 +145,13 @@ class Answer:
                 return self._parsed(events[0].data, status)
         self._finished = True
         return self._parsed(body.decode("utf-8-sig", "replace"), status)
+
+    async def _next_of_json(self, until: float) -> bytes | None:
+        try:
+            return await self._next_bytes(until)
+        except RelayError as error:
+            status = self.status if self.status >= 400 else error.status
+            raise RelayError(status, error.code, "The upstream's answer did not come whole.") from None
 
     def _parsed(self, text: str, status: int) -> Any:
         try:

@@ -152,6 +152,18 @@ async def test_content_type_decides_and_not_the_status(relay: Relay) -> None:
     assert (status, json.loads(body), headers["content-type"]) == (200, COMPLETION, "application/json")
 
 
+@pytest.mark.parametrize("status", [200, 429])
+async def test_body_that_breaks_off_is_an_error(relay: Relay, status: int) -> None:
+    head: Step = [
+        "head",
+        status,
+        [["Content-Type", "application/json"], ["Content-Length", "100"], ["Retry-After", "9"]],
+    ]
+    found, body, headers = await relay.answer([head, ["send", '{"error": '], ["reset"]], stream=False)
+    assert (found, json.loads(body)["error"]["code"]) == (429 if status == 429 else 502, "upstream-broken")
+    assert headers["retry-after"] == "9"
+
+
 @pytest.mark.parametrize(("status", "expected"), [(502, 502), (200, 502), (302, 502)])
 async def test_what_is_not_json_is_not_passed_on(relay: Relay, status: int, expected: int) -> None:
     steps = whole(status, "<html>inside 10.0.0.7</html>", ["Location", "http://127.0.0.1:1/"])
@@ -316,9 +328,11 @@ async def test_limits_of_time_are_not_reset_by_comments(relay: Relay) -> None:
         relay.answer([HEAD, piece("Hi"), comments]),  # silence
         relay.answer([HEAD, ["repeat", 100, [piece("x"), wait(0.1)]]]),  # as a whole
         relay.answer([wait(20)], stream=False),
+        relay.answer([["head", 429, [["Content-Type", "application/json"], CHUNKED]], wait(20)]),
     )
-    assert [status for status, _, _ in answers] == [200, 200, 200, 200, 504]
-    *streams, refusal = (body for _, body, _ in answers)
+    assert [status for status, _, _ in answers] == [200, 200, 200, 200, 504, 429]
+    *streams, refusal, error_without_body = (body for _, body, _ in answers)
+    assert json.loads(error_without_body)["error"]["code"] == "upstream-timeout"
     errors = [error_in(body) for body in streams] + [json.loads(refusal)["error"]]
     assert {error["code"] for error in errors} == {"upstream-timeout"}
     assert [error["message"].split(" within")[0].split(" than")[0] for error in errors] == [
