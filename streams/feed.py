@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from streams import sse
 from streams.events import Event
@@ -28,8 +28,9 @@ class Closable(Protocol):
         """Let go of everything. May be called at any time, also before the first byte, and twice."""
 
 
+@runtime_checkable
 class Source(Closable, Protocol):
-    """What a response sends from: an async iterator of bytes that can be ended from outside."""
+    """What a response sends from: an async iterator of bytes, heartbeats too, that can be ended from outside."""
 
     def __anext__(self) -> Awaitable[bytes]: ...
 

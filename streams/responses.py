@@ -24,7 +24,6 @@ from streams import sockets, sse
 from streams.conf import settings
 from streams.feed import Closable, Feed, Source
 from streams.release import release_request, request_context
-from streams.subscriber import Subscriber
 
 logger = logging.getLogger("streams")
 
@@ -54,7 +53,7 @@ class EventStreamResponse(StreamingHttpResponse):
 
     Args:
         items: an async iterator or iterable. It yields Event, str (an event's data), bytes (sent as they are), or
-            anything else that DjangoJSONEncoder can make an event's data of.
+            anything else that DjangoJSONEncoder can make an event's data of. (Or a Source, which paces itself.)
         timeout: the stream ends after so many seconds. The client then reconnects by itself.
         deadline: the stream ends at this aware datetime.
         heartbeat: seconds of silence after which a comment is sent. Default: HEARTBEAT_SECONDS.
@@ -86,8 +85,7 @@ class EventStreamResponse(StreamingHttpResponse):
         heartbeat = settings.HEARTBEAT_SECONDS if heartbeat is None else heartbeat
         if heartbeat <= 0:
             raise ValueError(f"heartbeat is a number of seconds above 0; got {heartbeat!r}.")
-        paced = isinstance(items, Subscriber)
-        source: Source = items if paced else Feed(aiter(items), heartbeat)
+        source: Source = items if isinstance(items, Source) else Feed(aiter(items), heartbeat)
         self._iterator: Any  # Django's name for what it is going to iterate
         self.is_async: bool  # and whether that is an async iterator
         self._body = _Body(source, lifetime)

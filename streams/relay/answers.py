@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import weakref
 from collections import deque
 from collections.abc import Mapping
@@ -100,12 +101,19 @@ class Answer:
         return self
 
     async def __anext__(self) -> Piece:
+        piece = await self.next_by(math.inf)
+        assert piece is not None
+        return piece
+
+    async def next_by(self, moment: float) -> Piece | None:
+        """The next piece, as __anext__ gives it; None where there is none by that moment of the loop's clock."""
         while not self._pieces:
             if self._end is not None:
                 raise self._end
             if self._finished:
                 raise StopAsyncIteration
-            await self._read()
+            if not await self._read(moment):
+                return None
         return self._pieces.popleft()
 
     def take_waiting(self) -> list[Piece]:
@@ -163,20 +171,26 @@ class Answer:
 
     # --- Bytes ---
 
-    async def _read(self) -> None:
-        """Take the next bytes into pieces, or come to the end."""
+    async def _read(self, by: float) -> bool:
+        """Take the next bytes into pieces, or come to the end. False where there were none by that moment."""
         if self._waits_until is None:
             self._waits_until = self._loop.time() + self._silence_seconds
         try:
-            chunk = await self._next_bytes(min(self._waits_until, self._end_at))
+            chunk = await self._next_bytes(min(self._waits_until, self._end_at), by)
+        except TimeoutError:
+            return False
         except RelayError as failure:
             self._end = failure
-            return
+            return True
         if chunk is None:
             if self.finish_reason is None:
                 self._end = RelayError(502, "upstream-ended", "The upstream's answer ended before it was complete.")
             self._finished = True
-            return
+        else:
+            self._take_bytes(chunk)
+        return True
+
+    def _take_bytes(self, chunk: bytes) -> None:
         for event in self._decoder.feed(chunk):
             if self._finished or self._end is not None:
                 break
@@ -189,18 +203,20 @@ class Answer:
         elif self._bytes > self._answer_bytes:
             self._end = _too_large("The answer", "RELAY_MAX_ANSWER_BYTES", self._answer_bytes)
 
-    async def _next_bytes(self, until: float) -> bytes | None:
-        """The body's next bytes; None at its end."""
+    async def _next_bytes(self, until: float, by: float = math.inf) -> bytes | None:
+        """The body's next bytes; None at its end. Raises RelayError at `until`, TimeoutError at `by`."""
         if self._end is not None:
             raise self._end
         try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout_at(min(until, by)):
                 return await anext(self._response)
         except StopAsyncIteration:
             if self._end is not None:  # closed meanwhile
                 raise self._end from None
             return None
         except TimeoutError:
+            if by < until:
+                raise
             if until >= self._end_at:
                 raise RelayError(504, "upstream-timeout", "The answer took longer than it may as a whole.") from None
             if self._has_begun:

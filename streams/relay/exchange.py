@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from streams import sse
+from streams.conf import settings as core_settings
 from streams.relay.access import Caller
 from streams.relay.answers import Answer, Piece, open_answer
 from streams.relay.conf import settings
@@ -25,6 +26,9 @@ from streams.relay.usage import record_soon
 logger = logging.getLogger("streams.relay")
 
 DONE = b"data: [DONE]\n\n"
+
+# How long a request whose client has left may wait until its cost is written down, before it is left to itself.
+RECORD_SECONDS = 5.0
 
 # As much of an upstream's error as is read.
 MAX_ERROR_BYTES = 65_536
@@ -51,6 +55,8 @@ class Exchange:
         self._place = take_place(caller.key)
         self._began_at = time.monotonic()
         self._opening: asyncio.Task[Piece | None] | None = None
+        self._heartbeat_seconds = core_settings.HEARTBEAT_SECONDS
+        self._has_beaten = False
         self._first_taken = False
         self._over = False  # all has been handed out
         self._outcome = Usage.Outcome.CANCELLED  # unless it comes to an end
@@ -94,7 +100,7 @@ class Exchange:
             self._usage = found["usage"] if isinstance(found.get("usage"), dict) else None
         return found
 
-    # --- As a stream ---
+    # --- As a stream: what EventStreamResponse asks of a feed.Source ---
 
     def __aiter__(self) -> Exchange:
         return self
@@ -104,15 +110,52 @@ class Exchange:
         if self._over or self.closed:
             raise StopAsyncIteration
         try:
-            while not (chunk := await self._next()):
-                pass
+            return await self._next()
         except StopAsyncIteration:
             self._outcome = Usage.Outcome.DONE
             self._over = True
-            chunk = DONE
+            return DONE
         except Exception as error:
-            chunk = self._failed(self._told(error))
-        return chunk
+            if self.closed:  # by stop(), while this waited
+                raise StopAsyncIteration from None
+            return self._failed(self._told(error))
+
+    async def _next(self) -> bytes:
+        """The next events, all that are there, or a heartbeat. Raises StopAsyncIteration at a whole answer's end."""
+        beat_at = asyncio.get_running_loop().time() + self._heartbeat_seconds
+        if not self._first_taken:
+            return await self._next_of_opening()
+        assert self.answer is not None
+        while True:
+            piece = await self.answer.next_by(beat_at)
+            if piece is None:
+                return sse.HEARTBEAT
+            if chunk := self._encoded(piece) + b"".join(map(self._encoded, self.answer.take_waiting())):
+                return chunk
+
+    async def _next_of_opening(self) -> bytes:
+        """The first piece, or heartbeats until it is there: the first at once, so that nobody sits on the headers."""
+        assert self._opening is not None
+        waits = self._heartbeat_seconds if self._has_beaten else 0
+        done, _ = await asyncio.wait([self._opening], timeout=waits)
+        self._has_beaten = True
+        if not done:
+            return sse.HEARTBEAT
+        self._first_taken = True
+        first = self._opening.result()
+        if not self._streams:
+            raise await self._refusal()
+        return (self._encoded(first) if first is not None else b"") or sse.HEARTBEAT
+
+    def pending(self) -> None:
+        return None
+
+    def unsent_since(self) -> None:
+        return None
+
+    def stop(self) -> None:
+        """End the iteration, at once where it is waiting."""
+        self._closing = asyncio.ensure_future(self.aclose())
 
     def _told(self, error: Exception) -> RelayError:
         """What a client is told of a failure. What nobody foresaw goes to the log: it may hold anything."""
@@ -120,19 +163,6 @@ class Exchange:
             return error
         logger.error("Relaying an answer of %s failed.", self._upstream.name, exc_info=error)
         return RelayError(500, "internal", "The answer failed on this server. Ask again.")
-
-    async def _next(self) -> bytes:
-        """The next events, all that are there. Raises StopAsyncIteration at the end of a whole answer."""
-        if not self._first_taken:
-            self._first_taken = True
-            assert self._opening is not None
-            first = await self._opening
-            if not self._streams:
-                raise await self._refusal()
-            return self._encoded(first) if first is not None else b""
-        assert self.answer is not None
-        first = await anext(self.answer)
-        return self._encoded(first) + b"".join(map(self._encoded, self.answer.take_waiting()))
 
     def _encoded(self, piece: Piece) -> bytes:
         if piece.is_usage and not self._shows_usage:
@@ -159,26 +189,30 @@ class Exchange:
     # --- The end ---
 
     async def aclose(self) -> None:
-        """Let go of everything, and wait until it is written down what the answer has cost."""
-        recording = await self.let_go()
-        if recording is not None:
-            await asyncio.shield(recording)
+        """Let go of the place and of the upstream: at once, where the answer was cut off.
 
-    async def let_go(self) -> asyncio.Task[None] | None:
-        """Let go of the upstream and of the place, at once; returns the task that writes down the cost, if any."""
+        Nobody waits for what is done about an answer that is whole: for the end of the upstream's body, and for its
+        cost to be written down. The client has its last event, and is about to have the response's end.
+        """
         if self.closed:
-            return None
+            return
         self.closed = True
+        cut_off = self._outcome == Usage.Outcome.CANCELLED
         try:
             if self._opening is not None and not self._opening.done():
                 self._opening.cancel()
                 await asyncio.wait([self._opening])
             if self.answer is not None:
-                await self.answer.aclose()
+                closing = asyncio.create_task(self.answer.aclose())
+                _closing.add(closing)
+                closing.add_done_callback(_closing.discard)
+                if cut_off:
+                    await asyncio.shield(closing)
         finally:
             self._place.release()
             recording = self._record()
-        return recording
+        if cut_off and recording is not None:  # a server that is shutting down waits for it
+            await asyncio.wait([recording], timeout=RECORD_SECONDS)
 
     def _record(self) -> asyncio.Task[None] | None:
         opening, answer = self._opening, self.answer
@@ -195,3 +229,6 @@ class Exchange:
             usage=self._usage or (answer.usage if answer is not None else None),
             pieces=self._pieces,
         )
+
+
+_closing: set[asyncio.Task[None]] = set()  # a loop keeps only a weak reference to its tasks

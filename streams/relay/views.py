@@ -121,7 +121,7 @@ async def _passed(exchange: Exchange) -> HttpResponse:
         response = error_response(error, headers)
     else:
         response = _json(found, answer.status, headers)
-    await exchange.let_go()
+    await exchange.aclose()
     return response
 
 

@@ -21,7 +21,10 @@ class UpstreamResponse(ABC):
 
     @abstractmethod
     async def __anext__(self) -> bytes:
-        """The next bytes. Raises StopAsyncIteration at the body's end, RelayError where the connection broke."""
+        """The next bytes. Raises StopAsyncIteration at the body's end, RelayError where the connection broke.
+
+        Cancelled, it loses nothing, and may be called again: waiting is interrupted for heartbeats.
+        """
 
     def __aiter__(self) -> UpstreamResponse:
         return self

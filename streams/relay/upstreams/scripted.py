@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
 import uuid
@@ -58,17 +57,23 @@ class _ScriptedResponse(UpstreamResponse):
         self.status = 200
         self.headers = [("content-type", content_type)]
         self._chunks = chunks
-        self._closed = False
+        self._next: asyncio.Future[bytes] | None = None
 
     async def __anext__(self) -> bytes:
-        if self._closed:
+        # Apart from whoever waits: cancelled, a generator would be at its end.
+        if self._next is None or self._next.cancelled():
+            self._next = asyncio.ensure_future(anext(self._chunks, b""))
+        chunk = await asyncio.shield(self._next)
+        if not chunk:
             raise StopAsyncIteration
-        return await anext(self._chunks)
+        self._next = None
+        return chunk
 
     async def aclose(self) -> None:
-        self._closed = True
-        with contextlib.suppress(RuntimeError):  # another task is waiting in it
-            await self._chunks.aclose()  # type: ignore[attr-defined]  # it is a generator
+        if self._next is not None:
+            self._next.cancel()
+            await asyncio.wait([self._next])
+        await self._chunks.aclose()  # type: ignore[attr-defined]  # it is a generator
 
 
 def _words(text: str) -> Iterator[str]:
