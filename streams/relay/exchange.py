@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from streams import sse
@@ -111,14 +111,19 @@ class Exchange:
             raise StopAsyncIteration
         try:
             return await self._next()
-        except StopAsyncIteration:
-            self._outcome = Usage.Outcome.DONE
-            self._over = True
-            return DONE
-        except Exception as error:
+        except Exception as error:  # StopAsyncIteration as well
             if self.closed:  # by stop(), while this waited
                 raise StopAsyncIteration from None
-            return self._failed(self._told(error))
+            self._over = True
+            return self._last(error)
+
+    def _last(self, error: Exception) -> bytes:
+        """How the stream ends."""
+        if isinstance(error, StopAsyncIteration):
+            self._outcome = Usage.Outcome.DONE
+            return DONE
+        self._outcome = Usage.Outcome.FAILED
+        return sse.encode(json.dumps(self._told(error).as_json(), separators=(",", ":"))) + DONE
 
     async def _next(self) -> bytes:
         """The next events, all that are there, or a heartbeat. Raises StopAsyncIteration at a whole answer's end."""
@@ -139,6 +144,8 @@ class Exchange:
         waits = self._heartbeat_seconds if self._has_beaten else 0
         done, _ = await asyncio.wait([self._opening], timeout=waits)
         self._has_beaten = True
+        if self.closed:
+            raise StopAsyncIteration
         if not done:
             return sse.HEARTBEAT
         self._first_taken = True
@@ -155,7 +162,7 @@ class Exchange:
 
     def stop(self) -> None:
         """End the iteration, at once where it is waiting."""
-        self._closing = asyncio.ensure_future(self.aclose())
+        _begin(self.aclose())
 
     def _told(self, error: Exception) -> RelayError:
         """What a client is told of a failure. What nobody foresaw goes to the log: it may hold anything."""
@@ -169,11 +176,6 @@ class Exchange:
             return b""
         self._pieces += not piece.is_usage
         return sse.encode(piece.data, event=piece.event)
-
-    def _failed(self, error: RelayError) -> bytes:
-        self._outcome = Usage.Outcome.FAILED
-        self._over = True
-        return sse.encode(json.dumps(error.as_json(), separators=(",", ":"))) + DONE
 
     async def _refusal(self) -> RelayError:
         """What an upstream said that refused only after the stream to the client had begun."""
@@ -203,9 +205,7 @@ class Exchange:
                 self._opening.cancel()
                 await asyncio.wait([self._opening])
             if self.answer is not None:
-                closing = asyncio.create_task(self.answer.aclose())
-                _closing.add(closing)
-                closing.add_done_callback(_closing.discard)
+                closing = _begin(self.answer.aclose())
                 if cut_off:
                     await asyncio.shield(closing)
         finally:
@@ -231,4 +231,11 @@ class Exchange:
         )
 
 
-_closing: set[asyncio.Task[None]] = set()  # a loop keeps only a weak reference to its tasks
+_begun: set[asyncio.Task[None]] = set()  # a loop keeps only a weak reference to its tasks
+
+
+def _begin(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    task = asyncio.get_running_loop().create_task(coroutine)
+    _begun.add(task)
+    task.add_done_callback(_begun.discard)
+    return task

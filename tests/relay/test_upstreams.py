@@ -18,8 +18,10 @@ from django.test import AsyncClient
 
 from streams.exceptions import InvalidSetting
 from streams.relay import upstreams
+from streams.relay.access import Caller
 from streams.relay.answers import open_answer
 from streams.relay.errors import RelayError
+from streams.relay.exchange import Exchange
 from streams.relay.limits import Place, places_taken, take_place
 from streams.relay.models import Usage
 from streams.relay.upstreams import OpenAICompatible, get_upstream
@@ -160,6 +162,25 @@ async def test_demo_site_answers_everyone_by_the_script(settings: Any) -> None:
     assert body.endswith(b"data: [DONE]\n\n")
     assert b'"content":"a "' in body
     assert b'"usage"' in body
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("hold_seconds", [0.01, 5])
+async def test_stream_that_is_stopped_ends_at_once_and_gives_all_back(hold_seconds: float) -> None:
+    upstream = upstreams.ScriptedUpstream("default", {"seconds": 0.2})
+    before = places_taken()
+    exchange = Exchange(Caller(None, "test"), upstream, {"model": "scripted", "stream": True, "messages": []})
+    await exchange.open(hold_seconds)
+    assert await anext(exchange)
+    waiting = asyncio.create_task(anext(exchange, b"the end"))
+    await asyncio.sleep(0.05)
+    exchange.stop()
+    assert await asyncio.wait_for(waiting, 5) == b"the end"
+    async with asyncio.timeout(5):
+        while (
+            places_taken() > before or not await Usage.objects.filter(outcome="cancelled", is_estimated=True).aexists()
+        ):
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.django_db

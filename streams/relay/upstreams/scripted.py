@@ -61,10 +61,10 @@ class _ScriptedResponse(UpstreamResponse):
 
     async def __anext__(self) -> bytes:
         # Apart from whoever waits: cancelled, a generator would be at its end.
-        if self._next is None or self._next.cancelled():
+        if self._next is None:
             self._next = asyncio.ensure_future(anext(self._chunks, b""))
-        chunk = await asyncio.shield(self._next)
-        if not chunk:
+        await asyncio.wait([self._next])
+        if self._next.cancelled() or not (chunk := self._next.result()):  # closed meanwhile, or at the end
             raise StopAsyncIteration
         self._next = None
         return chunk
