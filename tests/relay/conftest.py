@@ -37,6 +37,8 @@ LIMITS: dict[str, Any] = {
     "RELAY_MAX_STREAMS_PER_USER": 50,
 }
 
+USERS = ("ann", "bob", "cleo")
+
 MAKE_KEYS = """
 import sys
 from django.contrib.auth import get_user_model
@@ -160,23 +162,24 @@ class Relay:
             await asyncio.sleep(0.02)
         return float(lost_at - left_at)
 
-    def usage(self) -> list[tuple[Any, ...]]:
-        """outcome, completion_tokens, is_estimated, model of all answers so far, newest first."""
+    def usage(self, user: str) -> list[tuple[Any, ...]]:
+        """outcome, completion_tokens, is_estimated, model of the user's answers so far, newest first."""
         return self.site.execute(
-            "SELECT outcome, completion_tokens, is_estimated, model FROM streams_relay_usage ORDER BY id DESC"
+            "SELECT outcome, completion_tokens, is_estimated, model FROM streams_relay_usage "
+            f"WHERE user_id = (SELECT id FROM auth_user WHERE username = '{user}') ORDER BY id DESC"
         )
 
 
 def make_relay(template: Path, folder: Path, upstream: UpstreamProcess, server: str = "uvicorn", **env: str) -> Relay:
-    """A site on SQLite whose upstream is that process, with keys for two users."""
+    """A site on SQLite whose upstream is that process, with keys for its users."""
     copy_sqlite(template, folder / "db.sqlite3")
     site = Site(f"sqlite:///{folder / 'db.sqlite3'}", folder)
     options = {"base_url": f"http://127.0.0.1:{upstream.port}/v1", "api_key": SECRET, "models": ["m1", "m2"]}
     backend = "streams.relay.upstreams.OpenAICompatible"
     site.settings(**LIMITS, UPSTREAMS={"default": {"BACKEND": backend, "OPTIONS": options}})
-    keys = site.script(MAKE_KEYS, "ann", "bob")
+    keys = site.script(MAKE_KEYS, *USERS)
     running = site.serve(server, **env)
-    return Relay(site, running, upstream, dict(zip(("ann", "bob"), finish(keys).split(), strict=True)))
+    return Relay(site, running, upstream, dict(zip(USERS, finish(keys).split(), strict=True)))
 
 
 @pytest.fixture(scope="session")

@@ -395,24 +395,26 @@ async def test_error_before_anything_was_sent_has_a_status(relay: Relay) -> None
 
 
 async def test_usage_is_written_down_for_every_answer(relay: Relay) -> None:
-    async def newest(count: int) -> list[tuple[Any, ...]]:
+    async def newest(count: int) -> tuple[Any, ...]:
         async with asyncio.timeout(10):
-            while len(found := await asyncio.to_thread(relay.usage)) < before + count:
+            while len(found := await asyncio.to_thread(relay.usage, "cleo")) < count:
                 await asyncio.sleep(0.05)
-        return found[:count]
+        return found[0]
 
-    await asyncio.sleep(0.5)  # for those before
-    before = len(relay.usage())
-    await relay.answer([HEAD, piece("Hi"), *END], model="m2")
-    assert await newest(1) == [("done", 2, 0, "m2")]
-    await relay.answer([HEAD, piece("a"), wait(0.05), piece("b"), wait(0.05), piece("c"), LAST])
-    assert (await newest(2))[0] == ("failed", 3, 1, "m1")
-    asked = await relay.ask([HEAD, piece("a"), wait(0.05), piece("b"), wait(9)])
-    await asked.has(b'"b"')
+    await relay.answer([HEAD, piece("Hi"), *END], model="m2", user="cleo")
+    assert await newest(1) == ("done", 2, 0, "m2")
+    parts = [HEAD, piece("a"), wait(0.05), piece("b"), wait(0.05), piece("c")]
+    await relay.answer([*parts, LAST], user="cleo")
+    assert await newest(2) == ("failed", 3, 1, "m1")
+    asked = await relay.ask([*parts, wait(9)], user="cleo")
+    await asked.has(b'"c"')
     await asked.close()
-    assert (await newest(3))[0] == ("cancelled", 2, 1, "m1")
-    await relay.answer(whole(200, COMPLETION), stream=False)
-    assert (await newest(4))[0] == ("done", 2, 0, "m1")
+    assert await newest(3) == ("cancelled", 3, 1, "m1")
+    await relay.answer(whole(200, COMPLETION), stream=False, user="cleo")
+    assert await newest(4) == ("done", 2, 0, "m1")
+    await relay.answer(whole(401, {}), user="cleo")
+    await relay.answer([HEAD, piece("Hi"), *END], user="cleo")
+    assert len(await asyncio.to_thread(relay.usage, "cleo")) <= 5, "a refusal costs nothing"
 
 
 # --- Limits ---
