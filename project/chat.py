@@ -18,8 +18,9 @@ from project.pages import render_page
 from streams import EventStreamResponse
 from streams.conf import configured
 from streams.relay.access import admit
+from streams.relay.endpoints import error_response, read_payload
 from streams.relay.errors import RelayError
-from streams.relay.views import error_response, read_payload, relay
+from streams.relay.views import relay
 
 # What the article answers to whatever it is asked.
 LINES = (

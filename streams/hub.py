@@ -312,8 +312,9 @@ class Hub:
 class Backoff:
     """Waits longer after each failure, and logs a run of failures once: at its beginning, with the stack."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, most_seconds: float = MAX_BACKOFF_SECONDS) -> None:
         self._what = what
+        self._most_seconds = most_seconds
         self._failures = 0
 
     def reset(self) -> bool:
@@ -328,7 +329,8 @@ class Backoff:
         if not self._failures:
             logger.exception(self._what)
         self._failures += 1
-        await asyncio.sleep(min(0.1 * 2**self._failures, MAX_BACKOFF_SECONDS))
+        # A bound on the exponent as well: no float holds what an outage of hours would come to.
+        await asyncio.sleep(min(0.1 * 2 ** min(self._failures, 10), self._most_seconds))
 
 
 @dataclass(frozen=True, slots=True)

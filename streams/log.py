@@ -289,6 +289,11 @@ def forget_pruned_channels(keep: int = MAX_PRUNED_CHANNELS) -> None:
             Channel.objects.using(alias).filter(pruned_through__lte=floor).delete()
 
 
+def forget_channel(name: str) -> None:
+    """Forget how far a channel was pruned that nobody will ask for again."""
+    Channel.objects.using(database()).filter(name=name).delete()
+
+
 # --- Reading -----------------------------------------------------------------------------------------------------
 
 

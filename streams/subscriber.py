@@ -42,7 +42,8 @@ class Subscriber:
     `channels`: checked names, each once. `last_event_id`: what the client sent, as it is; None or "" where it sent
     none. `replay`: how many of the newest messages a client without a cursor gets first. `snapshot`: awaited for the
     state to send in place of history, on a fresh connect and after a reset. `request`: for the receivers of signals.
-    `final_events`: types of messages after which nothing follows in these channels, so that the stream ends.
+    `final_events`: types of messages, not the default one, after which nothing follows in these channels: the stream
+    ends with the first of them.
 
     It is made on an event loop, and iterated by one task there; all its methods are called on that loop.
     """
@@ -94,6 +95,8 @@ class Subscriber:
         request: HttpRequest | None = None,
         final_events: Sequence[str] = (),
     ) -> None:
+        if "message" in final_events:
+            raise ValueError("The default type, 'message', cannot be a final event; choose another, such as 'done'.")
         self.channels = tuple(channels)
         self.request = request
         self.number = next(_numbers)  # its own in this process, and never used again
@@ -194,8 +197,11 @@ class Subscriber:
     def push(self, frame: Frame, now: float) -> bool:
         """Take a live message. False where the queue is full: then everything in it is dropped, to be read again."""
         # The one method that runs for each delivery: no call that it can do without.
-        if self._final and frame.data.startswith(self._final):
-            self._ends_at = frame.position
+        if self._final:
+            if self._ends_at is not None:
+                return True  # nothing follows the end
+            if frame.data.startswith(self._final):
+                self._ends_at = frame.position
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
@@ -219,6 +225,7 @@ class Subscriber:
         self._live = False
         self._stretch = None
         self._through = 0
+        self._ends_at = None
         self._queue.clear()
         self._queued_bytes = 0
         if (waiter := self._idle()) is not None:
@@ -260,6 +267,7 @@ class Subscriber:
                 self.cursor = await hub.ask(log.start_of_newest, self.channels, self._replay, self.cursor)
                 # What was pruned is no gap to a client that had no cursor.
                 self._known_pruned = await hub.ask(log.pruned, self.channels, self.cursor)
+            await self._look_for_the_end()
             block = self._checkpoint(self.cursor) + await self._take_snapshot()
         elif not (requested.isascii() and requested.isdigit()):
             block = await self._reset("malformed-id", requested)
@@ -269,7 +277,6 @@ class Subscriber:
             self.cursor = int(requested)
             # Looked at before the first byte, so that a reset comes before anything else.
             block = await self._look() or self._checkpoint(self.cursor)
-        await self._look_for_the_end()
         self._begun = True
         self.start = self.cursor
         return f"retry: {settings.RETRY_MILLISECONDS}\n".encode() + block
@@ -400,7 +407,7 @@ class Subscriber:
         return block + await self._take_snapshot()
 
     async def _look_for_the_end(self) -> None:
-        """Whether the end lies behind the cursor, which was set and has not come there message by message."""
+        """Whether the end lies behind the cursor, which is not the client's own and has skipped messages."""
         if self._final:
             assert self._hub is not None
             newest = await self._hub.ask(log.newest_of, self.channels)
@@ -414,6 +421,11 @@ class Subscriber:
         # effect, never not at all.
         state = await self._snapshot()
         return sse.encode(encode_data(state, max_bytes=None), event="stream-snapshot", id=self.cursor)
+
+
+def is_position(text: str) -> bool:
+    """Whether a Last-Event-ID may be one that a log has given."""
+    return text.isascii() and text.isdigit() and len(text) <= MAX_POSITION_DIGITS
 
 
 def open_streams() -> int:

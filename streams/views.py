@@ -20,7 +20,7 @@ from streams.exceptions import InvalidChannel, RefusedStream
 from streams.policies import BasePolicy, get_policy
 from streams.release import close_request_connections, release_request
 from streams.responses import HEADERS, NEEDS_ASGI, EventStreamResponse
-from streams.subscriber import MAX_POSITION_DIGITS, Subscriber, is_full
+from streams.subscriber import Subscriber, is_full, is_position
 
 logger = logging.getLogger("streams")
 
@@ -171,7 +171,7 @@ class EventStreamView(View):
     async def _has_had_all(self, request: HttpRequest, channels: tuple[str, ...]) -> bool:
         """Whether the client's cursor lies at or after the final event, and nothing was published since."""
         cursor = self.get_cursor(request) or ""
-        if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= MAX_POSITION_DIGITS):
+        if not is_position(cursor):
             return False
         await close_request_connections()  # as in _stream
         try:

@@ -12,6 +12,7 @@ from django.urls import path
 from streams import NewMessage, apublish, apublish_many
 from streams.hub import Hub
 from streams.sse import DecodedEvent, EventStreamDecoder
+from streams.subscriber import Subscriber
 from streams.views import EventStreamView
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls(__name__)]
@@ -117,6 +118,19 @@ async def test_any_of_several_channels_ends_the_stream() -> None:
     response = await AsyncClient().get("/jobs/?channel=a&channel=b", headers={"Last-Event-ID": "2"})
     assert response.status_code == 200, "there is more"
     response.close()
+
+
+async def test_what_follows_the_end_is_not_sent_where_both_come_at_once() -> None:
+    reading = asyncio.create_task(whole("/jobs/?channel=a&channel=b"))
+    await asyncio.sleep(0.2)
+    await apublish_many([NewMessage("a", "1", "done"), NewMessage("b", "2"), NewMessage("b", "3", "failed")])
+    assert types(await reading) == [("done", "1")]
+    assert types(await whole("/jobs/?channel=a&channel=b", 1)) == [("message", "2"), ("failed", "3")]
+
+
+async def test_default_type_cannot_be_final() -> None:
+    with pytest.raises(ValueError, match="choose another"):
+        Subscriber(["a"], final_events=["message"])
 
 
 async def test_reader_that_fell_behind_reads_up_to_the_end() -> None:

@@ -44,8 +44,9 @@ class Background:
                 return
             self._called = True
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="streams-generations", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._serve, name="streams-generations", daemon=True)
+                thread.start()  # may fail, where the machine has none to give
+                self._thread = thread
             elif self._loop is not None and self._worker is not None:
                 self._loop.call_soon_threadsafe(self._worker.call)
 
@@ -78,8 +79,10 @@ class Background:
                     return
 
     async def _run(self) -> None:
-        worker = Worker()
+        worker = Worker(look_seconds=LINGER_SECONDS / 3)  # seldom: it is called
         with self._lock:
+            if self._stopped:
+                return
             self._called = False
             self._loop, self._worker = asyncio.get_running_loop(), worker
         try:

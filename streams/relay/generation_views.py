@@ -2,121 +2,99 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from functools import wraps
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.core import signing
-from django.db import transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
-from django.views.decorators.csrf import csrf_exempt
 
 from streams import EventStreamResponse, log, sse, threads
+from streams.conf import settings as core_settings
 from streams.events import encode_data
 from streams.policies import BasePolicy
-from streams.relay import background, generations, housekeeping
+from streams.relay import background, generations, housekeeping, pieces
 from streams.relay.access import Caller, admit, bearer, check_access, identify
 from streams.relay.conf import settings
+from streams.relay.endpoints import api_view, error_response, json_response, read_payload
 from streams.relay.errors import RelayError
-from streams.relay.generations import END_EVENT, Answer
-from streams.relay.models import Generation
-from streams.relay.requests import check_request, parse_payload
+from streams.relay.models import ID_LENGTH, Generation
+from streams.relay.pieces import END_EVENT, Answer
+from streams.relay.requests import check_request
 from streams.relay.upstreams import get_upstream, upstream_for
 from streams.release import close_request_connections
+from streams.subscriber import is_position
 from streams.views import EventStreamView
 
 logger = logging.getLogger("streams.relay")
 
 SIGNED_AS = "streams.relay.generation"
 
-View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
-
-
-def _answering(*methods: str) -> Callable[[View], View]:
-    """A view of these methods that tells its RelayErrors as JSON.
-
-    Exempt from the CSRF middleware, for whoever comes with a token instead of a session; for a session, access.py does
-    what the middleware would. Non-atomic, for what it does are transactions of their own.
-    """
-
-    def decorate(view: View) -> View:
-        @csrf_exempt
-        @transaction.non_atomic_requests
-        @wraps(view)
-        async def answering(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            try:
-                if request.method not in methods:
-                    raise RelayError(405, "method-not-allowed", f"Use {' or '.join(methods)}; got {request.method}.")
-                return await view(request, *args, **kwargs)
-            except RelayError as error:
-                response = refused(error)
-                if error.status == 405:
-                    response.headers["Allow"] = ", ".join(methods)
-                return response
-
-        return answering
-
-    return decorate
-
-
-def refused(error: RelayError) -> JsonResponse:
-    """The error as a response."""
-    response = JsonResponse(error.as_json(), status=error.status)
-    response.headers["Cache-Control"] = "no-store"
-    if error.retry_after_seconds is not None:
-        response.headers["Retry-After"] = str(error.retry_after_seconds)
-    return response
+ID = re.compile(rf"[0-9a-f]{{{ID_LENGTH}}}")
 
 
 # --- Asking -----------------------------------------------------------------------------------------------------------
 
 
-@_answering("POST")
+@api_view("POST")
 async def ask(request: HttpRequest) -> HttpResponseBase:
     """Start an answer: 201, or 200 for one that the same Idempotency-Key has started before."""
-    payload = parse_payload(_body(request))
+    payload = read_payload(request)
     caller = await admit(request)
     asked = payload if isinstance(payload, Mapping) else {}
     upstream = upstream_for(asked.get("model"))
     body = check_request({**asked, "stream": True} if asked else payload, upstream)
-    return await _start(caller, body, upstream.name, request.headers.get("Idempotency-Key") or None)
+    if "tools" in body:
+        raise RelayError(
+            400, "unsupported-tools", "A generation keeps text alone. Ask the relay where tools are called."
+        )
+    return await _start(request, caller, body, upstream.name, sent=payload)
 
 
-@_answering("POST")
+@api_view("POST")
 async def regenerate(request: HttpRequest, id: str) -> HttpResponseBase:
-    """Ask the same again: a new generation, whatever became of the first."""
-    answer, caller = await _find(request, id)
-    await check_access(request, caller)
-    generation = answer.generation
+    """Ask the same again: a new generation, whatever became of the first.
+
+    The token stands for one answer, so that it is not enough for another one where the first is a user's.
+    """
+    found = await _find(request, id)
+    generation = found.answer.generation
+    if generation.owner_id is not None and found.has_token:
+        caller = await admit(request)
+        if caller.user is None or caller.user.pk != generation.owner_id:
+            raise RelayError(403, "forbidden", "Only who has asked may ask again. Sign in, or send your key.")
+    else:
+        caller = found.caller
+        await check_access(request, caller)
     upstream = get_upstream(generation.upstream) if generation.upstream in settings.UPSTREAMS else get_upstream()
     # Checked again: the site's limits and models may be others now.
-    body = check_request(_asked(generation.request), upstream)
-    return await _start(caller, body, upstream.name, request.headers.get("Idempotency-Key") or None)
+    body = check_request({key: value for key, value in generation.request.items() if key != "stream_options"}, upstream)
+    return await _start(request, caller, body, upstream.name, sent={"regenerate": id})
 
 
-async def _start(caller: Caller, body: Mapping[str, Any], upstream: str, key: str | None) -> HttpResponseBase:
+async def _start(
+    request: HttpRequest, caller: Caller, body: Mapping[str, Any], upstream: str, *, sent: object
+) -> HttpResponseBase:
     _check_storable(body)
     await close_request_connections()
-    generation, is_new = await threads.run(generations.create, caller, body, upstream, key, pool=threads.WAITING)
+    create = partial(
+        generations.create, caller, body, upstream, request.headers.get("Idempotency-Key") or None, sent=sent
+    )
+    generation, is_new = await threads.run(create, pool=threads.WAITING)
     if is_new:
         background.call()
-    answer = Answer(generation, generation.text, generation.pieces, generation.start_position)
-    return JsonResponse({**_state(answer), "token": _sign(generation)}, status=201 if is_new else 200)
-
-
-def _asked(request: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored request as its client sent it."""
-    return {key: value for key, value in request.items() if key != "stream_options"}
-
-
-def _body(request: HttpRequest) -> bytes:
-    try:
-        return request.body
-    except Exception as error:  # Django's RequestDataTooBig, or a client that left in the middle
-        raise RelayError(413, "request-too-large", "The request's body could not be read, or is too large.") from error
+        answer = Answer(generation, "", 0, generation.start_position)
+    else:
+        answer = await threads.run(pieces.read, generation.pk)
+    token = _sign(generation.pk)
+    return json_response({**_state(answer, token), "token": token}, 201 if is_new else 200)
 
 
 def _check_storable(value: Any) -> None:
@@ -138,17 +116,19 @@ def _check_storable(value: Any) -> None:
 # --- Looking ----------------------------------------------------------------------------------------------------------
 
 
-@_answering("GET", "HEAD")
+@api_view("GET", "HEAD")
 async def look(request: HttpRequest, id: str) -> HttpResponseBase:
     """Its state, and its text so far."""
-    answer, _ = await _find(request, id)
-    return _fresh(JsonResponse(_state(answer, token=_token(request))))
+    found = await _find(request, id)
+    if found.answer.generation.state == Generation.State.QUEUED:
+        background.call()  # who has asked for it may have been restarted since
+    return json_response(_state(found.answer, found.token))
 
 
-@_answering("POST")
+@api_view("POST")
 async def cancel(request: HttpRequest, id: str) -> HttpResponseBase:
     """Stop it. One that has ended stays as it is."""
-    await _find(request, id)
+    found = await _find(request, id)
     await close_request_connections()
     try:
         generation = await threads.run(generations.cancel, id, pool=threads.WAITING)
@@ -156,13 +136,12 @@ async def cancel(request: HttpRequest, id: str) -> HttpResponseBase:
         raise _unknown() from None
     background.forget(id)
     answer = Answer(generation, generation.text, generation.pieces, generation.end_position or 0)
-    return _fresh(JsonResponse(_state(answer, token=_token(request))))
+    return json_response(_state(answer, found.token))
 
 
-def _state(answer: Answer, token: str = "") -> dict[str, Any]:
+def _state(answer: Answer, token: str) -> dict[str, Any]:
     generation = answer.generation
     error = {"code": generation.error_code, "message": generation.error_message} if generation.error_code else None
-    token = token or _sign(generation)
 
     def url(name: str) -> str:
         return f"{reverse(f'streams_relay:{name}', args=[generation.pk])}?token={token}"
@@ -184,11 +163,6 @@ def _state(answer: Answer, token: str = "") -> dict[str, Any]:
         "cancel_url": url("generation-cancel"),
         "regenerate_url": url("generation-regenerate"),
     }
-
-
-def _fresh(response: JsonResponse) -> JsonResponse:
-    response.headers["Cache-Control"] = "no-store"
-    return response
 
 
 # --- Following --------------------------------------------------------------------------------------------------------
@@ -214,21 +188,28 @@ class GenerationEvents(EventStreamView):
 
     async def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         try:
-            answer, _ = await _find(request, kwargs["id"])
+            self._generation = await _owned(request, kwargs["id"])
+            if self._generation.is_active:
+                background.call()
+                return await super().get(request, **kwargs)
+            await close_request_connections()
+            return await _ended_stream(self._generation, super().get_cursor(request))
         except RelayError as error:
-            return refused(error)
-        self._generation = answer.generation
-        if answer.generation.is_active:
-            return await super().get(request, **kwargs)
-        await close_request_connections()
-        return await _ended_stream(answer, super().get_cursor(request))
+            return error_response(error)
+        except (InterfaceError, OperationalError):
+            # Not a 503, at which an EventSource gives up for good: a stream that ends at once, so that it comes back.
+            logger.warning("An answer could not be read when its stream was opened.", exc_info=True)
+            return EventStreamResponse(_each([f"retry: {core_settings.RETRY_MILLISECONDS}\n\n".encode()]))
 
     async def head(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         try:
-            await _find(request, kwargs["id"])
+            await _owned(request, kwargs["id"])
         except RelayError as error:
             return HttpResponse(status=error.status)
         return await super().head(request, **kwargs)
+
+    async def _has_had_all(self, request: HttpRequest, channels: Sequence[str]) -> bool:
+        return False  # get() has looked at the row, which knows its end
 
     def get_channels(self, request: HttpRequest, **kwargs: Any) -> Sequence[str]:
         return [Generation(pk=kwargs["id"]).channel]
@@ -240,39 +221,40 @@ class GenerationEvents(EventStreamView):
         return super().get_cursor(request) or str(self._generation.start_position)
 
     async def get_snapshot(self, request: HttpRequest, channels: Sequence[str]) -> object:
-        return _snapshot(await threads.run(generations.read, self._generation.pk))
+        return _snapshot(await threads.run(pieces.read, self._generation.pk))
 
 
 def _snapshot(answer: Answer) -> dict[str, Any]:
     return {"n": answer.pieces, "text": answer.text, "state": answer.generation.state}
 
 
-async def _ended_stream(answer: Answer, requested: str | None) -> HttpResponseBase:
+async def _ended_stream(generation: Generation, requested: str | None) -> HttpResponseBase:
     """What a client of an answer that has ended has not had yet, and the end."""
-    generation, last = answer.generation, answer.position
-    is_position = requested is not None and requested.isascii() and requested.isdigit() and len(requested) <= 18
-    cursor = int(requested) if requested is not None and is_position else None
+    assert generation.end_position is not None
+    last = generation.end_position
+    cursor = int(requested) if requested is not None and is_position(requested) else None
     if cursor is not None and cursor >= last:
         return HttpResponse(status=204)
     is_within = requested is None or (cursor is not None and cursor >= generation.start_position)
     if is_within and not generation.compacted_at:
         after = generation.start_position if cursor is None else cursor
-        pieces = await threads.run(_pieces, generation, after, last)
-        if pieces is not None:
-            return EventStreamResponse(_each(pieces))
+        events = await threads.run(_events, generation, after, last)
+        if events is not None:
+            return EventStreamResponse(_each(events))
     blocks = []
     if requested is None:  # all of it, as one piece: nothing is missing to who has had nothing
-        if answer.text:
-            blocks.append(sse.encode(_json({"n": 0, "text": answer.text}), id=generation.start_position))
+        if generation.text:
+            blocks.append(sse.encode(_json({"n": 0, "text": generation.text}), id=generation.start_position))
     else:
+        whole = Answer(generation, generation.text, generation.pieces, last)
         told = {"reason": "pruned" if is_within else "unknown-id", "requested": requested[:100]}
         blocks.append(sse.encode(_json({**told, "earliest": None, "head": last}), event="stream-reset"))
-        blocks.append(sse.encode(_json(_snapshot(answer)), event="stream-snapshot"))
+        blocks.append(sse.encode(_json(_snapshot(whole)), event="stream-snapshot"))
     blocks.append(sse.encode(_json(generations.told(generation)), event=END_EVENT, id=last))
     return EventStreamResponse(_each(blocks))
 
 
-def _pieces(generation: Generation, after: int, last: int) -> list[bytes] | None:
+def _events(generation: Generation, after: int, last: int) -> list[bytes] | None:
     """The events in (after, last], encoded; None where some of them have been pruned."""
     blocks = []
     through = after
@@ -297,42 +279,69 @@ def _json(data: Any) -> str:
 # --- Whose it is ------------------------------------------------------------------------------------------------------
 
 
-def _sign(generation: Generation) -> str:
+def _sign(id: str) -> str:
     """A token that stands for the owner of this one generation, in a URL too: an EventSource has no headers."""
-    return signing.TimestampSigner(salt=SIGNED_AS).sign(generation.pk).partition(":")[2]
+    return signing.TimestampSigner(salt=SIGNED_AS).sign(id).partition(":")[2]
 
 
-def _is_good(token: str, id: str) -> bool:
+def _good_token(request: HttpRequest, id: str) -> str | None:
+    """The generation's token, where the request carries it, in its URL or as its Authorization."""
     signer = signing.TimestampSigner(salt=SIGNED_AS)
+    limit = datetime.timedelta(seconds=settings.GENERATION_TOKEN_SECONDS)
+    for token in filter(None, (request.GET.get("token"), bearer(request))):
+        with contextlib.suppress(signing.BadSignature):
+            signer.unsign(f"{id}:{token}", max_age=limit)
+            return token
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A generation, who asks for it and is its owner, and a token for the URLs that it is told by."""
+
+    answer: Answer
+    caller: Caller
+    token: str
+    has_token: bool
+
+
+async def _find(request: HttpRequest, id: str) -> _Found:
+    """The generation with its text, if the request is its owner's. Raises RelayError: 401, 403 or 404."""
+    token = _good_token(request, id)
+    caller = None if token is not None else await identify(request)
+    generation = await _owned(request, id, caller)
+    if caller is None:
+        caller = Caller(generation.owner, generation.caller)  # who has the token acts for the owner
     try:
-        signer.unsign(f"{id}:{token}", max_age=datetime.timedelta(seconds=settings.GENERATION_TOKEN_SECONDS))
-    except signing.BadSignature:
-        return False
-    return True
+        answer = await threads.run(pieces.read, id)
+    except Generation.DoesNotExist:  # deleted meanwhile
+        raise _unknown() from None
+    return _Found(answer, caller, token or _sign(id), token is not None)
 
 
-def _token(request: HttpRequest) -> str:
-    """The token that the request carries, in its URL or as its Authorization."""
-    return request.GET.get("token") or bearer(request) or ""
+async def _owned(request: HttpRequest, id: str, caller: Caller | None = None) -> Generation:
+    """The generation's row, if the request is its owner's. Raises RelayError: 401, 403 or 404.
 
-
-async def _find(request: HttpRequest, id: str) -> tuple[Answer, Caller]:
-    """The generation, and its owner, if the request is the owner's. Raises RelayError: 401, 403 or 404."""
-    has_token = _is_good(_token(request), id)
-    caller = None if has_token else await identify(request)
+    `caller` is who asks, where that is known already.
+    """
+    if not ID.fullmatch(id):
+        raise _unknown()
+    has_token = _good_token(request, id) is not None
+    if not has_token and caller is None:
+        caller = await identify(request)
     await close_request_connections()
     try:
-        answer = await threads.run(generations.read, id)
-        if answer.generation.is_active and await threads.run(housekeeping.attend_to, answer.generation):
-            answer = await threads.run(generations.read, id)
+        generation = await threads.run(pieces.get, id)
+        if generation.is_active and await threads.run(housekeeping.attend_to, generation):
+            generation = await threads.run(pieces.get, id)
     except Generation.DoesNotExist:
         raise _unknown() from None
-    generation = answer.generation
-    if caller is None:  # whoever has the token acts for the owner
-        return answer, Caller(await threads.run(generations.owner_of, generation), generation.caller)
-    if caller.user is None or caller.user.pk != generation.owner_id:
+    owner = generation.owner
+    if has_token and (owner is None or owner.is_active):
+        return generation
+    if caller is None or caller.user is None or owner is None or caller.user.pk != owner.pk:
         raise RelayError(403, "forbidden", "This answer is somebody else's, or its token has expired.")
-    return answer, caller
+    return generation
 
 
 def _unknown() -> RelayError:

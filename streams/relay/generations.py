@@ -9,9 +9,10 @@ Everything here is synchronous and uses the ORM; see streams.threads.run for the
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -22,26 +23,22 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from streams import log
-from streams.events import NewMessage, StoredEvent, check
+from streams.events import NewMessage, check, encode_data
 from streams.relay import usage
 from streams.relay.access import Caller
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError
 from streams.relay.models import KEY_MAX_LENGTH, Generation
+from streams.relay.pieces import DESERTED, END_EVENT, pieces_after, stored_text
 from streams.threads import database
 from streams.writer import notify
 
 Rows: TypeAlias = "QuerySet[Generation]"
 State = Generation.State
 
-END_EVENT = "end"
-
 # A caller without an account has nothing but the key to tell it from others, so that the key must be a secret.
 ANONYMOUS_KEY_MIN_LENGTH = 32
 RETRY_AFTER_SECONDS = 5
-
-# How often an answer is read again that lost pieces to pruning under the reader's hands.
-READ_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,44 +56,40 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a worker has of one generation: pieces from `number` on that are not stored, all of the text, the end.
+    """What a worker has of one generation: the pieces from `number` on, which are not stored, and the end.
 
-    `whole` is the text up to and with these pieces, where the row is to have it; `position` that of the last piece
-    before these, which write() told.
+    `position` is that of the newest piece before these, which write() has told. `text` is what the row is to have: the
+    pieces before these, or, with an ending, all there are; None where the row may stay behind.
     """
 
     id: str
     number: int
     pieces: tuple[str, ...] = ()
-    whole: str | None = None
     position: int = 0
+    text: str | None = None
     ending: Ending | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A generation as it stood when the log's head was `position`: its text, in so many pieces."""
-
-    generation: Generation
-    text: str
-    pieces: int
-    position: int
 
 
 # --- Asking -----------------------------------------------------------------------------------------------------------
 
 
-def create(caller: Caller, body: Mapping[str, Any], upstream: str, key: str | None = None) -> tuple[Generation, bool]:
+def create(
+    caller: Caller, body: Mapping[str, Any], upstream: str, key: str | None = None, *, sent: object = None
+) -> tuple[Generation, bool]:
     """Queue an answer to the checked request `body`. Returns the generation, and whether it is a new one.
 
-    The same idempotency key of the same caller returns the first. Raises RelayError: 400 for a key that cannot be one,
+    The same idempotency key of the same caller returns the first, if what the client has `sent` (JSON; by default
+    `body`) is the same: the site's limits, which are in `body`, may have changed meanwhile.
+
+    Raises RelayError: 400 for a key that cannot be one,
     422 for one that was used for another question, 429 where the caller, or the site, has too many unfinished ones.
     """
     _check_key(caller, key)
+    fingerprint = hashlib.sha256(json.dumps(body if sent is None else sent, sort_keys=True).encode()).hexdigest()
     with log.own_transaction():
         _take_turn(f"caller {caller.key}", *([] if key is None else [f"key {caller.user and caller.user.pk} {key}"]))
         if key is not None and (first := _rows().filter(owner=caller.user, idempotency_key=key).first()):
-            if (first.upstream, first.request) != (upstream, dict(body)):
+            if first.fingerprint != fingerprint:
                 raise RelayError(
                     422,
                     "idempotency-key-reused",
@@ -111,6 +104,7 @@ def create(caller: Caller, body: Mapping[str, Any], upstream: str, key: str | No
             model=str(body["model"]),
             request=dict(body),
             idempotency_key=key,
+            fingerprint=fingerprint,
             start_position=log.current_head(),
         )
         generation.save(using=database(), force_insert=True)
@@ -166,7 +160,7 @@ def claim(worker: str, most: int) -> list[Generation]:
 
 
 def write(worker: str, batches: Sequence[Batch], *, renew: bool = False) -> dict[str, int]:
-    """Store what a worker has of its generations, all in one transaction; `renew` renews its lease on all of them.
+    """Store what a worker has of its generations, all in one transaction; `renew` renews its lease on them.
 
     Returns {id: position of its newest message}. Those that are missing in it are no longer the worker's, and nothing
     of them was stored.
@@ -174,23 +168,25 @@ def write(worker: str, batches: Sequence[Batch], *, renew: bool = False) -> dict
     with log.own_transaction():
         held = _hold(worker, [batch.id for batch in batches])
         kept = [batch for batch in batches if batch.id in held]
-        messages = {batch.id: _messages(batch) for batch in kept}
-        rows = log.append([message for batch in kept for message in messages[batch.id]])
+        if renew:  # those that it knows of, and not all that bear its name: a claim may have been stored unseen
+            _rows().filter(pk__in=held).update(lease_until=_lease())
         for batch in kept:
             if batch.ending is not None:
                 _record(held[batch.id], batch.ending)
-        for batch in batches:
-            if batch.id not in held and batch.ending is not None:  # ended by others, who could not count as well
-                usage.improve(batch.id, batch.ending.usage, batch.ending.tokens, batch.ending.seconds)
-        if renew:
-            _rows().filter(worker=worker, state=State.RUNNING).update(lease_until=_lease())
+            elif batch.text is not None:
+                _rows().filter(pk=batch.id).update(text=batch.text, pieces=batch.number, text_position=batch.position)
+        messages = [_messages(batch) for batch in kept]
+        rows = log.append([message for each in messages for message in each])
         # The head's lock as late as can be, for everybody else's messages wait for it.
         positions = log.sequence() if rows else {}
         places = iter([positions[row.pk] for row in rows])
-        newest = {batch.id: max((next(places) for _ in messages[batch.id]), default=batch.position) for batch in kept}
-        for batch in kept:
-            if batch.whole is not None:
-                _keep_text(batch, newest[batch.id])
+        newest = {}
+        for batch, each in zip(kept, messages, strict=True):
+            last = newest[batch.id] = max((next(places) for _ in each), default=batch.position)
+            if batch.ending is not None:
+                assert batch.text is not None
+                kept_text = {"text": batch.text, "pieces": batch.number + len(batch.pieces), "text_position": last}
+                _rows().filter(pk=batch.id).update(**kept_text, **_ended(batch.ending, last))
     notify(positions, {row.pk: row for row in rows})
     return newest
 
@@ -198,40 +194,31 @@ def write(worker: str, batches: Sequence[Batch], *, renew: bool = False) -> dict
 def find(batch: Batch) -> int | None:
     """The position of a batch's last message, where it was stored although the connection broke; None where it was not.
 
-    A generation that somebody else has ended meanwhile has none to come either: that is for write() to find out.
+    Waits for the transaction that may just be storing it. Of a generation that somebody else has ended meanwhile
+    nothing will be found, and write() says so.
     """
-    generation = _rows().filter(pk=batch.id).first()
-    if generation is None:
-        return None
-    if batch.ending is not None and generation.state == batch.ending.state:
-        return generation.end_position
-    last = batch.number + len(batch.pieces) - 1
-    for event in _events_after(generation, max(batch.position, generation.start_position), log.current_head()):
-        if batch.pieces and event.event != END_EVENT and json.loads(event.data)["n"] == last:
-            return event.position
+    with log.own_transaction():
+        generation = _locked(_rows().filter(pk=batch.id)).first()
+        if generation is None:
+            return None
+        if batch.ending is not None and generation.state == batch.ending.state:
+            return generation.end_position
+        last = batch.number + len(batch.pieces) - 1
+        after = max(batch.position, generation.start_position)
+        for n, _, position in pieces_after(generation, after, log.current_head()):
+            if batch.pieces and n == last:
+                return position
     return None
 
 
 def _messages(batch: Batch) -> list[NewMessage]:
     channel = Generation(pk=batch.id).channel
-    pieces = [NewMessage(channel, {"n": batch.number + n, "text": text}) for n, text in enumerate(batch.pieces)]
-    ends = [] if batch.ending is None else [NewMessage(channel, _told(batch.ending), END_EVENT)]
-    return [check(message) for message in (*pieces, *ends)]
-
-
-def _keep_text(batch: Batch, last: int) -> None:
-    kept: dict[str, Any] = {
-        "text": batch.whole,
-        "pieces": batch.number + len(batch.pieces),
-        "text_position": last,
-    }
-    if batch.ending is not None:
-        kept |= _ended(batch.ending, last)
-    _rows().filter(pk=batch.id).update(**kept)
-
-
-# Its worker has not renewed the lease.
-DESERTED = Q(state=State.RUNNING, lease_until__lt=Now())
+    messages = [
+        check(NewMessage(channel, {"n": batch.number + n, "text": text})) for n, text in enumerate(batch.pieces)
+    ]
+    if batch.ending is not None:  # of any size: an end must be told
+        messages.append(NewMessage(channel, encode_data(_told(batch.ending), max_bytes=None), END_EVENT))
+    return messages
 
 
 # --- Ends from outside ------------------------------------------------------------------------------------------------
@@ -243,7 +230,7 @@ def cancel(id: str) -> Generation:
 
 
 def interrupt(id: str) -> Generation:
-    """End a generation whose worker is dead, so that its lease has run out. One that lives stays as it is."""
+    """End a generation whose worker is dead, so that its lease has run out. Others stay as they are."""
     ending = Ending(
         State.INTERRUPTED,
         error_code="interrupted",
@@ -257,7 +244,7 @@ def give_up(id: str) -> Generation:
     ending = Ending(
         State.FAILED,
         error_code="no-worker",
-        error_message="Nobody has begun with this answer in time. Is a worker running (`manage.py run_generations`)?",
+        error_message="Nobody could begin with this answer in time. Ask again later.",
     )
     return end(id, ending, only=Q(state=State.QUEUED))
 
@@ -270,10 +257,11 @@ def end(id: str, ending: Ending, *, only: Q | None = None) -> Generation:
         generation = _locked(found).get()
         # Asked anew, for it may have changed until the lock was ours.
         if generation.is_active and (only is None or found.filter(only).exists()):
-            text, pieces = _stored_pieces(generation, log.current_head())
+            text, pieces = stored_text(generation, log.current_head())
             rows = log.append(_messages(Batch(id, pieces, ending=ending)))
             if generation.state == State.RUNNING:
-                _record(generation, ending, pieces)
+                # So many tokens at the least. Its worker, if it lives, knows better, and corrects it.
+                _record(generation, dataclasses.replace(ending, tokens=pieces))
             positions = log.sequence()
             last = positions[rows[0].pk]
             found.update(text=text, pieces=pieces, text_position=last, **_ended(ending, last))
@@ -320,7 +308,7 @@ def _ended(ending: Ending, position: int) -> dict[str, Any]:
     }
 
 
-def _record(generation: Generation, ending: Ending, pieces: int | None = None) -> None:
+def _record(generation: Generation, ending: Ending) -> None:
     seconds = ending.seconds
     if not seconds and generation.started_at is not None:
         seconds = max(0.0, (timezone.now() - generation.started_at).total_seconds())
@@ -331,10 +319,18 @@ def _record(generation: Generation, ending: Ending, pieces: int | None = None) -
         model=generation.model,
         outcome=ending.state,
         usage=ending.usage,
-        pieces=ending.tokens if pieces is None else pieces,
+        pieces=ending.tokens,
         seconds=seconds,
         generation=generation.pk,
     )
+
+
+def correct(generation: Generation, told: Mapping[str, Any] | None, tokens: int, seconds: float) -> None:
+    """Write down what an answer has cost, as its worker knows, that somebody else has ended or deleted."""
+    gone = not _rows().filter(pk=generation.pk).exists()
+    if not usage.improve(generation.pk, told, tokens, seconds) and gone:
+        generation.owner_id = None
+        _record(generation, Ending(State.CANCELLED, usage=told, tokens=tokens, seconds=seconds))
 
 
 def mark_compacted(id: str) -> None:
@@ -345,60 +341,6 @@ def mark_compacted(id: str) -> None:
 def delete(id: str) -> None:
     """Forget a generation that has ended."""
     _rows().filter(pk=id).exclude(state__in=Generation.ACTIVE).delete()
-
-
-# --- Reading ----------------------------------------------------------------------------------------------------------
-
-
-def read(id: str) -> Answer:
-    """A generation and its text so far. Raises Generation.DoesNotExist."""
-    for attempt in range(READ_ATTEMPTS):
-        # The head first: every piece up to it is there for the queries that follow.
-        head = log.current_head()
-        generation = _rows().get(pk=id)
-        if not generation.is_active:
-            assert generation.end_position is not None
-            return Answer(generation, generation.text, generation.pieces, generation.end_position)
-        try:
-            text, pieces = _stored_pieces(generation, head, strict=attempt < READ_ATTEMPTS - 1)
-        except _Pruned:
-            continue  # the row's own text has moved on since, by what was pruned
-        break
-    return Answer(generation, text, pieces, head)
-
-
-def owner_of(generation: Generation) -> Any:
-    """The user who has asked, while they are active; None for somebody who was not signed in."""
-    owner = generation.owner
-    return owner if owner is not None and owner.is_active else None
-
-
-class _Pruned(Exception):
-    pass
-
-
-def _stored_pieces(generation: Generation, through: int, *, strict: bool = False) -> tuple[str, int]:
-    """The text of a generation, and its number of pieces: the row's, and what the log has after it.
-
-    Pieces may be missing between the two, where retention keeps less than the seconds by which the row runs after the
-    log; `strict` raises _Pruned there.
-    """
-    texts, pieces = [generation.text], generation.pieces
-    for event in _events_after(generation, max(generation.text_position, generation.start_position), through):
-        piece = json.loads(event.data)
-        if strict and piece["n"] != pieces:
-            raise _Pruned
-        texts.append(piece["text"])
-        pieces = piece["n"] + 1
-    return "".join(texts), pieces
-
-
-def _events_after(generation: Generation, after: int, through: int) -> Iterator[StoredEvent]:
-    """The messages of a generation in (after, through], in order: those that the log still has."""
-    while after < through:
-        page = log.page([generation.channel], after, through)
-        yield from page.messages
-        after = page.through
 
 
 # --- Rows and locks ---------------------------------------------------------------------------------------------------

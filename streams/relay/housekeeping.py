@@ -1,4 +1,4 @@
-"""What becomes of generations that nobody attends to: dead workers, and answers that are old.
+"""What becomes of generations that nobody attends to: dead workers, nobody to begin with them, and age.
 
 Every process that streams does it now and then, and every worker; what must happen once is settled at the row's lock.
 """
@@ -16,76 +16,100 @@ from django.utils import timezone
 from streams import log
 from streams.relay import generations
 from streams.relay.conf import settings
-from streams.relay.generations import DESERTED
+from streams.relay.generations import Rows
 from streams.relay.models import Generation
+from streams.relay.pieces import DESERTED
 from streams.threads import database
 
 logger = logging.getLogger("streams.relay")
 
 State = Generation.State
 
-# What one look takes at most, so that no chore holds its thread for long.
+# What one look, or one transaction, takes at most.
 MOST_AT_ONCE = 100
 BATCH_MESSAGES = 500
 
-# Until when, by time.monotonic(), no lease counts as run out: the database was away, and nobody could renew his.
-_patient_until = 0.0
+# How long tidying may go on at a time.
+TIDY_SECONDS = 10.0
+
+# A lease must be seen to have run out for so long, and without a pause. The database may have been away, and living
+# workers may be about to renew theirs: they try every second.
+CONFIRM_SECONDS = 3.0
+
+# {generation: the lease that this process has seen to have run out, and since when, by time.monotonic()}
+_deserted: dict[str, tuple[datetime.datetime | None, float]] = {}
+_looked_at = 0.0
 
 
 def attend() -> bool:
     """End what dead workers have left, and what nobody has taken. Returns whether a generation waits for a worker."""
-    global _patient_until
-    try:
-        # One query, for every process asks it every second. Those that run before those that are queued.
-        rows = _rows().filter(DESERTED | Q(state=State.QUEUED)).order_by("-state", "created_at")
-        found = list(rows.values_list("state", "pk", "created_at")[:MOST_AT_ONCE])
-    except Exception:
-        _patient_until = time.monotonic() + settings.GENERATION_LEASE_SECONDS
-        raise
+    # One query, for every process asks it every second. Those that run before those that are queued.
+    rows = _rows().filter(state__in=Generation.ACTIVE).filter(DESERTED | Q(state=State.QUEUED))
+    columns = ("pk", "state", "created_at", "lease_until")
+    found = list(rows.order_by("-state", "created_at").values_list(*columns)[:MOST_AT_ONCE])
+    global _looked_at
+    had_a_pause, _looked_at = time.monotonic() - _looked_at > CONFIRM_SECONDS, time.monotonic()
+    deserted = {pk for pk, state, *_ in found if state == State.RUNNING}
+    for pk in set(_deserted) if had_a_pause else set(_deserted) - deserted:
+        _deserted.pop(pk, None)
     is_waiting = False
-    for state, pk, since in found:
-        if state == State.RUNNING:
-            _interrupt(pk)
-        elif not _has_waited(since):
-            is_waiting = True
-        elif generations.give_up(pk).state == State.FAILED:
-            logger.warning("Nobody has taken the answer %s within %g s.", pk, settings.GENERATION_QUEUE_SECONDS)
+    for pk, state, since, lease in found:
+        try:
+            if not _settle(pk, state, since, lease) and state == State.QUEUED:
+                is_waiting = True
+        except Exception:  # the others are not to suffer for it
+            logger.exception("The answer %s could not be ended.", pk)
     return is_waiting
 
 
 def attend_to(generation: Generation) -> bool:
-    """See to one generation. Whether it was ended for that."""
-    if generation.state == State.QUEUED and _has_waited(generation.created_at):
-        return not generations.give_up(generation.pk).is_active
-    return _rows().filter(DESERTED, pk=generation.pk).exists() and _interrupt(generation.pk)
+    """See to one generation, as pieces.get() has read it. Whether it has been ended."""
+    is_open = generation.is_deserted or generation.state == State.QUEUED
+    return is_open and _settle(generation.pk, generation.state, generation.created_at, generation.lease_until)
 
 
-def _has_waited(since: datetime.datetime) -> bool:
-    return (timezone.now() - since).total_seconds() > settings.GENERATION_QUEUE_SECONDS
-
-
-def _interrupt(pk: str) -> bool:
-    if time.monotonic() < _patient_until:
-        return False
+def _settle(pk: str, state: str, since: datetime.datetime, lease: datetime.datetime | None) -> bool:
+    """End a generation that nobody has, if it is time. Whether it has ended."""
+    if state == State.QUEUED:
+        limit = settings.GENERATION_QUEUE_SECONDS
+        if (timezone.now() - since).total_seconds() <= limit:
+            return False
+        end, why = generations.give_up, f"no worker has taken it in {limit:g} s. Are there enough (run_generations)?"
+    else:
+        now = time.monotonic()
+        seen, seen_at = _deserted.setdefault(pk, (lease, now))
+        if seen != lease:  # renewed since, and deserted again
+            seen_at = now
+            _deserted[pk] = (lease, now)
+        if now - seen_at < CONFIRM_SECONDS:
+            return False
+        end, why = generations.interrupt, "its worker has not renewed the lease."
     try:
-        ended = not generations.interrupt(pk).is_active
+        has_ended = not end(pk).is_active
     except Generation.DoesNotExist:  # deleted meanwhile
-        return False
-    if ended:
-        logger.warning("The answer %s was interrupted: nobody has renewed its lease.", pk)
-    return ended
+        has_ended = True
+    _deserted.pop(pk, None)
+    if has_ended:
+        logger.warning("The answer %s was ended: %s", pk, why)
+    return has_ended
 
 
 def tidy() -> None:
     """Compact what ended GENERATION_COMPACT_SECONDS ago, and delete what ended GENERATION_RETENTION_SECONDS ago."""
+    until = time.monotonic() + TIDY_SECONDS
     if (seconds := settings.GENERATION_RETENTION_SECONDS) is not None:
-        for generation in _ended_before(seconds)[:MOST_AT_ONCE]:
-            _delete_messages(generation)
-            generations.delete(generation.pk)
+        old = _ended_before(seconds)
+        while time.monotonic() < until and (found := list(old[:MOST_AT_ONCE])):
+            for generation in found:
+                _delete_messages(generation)
+                generations.delete(generation.pk)
+                log.forget_channel(generation.channel)
     if (seconds := settings.GENERATION_COMPACT_SECONDS) is not None:
-        for generation in _ended_before(seconds).filter(compacted_at=None)[:MOST_AT_ONCE]:
-            _delete_messages(generation)
-            generations.mark_compacted(generation.pk)
+        whole = _ended_before(seconds).filter(compacted_at=None)
+        while time.monotonic() < until and (found := list(whole[:MOST_AT_ONCE])):
+            for generation in found:
+                _delete_messages(generation)
+                generations.mark_compacted(generation.pk)
 
 
 def _delete_messages(generation: Generation) -> None:
@@ -101,10 +125,10 @@ def _delete_messages(generation: Generation) -> None:
         )
 
 
-def _rows() -> generations.Rows:
+def _rows() -> Rows:
     return Generation.objects.using(database())
 
 
-def _ended_before(seconds: float) -> generations.Rows:
+def _ended_before(seconds: float) -> Rows:
     ended = _rows().filter(ended_at__lt=Now() - datetime.timedelta(seconds=seconds))
     return ended.order_by("ended_at").defer("request", "text")

@@ -60,6 +60,9 @@ class Generation(models.Model):
     idempotency_key = models.CharField(  # noqa: DJ001 - NULL is "no key"
         _("idempotency key"), max_length=KEY_MAX_LENGTH, null=True, blank=True
     )
+    fingerprint = models.CharField(
+        _("fingerprint"), max_length=64, help_text=_("Of what the client sent, to know it again under the same key.")
+    )
     state = models.CharField(_("state"), max_length=11, choices=State.choices, default=State.QUEUED)
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     started_at = models.DateTimeField(_("started at"), null=True, blank=True)
@@ -97,14 +100,16 @@ class Generation(models.Model):
             ),
         ]
         indexes: ClassVar = [
-            # What workers look for; nearly empty, however many generations are kept.
-            models.Index(
-                fields=["state", "created_at"],
-                condition=Q(state__in=["queued", "running"]),
-                name="streams_relay_generation_open",
-            ),
+            # What workers look for. Not a partial one: SQLite takes none for a condition whose values are parameters.
+            models.Index(fields=["state", "created_at"], name="streams_relay_generation_open"),
             models.Index(fields=["ended_at"], name="streams_relay_generation_ended"),
+            models.Index(
+                fields=["ended_at"], condition=Q(compacted_at__isnull=True), name="streams_relay_generation_whole"
+            ),
         ]
+
+    # Where streams.relay.pieces.get() has asked: whether its worker is dead.
+    is_deserted: bool
 
     def __str__(self) -> str:
         return self.id

@@ -6,6 +6,7 @@ Denied first: what is not listed here does not pass. Some of what APIs offer mak
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,13 +41,19 @@ def parse_payload(body: bytes) -> object:
             f"A request has at most {most} bytes (STREAMS['RELAY_MAX_REQUEST_BYTES']); got {len(body)}.",
         )
     try:
-        return json.loads(body, parse_constant=_refuse_constant)
+        return json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         raise _bad("invalid-json", "The request's body must be JSON, in UTF-8.") from None
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON.")
+
+
+def _finite(digits: str) -> float:
+    if math.isinf(number := float(digits)):
+        raise ValueError(f"{digits} is larger than any number here.")
+    return number
 
 
 def check_request(payload: object, upstream: BaseUpstream) -> dict[str, Any]:

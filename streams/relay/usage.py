@@ -11,6 +11,9 @@ from streams import threads
 from streams.relay.models import Usage
 from streams.threads import database, run
 
+MAX_COUNTS = 32
+MAX_NAME_CHARACTERS = 64
+
 logger = logging.getLogger("streams.relay")
 
 
@@ -68,15 +71,39 @@ async def _record(answer: dict[str, Any]) -> None:
 _recording: set[asyncio.Task[None]] = set()  # a loop keeps only a weak reference to its tasks
 
 
-def improve(generation: str, usage: Mapping[str, Any] | None, pieces: int, seconds: float) -> None:
-    """Correct what somebody else has recorded of a generation, who could not count as its worker can."""
+def improve(generation: str, usage: Mapping[str, Any] | None, pieces: int, seconds: float) -> bool:
+    """Correct what somebody else has recorded of a generation, who could not count as its worker can.
+
+    Whether there was such a record. See record().
+    """
     told = usage if usage is not None else {"completion_tokens": pieces}
-    Usage.objects.using(database()).filter(generation=generation, is_estimated=True).update(
+    recorded = Usage.objects.using(database()).filter(generation=generation)
+    recorded.filter(is_estimated=True).update(
         prompt_tokens=_tokens(told.get("prompt_tokens")),
         completion_tokens=_tokens(told.get("completion_tokens")),
         is_estimated=usage is None,
         seconds=seconds,
     )
+    return recorded.exists()
+
+
+def counted(usage: object) -> dict[str, Any] | None:
+    """The numbers of an upstream's usage, and of the details in it; None where there are none.
+
+    An upstream may say anything, of any size, and what it says is stored and told.
+    """
+    if not isinstance(usage, Mapping):
+        return None
+    found: dict[str, Any] = {}
+    for name, value in list(usage.items())[:MAX_COUNTS]:
+        if not (isinstance(name, str) and name.isidentifier() and len(name) <= MAX_NAME_CHARACTERS):
+            continue
+        if isinstance(value, Mapping) and name.endswith("_details"):
+            details = {key: count for key, count in (counted(value) or {}).items() if not isinstance(count, dict)}
+            found |= {name: details} if details else {}
+        elif (count := _tokens(value)) is not None:
+            found[name] = count
+    return found or None
 
 
 def _tokens(count: object) -> int | None:

@@ -10,21 +10,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 import uuid
-from collections.abc import Mapping
-from typing import Any
+
+from django.db import InterfaceError, OperationalError
 
 from streams import threads
-from streams.conf import settings as core_settings
 from streams.hub import Backoff
-from streams.relay import generations, housekeeping, usage
+from streams.relay import generations, housekeeping
 from streams.relay.answers import open_answer
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError, UpstreamError
 from streams.relay.generations import Batch, Ending
 from streams.relay.models import Generation
+from streams.relay.producer import Producer
 from streams.relay.upstreams import get_upstream
+from streams.relay.usage import counted
 from streams.threads import LogThreads
 
 logger = logging.getLogger("streams.relay")
@@ -34,138 +36,40 @@ State = Generation.State
 # How often a worker looks for answers that wait, unless it is called.
 LOOK_SECONDS = 0.5
 
-# A lease is renewed so many times while it lasts: two renewals may fail.
-RENEWALS = 4
+# As much of an upstream's refusal as is read.
+MAX_ERROR_BYTES = 65_536
 
-# What a generation may hold that is not stored yet, before its upstream is made to wait.
-MAX_PENDING_BYTES = 262_144
+# How often a lease is renewed while it lasts, and at the most after so many seconds: a cancelled generation is noticed
+# then, where the upstream is silent. Two renewals may fail.
+RENEWALS = 4
+RENEW_SECONDS = 2.0
+
+# After a failure the worker tries again before anybody takes it for dead (see housekeeping).
+MAX_BACKOFF_SECONDS = 1.0
 
 # A worker that is stopped has so long to store what it has.
 STOP_SECONDS = 5.0
 
-# What the row keeps of an error, and of the upstream's single words; they may be of any length.
-MAX_ERROR_CHARACTERS = 2000
-MAX_ERROR_BYTES = 65_536
-MAX_WORD_CHARACTERS = 64
-
-# A character takes at most six bytes as JSON, and a piece has a few bytes beside its text.
-BYTES_PER_CHARACTER = 6
-BYTES_AROUND_PIECE = 64
+FAILED_HERE = "The answer failed on the server. Ask again."
 
 # One thread writes, so that the transactions of one worker never wait for each other.
 _writing = LogThreads(1)
 
 
-class Producer:
-    """One generation under way: what came, and what of it is stored."""
-
-    def __init__(self, generation: Generation) -> None:
-        self.generation = generation
-        self.task: asyncio.Task[None] | None = None
-        self.ending: Ending | None = None
-        self.tokens = 0
-        self.usage: Mapping[str, Any] | None = None
-        self.started = time.monotonic()
-        self.room = asyncio.Event()
-        self.room.set()
-        self._whole: list[str] = []
-        self._pending: list[str] = []
-        self.pending_bytes = 0
-        self.pending_since: float | None = None
-        self._number = 0  # of the next piece
-        self._position = 0  # of the newest message that is stored
-        self._kept = 0  # pieces that the row's text has
-        self.batch: Batch | None = None  # what is being stored
-        self._surrogate = ""  # the first half of a character whose second comes in the next piece
-
-    def take(self, text: str) -> None:
-        """Take a piece of the upstream's answer."""
-        self.tokens += 1
-        text = self._surrogate + text
-        self._surrogate = ""
-        if "\ud800" <= text[-1:] <= "\udbff":
-            text, self._surrogate = text[:-1], text[-1]
-        if text := storable(text):
-            self._pending.append(text)
-            self.pending_bytes += len(text.encode())
-            if self.pending_since is None:
-                self.pending_since = time.monotonic()
-            if self.pending_bytes > MAX_PENDING_BYTES:
-                self.room.clear()
-
-    def due(self) -> float | None:
-        """When there is something to be stored at the latest, by time.monotonic(); None where there is nothing."""
-        if self.batch is not None:
-            return 0.0  # what could not be stored is still there
-        if self.pending_since is None:
-            return None if self.ending is None else 0.0
-        at_once = self._number == 0 or self.pending_bytes >= settings.GENERATION_FLUSH_BYTES or self.ending is not None
-        return 0.0 if at_once else self.pending_since + settings.GENERATION_FLUSH_MILLISECONDS / 1000
-
-    def collect(self, *, keep_text: bool) -> Batch:
-        """What is to be stored now; the same again until it is. With `keep_text`, the row's text as well."""
-        if self.batch is not None:
-            return self.batch
-        self._whole += self._pending
-        size = max(1, (core_settings.MAX_MESSAGE_BYTES - BYTES_AROUND_PIECE) // BYTES_PER_CHARACTER)
-        text = "".join(self._pending)
-        pieces = tuple(text[start : start + size] for start in range(0, len(text), size))
-        self._pending.clear()
-        self.pending_bytes, self.pending_since = 0, None
-        number = self._number + len(pieces)
-        keep_text = self.ending is not None or (keep_text and number > self._kept)
-        self.batch = Batch(
-            self.generation.pk,
-            self._number,
-            pieces,
-            whole="".join(self._whole) if keep_text else None,
-            position=self._position,
-            ending=self.ending,
-        )
-        return self.batch
-
-    def stored(self, position: int) -> bool:
-        """What was collected is stored, its last message at `position`. Whether that was the generation's end."""
-        assert self.batch is not None
-        batch, self.batch = self.batch, None
-        self._number += len(batch.pieces)
-        self._position = position
-        if batch.whole is not None:
-            self._kept = self._number
-            self._whole = [batch.whole]
-        if self.pending_bytes <= MAX_PENDING_BYTES:
-            self.room.set()
-        return batch.ending is not None
-
-    def end(self, state: State, *, finish_reason: str = "", error_code: str = "", error_message: str = "") -> None:
-        """The answer has ended; what was taken before is stored with that, or before it."""
-        if self._surrogate:
-            self._surrogate = ""
-            self.take("\ufffd")
-            self.tokens -= 1
-        self.ending = Ending(
-            state,
-            finish_reason=finish_reason[:MAX_WORD_CHARACTERS],
-            error_code=error_code[:MAX_WORD_CHARACTERS],
-            error_message=storable(error_message[:MAX_ERROR_CHARACTERS]),
-            usage=self.usage,
-            tokens=self.tokens,
-            seconds=time.monotonic() - self.started,
-        )
+def _renew_writing() -> None:
+    global _writing
+    _writing = LogThreads(1)
 
 
-def storable(text: str) -> str:
-    """`text` as every database can store it: halves of characters and NUL become U+FFFD."""
-    if not text.isascii():
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text.replace("\0", "\ufffd")
+os.register_at_fork(after_in_child=_renew_writing)  # a child inherits no threads
 
 
 class Worker:
     """Serves generations on the running event loop, for as long as run() runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, look_seconds: float = LOOK_SECONDS) -> None:
         self.id = uuid.uuid4().hex
+        self._look_seconds = look_seconds
         self._producers: dict[str, Producer] = {}
         self._called = asyncio.Event()  # something may wait, or the end was asked for
         self._news = asyncio.Event()  # something came that is to be stored
@@ -198,7 +102,7 @@ class Worker:
         """
         writing = asyncio.create_task(self._write_on())
         writing.add_done_callback(lambda _: self._called.set())
-        backoff = Backoff("Answers that wait could not be looked for; trying again.")
+        backoff = Backoff("Answers that wait could not be looked for; trying again.", MAX_BACKOFF_SECONDS)
         busy_at = time.monotonic()
         try:
             while not self.is_stopping:
@@ -215,7 +119,7 @@ class Worker:
                 elif linger is not None and time.monotonic() - busy_at >= linger:
                     break
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_SECONDS):
+                    async with asyncio.timeout(self._look_seconds):
                         await self._called.wait()
             await self._drain(grace)
         finally:
@@ -244,8 +148,8 @@ class Worker:
                     producer.task.cancel()
                 producer.end(
                     State.INTERRUPTED,
-                    error_code="interrupted",
-                    error_message="The process that wrote this answer was stopped. Ask again for another answer.",
+                    code="interrupted",
+                    message="The process that wrote this answer was stopped. Ask again for another answer.",
                 )
         self._news.set()
         with contextlib.suppress(TimeoutError):
@@ -265,21 +169,22 @@ class Worker:
                 finish_reason = await self._read(producer)
         except TimeoutError:
             limit = f"{settings.GENERATION_SECONDS:g} s (STREAMS['GENERATION_SECONDS'])"
-            producer.end(State.FAILED, error_code="timeout", error_message=f"The answer took longer than {limit}.")
+            producer.end(State.FAILED, code="timeout", message=f"The answer took longer than {limit}.")
         except RelayError as error:
             words = error.as_json()["error"]
-            producer.end(State.FAILED, error_code=str(words["code"]), error_message=str(words["message"]))
+            producer.end(State.FAILED, code=str(words["code"]), message=str(words["message"]))
         except Exception:
             logger.exception("An answer failed.")
-            producer.end(State.FAILED, error_code="internal", error_message="The answer failed on the server.")
+            producer.end(State.FAILED, code="internal", message=FAILED_HERE)
         else:
-            producer.end(State.DONE, finish_reason=finish_reason)
+            producer.end(State.DONE, reason=finish_reason)
         self._news.set()
 
     async def _read(self, producer: Producer) -> str:
         """Read the whole answer; returns why it ended, in the upstream's word."""
         generation = producer.generation
-        answer = await open_answer(get_upstream(generation.upstream), generation.request)
+        limit = settings.GENERATION_SECONDS
+        answer = await open_answer(get_upstream(generation.upstream), generation.request, total_seconds=limit)
         async with contextlib.aclosing(answer):
             if not answer.is_stream:  # an error, whatever its status: a stream was asked for
                 told = await answer.read_json(MAX_ERROR_BYTES)
@@ -296,10 +201,10 @@ class Worker:
     # --- Writing ---
 
     async def _write_on(self) -> None:
-        backoff = Backoff("Pieces of answers could not be stored; trying again.")
+        backoff = Backoff("Pieces of answers could not be stored; trying again.", MAX_BACKOFF_SECONDS)
         renewed_at = time.monotonic()
         while True:
-            renew_at = renewed_at + settings.GENERATION_LEASE_SECONDS / RENEWALS
+            renew_at = renewed_at + min(RENEW_SECONDS, settings.GENERATION_LEASE_SECONDS / RENEWALS)
             await self._wait_until_due(renew_at)
             now = time.monotonic()
             renew = now >= renew_at
@@ -331,15 +236,40 @@ class Worker:
         """Store what has come, of all generations that have news; of all where the lease is renewed."""
         writing = [producer for producer in self._producers.values() if renew or producer.due() is not None]
         batches = [producer.collect(keep_text=renew) for producer in writing]
-        stored = await threads.run(_write, self.id, batches, renew, pool=_writing)
+        try:
+            stored = await threads.run(_write, self.id, batches, renew, pool=_writing)
+        except (InterfaceError, OperationalError):
+            raise  # the database itself
+        except Exception:
+            # One of them cannot be stored; the others are not to suffer for it.
+            stored = await self._write_one_by_one(batches, renew=renew)
         for producer in writing:
             if producer.batch is None:
                 continue  # forgotten meanwhile
             if (position := stored.get(producer.batch.id)) is None:
                 self._lose(producer)
             elif producer.stored(position):
-                self._producers.pop(producer.generation.pk, None)
-                self._called.set()  # there is room again
+                self._drop(producer)
+
+    async def _write_one_by_one(self, batches: list[Batch], *, renew: bool) -> dict[str, int]:
+        stored: dict[str, int] = {}
+        for batch in batches:
+            try:
+                stored |= await threads.run(_write, self.id, [batch], renew, pool=_writing)
+            except (InterfaceError, OperationalError):
+                raise
+            except Exception:
+                logger.exception("The answer %s cannot be stored; it ends here.", batch.id)
+                await self._give_up(batch.id)
+        return stored
+
+    async def _give_up(self, id: str) -> None:
+        """End a generation with what is stored of it. If that fails as well, its lease runs out."""
+        ending = Ending(State.FAILED, error_code="internal", error_message=FAILED_HERE)
+        try:
+            await threads.run(generations.end, id, ending, pool=_writing)
+        except Exception:
+            logger.exception("The answer %s could not be ended.", id)
 
     async def _settle(self) -> None:
         """Find out what the transaction has stored that nobody knows of, for the connection broke."""
@@ -348,12 +278,16 @@ class Worker:
                 continue
             position = await threads.run(generations.find, producer.batch, pool=_writing)
             if position is not None and producer.batch is not None and producer.stored(position):
-                self._producers.pop(producer.generation.pk, None)
+                self._drop(producer)
         self._doubtful = False
 
-    def _lose(self, producer: Producer) -> None:
-        """Stop with a generation that is no longer ours. Somebody else has ended it, and written down what it cost."""
+    def _drop(self, producer: Producer) -> None:
         self._producers.pop(producer.generation.pk, None)
+        self._called.set()  # there is room again, or nothing left
+
+    def _lose(self, producer: Producer) -> None:
+        """Stop with a generation that is no longer ours: somebody else has ended it, or deleted it."""
+        self._drop(producer)
         producer.batch = None
         if producer.task is not None:
             producer.task.cancel()
@@ -362,11 +296,11 @@ class Worker:
         job.add_done_callback(_jobs.discard)
 
     async def _tell_cost(self, producer: Producer) -> None:
-        seconds = time.monotonic() - producer.started
+        told = counted(producer.usage)
         try:
-            await threads.run(usage.improve, producer.generation.pk, producer.usage, producer.tokens, seconds)
+            await threads.run(generations.correct, producer.generation, told, producer.tokens, producer.seconds)
         except Exception:
-            logger.warning("What an answer has cost could not be corrected.", exc_info=True)
+            logger.warning("What an answer has cost could not be written down.", exc_info=True)
 
 
 _jobs: set[asyncio.Task[None]] = set()

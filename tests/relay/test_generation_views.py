@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from django.db import OperationalError
 from django.http import HttpResponse
 from django.test import AsyncClient, Client
 from django.utils.crypto import get_random_string
 
 from streams import log
-from streams.relay import generations, housekeeping
+from streams.relay import generations, housekeeping, pieces
 from streams.relay.access import make_key
 from streams.relay.generations import Batch, Ending
 from streams.relay.models import Generation
@@ -55,8 +56,8 @@ def bare(url: str) -> str:
 
 def write(id: str, *texts: str, number: int = 0, end: Ending | None = None, position: int = 0) -> None:
     generations.claim("w", 100)
-    whole = "".join(texts) if end is not None else None
-    assert generations.write("w", [Batch(id, number, texts, whole=whole, ending=end, position=position)])
+    text = "".join(texts) if end is not None else None
+    assert generations.write("w", [Batch(id, number, texts, text=text, ending=end, position=position)])
 
 
 def events_of(response: Any, count: int) -> list[tuple[str, str, Any]]:
@@ -85,13 +86,17 @@ def test_question_is_answered_with_where_its_answer_will_be(client: Client) -> N
     assert made.request["max_tokens"] == 4096
 
 
-def test_second_post_with_the_same_key_returns_the_first(client: Client) -> None:
+def test_second_post_with_the_same_key_returns_the_first(client: Client, everyone: Any) -> None:
     key = get_random_string(36)
     first, again = (ask(client, **{"Idempotency-Key": key}) for _ in range(2))
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.json()["id"] == again.json()["id"]
     assert Generation.objects.count() == 1
+    write(first.json()["id"], "Hel", "lo")
+    assert ask(client, **{"Idempotency-Key": key}).json()["text"] == "Hello"
     assert ask(client, {**QUESTION, "temperature": 1}, **{"Idempotency-Key": key}).status_code == 422
+    everyone.STREAMS = {**everyone.STREAMS, "RELAY_MAX_TOKENS": 10}
+    assert ask(client, **{"Idempotency-Key": key}).status_code == 200, "what it asked for is the same"
 
 
 @pytest.mark.parametrize(
@@ -105,6 +110,8 @@ def test_second_post_with_the_same_key_returns_the_first(client: Client) -> None
         ({**QUESTION, "model": "other"}, 404, "model_not_found"),
         ({"messages": [{"role": "user", "content": "a\0"}]}, 400, "invalid-text"),
         ('{"messages": [{"role": "user", "content": "\\ud800"}]}', 400, "invalid-text"),
+        ('{"messages": [{"role": "user", "content": "a"}], "temperature": 1e400}', 400, "invalid-json"),
+        ({**QUESTION, "tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "unsupported-tools"),
         ({"messages": [{"role": "user", "content": "x" * 1_100_000}]}, 413, "request-too-large"),
         ({"messages": [{"role": "user", "content": "x" * 3_000_000}]}, 413, "request-too-large"),
     ],
@@ -173,14 +180,45 @@ def test_answer_is_its_owners_alone(ann: Client, name: str, everyone: Any) -> No
         response = getattr(client, method)(address, headers=headers)
         assert response.status_code == 403, (client.session.get("_auth_user_id"), address)
     assert Generation.objects.get(pk=told["id"]).state == State.QUEUED
+    key = make_key(User.objects.get(username="ann"), 60)
     for client, address, headers in [
         (ann, bare(url), {}),
         (Client(), url, {}),
         (Client(), bare(url), {"Authorization": f"Bearer {told['token']}"}),
-        (Client(), bare(url), {"Authorization": f"Bearer {make_key(User.objects.get(username='ann'), 60)}"}),
+        (Client(), bare(url), {"Authorization": f"Bearer {key}"}),
     ]:
-        if name != "events":  # it has not ended, and so would not
+        if name == "regenerate" and client is not ann and not headers.get("Authorization", "").endswith(key):
+            # The token is of this one answer, and not for making more in somebody's name.
+            assert getattr(client, method)(address, headers=headers).status_code in (401, 403)
+        elif name != "events":  # it has not ended, and so would not
             assert getattr(client, method)(address, headers=headers).status_code in (200, 201)
+
+
+def test_key_of_a_program_stands_in_no_url(ann: Client) -> None:
+    key = make_key(User.objects.get(username="ann"), 60)
+    told = ask(Client(), Authorization=f"Bearer {key}").json()
+    seen = [
+        Client().get(bare(told["url"]), headers={"Authorization": f"Bearer {key}"}),
+        Client().post(bare(told["cancel_url"]), headers={"Authorization": f"Bearer {key}"}),
+        ann.get(f"{bare(told['url'])}?token=%22%3E"),
+    ]
+    for response in seen:
+        assert key not in response.content.decode()
+        assert Client().get(response.json()["url"]).status_code == 200, "its URLs have a token of the answer"
+
+
+def test_token_alone_makes_another_answer_of_nobodys_answer(client: Client) -> None:
+    told = ask(client).json()
+    for headers in ({}, {"Authorization": f"Bearer {told['token']}"}):
+        assert client.post(told["regenerate_url"], headers=headers).status_code == 201
+
+
+def test_token_ends_with_its_owner(ann: Client) -> None:
+    told = ask(ann).json()
+    User.objects.filter(username="ann").update(is_active=False)
+    for url in (told["url"], told["events_url"]):
+        assert Client().get(url).status_code == 403
+    assert Client().post(told["cancel_url"]).status_code == 403
 
 
 def test_token_is_good_for_so_long(client: Client, everyone: Any) -> None:
@@ -215,6 +253,27 @@ def test_unknown_answer_is_not_found(ann: Client) -> None:
         assert ann.get(f"/ai/generations/{'0' * 32}/{path}").status_code == 404
     for path in ("cancel/", "regenerate/"):
         assert ann.post(f"/ai/generations/{'0' * 32}/{path}").status_code == 404
+    for id in ("%00", "x" * 1000, "..", "0" * 31, "A" * 32):
+        assert ann.get(f"/ai/generations/{id}/events/").status_code == 404
+
+
+async def test_stream_of_a_database_that_is_away_ends_so_that_the_browser_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = AsyncClient()
+    told = (await client.post("/ai/generations/", QUESTION, content_type="application/json")).json()
+
+    def away(id: str) -> None:
+        raise OperationalError("the connection was refused")
+
+    monkeypatch.setattr(pieces, "get", away)
+    response = await client.get(told["events_url"])
+    body = b"".join([chunk async for chunk in response.streaming_content])
+    assert (response.status_code, response.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
+    assert body.endswith(b"retry: 3000\n\n")
+    refused = await client.get(told["url"])
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert "refused" not in refused.content.decode()
 
 
 # --- Looking, cancelling, asking again --------------------------------------------------------------------------------
@@ -230,7 +289,8 @@ def test_state_and_text_so_far(client: Client) -> None:
     assert seen.json()["events_url"] == told["events_url"]
 
 
-def test_looking_at_what_a_dead_worker_left_interrupts_it(client: Client, everyone: Any) -> None:
+def test_looking_at_what_a_dead_worker_left_interrupts_it(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "CONFIRM_SECONDS", 0.0)
     told = ask(client).json()
     write(told["id"], "Hel")
     Generation.objects.update(lease_until="2020-01-01T00:00Z")
@@ -306,10 +366,10 @@ def ended(client: Client) -> dict[str, Any]:
 
 def test_ended_answer_is_streamed_from_the_log_and_then_there_is_nothing_more(client: Client) -> None:
     told = ended(client)
-    pieces = [("message", "1", {"n": 0, "text": "a"}), ("message", "2", {"n": 1, "text": "b"})]
+    both = [("message", "1", {"n": 0, "text": "a"}), ("message", "2", {"n": 1, "text": "b"})]
     end = ("end", "3", TOLD)
-    assert events_of(client.get(told["events_url"]), 9) == [*pieces, end]
-    assert events_of(client.get(told["events_url"], headers={"Last-Event-ID": "1"}), 9) == [pieces[1], end]
+    assert events_of(client.get(told["events_url"]), 9) == [*both, end]
+    assert events_of(client.get(told["events_url"], headers={"Last-Event-ID": "1"}), 9) == [both[1], end]
     assert events_of(client.get(told["events_url"], headers={"Last-Event-ID": "2"}), 9) == [end]
     for cursor in ("3", "4", "999999"):
         response = client.get(told["events_url"], headers={"Last-Event-ID": cursor})
@@ -352,7 +412,8 @@ async def test_running_answer_that_lost_pieces_is_told_as_a_whole_and_goes_on() 
     @sync_to_async
     def begin() -> None:
         generations.claim("w", 1)
-        generations.write("w", [Batch(told["id"], 0, ("a", "b"), whole="ab")])
+        generations.write("w", [Batch(told["id"], 0, ("a", "b"))])
+        generations.write("w", [Batch(told["id"], 2, (), position=2, text="ab")])
         log.delete_through(2, channel=told["channel"], limit=10)
 
     await begin()

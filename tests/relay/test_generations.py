@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
+import time
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
 from django.db.models.functions import Now
 from django.test import override_settings
 from django.utils import timezone
@@ -16,6 +16,7 @@ from django.utils import timezone
 from streams import log, publish
 from streams.models import Message
 from streams.relay import generations, housekeeping
+from streams.relay import pieces as reading
 from streams.relay.access import Caller
 from streams.relay.errors import RelayError
 from streams.relay.generations import Batch, Ending
@@ -50,7 +51,7 @@ def told(generation: Generation) -> list[tuple[str, Any]]:
 
 
 def text_of(generation: Generation) -> str:
-    return generations.read(generation.pk).text
+    return reading.read(generation.pk).text
 
 
 def let_the_lease_run_out(generation: Generation) -> None:
@@ -149,7 +150,7 @@ def test_last_piece_and_the_end_are_one_transaction() -> None:
     one = running()
     generations.write("w", [pieces(one, "Hel")])
     end = Ending(State.DONE, "stop", usage={"prompt_tokens": 3, "completion_tokens": 2}, tokens=2, seconds=1.5)
-    assert generations.write("w", [pieces(one, "lo", number=1, whole="Hello", ending=end)]) == {one.pk: 3}
+    assert generations.write("w", [pieces(one, "lo", number=1, text="Hello", ending=end)]) == {one.pk: 3}
     assert told(one)[-1] == (
         "end",
         {
@@ -173,7 +174,7 @@ def test_worker_that_lost_its_lease_writes_nothing_more() -> None:
     generations.write("w", [pieces(one, "a"), pieces(two, "x")])
     let_the_lease_run_out(one)
     assert generations.interrupt(one.pk).state == State.INTERRUPTED
-    late = [pieces(one, "b", number=1, whole="ab", ending=Ending(State.DONE)), pieces(two, "y", number=1)]
+    late = [pieces(one, "b", number=1, text="ab", ending=Ending(State.DONE)), pieces(two, "y", number=1)]
     assert generations.write("w", late, renew=True) == {two.pk: 4}
     assert [event for event, _ in told(one)] == ["message", "end"]
     assert (text_of(one), text_of(two)) == ("a", "xy")
@@ -189,13 +190,14 @@ def test_another_worker_writes_nothing() -> None:
 
 
 @database
-def test_renewing_moves_the_leases_of_ones_own() -> None:
-    one, two = running("w"), running("other")
-    for each in (one, two):
+def test_renewing_moves_the_leases_of_those_that_the_worker_knows_of() -> None:
+    """A claim may have been stored without its worker having heard of it."""
+    one, two, unheard = running("w"), running("other"), running("w")
+    for each in (one, two, unheard):
         let_the_lease_run_out(each)
-    generations.write("w", [], renew=True)
-    assert generations.interrupt(one.pk).state == State.RUNNING
-    assert generations.interrupt(two.pk).state == State.INTERRUPTED
+    generations.write("w", [pieces(one)], renew=True)
+    states = [generations.interrupt(each.pk).state for each in (one, two, unheard)]
+    assert states == [State.RUNNING, State.INTERRUPTED, State.INTERRUPTED]
 
 
 @database
@@ -216,7 +218,7 @@ def test_batch_whose_commit_nobody_saw_is_found() -> None:
     assert generations.find(batch) is None
     generations.write("w", [batch])
     assert generations.find(batch) == 2
-    after = pieces(one, "c", number=2, position=2, whole="abc", ending=Ending(State.DONE))
+    after = pieces(one, "c", number=2, position=2, text="abc", ending=Ending(State.DONE))
     assert generations.find(after) is None
     generations.write("w", [after])
     assert generations.find(after) == 4
@@ -226,7 +228,7 @@ def test_batch_whose_commit_nobody_saw_is_found() -> None:
 def test_end_that_somebody_else_wrote_is_not_taken_for_ones_own() -> None:
     one = running()
     generations.cancel(one.pk)
-    assert generations.find(pieces(one, "a", whole="a", ending=Ending(State.DONE))) is None
+    assert generations.find(pieces(one, "a", text="a", ending=Ending(State.DONE))) is None
 
 
 # --- Ends from outside ------------------------------------------------------------------------------------------------
@@ -247,9 +249,22 @@ def test_cancelled_keeps_what_had_come_and_tells_it() -> None:
 def test_worker_corrects_what_was_recorded_of_a_cancelled_answer() -> None:
     one = running()
     generations.cancel(one.pk)
-    generations.write("w", [pieces(one, ending=Ending(State.DONE, tokens=9, seconds=2.0))])
+    generations.correct(one, None, 9, 2.0)
     [cost] = Usage.objects.all()
     assert (cost.outcome, cost.completion_tokens, cost.is_estimated, cost.seconds) == ("cancelled", 9, True, 2.0)
+
+
+@database
+def test_answer_that_was_deleted_with_its_owner_has_cost_what_it_has_cost() -> None:
+    ann = User.objects.create(username="ann")
+    one = ask(Caller(ann, f"user {ann.pk}"))
+    generations.claim("w", 1)
+    ann.delete()
+    assert not Generation.objects.exists()
+    for _ in range(2):
+        generations.correct(one, {"completion_tokens": 9}, 3, 2.0)
+    [cost] = Usage.objects.all()
+    assert (cost.user, cost.generation, cost.completion_tokens, cost.is_estimated) == (None, one.pk, 9, False)
 
 
 @database
@@ -263,7 +278,7 @@ def test_cancelled_before_it_began_has_cost_nothing() -> None:
 @database
 def test_what_has_ended_stays_as_it_is() -> None:
     one = running()
-    generations.write("w", [pieces(one, "a", whole="a", ending=Ending(State.DONE))])
+    generations.write("w", [pieces(one, "a", text="a", ending=Ending(State.DONE))])
     assert generations.cancel(one.pk).state == State.DONE
     assert [event for event, _ in told(one)] == ["message", "end"]
 
@@ -276,7 +291,8 @@ def test_living_worker_is_not_interrupted() -> None:
 
 
 @database
-def test_dead_workers_generation_is_interrupted() -> None:
+def test_dead_workers_generation_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "CONFIRM_SECONDS", 0.0)
     one = running()
     generations.write("w", [pieces(one, "a")])
     let_the_lease_run_out(one)
@@ -310,25 +326,56 @@ def test_attending_tells_whether_something_waits() -> None:
 
 
 @database
-def test_nobody_is_interrupted_right_after_the_database_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody could renew a lease meanwhile."""
-    monkeypatch.setattr(housekeeping, "_patient_until", 0.0)
+def test_lease_that_has_run_out_is_looked_at_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database may have been away, so that nobody could renew one; a worker that lives tries every second."""
+    monkeypatch.setattr(housekeeping, "CONFIRM_SECONDS", 0.5)
+    dead, alive = running("dead"), running("alive")
+    for each in (dead, alive):
+        let_the_lease_run_out(each)
+    for _ in range(2):
+        housekeeping.attend()
+        assert set(Generation.objects.values_list("state", flat=True)) == {State.RUNNING}
+        time.sleep(0.6)  # too long a pause: the database may have been away
+    housekeeping.attend()
+    generations.write("alive", [pieces(alive)], renew=True)
+    for _ in range(4):
+        time.sleep(0.2)
+        housekeeping.attend()
+    assert [each.state for each in Generation.objects.order_by("created_at")] == [State.INTERRUPTED, State.RUNNING]
+    let_the_lease_run_out(alive)
+    housekeeping.attend()
+    assert Generation.objects.get(pk=alive.pk).state == State.RUNNING, "the first look at it counts anew"
+
+
+@database
+def test_one_that_cannot_be_ended_keeps_nobody_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "CONFIRM_SECONDS", 0.0)
+    one, two, waiting = running(), running(), ask()
+    for each in (one, two):
+        let_the_lease_run_out(each)
+    end = generations.end
+
+    def fail_once(id: str, *args: Any, **kwargs: Any) -> Generation:
+        if id == one.pk:
+            raise ZeroDivisionError
+        return end(id, *args, **kwargs)
+
+    monkeypatch.setattr(generations, "end", fail_once)
+    assert housekeeping.attend(), "one waits"
+    states = dict(Generation.objects.values_list("pk", "state"))
+    assert states == {one.pk: State.RUNNING, two.pk: State.INTERRUPTED, waiting.pk: State.QUEUED}
+
+
+@database
+def test_what_others_publish_to_the_channel_is_no_piece() -> None:
     one = running()
-    let_the_lease_run_out(one)
-    table = Generation._meta.db_table
-    with connection.cursor() as cursor:
-        cursor.execute(f"ALTER TABLE {table} RENAME TO away")
-    try:
-        with pytest.raises(Exception, match=table):
-            housekeeping.attend()
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute(f"ALTER TABLE away RENAME TO {table}")
-    housekeeping.attend()
-    assert Generation.objects.get().state == State.RUNNING
-    monkeypatch.setattr(housekeeping, "_patient_until", 0.0)
-    housekeeping.attend()
-    assert Generation.objects.get().state == State.INTERRUPTED
+    generations.write("w", [pieces(one, "a")])
+    for data in ("no JSON", "[1]", '{"n": "x"}', '{"n": 1}'):
+        publish(one.channel, data)
+    publish(one.channel, {"n": 0, "text": "again"})
+    generations.write("w", [pieces(one, "b", number=1, position=1)])
+    assert text_of(one) == "ab"
+    assert generations.cancel(one.pk).text == "ab"
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -339,10 +386,10 @@ def test_text_so_far_is_the_rows_and_what_the_log_has_after_it() -> None:
     one = running()
     generations.write("w", [pieces(one, "a", "b")])
     publish("news", "between")
-    generations.write("w", [pieces(one, "c", number=2, whole="abc")], renew=True)
-    generations.write("w", [pieces(one, number=3, whole="abc", position=4)], renew=True)
+    generations.write("w", [pieces(one, "c", number=2, position=2, text="ab")], renew=True)
+    generations.write("w", [pieces(one, number=3, text="abc", position=4)], renew=True)
     generations.write("w", [pieces(one, "d", number=3, position=4)])
-    answer = generations.read(one.pk)
+    answer = reading.read(one.pk)
     assert (answer.text, answer.pieces, answer.position) == ("abcd", 4, 5)
     assert (answer.generation.text, answer.generation.pieces, answer.generation.text_position) == ("abc", 3, 4)
 
@@ -350,8 +397,8 @@ def test_text_so_far_is_the_rows_and_what_the_log_has_after_it() -> None:
 @database
 def test_text_is_whole_where_retention_has_taken_pieces_of_a_running_answer() -> None:
     one = running()
-    generations.write("w", [pieces(one, "a", "b", whole="ab")])
-    generations.write("w", [pieces(one, "c", number=2, position=2)])
+    generations.write("w", [pieces(one, "a", "b")])
+    generations.write("w", [pieces(one, "c", number=2, position=2, text="ab")])
     log.delete_through(2, channel=one.channel, limit=10)
     assert text_of(one) == "abc"
     assert generations.cancel(one.pk).text == "abc"
@@ -359,7 +406,7 @@ def test_text_is_whole_where_retention_has_taken_pieces_of_a_running_answer() ->
 
 @database
 def test_unknown_generation_is_said_to_be() -> None:
-    for step in (generations.read, generations.cancel, generations.interrupt):
+    for step in (reading.read, reading.get, generations.cancel, generations.interrupt):
         with pytest.raises(Generation.DoesNotExist):
             step("0" * 32)
 
@@ -378,7 +425,7 @@ def test_old_answers_messages_leave_the_log_and_the_text_stays() -> None:
     publish("news", "stays")
     old, young, under_way = running(), running(), running()
     for each in (old, young):
-        generations.write("w", [pieces(each, "a", "b", whole="ab", ending=Ending(State.DONE))])
+        generations.write("w", [pieces(each, "a", "b", text="ab", ending=Ending(State.DONE))])
     generations.write("w", [pieces(under_way, "x")])
     end_long_ago(old, 61)
     housekeeping.tidy()
@@ -393,7 +440,7 @@ def test_old_answers_messages_leave_the_log_and_the_text_stays() -> None:
 def test_answers_are_kept_for_so_long() -> None:
     old, young, under_way = running(), running(), running()
     for each in (old, young):
-        generations.write("w", [pieces(each, "a", whole="a", ending=Ending(State.DONE))])
+        generations.write("w", [pieces(each, "a", text="a", ending=Ending(State.DONE))])
         end_long_ago(each, 61 if each is old else 59)
     housekeeping.tidy()
     assert {each.pk for each in Generation.objects.all()} == {young.pk, under_way.pk}
@@ -406,7 +453,7 @@ def test_answers_are_kept_for_so_long() -> None:
 @override_settings(STREAMS={"GENERATION_COMPACT_SECONDS": None, "GENERATION_RETENTION_SECONDS": None})
 def test_everything_is_kept_where_the_site_says_so() -> None:
     one = running()
-    generations.write("w", [pieces(one, "a", whole="a", ending=Ending(State.DONE))])
+    generations.write("w", [pieces(one, "a", text="a", ending=Ending(State.DONE))])
     end_long_ago(one, 10**9)
     housekeeping.tidy()
     assert len(told(one)) == 2

@@ -99,7 +99,7 @@ def ends() -> None:
     for _ in range(8):
         pk = ask()
         generations.claim("w", 1)
-        end = Batch(pk, 0, ("a",), whole="a", ending=Ending(Generation.State.DONE))
+        end = Batch(pk, 0, ("a",), text="a", ending=Ending(Generation.State.DONE))
         results += together(
             lambda pk=pk: generations.cancel(pk).state,  # type: ignore[misc]
             lambda end=end: len(generations.write("w", [end])),  # type: ignore[misc]
@@ -125,6 +125,7 @@ def interrupts() -> None:
     pk = ask()
     generations.claim("w", 1)
     Generation.objects.filter(pk=pk).update(lease_until=Now() - datetime.timedelta(seconds=1))
+    housekeeping.CONFIRM_SECONDS = 0.0
     print(json.dumps(together(*[housekeeping.attend] * 6)))
 
 

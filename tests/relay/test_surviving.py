@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import signal
@@ -55,7 +56,7 @@ async def follow(servers: list[Server], told: dict[str, Any], chance: random.Ran
         client.port = chance.choice(servers).port
         await client.connect()
         assert client.status == 200
-        await client.read_for(chance.choice([0.2, 1.0, 5.0]))
+        await client.read_for(chance.choice([0.5, 2.0, 8.0]))
         if chance.random() < 0.5:
             client.abort()
         else:
@@ -71,6 +72,13 @@ def text_of(client: StreamClient) -> str:
     assert [piece["n"] for piece in told] == list(range(len(told)))
     assert client.control == [event for event in client.control if event.event == "stream-checkpoint"]
     return "".join(piece["text"] for piece in told)
+
+
+def transactions(site: Site) -> int:
+    """So many of the site's database until now."""
+    name = site.database_url.rpartition("/")[2]
+    [(count,)] = site.execute(f"SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = '{name}'")
+    return int(count)
 
 
 async def test_fifty_answers_with_dropped_readers_and_a_killed_worker(postgres_site: Site) -> None:
@@ -91,7 +99,10 @@ async def test_fifty_answers_with_dropped_readers_and_a_killed_worker(postgres_s
     doomed.kill()
     killed_at = time.time()
 
+    began, before = time.monotonic(), await asyncio.to_thread(transactions, site)
     clients = await asyncio.gather(*readers)
+    rate = (await asyncio.to_thread(transactions, site) - before) / (time.monotonic() - began)
+    print(f"{rate:.0f} transactions a second, of two servers, a worker, and one that is dead")
     stored = {
         f"generation.{pk}": (state, text, ended_at)
         for pk, state, text, ended_at in site.execute(
@@ -122,13 +133,9 @@ async def test_one_process_writes_fifty_answers_in_few_transactions(postgres_sit
     await asyncio.sleep(2)  # so that all are under way
 
     def look() -> tuple[int, int]:
-        # In one transaction more, this one's own.
-        name = site.database_url.rpartition("/")[2]
-        [(transactions,)] = site.execute(
-            f"SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = '{name}'"
-        )
-        [(characters,)] = site.execute("SELECT sum(size) FROM streams_message")
-        return int(transactions), int(characters)
+        words = "SELECT sum(cardinality(string_to_array(data::json ->> 'text', ' ')) - 1) FROM streams_message"
+        [(tokens,)] = site.execute(words)
+        return transactions(site), int(tokens)
 
     before, began = await asyncio.to_thread(look), time.monotonic()
     await asyncio.sleep(4)
@@ -136,27 +143,33 @@ async def test_one_process_writes_fifty_answers_in_few_transactions(postgres_sit
     for task in reading:
         task.cancel()
     await asyncio.wait(reading)
-    assert after[1] - before[1] > GENERATIONS * 50, "they were being written meanwhile"
-    rate = (after[0] - before[0]) / seconds
-    print(f"{rate:.1f} transactions and {(after[1] - before[1]) / seconds / 1e3:.0f} kB a second")
+    rate, tokens = (after[0] - before[0]) / seconds, (after[1] - before[1]) / seconds / GENERATIONS
+    print(f"{rate:.1f} transactions a second, and {tokens:.0f} tokens for each answer")
     assert rate < 30
+    # The machine may be too busy for all of TOKENS_PER_SECOND; the pace of the transactions does not depend on them.
+    assert tokens > TOKENS_PER_SECOND / 4
 
 
 async def test_answer_goes_on_after_the_database_was_away(postgres_site: Site) -> None:
-    """Also where the transaction was being committed at that moment: no piece is stored twice, and none is missing."""
-    site = postgres_site.settings(UPSTREAMS=scripted(60, 50), GENERATION_LEASE_SECONDS=60)
+    """For longer than the lease is good. Also where a transaction was being committed at that moment: no piece is
+    stored twice, and none is missing."""
+    site = postgres_site.settings(UPSTREAMS=scripted(60, 25), GENERATION_LEASE_SECONDS=2)
     assert site.postgres is not None
-    server = site.serve()
+    server, other = site.serve(), site.serve()
     asked = [ask(server, f"question{n}") for n in range(5)]
+    # Readers, so that both processes look after what is deserted.
+    for told, each in itertools.product(asked, (server, other)):
+        await StreamClient(each.port, told["events_url"]).connect()
     under_way = "SELECT count(*) FROM streams_message WHERE channel LIKE 'generation.%'"
     for how in (signal.SIGINT, signal.SIGQUIT):  # fast, and without waiting for anybody's commit
         seen = site.execute(under_way)[0][0]
         await asyncio.to_thread(wait_until, lambda seen=seen: site.execute(under_way)[0][0] > seen + 20, "pieces", 60)
         site.postgres.stop(how)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(3)
         site.postgres.start()
-    ended = "SELECT count(*) FROM streams_relay_generation WHERE state = 'done'"
+    ended = "SELECT count(*) FROM streams_relay_generation WHERE ended_at IS NOT NULL"
     await asyncio.to_thread(wait_until, lambda: site.execute(ended) == [(5,)], "the end of the answers", 90)
+    assert site.execute("SELECT DISTINCT state FROM streams_relay_generation") == [("done",)]
     clients = [await follow([server], told, random.Random(1)) for told in asked]
     for number, client in enumerate(clients):
         assert text_of(client) == f"question{number}, wörds and wörds. " * 60

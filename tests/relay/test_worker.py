@@ -17,7 +17,8 @@ from streams.models import Message
 from streams.relay import generations, upstreams
 from streams.relay.access import Caller
 from streams.relay.models import Generation, Usage
-from streams.relay.worker import Worker, storable
+from streams.relay.pieces import storable
+from streams.relay.worker import Worker
 from tests.relay.answering import DONE, USAGE, GivenUpstream, event
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -75,7 +76,8 @@ async def ended(pk: str) -> Generation:
 async def finished(pk: str | None = None) -> Generation:
     """Have a worker do what waits."""
     pk = pk or await ask()
-    await Worker().run(linger=0)
+    async with asyncio.timeout(60):
+        await Worker().run(linger=0)
     return await ended(pk)
 
 
@@ -256,3 +258,71 @@ async def test_worker_whose_lease_was_lost_stops(answer_with: Any) -> None:
         await sync_to_async(generations.interrupt)(pk)
         await until(lambda: upstream.closed)
     assert await pieces(pk) == ["a"]
+
+
+HUGE = {f"tokens_{n}": "x" * 1000 for n in range(1000)}
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        '{"completion_tokens": 2, "x": "\\u0000\\ud800"}',
+        '{"completion_tokens": 2, "y": 1e400, "z": NaN}',
+        json.dumps({**HUGE, "completion_tokens": 2}),
+    ],
+    ids=["texts", "numbers", "huge"],
+)  # fmt: skip
+async def test_usage_of_any_kind_is_stored_as_its_numbers(answer_with: Any, usage: str) -> None:
+    told = b'data: {"choices":[],"usage":%s}\n\n' % usage.encode()
+    answer_with(event("a"), event(reason="st\0op\ud800"[:5]), told, DONE)
+    done = await finished()
+    assert (done.state, done.text) == ("done", "a")
+    assert set(done.usage or {}) <= {"completion_tokens"}
+
+
+async def test_details_of_usage_are_kept(answer_with: Any) -> None:
+    usage = {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 1, "x": "y"}, "total_tokens": -1}
+    answer_with(event("a", "stop"), f"data: {json.dumps({'choices': [], 'usage': usage})}\n\n".encode(), DONE)
+    assert (await finished()).usage == {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 1}}
+
+
+async def test_end_is_told_however_small_messages_must_be(answer_with: Any) -> None:
+    error = b'data: {"error":{"message":"%s","code":"a\\u0000b"}}\n\n' % ("ü" * 5000).encode()
+    answer_with(event("a"), error, streams={"MAX_MESSAGE_BYTES": 100})
+    failed = await finished()
+    assert (failed.state, failed.text, failed.error_code) == ("failed", "a", "a\ufffdb")
+
+
+async def test_answer_that_cannot_be_stored_fails_alone(answer_with: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is: all of a worker's answers share a transaction."""
+    answer_with(event("a"), 0.3, event("b"), event(reason="stop"), DONE)
+    bad, good = await ask(), await ask()
+    check = generations._messages
+
+    def refuse(batch: generations.Batch) -> Any:
+        if batch.id == bad and batch.number == 1 and batch.pieces:
+            raise ValueError("this cannot be stored")
+        return check(batch)
+
+    monkeypatch.setattr(generations, "_messages", refuse)
+    async with asyncio.timeout(30):
+        await Worker().run(linger=0)
+    assert ((await ended(good)).state, (await ended(good)).text) == ("done", "ab")
+    failed = await ended(bad)
+    assert (failed.state, failed.text, failed.error_code) == ("failed", "a", "internal")
+
+
+async def test_limit_of_a_generation_may_be_longer_than_that_of_the_relay(answer_with: Any) -> None:
+    limits = {"RELAY_TOTAL_SECONDS": 0.2, "GENERATION_SECONDS": 60}
+    answer_with(event("a"), 0.5, event("b"), event(reason="stop"), DONE, streams=limits)
+    assert (await finished()).state == "done"
+
+
+async def test_stop_does_not_wait_for_an_answer_that_was_cancelled_meanwhile(answer_with: Any) -> None:
+    answer_with(event("a"), FOREVER, streams={"GENERATION_LEASE_SECONDS": 0.8})
+    async with asyncio.timeout(30):
+        async with working(grace=600) as worker:
+            pk = await ask()
+            await until(lambda: Message.objects.exists())
+            worker.stop()
+            await sync_to_async(generations.cancel)(pk)

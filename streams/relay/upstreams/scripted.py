@@ -94,8 +94,11 @@ async def _stream(model: str, text: str, seconds: float) -> AsyncIterator[bytes]
         "model": model,
     }
     pieces = list(_words(text))
+    loop = asyncio.get_running_loop()
+    due = loop.time()
     for piece in pieces:
-        await asyncio.sleep(seconds)
+        due += seconds  # by the clock, so that what sleeping is late by does not add up
+        await asyncio.sleep(due - loop.time())
         yield _event({**head, "choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
     yield _event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
     yield _event({**head, "choices": [], "usage": _usage(len(pieces))})

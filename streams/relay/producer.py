@@ -1,0 +1,126 @@
+"""One generation under way: what its upstream has sent, and what of that is stored. No I/O."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from streams.conf import settings as core_settings
+from streams.relay.conf import settings
+from streams.relay.generations import Batch, Ending
+from streams.relay.models import Generation
+from streams.relay.pieces import storable
+from streams.relay.usage import counted
+
+# What a generation may hold that is not stored yet, before its upstream is made to wait.
+MAX_PENDING_BYTES = 262_144
+
+# What the row keeps of an error, and of the upstream's single words; they may be of any length.
+MAX_ERROR_CHARACTERS = 2000
+MAX_WORD_CHARACTERS = 64
+
+# A character takes at most six bytes as JSON, and a piece has a few bytes beside its text.
+BYTES_PER_CHARACTER = 6
+BYTES_AROUND_PIECE = 64
+
+
+class Producer:
+    """What came of one generation, and what of it is stored. Used by one worker, on its event loop."""
+
+    def __init__(self, generation: Generation) -> None:
+        self.generation = generation
+        self.task: asyncio.Task[None] | None = None  # reads the upstream
+        self.ending: Ending | None = None
+        self.batch: Batch | None = None  # what is being stored
+        self.room = asyncio.Event()  # to take more
+        self.room.set()
+        self.tokens = 0
+        self.usage: Mapping[str, Any] | None = None
+        self._began_at = time.monotonic()
+        self._pending: list[str] = []
+        self._pending_bytes = 0
+        self._pending_since: float | None = None
+        self._half = ""  # of a character whose other half comes in the next piece
+        self._stored: list[str] = []  # the texts of what is stored
+        self._number = 0  # of the next piece
+        self._position = 0  # of the newest message that is stored
+        self._kept = 0  # pieces that the row's text has
+
+    @property
+    def seconds(self) -> float:
+        """Since it was begun."""
+        return time.monotonic() - self._began_at
+
+    def take(self, text: str) -> None:
+        """Take a piece of the upstream's answer."""
+        self.tokens += 1
+        text, self._half = self._half + text, ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        self._add(text)
+
+    def _add(self, text: str) -> None:
+        if not text:
+            return
+        text = storable(text)
+        self._pending.append(text)
+        self._pending_bytes += len(text.encode())
+        if self._pending_since is None:
+            self._pending_since = time.monotonic()
+        if self._pending_bytes > MAX_PENDING_BYTES:
+            self.room.clear()
+
+    def end(self, state: Generation.State, *, reason: str = "", code: str = "", message: str = "") -> None:
+        """The answer has ended; what was taken before is stored with that, or before it."""
+        self._add(self._half)
+        self._half = ""
+        self.ending = Ending(
+            state,
+            finish_reason=storable(reason[:MAX_WORD_CHARACTERS]),
+            error_code=storable(code[:MAX_WORD_CHARACTERS]),
+            error_message=storable(message[:MAX_ERROR_CHARACTERS]),
+            usage=counted(self.usage),
+            tokens=self.tokens,
+            seconds=self.seconds,
+        )
+
+    def due(self) -> float | None:
+        """When there is something to be stored at the latest, by time.monotonic(); None where there is nothing."""
+        if self.batch is not None or self.ending is not None:
+            return 0.0
+        if self._pending_since is None:
+            return None
+        at_once = self._number == 0 or self._pending_bytes >= settings.GENERATION_FLUSH_BYTES
+        return 0.0 if at_once else self._pending_since + settings.GENERATION_FLUSH_MILLISECONDS / 1000
+
+    def collect(self, *, keep_text: bool) -> Batch:
+        """What is to be stored now; the same again until it is. With `keep_text`, the row's text as well."""
+        if self.batch is not None:
+            return self.batch
+        text = "".join(self._pending)
+        self._pending.clear()
+        self._pending_bytes, self._pending_since = 0, None
+        size = max(1, (core_settings.MAX_MESSAGE_BYTES - BYTES_AROUND_PIECE) // BYTES_PER_CHARACTER)
+        pieces = tuple(text[start : start + size] for start in range(0, len(text), size))
+        kept = None
+        if self.ending is not None:
+            kept = "".join([*self._stored, *pieces])
+        elif keep_text and self._number > self._kept:
+            kept = "".join(self._stored)
+            self._stored = [kept]
+        self.batch = Batch(self.generation.pk, self._number, pieces, self._position, kept, self.ending)
+        return self.batch
+
+    def stored(self, position: int) -> bool:
+        """What was collected is stored, its last message at `position`. Whether that was the generation's end."""
+        assert self.batch is not None
+        batch, self.batch = self.batch, None
+        self._stored += batch.pieces
+        self._kept = self._number if batch.text is not None else self._kept
+        self._number += len(batch.pieces)
+        self._position = position
+        if self._pending_bytes <= MAX_PENDING_BYTES:
+            self.room.set()
+        return batch.ending is not None
