@@ -6,9 +6,11 @@ The endpoint keeps nothing: whose connection drops has lost the rest. The page a
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
@@ -18,9 +20,11 @@ from project.pages import render_page
 from streams import EventStreamResponse
 from streams.conf import configured
 from streams.relay.access import admit
-from streams.relay.endpoints import error_response, read_payload
+from streams.relay.endpoints import error_response, read_payload, unavailable
 from streams.relay.errors import RelayError
 from streams.relay.views import relay
+
+logger = logging.getLogger("project.chat")
 
 # What the article answers to whatever it is asked.
 LINES = (
@@ -43,7 +47,7 @@ LINES = (
 CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "POST, OPTIONS",
-    "Access-Control-Allow-Headers": "Content-Type",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type",
 }
 
 
@@ -54,6 +58,7 @@ def chat_page(request: HttpRequest) -> HttpResponse:
     return render_page(request, "project/chat.html", {})
 
 
+@transaction.non_atomic_requests
 @csrf_exempt  # without an upstream no cookie counts; with one, admit() asks for the token where a session does
 @require_http_methods(["POST", "OPTIONS"])
 async def send(request: HttpRequest) -> HttpResponseBase:
@@ -64,6 +69,9 @@ async def send(request: HttpRequest) -> HttpResponseBase:
         response = await answer(request)
     except RelayError as error:
         response = error_response(error)
+    except (InterfaceError, OperationalError):
+        logger.exception("A question could not be taken: the database does not answer.")
+        response = error_response(unavailable())
     for name, value in CORS.items():
         response.headers[name] = value
     return response

@@ -58,7 +58,7 @@ def test_preflight_is_answered(client: Client) -> None:
     assert (response.status_code, response.content) == (200, b"")
     assert is_open_to_all_origins(response)
     assert response.headers["Access-Control-Allow-Methods"] == "POST, OPTIONS"
-    assert response.headers["Access-Control-Allow-Headers"] == "Content-Type"
+    assert response.headers["Access-Control-Allow-Headers"] == "Authorization, Content-Type"
 
 
 @pytest.mark.parametrize(

@@ -58,20 +58,30 @@ class Everyone(BaseAccess):
 
 async def admit(request: HttpRequest) -> Caller:
     """The caller who asks for an answer. Raises RelayError: 401 or 403."""
-    caller = await identify(request)
+    try:
+        caller = await identify(request)
+    except RelayError as refusal:
+        # Clients such as OpenAI's always send a key. Where everybody may ask, one that is none of ours asks as nobody.
+        caller = _nobody(request)
+        if refusal.status != 401 or not await _may_use(request, caller):
+            raise
     await check_access(request, caller)
     return caller
 
 
 async def check_access(request: HttpRequest, caller: Caller) -> None:
     """Raise RelayError, 401 or 403, where the site's RELAY_ACCESS does not admit the caller."""
-    access: BaseAccess = import_string(settings.RELAY_ACCESS)()
-    if not await sync_to_async(access.may_use)(request, caller.user):
+    if not await _may_use(request, caller):
         if caller.user is None:
             raise RelayError(
                 401, "not-signed-in", "Sign in, or send a key as `Authorization: Bearer …`, to have an answer."
             )
         raise RelayError(403, "forbidden", "You may not have answers here (STREAMS['RELAY_ACCESS']).")
+
+
+async def _may_use(request: HttpRequest, caller: Caller) -> bool:
+    access: BaseAccess = import_string(settings.RELAY_ACCESS)()
+    return bool(await sync_to_async(access.may_use)(request, caller.user))
 
 
 async def identify(request: HttpRequest) -> Caller:
@@ -87,7 +97,11 @@ async def identify(request: HttpRequest) -> Caller:
         user = user if user.is_authenticated and user.is_active else None
         if user is not None:
             await sync_to_async(_check_csrf)(request)
-    return Caller(user, f"user {user.pk}" if user is not None else f"address {request.META.get('REMOTE_ADDR', '')}")
+    return _nobody(request) if user is None else Caller(user, f"user {user.pk}")
+
+
+def _nobody(request: HttpRequest) -> Caller:
+    return Caller(None, f"address {request.META.get('REMOTE_ADDR', '')}")
 
 
 def bearer(request: HttpRequest) -> str | None:

@@ -26,6 +26,12 @@ logger = logging.getLogger("streams.relay")
 # After the terminal event, the end of the body is as good as there. Waiting for it saves the connection.
 DRAIN_SECONDS = 0.25
 
+# As much of an upstream's error as is read.
+MAX_ERROR_BYTES = 65_536
+
+# An answer that has told why it ended, and what it has cost, is whole: the end itself may be so late.
+END_SECONDS = 2.0
+
 # No character of UTF-8 is longer.
 MAX_CHARACTER_BYTES = 4
 
@@ -96,6 +102,8 @@ class Answer:
         self._finished = False
         self._abandoned = weakref.finalize(self, close_later, response, self._loop)
         self._abandoned.atexit = False
+        # Also where nobody reads at that moment, for a slow client holds its reader up.
+        self._expiry = self._loop.call_at(end_at, _expire, weakref.ref(self))
 
     def __aiter__(self) -> Answer:
         return self
@@ -124,6 +132,7 @@ class Answer:
 
     async def aclose(self) -> None:
         """Close the upstream's connection, at once where the answer is not at its end. May be called by any task."""
+        self._expiry.cancel()
         if self._abandoned.detach() is None:
             return
         drain = self._finished and self._end is None
@@ -134,6 +143,20 @@ class Answer:
                 await self._drain()
         finally:
             await self._response.aclose()
+
+    def expire(self) -> None:
+        """End the answer, for its time is over: what has come is still handed out, and the upstream let go now."""
+        if not self._finished and self._end is None:
+            self._end = _too_slow_as_a_whole()
+            close_later(self._response, self._loop)
+
+    async def read_error(self) -> RelayError:
+        """What the upstream says of why it does not answer. Never raises."""
+        try:
+            found = await self.read_json(MAX_ERROR_BYTES)
+        except RelayError as error:
+            return error
+        return UpstreamError(found.get("error") or found if isinstance(found, dict) else found)
 
     async def read_json(self, most_bytes: int) -> Any:
         """The body of an answer that is no stream, or an error that came as one. Raises RelayError.
@@ -163,25 +186,39 @@ class Answer:
 
     def _parsed(self, text: str, status: int) -> Any:
         try:
-            return json.loads(self._upstream.hide(text))
+            return self._hidden(json.loads(text, parse_constant=_refuse_constant))
         except (ValueError, RecursionError):
             raise RelayError(
                 status, "upstream-malformed", f"The upstream answered {self.status} with something that is not JSON."
             ) from None
 
+    def _hidden(self, value: Any) -> Any:
+        """Parsed JSON with what the upstream is to hide hidden in all its texts, however they were spelt."""
+        if isinstance(value, str):
+            return self._upstream.hide(value)
+        if isinstance(value, list):
+            return [self._hidden(each) for each in value]
+        if isinstance(value, dict):
+            return {self._upstream.hide(key): self._hidden(each) for key, each in value.items()}
+        return value
+
     # --- Bytes ---
 
     async def _read(self, by: float) -> bool:
         """Take the next bytes into pieces, or come to the end. False where there were none by that moment."""
+        is_whole = self.finish_reason is not None and self.usage is not None
         if self._waits_until is None:
-            self._waits_until = self._loop.time() + self._silence_seconds
+            pause = min(END_SECONDS, self._silence_seconds) if is_whole else self._silence_seconds
+            self._waits_until = self._loop.time() + pause
         try:
             chunk = await self._next_bytes(min(self._waits_until, self._end_at), by)
         except TimeoutError:
             return False
         except RelayError as failure:
-            self._end = failure
-            return True
+            if not is_whole or self._end is not None:
+                self._end = failure
+                return True
+            chunk = None
         if chunk is None:
             if self.finish_reason is None:
                 self._end = RelayError(502, "upstream-ended", "The upstream's answer ended before it was complete.")
@@ -207,6 +244,8 @@ class Answer:
         """The body's next bytes; None at its end. Raises RelayError at `until`, TimeoutError at `by`."""
         if self._end is not None:
             raise self._end
+        if self._loop.time() >= self._end_at:  # bytes that are there already would be read without a look at the clock
+            raise _too_slow_as_a_whole()
         try:
             async with asyncio.timeout_at(min(until, by)):
                 return await anext(self._response)
@@ -218,7 +257,7 @@ class Answer:
             if by < until:
                 raise
             if until >= self._end_at:
-                raise RelayError(504, "upstream-timeout", "The answer took longer than it may as a whole.") from None
+                raise _too_slow_as_a_whole() from None
             if self._has_begun:
                 raise _too_slow("sent no event", self._silence_seconds) from None
             raise _too_slow("sent no first event", settings.RELAY_FIRST_EVENT_SECONDS) from None
@@ -247,6 +286,8 @@ class Answer:
             return
         data = self._upstream.hide(event.data)
         chunk = _object(data)
+        if "\\" in data and (shown := self._hidden(chunk)) != chunk:  # in a spelling of JSON's
+            chunk, data = shown, json.dumps(shown, ensure_ascii=False)
         if event.event == "error" or chunk.get("error"):
             self._end = UpstreamError(chunk.get("error") or chunk or data)
             return
@@ -280,6 +321,10 @@ def _content_type(response: UpstreamResponse) -> str:
     return next(values, "").split(";")[0].strip().lower()
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON.")
+
+
 def _object(text: str) -> dict[str, Any]:
     """A JSON object; an empty one where the text is none."""
     try:
@@ -297,6 +342,16 @@ def _first_choice(chunk: dict[str, Any]) -> dict[str, Any] | None:
         if isinstance(choice, dict) and not choice.get("index"):
             return choice
     return None
+
+
+def _expire(answer_ref: weakref.ref[Answer]) -> None:
+    """Let the upstream of an answer go that has taken too long as a whole."""
+    if (answer := answer_ref()) is not None:
+        answer.expire()
+
+
+def _too_slow_as_a_whole() -> RelayError:
+    return RelayError(504, "upstream-timeout", "The answer took longer than it may as a whole.")
 
 
 def _too_slow(what: str, seconds: float) -> RelayError:

@@ -15,7 +15,7 @@ from typing import Any
 from streams import sse
 from streams.conf import settings as core_settings
 from streams.relay.access import Caller
-from streams.relay.answers import Answer, Piece, open_answer
+from streams.relay.answers import MAX_ERROR_BYTES, Answer, Piece, open_answer
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError, UpstreamError
 from streams.relay.limits import take_place
@@ -29,9 +29,6 @@ DONE = b"data: [DONE]\n\n"
 
 # How long a request whose client has left may wait until its cost is written down, before it is left to itself.
 RECORD_SECONDS = 5.0
-
-# As much of an upstream's error as is read.
-MAX_ERROR_BYTES = 65_536
 
 
 class Exchange:
@@ -83,7 +80,7 @@ class Exchange:
     async def _open(self) -> Piece | None:
         """The first piece; None where there is none."""
         self.answer = await open_answer(self._upstream, self._body)
-        return await anext(self.answer, None) if self._streams else None
+        return await anext(self.answer, None) if self._streams and self._body.get("stream") else None
 
     @property
     def _streams(self) -> bool:
@@ -92,11 +89,19 @@ class Exchange:
     async def read_json(self) -> Any:
         """The body of an answer that is no stream. Raises RelayError."""
         assert self.answer is not None
-        self._outcome = Usage.Outcome.FAILED
-        failed = self.answer.status >= 400
-        found = await self.answer.read_json(MAX_ERROR_BYTES if failed else settings.RELAY_MAX_ANSWER_BYTES)
-        if not failed and isinstance(found, dict):
-            self._outcome = Usage.Outcome.DONE
+        has_failed = self.answer.status >= 400
+        try:
+            if self._streams:
+                raise RelayError(502, "upstream-malformed", "The upstream streamed what nobody asked it to stream.")
+            found = await self.answer.read_json(MAX_ERROR_BYTES if has_failed else settings.RELAY_MAX_ANSWER_BYTES)
+            is_object = isinstance(found, dict)
+            if not has_failed and is_object and found.get("error") and not found.get("choices"):
+                raise UpstreamError(found["error"])  # the clients of such APIs look at the status
+        except RelayError:
+            self._outcome = Usage.Outcome.FAILED
+            raise
+        self._outcome = Usage.Outcome.FAILED if has_failed or not is_object else Usage.Outcome.DONE
+        if is_object and not has_failed:
             self._usage = found["usage"] if isinstance(found.get("usage"), dict) else None
         return found
 
@@ -180,13 +185,13 @@ class Exchange:
     async def _refusal(self) -> RelayError:
         """What an upstream said that refused only after the stream to the client had begun."""
         assert self.answer is not None
-        if self.answer.status < 400:
+        if self.answer.is_stream and self.answer.status < 400:
             return RelayError(502, "upstream-malformed", "The upstream did not answer with a stream.")
-        try:
-            found = await self.answer.read_json(MAX_ERROR_BYTES)
-        except RelayError as error:
-            return error
-        return UpstreamError(found.get("error") or found if isinstance(found, dict) else None)
+        error = await self.answer.read_error()
+        told = error.told if isinstance(error, UpstreamError) else None
+        if self.answer.status < 400 and isinstance(told, dict) and "choices" in told:
+            return RelayError(502, "upstream-malformed", "The upstream answered at once and not with a stream.")
+        return error
 
     # --- The end ---
 
@@ -216,9 +221,12 @@ class Exchange:
 
     def _record(self) -> asyncio.Task[None] | None:
         opening, answer = self._opening, self.answer
-        failed = opening is not None and opening.done() and not opening.cancelled() and opening.exception() is not None
-        if opening is None or (answer is None and failed) or (answer is not None and answer.status >= 400):
+        if opening is None or (answer is not None and answer.status >= 400):
             return None  # there was no answer that could have cost something
+        if answer is None and opening.done() and not opening.cancelled():
+            error = opening.exception()
+            if not (isinstance(error, RelayError) and error.code == "upstream-timeout"):
+                return None  # it never had the question; one that was late may have worked on it
         return record_soon(
             user_id=None if self._caller.user is None else self._caller.user.pk,
             caller=self._caller.key,

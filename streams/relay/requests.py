@@ -20,12 +20,22 @@ PASSED = frozenset(
         *("temperature", "top_p", "top_k", "min_p", "seed", "stop", "user"),
         *("presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "logprobs", "top_logprobs"),
         *("response_format", "tool_choice", "parallel_tool_calls"),
-        *("reasoning_effort", "verbosity", "enable_thinking", "thinking_budget"),
+        *("reasoning_effort", "verbosity", "enable_thinking"),
     ]
 )
 # They are looked at.
 CHECKED = frozenset(
-    ["model", "messages", "stream", "stream_options", "n", "tools", "max_tokens", "max_completion_tokens"]
+    [
+        "model",
+        "messages",
+        "stream",
+        "stream_options",
+        "n",
+        "tools",
+        "max_tokens",
+        "max_completion_tokens",
+        "thinking_budget",
+    ]
 )
 
 MESSAGE_KEYS = frozenset(["role", "content", "name", "tool_calls", "tool_call_id", "refusal", "reasoning_content"])
@@ -77,6 +87,8 @@ def check_request(payload: object, upstream: BaseUpstream) -> dict[str, Any]:
     if given.get("n", 1) != 1:
         raise _bad("invalid-n", f"An answer has one choice: n is 1; got {_shown(given['n'])}.")
     body[upstream.max_tokens_key] = _max_tokens(given)
+    if "thinking_budget" in given:
+        body["thinking_budget"] = _tokens(given["thinking_budget"])
     stream = given.get("stream", False)
     if not isinstance(stream, bool):
         raise _bad("invalid-stream", f"stream is true or false; got {_shown(stream)}.")
@@ -112,16 +124,19 @@ def _model(asked: object, upstream: BaseUpstream) -> str:
 
 
 def _max_tokens(given: Mapping[str, Any]) -> int:
+    asked = [_tokens(given[key]) for key in ("max_tokens", "max_completion_tokens") if key in given]
+    return min(asked, default=settings.RELAY_MAX_TOKENS)
+
+
+def _tokens(value: object) -> int:
     most = settings.RELAY_MAX_TOKENS
-    asked = [given[key] for key in ("max_tokens", "max_completion_tokens") if key in given]
-    for value in asked:
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-            raise _bad(
-                "invalid-max-tokens",
-                f"An answer's length is a whole number of tokens from 1 to {most} (STREAMS['RELAY_MAX_TOKENS']); got "
-                f"{_shown(value)}.",
-            )
-    return min(asked, default=most)
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
+        return value
+    raise _bad(
+        "invalid-max-tokens",
+        f"An answer's length is a whole number of tokens from 1 to {most} (STREAMS['RELAY_MAX_TOKENS']); got "
+        f"{_shown(value)}.",
+    )
 
 
 def _messages(messages: object) -> list[dict[str, Any]]:

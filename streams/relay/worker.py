@@ -21,7 +21,7 @@ from streams.hub import Backoff
 from streams.relay import generations, housekeeping
 from streams.relay.answers import open_answer
 from streams.relay.conf import settings
-from streams.relay.errors import RelayError, UpstreamError
+from streams.relay.errors import RelayError
 from streams.relay.generations import Batch, Ending
 from streams.relay.models import Generation
 from streams.relay.producer import Producer
@@ -35,9 +35,6 @@ State = Generation.State
 
 # How often a worker looks for answers that wait, unless it is called.
 LOOK_SECONDS = 0.5
-
-# As much of an upstream's refusal as is read.
-MAX_ERROR_BYTES = 65_536
 
 # How often a lease is renewed while it lasts, and at the most after so many seconds: a cancelled generation is noticed
 # then, where the upstream is silent. Two renewals may fail.
@@ -183,12 +180,11 @@ class Worker:
     async def _read(self, producer: Producer) -> str:
         """Read the whole answer; returns why it ended, in the upstream's word."""
         generation = producer.generation
-        limit = settings.GENERATION_SECONDS
-        answer = await open_answer(get_upstream(generation.upstream), generation.request, total_seconds=limit)
+        later = settings.GENERATION_SECONDS + STOP_SECONDS  # so that the limit that is told is ours
+        answer = await open_answer(get_upstream(generation.upstream), generation.request, total_seconds=later)
         async with contextlib.aclosing(answer):
-            if not answer.is_stream:  # an error, whatever its status: a stream was asked for
-                told = await answer.read_json(MAX_ERROR_BYTES)
-                raise UpstreamError(told.get("error") or told if isinstance(told, dict) else told)
+            if not answer.is_stream or answer.status >= 400:
+                raise await answer.read_error()
             async for piece in answer:
                 producer.usage = answer.usage
                 if piece.text:

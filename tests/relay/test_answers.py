@@ -230,3 +230,29 @@ async def test_json_is_read_whole_and_within_bounds() -> None:
         with pytest.raises(RelayError) as caught:
             await body(sent, status=status, content_type="text/html")
         assert caught.value.status == expected
+
+
+async def test_answer_that_is_whole_does_not_wait_for_its_end() -> None:
+    text, error = await read(await answer_of(event("Hi"), event(reason="stop"), USAGE, 1000.0))
+    assert (text, error) == ("Hi", None)
+
+
+async def test_limit_of_the_whole_holds_where_bytes_are_always_there() -> None:
+    upstream = GivenUpstream([event("x")] * 10_000_000)
+    answer = await open_answer(upstream, {"model": "small", "stream": True}, total_seconds=0.2)
+    async with asyncio.timeout(20):
+        _, error = await read(answer)
+    assert error is not None
+    assert error.code == "upstream-timeout"
+
+
+async def test_limit_of_the_whole_holds_where_nobody_reads() -> None:
+    upstream = GivenUpstream([event("a"), 1000.0])
+    answer = await open_answer(upstream, {"model": "small", "stream": True}, total_seconds=0.2)
+    assert (await anext(answer)).text == "a"
+    async with asyncio.timeout(20):
+        while not upstream.closed:
+            await asyncio.sleep(0.02)
+    with pytest.raises(RelayError, match="longer than it may as a whole"):
+        await anext(answer)
+    await answer.aclose()

@@ -159,6 +159,14 @@ def test_by_default_only_who_is_signed_in_may_ask(client: Client, settings: Any)
     assert ask(client).status_code == 401
 
 
+def test_key_of_nobody_asks_as_nobody_where_everyone_may(client: Client, everyone: Any) -> None:
+    """OpenAI's client always sends one."""
+    assert ask(client, Authorization="Bearer whatever").status_code == 201
+    assert Generation.objects.get().owner is None
+    everyone.STREAMS = {"GENERATION_WORKER": "command"}
+    assert ask(client, Authorization="Bearer whatever").status_code == 401
+
+
 @pytest.mark.parametrize("name", ["generation", "events", "cancel", "regenerate"])
 def test_answer_is_its_owners_alone(ann: Client, name: str, everyone: Any) -> None:
     told = ask(ann).json()

@@ -152,6 +152,29 @@ async def test_content_type_decides_and_not_the_status(relay: Relay) -> None:
     assert (status, json.loads(body), headers["content-type"]) == (200, COMPLETION, "application/json")
 
 
+async def test_error_with_a_status_of_success_is_one_to_the_client(relay: Relay) -> None:
+    """Whose parser would find no event in it, and take the answer for an empty one."""
+    for stream in (True, False):
+        status, body, _ = await relay.answer(
+            whole(200, {"error": {"message": "No quota", "code": "quota"}}), stream=stream
+        )
+        assert (status, json.loads(body)["error"]["message"]) == (502, "No quota")
+    late = await relay.ask([wait(1), *whole(200, {"error": {"message": "No quota"}})])
+    assert error_in(await late.rest())["message"] == "No quota"
+
+
+async def test_stream_that_nobody_asked_for_is_no_answer(relay: Relay) -> None:
+    for pause in (0.0, 0.2):
+        steps = [HEAD, piece("Hel"), wait(pause), piece("lo"), *END]
+        status, body, _ = await relay.answer(steps, stream=False)
+        assert (status, json.loads(body)["error"]["code"]) == (502, "upstream-malformed")
+
+
+async def test_number_that_is_not_json_is_not_passed_on(relay: Relay) -> None:
+    status, body, _ = await relay.answer(whole(200, '{"a": NaN}'), stream=False)
+    assert (status, json.loads(body)["error"]["code"]) == (502, "upstream-malformed")
+
+
 @pytest.mark.parametrize("status", [200, 429])
 async def test_body_that_breaks_off_is_an_error(relay: Relay, status: int) -> None:
     head: Step = [
@@ -221,13 +244,20 @@ async def test_compressed_answer_is_refused_and_never_inflated(relay: Relay) -> 
 
 async def test_key_that_the_upstream_repeats_is_hidden(relay: Relay) -> None:
     told = {"error": {"message": f"Wrong key: {SECRET}"}}
+    spelt = json.dumps(told).replace("sk-very", "\\u0073k\\u002dvery")
     for steps in (
+        whole(401, spelt),
+        [HEAD, chunk(f"data: {spelt}\n\n")],
+        [HEAD, chunk(event(f"It is {SECRET}").replace("sk-very", "sk\\u002dvery")), *END],
         whole(401, told, ["X-Request-Id", SECRET]),
         [HEAD, piece(f"Your key is {SECRET}"), chunk(f"data: {json.dumps(told)}\n\n")],
         [HEAD, piece("Hi"), wait(0.1), chunk(f"data: {json.dumps(told)}\n\n")],
     ):
         asked = await relay.ask(steps)
-        assert SECRET.encode() not in await asked.rest()
+        body = await asked.rest()
+        assert SECRET.encode() not in body
+        assert b"very-secret-key" not in body
+        assert b"[key]" in body
         assert SECRET not in str(asked.response_headers)
 
 
@@ -415,6 +445,16 @@ async def test_usage_is_written_down_for_every_answer(relay: Relay) -> None:
     await relay.answer(whole(401, {}), user="cleo")
     await relay.answer([HEAD, piece("Hi"), *END], user="cleo")
     assert len(await asyncio.to_thread(relay.usage, "cleo")) <= 5, "a refusal costs nothing"
+
+
+async def test_usage_is_written_down_where_the_answer_came_too_late(relay: Relay) -> None:
+    before = len(await asyncio.to_thread(relay.usage, "cleo"))
+    for stream in (True, False):
+        await relay.answer([wait(9)], stream=stream, user="cleo")
+    async with asyncio.timeout(10):
+        while len(found := await asyncio.to_thread(relay.usage, "cleo")) < before + 2:
+            await asyncio.sleep(0.05)
+    assert [row[0] for row in found[:2]] == ["failed", "failed"]
 
 
 # --- Limits ---

@@ -175,3 +175,9 @@ def test_body_must_be_json_within_its_bound(settings: Any) -> None:
     with pytest.raises(RelayError) as caught:
         parse_payload(b" " * 100_001)
     assert caught.value.status == 413
+
+
+@pytest.mark.parametrize("budget", [0, 4097, 10**9, "many", True, 1.5])
+def test_thinking_has_the_limit_of_an_answer(budget: object) -> None:
+    assert checked(thinking_budget=4096)["thinking_budget"] == 4096
+    assert refusal({"messages": MESSAGES, "thinking_budget": budget}).code == "invalid-max-tokens"

@@ -87,6 +87,8 @@ def test_key_is_in_no_representation() -> None:
     assert repr(upstream) == str(upstream) == "<OpenAICompatible 'default'>"
     assert upstream.hide(f"Bearer {SECRET}!") == "Bearer [key]!"
     assert OpenAICompatible("default", {**OPTIONS, "api_key": ""}).hide("text") == "text"
+    for word in ("none", "EMPTY", "null"):  # what servers of one's own are given
+        assert OpenAICompatible("default", {**OPTIONS, "api_key": word}).hide(f"it is {word}") == f"it is {word}"
 
 
 def test_aiohttp_is_loaded_only_where_it_is_used() -> None:
@@ -122,7 +124,7 @@ def test_upstream_that_takes_no_connection_is_given_up(settings: Any) -> None:
         upstream = OpenAICompatible("default", {**OPTIONS, "base_url": f"http://127.0.0.1:{port}"})
         with pytest.raises(RelayError) as caught:
             asyncio.run(open_answer(upstream, {"stream": True, "model": "m1"}))
-    assert (caught.value.status, caught.value.code) == (504, "upstream-timeout")
+    assert (caught.value.status, caught.value.code) == (504, "upstream-unreachable")
 
 
 def test_each_event_loop_has_connections_of_its_own_and_closes_them_at_its_end(upstream: UpstreamProcess) -> None:

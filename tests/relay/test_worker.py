@@ -161,7 +161,7 @@ async def test_answer_that_takes_too_long_fails_and_its_upstream_is_left(answer_
     upstream = answer_with(event("a"), FOREVER, streams={"GENERATION_SECONDS": 0.5})
     failed = await finished()
     assert (failed.state, failed.error_code, failed.text) == ("failed", "timeout", "a")
-    assert upstream.closed == 1
+    assert upstream.closed
 
 
 async def test_upstream_that_is_not_configured_any_more_fails_the_answer() -> None:

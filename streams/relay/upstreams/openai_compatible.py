@@ -31,6 +31,9 @@ logger = logging.getLogger("streams.relay")
 # server is just closing fails, and a POST is not sent twice.
 KEEP_ALIVE_SECONDS = 4.0
 
+# A shorter key is not hidden where it is repeated.
+MIN_SECRET_CHARACTERS = 12
+
 # A line in the log, whatever the upstream sent that aiohttp quotes.
 MAX_LOGGED_CHARACTERS = 500
 
@@ -62,7 +65,9 @@ class OpenAICompatible(BaseUpstream):
         return self._models
 
     def hide(self, text: str) -> str:
-        return text.replace(self._key, "[key]") if self._key else text
+        # Not the "none" or "EMPTY" that servers of one's own are given: such words stand in answers, too.
+        is_secret = self._key is not None and len(self._key) >= MIN_SECRET_CHARACTERS
+        return text.replace(self._key, "[key]") if self._key and is_secret else text
 
     async def send(self, body: Mapping[str, Any]) -> UpstreamResponse:
         session = await self._session()
@@ -85,7 +90,7 @@ class OpenAICompatible(BaseUpstream):
             )
         except TimeoutError as error:  # aiohttp's own is one as well
             raise self._failure(
-                504, "upstream-timeout", "The upstream did not take the connection in time.", error
+                504, "upstream-unreachable", "The upstream did not take the connection in time.", error
             ) from None
         except (aiohttp.ClientError, OSError) as error:
             raise self._failure(502, "upstream-unreachable", "The upstream could not be reached.", error) from None
@@ -103,7 +108,7 @@ class OpenAICompatible(BaseUpstream):
         """The running event loop's session, made where there is none."""
         loop = asyncio.get_running_loop()
         if loop not in self._sessions:
-            for ended in [known for known in self._sessions if known.is_closed()]:
+            for ended in [known for known in tuple(self._sessions) if known.is_closed()]:
                 self._sessions.pop(ended)[0].detach()  # its connections went with the loop
             session = aiohttp.ClientSession(
                 # No limit here: streams are counted before an upstream is asked, and whoever waited for a place in
