@@ -56,7 +56,7 @@ class RelaySettings:
     GENERATION_MAX_ACTIVE = Setting(1000, positive_whole)
     GENERATION_QUEUE_SECONDS = Setting[float](600, positive_number)
     GENERATION_SECONDS = Setting[float](600, positive_number)
-    GENERATION_LEASE_SECONDS = Setting[float](8, positive_number)
+    GENERATION_LEASE_SECONDS = Setting[float](6, positive_number)
     GENERATION_FLUSH_MILLISECONDS = Setting(50, positive_whole)
     GENERATION_FLUSH_BYTES = Setting(4096, positive_whole)
     GENERATION_TOKEN_SECONDS = Setting[float](86_400, positive_number)

@@ -120,9 +120,14 @@ def _check_storable(value: Any) -> None:
 async def look(request: HttpRequest, id: str) -> HttpResponseBase:
     """Its state, and its text so far."""
     found = await _find(request, id)
-    if found.answer.generation.state == Generation.State.QUEUED:
-        background.call()  # who has asked for it may have been restarted since
+    _call_for(found.answer.generation)
     return json_response(_state(found.answer, found.token))
+
+
+def _call_for(generation: Generation) -> None:
+    """Have a worker look, where the generation waits for one: the process that was asked may have ended since."""
+    if generation.state == Generation.State.QUEUED:
+        background.call()
 
 
 @api_view("POST")
@@ -190,7 +195,7 @@ class GenerationEvents(EventStreamView):
         try:
             self._generation = await _owned(request, kwargs["id"])
             if self._generation.is_active:
-                background.call()
+                _call_for(self._generation)
                 return await super().get(request, **kwargs)
             await close_request_connections()
             return await _ended_stream(self._generation, super().get_cursor(request))
