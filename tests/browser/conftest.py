@@ -67,7 +67,9 @@ class Probe:
 
     def records(self, kind: str) -> list[dict[str, Any]]:
         """In the order in which the page noted them, each once."""
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        data = self.file.read_bytes() if self.file.exists() else b""
+        # A line that is just being written has no end yet.
+        lines = data[: data.rfind(b"\n") + 1].splitlines()
         found = [record for record in map(json.loads, lines) if record["kind"] == kind]
         if kind == "request":
             return found
