@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import socket
+import stat
 import struct
 import threading
 import time
@@ -49,6 +50,19 @@ def reset(scope: Mapping[str, Any]) -> bool:
             connection.shutdown(socket.SHUT_RDWR)
             return True
     return False
+
+
+def listening(among: Mapping[int, int] | None = None) -> dict[int, int]:
+    """{file: inode} of the sockets on which this process accepts connections; of those `among` that it still does."""
+    found: dict[int, int] = {}
+    with contextlib.suppress(OSError):
+        for file in map(int, os.listdir(_FILES)) if among is None else among:
+            if (one := _copy(file)) is not None:
+                with one, contextlib.suppress(OSError):
+                    inode = os.fstat(one.fileno()).st_ino
+                    if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                        found[file] = inode
+    return found if among is None else dict(found.items() & among.items())
 
 
 @contextlib.contextmanager
@@ -108,13 +122,17 @@ class _Files:
 
 def _copy(file: int) -> socket.socket | None:
     """A socket on a copy of the file: another thread may close the original at any moment, and its number be given to
-    something else. None where it is closed, or no socket."""
+    something else. None where it is closed, or no socket.
+
+    Never of a file that is none: to close a copy of SQLite's file would give up all locks that this process has on it
+    (POSIX has it so, see fcntl(2)), and another process could write in between.
+    """
     with contextlib.suppress(OSError):
-        copy = os.dup(file)
-        try:
-            return socket.socket(fileno=copy)
-        except OSError:
-            os.close(copy)
+        if stat.S_ISSOCK(os.fstat(file).st_mode):
+            copy = os.dup(file)
+            if stat.S_ISSOCK(os.fstat(copy).st_mode):
+                return socket.socket(fileno=copy)
+            # The number has become another file's at this very moment. One that stays open is the lesser evil.
     return None
 
 

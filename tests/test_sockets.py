@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,3 +123,27 @@ def test_what_was_not_there_is_looked_for_again_a_second_later(
 def test_connection_that_cannot_be_found_is_left_alone(unknown: dict[str, Any], looks: list[str]) -> None:
     assert sockets.unsent(unknown) is None
     assert not sockets.reset(unknown)
+
+
+def test_looking_through_the_open_files_gives_no_lock_up(tmp_path: Path) -> None:
+    """SQLite's locks are the process's (fcntl), and end when any copy of the file is closed."""
+    ask = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    path = tmp_path / "file"
+    with path.open("w") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        assert sockets._Files().find(("127.0.0.1", 1, 1)) is None
+        sockets.listening()
+        asked = subprocess.run([sys.executable, "-c", ask, path], capture_output=True, text=True)
+    assert "BlockingIOError" in asked.stderr, "the lock is still held"
+
+
+def test_socket_that_accepts_no_more_is_not_listening() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
+        before = {
+            file: inode for file, inode in sockets.listening().items() if file in (server.fileno(), other.fileno())
+        }
+        assert set(before) == set(files)
+        other.close()
+        assert set(sockets.listening(before)) == {server.fileno()}
+        with socket.create_connection(server.getsockname()):
+            assert set(sockets.listening(before)) == {server.fileno()}
