@@ -105,6 +105,7 @@ class Settings:
     RETRY_MILLISECONDS = Setting(3000, positive_whole)
     POLL_SECONDS = Setting[float](1, positive_number)
     SEND_TIMEOUT_SECONDS = Setting[float](30, positive_number)
+    MAX_STREAM_SECONDS = Setting[float | None](None, or_none(positive_number))
     PRESENCE_SECONDS = Setting[float | None](5, or_none(positive_number))
 
     MAX_MESSAGE_BYTES = Setting(262_144, positive_whole)

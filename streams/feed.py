@@ -40,8 +40,9 @@ class Source(Closable, Protocol):
     def unsent_since(self) -> float | None:
         """Since when bytes that `pending` gave have not been taken; None where there are none."""
 
-    def stop(self) -> None:
-        """End the iteration, at once where it is waiting."""
+    def stop(self, last: bytes = b"") -> None:
+        """End the iteration, at once where it is waiting. `last`, lines of an event stream, are sent before the end if
+        an event may begin there."""
 
 
 def encode_item(item: Any) -> bytes:
@@ -65,18 +66,22 @@ class Feed:
         self._asked = asyncio.Event()
         self._answer: asyncio.Future[bytes | None] | None = None  # None: the end
         self._stopped = False
+        self._last = b""  # what is still to be sent once it has been stopped
         self._tail = b"\n\n"  # of what was sent; the bytes that the iterator yields may be any piece of an event
 
     def __aiter__(self) -> Feed:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._stopped:
+            if not self._last:
+                raise StopAsyncIteration
+            last, self._last = self._last, b""
+            return last
         if self._task is None:
             self._task = asyncio.create_task(self._run())
             # At once, so that no server or proxy sits on the headers until the first event.
             return sse.HEARTBEAT
-        if self._stopped:
-            raise StopAsyncIteration
         if self._answer is None:
             self._answer = asyncio.get_running_loop().create_future()
             self._asked.set()
@@ -97,10 +102,13 @@ class Feed:
     def unsent_since(self) -> None:
         return None
 
-    def stop(self) -> None:
-        self._stopped = True
+    def stop(self, last: bytes = b"") -> None:
+        if not self._stopped:
+            self._stopped = True
+            self._last = last if _ends_event(self._tail) else b""
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(None)
+            self._answer.set_result(self._last or None)
+            self._last = b""
 
     async def aclose(self) -> None:
         self.stop()

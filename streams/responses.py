@@ -20,7 +20,7 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.http import StreamingHttpResponse
 from django.utils import timezone
 
-from streams import sockets, sse
+from streams import shutdown, sockets, sse
 from streams.conf import settings
 from streams.feed import Closable, Feed, Source
 from streams.release import release_request, request_context
@@ -105,6 +105,7 @@ class EventStreamResponse(StreamingHttpResponse):
         that does not. Otherwise it goes by what the server takes.
         """
         self._body.scope = scope
+        self._body.attend()
 
     async def aclose(self) -> None:
         """End the stream and let go of its source. Handlers do it by themselves; whoever reads by hand does it here."""
@@ -168,6 +169,7 @@ class _Body:
         "_started",
         "scope",
         "stuck",
+        "task",
         "timers",
     )
 
@@ -178,6 +180,7 @@ class _Body:
         self._ended = False
         self.timers: dict[str, asyncio.TimerHandle] = {}
         self.scope: Mapping[str, Any] | None = None  # the request's, where the view has told us
+        self.task: asyncio.Task[Any] | None = None  # the request's, where a server serves it
         self.stuck: tuple[object, float] | None = None  # what was seen of a client that takes nothing, and since when
         self._handed_at: float | None = None
         self._line_ended = True
@@ -223,12 +226,30 @@ class _Body:
         """Since when, in time.monotonic() seconds, a chunk has been handed out that has not been taken yet."""
         return self._source.unsent_since() if self._handed_at is None else self._handed_at
 
-    def stop(self) -> None:
+    def attend(self) -> None:
+        """Hear of the process's end from now on. Where no server serves this stream, as in a test, there is none."""
+        if request_context() is not None:
+            self.task = asyncio.current_task()
+            shutdown.attend(self)
+
+    def stop(self, last: bytes = b"") -> None:
         """End the stream, in good order."""
-        self._source.stop()
+        self._source.stop(last)
+
+    def cut(self) -> None:
+        """End the stream by breaking the connection."""
+        if self.task is None or self.task.done() or self._abandoned.peek() is None:
+            return
+        if self.scope is not None and sockets.reset(self.scope):
+            # The server sees the end of the connection, and ends the request as for any client that has left. Not so
+            # hypercorn, stuck in its write; by then none of them takes the unfinished response for our fault.
+            self.task.get_loop().call_later(RESET_SECONDS, self.task.cancel)
+        else:
+            self.task.cancel()
 
     async def aclose(self) -> None:
         self._ended = True
+        shutdown.forget(self)
         for timer in self.timers.values():
             timer.cancel()
         if self._abandoned.detach() is not None:
@@ -245,19 +266,18 @@ class _Body:
             self.timers["lifetime"] = loop.call_later(self._lifetime, _stop, weakref.ref(self))
         if request_context() is not None:
             await release_request()
-            task = asyncio.current_task()
-            assert task is not None
-            _watch(weakref.ref(self), task, settings.SEND_TIMEOUT_SECONDS)
+            self.attend()
+            _watch(weakref.ref(self), settings.SEND_TIMEOUT_SECONDS)
 
 
-def _watch(body_ref: weakref.ref[_Body], task: asyncio.Task[Any], limit: float) -> None:
+def _watch(body_ref: weakref.ref[_Body], limit: float) -> None:
     """Cut a client that takes nothing for `limit` seconds.
 
     Looks twice in that time instead of setting a timer for each chunk; so the cut comes after one to one and a half
     limits. Nothing is taken while a chunk waits and the kernel's buffer, where it can be seen, does not shrink either.
     """
     body = body_ref()
-    if body is None or task.done():
+    if body is None or body.task is None or body.task.done():
         return
     loop, now, since = asyncio.get_running_loop(), time.monotonic(), body.unsent_since()
     if since is None or now - since < limit / 2:
@@ -268,14 +288,9 @@ def _watch(body_ref: weakref.ref[_Body], task: asyncio.Task[Any], limit: float) 
             body.stuck = (seen, now)
         elif now - body.stuck[1] >= limit / 2:
             logger.info("Cut a stream whose client took nothing for %.0f s.", limit)
-            if body.scope is not None and sockets.reset(body.scope):
-                # The server sees the end of the connection, and ends the request as for any client that has left. Not
-                # so hypercorn, stuck in its write; by then none of them takes the unfinished response for our fault.
-                loop.call_later(RESET_SECONDS, task.cancel)
-            else:
-                task.cancel()
+            body.cut()
             return
-    body.timers["watch"] = loop.call_later(limit / 2, _watch, body_ref, task, limit)
+    body.timers["watch"] = loop.call_later(limit / 2, _watch, body_ref, limit)
 
 
 def _stop(body_ref: weakref.ref[_Body]) -> None:

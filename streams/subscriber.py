@@ -59,6 +59,7 @@ class Subscriber:
         "_final",
         "_hub",
         "_known_pruned",
+        "_last",
         "_live",
         "_loop",
         "_max_bytes",
@@ -115,6 +116,7 @@ class Subscriber:
         self._begun = False
         self._live = False
         self._stopped = False
+        self._last = b""  # what is still to be sent once it has been stopped
         self._closed = False
         self._disowned = False
         self._replaying = False  # a client that gave a cursor waits for the checkpoint that ends its replay
@@ -186,10 +188,16 @@ class Subscriber:
         if self._hub is not None:
             self._hub.leave(self)
 
-    def stop(self) -> None:
-        """End the stream: the iterator stops, now or as soon as it is asked again."""
-        self._stopped = True
-        if (waiter := self._idle()) is not None:
+    def stop(self, last: bytes = b"") -> None:
+        """End the stream, with these bytes: the iterator stops, now or as soon as it is asked again."""
+        if not self._stopped:
+            self._stopped, self._last = True, last
+        if (waiter := self._idle()) is None:
+            return
+        if self._last:
+            self._hand(waiter, self._last)
+            self._last = b""
+        else:
             waiter.set_exception(StopAsyncIteration())
 
     # --- Called by the hub ---
@@ -283,10 +291,13 @@ class Subscriber:
 
     async def _next(self) -> bytes:
         """The next bytes of a stream that is not live, up to the moment in which it is."""
-        chunk: bytes | None = None if self._begun else await self._begin()
+        chunk: bytes | None = None if self._begun or self._stopped else await self._begin()
         while chunk is None:
             if self._stopped:
-                raise StopAsyncIteration
+                if not self._last:
+                    raise StopAsyncIteration
+                chunk, self._last = self._last, b""
+                break
             if self._queue:
                 chunk = self._take()
             elif (pending := self.pending()) is not None:

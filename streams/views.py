@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -156,7 +157,7 @@ class EventStreamView(View):
             final_events=self.final_events,
         )
         # The response first: should it, or what follows, fail, it closes the subscriber.
-        response = EventStreamResponse(subscriber, timeout=self.timeout)
+        response = EventStreamResponse(subscriber, timeout=_lifetime(self.timeout))
         response.serve_to(request.scope)
         # Before the log is read, for its reads must not wait for a connection that this request holds.
         await close_request_connections()
@@ -179,6 +180,17 @@ class EventStreamView(View):
         except Error:
             return False  # the stream tries again
         return newest is not None and newest.event in self.final_events and int(cursor) >= newest.position
+
+
+def _lifetime(timeout: float | None) -> float | None:
+    """How many seconds a stream lasts: the view's `timeout`, and at most MAX_STREAM_SECONDS, less up to a fifth.
+
+    By lot, so that the streams that came together after a restart do not all come back together for ever.
+    """
+    if (most := settings.MAX_STREAM_SECONDS) is None:
+        return timeout
+    most *= random.uniform(0.8, 1)  # noqa: S311
+    return most if timeout is None else min(timeout, most)
 
 
 def _check_channels(channels: Sequence[str]) -> tuple[str, ...]:

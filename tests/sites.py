@@ -39,6 +39,10 @@ def command(server: str, app: str, port: int) -> list[str]:
         return [str(BIN / "granian"), "--interface", "asgi", "--host", "127.0.0.1", "--port", str(port), app]
     if server == "hypercorn":
         return [str(BIN / "hypercorn"), "--bind", f"127.0.0.1:{port}", app]
+    if server == "uvicorn with 4 workers":
+        return [*command("uvicorn", app, port), "--workers", "4"]
+    if server == "gunicorn":
+        return [str(BIN / "gunicorn"), "--worker-class", "asgi", "--bind", f"127.0.0.1:{port}", app]
     raise ValueError(f"No server {server!r}; there are {', '.join(SERVERS)}.")
 
 
@@ -75,13 +79,14 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
+    def stop(self, how: signal.Signals = signal.SIGKILL, *, patient: bool = False) -> None:
+        """`patient`: its workers are left to end by themselves."""
         if self._process is not None:
             workers = psutil.Process(self.pid).children(recursive=True)
             self._process.send_signal(how)
             self._process.wait(timeout=60)
             self._process = None
-            for worker in workers:  # granian's outlive a main process that is killed
+            for worker in () if patient else workers:  # granian's outlive a main process that is killed
                 with contextlib.suppress(psutil.NoSuchProcess):
                     worker.kill()
 

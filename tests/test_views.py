@@ -28,7 +28,7 @@ from streams.policies import BasePolicy, DefaultPolicy
 from streams.sse import HEARTBEAT, DecodedEvent, EventStreamDecoder
 from streams.subscriber import open_streams
 from streams.testing import read_events
-from streams.views import EventStreamView
+from streams.views import EventStreamView, _lifetime
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls(__name__)]
 
@@ -934,6 +934,22 @@ async def test_timeout_ends_the_stream(opening: Opening) -> None:
     async with opening("/short/news/") as stream:
         assert await stream.take(1) == [checkpoint(0)]
         assert b"stream-error" not in await stream.rest()
+
+
+@override_settings(STREAMS={**PUBLIC, "MAX_STREAM_SECONDS": 0.3})
+async def test_no_stream_lasts_longer_than_the_site_allows(opening: Opening) -> None:
+    async with opening("/events/news/") as stream:
+        assert await stream.take(1) == [checkpoint(0)]
+        assert b"stream-error" not in await stream.rest()
+
+
+@override_settings(STREAMS={"MAX_STREAM_SECONDS": 100})
+def test_streams_that_came_together_end_at_different_times() -> None:
+    ends = [_lifetime(None) for _ in range(1000)]
+    assert all(80 <= end <= 100 for end in ends if end is not None)
+    assert min(filter(None, ends)) < 82
+    assert max(filter(None, ends)) > 98
+    assert _lifetime(10) == 10
 
 
 @override_settings(STREAMS={**PUBLIC, "HEARTBEAT_SECONDS": 0.1})

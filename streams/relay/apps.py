@@ -15,7 +15,7 @@ class RelayConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from streams import conf
+        from streams import conf, shutdown
         from streams.chores import Chore, register
         from streams.relay import background
         from streams.relay.checks import check_database, check_upstreams
@@ -25,5 +25,6 @@ class RelayConfig(AppConfig):
         checks.register(check_upstreams)
         checks.register(check_database)
 
+        shutdown.register(background.stop)  # where a signal ends the process, atexit's functions are not run
         register(Chore("Looking after answers", background.attend_as_chore, lambda: ATTEND_SECONDS))
         register(Chore("Tidying up after answers", background.tidy_as_chore, lambda: TIDY_SECONDS, at_start=False))

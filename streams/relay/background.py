@@ -102,6 +102,11 @@ def forget(id: str) -> None:
     _background.forget(id)
 
 
+def stop() -> None:
+    """See Background.stop()."""
+    _background.stop()
+
+
 async def attend_as_chore() -> None:
     """What each process that streams does every second: interrupt what the dead have left, take up what waits."""
     if await threads.run(housekeeping.attend):
@@ -120,4 +125,4 @@ def _renew() -> None:
 
 _background = Background()
 os.register_at_fork(after_in_child=_renew)  # a child inherits no threads
-atexit.register(lambda: _background.stop())
+atexit.register(stop)

@@ -56,6 +56,7 @@ class Exchange:
         self._has_beaten = False
         self._first_taken = False
         self._over = False  # all has been handed out
+        self._stopped = False  # by this server, before the end
         self._outcome = Usage.Outcome.CANCELLED  # unless it comes to an end
         self._usage: Mapping[str, Any] | None = None
         self._pieces = 0
@@ -113,14 +114,20 @@ class Exchange:
     async def __anext__(self) -> bytes:
         self.begun = True
         if self._over or self.closed:
-            raise StopAsyncIteration
+            return self._stop_here()
         try:
             return await self._next()
         except Exception as error:  # StopAsyncIteration as well
-            if self.closed:  # by stop(), while this waited
-                raise StopAsyncIteration from None
+            if self.closed:  # while this waited
+                return self._stop_here()
             self._over = True
             return self._last(error)
+
+    def _stop_here(self) -> bytes:
+        if self._over or not self._stopped:
+            raise StopAsyncIteration
+        self._over = True
+        return self._last(RelayError(503, "restarting", "This server is being restarted. Ask again."))
 
     def _last(self, error: Exception) -> bytes:
         """How the stream ends."""
@@ -165,8 +172,12 @@ class Exchange:
     def unsent_since(self) -> None:
         return None
 
-    def stop(self) -> None:
-        """End the iteration, at once where it is waiting."""
+    def stop(self, last: bytes = b"") -> None:
+        """End the iteration, at once where it is waiting; with an error, for a mere end passes for a whole answer.
+
+        Without `last`: clients of such APIs know no retry time, and fail at a block without data.
+        """
+        self._stopped = True
         _begin(self.aclose())
 
     def _told(self, error: Exception) -> RelayError:

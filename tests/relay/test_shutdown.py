@@ -1,0 +1,44 @@
+"""A server that is told to end in the middle of answers: each client hears that its answer is not whole."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.clients import StreamClient
+from tests.relay.conftest import UpstreamProcess, make_relay
+from tests.relay.steps import HEAD, piece, wait
+from tests.relay.test_surviving import ask, scripted
+from tests.sites import Site
+
+pytestmark = pytest.mark.once
+
+servers = pytest.mark.parametrize("server", ["uvicorn", "granian"])
+
+
+async def test_relayed_answer_ends_with_an_error(
+    migrated_sqlite: Path, tmp_path: Path, upstream: UpstreamProcess
+) -> None:
+    relay = make_relay(migrated_sqlite, tmp_path, upstream)
+    asked = await relay.ask([HEAD, piece("half of it"), wait(30)])
+    await asked.has(b"half of it")
+    stopping = asyncio.create_task(asyncio.to_thread(relay.server.stop, signal.SIGTERM, patient=True))
+    body = await asked.rest()
+    await stopping
+    assert b'"code":"restarting"' in body
+    assert body.endswith(b"\n\ndata: [DONE]\n\n"), "a stream that merely ended would pass for a whole answer"
+    relay.site.close()
+
+
+@servers
+async def test_worker_within_says_that_its_answers_are_interrupted(sqlite_site: Site, server: str) -> None:
+    running = sqlite_site.settings(UPSTREAMS=scripted(100, 10)).serve(server)
+    told = await asyncio.to_thread(ask, running, "question")
+    reader = await StreamClient(running.port, told["events_url"]).connect()
+    await reader.read_until(1)
+    await asyncio.to_thread(running.stop, signal.SIGTERM, patient=True)
+    [(state,)] = sqlite_site.execute("SELECT state FROM streams_relay_generation")
+    assert state == "interrupted", "told by the worker itself, not by its lease"
