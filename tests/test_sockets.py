@@ -139,9 +139,8 @@ def test_looking_through_the_open_files_gives_no_lock_up(tmp_path: Path) -> None
 
 def test_socket_that_accepts_no_more_is_not_listening() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
-        before = {
-            file: inode for file, inode in sockets.listening().items() if file in (server.fileno(), other.fileno())
-        }
+        files = (server.fileno(), other.fileno())
+        before = {file: inode for file, inode in sockets.listening().items() if file in files}
         assert set(before) == set(files)
         other.close()
         assert set(sockets.listening(before)) == {server.fileno()}
