@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -58,6 +59,18 @@ class Clone:
             )
         wait_until(lambda: self._ended() or accepts(self.port), "make run", 300)
         return self.log.read_text()
+
+    def reload(self) -> float:
+        """Change a module, and wait for the server to have been started again; returns how many seconds that took."""
+        started = self.log.read_text().count("Listening on TCP address")
+        time.sleep(3)  # the reloader looks once a second, and what it sees first is not a change to it
+        began = time.monotonic()
+        os.utime(self.folder / "project" / "pages.py")
+        wait_until(
+            lambda: self.log.read_text().count("Listening on TCP address") > started and accepts(self.port),
+            "the start after a change",
+        )
+        return time.monotonic() - began
 
     def _ended(self) -> bool:
         assert self._process is not None
@@ -139,6 +152,20 @@ async def test_make_run_serves_a_site_to_log_in_to_and_keeps_its_data(clone: Clo
     await asyncio.sleep(3)  # daphne looks once a second for what has failed
     assert "Traceback" not in clone.log.read_text()
     assert "Warning" not in clone.log.read_text()
+
+
+async def test_autoreload_with_open_tabs_is_as_fast_as_without(clone: Clone) -> None:
+    clone.run()
+    idle = await asyncio.to_thread(clone.reload)
+    tabs = [await StreamClient(clone.port, "/events/news/").connect() for _ in range(20)]
+    for tab in tabs:
+        await tab.read_control(1)
+    busy = await asyncio.to_thread(clone.reload)
+    assert busy < idle + 3, f"{busy:.1f} s with open tabs, {idle:.1f} s without"
+    for tab in tabs:
+        await tab.read_for(5)  # to the end of the stream
+        await tab.connect()
+        await tab.close()
 
 
 def test_env_file_is_for_its_owner_alone_and_is_never_overwritten(clone: Clone) -> None:
