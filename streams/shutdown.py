@@ -132,13 +132,16 @@ class _Process:
 
     async def _go_on(self, then: Callable[[], object]) -> None:
         hooks = threading.Thread(target=_do_hooks, name="streams-shutdown", daemon=True)
-        with contextlib.suppress(TimeoutError):
+        try:
+            hooks.start()
             async with asyncio.timeout(GRACE_SECONDS):
-                hooks.start()
                 # Some servers drop what is still open the moment they are told to end: the last lines go out first.
                 while hooks.is_alive() or any(self._streams.values()):  # noqa: ASYNC110
                     await asyncio.sleep(END_LOOK_SECONDS)
-        then()
+        except TimeoutError:
+            logger.warning("Ending goes on with what was not done within %s s.", GRACE_SECONDS)
+        finally:
+            then()
 
     def _end(self, loop: asyncio.AbstractEventLoop) -> None:
         for stream in tuple(self._streams[loop]):
@@ -163,10 +166,13 @@ def _listen_to(number: signal.Signals, loop: asyncio.AbstractEventLoop) -> bool:
     before: Any = signal.getsignal(number)
     if not callable(before):
         return False
-    if not isinstance(before, _Handler):
-        signal.signal(number, _Handler(before, loop))
-        # As asyncio has it, which may have set the handler before ours: calls that a signal interrupts go on.
-        signal.siginterrupt(number, False)
+    if isinstance(before, _Handler):
+        if not before.loop.is_closed():
+            return True
+        before = before.before  # of a server that this process has had before
+    signal.signal(number, _Handler(before, loop))
+    # As asyncio has it, which may have set the handler before ours: calls that a signal interrupts go on.
+    signal.siginterrupt(number, False)
     return True
 
 
@@ -178,16 +184,16 @@ class _Handler:
     """
 
     def __init__(self, before: Callable[[int, FrameType | None], Any], loop: asyncio.AbstractEventLoop) -> None:
-        self._before = before
-        self._loop = loop
+        self.before = before
+        self.loop = loop
         self._called = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self._called or self._loop.is_closed() or not self._loop.is_running():
-            self._before(number, frame)
+        if self._called or self.loop.is_closed() or not self.loop.is_running():
+            self.before(number, frame)
             return
         self._called = True
-        self._loop.call_soon_threadsafe(_process.begin, self._loop, lambda: self._before(number, None))
+        self.loop.call_soon_threadsafe(_process.begin, self.loop, lambda: self.before(number, None))
 
 
 def _renew() -> None:

@@ -19,7 +19,10 @@ from tests.sites import Server, Site
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 STREAMS = 300
-EXIT_SECONDS = 3.0
+
+# On a quiet machine all of them take less than three. One that waited for its streams would take a minute.
+EXIT_SECONDS = 8.0
+
 SERVERS = ("daphne", "uvicorn", "uvicorn with 4 workers", "granian", "hypercorn", "gunicorn")
 RETRY = re.compile(rb"retry: (\d+)\n$")
 
@@ -57,7 +60,8 @@ async def test_server_exits_promptly_and_its_clients_go_on_with_the_next(sqlite_
     reading = [asyncio.create_task(client.read_for(60)) for client in clients]
     took = await exit_seconds(running)
     await asyncio.gather(*reading)
-    assert took < max(EXIT_SECONDS, idle + 1.0), f"{idle:.1f} s without a stream"
+    print(f"{server}: {took:.1f} s, and {idle:.1f} s without a stream")
+    assert took < max(EXIT_SECONDS, 2 * idle)
     retries = [RETRY.search(bytes(client.raw)) for client in clients]
     assert all(retries), f"{retries.count(None)} of {STREAMS} ended without a word"
     assert len({found[1] for found in retries if found}) > STREAMS / 10, "the times are drawn by lot"
@@ -76,7 +80,7 @@ async def test_ctrl_c_ends_it_as_well(sqlite_site: Site, server: str) -> None:
     running = sqlite_site.serve(server)
     [client] = await connect(running, 1)
     reading = asyncio.create_task(client.read_for(60))
-    assert await exit_seconds(running, signal.SIGINT) < 2 * EXIT_SECONDS
+    assert await exit_seconds(running, signal.SIGINT) < EXIT_SECONDS
     await reading
     assert RETRY.search(bytes(client.raw))
 
@@ -98,5 +102,5 @@ async def test_client_that_takes_nothing_holds_no_server_up(sqlite_site: Site, s
     await holds(running, subscribers=1)
     for _ in range(5):
         await publish(running, "news", n=20, bytes=100_000)
-    assert await exit_seconds(running) < 2 * EXIT_SECONDS
+    assert await exit_seconds(running) < EXIT_SECONDS
     stuck.abort()
