@@ -7,7 +7,7 @@
 | ALLOWED_HOSTS | localhost,127.0.0.1,[::1] |
 | CSRF_TRUSTED_ORIGINS | none |
 | DATABASE_URL | SQLite in `.local/db.sqlite3` |
-| REDIS_URL | none; reserved for a notifier over several machines |
+| REDIS_URL | none. With it, processes tell each other of news over Redis, else over a database that is PostgreSQL |
 | LANGUAGE_CODE, TIME_ZONE | en, UTC |
 | LOG_LEVEL | INFO |
 | STREAMS_RETRY_MILLISECONDS | 3000 |
@@ -89,6 +89,10 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     Path(DATABASES["default"]["NAME"]).parent.mkdir(parents=True, exist_ok=True)
 
 REDIS_URL = env("REDIS_URL", default="")
+CHANNEL_LAYERS = {}
+if REDIS_URL:
+    layer = "channels_redis.pubsub.RedisPubSubChannelLayer"
+    CHANNEL_LAYERS["default"] = {"BACKEND": layer, "CONFIG": {"hosts": [REDIS_URL]}}
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
@@ -114,6 +118,11 @@ STREAMS = {
     "HEARTBEAT_SECONDS": env.float("STREAMS_HEARTBEAT_SECONDS", default=15),
     "SEND_TIMEOUT_SECONDS": env.float("STREAMS_SEND_TIMEOUT_SECONDS", default=30),
 }
+
+if REDIS_URL:
+    STREAMS["NOTIFIER"] = {"BACKEND": "streams.notifiers.channel_layer.ChannelLayerNotifier"}
+elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    STREAMS["NOTIFIER"] = {"BACKEND": "streams.notifiers.postgres.PostgresNotifier"}
 
 # A model costs money, and so is for users only; a script costs nothing.
 STREAMS["RELAY_ACCESS"] = "streams.relay.access.Everyone"

@@ -6,11 +6,13 @@ streams.E003  A value in STREAMS is of the wrong form.
 streams.E004  A class that STREAMS names cannot be loaded.
 streams.E005  The log's database is one that the log cannot be kept in.
 streams.W001  The log's SQLite database locks readers out while it is written.
+streams.W002  The notifier reaches one process, and the environment says that there are several.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,7 +26,7 @@ from streams.exceptions import InvalidSetting
 
 
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E004."""
+    """E001 to E004, and W002."""
     try:
         configured = conf.configured()
     except InvalidSetting as error:
@@ -34,6 +36,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         *_unknown(configured),
         *(Error(problem, id="streams.E003") for problem in wrong.values()),
         *_unloadable(wrong),
+        *_lonely(wrong),
     ]
 
 
@@ -57,6 +60,22 @@ def _unloadable(wrong: dict[str, str]) -> Iterator[CheckMessage]:
             import_string(path)
         except ImportError as error:
             yield Error(f"{where} cannot be loaded: {error}.", id="streams.E004")
+
+
+def _lonely(wrong: dict[str, str]) -> Iterator[CheckMessage]:
+    """Where it can be known only: uvicorn and gunicorn take their number of workers from this variable."""
+    workers = os.environ.get("WEB_CONCURRENCY", "")
+    local = conf.Settings.NOTIFIER.default["BACKEND"]
+    if "NOTIFIER" in wrong or conf.settings.NOTIFIER["BACKEND"] != local or not workers.isdecimal():
+        return
+    if int(workers) > 1:
+        yield Warning(
+            f"WEB_CONCURRENCY asks for {int(workers)} processes, and STREAMS['NOTIFIER'] reaches only the one that "
+            f"publishes: clients of the others wait up to POLL_SECONDS for each message.",
+            hint="Choose streams.notifiers.postgres.PostgresNotifier or "
+            "streams.notifiers.channel_layer.ChannelLayerNotifier.",
+            id="streams.W002",
+        )
 
 
 def check_database(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ from streams import log
 from streams.events import NewMessage, StoredEvent
 from streams.exceptions import StreamsError
 from streams.models import Message
-from streams.notifiers import Notice, get_notifier
+from streams.notifiers import BaseNotifier, Notice, get_notifier
 
 logger = logging.getLogger("streams.publishing")
 
@@ -181,7 +182,35 @@ def notify(positions: dict[int, int], rows: dict[int, Message]) -> None:
             StoredEvent(place, rows[pk].channel, rows[pk].event, rows[pk].data) for pk, place in positions.items()
         )
     places = positions.values()
+    notifier = None
     try:
-        get_notifier().notify(Notice(min(places), max(places), messages))
+        notifier = get_notifier()
+        notifier.notify(Notice(min(places), max(places), messages))
     except Exception:
-        logger.exception("The notifier failed; subscribers will find the messages by polling the log.")
+        if _set_outage((notifier,)):
+            logger.exception("The notifier failed; subscribers will find the messages by polling the log.")
+    else:
+        if _outage in ((notifier,), (None,)) and _set_outage(None):
+            logger.info("The notifier works again.")
+
+
+# The notifier whose failure was logged last and lasts: an outage is logged once, and not for each message.
+_outage: tuple[BaseNotifier | None] | None = None
+_outage_lock = threading.Lock()
+
+
+def _set_outage(outage: tuple[BaseNotifier | None] | None) -> bool:
+    """Whether that is news."""
+    global _outage
+    with _outage_lock:
+        changed = _outage != outage
+        _outage = outage
+        return changed
+
+
+def _renew_lock() -> None:
+    global _outage_lock
+    _outage_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)  # a thread that is not in the child may have held it

@@ -13,7 +13,9 @@ from asgiref.sync import SyncToAsync
 from django.db import connections
 
 from tests.services import missing
+from tests.services import redis as redis_program
 from tests.services.postgres import PostgresServer, programs
+from tests.services.redis import RedisServer
 from tests.sites import PYTHON, ROOT, Site, copy_sqlite
 
 
@@ -28,6 +30,17 @@ def postgres() -> Iterator[PostgresServer]:
     if programs() is None:
         missing("PostgreSQL", "postgresql")
     server = PostgresServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """A Redis server for the whole run. Whoever stops it starts it again."""
+    if redis_program.program() is None:
+        missing("Redis", "redis-server")
+    server = RedisServer()
     server.start()
     yield server
     server.remove()

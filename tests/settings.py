@@ -16,4 +16,6 @@ WHITENOISE_AUTOREFRESH = True  # tests write no manifest
 
 # A test that starts a server changes settings by these variables: a JSON list of outer middleware, and a JSON object.
 MIDDLEWARE = [*json.loads(os.environ.get("TEST_MIDDLEWARE", "[]")), *MIDDLEWARE]
-STREAMS = {**STREAMS, "PUBLIC_CHANNELS": ["news", "public.*"], **json.loads(os.environ.get("TEST_STREAMS", "{}"))}
+STREAMS = {**STREAMS, "PUBLIC_CHANNELS": ["news", "public.*"]}
+STREAMS.pop("NOTIFIER", None)  # the default one, on every database; tests of others name them
+STREAMS |= json.loads(os.environ.get("TEST_STREAMS", "{}"))

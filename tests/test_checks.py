@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.checks import CheckMessage, Error, run_checks
+from django.core.checks import CheckMessage, Error, Warning, run_checks
 from django.test import override_settings
 
 from streams import conf
@@ -97,6 +97,39 @@ def test_e004_classes_that_cannot_be_loaded() -> None:
             id="streams.E004",
         ),
     ]
+
+
+LOCAL = {"BACKEND": "streams.notifiers.local.LocalNotifier"}
+
+
+@pytest.mark.parametrize("streams", [{}, {"NOTIFIER": LOCAL}])
+def test_w002_several_processes_with_a_notifier_for_one(streams: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    assert messages(**streams) == [
+        Warning(
+            "WEB_CONCURRENCY asks for 4 processes, and STREAMS['NOTIFIER'] reaches only the one that publishes: "
+            "clients of the others wait up to POLL_SECONDS for each message.",
+            hint="Choose streams.notifiers.postgres.PostgresNotifier or "
+            "streams.notifiers.channel_layer.ChannelLayerNotifier.",
+            id="streams.W002",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("workers", "streams"),
+    [
+        ("1", {}),
+        ("", {}),
+        ("many", {}),
+        ("4", {"NOTIFIER": {"BACKEND": "streams.notifiers.postgres.PostgresNotifier"}}),
+    ],
+)
+def test_nothing_is_said_of_one_process_or_of_a_notifier_for_several(
+    workers: str, streams: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", workers)
+    assert messages(**streams) == []
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

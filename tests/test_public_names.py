@@ -85,6 +85,8 @@ def test_urls_have_their_names() -> None:
     [
         "streams.asgi.get_asgi_application",
         "streams.notifiers.local.LocalNotifier",
+        "streams.notifiers.postgres.PostgresNotifier",
+        "streams.notifiers.channel_layer.ChannelLayerNotifier",
         "streams.policies.DefaultPolicy",
         "streams.policies.BasePolicy",
         "streams.views.EventStreamView",

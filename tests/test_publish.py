@@ -25,7 +25,7 @@ from django.urls import path
 from streams import NewMessage, apublish, apublish_many, log, publish, publish_many
 from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, InvalidMessage
 from streams.models import LogHead, Message
-from streams.notifiers import BaseNotifier, Notice
+from streams.notifiers import BaseNotifier, Notice, get_notifier
 from streams.testing import read_events
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -53,6 +53,16 @@ class BrokenNotifier(RecordingNotifier):
 
     def notify(self, notice: Notice) -> None:
         raise ConnectionError("no server")
+
+
+class UnsteadyNotifier(RecordingNotifier):
+    """Reaches its server at times."""
+
+    works = True
+
+    def notify(self, notice: Notice) -> None:
+        if not self.works:
+            raise ConnectionError("no server")
 
 
 @pytest.fixture
@@ -520,6 +530,19 @@ def test_failing_notifier_is_logged_and_does_not_fail_the_publisher(
     assert record.levelno == logging.ERROR
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ConnectionError)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_outage_of_the_notifier_is_logged_once_with_its_end(settings: Any, caplog: pytest.LogCaptureFixture) -> None:
+    settings.STREAMS = {**settings.STREAMS, "NOTIFIER": {"BACKEND": f"{__name__}.UnsteadyNotifier"}}
+    notifier = get_notifier()
+    assert isinstance(notifier, UnsteadyNotifier)
+    with caplog.at_level(logging.INFO, "streams"):
+        for works in (True, False, False, True, True, False, False, True):
+            notifier.works = works
+            publish("news", "x")
+    levels = [record.levelname for record in caplog.records if record.name == "streams.publishing"]
+    assert levels == ["ERROR", "INFO", "ERROR", "INFO"]
 
 
 # --- What is refused --------------------------------------------------------------------------------------------------

@@ -1,0 +1,186 @@
+"""What notifiers between processes have in common: one listening connection for a process, in a thread of its own.
+
+The event loops that streams run on come and go, and a connection belongs to one loop. So it lives on a loop that has
+nothing else to do, in a daemon thread, and notices go from there into the mailboxes of the loops that listen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+from streams.notifiers.base import BaseNotifier, Notice
+from streams.notifiers.mailboxes import Mailbox, Mailboxes
+
+
+class LineNotifier(BaseNotifier):
+    """Hands each notice to this process at once, and carries it to the others. Its echo is a repeated notice: harmless.
+
+    A subclass says how to carry and how to hear.
+    """
+
+    # How long the thread stays when nobody needs it. Above 0 where sending needs it too.
+    linger_seconds = 0.0
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._line: Line | None = None
+
+    @abstractmethod
+    def carry(self, notice: Notice) -> None:
+        """Send the notice to the other processes. On the caller's thread; may raise."""
+
+    @abstractmethod
+    async def hear(self, line: Line) -> None:
+        """Connect, call `line.begin()`, then `line.take()` for each notice, without end. Runs on the line's loop.
+
+        Raises where the connection is lost; is cancelled when nobody listens any more, and then gives it back.
+        """
+
+    def notify(self, notice: Notice) -> None:
+        if (line := self._line) is not None:
+            line.take(notice)
+        self.carry(notice)
+
+    async def listen(self) -> AsyncGenerator[Notice | None, None]:
+        mailbox = Mailbox()
+        line = self.line(lambda line: line.join(mailbox))
+        try:
+            while True:
+                yield await mailbox.get()
+        finally:
+            line.leave(mailbox)
+
+    def line(self, use: Callable[[Line], bool]) -> Line:
+        """The line on which `use` succeeded: the present one, or a new one where that has ended."""
+        with self._lock:
+            if self._line is None or not use(self._line):
+                self._line = Line(self.hear, self.linger_seconds)
+                use(self._line)
+            return self._line
+
+
+class Line:
+    """A daemon thread with an event loop. Ends when nobody needs it, or with the connection. Never used again then."""
+
+    def __init__(self, hear: Callable[[Line], Coroutine[Any, Any, None]], linger_seconds: float) -> None:
+        self._hear = hear
+        self._linger_seconds = linger_seconds
+        self._lock = threading.Lock()
+        self._mailboxes = Mailboxes()
+        self._calls = 0
+        self._hears = False
+        self._ended = False
+        self._over = asyncio.Event()
+        self._hearing: asyncio.Task[None] | None = None
+        # Not the platform's default: on Windows, psycopg cannot work with that one.
+        self.loop = asyncio.SelectorEventLoop()
+        try:
+            threading.Thread(target=self._run, name="streams-notifier", daemon=True).start()
+        except BaseException:
+            self.loop.close()
+            raise
+
+    # --- From any thread ---
+
+    def join(self, mailbox: Mailbox) -> bool:
+        """Put notices into `mailbox` as well, beginning with None when they are heard. False: the line has ended."""
+        with self._lock:
+            if self._ended:
+                return False
+            self._mailboxes.add(mailbox)
+            if self._hears:
+                mailbox.put(None)
+            self._look_soon()
+            return True
+
+    def leave(self, mailbox: Mailbox) -> None:
+        """May be called twice, and after the end."""
+        with self._lock:
+            self._mailboxes.discard(mailbox)
+            if not self._ended:
+                self._look_soon()
+
+    def hold(self) -> bool:
+        """Keep the line for one call(). False: it has ended."""
+        with self._lock:
+            self._calls += not self._ended
+            return not self._ended
+
+    def call(self, coroutine: Coroutine[Any, Any, None]) -> Future[None]:
+        """Run on the line's loop what it was held for."""
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        except RuntimeError as error:  # what it hears has failed since
+            coroutine.close()
+            future = Future()
+            future.set_exception(ConnectionError(str(error)))
+        future.add_done_callback(self._release)
+        return future
+
+    def take(self, notice: Notice) -> None:
+        """Hand a notice to all who have been told that they hear."""
+        with self._lock:
+            if self._hears:
+                self._mailboxes.put(notice)
+
+    def _release(self, future: Future[None]) -> None:
+        with self._lock:
+            self._calls -= 1
+            if not self._ended:
+                self._look_soon()
+
+    def _look_soon(self) -> None:
+        self.loop.call_soon_threadsafe(self._look)
+
+    # --- On the loop ---
+
+    def begin(self) -> None:
+        """It listens: whatever is sent from now on will be heard."""
+        with self._lock:
+            if not self._hears:
+                self._hears = True
+                self._mailboxes.put(None)
+
+    def _look(self) -> None:
+        """Begin to hear, or stop, as there are mailboxes; and end when there is nothing to do."""
+        with self._lock:
+            if self._mailboxes and self._hearing is None:
+                self._hearing = self.loop.create_task(self._hear(self))
+                self._hearing.add_done_callback(self._end_with)
+            elif not self._mailboxes and self._hearing is not None:
+                self._hearing.cancel()
+                self._hearing, self._hears = None, False
+            if not self._mailboxes and not self._calls:
+                self.loop.call_later(self._linger_seconds, self._end_idle)
+
+    def _end_idle(self) -> None:
+        with self._lock:
+            if not self._mailboxes and not self._calls:
+                self._ended = True
+                self._over.set()
+
+    def _end_with(self, hearing: asyncio.Task[None]) -> None:
+        if hearing.cancelled():
+            return
+        error = hearing.exception()
+        with self._lock:
+            if hearing is self._hearing:
+                self._ended, self._hears = True, False
+                self._mailboxes.fail(error if isinstance(error, Exception) else RuntimeError("hear() has ended."))
+                self._over.set()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+                runner.run(self._until_over())  # and then cancels what is left
+        finally:
+            with self._lock:
+                self._ended = True
+
+    async def _until_over(self) -> None:
+        await self._over.wait()

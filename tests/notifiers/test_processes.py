@@ -1,0 +1,109 @@
+"""Two server processes on one database: what is published in one reaches the other's clients by the notifier alone.
+
+The processes poll every ten minutes, so that nothing here arrives by polling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests import clients
+from tests.clients import StreamClient
+from tests.servers.holdings import publish
+from tests.services.postgres import PostgresServer
+from tests.services.redis import RedisServer
+from tests.sites import Server, Site, copy_sqlite
+
+pytestmark = pytest.mark.once
+
+NOTIFIERS = {
+    "postgres": "streams.notifiers.postgres.PostgresNotifier",
+    "redis": "streams.notifiers.channel_layer.ChannelLayerNotifier",
+}
+OUTAGE_SECONDS = 5.0
+
+Setup = tuple[Site, Server, Server, PostgresServer | RedisServer]
+
+
+@pytest.fixture(scope="module", params=NOTIFIERS)
+def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    """A site with two servers, and the server that their notifier needs."""
+    folder = tmp_path_factory.mktemp("site")
+    needed: PostgresServer | RedisServer = request.getfixturevalue(request.param)
+    if isinstance(needed, PostgresServer):
+        database = needed.create_database(template=request.getfixturevalue("migrated_postgres"))
+        site = Site(needed.dsn(database), folder, needed)
+    else:
+        copy_sqlite(request.getfixturevalue("migrated_sqlite"), folder / "db.sqlite3")
+        site = Site(f"sqlite:///{folder / 'db.sqlite3'}", folder)
+        site.env["REDIS_URL"] = needed.url
+    site.settings(NOTIFIER={"BACKEND": NOTIFIERS[request.param]}, POLL_SECONDS=600, HEARTBEAT_SECONDS=0.5)
+    yield site, site.serve(), site.serve(), needed
+    site.close()
+
+
+@pytest.fixture(autouse=True)
+async def leave() -> AsyncIterator[None]:
+    """Close what a test's clients have left open."""
+    yield
+    clients.leave_all()
+
+
+async def watch(server: Server, channel: str) -> StreamClient:
+    client = await StreamClient(server.port, f"/events/{channel}/").connect()
+    await client.read_control(1)
+    return client
+
+
+async def listening(server: Server, other: Server, channel: str) -> StreamClient:
+    """A client of `server`, whose notifier has been heard: the first stream does not wait for it."""
+    client = await watch(server, channel)
+    while not client.events:
+        await publish(other, channel)
+        await client.read_for(0.3)
+    await client.read_for(0.5)
+    client.events.clear()
+    return client
+
+
+async def test_what_one_process_publishes_reaches_the_others_clients(setup: Setup) -> None:
+    site, one, other, _ = setup
+    client = await listening(one, other, "public.live")
+    for number in range(1, 4):
+        await publish(other, "public.live", n=2)
+        assert len(await client.read_until(2 * number)) == 2 * number
+    large = await publish(other, "public.live", bytes=100_000)
+    await client.read_until(7)
+    assert client.last_event_id == str(large)
+    site.manage("publish", "public.live", "from a process that ends at once")
+    assert (await client.read_until(8))[-1].data == "from a process that ends at once"
+
+
+async def test_outage_closes_no_stream_loses_nothing_and_is_logged_once(setup: Setup) -> None:
+    site, one, other, needed = setup
+    client = await listening(one, other, "public.outage")
+    beside = await listening(other, one, "public.outage")
+    await client.read_for(0.5)
+    client.events.clear()
+    before = (site.folder / "uvicorn.log").read_text()
+    positions = [await publish(other, "public.outage")]
+    await client.read_until(1)
+    await asyncio.to_thread(needed.stop)
+    try:
+        if isinstance(needed, RedisServer):  # the log is elsewhere, and takes what is published meanwhile
+            positions += [await publish(other, "public.outage") for _ in range(5)]
+        heartbeats = client.raw.count(b"\n:\n")
+        await client.read_for(OUTAGE_SECONDS)
+        assert client.raw.count(b"\n:\n") > heartbeats, "open, and alive"
+    finally:
+        await asyncio.to_thread(needed.start)
+    await client.read_until(len(positions))  # heard again, the log is read
+    await beside.read_until(len(positions))
+    client = await listening(one, other, "public.after")  # both are there again
+    assert client.status == 200
+    said = (site.folder / "uvicorn.log").read_text().removeprefix(before)
+    assert said.count("ERROR streams.hub: The notifier's listener failed") == 2, "once in each process"
+    assert said.count("ERROR streams.publishing: The notifier failed") <= 2

@@ -1,0 +1,53 @@
+"""Notices as text: what is taken for one, and what is not."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from django.test import override_settings
+
+from streams.events import StoredEvent
+from streams.notifiers import Notice, wire
+
+NOTICE = Notice(4, 5, (StoredEvent(4, "news", "message", "雨 \u2028 \U0001f30a \ud800"), StoredEvent(5, "b", "t", "")))
+
+
+def test_notice_comes_back_as_it_was_and_travels_in_ascii() -> None:
+    text = wire.encode(NOTICE, 1000)
+    assert text.isascii()
+    assert wire.decode(text) == NOTICE
+
+
+@pytest.mark.parametrize("most", range(80, 260, 7))
+def test_messages_are_left_out_where_they_do_not_fit(most: int) -> None:
+    text = wire.encode(NOTICE, most)
+    assert len(text) <= most
+    assert wire.decode(text) in (NOTICE, Notice(4, 5))
+
+
+def test_old_keys_are_accepted_for_as_long_as_settings_name_them() -> None:
+    with override_settings(SECRET_KEY="old"):
+        text = wire.encode(NOTICE, 1000)
+    with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["older", "old"]):
+        assert wire.decode(text) == NOTICE
+    with override_settings(SECRET_KEY="new"):
+        assert wire.decode(text) is None
+
+
+@pytest.mark.parametrize("text", ["", "hello", None, 7, "1:a:b", "2" + wire.encode(Notice(1, 1), 99)[1:], "1:é:[]"])
+def test_anything_else_is_none(text: object) -> None:
+    assert wire.decode(text) is None
+
+
+def test_changed_notice_is_none() -> None:
+    assert wire.decode(wire.encode(NOTICE, 1000).replace("[4,5,", "[4,9,")) is None
+
+
+def test_what_is_ignored_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    wire._said.clear()
+    with caplog.at_level(logging.WARNING, "streams.notifiers"):
+        for _ in range(3):
+            wire.decode("1:a:b")
+    [record] = caplog.records
+    assert "signed with another SECRET_KEY" in record.getMessage()
