@@ -63,8 +63,9 @@ class ChannelLayerNotifier(LineNotifier):
         trouble = self._trouble
         if trouble is not None and not trouble.done():
             raise TimeoutError("The channel layer has not taken an earlier notice yet.")
+        message = {"type": NOTICE, "notice": wire.encode(notice, MAX_BYTES)}
         line = self.line(Line.hold)
-        sent = line.call(self._send(line, {"type": NOTICE, "notice": wire.encode(notice, MAX_BYTES)}))
+        sent = line.call(self._send(line, message))
         if trouble is not None and (trouble.cancelled() or trouble.exception() is not None):
             self._trouble = sent
             raise ConnectionError("The channel layer failed before; nobody waits for this notice to go through.")
