@@ -127,7 +127,7 @@ class Exchange:
         if self._over or not self._stopped:
             raise StopAsyncIteration
         self._over = True
-        return self._last(RelayError(503, "restarting", "This server is being restarted. Ask again."))
+        return self._error(RelayError(503, "restarting", "This server is being restarted. Ask again."))
 
     def _last(self, error: Exception) -> bytes:
         """How the stream ends."""
@@ -135,6 +135,9 @@ class Exchange:
             self._outcome = Usage.Outcome.DONE
             return DONE
         self._outcome = Usage.Outcome.FAILED
+        return self._error(error)
+
+    def _error(self, error: Exception) -> bytes:
         return sse.encode(json.dumps(self._told(error).as_json(), separators=(",", ":"))) + DONE
 
     async def _next(self) -> bytes:
