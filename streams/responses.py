@@ -98,6 +98,16 @@ class EventStreamResponse(StreamingHttpResponse):
         # Without the two generators that StreamingHttpResponse puts around it, unless a middleware has wrapped it.
         return self._body if self._iterator is self._body else super().__aiter__()
 
+    # Django's own gives out a generator that knows the response. Middleware that puts its own around it and then drops
+    # both, for the client has left, leaves a circle: the source would stay open until the garbage collector comes.
+    @property
+    def streaming_content(self) -> Any:
+        return _as_bytes(self._iterator, self.charset) if self.is_async else super().streaming_content
+
+    @streaming_content.setter
+    def streaming_content(self, value: Any) -> None:
+        self._set_streaming_content(value)  # type: ignore[attr-defined]  # Django's stubs leave it out
+
     def serve_to(self, scope: Mapping[str, Any]) -> None:
         """Tell the stream which ASGI request it answers.
 
@@ -140,6 +150,12 @@ class EventStreamResponse(StreamingHttpResponse):
         if self.is_async:
             raise RuntimeError(NEEDS_ASGI)
         return super().__iter__()
+
+
+async def _as_bytes(parts: AsyncIterator[Any], charset: str) -> AsyncIterator[bytes]:
+    """As HttpResponse.make_bytes: a middleware's wrapper may yield anything."""
+    async for part in parts:
+        yield bytes(part) if isinstance(part, (bytes, memoryview)) else str(part).encode(charset)
 
 
 def _lifetime(timeout: float | None, deadline: datetime.datetime | None) -> float | None:
@@ -209,6 +225,7 @@ class _Body:
             chunk = await self._source.__anext__()
         except StopAsyncIteration:
             self._ended = True
+            shutdown.forget(self)  # aclose() may be left to the garbage collector, where a middleware wraps this
             raise
         except Exception:
             logger.exception("An event stream failed.")

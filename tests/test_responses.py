@@ -473,6 +473,37 @@ async def test_dropped_response_closes_its_iterator(taken: int) -> None:
     await happens(lambda: items.closed == 1)
 
 
+async def test_dropped_response_that_middleware_has_wrapped_closes_its_iterator_without_the_garbage_collector() -> None:
+    async def wrapped(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in content:
+            yield chunk
+
+    items = Items("a")
+    response = EventStreamResponse(items)
+    for _ in range(2):
+        response.streaming_content = wrapped(response.streaming_content)
+    gc.disable()
+    try:
+        del response
+        await happens(lambda: items.closed == 1)
+    finally:
+        gc.enable()
+
+
+async def test_middleware_may_put_any_content_around_the_streams() -> None:
+    async def wrapped(content: AsyncIterator[bytes]) -> AsyncIterator[object]:
+        yield ": été\n"
+        async for chunk in content:
+            yield memoryview(chunk)
+
+    response = EventStreamResponse(Items("a"))
+    response.streaming_content = wrapped(response.streaming_content)
+    chunks = aiter(response)
+    taken = [await anext(chunks) for _ in range(3)]
+    assert taken == [": été\n".encode(), HEARTBEAT, b"data: a\n\n"]
+    await response.aclose()
+
+
 @pytest.mark.parametrize("taken", [0, 1, 2])
 async def test_closed_response_closes_its_iterator(taken: int) -> None:
     """Django calls response.close() last of all, from another thread, also where a middleware has lost the iterator."""
