@@ -48,7 +48,8 @@ class LogThreads(Executor):
 
     def __init__(self, size: int | None = None) -> None:
         self._size = size
-        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        # Not SimpleQueue: before Python 3.13 its get() forgets the timeout where another takes what it woke up for.
+        self._jobs: queue.Queue[tuple[Future[Any], Callable[[], Any]]] = queue.Queue()
         self._lock = threading.Lock()
         self._threads = 0
         self._free = 0  # threads that wait, or are about to, less the jobs that were promised to them

@@ -174,6 +174,16 @@ def test_jobs_begin_in_the_order_of_their_coming(pool: LogThreads, settings: Any
     assert ran == list(range(200))
 
 
+def test_thread_whose_job_another_has_taken_still_ends(pool: LogThreads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython's SimpleQueue, before 3.13, forgets its timeout where that passes in the moment of such a loss."""
+    monkeypatch.setattr(threads, "_linger", lambda: 0.0005)
+    for _ in range(6):
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            wait([pool.submit(int) for _ in range(4)])
+        wait_until(lambda: not pool._threads, "the threads' end", 10)
+
+
 def test_no_job_is_lost_while_threads_come_and_go(pool: LogThreads) -> None:
     # The pauses are about as long as an idle thread lingers in a test run, so that jobs come just as threads end.
     done: list[int] = []
