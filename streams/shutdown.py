@@ -55,9 +55,12 @@ def register(hook: Callable[[], object]) -> None:
         _hooks.append(hook)
 
 
-def is_ending() -> bool:
-    """Whether this process has been told to end."""
-    return _process.is_ending
+def listen() -> None:
+    """Hear of this process's end from now on, by the server that runs the running event loop.
+
+    Call it where there is something to do at the end and perhaps no stream: a stream's opening listens by itself.
+    """
+    _process.listen()
 
 
 def attend(stream: Stream) -> None:
@@ -66,7 +69,7 @@ def attend(stream: Stream) -> None:
 
 
 def forget(stream: Stream) -> None:
-    """`stream` has ended."""
+    """`stream`, on the running event loop, has ended."""
     _process.forget(stream)
 
 
@@ -84,24 +87,30 @@ class _Process:
 
     def __init__(self) -> None:
         self.is_ending = False
+        self.is_signalled = False
+        self.held_back: list[Callable[[], object]] = []  # what the server is to hear of the signal
         self._streams: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[Stream]] = WeakKeyDictionary()
 
     def attend(self, stream: Stream) -> None:
-        loop = asyncio.get_running_loop()
-        if loop not in self._streams:
-            self._streams[loop] = WeakSet()
-            self._listen(loop)
+        loop = self.listen()
         self._streams[loop].add(stream)
         if self.is_ending:
             stream.stop(farewell())
             loop.call_later(CUT_SECONDS, self._cut, loop)
 
     def forget(self, stream: Stream) -> None:
-        for streams in self._streams.values():
+        if (streams := self._streams.get(asyncio.get_running_loop())) is not None:
             streams.discard(stream)
 
+    def listen(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.get_running_loop()
+        if loop not in self._streams:
+            self._streams[loop] = WeakSet()
+            self._listen(loop)
+        return loop
+
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Learn of the end on this loop: when its first stream opens, the server has long set its handlers."""
+        """Learn of the end on this loop: when its first request comes, the server has long set its handlers."""
         if threads.in_test_run():
             return
         if threading.current_thread() is threading.main_thread():
@@ -126,14 +135,17 @@ class _Process:
             if streams:
                 with contextlib.suppress(RuntimeError):  # it has closed
                     other.call_soon_threadsafe(self._end, other)
-        task = loop.create_task(self._go_on(then))
+        hooks = threading.Thread(target=_do_hooks, name="streams-shutdown", daemon=True)
+        with contextlib.suppress(RuntimeError):  # the machine has no thread to give
+            hooks.start()
+            # A server that has nothing open may end before anybody has waited: no daemon, this one holds the process.
+            threading.Thread(target=hooks.join, args=[GRACE_SECONDS], name="streams-grace").start()
+        task = loop.create_task(self._go_on(hooks, then))
         _tasks.add(task)  # a loop keeps only a weak reference to its tasks
         task.add_done_callback(_tasks.discard)
 
-    async def _go_on(self, then: Callable[[], object]) -> None:
-        hooks = threading.Thread(target=_do_hooks, name="streams-shutdown", daemon=True)
+    async def _go_on(self, hooks: threading.Thread, then: Callable[[], object]) -> None:
         try:
-            hooks.start()
             async with asyncio.timeout(GRACE_SECONDS):
                 # Some servers drop what is still open the moment they are told to end: the last lines go out first.
                 while hooks.is_alive() or any(self._streams.values()):  # noqa: ASYNC110
@@ -142,6 +154,11 @@ class _Process:
             logger.warning("Ending goes on with what was not done within %s s.", GRACE_SECONDS)
         finally:
             then()
+
+    def pass_on(self) -> None:
+        """Have the server hear of the signal, once."""
+        with contextlib.suppress(IndexError):
+            self.held_back.pop()()
 
     def _end(self, loop: asyncio.AbstractEventLoop) -> None:
         for stream in tuple(self._streams[loop]):
@@ -186,14 +203,15 @@ class _Handler:
     def __init__(self, before: Callable[[int, FrameType | None], Any], loop: asyncio.AbstractEventLoop) -> None:
         self.before = before
         self.loop = loop
-        self._called = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self._called or self.loop.is_closed() or not self.loop.is_running():
+        if _process.is_signalled or self.loop.is_closed() or not self.loop.is_running():
+            _process.pass_on()  # servers count: the first must not come after the second
             self.before(number, frame)
             return
-        self._called = True
-        self.loop.call_soon_threadsafe(_process.begin, self.loop, lambda: self.before(number, None))
+        _process.is_signalled = True
+        _process.held_back.append(lambda: self.before(number, None))
+        self.loop.call_soon_threadsafe(_process.begin, self.loop, _process.pass_on)
 
 
 def _renew() -> None:

@@ -42,9 +42,11 @@ def wrap_content(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Calla
 
 @async_only_middleware
 def slow(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Callable[[HttpRequest], Awaitable[Any]]:
-    """Keeps the view's answer for `?slow=` seconds, as middleware that writes to an audit log may."""
+    """Keeps the request for `?wait=` seconds, as middleware that asks who somebody is may, and the view's answer for
+    `?slow=`, as one that writes to an audit log may."""
 
     async def middleware(request: HttpRequest) -> Any:
+        await asyncio.sleep(float(request.GET.get("wait", 0)))
         response = await get_response(request)
         await asyncio.sleep(float(request.GET.get("slow", 0)))
         return response

@@ -16,7 +16,7 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
 
-from streams import EventStreamResponse, log, sse, threads
+from streams import EventStreamResponse, log, shutdown, sse, threads
 from streams.conf import settings as core_settings
 from streams.events import encode_data
 from streams.policies import BasePolicy
@@ -29,7 +29,7 @@ from streams.relay.models import ID_LENGTH, Generation
 from streams.relay.pieces import END_EVENT, Answer
 from streams.relay.requests import check_request
 from streams.relay.upstreams import get_upstream, upstream_for
-from streams.release import close_request_connections
+from streams.release import close_request_connections, request_context
 from streams.subscriber import is_position
 from streams.views import EventStreamView
 
@@ -89,6 +89,8 @@ async def _start(
     )
     generation, is_new = await threads.run(create, pool=threads.WAITING)
     if is_new:
+        if request_context() is not None:
+            shutdown.listen()  # nobody may have opened a stream here yet
         background.call()
         answer = Answer(generation, "", 0, generation.start_position)
     else:

@@ -12,11 +12,10 @@ from tests.clients import StreamClient
 from tests.relay.conftest import UpstreamProcess, make_relay
 from tests.relay.steps import HEAD, piece, wait
 from tests.relay.test_surviving import ask, scripted
+from tests.services import wait_until
 from tests.sites import Site
 
 pytestmark = pytest.mark.once
-
-servers = pytest.mark.parametrize("server", ["uvicorn", "granian"])
 
 
 async def test_relayed_answer_ends_with_an_error(
@@ -33,12 +32,14 @@ async def test_relayed_answer_ends_with_an_error(
     relay.site.close()
 
 
-@servers
-async def test_worker_within_says_that_its_answers_are_interrupted(sqlite_site: Site, server: str) -> None:
+@pytest.mark.parametrize(("server", "reads"), [("uvicorn", True), ("uvicorn", False), ("granian", False)])
+async def test_worker_within_says_that_its_answers_are_interrupted(sqlite_site: Site, server: str, reads: bool) -> None:
     running = sqlite_site.settings(UPSTREAMS=scripted(100, 10)).serve(server)
     told = await asyncio.to_thread(ask, running, "question")
-    reader = await StreamClient(running.port, told["events_url"]).connect()
-    await reader.read_until(1)
+    if reads:
+        reader = await StreamClient(running.port, told["events_url"]).connect()
+        await reader.read_until(1)
+    state = "SELECT state FROM streams_relay_generation"
+    await asyncio.to_thread(wait_until, lambda: sqlite_site.execute(state) == [("running",)], "the answer's beginning")
     await asyncio.to_thread(running.stop, signal.SIGTERM, patient=True)
-    [(state,)] = sqlite_site.execute("SELECT state FROM streams_relay_generation")
-    assert state == "interrupted", "told by the worker itself, not by its lease"
+    assert sqlite_site.execute(state) == [("interrupted",)], "told by the worker itself, not by its lease"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import re
 import signal
 import time
@@ -25,6 +27,7 @@ EXIT_SECONDS = 8.0
 
 SERVERS = ("daphne", "uvicorn", "uvicorn with 4 workers", "granian", "hypercorn", "gunicorn")
 RETRY = re.compile(rb"retry: (\d+)\n$")
+SLOW = json.dumps(["tests.middleware.slow"])
 
 
 @pytest.fixture(autouse=True)
@@ -104,3 +107,33 @@ async def test_client_that_takes_nothing_holds_no_server_up(sqlite_site: Site, s
         await publish(running, "news", n=20, bytes=100_000)
     assert await exit_seconds(running) < EXIT_SECONDS
     stuck.abort()
+
+
+@pytest.mark.parametrize("moment", ["wait", "slow"])
+async def test_stream_that_opens_just_then_is_told_when_to_come_back(sqlite_site: Site, moment: str) -> None:
+    running = sqlite_site.serve("uvicorn", TEST_MIDDLEWARE=SLOW)
+    [client] = await connect(running, 1)
+    late = StreamClient(running.port, f"/events/news/?{moment}=0.5")
+    opening = asyncio.create_task(late.connect())
+    await asyncio.sleep(0.2)
+    assert await exit_seconds(running) < EXIT_SECONDS
+    await opening
+    await late.read_for(10)
+    assert late.status == 200, "an EventSource gives up at any other"
+    assert re.fullmatch(RETRY.pattern, bytes(late.raw))
+    client.abort()
+
+
+async def test_second_signal_goes_straight_to_the_server(sqlite_site: Site) -> None:
+    """Also where it comes within the moment for which the first is held back."""
+    running = sqlite_site.serve("uvicorn", TEST_MIDDLEWARE=SLOW)
+    [client] = await connect(running, 1)
+    busy = asyncio.create_task(StreamClient(running.port, "/?wait=600").connect())  # uvicorn waits for it
+    await asyncio.sleep(0.2)
+    reading = asyncio.create_task(client.read_for(60))
+    os.kill(running.pid, signal.SIGTERM)
+    await reading
+    assert RETRY.search(bytes(client.raw))
+    assert await exit_seconds(running, signal.SIGINT) < EXIT_SECONDS, "uvicorn's second Ctrl-C ends it at once"
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await busy
