@@ -3,7 +3,7 @@
 streams.E001  STREAMS is not a dict.
 streams.E002  STREAMS has a key that does not exist.
 streams.E003  A value in STREAMS is of the wrong form.
-streams.E004  A class that STREAMS names cannot be loaded.
+streams.E004  A class that STREAMS names cannot be loaded, or the notifier not be made with its OPTIONS.
 streams.E005  The log's database is one that the log cannot be kept in.
 streams.W001  The log's SQLite database locks readers out while it is written.
 streams.W002  The notifier reaches one process, and the environment says that there are several.
@@ -23,6 +23,7 @@ from django.utils.module_loading import import_string
 
 from streams import conf
 from streams.exceptions import InvalidSetting
+from streams.notifiers import get_notifier
 
 
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
@@ -50,9 +51,10 @@ def _unknown(configured: Any) -> Iterator[CheckMessage]:
 
 
 def _unloadable(wrong: dict[str, str]) -> Iterator[CheckMessage]:
+    notifier = "STREAMS['NOTIFIER']['BACKEND']"
     paths = {}
     if "NOTIFIER" not in wrong:
-        paths["STREAMS['NOTIFIER']['BACKEND']"] = conf.settings.NOTIFIER["BACKEND"]
+        paths[notifier] = conf.settings.NOTIFIER["BACKEND"]
     if "POLICY" not in wrong:
         paths["STREAMS['POLICY']"] = conf.settings.POLICY
     for where, path in paths.items():
@@ -60,6 +62,12 @@ def _unloadable(wrong: dict[str, str]) -> Iterator[CheckMessage]:
             import_string(path)
         except ImportError as error:
             yield Error(f"{where} cannot be loaded: {error}.", id="streams.E004")
+            continue
+        if where == notifier:
+            try:
+                get_notifier()
+            except (InvalidSetting, TypeError) as error:
+                yield Error(f"{path} cannot be made with its OPTIONS: {error}", id="streams.E004")
 
 
 def _lonely(wrong: dict[str, str]) -> Iterator[CheckMessage]:

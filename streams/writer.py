@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,7 @@ from streams import log
 from streams.events import NewMessage, StoredEvent
 from streams.exceptions import StreamsError
 from streams.models import Message
-from streams.notifiers import BaseNotifier, Notice, get_notifier
+from streams.notifiers import Notice, get_notifier
 
 logger = logging.getLogger("streams.publishing")
 
@@ -172,8 +171,15 @@ def set_positions(rows: Iterable[Message], positions: dict[int, int]) -> None:
             row.position = log.position_of(row.pk)
 
 
+NO_NOTIFIER = object()  # it cannot be made
+
+# What has failed, until one works: an outage is logged once, and not for each message.
+_failing: object = None
+
+
 def notify(positions: dict[int, int], rows: dict[int, Message]) -> None:
     """Tell the hubs of the positions that were just given. A failure is logged: the log has the messages."""
+    global _failing
     if not positions:
         return
     messages: tuple[StoredEvent, ...] = ()
@@ -187,30 +193,11 @@ def notify(positions: dict[int, int], rows: dict[int, Message]) -> None:
         notifier = get_notifier()
         notifier.notify(Notice(min(places), max(places), messages))
     except Exception:
-        if _set_outage((notifier,)):
+        failing = notifier or NO_NOTIFIER
+        if _failing is not failing:
+            _failing = failing  # before it is logged: a handler may publish
             logger.exception("The notifier failed; subscribers will find the messages by polling the log.")
     else:
-        if _outage in ((notifier,), (None,)) and _set_outage(None):
+        if _failing is notifier or _failing is NO_NOTIFIER:
+            _failing = None
             logger.info("The notifier works again.")
-
-
-# The notifier whose failure was logged last and lasts: an outage is logged once, and not for each message.
-_outage: tuple[BaseNotifier | None] | None = None
-_outage_lock = threading.Lock()
-
-
-def _set_outage(outage: tuple[BaseNotifier | None] | None) -> bool:
-    """Whether that is news."""
-    global _outage
-    with _outage_lock:
-        changed = _outage != outage
-        _outage = outage
-        return changed
-
-
-def _renew_lock() -> None:
-    global _outage_lock
-    _outage_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_lock)  # a thread that is not in the child may have held it

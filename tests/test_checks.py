@@ -102,6 +102,22 @@ def test_e004_classes_that_cannot_be_loaded() -> None:
 LOCAL = {"BACKEND": "streams.notifiers.local.LocalNotifier"}
 
 
+@pytest.mark.parametrize(
+    ("notifier", "problem"),
+    [
+        (LOCAL | {"OPTIONS": {"group": "a"}}, "LocalNotifier.__init__() got an unexpected keyword argument 'group'"),
+        (
+            {"BACKEND": "streams.notifiers.postgres.PostgresNotifier", "OPTIONS": {"channel": ""}},
+            "PostgresNotifier's channel is a name of 1 to 63 bytes; got ''.",
+        ),
+    ],
+)
+def test_e004_notifier_that_cannot_be_made(notifier: Any, problem: str) -> None:
+    assert messages(NOTIFIER=notifier) == [
+        Error(f"{notifier['BACKEND']} cannot be made with its OPTIONS: {problem}", id="streams.E004")
+    ]
+
+
 @pytest.mark.parametrize("streams", [{}, {"NOTIFIER": LOCAL}])
 def test_w002_several_processes_with_a_notifier_for_one(streams: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", "4")
@@ -122,7 +138,7 @@ def test_w002_several_processes_with_a_notifier_for_one(streams: Any, monkeypatc
         ("1", {}),
         ("", {}),
         ("many", {}),
-        ("4", {"NOTIFIER": {"BACKEND": "streams.notifiers.postgres.PostgresNotifier"}}),
+        ("4", {"NOTIFIER": {"BACKEND": "tests.test_publish.UnsteadyNotifier"}}),
     ],
 )
 def test_nothing_is_said_of_one_process_or_of_a_notifier_for_several(
