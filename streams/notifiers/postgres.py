@@ -27,11 +27,14 @@ MAX_CHANNEL_BYTES = 63
 QUIET_SECONDS = 5.0
 ANSWER_SECONDS = 3.0
 
+# What a listener sends itself through a pooler. It is no notice, and others who hear it let it be.
+PING = "ping"
+
 
 class PostgresNotifier(LineNotifier):
     """OPTIONS: `database`, the alias of the log's database; `channel`, the name that sites sharing a database must not
     share; `dsn`, where to listen, if not there: behind a PgBouncer that pools transactions nobody hears anything, so
-    that this one connection of each process has to go past it.
+    that this one connection of each process has to go past it. Without a `dsn` it is found out, and said.
 
     NOTIFY is a statement of its own, after the commit: within a transaction it takes a lock over the whole server.
     """
@@ -74,16 +77,36 @@ class PostgresNotifier(LineNotifier):
             connection.add_notify_handler(lambda heard: _take(line, heard.payload))
             listen = sql.SQL("LISTEN {}").format(sql.Identifier(self._channel))
             await _within(ANSWER_SECONDS, connection.execute(listen), "LISTEN")
+            if await _is_pooled(connection):
+                await self._prove_to_hear(line, connection)
             line.begin()
             while True:
                 if await _readable(connection.fileno(), QUIET_SECONDS):
-                    connection.pgconn.consume_input()
-                    while (heard := connection.pgconn.notifies()) is not None:
-                        _take(line, heard.extra.decode(errors="replace"))
+                    _read(line, connection)
                 else:
                     await _within(ANSWER_SECONDS, connection.execute("SELECT 1"), "SELECT 1")
         finally:
             connection.pgconn.finish()  # without a word to the server, which may not answer any more
+
+    async def _prove_to_hear(self, line: Line, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Raise where what others send does not arrive. LISTEN itself succeeds anywhere."""
+        pinged = asyncio.Event()
+        connection.add_notify_handler(lambda heard: pinged.set() if heard.payload == PING else None)
+        other = await _within(2 * ANSWER_SECONDS, self._connect(), "connect")
+        try:
+            ping = other.execute("SELECT pg_notify(%s, %s)", [self._channel, PING])
+            await _within(ANSWER_SECONDS, ping, "NOTIFY")
+        finally:
+            other.pgconn.finish()
+        while not pinged.is_set():
+            if not await _readable(connection.fileno(), ANSWER_SECONDS):
+                raise ConnectionError(
+                    "PostgresNotifier hears nothing: its connection goes through a pooler that keeps no session, such "
+                    "as PgBouncer with pool_mode = transaction. Give NOTIFIER's OPTIONS a 'dsn' that goes straight to "
+                    "PostgreSQL. Until then subscribers are served by polling."
+                )
+            if PING in _read(line, connection):
+                return
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
         if self._dsn is not None:
@@ -96,8 +119,25 @@ class PostgresNotifier(LineNotifier):
         return await psycopg.AsyncConnection.connect(**parameters, autocommit=True)
 
 
+async def _is_pooled(connection: psycopg.AsyncConnection[Any]) -> bool:
+    """Whether somebody stands between, who has given us another name for the server's process."""
+    found = await _within(ANSWER_SECONDS, connection.execute("SELECT pg_backend_pid()"), "pg_backend_pid()")
+    row = await found.fetchone()
+    return row is None or row[0] != connection.info.backend_pid
+
+
+def _read(line: Line, connection: psycopg.AsyncConnection[Any]) -> list[str]:
+    """Take what has come; returns it as it came."""
+    connection.pgconn.consume_input()
+    payloads = []
+    while (heard := connection.pgconn.notifies()) is not None:
+        payloads.append(heard.extra.decode(errors="replace"))
+        _take(line, payloads[-1])
+    return payloads
+
+
 def _take(line: Line, payload: str) -> None:
-    if (notice := wire.decode(payload)) is not None:
+    if payload != PING and (notice := wire.decode(payload)) is not None:
         line.take(notice)
 
 

@@ -6,6 +6,7 @@ The processes poll every ten minutes, so that nothing here arrives by polling.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -23,7 +24,7 @@ NOTIFIERS = {
     "postgres": "streams.notifiers.postgres.PostgresNotifier",
     "redis": "streams.notifiers.channel_layer.ChannelLayerNotifier",
 }
-OUTAGE_SECONDS = 5.0
+OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "5"))
 
 Setup = tuple[Site, Server, Server, PostgresServer | RedisServer]
 

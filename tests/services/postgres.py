@@ -5,7 +5,6 @@ python -m tests.services.postgres pytest -m "not once"
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import shutil
@@ -13,14 +12,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
 
-import psutil
 import psycopg
 
-from tests.services import free_port, wait_until
+from tests.services import free_port, suspended, wait_until
 
 
 def programs() -> Path | None:
@@ -74,6 +72,11 @@ class PostgresServer:
             return False
         return True
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT: fast. SIGQUIT: immediate, as in a crash."""
         if self._process is not None:
@@ -81,19 +84,9 @@ class PostgresServer:
             self._process.wait(timeout=60)
             self._process = None
 
-    @contextlib.contextmanager
-    def hanging(self) -> Iterator[None]:
+    def hanging(self) -> AbstractContextManager[None]:
         """It answers nobody, and closes no connection either."""
-        assert self._process is not None
-        main = psutil.Process(self._process.pid)
-        processes = [main, *main.children(recursive=True)]
-        for process in processes:
-            process.suspend()
-        try:
-            yield
-        finally:
-            for process in processes:
-                process.resume()
+        return suspended(self.pid)
 
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)

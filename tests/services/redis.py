@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
-import psutil
-
-from tests.services import free_port, wait_until
+from tests.services import free_port, suspended, wait_until
 
 
 def program() -> str | None:
@@ -46,22 +43,20 @@ class RedisServer:
         except OSError:
             return False
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None:
             self._process.send_signal(how)
             self._process.wait(timeout=30)
             self._process = None
 
-    @contextlib.contextmanager
-    def hanging(self) -> Iterator[None]:
+    def hanging(self) -> AbstractContextManager[None]:
         """It answers nobody, and closes no connection either."""
-        assert self._process is not None
-        process = psutil.Process(self._process.pid)
-        process.suspend()
-        try:
-            yield
-        finally:
-            process.resume()
+        return suspended(self.pid)
 
     def remove(self) -> None:
         self.stop(signal.SIGKILL)

@@ -1,0 +1,88 @@
+"""A site whose database is reached through a PgBouncer that pools transactions, as many are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import clients
+from tests.notifiers.test_processes import NOTIFIERS, listening
+from tests.servers.holdings import publish
+from tests.services import missing, pgbouncer
+from tests.services.pgbouncer import PgBouncer
+from tests.services.postgres import PostgresServer
+from tests.sites import Site
+
+pytestmark = pytest.mark.once
+
+SAID = "PostgresNotifier hears nothing: its connection goes through a pooler that keeps no session"
+
+
+@pytest.fixture
+def site(postgres: PostgresServer, migrated_postgres: str, tmp_path: Path) -> Iterator[Site]:
+    """Its processes reach the database through PgBouncer alone."""
+    if pgbouncer.program() is None:
+        missing("PgBouncer", "pgbouncer")
+    database = postgres.create_database(template=migrated_postgres)
+    bouncer = PgBouncer(postgres).start()
+    site = Site(postgres.dsn(database), tmp_path, postgres)
+    site.env["DATABASE_URL"] = f"{bouncer.dsn(database)}?DISABLE_SERVER_SIDE_CURSORS=true"
+    site.settings(HEARTBEAT_SECONDS=0.5)
+    yield site
+    site.close()
+    bouncer.remove()
+
+
+@pytest.fixture(autouse=True)
+async def leave() -> AsyncIterator[None]:
+    yield
+    clients.leave_all()
+
+
+def notifier(**options: str) -> dict[str, object]:
+    return {"BACKEND": NOTIFIERS["postgres"], "OPTIONS": options}
+
+
+async def test_with_a_dsn_that_goes_past_it_news_arrive_at_once(site: Site) -> None:
+    site.settings(NOTIFIER=notifier(dsn=site.database_url), POLL_SECONDS=600)
+    one, other = site.serve(), site.serve()
+    client = await listening(one, other, "public.past")
+    for number in range(1, 6):  # on whichever connection of the pool
+        await publish(other, "public.past", n=2)
+        assert len(await client.read_until(2 * number)) == 2 * number
+    site.manage("publish", "public.past", "from a command")
+    assert (await client.read_until(11))[-1].data == "from a command"
+    assert SAID not in one.log.read_text()
+
+
+async def test_without_one_it_is_said_and_polling_delivers(site: Site) -> None:
+    site.settings(NOTIFIER=notifier(), POLL_SECONDS=0.5)
+    one, other = site.serve(), site.serve()
+    client = await listening(one, other, "public.through")
+    await publish(other, "public.through", n=3)
+    assert len(await client.read_until(3)) == 3
+    while SAID not in one.log.read_text():
+        assert await client.read(), "its heartbeats go on"
+
+
+async def test_pooler_that_keeps_sessions_is_no_trouble(
+    postgres: PostgresServer, migrated_postgres: str, tmp_path: Path
+) -> None:
+    if pgbouncer.program() is None:
+        missing("PgBouncer", "pgbouncer")
+    database = postgres.create_database(template=migrated_postgres)
+    bouncer = PgBouncer(postgres, "session", size=20).start()
+    site = Site(postgres.dsn(database), tmp_path, postgres)
+    site.env["DATABASE_URL"] = bouncer.dsn(database)
+    site.settings(NOTIFIER=notifier(), POLL_SECONDS=600, HEARTBEAT_SECONDS=0.5)
+    try:
+        running = site.serve()
+        client = await listening(running, running, "public.sessions")
+        site.manage("publish", "public.sessions", "from a command")
+        assert (await client.read_until(1))[-1].data == "from a command"
+        assert SAID not in running.log.read_text()
+    finally:
+        site.close()
+        bouncer.remove()
