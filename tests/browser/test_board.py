@@ -90,6 +90,23 @@ async def test_what_is_typed_while_the_server_answers_stays(sqlite_site: Site, t
     await expect(field).to_have_value("second")
 
 
+async def test_focus_stays_where_it_was_brought_while_the_server_answers(sqlite_site: Site, tabs: Tabs) -> None:
+    server = sqlite_site.serve()
+    page = await open_board(tabs, server)
+    drop = page.get_by_role("button", name="Drop the connection")
+
+    async def go_on_meanwhile(route: Route) -> None:
+        answer = await route.fetch()
+        await drop.focus()
+        await route.fulfill(response=answer)
+
+    await page.route("**/publish/", go_on_meanwhile)
+    await page.get_by_label("Data").fill("first")
+    await page.keyboard.press("Control+Enter")
+    await expect(page.locator("#published")).to_have_text("Published as event 1.")
+    await expect(drop).to_be_focused()
+
+
 async def test_messages_of_before_are_on_the_page_and_come_once(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
     server.json("/test/burst/?n=12")

@@ -229,6 +229,7 @@ async function publish(submission) {
   button.setAttribute("aria-disabled", "true");
   told.textContent = "Publishing …";
   const sent = form.elements.data.value;
+  const place = document.activeElement;
   try {
     const response = await fetch(form.action, {
       method: "POST",
@@ -241,7 +242,7 @@ async function publish(submission) {
     if (response.ok) {
       told.textContent = `Published as event ${answer.position}.`;
       if (form.elements.data.value === sent) form.elements.data.value = ""; // else the next one is being written
-      form.elements.data.focus();
+      if (document.activeElement === place) form.elements.data.focus(); // else its writer has gone on to elsewhere
     } else if (response.status === 422) {
       told.textContent = "Not published.";
     } else if (response.status === 403) {
