@@ -54,9 +54,9 @@ async def test_each_page_is_there_and_fits(sqlite_site: Site, chromium: Browser,
     context = await chromium.new_context(color_scheme="dark" if scheme == "dark" else "light")
     tabs = Tabs(context)
     await tabs.log_in(server, "editor", is_staff=True, is_superuser=True)
+    page = await tabs.open("about:blank")
+    await page.set_viewport_size({"width": width, "height": 800})
     for path, heading in PAGES.items():
-        page = await tabs.open("about:blank")
-        await page.set_viewport_size({"width": width, "height": 800})
         answer = await page.goto(f"{server.url}/admin/streams/{path}")
         assert answer is not None
         assert answer.status == 200, path
@@ -69,7 +69,6 @@ async def test_each_page_is_there_and_fits(sqlite_site: Site, chromium: Browser,
             )
             assert contrast(*colours) >= 4.5, (path, colours)
         await fits_its_window(page)
-        await page.close()
     assert tabs.complaints == []
     await context.close()
 

@@ -24,7 +24,7 @@ MAX_CONNECTIONS = 6
 MEBIBYTE = 2**20
 
 
-@pytest.mark.parametrize(("app", "rounds"), [(STOCK, 5), (OURS, 1)])
+@pytest.mark.parametrize(("app", "rounds"), [(STOCK, 3), (OURS, 1)])
 @pytest.mark.parametrize("server", ["uvicorn", "daphne"])
 async def test_idle_streams_hold_neither_threads_nor_connections(
     postgres_site: Site, postgres: PostgresServer, server: str, app: str, rounds: int
