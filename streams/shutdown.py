@@ -113,12 +113,15 @@ class _Process:
         """Learn of the end on this loop: when its first request comes, the server has long set its handlers."""
         if threads.in_test_run():
             return
+        has_handler = False
         if threading.current_thread() is threading.main_thread():
-            heard = [_listen_to(number, loop) for number in SIGNALS]
-            if heard[0]:
-                return
+            has_handler, _ = (_listen_to(number, loop) for number in SIGNALS)
         if listening := sockets.listening():
+            # Also where there is a handler: a server may end of itself, as uvicorn does after --limit-max-requests.
             loop.call_later(LOOK_SECONDS, self._look, loop, listening)
+        elif has_handler and sockets.can_be_found():
+            # The signal came before the first stream: this request is one of the last.
+            self.begin(loop, lambda: None)
 
     def _look(self, loop: asyncio.AbstractEventLoop, listening: dict[int, int]) -> None:
         if self.is_ending:
@@ -183,6 +186,10 @@ def _listen_to(number: signal.Signals, loop: asyncio.AbstractEventLoop) -> bool:
     before: Any = signal.getsignal(number)
     if not callable(before):
         return False
+    if getattr(before, "__self__", None) is loop:
+        # uvloop's own, for handlers that were set on the loop. The wakeup calls those anyway, and this once more, at
+        # which granian hangs for good (seen in uvloop 0.23, granian 2.8). asyncio's does nothing.
+        before = _nothing
     if isinstance(before, _Handler):
         if not before.loop.is_closed():
             return True
@@ -193,11 +200,15 @@ def _listen_to(number: signal.Signals, loop: asyncio.AbstractEventLoop) -> bool:
     return True
 
 
+def _nothing(number: int, frame: FrameType | None) -> None:
+    pass
+
+
 class _Handler:
     """Ends the streams, then does what the server's own handler does. A second signal is the server's alone.
 
     It may interrupt anything in the main thread, and so takes no lock, and leaves all work to the event loop. Where the
-    server has set its handler on the loop, that one runs as well, by the loop's own wakeup; `before` does nothing then.
+    server has set its handler on the loop, that one runs at once, by the loop's own wakeup; `before` does nothing then.
     """
 
     def __init__(self, before: Callable[[int, FrameType | None], Any], loop: asyncio.AbstractEventLoop) -> None:

@@ -52,6 +52,11 @@ def reset(scope: Mapping[str, Any]) -> bool:
     return False
 
 
+def can_be_found() -> bool:
+    """Whether this system shows a process its own open files."""
+    return os.path.isdir(_FILES)
+
+
 def listening(among: Mapping[int, int] | None = None) -> dict[int, int]:
     """{file: inode} of the sockets on which this process accepts connections; of those `among` that it still does."""
     found: dict[int, int] = {}

@@ -75,12 +75,18 @@ class Server:
         assert self._process is not None
         return self._process.pid
 
+    def exit_code(self) -> int | None:
+        """None while it runs, or where it was stopped."""
+        return None if self._process is None else self._process.poll()
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def stop(self, how: signal.Signals = signal.SIGKILL, *, patient: bool = False) -> None:
         """`patient`: its workers are left to end by themselves."""
+        if self.exit_code() is not None:
+            self._process = None
         if self._process is not None:
             workers = psutil.Process(self.pid).children(recursive=True)
             self._process.send_signal(how)

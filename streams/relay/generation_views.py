@@ -89,9 +89,7 @@ async def _start(
     )
     generation, is_new = await threads.run(create, pool=threads.WAITING)
     if is_new:
-        if request_context() is not None:
-            shutdown.listen()  # nobody may have opened a stream here yet
-        background.call()
+        _call_worker()
         answer = Answer(generation, "", 0, generation.start_position)
     else:
         answer = await threads.run(pieces.read, generation.pk)
@@ -129,7 +127,13 @@ async def look(request: HttpRequest, id: str) -> HttpResponseBase:
 def _call_for(generation: Generation) -> None:
     """Have a worker look, where the generation waits for one: the process that was asked may have ended since."""
     if generation.state == Generation.State.QUEUED:
-        background.call()
+        _call_worker()
+
+
+def _call_worker() -> None:
+    if request_context() is not None:
+        shutdown.listen()  # it has something to say at this process's end, and nobody may have opened a stream here yet
+    background.call()
 
 
 @api_view("POST")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -22,8 +23,13 @@ pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 STREAMS = 300
 
-# On a quiet machine all of them take less than three. One that waited for its streams would take a minute.
-EXIT_SECONDS = 8.0
+# What is promised, where the server itself takes no longer without a stream. Of the best of TRIES, for other tests keep
+# the machine busy; one that waited for its streams, or for a grace of its own, would take longer each time.
+EXIT_SECONDS = 3.0
+TRIES = 4
+
+# Where it is not measured how long it takes, but seen that it ends.
+LONG_SECONDS = 15.0
 
 SERVERS = ("daphne", "uvicorn", "uvicorn with 4 workers", "granian", "hypercorn", "gunicorn")
 RETRY = re.compile(rb"retry: (\d+)\n$")
@@ -37,11 +43,15 @@ async def leave() -> AsyncIterator[None]:
 
 
 async def exit_seconds(server: Server, how: signal.Signals = signal.SIGTERM) -> float:
-    """How long the server takes to exit, with all its workers."""
+    """How long the server takes to exit, with all its workers. SIGINT goes to all of them, as a terminal's Ctrl-C."""
     processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
     began = time.monotonic()
+    if how is signal.SIGINT:
+        for process in processes[1:]:
+            process.send_signal(how)
     await asyncio.to_thread(server.stop, how, patient=True)
-    await asyncio.to_thread(psutil.wait_procs, processes, timeout=30)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, timeout=30)
+    assert not alive
     return time.monotonic() - began
 
 
@@ -51,6 +61,18 @@ async def connect(server: Server, count: int, path: str = "/events/news/") -> li
     return clients
 
 
+async def end(running: Server, clients: list[StreamClient], how: signal.Signals = signal.SIGTERM) -> float:
+    """End the server while the clients read; returns the seconds it took. Each has been told when to come back."""
+    reading = [asyncio.create_task(client.read_for(60)) for client in clients]
+    took = await exit_seconds(running, how)
+    await asyncio.gather(*reading)
+    retries = [RETRY.search(bytes(client.raw)) for client in clients]
+    assert all(retries), f"{retries.count(None)} of {len(clients)} ended without a word"
+    if len(clients) == STREAMS:
+        assert len({found[1] for found in retries if found}) > STREAMS / 10, "the times are drawn by lot"
+    return took
+
+
 @pytest.mark.parametrize("server", SERVERS)
 async def test_server_exits_promptly_and_its_clients_go_on_with_the_next(sqlite_site: Site, server: str) -> None:
     running = sqlite_site.serve(server)
@@ -58,34 +80,45 @@ async def test_server_exits_promptly_and_its_clients_go_on_with_the_next(sqlite_
     idle = await exit_seconds(running)
     running.start()
     clients = await connect(running, STREAMS)
-    await publish(running, "news", n=3)
-    await asyncio.gather(*(client.read_until(3) for client in clients))
-    reading = [asyncio.create_task(client.read_for(60)) for client in clients]
-    took = await exit_seconds(running)
-    await asyncio.gather(*reading)
-    print(f"{server}: {took:.1f} s, and {idle:.1f} s without a stream")
-    assert took < max(EXIT_SECONDS, 2 * idle)
-    retries = [RETRY.search(bytes(client.raw)) for client in clients]
-    assert all(retries), f"{retries.count(None)} of {STREAMS} ended without a word"
-    assert len({found[1] for found in retries if found}) > STREAMS / 10, "the times are drawn by lot"
-
-    await asyncio.to_thread(sqlite_site.manage, "publish", "news", "meanwhile")
-    running.start()
-    await asyncio.gather(*(client.connect() for client in clients))
-    await publish(running, "news")
-    await asyncio.gather(*(client.read_until(5) for client in clients))
-    assert {tuple(int(event.id) for event in client.events) for client in clients} == {(2, 3, 4, 5, 6)}
+    newest = await publish(running, "news", n=3)
+    expected = list(range(newest - 2, newest + 1))
+    for tries in range(1, TRIES + 1):
+        await asyncio.gather(*(client.read_until(len(expected)) for client in clients))
+        took = await end(running, clients)
+        print(f"{server}: {took:.1f} s, and {idle:.1f} s without a stream")
+        await asyncio.to_thread(sqlite_site.manage, "publish", "news", "meanwhile")
+        running.start()
+        await asyncio.gather(*(client.connect() for client in clients))
+        expected += [expected[-1] + 1, await publish(running, "news")]
+        if took < max(EXIT_SECONDS, idle):
+            break
+        assert tries < TRIES, f"{took:.1f} s, and {idle:.1f} s without a stream"
+    await asyncio.gather(*(client.read_until(len(expected)) for client in clients))
+    assert {tuple(int(event.id) for event in client.events) for client in clients} == {tuple(expected)}
     assert "Traceback" not in running.log.read_text()
 
 
-@pytest.mark.parametrize("server", ["daphne", "uvicorn", "granian", "hypercorn"])
-async def test_ctrl_c_ends_it_as_well(sqlite_site: Site, server: str) -> None:
+@pytest.mark.parametrize("server", SERVERS)
+async def test_ctrl_c_in_its_terminal_ends_it_as_well(sqlite_site: Site, server: str) -> None:
     running = sqlite_site.serve(server)
+    clients = await connect(running, STREAMS)
+    assert await end(running, clients, signal.SIGINT) < LONG_SECONDS
+
+
+async def test_server_that_ends_of_itself_ends_its_streams_too(sqlite_site: Site) -> None:
+    """No signal comes then."""
+    running = sqlite_site.serve("uvicorn", UVICORN_LIMIT_MAX_REQUESTS="5")
     [client] = await connect(running, 1)
     reading = asyncio.create_task(client.read_for(60))
-    assert await exit_seconds(running, signal.SIGINT) < EXIT_SECONDS
-    await reading
+    with contextlib.suppress(OSError):  # it takes no more
+        for _ in range(10):
+            await publish(running, "news")
+    async with asyncio.timeout(LONG_SECONDS):
+        await reading
+        while running.exit_code() is None:
+            await asyncio.sleep(0.1)
     assert RETRY.search(bytes(client.raw))
+    running.stop()
 
 
 async def test_stream_of_a_views_own_iterator_ends_too(sqlite_site: Site) -> None:
@@ -93,7 +126,7 @@ async def test_stream_of_a_views_own_iterator_ends_too(sqlite_site: Site) -> Non
     client = await StreamClient(running.port, "/random").connect()
     await client.read_until(1)
     reading = asyncio.create_task(client.read_for(60))
-    assert await exit_seconds(running) < EXIT_SECONDS
+    assert await exit_seconds(running) < LONG_SECONDS
     await reading
     assert RETRY.search(bytes(client.raw))
 
@@ -105,23 +138,36 @@ async def test_client_that_takes_nothing_holds_no_server_up(sqlite_site: Site, s
     await holds(running, subscribers=1)
     for _ in range(5):
         await publish(running, "news", n=20, bytes=100_000)
-    assert await exit_seconds(running) < EXIT_SECONDS
+    assert await exit_seconds(running) < LONG_SECONDS
     stuck.abort()
 
 
-@pytest.mark.parametrize("moment", ["wait", "slow"])
-async def test_stream_that_opens_just_then_is_told_when_to_come_back(sqlite_site: Site, moment: str) -> None:
-    running = sqlite_site.serve("uvicorn", TEST_MIDDLEWARE=SLOW)
-    [client] = await connect(running, 1)
+@pytest.mark.parametrize(
+    ("server", "moment", "is_first"),
+    [
+        ("uvicorn", "wait", False),
+        ("uvicorn", "slow", False),
+        ("uvicorn", "wait", True),
+        ("granian", "wait", True),
+        ("gunicorn", "wait", True),
+    ],
+)
+async def test_stream_that_opens_just_then_is_told_when_to_come_back(
+    sqlite_site: Site, server: str, moment: str, is_first: bool
+) -> None:
+    """`is_first`: no stream was opened in this process before."""
+    running = sqlite_site.serve(server, TEST_MIDDLEWARE=SLOW)
+    await publish(running, "elsewhere")  # it has started: a signal before that is lost on gunicorn
+    if not is_first:
+        await connect(running, 1)
     late = StreamClient(running.port, f"/events/news/?{moment}=0.5")
     opening = asyncio.create_task(late.connect())
     await asyncio.sleep(0.2)
-    assert await exit_seconds(running) < EXIT_SECONDS
+    assert await exit_seconds(running) < LONG_SECONDS
     await opening
     await late.read_for(10)
     assert late.status == 200, "an EventSource gives up at any other"
-    assert re.fullmatch(RETRY.pattern, bytes(late.raw))
-    client.abort()
+    assert RETRY.search(bytes(late.raw))
 
 
 async def test_second_signal_goes_straight_to_the_server(sqlite_site: Site) -> None:
@@ -134,6 +180,6 @@ async def test_second_signal_goes_straight_to_the_server(sqlite_site: Site) -> N
     os.kill(running.pid, signal.SIGTERM)
     await reading
     assert RETRY.search(bytes(client.raw))
-    assert await exit_seconds(running, signal.SIGINT) < EXIT_SECONDS, "uvicorn's second Ctrl-C ends it at once"
+    assert await exit_seconds(running, signal.SIGINT) < LONG_SECONDS, "uvicorn's second Ctrl-C ends it at once"
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
         await busy
