@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import platform
 
-from benchmarks import fanout, idle, publishing, relay, replay
+from benchmarks import capacity, carriers, fanout, idle, latency, proxy, publishing, relay, replay
 from tests.sites import SERVERS
 
 
 def main() -> None:
     comparisons = {
+        "capacity": lambda servers: capacity.run(servers),
+        "carriers": lambda servers: carriers.run(),
         "fanout": lambda servers: fanout.run(servers),
         "idle": lambda servers: idle.run(servers),
+        "latency": lambda servers: latency.run(),
+        "proxy": lambda servers: proxy.run(),
         "publishing": lambda servers: publishing.run(),
         "relay": lambda servers: relay.run(servers),
         "replay": lambda servers: replay.run(servers[0]),

@@ -38,16 +38,35 @@ def environment(url: str) -> dict[str, str]:
     return {**os.environ, "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "benchmarks.settings", "SECRET_KEY": "bench"}
 
 
+def family(pid: int) -> list[psutil.Process]:
+    """A server's process and its workers."""
+    main = psutil.Process(pid)
+    return [main, *main.children(recursive=True)]
+
+
+def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
+    """User and system time so far."""
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def resident_bytes(processes: Sequence[psutil.Process]) -> int:
+    return sum(process.memory_info().rss for process in processes)
+
+
 class Server:
     """A server process, and what it costs."""
 
-    def __init__(self, kind: str, app: str, url: str) -> None:
+    def __init__(self, kind: str, app: str, url: str, **env: str) -> None:
         self.port = free_port()
-        self._argv, self._env = command(kind, app, self.port), environment(url)
+        self._argv, self._env = command(kind, app, self.port), {**environment(url), **env}
+        if kind == "granian":
+            self._argv += ["--backpressure", "16384"]  # else it holds 1,024 streams and lets the others wait
         self._start()
 
     def _start(self) -> None:
-        self._process = subprocess.Popen(self._argv, env=self._env, cwd=ROOT, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            self._argv, env=self._env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         wait_until(lambda: accepts(self.port), f"the start of {self._argv[0]}")
         self.process = psutil.Process(self._process.pid)
 
@@ -56,9 +75,10 @@ class Server:
         self._start()
 
     def cpu_seconds(self) -> float:
-        """User and system time so far, of the process and its workers."""
-        family = [self.process, *self.process.children(recursive=True)]
-        return sum(sum(process.cpu_times()[:2]) for process in family)
+        return cpu_seconds(family(self.process.pid))
+
+    def resident_bytes(self) -> int:
+        return resident_bytes(family(self.process.pid))
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=120) as response:
@@ -72,13 +92,14 @@ class Server:
             return json.load(response)["pk"], f"Cookie: {session.split(';')[0]}"
 
     def stop(self) -> None:
-        self._process.kill()
+        for process in family(self.process.pid):  # granian's workers outlive a main process that is killed
+            process.kill()
         self._process.wait()
 
 
 @contextlib.contextmanager
-def server(kind: str, app: str, url: str) -> Iterator[Server]:
-    running = Server(kind, app, url)
+def server(kind: str, app: str, url: str, **env: str) -> Iterator[Server]:
+    running = Server(kind, app, url, **env)
     try:
         yield running
     finally:

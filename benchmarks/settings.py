@@ -6,7 +6,13 @@ os.environ.setdefault("SECRET_KEY", "for-benchmarks-only")
 os.environ.setdefault("LOG_LEVEL", "WARNING")
 
 from project.settings import *  # noqa: F403
-from project.settings import STREAMS
+from project.settings import CHANNEL_LAYERS, STREAMS
 
 ROOT_URLCONF = "benchmarks.site"
-STREAMS = {**STREAMS, "PUBLIC_CHANNELS": ["news"], "PRUNE_SECONDS": None, "RELAY_MAX_STREAMS_PER_USER": 1000}
+STREAMS = {**STREAMS, "PUBLIC_CHANNELS": ["news", "quiet"], "PRUNE_SECONDS": None, "RELAY_MAX_STREAMS_PER_USER": 1000}
+
+# Which notifier is measured, where it is not the one that the demo site would choose.
+if os.environ.get("BENCH_NOTIFIER") == "local":
+    STREAMS["NOTIFIER"] = {"BACKEND": "streams.notifiers.local.LocalNotifier"}
+if layer := os.environ.get("BENCH_LAYER"):
+    CHANNEL_LAYERS["default"]["BACKEND"] = layer

@@ -41,6 +41,11 @@ class NginxServer:
         wait_until(self._accepts, "nginx's start")
         return self
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def _accepts(self) -> bool:
         assert self._process is not None
         if self._process.poll() is not None:

@@ -1,0 +1,165 @@
+"""Latency: from a commit in one process to the bytes at a client of another, for each notifier.
+
+The clock starts when the publisher's transaction has committed, before the message has its position and anybody is told
+of it, and stops when a client that reads a socket of the server has the event: numbering, notice, hub, stream and HTTP
+are all in it. One message at a time, with a pause, so that nothing waits for anything else. Beside it what the carrier
+takes by itself, from a NOTIFY or PUBLISH to whoever listens, between two connections that do nothing else; and what a
+request to the same web server takes, there and back, when a bare ASGI app answers it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import socket
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import psycopg
+import redis
+
+from benchmarks import rig
+from tests.services.redis import RedisServer
+from tests.sites import PYTHON, ROOT
+
+MESSAGES = 400
+PAUSE_SECONDS = 0.02
+WARM_UP = 20
+
+PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
+QUEUES = "channels_redis.core.RedisChannelLayer"
+
+PUBLISH = """
+import json, sys, time
+import django; django.setup()
+from django.db import transaction
+from streams import publish
+count, pause = int(sys.argv[1]), float(sys.argv[2])
+committed = []
+for n in range(count):
+    with transaction.atomic():
+        transaction.on_commit(lambda: committed.append(time.time_ns()))
+        publish("news", f"n={n};")
+    time.sleep(pause)
+print(json.dumps(committed))
+"""
+
+
+def _receive(connection: socket.socket, count: int) -> list[int]:
+    """When each of `count` events was there."""
+    came: list[int] = []
+    tail = b""
+    while len(came) < count:
+        data = connection.recv(2**16)
+        if not data:
+            raise RuntimeError(f"The stream ended after {len(came)} of {count} events.")
+        now, text = time.time_ns(), tail + data
+        found = re.findall(rb"n=(\d+);", text)
+        came += [now] * len(found)
+        tail = text[text.rfind(b";") + 1 :][-20:]
+    return came
+
+
+def _milliseconds(url: str, **env: str) -> list[float]:
+    with (
+        rig.server("uvicorn", "benchmarks.site:application", url, **env) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection,
+    ):
+        connection.sendall(b"GET /events/news/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        connection.recv(2**16)
+        time.sleep(2)  # the notifier listens
+        argv = [PYTHON, "-c", PUBLISH, str(MESSAGES), str(PAUSE_SECONDS)]
+        publisher = subprocess.Popen(
+            argv, cwd=ROOT, env={**rig.environment(url), **env}, stdout=subprocess.PIPE, text=True
+        )
+        came = _receive(connection, MESSAGES)
+        committed = json.loads(publisher.communicate()[0])
+    return [(there - then) / 1e6 for then, there in zip(committed, came, strict=True)][WARM_UP:]
+
+
+def _carried(send: Callable[[str], object], heard: Iterator[str]) -> list[float]:
+    """Milliseconds from before sending to after hearing, in two threads."""
+    came: list[int] = []
+
+    def listen() -> None:
+        for _ in zip(range(MESSAGES), heard, strict=False):
+            came.append(time.time_ns())
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    sent = []
+    for n in range(MESSAGES):
+        sent.append(time.time_ns())
+        send(f"n={n};")
+        time.sleep(PAUSE_SECONDS)
+    listener.join(60)
+    return [(there - then) / 1e6 for then, there in zip(sent, came, strict=True)][WARM_UP:]
+
+
+def _by_postgresql(url: str) -> list[float]:
+    with psycopg.connect(url, autocommit=True) as hears, psycopg.connect(url, autocommit=True) as says:
+        hears.execute("LISTEN bench")
+        return _carried(
+            lambda text: says.execute("SELECT pg_notify('bench', %s)", [text]),
+            (notice.payload for notice in hears.notifies()),
+        )
+
+
+def _by_redis(url: str) -> list[float]:
+    with redis.Redis.from_url(url) as says, redis.Redis.from_url(url) as other:
+        hears = other.pubsub(ignore_subscribe_messages=True)
+        hears.subscribe("bench")
+        hears.get_message(timeout=5)
+        return _carried(
+            lambda text: says.publish("bench", text),
+            (str(message["data"]) for message in hears.listen()),
+        )
+
+
+def _there_and_back(url: str) -> list[float]:
+    """Milliseconds of a request that a bare ASGI app answers, over a connection that stays open."""
+    found = []
+    with rig.server("uvicorn", "benchmarks.bare:application", url) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        for _ in range(MESSAGES):
+            began = time.monotonic_ns()
+            connection.request("GET", "/burst/?n=0&rate=0")
+            connection.getresponse().read()
+            found.append((time.monotonic_ns() - began) / 1e6)
+            time.sleep(PAUSE_SECONDS)
+        connection.close()
+    return found[WARM_UP:]
+
+
+def _row(name: str, ours: list[float], carrier: list[float] | None) -> list[object]:
+    row: list[object] = [name, statistics.median(ours), statistics.quantiles(ours, n=100)[98]]
+    if carrier is None:
+        return [*row, "", "", ""]
+    median = statistics.median(carrier)
+    return [*row, median, statistics.quantiles(carrier, n=100)[98], statistics.median(ours) / median]
+
+
+def run() -> None:
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(rig.database("postgresql"))
+        server = RedisServer()
+        stack.callback(server.remove)
+        server.start()
+        postgresql, by_redis = _by_postgresql(url), _by_redis(server.url)
+        layers = {"RedisPubSubChannelLayer": PUBSUB, "RedisChannelLayer": QUEUES}
+        rows = [_row("PostgresNotifier", _milliseconds(url), postgresql)]
+        for name, layer in layers.items():
+            found = _milliseconds(url, REDIS_URL=server.url, BENCH_LAYER=layer)
+            rows.append(_row(f"ChannelLayerNotifier, {name}", found, by_redis))
+        rows.append(_row("LocalNotifier, by polling each second", _milliseconds(url, BENCH_NOTIFIER="local"), None))
+        rows.append(_row("a request to uvicorn, there and back", _there_and_back(url), None))
+    rig.table(
+        f"Latency from commit to client (uvicorn, PostgreSQL, {MESSAGES - WARM_UP} messages one by one)",
+        ["notifier", "median, ms", "p99, ms", "carrier's median", "carrier's p99", "ratio of medians"],
+        rows,
+    )
