@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 HOST ?= 127.0.0.1
 PORT ?= 8000
+SECONDS ?= 60
 ARGS ?=
 TEST_PROCESSES ?= 3
 # A part of the tests reaches no floor.
@@ -12,7 +13,7 @@ COVERAGE_FLOOR ?= $(if $(ARGS),0,89)
 PY = $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format messages bench clean venv install install-dev env
+.PHONY: help run test lint format messages bench chaos clean venv install install-dev env
 
 help: ## Show what can be done
 	@echo "make COMMAND, where COMMAND is one of:"
@@ -48,6 +49,9 @@ messages: install-dev ## Bring the translations' catalogues up to date, and comp
 
 bench: install-dev ## Measure, against a bare ASGI app (takes minutes)
 	$(PY) -m benchmarks $(ARGS)
+
+chaos: install-dev ## Kill, stop and cut off parts of a whole site for SECONDS=60, and count what its clients missed
+	$(PY) -m tests.chaos --seconds $(SECONDS) $(ARGS)
 
 clean: ## Remove .venv, caches and reports; the data in .local and .env stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov build dist *.egg-info .coverage .coverage.*

@@ -7,6 +7,7 @@ from tests import views
 
 urlpatterns = [
     path("test/burst/", views.burst),
+    path("test/publish/", views.publish),
     path("test/process/", views.process),
     path("test/login/", views.log_in),
     path("test/queries/", views.queries),

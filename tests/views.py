@@ -12,8 +12,9 @@ import psutil
 from django.contrib.auth import get_user_model, login
 from django.db.backends.signals import connection_created
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
 
-from streams import NewMessage, apublish_many
+from streams import NewMessage, apublish, apublish_many
 from streams.hub import Hub
 from streams.subscriber import Subscriber, open_streams
 
@@ -25,6 +26,16 @@ async def burst(request: HttpRequest) -> JsonResponse:
     channel = request.GET.get("channel", "news")
     rows = await apublish_many([NewMessage(channel, {"n": i, "pad": pad}) for i in range(n)])
     return JsonResponse({"first": rows[0].position, "last": rows[-1].position})
+
+
+@csrf_exempt
+async def publish(request: HttpRequest) -> JsonResponse:
+    """Publish the body's lines to `channel`, all at the same time; an Idempotency-Key sees to it that one is
+    published once."""
+    key = request.headers.get("Idempotency-Key")
+    channel, lines = request.GET["channel"], request.body.decode().split("\n")
+    rows = await asyncio.gather(*(apublish(channel, line, idempotency_key=key) for line in lines))
+    return JsonResponse({"positions": [row.position for row in rows]})
 
 
 async def process(request: HttpRequest) -> JsonResponse:

@@ -1,0 +1,50 @@
+"""python -m tests.chaos: break a whole site at random, and count what its clients missed; see --help."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import secrets
+import sys
+
+import django
+
+from tests.services import nginx, postgres, redis
+
+
+def main() -> int:
+    # The publishers are functions of this package, so that it imports models.
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+    django.setup()
+    from tests.chaos.broken import BREAKS
+    from tests.chaos.run import run
+    from tests.chaos.world import CHANNEL_LAYER, POSTGRES, World
+
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
+    parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--notifier", default="", help="its dotted path; that of channel layers where there is a Redis")
+    parser.add_argument("--break", dest="broken", choices=BREAKS, default="", help="to see it fail")
+    parser.add_argument("--calm", action="store_true", help="without disruptors")
+    given = parser.parse_args()
+    for program, package in ((postgres.programs(), "postgresql"), (nginx.program(), "nginx")):
+        if program is None:
+            parser.error(f"this needs {package}; `apt-get install {package}` brings it")
+    print(f"seed {given.seed}", flush=True)
+    server = redis.RedisServer() if redis.program() is not None else None
+    with contextlib.ExitStack() as closing:
+        if server is not None:
+            closing.callback(server.remove)
+            server.start()
+        notifier = given.notifier or (CHANNEL_LAYER if server is not None else POSTGRES)
+        world = closing.enter_context(World(given.seed, given.broken, notifier, redis=server))
+        verdict = asyncio.run(run(world, seconds=given.seconds, clients=given.clients, disrupted=not given.calm))
+    print(verdict)
+    return 1 if verdict.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

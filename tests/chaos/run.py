@@ -1,0 +1,235 @@
+"""A run: start the site, let clients roam and things go wrong, come to rest, and have it judged."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import http.client
+import itertools
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tests.chaos import judge
+from tests.chaos.disruptors import Disruptor
+from tests.chaos.judge import Audit, Fault, Outcome, Published
+from tests.chaos.listeners import Listener
+from tests.chaos.publishers import CHANNELS, GROUPED, KEYED, text
+from tests.chaos.world import PUBLISHERS, World
+from tests.servers.holdings import until
+
+# What a server may hold when all clients have gone: `objects` are requests, responses and subscribers.
+MOST_LEFT = {"streams": 0, "subscribers": 0, "queued_bytes": 0, "objects": 8, "tasks": 12, "threads": 20, "fds": 60}
+
+
+@dataclass
+class Verdict:
+    """What came of a run. `str()` is what a person needs who looks into a failure."""
+
+    seed: int
+    again: str
+    faults: list[Fault]
+    published: int
+    pruned: int
+    delivered: int
+    connections: int
+    resets: int
+    cuts: int
+    answered: int
+    growth: int
+    seconds: float
+    done: collections.Counter[str] = field(default_factory=collections.Counter)
+    story: list[tuple[float, str]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        counts = collections.Counter(fault.kind for fault in self.faults)
+        lines = [
+            f"seed {self.seed}, {self.seconds:.0f} s: {self.published} messages ({self.pruned} pruned), "
+            f"{self.answered} publishes answered, {self.delivered} deliveries, {self.connections} connections, "
+            f"{self.cuts} cut within an event, {self.resets} resets, processes grew by {self.growth >> 20} MiB at most",
+            ", ".join(f"{count} {kind}" for kind, count in sorted(self.done.items())) or "nothing disrupted",
+            ", ".join(f"{count} {kind}" for kind, count in counts.items())
+            or "0 lost, 0 repeated, 0 out of order, 0 silent gaps",
+        ]
+        if self.faults:
+            shown: collections.Counter[str] = collections.Counter()
+            for fault in self.faults:
+                shown[fault.kind] += 1
+                if shown[fault.kind] <= 2:
+                    lines += [f"{fault.kind}: {fault.story}"]
+            lines += [f"{at:.3f} {what}" for at, what in self.story]
+            lines += [f"Again: {self.again}"]
+        return "\n".join(lines)
+
+
+async def run(
+    world: World,
+    *,
+    seconds: float,
+    clients: int = 200,
+    disrupted: bool = True,
+    messages: int = 0,
+    settle_seconds: float = 30.0,
+) -> Verdict:
+    """Let it run for so long, and on until there are so many messages, and judge it.
+
+    `settle_seconds` bounds each wait for what should come: a client that has not had it by then has lost it.
+    """
+    began = time.monotonic()
+    for number in range(PUBLISHERS):
+        await asyncio.to_thread(world.publish, number)
+    listeners = [Listener(world.nginx.port, number, world.seed) for number in range(clients)]
+    over = asyncio.Event()
+    disruptor = Disruptor(world)
+    roaming = [asyncio.create_task(listener.roam(over)) for listener in listeners]
+    answered: list[str] = []
+    others = [asyncio.create_task(_publish_by_post(world, over, number, answered)) for number in range(2)]
+    others += [asyncio.create_task(_publish_together(world, over, number, answered)) for number in range(2)]
+    await asyncio.sleep(min(seconds, 3))  # they have begun, and what each process needs for that is no growth
+    world.weigh()
+    first = dict(world.most_rss)
+    weighing = asyncio.create_task(_weigh(world))
+    await (disruptor.disrupt(seconds) if disrupted else asyncio.sleep(seconds))
+    with contextlib.suppress(TimeoutError):  # a broken log may take no more
+        async with asyncio.timeout(settle_seconds):
+            while not await asyncio.to_thread(_has_shown, world, listeners, messages, disrupted):
+                await asyncio.sleep(0.2)
+    world.look_for_dead()
+    weighing.cancel()
+    over.set()
+    await asyncio.gather(*roaming, *others)
+    await asyncio.to_thread(world.stop_publishing)
+    faults = [Fault("died", f"{name}: {why}") for name, why in world.died.items()] + disruptor.faults
+    async with Listener(world.nginx.port, clients, world.seed).staying():  # somebody, so that there are hubs
+        if not await all_sequenced(world, settle_seconds):
+            faults.append(Fault("left without a position", "at the end of the run"))
+    audit = await asyncio.to_thread(read_audit, world)
+    await asyncio.gather(*(listener.settle(audit.newest, settle_seconds) for listener in listeners))
+    world.weigh()
+    faults += await _left_over(world)
+    audit = await asyncio.to_thread(read_audit, world, audit.horizon)  # with what was pruned while they settled
+    outcome = Outcome([*answered, *world.returned()], await asyncio.to_thread(world.committed))
+    records = [listener.record for listener in listeners]
+    faults += judge.silent(audit, [*(f"publisher-{number}" for number in range(PUBLISHERS)), "post-0", "group-0"])
+    faults += judge.judge(audit, records, outcome)
+    faults += judge.growth(first, world.most_rss)
+    return Verdict(
+        seed=world.seed,
+        again=_command(world, seconds, clients, disrupted),
+        faults=faults,
+        published=len(audit.published),
+        pruned=len(audit.pruned),
+        delivered=sum(len(record.seen) for record in records),
+        connections=sum(len(record.connections) for record in records),
+        resets=sum(len(record.resets) for record in records),
+        cuts=sum(record.cuts for record in records),
+        answered=len(outcome.returned),
+        growth=max(most - first.get(name, most) for name, most in world.most_rss.items()),
+        seconds=time.monotonic() - began,
+        done=disruptor.done,
+        story=disruptor.story,
+    )
+
+
+async def _left_over(world: World) -> list[Fault]:
+    """Faults of servers that keep something of clients who have all gone."""
+    faults = []
+    for number, server in enumerate(world.servers):
+        try:
+            await until(
+                server,
+                lambda found: all(found[what] <= most for what, most in MOST_LEFT.items()),
+                f"at most {MOST_LEFT}",
+                15,
+            )
+        except TimeoutError as error:
+            faults.append(Fault("left over", f"server-{number}: {error}"))
+    return faults
+
+
+def _has_shown(world: World, listeners: Sequence[Listener], messages: int, disrupted: bool) -> bool:
+    """Whether there was enough for a verdict to say something."""
+    audit = read_audit(world)
+    records = [listener.record for listener in listeners]
+    enough = not disrupted or (any(record.cuts for record in records) and any(record.resets for record in records))
+    return len(audit.published) >= messages and enough
+
+
+async def _publish_by_post(world: World, over: asyncio.Event, number: int, answered: list[str]) -> None:
+    """Publish from the server processes themselves: their own hubs hear of that at once.
+
+    What fails, as it may while its server dies, is sent again with the same key, and is not in `answered` until it
+    has succeeded.
+    """
+    choice = random.Random(f"{world.seed} posts {number}")
+    for count in itertools.count(1):
+        name = text(f"post-{number}", count, KEYED)
+        path = f"/test/publish/?channel={choice.choice(CHANNELS)}"
+        while not over.is_set():
+            if await asyncio.to_thread(_succeeds, world, path, name, Idempotency_Key=name):
+                answered.append(name)
+                break
+            await asyncio.sleep(choice.uniform(0, 0.5))
+        if over.is_set():
+            return
+        await asyncio.sleep(choice.uniform(0, 0.1))
+
+
+async def _publish_together(world: World, over: asyncio.Event, number: int, answered: list[str]) -> None:
+    """Publish several at the same time in a server, which shares a transaction among them. None is sent twice."""
+    choice = random.Random(f"{world.seed} groups {number}")
+    for count in itertools.count(1):
+        names = [text(f"group-{number}.{count}", place, GROUPED) for place in range(choice.randint(2, 8))]
+        path = f"/test/publish/?channel={choice.choice(CHANNELS)}"
+        if await asyncio.to_thread(_succeeds, world, path, "\n".join(names)):
+            answered += names
+        if over.is_set():
+            return
+        await asyncio.sleep(choice.uniform(0, 0.2))
+
+
+def _succeeds(world: World, path: str, body: str, **headers: str) -> bool:
+    try:
+        world.get(path, body.encode(), 5, **headers)
+    except (OSError, http.client.HTTPException, ValueError):  # refused, broken off, or cut short
+        return False
+    return True
+
+
+async def _weigh(world: World) -> None:
+    while True:
+        await asyncio.sleep(1)
+        world.weigh()
+
+
+async def all_sequenced(world: World, seconds: float) -> bool:
+    """Whether the hubs give positions to what dead publishers left. Needs a client, or there is no hub."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        left = "SELECT count(*) FROM streams_message WHERE position IS NULL"
+        if await asyncio.to_thread(world.site.execute, left) == [(0,)]:
+            return True
+        await asyncio.sleep(0.2)
+    return False
+
+
+def _command(world: World, seconds: float, clients: int, disrupted: bool) -> str:
+    words = [f"python -m tests.chaos --seed {world.seed} --seconds {seconds:g} --clients {clients}"]
+    words += [f"--notifier {world.notifier}"]
+    words += [f"--break {world.broken}"] if world.broken else []
+    words += [] if disrupted else ["--calm"]
+    return " ".join(words)
+
+
+def read_audit(world: World, horizon: int | None = None) -> Audit:
+    """What the database has written down. `horizon`: see Audit; by default, what is the head now."""
+    rows = world.site.execute(
+        "SELECT message, position, channel, digest, data, by, at FROM chaos_positions ORDER BY at"
+    )
+    gone = world.site.execute("SELECT position, at FROM chaos_pruned")
+    published = [Published(*row) for row in rows]
+    if horizon is None:
+        horizon = max((message.position for message in published), default=0)
+    return Audit(published, dict(gone), horizon)

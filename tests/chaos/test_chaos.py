@@ -1,0 +1,60 @@
+"""A short run of the chaos suite; and that it can fail, where Streams is broken in one delicate place."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.broken import BREAKS
+from tests.chaos.disruptors import Disruptor
+from tests.chaos.run import run
+from tests.chaos.world import CHANNEL_LAYER, World
+from tests.services import missing, nginx, redis
+from tests.services.postgres import PostgresServer
+from tests.services.redis import RedisServer
+
+pytestmark = [pytest.mark.once, pytest.mark.slow]
+
+FAULTS = {"lock": {"position given twice"}, "ids": {"hole", "lost"}, "join": {"lost"}, "gap": {"lost"}}
+
+
+@pytest.fixture(autouse=True)
+def _services(postgres: PostgresServer) -> None:
+    if nginx.program() is None:
+        missing("nginx", "nginx")
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    if redis.program() is None:
+        missing("Redis", "redis-server")
+    server = RedisServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+async def test_nothing_is_lost_repeated_reordered_or_skipped_in_silence(redis_server: RedisServer) -> None:
+    seed = secrets.randbelow(1_000_000)
+    with World(seed, notifier=CHANNEL_LAYER, redis=redis_server) as world:
+        verdict = await run(world, seconds=30, messages=300)
+    assert not verdict.faults, str(verdict)
+    # Otherwise this would have shown little.
+    assert set(verdict.done) == {kind.__name__ for kind in Disruptor(world).kinds}
+    assert verdict.pruned
+    assert verdict.resets
+    assert verdict.cuts
+    assert verdict.answered
+    assert verdict.connections > 400
+
+
+@pytest.mark.parametrize("which", BREAKS)
+async def test_what_is_broken_is_found(which: str, postgres: PostgresServer, migrated_postgres: str) -> None:
+    with World(1, broken=which, postgres=postgres, template=migrated_postgres) as world:
+        verdict = await run(world, seconds=1, clients=60, disrupted=False, messages=250, settle_seconds=3)
+    assert {fault.kind for fault in verdict.faults} & FAULTS[which], str(verdict)
+    assert f"--seed {verdict.seed}" in str(verdict)
+    assert "positioned" in str(verdict)  # the story of a message
+    assert f"--break {which}" in str(verdict)

@@ -1,0 +1,110 @@
+"""The judge on runs of a handful of messages: it sees each kind of fault, and none where there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tests.chaos.judge import Audit, Outcome, Published, judge, silent
+from tests.chaos.listeners import Connection, Record, Reset, Seen
+
+
+def audit(*positions: int, pruned: dict[int, float] | None = None, texts: tuple[str, ...] = ()) -> Audit:
+    published = [
+        Published(number, n, "a" if n % 2 else "b", f"digest {n}", text, "publisher", n)
+        for number, (n, text) in enumerate(zip(positions, texts or [f"text {n}" for n in positions], strict=True))
+    ]
+    return Audit(published, pruned or {})
+
+
+def client(*positions: int, channels: tuple[str, ...] = ("a", "b"), resets: tuple[Reset, ...] = ()) -> Record:
+    seen = [Seen(n, f"digest {n}", n + 0.5, 1) for n in positions]
+    return Record("client", list(channels), 0, seen, list(resets), [Connection("server-0", "", 0.0)])
+
+
+def kinds(log: Audit, record: Record) -> list[str]:
+    return [fault.kind for fault in judge(log, [record])]
+
+
+@pytest.mark.parametrize("positions", [(1, 2, 3, 4), ()])
+def test_who_has_had_everything_once_and_in_order_is_content(positions: tuple[int, ...]) -> None:
+    assert kinds(audit(*positions), client(*positions)) == []
+
+
+def test_other_channels_do_not_count() -> None:
+    assert kinds(audit(1, 2, 3), client(1, 3, channels=("a",))) == []
+
+
+def test_each_kind_of_fault_is_seen() -> None:
+    assert kinds(audit(1, 2, 3), client(1, 3)) == ["lost"]
+    assert kinds(audit(1, 2, 3), client(1, 2, 2, 3)) == ["repeated"]
+    assert kinds(audit(1, 2, 3), client(1, 3, 2)) == ["out of order"]
+    assert kinds(audit(1, 3), client(1, 3)) == ["hole"]
+    assert kinds(audit(1, 2, 2), client(1, 2)) == ["position given twice"]
+    assert kinds(audit(1, 2), client(1, 2, 3)) == ["not what was published"]
+    twice = audit(1, 2)
+    twice.published[1] = dataclasses.replace(twice.published[1], id=twice.published[0].id)
+    assert kinds(twice, client(1, 2)) == ["two positions"]
+    assert kinds(audit(1), client(1, resets=(Reset("unknown-id", 1, 1, 2.0),))) == ["false reset"]
+
+
+PUBLISHED = ("one.0:1:alone", "two.0:1:commits", "one.0:2:alone", "post-1:1:keyed")
+
+
+def publishing(texts: tuple[str, ...], returned: tuple[str, ...] = (), committed: tuple[str, ...] = ()) -> list[str]:
+    log = audit(*range(1, len(texts) + 1), texts=texts)
+    return [fault.kind for fault in judge(log, [], Outcome(returned, committed))]
+
+
+def test_what_was_answered_and_committed_is_in_the_log_once() -> None:
+    assert publishing(PUBLISHED, PUBLISHED, ("two.0:1:commits",)) == []
+    assert publishing(PUBLISHED, (), ("two.0:1:commits",)) == []  # killed before they knew
+    assert publishing(PUBLISHED, ("one.0:3:alone",), ("two.0:1:commits",)) == ["published, and not in the log"]
+    assert publishing((), (), ("two.0:1:commits",)) == ["published, and not in the log"]
+    twice = ("post-1:1:keyed", "post-1:1:keyed")
+    assert publishing(twice) == ["published once, and in the log more often"]
+
+
+def test_what_was_rolled_back_is_a_ghost_and_so_is_a_part_of_a_transaction() -> None:
+    assert publishing(("two.0:1:rolls back",)) == ["ghost"]
+    assert publishing(("two.0:1:commits",)) == ["ghost"]
+
+
+def test_who_publishes_one_after_the_other_is_in_that_order() -> None:
+    assert publishing(("one.0:2:alone", "two.0:1:alone", "one.0:1:alone")) == ["published out of order"]
+    assert publishing(("group-0.1:2:grouped", "group-0.1:1:grouped")) == []
+
+
+def test_who_has_published_nothing_is_named() -> None:
+    assert [fault.story for fault in silent(audit(1, texts=("one.0:1:alone",)), ["one", "two"])] == ["two"]
+
+
+def test_reset_needs_something_that_was_pruned_by_then_and_that_the_client_had_not_had() -> None:
+    told = Reset("pruned", 1, 1, 11.0)
+    assert kinds(audit(1, 2, pruned={2: 10.0}), client(1, resets=(told,))) == []
+    for pruned in ({}, {1: 10.0}, {2: 12.0}):
+        assert kinds(audit(1, 2, pruned=pruned), client(1, 2, resets=(told,))) == ["false reset"]
+    assert kinds(audit(1, 2, pruned={2: 10.0}), client(1, channels=("a",), resets=(told,))) == ["false reset"]
+
+
+def test_what_came_after_the_clients_were_sent_home_is_not_lost() -> None:
+    log = audit(1, 2, 3)
+    assert kinds(dataclasses.replace(log, horizon=2), client(1, 2)) == []
+    assert kinds(dataclasses.replace(log, horizon=3), client(1, 2)) == ["lost"]
+
+
+def test_a_message_that_was_pruned_needs_a_reset_that_came_after_and_in_its_place() -> None:
+    log = audit(1, 2, 3, 4, pruned={2: 10.0, 3: 10.0})
+    assert kinds(log, client(1, 4)) == ["silent gap", "silent gap"]
+    assert kinds(log, client(1, 4, resets=(Reset("pruned", 1, 1, 11.0),))) == []
+    too_early, too_late, past_one = Reset("pruned", 1, 1, 9.0), Reset("pruned", 4, 2, 11.0), Reset("pruned", 2, 1, 11.0)
+    assert kinds(log, client(1, 4, resets=(too_early,))) == ["false reset", "silent gap", "silent gap"]
+    assert kinds(log, client(1, 4, resets=(too_late,))) == ["false reset", "silent gap", "silent gap"]
+    assert kinds(log, client(1, 4, resets=(past_one,))) == ["silent gap"]
+
+
+def test_the_story_names_the_message_its_publisher_and_the_connections() -> None:
+    [fault] = judge(audit(1, 2, 3), [client(1, 3)])
+    for part in ("text 2", "publisher", "server-0", "had before it: 1", "had after it: 3"):
+        assert part in fault.story

@@ -1,0 +1,180 @@
+"""The site under test: its database, its servers behind nginx, its publishers. And the audit that outlives pruning."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import tempfile
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import psutil
+
+from tests.chaos import publishers
+from tests.forks import ForkedProcess
+from tests.services.nginx import NginxServer
+from tests.services.postgres import PostgresServer
+from tests.sites import Server, Site
+
+LOCAL = "streams.notifiers.local.LocalNotifier"
+POSTGRES = "streams.notifiers.postgres.PostgresNotifier"
+CHANNEL_LAYER = "streams.notifiers.channel_layer.ChannelLayerNotifier"
+SERVERS = 4
+PUBLISHERS = 8
+
+SETTINGS: dict[str, Any] = {
+    "POLL_SECONDS": 0.2,
+    "HEARTBEAT_SECONDS": 1,
+    "RETRY_MILLISECONDS": 200,
+    "SEND_TIMEOUT_SECONDS": 3,
+    # Small, so that clients who are away for some seconds read the log, and for more, find it pruned.
+    "WINDOW_MESSAGES": 200,
+    "QUEUE_MESSAGES": 50,
+    "RETENTION_MESSAGES_PER_CHANNEL": 25,
+    "PRUNE_SECONDS": 1,
+}
+
+# Written by the database itself, so that it holds what no process of ours lives to tell. The name is PGAPPNAME.
+AUDIT = """
+CREATE TABLE chaos_positions (
+    message bigint, position bigint, channel text, digest text, data text, by text, at double precision
+);
+CREATE TABLE chaos_pruned (position bigint, at double precision);
+CREATE TABLE chaos_committed (data text);
+CREATE FUNCTION chaos_audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF TG_OP = 'DELETE' THEN
+        INSERT INTO chaos_pruned VALUES (OLD.position, extract(epoch FROM clock_timestamp()));
+    ELSE
+        INSERT INTO chaos_positions VALUES (
+            NEW.id, NEW.position, NEW.channel, md5(NEW.data), left(split_part(NEW.data, E'\\n', 1), 60),
+            current_setting('application_name'), extract(epoch FROM clock_timestamp())
+        );
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER chaos_positions AFTER UPDATE OF position ON streams_message
+    FOR EACH ROW WHEN (NEW.position IS NOT NULL) EXECUTE FUNCTION chaos_audit();
+CREATE TRIGGER chaos_pruned AFTER DELETE ON streams_message
+    FOR EACH ROW WHEN (OLD.position IS NOT NULL) EXECUTE FUNCTION chaos_audit();
+"""
+
+
+class Redis(Protocol):
+    """What a Redis server of the tests can do. Started already, and removed by whoever has made it."""
+
+    @property
+    def url(self) -> str: ...
+
+    def start(self) -> object: ...
+
+    def stop(self, how: signal.Signals) -> None: ...
+
+
+@dataclass
+class World:
+    """Enter it, and everything runs; leave it, and nothing does any more.
+
+    `broken` names a switch of tests.chaos.broken, for all processes. `postgres` is a server to use, with a `template`
+    of a migrated database; without, it has one of its own, that may be killed. `redis` and `notifier` choose how
+    processes tell one another of news.
+    """
+
+    seed: int
+    broken: str = ""
+    notifier: str = LOCAL
+    postgres: PostgresServer | None = None
+    template: str = ""
+    redis: Redis | None = None
+    servers: list[Server] = field(default_factory=list)
+    publishing: dict[int, ForkedProcess] = field(default_factory=dict)
+    most_rss: dict[str, int] = field(default_factory=dict)
+    died: dict[str, str] = field(default_factory=dict)
+
+    def __enter__(self) -> World:
+        self._closing = contextlib.ExitStack()
+        try:
+            self._start()
+        except BaseException:
+            self._closing.close()
+            raise
+        return self
+
+    def _start(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="streams-chaos-"))
+        self._closing.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        if self.postgres is None:
+            self.postgres = PostgresServer()
+            self._closing.callback(self.postgres.remove)
+            self.postgres.start()
+        name = self.postgres.create_database(**({"template": self.template} if self.template else {}))
+        self.site = Site(self.postgres.dsn(name), self.folder, self.postgres)
+        self._closing.callback(self.site.close)
+        if not self.template:
+            self.site.manage("migrate", "-v0")
+        self.site.execute(AUDIT)
+        self.site.settings(**SETTINGS, NOTIFIER={"BACKEND": self.notifier})
+        self.site.env |= {
+            "TEST_MIDDLEWARE": json.dumps(["tests.chaos.middleware.name_the_server"]),
+            "CHAOS_BREAK": self.broken,
+            "REDIS_URL": self.redis.url if self.redis is not None else "",
+            "LOG_LEVEL": "ERROR",
+        }
+        for number in range(SERVERS):
+            self.servers.append(self.site.serve("uvicorn", PGAPPNAME=f"server-{number}"))
+        self.nginx = NginxServer([server.port for server in self.servers])
+        self._closing.callback(self.nginx.remove)
+        self.nginx.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._closing.close()
+
+    def publish(self, number: int, generation: int = 0) -> None:
+        """Start a publisher; its name is never used twice."""
+        name = f"publisher-{number}.{generation}"
+        how = "in transactions" if number % 2 else "alone"
+        self.site.env["PGAPPNAME"] = name
+        notes = self.folder / f"{name}.returned"
+        self.publishing[number] = self.site.call(publishers.work, name, self.seed, how, notes)
+
+    def get(self, path: str, body: bytes | None = None, timeout: float = 30, **headers: str) -> Any:
+        """Ask one of the servers, by nginx; a POST where there is a body. Raises at any status of 400 or above."""
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.nginx.port}{path}", data=body, headers=names)
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            return json.load(response)
+
+    def stop_publishing(self) -> None:
+        while self.publishing:
+            _, process = self.publishing.popitem()
+            process.close()
+
+    def returned(self) -> list[str]:
+        """The texts whose publishing has returned to its publisher."""
+        return [line for path in self.folder.glob("*.returned") for line in path.read_text().splitlines()]
+
+    def committed(self) -> list[str]:
+        """The texts that publishers have committed in transactions of their own."""
+        return [line for (line,) in self.site.execute("SELECT data FROM chaos_committed")]
+
+    def look_for_dead(self) -> None:
+        """Take note of whoever has ended, in `died`. To be called while nobody is being killed."""
+        for number, process in self.publishing.items():
+            if process.poll() is not None:
+                self.died[f"publisher-{number}"] = process.communicate()[1][-2000:]
+        for number, server in enumerate(self.servers):
+            if server.exit_code() is not None:
+                self.died[f"server-{number}"] = server.log.read_text()[-2000:]
+
+    def weigh(self) -> None:
+        """Take note of how much memory each process has now."""
+        processes: dict[str, Server | ForkedProcess] = {f"server-{n}": server for n, server in enumerate(self.servers)}
+        processes |= {f"publisher-{number}": process for number, process in self.publishing.items()}
+        for name, process in processes.items():
+            with contextlib.suppress(psutil.Error, AssertionError):  # it is dead just now
+                rss = psutil.Process(process.pid).memory_info().rss
+                self.most_rss[name] = max(rss, self.most_rss.get(name, 0))
