@@ -23,9 +23,10 @@ pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 STREAMS = 300
 
-# What is promised, where the server itself takes no longer without a stream. Of the best of TRIES, for other tests keep
-# the machine busy; one that waited for its streams, or for a grace of its own, would take longer each time.
+# What is promised, where the server itself takes no longer without a stream; and what other tests that keep the machine
+# busy may add to the best of TRIES. One that waited for its streams, or out a grace of its own, would take longer.
 EXIT_SECONDS = 3.0
+BUSY_SECONDS = 1.5
 TRIES = 4
 
 # Where it is not measured how long it takes, but seen that it ends.
@@ -90,7 +91,7 @@ async def test_server_exits_promptly_and_its_clients_go_on_with_the_next(sqlite_
         running.start()
         await asyncio.gather(*(client.connect() for client in clients))
         expected += [expected[-1] + 1, await publish(running, "news")]
-        if took < max(EXIT_SECONDS, idle):
+        if took < max(EXIT_SECONDS, idle) + BUSY_SECONDS:
             break
         assert tries < TRIES, f"{took:.1f} s, and {idle:.1f} s without a stream"
     await asyncio.gather(*(client.read_until(len(expected)) for client in clients))
