@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +109,33 @@ async def test_outage_closes_no_stream_loses_nothing_and_is_logged_once(setup: S
     said = (site.folder / "uvicorn.log").read_text().removeprefix(before)
     assert said.count("ERROR streams.hub: The notifier's listener failed") == 2, "once in each process"
     assert said.count("ERROR streams.publishing: The notifier failed") <= 2
+
+
+async def test_another_log_on_the_same_redis_under_the_same_key_is_not_heard(
+    redis: RedisServer, migrated_sqlite: Path, tmp_path: Path
+) -> None:
+    """A copy of the site for its staff, or a developer's tests: at a position of this log, it has another message."""
+    sites = []
+    for name in ("ours", "theirs"):
+        (folder := tmp_path / name).mkdir()
+        copy_sqlite(migrated_sqlite, folder / "db.sqlite3")
+        sites.append(Site(f"sqlite:///{folder / 'db.sqlite3'}", folder))
+        sites[-1].env["REDIS_URL"] = redis.url
+        sites[-1].settings(NOTIFIER={"BACKEND": NOTIFIERS["redis"]}, POLL_SECONDS=600, HEARTBEAT_SECONDS=0.5)
+    ours, theirs = sites
+    try:
+        client = await watch(ours.serve(), "public.copied")
+        head = 0
+        while not client.events:
+            ours.manage("publish", "public.copied", "is it heard?")
+            head += 1
+            await client.read_for(0.3)
+        for number in range(head + 2):
+            theirs.manage("publish", "public.copied", f"theirs {number}")
+        ours.manage("publish", "public.copied", "ours")
+        while client.last_event_id != str(head + 1):
+            assert await client.read()
+        assert [event.data for event in client.events] == ["is it heard?"] * head + ["ours"]
+    finally:
+        for site in sites:
+            site.close()
