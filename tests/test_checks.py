@@ -110,6 +110,12 @@ LOCAL = {"BACKEND": "streams.notifiers.local.LocalNotifier"}
             {"BACKEND": "streams.notifiers.postgres.PostgresNotifier", "OPTIONS": {"channel": ""}},
             "PostgresNotifier's channel is a name of 1 to 63 bytes; got ''.",
         ),
+        (
+            {"BACKEND": "streams.notifiers.postgres.PostgresNotifier", "OPTIONS": {"dsn": "postgresql//me:secret@db"}},
+            "PostgresNotifier's dsn is PostgreSQL's connection string, such as 'postgresql://user@host:5432/name', in "
+            "which a password's @ is %40, its / %2F, and its % %25; libpq does not understand this one. (It may hold a "
+            "password, and is not shown.)",
+        ),
     ],
 )
 def test_e004_notifier_that_cannot_be_made(notifier: Any, problem: str) -> None:

@@ -10,7 +10,9 @@ import psycopg
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
+from streams import databases
 from streams.exceptions import InvalidSetting
 from streams.notifiers import wire
 from streams.notifiers.base import Notice
@@ -32,18 +34,26 @@ PING = "ping"
 
 
 class PostgresNotifier(LineNotifier):
-    """OPTIONS: `database`, the alias of the log's database; `channel`, the name that sites sharing a database must not
-    share; `dsn`, where to listen, if not there: behind a PgBouncer that pools transactions nobody hears anything, so
-    that this one connection of each process has to go past it. Without a `dsn` it is found out, and said.
+    """OPTIONS: `database`, an alias, if not that of the log's database; `channel`, the name that sites sharing a
+    database must not share; `dsn`, where to listen, if not there: behind a PgBouncer that pools transactions nobody
+    hears anything, so that this one connection of each process has to go past it. Without a `dsn` it is found out, and
+    said.
 
     NOTIFY is a statement of its own, after the commit: within a transaction it takes a lock over the whole server.
     """
 
-    def __init__(self, dsn: str | None = None, channel: str = "streams", database: str = "default") -> None:
+    def __init__(self, dsn: str | None = None, channel: str = "streams", database: str | None = None) -> None:
         super().__init__()
+        database = database or databases.database()  # where a router has put it
         if not 0 < len(channel.encode()) <= MAX_CHANNEL_BYTES:
             raise InvalidSetting(
                 f"PostgresNotifier's channel is a name of 1 to {MAX_CHANNEL_BYTES} bytes; got {channel!r}."
+            )
+        if dsn is not None and not _is_dsn(dsn):
+            raise InvalidSetting(
+                "PostgresNotifier's dsn is PostgreSQL's connection string, such as 'postgresql://user@host:5432/name', "
+                "in which a password's @ is %40, its / %2F, and its % %25; libpq does not understand this one. (It may "
+                "hold a password, and is not shown.)"
             )
         try:
             vendor = connections[database].vendor
@@ -117,6 +127,17 @@ class PostgresNotifier(LineNotifier):
                 parameters.pop(name, None)
         parameters["fallback_application_name"] = "streams notifier"
         return await psycopg.AsyncConnection.connect(**parameters, autocommit=True)
+
+
+def _is_dsn(text: object) -> bool:
+    """Whether libpq can read it. What it cannot read it quotes, also when it connects, in errors that are logged."""
+    try:
+        parts = conninfo_to_dict(str(text))
+    except psycopg.Error:
+        return False
+    # Where a password has an @ or a / as it is, its rest is taken for the host or the port.
+    host, port = str(parts.get("host", "")), str(parts.get("port", ""))
+    return isinstance(text, str) and "@" not in host[1:] and not port.replace(",", "").strip("0123456789")
 
 
 async def _is_pooled(connection: psycopg.AsyncConnection[Any]) -> bool:

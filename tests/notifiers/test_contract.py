@@ -17,8 +17,10 @@ from channels.layers import channel_layers
 from django.db import connections, transaction
 from django.test import override_settings
 
+from streams import threads
 from streams.events import StoredEvent
 from streams.exceptions import InvalidSetting
+from streams.models import Message
 from streams.notifiers import BaseNotifier, Notice, channel_layer, postgres, wire
 from streams.notifiers.channel_layer import ChannelLayerNotifier
 from streams.notifiers.local import LocalNotifier
@@ -276,6 +278,18 @@ async def test_what_another_site_puts_on_the_bus_is_not_heard(
         assert await hear(notices, until=2) == [notice(2)]
 
 
+async def test_what_a_tests_own_transaction_holds_is_told_to_this_process_alone(
+    kind: Kind, notifier: BaseNotifier, far: BaseNotifier, db: None
+) -> None:
+    if isinstance(kind.server, PostgresServer):
+        pytest.skip("what such a test may not use is another database; see below")
+    async with aclosing(await listening(notifier)) as here, aclosing(await listening(far)) as there:
+        await threads.run(notifier.notify, notice(1))
+        assert await hear(here, until=1) == [notice(1)]
+        await tell(notifier, notice(2))
+        assert await hear(there, until=2) == [notice(2)]
+
+
 def test_what_shows_a_notifier_shows_no_password(settings_database: str) -> None:
     shown = repr(PostgresNotifier("postgresql://me:secret@db/x", database=settings_database))
     layer = {"BACKEND": REDIS_LAYERS["pubsub"], "CONFIG": {"hosts": ["redis://:secret@redis/0"]}}
@@ -319,6 +333,52 @@ def test_wrong_options_are_refused_with_what_is_right(settings_database: str) ->
         PostgresNotifier(channel="x" * 64, database=settings_database)
     with override_settings(CHANNEL_LAYERS={"bus": {}}), pytest.raises(InvalidSetting, match=r"\(bus\); got 'default'"):
         ChannelLayerNotifier()
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql//me:hunter2@db/x",
+        "postgresql://me:100%hunter2@db/x",
+        "postgresql://me:hun/ter2@db/x",
+        "postgresql://me:h@hunter2@db/x",
+        "host=db password=hunter2 prot=5432",
+        7,
+    ],
+)
+def test_dsn_that_libpq_cannot_read_is_refused_without_showing_it(dsn: Any, settings_database: str) -> None:
+    with pytest.raises(InvalidSetting, match="such as 'postgresql://user@host:5432/name'") as error:
+        PostgresNotifier(dsn, database=settings_database)
+    assert "hun" not in str(error.value)
+    assert error.value.__suppress_context__ or error.value.__context__ is None, "nor in the stack"
+
+
+@pytest.mark.parametrize(
+    "dsn", ["postgresql://me:h%40%2F@[::1]:5432/x", "host=/run/a,/run/b port=5432,5433", "service=x"]
+)
+def test_dsn_that_libpq_can_read_is_taken(dsn: str, settings_database: str) -> None:
+    PostgresNotifier(dsn, database=settings_database)
+
+
+class ToNotifiers:
+    """A router that keeps the log in a database of its own."""
+
+    def db_for_write(self, model: type, **hints: object) -> str | None:
+        return "notifiers" if model is Message else None
+
+
+async def test_postgres_goes_where_a_router_has_put_the_log(settings_database: str) -> None:
+    far = PostgresNotifier(database=settings_database)
+    with override_settings(DATABASE_ROUTERS=[f"{__name__}.ToNotifiers"]):
+        notifier = PostgresNotifier()
+
+        def within_an_atomic_request() -> None:
+            with transaction.atomic():
+                notifier.notify(notice(1))
+
+        async with aclosing(await listening(far)) as notices:
+            await asyncio.to_thread(in_thread, within_an_atomic_request)
+            assert await hear(notices, until=1) == [notice(1)]
 
 
 @pytest.mark.skipif(connections["default"].vendor == "postgresql", reason="it is what it should be")
