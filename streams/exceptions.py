@@ -36,6 +36,10 @@ class InvalidSetting(StreamsError):
     """A value in the STREAMS setting is of the wrong form. `manage.py check` says the same, earlier."""
 
 
+class LogUnavailable(StreamsError):
+    """A stream could not read the log, and ends; its client comes back. It was logged where that was found."""
+
+
 class RefusedStream(StreamsError):
     """A request for a stream that is answered with an error.
 
