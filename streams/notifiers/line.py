@@ -19,6 +19,8 @@ from streams.databases import database
 from streams.notifiers.base import BaseNotifier, Notice
 from streams.notifiers.mailboxes import Mailbox, Mailboxes
 
+ENDED = "The line to the other processes has ended."
+
 
 class LineNotifier(BaseNotifier):
     """Hands each notice to this process at once, and carries it to the others. Its echo is a repeated notice: harmless.
@@ -78,6 +80,7 @@ class Line:
         self._lock = threading.Lock()
         self._mailboxes = Mailboxes()
         self._calls = 0
+        self._called: dict[Future[None], Coroutine[Any, Any, None]] = {}
         self._hears = False
         self._ended = False
         self._over = asyncio.Event()
@@ -117,13 +120,15 @@ class Line:
             return not self._ended
 
     def call(self, coroutine: Coroutine[Any, Any, None]) -> Future[None]:
-        """Run on the line's loop what it was held for."""
-        try:
-            future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        except RuntimeError as error:  # what it hears has failed since
-            coroutine.close()
-            future = Future()
-            future.set_exception(ConnectionError(str(error)))
+        """Run on the line's loop what it was held for. Its future is done in the end, whatever becomes of the line."""
+        with self._lock:
+            if not self._ended:
+                future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+                self._called[future] = coroutine
+            else:  # what it hears has failed since: the loop may be past its tasks, and never come to another one
+                coroutine.close()
+                future = Future()
+                future.set_exception(ConnectionError(ENDED))
         future.add_done_callback(self._release)
         return future
 
@@ -136,6 +141,7 @@ class Line:
     def _release(self, future: Future[None]) -> None:
         with self._lock:
             self._calls -= 1
+            self._called.pop(future, None)
             if not self._ended:
                 self._look_soon()
 
@@ -186,6 +192,14 @@ class Line:
         finally:
             with self._lock:
                 self._ended = True
+                left = dict(self._called)
+            for future, coroutine in left.items():  # nobody comes to them any more
+                coroutine.close()
+                future.set_exception(ConnectionError(ENDED))
 
     async def _until_over(self) -> None:
-        await self._over.wait()
+        try:
+            await self._over.wait()
+        finally:  # before the loop closes, which takes no calls then
+            with self._lock:
+                self._ended = True
