@@ -19,6 +19,7 @@ from streams.databases import database
 from streams.notifiers.base import BaseNotifier, Notice
 from streams.notifiers.mailboxes import Mailbox, Mailboxes
 
+THREAD_NAME = "streams-notifier"
 ENDED = "The line to the other processes has ended."
 
 
@@ -88,7 +89,7 @@ class Line:
         # asyncio's own, whatever loop a site's policy would make.
         self.loop = asyncio.SelectorEventLoop()
         try:
-            threading.Thread(target=self._run, name="streams-notifier", daemon=True).start()
+            threading.Thread(target=self._run, name=THREAD_NAME, daemon=True).start()
         except BaseException:
             self.loop.close()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import threading
 import time
 import weakref
@@ -16,6 +17,7 @@ import pytest
 from channels.layers import channel_layers
 from django.db import connections, transaction
 from django.test import override_settings
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streams import threads
 from streams.events import StoredEvent
@@ -396,3 +398,24 @@ async def test_outage_of_the_layer_does_not_hold_up_each_publisher(redis: RedisS
             with pytest.raises((TimeoutError, ConnectionError)):
                 await tell(notifier, notice(number))
         assert time.monotonic() - began < 20, "one waited, and not 50"
+
+
+@pytest.mark.parametrize(
+    ("thread", "error", "told"),
+    [
+        ("streams-notifier", ConnectionRefusedError("no server"), False),
+        ("streams-notifier", RedisConnectionError("no server"), False),
+        ("streams-notifier", ValueError("what is this?"), True),
+        ("MainThread", RedisConnectionError("of the site's own consumers"), True),
+    ],
+)
+def test_of_what_a_layer_logs_only_our_own_lost_connection_is_left_out(
+    thread: str, error: Exception, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def log() -> None:
+        logging.getLogger("channels_redis.pubsub").error("Unexpected exception in receive task", exc_info=error)
+
+    begun = threading.Thread(target=log, name=thread)
+    begun.start()
+    begun.join()
+    assert bool(caplog.records) is told

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -102,13 +103,18 @@ async def test_outage_closes_no_stream_loses_nothing_and_is_logged_once(setup: S
         assert client.raw.count(b"\n:\n") > heartbeats, "open, and alive"
     finally:
         await asyncio.to_thread(needed.start)
-    await client.read_until(len(positions))  # heard again, the log is read
-    await beside.read_until(len(positions))
+    positions.append(await publish(other, "public.outage"))
+    for watching in (client, beside):
+        await watching.read_until(len(positions))  # heard again, the log is read
+        await watching.read_for(0.5)
+        assert [int(event.id) for event in watching.events] == positions
     client = await listening(one, other, "public.after")  # both are there again
     assert client.status == 200
     said = (site.folder / "uvicorn.log").read_text().removeprefix(before)
     assert said.count("ERROR streams.hub: The notifier's listener failed") == 2, "once in each process"
     assert said.count("ERROR streams.publishing: The notifier failed") <= 2
+    told = re.findall(r" (?:WARNING|ERROR|CRITICAL) [\w.]+: .*", said)
+    assert len(told) <= 4, "and the database's own outage, or that of sending, once in each; by all loggers together"
 
 
 async def test_another_log_on_the_same_redis_under_the_same_key_is_not_heard(
