@@ -37,7 +37,7 @@ class InvalidSetting(StreamsError):
 
 
 class LogUnavailable(StreamsError):
-    """A stream could not read the log, and ends; its client comes back. It was logged where that was found."""
+    """A stream could not read what it needs from the database, and ends; its client comes back. It has been logged."""
 
 
 class RefusedStream(StreamsError):

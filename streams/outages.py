@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
-import threading
 from typing import Any
 
 from django.core.signals import setting_changed
@@ -23,24 +23,21 @@ class Outage:
 
     def __init__(self, over: str) -> None:
         self._over = over
-        self._lock = threading.Lock()
-        self._failing: dict[object, logging.Logger] = {}
+        self._failing: dict[object, list[logging.Logger]] = {}
 
     def failed(self, logger: logging.Logger, what: str, kind: object = None) -> None:
         """Log `what` with the exception that is being handled, unless one of its kind was since it last worked."""
-        with self._lock:
-            known = kind in self._failing
-            self._failing[kind] = logger
-        if not known:  # and noted before it is logged: a handler may come upon it as well
+        told = [logger]
+        # In one step, for threads may come at once; and before it is logged, for a handler may come upon it as well.
+        if self._failing.setdefault(kind, told) is told:
             logger.exception(what)
 
     def works(self) -> None:
         """It does what it should. Costs nothing where nothing was known of a failure."""
         if not self._failing:
             return
-        with self._lock:
-            loggers, self._failing = set(self._failing.values()), {}
-        for logger in loggers:
+        failing, self._failing = self._failing, {}
+        for logger in {told[0] for told in failing.values()}:
             logger.info(self._over)
 
     def forget(self) -> None:
@@ -58,6 +55,12 @@ def _forget(*, setting: str, **kwargs: Any) -> None:
         LISTENING.forget()
 
 
+def _renew() -> None:
+    for outage in (DATABASE, SENDING, LISTENING):
+        outage.forget()
+
+
+os.register_at_fork(after_in_child=_renew)  # a child tells for itself
 setting_changed.connect(_forget)  # sent by override_settings, in tests
 
 

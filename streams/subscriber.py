@@ -298,8 +298,8 @@ class Subscriber:
         try:
             return await self._go_on()
         except Error as error:
-            outages.report(logger, "A stream could not read the log.")
-            raise LogUnavailable("A stream could not read the log.") from error
+            outages.report(logger, "A stream could not read what it needs from the database.")
+            raise LogUnavailable("A stream could not read what it needs from the database.") from error
 
     async def _go_on(self) -> bytes:
         """The next bytes of a stream that is not live, up to the moment in which it is."""

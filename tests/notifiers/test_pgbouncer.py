@@ -13,7 +13,6 @@ from streams import notifiers
 from streams.notifiers import sessions
 from streams.notifiers.postgres import PostgresNotifier
 from tests import clients
-from tests.notifiers.test_contract import settings_database as settings_database
 from tests.notifiers.test_processes import NOTIFIERS, listening
 from tests.servers.holdings import publish
 from tests.services import missing, pgbouncer
