@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from django.db import Error, connections, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
-from streams import threads
+from streams import outages, threads
 from streams.conf import settings
 from streams.models import ChannelSettings
 from streams.threads import database
@@ -65,7 +65,6 @@ Rules = Mapping[str, Rule]
 _rules: Rules | None = None
 _read_at = float("-inf")
 _changes = 0  # of the rules, that this process knows of
-_failed = False
 # With the number of changes at which the load began: who asks after a change does not take an answer from before it.
 _loading: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, asyncio.Task[Rules]]] = WeakKeyDictionary()
 
@@ -120,18 +119,17 @@ def _fresh() -> Rules | None:
 
 
 def _load() -> Rules:
-    global _rules, _read_at, _failed
+    global _rules, _read_at
     changes = _changes
     try:
         rules = _read()
     except Error:
         if _rules is None:
             raise
-        if not _failed:
-            logger.warning("The channels' access rules could not be read; the last known ones hold.", exc_info=True)
-        rules, _failed = _rules, True
+        outages.report(logger, "The channels' access rules could not be read; the last known ones hold.")
+        rules = _rules
     else:
-        _failed = False
+        outages.DATABASE.works()
     # Somebody may have changed them meanwhile: then whoever asks next reads them again. And what is read within a
     # transaction may be its own, and never be committed, or old.
     if changes == _changes and not connections[database()].in_atomic_block:

@@ -94,10 +94,18 @@ class Setting(Generic[T]):
         return expected and f"STREAMS[{self.name!r}] must be {expected}; got {value!r}."
 
 
+class Secret(Setting[T]):
+    """A setting that may hold passwords or keys: what is wrong with it is told without its value."""
+
+    def problem(self, value: object) -> str | None:
+        expected = self.rule(value)
+        return expected and f"STREAMS[{self.name!r}] must be {expected}. (What it is may hold a key, and is not shown.)"
+
+
 class Settings:
     """All keys of STREAMS. See the table in the README for what each of them does."""
 
-    NOTIFIER = Setting[Mapping[str, Any]]({"BACKEND": "streams.notifiers.local.LocalNotifier", "OPTIONS": {}}, backend)
+    NOTIFIER = Secret[Mapping[str, Any]]({"BACKEND": "streams.notifiers.local.LocalNotifier", "OPTIONS": {}}, backend)
     POLICY = Setting("streams.policies.DefaultPolicy", dotted_path)
     PUBLIC_CHANNELS = Setting[list[str]]([], patterns)
 
@@ -130,7 +138,8 @@ def configured() -> Mapping[str, Any]:
     """The site's STREAMS dict, as it is; empty where there is none."""
     value: object = getattr(django_settings, "STREAMS", {})
     if not isinstance(value, Mapping):
-        raise InvalidSetting(f"STREAMS must be a dict of settings; got {value!r}.")
+        # Not what it is: a comma too many after the dict makes a tuple, which holds what the dict holds.
+        raise InvalidSetting(f"STREAMS must be a dict of settings; got a {type(value).__name__}.")
     return value
 
 

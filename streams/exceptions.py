@@ -36,6 +36,10 @@ class InvalidSetting(StreamsError):
     """A value in the STREAMS setting is of the wrong form. `manage.py check` says the same, earlier."""
 
 
+class LogUnavailable(StreamsError):
+    """A stream could not read what it needs from the database, and ends; its client comes back. It has been logged."""
+
+
 class RefusedStream(StreamsError):
     """A request for a stream that is answered with an error.
 

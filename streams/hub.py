@@ -20,11 +20,12 @@ from weakref import WeakKeyDictionary
 
 from django.dispatch import Signal
 
-from streams import chores, log, presence, threads
+from streams import chores, log, outages, presence, threads
 from streams.chores import Chore
 from streams.conf import settings
 from streams.events import StoredEvent
 from streams.notifiers import Notice, get_notifier
+from streams.outages import Backoff
 from streams.signals import subscriber_connected, subscriber_disconnected
 from streams.window import Frame, Window
 
@@ -36,7 +37,6 @@ logger = logging.getLogger("streams.hub")
 
 # How often quiet streams are looked for. A heartbeat is late by at most this much.
 TICK_SECONDS = 1.0
-MAX_BACKOFF_SECONDS = 15.0
 
 # How often a chore that is switched off is looked at again.
 IDLE_CHORE_SECONDS = 60.0
@@ -158,11 +158,13 @@ class Hub:
         # Listening before the head is read, so that no notice falls in between; the pause lets it begin.
         self._tasks.append(_spawn(self._listen()))
         await asyncio.sleep(0)
+        self._news.clear()  # what was heard of up to now, the head holds
         try:
             await self._begin_at(await threads.run(log.current_head))
         except BaseException:
             self._stop()
             raise
+        outages.DATABASE.works()
         self._tasks += [_spawn(self._poll()), _spawn(self._tick())]
         self._tasks += [_spawn(self._do(chore)) for chore in chores.registered()]
 
@@ -199,15 +201,18 @@ class Hub:
             self._send_back_all()
 
     async def _listen(self) -> None:
-        backoff = Backoff("The notifier's listener failed; polling the log meanwhile.")
+        # An outage of the process's: each hub would tell it again, and one begins with each visitor where few come.
+        what = "The notifier's listener failed; polling the log meanwhile."
+        backoff = Backoff(logger, what, outage=outages.LISTENING)
         while True:
             try:
                 async with contextlib.aclosing(get_notifier().listen()) as notices:
                     async for notice in notices:
-                        if backoff.reset():
-                            self._census.notifier_problem = ""
+                        backoff.reset()
+                        self._census.notifier_problem = ""
+                        if notice is None:
                             self._news.set()  # there may have been some that nobody heard
-                        if notice is not None:
+                        else:
                             self._hear(notice)
                 raise RuntimeError("The notifier's listen() has ended; it goes on until it is closed, or raises.")
             except Exception as error:
@@ -224,7 +229,7 @@ class Hub:
             self._news.set()
 
     async def _poll(self) -> None:
-        backoff = Backoff("The log could not be read; trying again.")
+        backoff = Backoff(logger, "The log could not be read; trying again.")
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
@@ -234,6 +239,7 @@ class Hub:
                 try:
                     await self.catch_up()
                     backoff.reset()
+                    outages.DATABASE.works()  # whoever has found that it does not
                 except Exception:
                     await backoff.wait()
         finally:
@@ -294,7 +300,7 @@ class Hub:
                 subscriber.beat(quiet_since)
 
     async def _do(self, chore: Chore) -> None:
-        backoff = Backoff(f"{chore.name} failed; trying again.")
+        backoff = Backoff(logger, f"{chore.name} failed; trying again.")
         now = chore.at_start
         while True:
             seconds = None
@@ -307,30 +313,6 @@ class Hub:
                 await backoff.wait()
             now = True
             await asyncio.sleep(IDLE_CHORE_SECONDS if seconds is None else seconds)
-
-
-class Backoff:
-    """Waits longer after each failure, and logs a run of failures once: at its beginning, with the stack."""
-
-    def __init__(self, what: str, most_seconds: float = MAX_BACKOFF_SECONDS) -> None:
-        self._what = what
-        self._most_seconds = most_seconds
-        self._failures = 0
-
-    def reset(self) -> bool:
-        """It went well. Whether it had failed before."""
-        failed = bool(self._failures)
-        if failed:
-            logger.info("Recovered after %d failures: %s", self._failures, self._what)
-        self._failures = 0
-        return failed
-
-    async def wait(self) -> None:
-        if not self._failures:
-            logger.exception(self._what)
-        self._failures += 1
-        # A bound on the exponent as well: no float holds what an outage of hours would come to.
-        await asyncio.sleep(min(0.1 * 2 ** min(self._failures, 10), self._most_seconds))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from django.db.models import DurationField, ExpressionWrapper, F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from streams import threads
+from streams import outages, threads
 from streams.conf import settings
 from streams.models import Node
 from streams.threads import database
@@ -196,7 +196,11 @@ async def beat() -> None:
             return
         process.beat_at = now
     # Among the reads: nobody else writes this row, so that it waits for nobody, but for SQLite's one lock.
-    await threads.run(write)
+    try:
+        await threads.run(write)
+    except BaseException:
+        process.beat_at = float("-inf")  # or the next try would find nothing to do, and pass for a success
+        raise
 
 
 def write() -> None:
@@ -234,7 +238,7 @@ def _write_if_nobody_came_back() -> None:
         if not connections():
             write()
     except Exception:
-        logger.warning("That nobody listens here any more could not be written; the row will fade.", exc_info=True)
+        outages.report(logger, "That nobody listens here any more could not be written; the row will fade.")
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------

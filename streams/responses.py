@@ -22,6 +22,7 @@ from django.utils import timezone
 
 from streams import shutdown, sockets, sse
 from streams.conf import settings
+from streams.exceptions import LogUnavailable
 from streams.feed import Closable, Feed, Source
 from streams.release import release_request, request_context
 
@@ -227,8 +228,9 @@ class _Body:
             self._ended = True
             shutdown.forget(self)  # aclose() may be left to the garbage collector, where a middleware wraps this
             raise
-        except Exception:
-            logger.exception("An event stream failed.")
+        except Exception as error:
+            if not isinstance(error, LogUnavailable):  # of which the log knows
+                logger.exception("An event stream failed.")
             self._ended = True
             # After bytes that end within a line, its end comes first: the piece of an event must not become one.
             chunk = STREAM_ERROR if self._line_ended else b"\n" + STREAM_ERROR

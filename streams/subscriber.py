@@ -10,18 +10,23 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from weakref import WeakSet
 
+from django.db import Error
 from django.http import HttpRequest
 
-from streams import log, sse
+from streams import log, outages, sse
 from streams.conf import settings
 from streams.events import encode_data
+from streams.exceptions import LogUnavailable
 from streams.hub import Hub, Stretch
 from streams.window import Frame
+
+logger = logging.getLogger("streams")
 
 # What one write takes at most, unless a single message is larger: enough to be efficient, little enough that a client
 # which stops reading leaves no megabyte in the server's own buffers.
@@ -290,6 +295,13 @@ class Subscriber:
         return f"retry: {settings.RETRY_MILLISECONDS}\n".encode() + block
 
     async def _next(self) -> bytes:
+        try:
+            return await self._go_on()
+        except Error as error:
+            outages.report(logger, "A stream could not read what it needs from the database.")
+            raise LogUnavailable("A stream could not read what it needs from the database.") from error
+
+    async def _go_on(self) -> bytes:
         """The next bytes of a stream that is not live, up to the moment in which it is."""
         chunk: bytes | None = None if self._begun or self._stopped else await self._begin()
         while chunk is None:

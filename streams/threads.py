@@ -20,22 +20,16 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from asgiref.sync import AsyncToSync, SyncToAsync
-from django.db import connections, router
+from django.db import connections
 
 from streams.conf import settings
+from streams.databases import database as database  # who asks here where to run, asks here on what, too
 
 T = TypeVar("T")
 
 # A thread that idles for so long closes its connection and ends. Longer than POLL_SECONDS by default, so that a hub's
 # polls share one connection instead of opening one each second.
 LINGER_SECONDS = 3.0
-
-
-def database() -> str:
-    """The alias of the database that holds the log. Reads go there too: a replica lags, and lag looks like a gap."""
-    from streams.models import Message
-
-    return router.db_for_write(Message)
 
 
 class LogThreads(Executor):

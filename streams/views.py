@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.utils.decorators import method_decorator
 from django.views import View
 
-from streams import log, threads
+from streams import log, outages, threads
 from streams.conf import settings
 from streams.events import validate_channels
 from streams.exceptions import InvalidChannel, RefusedStream
@@ -116,7 +116,7 @@ class EventStreamView(View):
         try:
             refused = await policy.arefused(request, channels)
         except Error:
-            logger.exception("Whether a stream may be read could not be decided.")
+            outages.report(logger, "Whether a stream may be read could not be decided.")
             raise RefusedStream(
                 503,
                 "undecided",
@@ -166,7 +166,7 @@ class EventStreamView(View):
             await subscriber.open()
         except Exception:
             # Not a 500, at which an EventSource gives up for good: the stream tries again, or ends with stream-error.
-            logger.warning("The log could not be read when a stream was opened.", exc_info=True)
+            outages.report(logger, "The log could not be read when a stream was opened.")
         return response
 
     async def _has_had_all(self, request: HttpRequest, channels: tuple[str, ...]) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from django.db import InterfaceError, OperationalError
 
-from streams import log
+from streams import log, outages
 from streams.events import NewMessage, StoredEvent
 from streams.exceptions import StreamsError
 from streams.models import Message
@@ -171,15 +171,8 @@ def set_positions(rows: Iterable[Message], positions: dict[int, int]) -> None:
             row.position = log.position_of(row.pk)
 
 
-NO_NOTIFIER = object()  # it cannot be made
-
-# What has failed, until one works: an outage is logged once, and not for each message.
-_failing: object = None
-
-
 def notify(positions: dict[int, int], rows: dict[int, Message]) -> None:
     """Tell the hubs of the positions that were just given. A failure is logged: the log has the messages."""
-    global _failing
     if not positions:
         return
     messages: tuple[StoredEvent, ...] = ()
@@ -188,16 +181,9 @@ def notify(positions: dict[int, int], rows: dict[int, Message]) -> None:
             StoredEvent(place, rows[pk].channel, rows[pk].event, rows[pk].data) for pk, place in positions.items()
         )
     places = positions.values()
-    notifier = None
     try:
-        notifier = get_notifier()
-        notifier.notify(Notice(min(places), max(places), messages))
+        get_notifier().notify(Notice(min(places), max(places), messages))
     except Exception:
-        failing = notifier or NO_NOTIFIER
-        if _failing is not failing:
-            _failing = failing  # before it is logged: a handler may publish
-            logger.exception("The notifier failed; subscribers will find the messages by polling the log.")
+        outages.SENDING.failed(logger, "The notifier failed; subscribers will find the messages by polling the log.")
     else:
-        if _failing is notifier or _failing is NO_NOTIFIER:
-            _failing = None
-            logger.info("The notifier works again.")
+        outages.SENDING.works()

@@ -40,7 +40,7 @@ def test_nothing_is_said_of_this_database() -> None:
 
 @override_settings(STREAMS=["news"])
 def test_e001_streams_is_no_dict() -> None:
-    assert run_checks() == [Error("STREAMS must be a dict of settings; got ['news'].", id="streams.E001")]
+    assert run_checks() == [Error("STREAMS must be a dict of settings; got a list.", id="streams.E001")]
 
 
 def test_e002_unknown_key_with_the_one_that_was_meant() -> None:
@@ -79,7 +79,7 @@ def test_e003_of_a_class_says_nothing_about_loading_it() -> None:
         Error("STREAMS['POLICY'] must be the dotted path of a class; got None.", id="streams.E003"),
         Error(
             "STREAMS['NOTIFIER'] must be a dict such as {'BACKEND': 'streams.notifiers.local.LocalNotifier', "
-            "'OPTIONS': {}}; got {'BACKEND': 7}.",
+            "'OPTIONS': {}}. (What it is may hold a key, and is not shown.)",
             id="streams.E003",
         ),
     ]
@@ -109,6 +109,12 @@ LOCAL = {"BACKEND": "streams.notifiers.local.LocalNotifier"}
         (
             {"BACKEND": "streams.notifiers.postgres.PostgresNotifier", "OPTIONS": {"channel": ""}},
             "PostgresNotifier's channel is a name of 1 to 63 bytes; got ''.",
+        ),
+        (
+            {"BACKEND": "streams.notifiers.postgres.PostgresNotifier", "OPTIONS": {"dsn": "postgresql//me:secret@db"}},
+            "PostgresNotifier's dsn is PostgreSQL's connection string, such as 'postgresql://user@host:5432/name', in "
+            "which a password's @ is %40, its / %2F, and its % %25; libpq does not understand this one. (It may hold a "
+            "password, and is not shown.)",
         ),
     ],
 )

@@ -114,7 +114,8 @@ BACKEND = "a dict such as {'BACKEND': 'streams.notifiers.local.LocalNotifier', '
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_with_the_rule_and_the_value(key: str, value: Any, expected: str) -> None:
-    text = f"STREAMS[{key!r}] must be {expected}; got {value!r}."
+    got = ". (What it is may hold a key, and is not shown.)" if key == "NOTIFIER" else f"; got {value!r}."
+    text = f"STREAMS[{key!r}] must be {expected}{got}"
     with override_settings(STREAMS={key: value}):
         with pytest.raises(InvalidSetting) as error:
             getattr(settings, key)
@@ -145,12 +146,21 @@ def test_one_bad_value_spoils_no_other() -> None:
         assert [key for key, _ in conf.problems()] == ["HEARTBEAT_SECONDS"]
 
 
+def test_what_may_hold_a_password_is_refused_without_it() -> None:
+    options = {"dsn": "postgresql://me:hunter2@db/x"}
+    for value in ({"NOTIFIER": {"BACKEND": "a.B", "OPTION": options}}, ({"NOTIFIER": {"OPTIONS": options}},)):
+        with override_settings(STREAMS=value):
+            with pytest.raises(InvalidSetting) as error:
+                _ = settings.NOTIFIER
+            assert "hunter2" not in str(error.value)
+
+
 @pytest.mark.parametrize("value", [None, [], "x"])
 def test_streams_that_is_no_dict_is_refused(value: Any) -> None:
     with override_settings(STREAMS=value):
         with pytest.raises(InvalidSetting) as error:
             _ = settings.HEARTBEAT_SECONDS
-        assert str(error.value) == f"STREAMS must be a dict of settings; got {value!r}."
+        assert str(error.value) == f"STREAMS must be a dict of settings; got a {type(value).__name__}."
 
 
 def test_what_is_no_setting_is_no_attribute() -> None:

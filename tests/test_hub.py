@@ -129,3 +129,31 @@ async def test_listener_that_fails_is_told_of_until_it_listens_and_then_what_it_
             await asyncio.sleep(0.01)
     assert presence.count().notifier_problem == ""
     await subscriber.aclose()
+
+
+class SlowToListen(SlowToFail):
+    """As a connect over a long way. `attempts`: whether it is under way."""
+
+    async def listen(self) -> AsyncGenerator[Notice | None, None]:
+        type(self).attempts += 1
+        while not self.let_in:
+            await asyncio.sleep(0.01)
+        yield None
+        await asyncio.Event().wait()
+
+
+@override_settings(STREAMS={"NOTIFIER": {"BACKEND": f"{__name__}.SlowToListen"}, "POLL_SECONDS": 600})
+async def test_what_is_published_before_a_new_hub_listens_is_read_as_soon_as_it_does() -> None:
+    SlowToListen.attempts, SlowToListen.let_in = 0, False
+    subscriber = Subscriber(["news"])
+    await subscriber.open()
+    running = Hub.running()
+    assert running is not None
+    assert SlowToListen.attempts == 1
+    await threads.run(append_silently)
+    assert running.position == 0, "nobody has told it"
+    SlowToListen.let_in = True
+    async with asyncio.timeout(30):
+        while running.position == 0:
+            await asyncio.sleep(0.01)
+    await subscriber.aclose()

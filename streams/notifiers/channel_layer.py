@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
@@ -15,7 +16,7 @@ from channels.layers import channel_layers
 from streams.exceptions import InvalidSetting
 from streams.notifiers import wire
 from streams.notifiers.base import Notice
-from streams.notifiers.line import Line, LineNotifier
+from streams.notifiers.line import THREAD_NAME, Line, LineNotifier
 
 # Beyond that, hubs read the messages from the log. A layer over Redis keeps a copy for each process.
 MAX_BYTES = 65_536
@@ -129,3 +130,15 @@ class ChannelLayerNotifier(LineNotifier):
 async def _messages(layer: Any, name: str) -> AsyncIterator[dict[str, Any]]:
     while True:
         yield await layer.receive(name)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a layer says something else than that its connection is lost, in our thread: that the line says, once."""
+    error = record.exc_info[1] if record.exc_info else None
+    # By name: redis has classes of its own for them, and need not be installed.
+    lost = any(kind.__name__ in ("ConnectionError", "TimeoutError") for kind in type(error).__mro__)
+    return not lost or record.threadName != THREAD_NAME
+
+
+# It logs a lost connection once a second, each time with the stack, until our ping is missed (seen in 4.3).
+logging.getLogger("channels_redis.pubsub").addFilter(_is_news)

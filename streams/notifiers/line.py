@@ -13,8 +13,14 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
+from django.db import connections
+
+from streams.databases import database
 from streams.notifiers.base import BaseNotifier, Notice
 from streams.notifiers.mailboxes import Mailbox, Mailboxes
+
+THREAD_NAME = "streams-notifier"
+ENDED = "The line to the other processes has ended."
 
 
 class LineNotifier(BaseNotifier):
@@ -44,7 +50,9 @@ class LineNotifier(BaseNotifier):
     def notify(self, notice: Notice) -> None:
         if (line := self._line) is not None:
             line.take(notice)
-        self.carry(notice)
+        # In a transaction it is one that is around a test: other processes will never find there what it tells of.
+        if not connections[database()].in_atomic_block:
+            self.carry(notice)
 
     async def listen(self) -> AsyncGenerator[Notice | None, None]:
         mailbox = Mailbox()
@@ -73,14 +81,15 @@ class Line:
         self._lock = threading.Lock()
         self._mailboxes = Mailboxes()
         self._calls = 0
+        self._called: dict[Future[None], Coroutine[Any, Any, None]] = {}
         self._hears = False
         self._ended = False
         self._over = asyncio.Event()
         self._hearing: asyncio.Task[None] | None = None
-        # Not the platform's default: on Windows, psycopg cannot work with that one.
+        # asyncio's own, whatever loop a site's policy would make.
         self.loop = asyncio.SelectorEventLoop()
         try:
-            threading.Thread(target=self._run, name="streams-notifier", daemon=True).start()
+            threading.Thread(target=self._run, name=THREAD_NAME, daemon=True).start()
         except BaseException:
             self.loop.close()
             raise
@@ -112,13 +121,15 @@ class Line:
             return not self._ended
 
     def call(self, coroutine: Coroutine[Any, Any, None]) -> Future[None]:
-        """Run on the line's loop what it was held for."""
-        try:
-            future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        except RuntimeError as error:  # what it hears has failed since
-            coroutine.close()
-            future = Future()
-            future.set_exception(ConnectionError(str(error)))
+        """Run on the line's loop what it was held for. Its future is done in the end, whatever becomes of the line."""
+        with self._lock:
+            if not self._ended:
+                future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+                self._called[future] = coroutine
+            else:  # what it hears has failed since: the loop may be past its tasks, and never come to another one
+                coroutine.close()
+                future = Future()
+                future.set_exception(ConnectionError(ENDED))
         future.add_done_callback(self._release)
         return future
 
@@ -131,6 +142,7 @@ class Line:
     def _release(self, future: Future[None]) -> None:
         with self._lock:
             self._calls -= 1
+            self._called.pop(future, None)
             if not self._ended:
                 self._look_soon()
 
@@ -181,6 +193,14 @@ class Line:
         finally:
             with self._lock:
                 self._ended = True
+                left = dict(self._called)
+            for future, coroutine in left.items():  # nobody comes to them any more
+                coroutine.close()
+                future.set_exception(ConnectionError(ENDED))
 
     async def _until_over(self) -> None:
-        await self._over.wait()
+        try:
+            await self._over.wait()
+        finally:  # before the loop closes, which takes no calls then
+            with self._lock:
+                self._ended = True

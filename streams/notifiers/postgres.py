@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
+from streams import databases
 from streams.exceptions import InvalidSetting
 from streams.notifiers import wire
 from streams.notifiers.base import Notice
 from streams.notifiers.line import Line, LineNotifier
-
-T = TypeVar("T")
+from streams.notifiers.sessions import Connection, is_pooled, keeps_session, readable, within
 
 # PostgreSQL refuses a payload of 8000 bytes.
 MAX_BYTES = 7999
@@ -27,23 +27,37 @@ MAX_CHANNEL_BYTES = 63
 QUIET_SECONDS = 5.0
 ANSWER_SECONDS = 3.0
 
+HEARS_NOTHING = (
+    "PostgresNotifier hears nothing: its connection goes through a pooler that keeps no session, such as PgBouncer "
+    "with pool_mode = transaction. Give NOTIFIER's OPTIONS a 'dsn' that goes straight to PostgreSQL. Until then "
+    "subscribers are served by polling."
+)
+
 # What a listener sends itself through a pooler. It is no notice, and others who hear it let it be.
 PING = "ping"
 
 
 class PostgresNotifier(LineNotifier):
-    """OPTIONS: `database`, the alias of the log's database; `channel`, the name that sites sharing a database must not
-    share; `dsn`, where to listen, if not there: behind a PgBouncer that pools transactions nobody hears anything, so
-    that this one connection of each process has to go past it. Without a `dsn` it is found out, and said.
+    """OPTIONS: `database`, an alias, if not that of the log's database; `channel`, the name that sites sharing a
+    database must not share; `dsn`, where to listen, if not there: behind a PgBouncer that pools transactions nobody
+    hears anything, so that this one connection of each process has to go past it. Without a `dsn` it is found out, and
+    said.
 
     NOTIFY is a statement of its own, after the commit: within a transaction it takes a lock over the whole server.
     """
 
-    def __init__(self, dsn: str | None = None, channel: str = "streams", database: str = "default") -> None:
+    def __init__(self, dsn: str | None = None, channel: str = "streams", database: str | None = None) -> None:
         super().__init__()
+        database = database or databases.database()  # where a router has put it
         if not 0 < len(channel.encode()) <= MAX_CHANNEL_BYTES:
             raise InvalidSetting(
                 f"PostgresNotifier's channel is a name of 1 to {MAX_CHANNEL_BYTES} bytes; got {channel!r}."
+            )
+        if dsn is not None and not _is_dsn(dsn):
+            raise InvalidSetting(
+                "PostgresNotifier's dsn is PostgreSQL's connection string, such as 'postgresql://user@host:5432/name', "
+                "in which a password's @ is %40, its / %2F, and its % %25; libpq does not understand this one. (It may "
+                "hold a password, and is not shown.)"
             )
         try:
             vendor = connections[database].vendor
@@ -71,44 +85,48 @@ class PostgresNotifier(LineNotifier):
             cursor.execute("SELECT pg_notify(%s, %s)", [self._channel, wire.encode(notice, MAX_BYTES)])
 
     async def hear(self, line: Line) -> None:
-        connection = await _within(2 * ANSWER_SECONDS, self._connect(), "connect")
+        connection = await self._connect_in_time()
         try:
             # What comes while a statement runs is handed over here.
             connection.add_notify_handler(lambda heard: _take(line, heard.payload))
+            pooled = await is_pooled(connection, ANSWER_SECONDS)
+            if pooled and not await keeps_session(connection, self._connect_in_time, ANSWER_SECONDS):
+                raise ConnectionError(HEARS_NOTHING)
             listen = sql.SQL("LISTEN {}").format(sql.Identifier(self._channel))
-            await _within(ANSWER_SECONDS, connection.execute(listen), "LISTEN")
-            if await _is_pooled(connection):
+            await within(ANSWER_SECONDS, connection.execute(listen), "LISTEN")
+            if pooled:
                 await self._prove_to_hear(line, connection)
             line.begin()
             while True:
-                if await _readable(connection.fileno(), QUIET_SECONDS):
+                if await readable(connection.fileno(), QUIET_SECONDS):
                     _read(line, connection)
                 else:
-                    await _within(ANSWER_SECONDS, connection.execute("SELECT 1"), "SELECT 1")
+                    await within(ANSWER_SECONDS, connection.execute("SELECT 1"), "SELECT 1")
         finally:
             connection.pgconn.finish()  # without a word to the server, which may not answer any more
 
-    async def _prove_to_hear(self, line: Line, connection: psycopg.AsyncConnection[Any]) -> None:
-        """Raise where what others send does not arrive. LISTEN itself succeeds anywhere."""
+    async def _prove_to_hear(self, line: Line, connection: Connection) -> None:
+        """Raise where what others send does not arrive, whatever the pooler looked like."""
         pinged = asyncio.Event()
         connection.add_notify_handler(lambda heard: pinged.set() if heard.payload == PING else None)
-        other = await _within(2 * ANSWER_SECONDS, self._connect(), "connect")
+        other = await self._connect_in_time()
         try:
             ping = other.execute("SELECT pg_notify(%s, %s)", [self._channel, PING])
-            await _within(ANSWER_SECONDS, ping, "NOTIFY")
+            await within(ANSWER_SECONDS, ping, "NOTIFY")
         finally:
             other.pgconn.finish()
         while not pinged.is_set():
-            if not await _readable(connection.fileno(), ANSWER_SECONDS):
-                raise ConnectionError(
-                    "PostgresNotifier hears nothing: its connection goes through a pooler that keeps no session, such "
-                    "as PgBouncer with pool_mode = transaction. Give NOTIFIER's OPTIONS a 'dsn' that goes straight to "
-                    "PostgreSQL. Until then subscribers are served by polling."
-                )
+            if not await readable(connection.fileno(), ANSWER_SECONDS):
+                # As well as can be: it may be another session by now.
+                await within(ANSWER_SECONDS, connection.execute("UNLISTEN *"), "UNLISTEN")
+                raise ConnectionError(HEARS_NOTHING)
             if PING in _read(line, connection):
                 return
 
-    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+    async def _connect_in_time(self) -> Connection:
+        return await within(2 * ANSWER_SECONDS, self._connect(), "connect")
+
+    async def _connect(self) -> Connection:
         if self._dsn is not None:
             parameters: dict[str, Any] = {"conninfo": self._dsn}
         else:
@@ -119,14 +137,18 @@ class PostgresNotifier(LineNotifier):
         return await psycopg.AsyncConnection.connect(**parameters, autocommit=True)
 
 
-async def _is_pooled(connection: psycopg.AsyncConnection[Any]) -> bool:
-    """Whether somebody stands between, who has given us another name for the server's process."""
-    found = await _within(ANSWER_SECONDS, connection.execute("SELECT pg_backend_pid()"), "pg_backend_pid()")
-    row = await found.fetchone()
-    return row is None or row[0] != connection.info.backend_pid
+def _is_dsn(text: object) -> bool:
+    """Whether libpq can read it. What it cannot read it quotes, also when it connects, in errors that are logged."""
+    try:
+        parts = conninfo_to_dict(str(text))
+    except psycopg.Error:
+        return False
+    # Where a password has an @ or a / as it is, its rest is taken for the host or the port.
+    host, port = str(parts.get("host", "")), str(parts.get("port", ""))
+    return isinstance(text, str) and "@" not in host[1:] and not port.replace(",", "").strip("0123456789")
 
 
-def _read(line: Line, connection: psycopg.AsyncConnection[Any]) -> list[str]:
+def _read(line: Line, connection: Connection) -> list[str]:
     """Take what has come; returns it as it came."""
     connection.pgconn.consume_input()
     payloads = []
@@ -139,35 +161,3 @@ def _read(line: Line, connection: psycopg.AsyncConnection[Any]) -> list[str]:
 def _take(line: Line, payload: str) -> None:
     if payload != PING and (notice := wire.decode(payload)) is not None:
         line.take(notice)
-
-
-async def _readable(descriptor: int, seconds: float) -> bool:
-    """Whether something came. Without psycopg's own notifies(), which wakes up ten times a second."""
-    loop = asyncio.get_running_loop()
-    came = asyncio.Event()
-    loop.add_reader(descriptor, came.set)
-    try:
-        async with asyncio.timeout(seconds):
-            await came.wait()
-    except TimeoutError:
-        return False
-    finally:
-        loop.remove_reader(descriptor)
-    return True
-
-
-async def _within(seconds: float, coroutine: Coroutine[Any, Any, T], what: str) -> T:
-    """asyncio.timeout() that also ends what does not let itself be cancelled at once: psycopg first asks the server
-    to cancel the statement, by another connection, and waits; a server that hangs does not answer there either."""
-    task = asyncio.ensure_future(coroutine)
-    try:
-        await asyncio.wait({task}, timeout=seconds)
-        if task.done():
-            return task.result()
-        raise TimeoutError(f"PostgreSQL did not answer within {seconds:g} s: {what}.")
-    finally:
-        while not task.done():
-            task.cancel()
-            await asyncio.wait({task}, timeout=0.1)
-        if not task.cancelled():
-            task.exception()  # it was looked at

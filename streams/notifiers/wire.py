@@ -1,7 +1,8 @@
-"""Notices as text, for buses that others may write to: JSON, signed with the SECRET_KEY.
+"""Notices as text, for buses that others may write to: JSON, signed with the SECRET_KEY for one log.
 
 A hub applies the messages of a notice as they are, without asking the log. So what a stranger put on the bus, or a site
-with another key that shares it, must not pass for a notice. Only ASCII goes out, whatever encoding the bus has.
+with another key that shares it, must not pass for a notice. Nor must a notice of another log under the same key: a test
+run's, or a copy's of the site. Only ASCII goes out, whatever encoding the bus has.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from django.conf import settings
 from django.utils.crypto import constant_time_compare, salted_hmac
 
+from streams.databases import log_name
 from streams.events import StoredEvent
 from streams.notifiers.base import Notice
 
@@ -45,7 +47,7 @@ def decode(text: object) -> Notice | None:
             raise ValueError("it is of another version of Streams")
         keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
         if not any(constant_time_compare(signature, _sign(body, key)) for key in keys):
-            raise ValueError("it was signed with another SECRET_KEY")
+            raise ValueError("it was signed with another SECRET_KEY, or for the log in another database")
         first, last, messages = json.loads(body)
         return Notice(first, last, tuple(StoredEvent(*message) for message in messages))
     except Exception as error:
@@ -65,5 +67,6 @@ def _encode(first: int, last: int, messages: tuple[StoredEvent, ...]) -> str:
 
 
 def _sign(body: str, key: Any) -> str:
-    digest = salted_hmac(_SALT, body, key, algorithm="sha256").digest()
+    # A body has no line end, so that none can be read as another one's with a longer name before it.
+    digest = salted_hmac(_SALT, f"{log_name()}\n{body}", key, algorithm="sha256").digest()
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")

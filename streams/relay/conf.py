@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from streams.conf import Setting, T, backend, dotted_path, or_none, positive_number, positive_whole
+from streams.conf import Secret, Setting, backend, dotted_path, or_none, positive_number, positive_whole
 
 
 def backends(value: object) -> str | None:
@@ -19,14 +19,6 @@ def backends(value: object) -> str | None:
 
 def worker_place(value: object) -> str | None:
     return None if value in ("server", "command") else "'server' or 'command'"
-
-
-class Secret(Setting[T]):
-    """A setting that may hold keys: what is wrong with it is told without its value."""
-
-    def problem(self, value: object) -> str | None:
-        expected = self.rule(value)
-        return expected and f"STREAMS[{self.name!r}] must be {expected}. (What it is may hold a key, and is not shown.)"
 
 
 class RelaySettings:

@@ -17,7 +17,7 @@ import uuid
 from django.db import InterfaceError, OperationalError
 
 from streams import threads
-from streams.hub import Backoff
+from streams.outages import Backoff
 from streams.relay import generations, housekeeping
 from streams.relay.answers import open_answer
 from streams.relay.conf import settings
@@ -99,7 +99,9 @@ class Worker:
         """
         writing = asyncio.create_task(self._write_on())
         writing.add_done_callback(lambda _: self._called.set())
-        backoff = Backoff("Answers that wait could not be looked for; trying again.", MAX_BACKOFF_SECONDS)
+        backoff = Backoff(
+            logger, "Answers that wait could not be looked for; trying again.", most_seconds=MAX_BACKOFF_SECONDS
+        )
         busy_at = time.monotonic()
         try:
             while not self.is_stopping:
@@ -197,7 +199,9 @@ class Worker:
     # --- Writing ---
 
     async def _write_on(self) -> None:
-        backoff = Backoff("Pieces of answers could not be stored; trying again.", MAX_BACKOFF_SECONDS)
+        backoff = Backoff(
+            logger, "Pieces of answers could not be stored; trying again.", most_seconds=MAX_BACKOFF_SECONDS
+        )
         renewed_at = time.monotonic()
         while True:
             renew_at = renewed_at + min(RENEW_SECONDS, settings.GENERATION_LEASE_SECONDS / RENEWALS)

@@ -5,32 +5,29 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from channels.layers import channel_layers
-from django.db import connections, transaction
+from django.db import connections
 from django.test import override_settings
 
+from streams import threads
 from streams.events import StoredEvent
-from streams.exceptions import InvalidSetting
 from streams.notifiers import BaseNotifier, Notice, channel_layer, postgres, wire
 from streams.notifiers.channel_layer import ChannelLayerNotifier
 from streams.notifiers.local import LocalNotifier
 from streams.notifiers.postgres import PostgresNotifier
+from tests.notifiers.telling import REDIS_LAYERS, SECONDS, hear, listening, notice, tell
 from tests.services import wait_until
 from tests.services.postgres import PostgresServer
 from tests.services.redis import RedisServer
 
-pytestmark = pytest.mark.once
-
-SECONDS = 40.0
-Notices = AsyncGenerator[Notice | None, None]
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("database_in_threads")]
 
 
 @dataclass
@@ -39,32 +36,6 @@ class Kind:
 
     make: Callable[[], BaseNotifier]
     server: PostgresServer | RedisServer | None = None
-
-
-REDIS_LAYERS = {
-    "pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
-    "redis": "channels_redis.core.RedisChannelLayer",
-}
-
-
-@pytest.fixture(scope="module")
-def settings_database(request: pytest.FixtureRequest) -> Iterator[str]:
-    """An alias in DATABASES for a PostgreSQL database of the module's own."""
-    postgres: PostgresServer = request.getfixturevalue("postgres")
-    name = postgres.create_database()
-    connections.settings["notifiers"] = {
-        **connections.settings["default"],
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": name,
-        "HOST": "127.0.0.1",
-        "PORT": str(postgres.port),
-        "USER": "streams",
-        "PASSWORD": "rather-secret",
-        "OPTIONS": {},
-    }
-    yield "notifiers"
-    connections["notifiers"].close()
-    del connections["notifiers"], connections.settings["notifiers"]
 
 
 @pytest.fixture(params=["local", "postgres", "pubsub", "redis", "memory"])
@@ -96,49 +67,6 @@ def far(kind: Kind) -> BaseNotifier:
     if kind.server is None:
         pytest.skip("reaches this process only")
     return kind.make()
-
-
-@pytest.fixture(autouse=True)
-def _database_in_threads(django_db_blocker: Any) -> Iterator[None]:
-    with django_db_blocker.unblock():
-        yield
-
-
-def notice(number: int, data: str = "x") -> Notice:
-    return Notice(number, number, (StoredEvent(number, "news", "message", data),))
-
-
-def in_thread(call: Callable[[], None]) -> None:
-    try:
-        call()
-    finally:
-        connections.close_all()  # the thread's own
-
-
-async def tell(notifier: BaseNotifier, *notices: Notice) -> None:
-    def call() -> None:
-        for one in notices:
-            notifier.notify(one)
-
-    await asyncio.to_thread(in_thread, call)
-
-
-async def listening(notifier: BaseNotifier) -> Notices:
-    notices = notifier.listen()
-    async with asyncio.timeout(SECONDS):
-        assert await anext(notices) is None, "it listens"
-    return notices
-
-
-async def hear(notices: Notices, *, until: int) -> list[Notice]:
-    """What is heard up to the notice with that position, each once: an echo repeats it."""
-    heard: list[Notice] = []
-    async with asyncio.timeout(SECONDS):
-        while not heard or heard[-1].last != until:
-            one = await anext(notices)
-            if one is not None and one not in heard:
-                heard.append(one)
-    return heard
 
 
 async def test_notices_come_in_the_order_in_which_they_were_given(notifier: BaseNotifier) -> None:
@@ -276,63 +204,21 @@ async def test_what_another_site_puts_on_the_bus_is_not_heard(
         assert await hear(notices, until=2) == [notice(2)]
 
 
+async def test_what_a_tests_own_transaction_holds_is_told_to_this_process_alone(
+    kind: Kind, notifier: BaseNotifier, far: BaseNotifier, db: None
+) -> None:
+    if isinstance(kind.server, PostgresServer):
+        pytest.skip("such a test may not use another database; see test_postgres.py")
+    async with aclosing(await listening(notifier)) as here, aclosing(await listening(far)) as there:
+        await threads.run(notifier.notify, notice(1))
+        assert await hear(here, until=1) == [notice(1)]
+        await tell(notifier, notice(2))
+        assert await hear(there, until=2) == [notice(2)]
+
+
 def test_what_shows_a_notifier_shows_no_password(settings_database: str) -> None:
     shown = repr(PostgresNotifier("postgresql://me:secret@db/x", database=settings_database))
     layer = {"BACKEND": REDIS_LAYERS["pubsub"], "CONFIG": {"hosts": ["redis://:secret@redis/0"]}}
     with override_settings(CHANNEL_LAYERS={"default": layer}):
         shown += repr(ChannelLayerNotifier())
     assert "secret" not in shown
-
-
-# --- What only one of them does ---------------------------------------------------------------------------------------
-
-
-async def test_postgres_listens_where_the_dsn_says(settings_database: str, postgres: PostgresServer) -> None:
-    name = connections.settings[settings_database]["NAME"]
-    elsewhere = PostgresNotifier(postgres.dsn(postgres.create_database()), database=settings_database)
-    there = PostgresNotifier(postgres.dsn(name), database=settings_database)
-    async with aclosing(await listening(elsewhere)) as deaf, aclosing(await listening(there)) as notices:
-        await tell(PostgresNotifier(database=settings_database), notice(1))
-        assert await hear(notices, until=1) == [notice(1)]
-        await tell(elsewhere, notice(2))
-        assert await hear(deaf, until=2) == [notice(2)], "not the first"
-
-
-async def test_postgres_sends_nothing_from_within_a_transaction(settings_database: str) -> None:
-    notifier, far = PostgresNotifier(database=settings_database), PostgresNotifier(database=settings_database)
-
-    def in_transaction() -> None:
-        with transaction.atomic(using=settings_database):
-            notifier.notify(notice(1))
-
-    async with aclosing(await listening(notifier)) as here, aclosing(await listening(far)) as there:
-        await asyncio.to_thread(in_thread, in_transaction)
-        assert await hear(here, until=1) == [notice(1)]
-        await tell(notifier, notice(2))
-        assert await hear(there, until=2) == [notice(2)]
-
-
-def test_wrong_options_are_refused_with_what_is_right(settings_database: str) -> None:
-    with pytest.raises(InvalidSetting, match=r"an alias from DATABASES \(default"):
-        PostgresNotifier(database="other")
-    with pytest.raises(InvalidSetting, match="1 to 63 bytes; got 'x"):
-        PostgresNotifier(channel="x" * 64, database=settings_database)
-    with override_settings(CHANNEL_LAYERS={"bus": {}}), pytest.raises(InvalidSetting, match=r"\(bus\); got 'default'"):
-        ChannelLayerNotifier()
-
-
-@pytest.mark.skipif(connections["default"].vendor == "postgresql", reason="it is what it should be")
-def test_postgres_notifier_without_postgres_is_refused() -> None:
-    with pytest.raises(InvalidSetting, match="works on PostgreSQL; the database 'default' is sqlite"):
-        PostgresNotifier()
-
-
-async def test_outage_of_the_layer_does_not_hold_up_each_publisher(redis: RedisServer) -> None:
-    config = {"BACKEND": REDIS_LAYERS["pubsub"], "CONFIG": {"hosts": [redis.url]}}
-    with override_settings(CHANNEL_LAYERS={"default": config}), redis.hanging():
-        notifier = ChannelLayerNotifier()
-        began = time.monotonic()
-        for number in range(50):
-            with pytest.raises((TimeoutError, ConnectionError)):
-                await tell(notifier, notice(number))
-        assert time.monotonic() - began < 20, "one waited, and not 50"

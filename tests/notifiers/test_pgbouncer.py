@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from django.db import connections
 
+from streams import notifiers
+from streams.notifiers import sessions
+from streams.notifiers.postgres import PostgresNotifier
 from tests import clients
 from tests.notifiers.test_processes import NOTIFIERS, listening
 from tests.servers.holdings import publish
@@ -45,6 +50,17 @@ def notifier(**options: str) -> dict[str, object]:
     return {"BACKEND": NOTIFIERS["postgres"], "OPTIONS": options}
 
 
+async def listened_for(dsn: str) -> list[str]:
+    """The channels that the three connections of the pool listen to: each is asked in a transaction of its own."""
+    pooled = [await psycopg.AsyncConnection.connect(dsn) for _ in range(3)]
+    try:
+        asked = [await connection.execute("SELECT pg_listening_channels()") for connection in pooled]
+        return [name for found in asked for (name,) in await found.fetchall()]
+    finally:
+        for connection in pooled:
+            await connection.close()
+
+
 async def test_with_a_dsn_that_goes_past_it_news_arrive_at_once(site: Site) -> None:
     site.settings(NOTIFIER=notifier(dsn=site.database_url), POLL_SECONDS=600)
     one, other = site.serve(), site.serve()
@@ -65,6 +81,37 @@ async def test_without_one_it_is_said_and_polling_delivers(site: Site) -> None:
     assert len(await client.read_until(3)) == 3
     while SAID not in one.log.read_text():
         assert await client.read(), "its heartbeats go on"
+
+
+async def test_nothing_is_listened_for_on_connections_that_the_pooler_gives_to_others(site: Site) -> None:
+    """Their own notices would come back to whoever publishes by them, and be kept."""
+    site.settings(NOTIFIER=notifier(), POLL_SECONDS=0.5)
+    running = site.serve()
+    client = await listening(running, running, "public.left")
+    while SAID not in running.log.read_text():
+        assert await client.read()
+    for _ in range(3):  # each new hub tries again at once
+        client.abort()
+        client = await listening(running, running, "public.left")
+    assert await listened_for(site.env["DATABASE_URL"].partition("?")[0]) == []
+
+
+async def test_pooler_that_looked_as_if_it_kept_sessions_is_found_out_by_what_is_not_heard(
+    postgres: PostgresServer, settings_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if pgbouncer.program() is None:
+        missing("PgBouncer", "pgbouncer")
+    monkeypatch.setattr(sessions, "ROUNDS", 0)
+    monkeypatch.setattr(notifiers.postgres, "ANSWER_SECONDS", 1.0)
+    bouncer = PgBouncer(postgres).start()
+    try:
+        dsn = bouncer.dsn(connections.settings[settings_database]["NAME"])
+        with pytest.raises(ConnectionError) as error:
+            await anext(PostgresNotifier(dsn, database=settings_database).listen())
+        assert SAID in str(error.value.__cause__)
+        assert await listened_for(dsn) == []
+    finally:
+        bouncer.remove()
 
 
 async def test_pooler_that_keeps_sessions_is_no_trouble(

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -101,10 +103,45 @@ async def test_outage_closes_no_stream_loses_nothing_and_is_logged_once(setup: S
         assert client.raw.count(b"\n:\n") > heartbeats, "open, and alive"
     finally:
         await asyncio.to_thread(needed.start)
-    await client.read_until(len(positions))  # heard again, the log is read
-    await beside.read_until(len(positions))
+    positions.append(await publish(other, "public.outage"))
+    for watching in (client, beside):
+        await watching.read_until(len(positions))  # heard again, the log is read
+        await watching.read_for(0.5)
+        assert [int(event.id) for event in watching.events] == positions
     client = await listening(one, other, "public.after")  # both are there again
     assert client.status == 200
     said = (site.folder / "uvicorn.log").read_text().removeprefix(before)
     assert said.count("ERROR streams.hub: The notifier's listener failed") == 2, "once in each process"
     assert said.count("ERROR streams.publishing: The notifier failed") <= 2
+    told = re.findall(r" (?:WARNING|ERROR|CRITICAL) [\w.]+: .*", said)
+    assert len(told) <= 4, "and the database's own outage, or that of sending, once in each; by all loggers together"
+
+
+async def test_another_log_on_the_same_redis_under_the_same_key_is_not_heard(
+    redis: RedisServer, migrated_sqlite: Path, tmp_path: Path
+) -> None:
+    """A copy of the site for its staff, or a developer's tests: at a position of this log, it has another message."""
+    sites = []
+    for name in ("ours", "theirs"):
+        (folder := tmp_path / name).mkdir()
+        copy_sqlite(migrated_sqlite, folder / "db.sqlite3")
+        sites.append(Site(f"sqlite:///{folder / 'db.sqlite3'}", folder))
+        sites[-1].env["REDIS_URL"] = redis.url
+        sites[-1].settings(NOTIFIER={"BACKEND": NOTIFIERS["redis"]}, POLL_SECONDS=600, HEARTBEAT_SECONDS=0.5)
+    ours, theirs = sites
+    try:
+        client = await watch(ours.serve(), "public.copied")
+        head = 0
+        while not client.events:
+            ours.manage("publish", "public.copied", "is it heard?")
+            head += 1
+            await client.read_for(0.3)
+        for number in range(head + 2):
+            theirs.manage("publish", "public.copied", f"theirs {number}")
+        ours.manage("publish", "public.copied", "ours")
+        while client.last_event_id != str(head + 1):
+            assert await client.read()
+        assert [event.data for event in client.events] == ["is it heard?"] * head + ["ours"]
+    finally:
+        for site in sites:
+            site.close()

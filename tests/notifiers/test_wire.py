@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
+from django.db import connections
 from django.test import override_settings
 
+from streams.databases import log_name
 from streams.events import StoredEvent
 from streams.notifiers import Notice, wire
 
@@ -33,6 +36,37 @@ def test_old_keys_are_accepted_for_as_long_as_settings_name_them() -> None:
         assert wire.decode(text) == NOTICE
     with override_settings(SECRET_KEY="new"):
         assert wire.decode(text) is None
+
+
+def test_notice_of_another_log_is_none_also_under_the_same_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = wire.encode(NOTICE, 1000)
+    monkeypatch.setitem(connections["default"].settings_dict, "NAME", "of a copy of the site")
+    assert wire.decode(text) is None
+    assert wire.decode(wire.encode(NOTICE, 1000)) == NOTICE
+
+
+def test_logs_have_names_that_differ_where_they_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """SQLite's: by where the file is, however that is written."""
+    connection = connections["default"]
+    if connection.vendor != "sqlite":
+        pytest.skip("a PostgreSQL database's is its NAME")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "current").symlink_to(tmp_path)
+    names = {}
+    for name in (
+        "log.sqlite3",
+        tmp_path / "log.sqlite3",
+        f"{tmp_path}/current/log.sqlite3",
+        "other.sqlite3",
+        ":memory:",
+    ):
+        monkeypatch.setitem(connection.settings_dict, "NAME", name)
+        names[name] = log_name()
+    assert len(set(names.values())) == 3
+    assert (
+        len({found for name, found in names.items() if str(name).endswith("/log.sqlite3")} | {names["log.sqlite3"]})
+        == 1
+    )
 
 
 @pytest.mark.parametrize("text", ["", "hello", None, 7, "1:a:b", "2" + wire.encode(Notice(1, 1), 99)[1:], "1:é:[]"])

@@ -1,0 +1,41 @@
+"""Which database holds the log: its alias, for Django, and a name by which processes know each other's logs apart."""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from django.apps import apps
+from django.db import connections, router
+
+
+def database() -> str:
+    """The alias of the database that holds the log. Reads go there too: a replica lags, and lag looks like a gap."""
+    # The model by its name, for notifiers ask as well, who are to know nothing of the log's tables.
+    return router.db_for_write(apps.get_model("streams", "Message"))
+
+
+def log_name() -> str:
+    """The same in all processes of a site, and another one in those of a test run or of a site beside it.
+
+    It is the database's NAME: host and port may differ, where one process goes through a pooler and another does not.
+    For SQLite it is where the file is.
+    """
+    connection: Any = connections[database()]
+    name = connection.settings_dict["NAME"]
+    if connection.vendor != "sqlite":
+        return f"{name or connection.settings_dict['OPTIONS'].get('service', '')}"
+    if connection.is_in_memory_db():
+        return f"{name} {_TOKEN} {os.getpid()}"  # nobody else's, whatever it is called; nor a forked child's
+    return _whole(str(name))
+
+
+_TOKEN = secrets.token_hex(8)
+
+
+@functools.cache  # each notice asks
+def _whole(path: str) -> str:
+    return path if path.startswith("file:") else str(Path(path).resolve())

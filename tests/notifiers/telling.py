@@ -1,0 +1,56 @@
+"""Telling notifiers of news, and hearing it from them, as publishers and hubs do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+
+from django.db import connections
+
+from streams.events import StoredEvent
+from streams.notifiers import BaseNotifier, Notice
+
+SECONDS = 40.0
+Notices = AsyncGenerator[Notice | None, None]
+
+REDIS_LAYERS = {
+    "pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
+    "redis": "channels_redis.core.RedisChannelLayer",
+}
+
+
+def notice(number: int, data: str = "x") -> Notice:
+    return Notice(number, number, (StoredEvent(number, "news", "message", data),))
+
+
+def in_thread(call: Callable[[], None]) -> None:
+    try:
+        call()
+    finally:
+        connections.close_all()  # the thread's own
+
+
+async def tell(notifier: BaseNotifier, *notices: Notice) -> None:
+    def call() -> None:
+        for one in notices:
+            notifier.notify(one)
+
+    await asyncio.to_thread(in_thread, call)
+
+
+async def listening(notifier: BaseNotifier) -> Notices:
+    notices = notifier.listen()
+    async with asyncio.timeout(SECONDS):
+        assert await anext(notices) is None, "it listens"
+    return notices
+
+
+async def hear(notices: Notices, *, until: int) -> list[Notice]:
+    """What is heard up to the notice with that position, each once: an echo repeats it."""
+    heard: list[Notice] = []
+    async with asyncio.timeout(SECONDS):
+        while not heard or heard[-1].last != until:
+            one = await anext(notices)
+            if one is not None and one not in heard:
+                heard.append(one)
+    return heard

@@ -1,0 +1,171 @@
+"""An outage is told once by each process that meets it, whoever meets it in there, and however often."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from django.db import IntegrityError, OperationalError
+from django.test import override_settings
+
+from streams.outages import LISTENING, Backoff, Outage, report
+from tests import clients
+from tests.clients import StreamClient
+from tests.services.redis import RedisServer
+from tests.sites import Server, Site, copy_sqlite
+
+logger = logging.getLogger("streams")
+
+
+@pytest.fixture(autouse=True)
+async def leave() -> AsyncIterator[None]:
+    yield
+    clients.leave_all()
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+def fail(outage: Outage, what: str, kind: object = None) -> None:
+    try:
+        raise ConnectionError("no server")
+    except ConnectionError:
+        outage.failed(logger, what, kind)
+
+
+def test_outage_is_told_with_its_stack_once_and_its_end_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "streams")
+    outage = Outage("it works")
+    outage.works()
+    for what in ("a", "b", "c"):
+        fail(outage, what)
+    outage.works()
+    outage.works()
+    fail(outage, "d")
+    assert told(caplog) == ["a", "it works", "d"]
+    assert caplog.records[0].exc_info is not None
+    assert caplog.records[1].levelno == logging.INFO
+
+
+def test_what_fails_otherwise_is_told_also_during_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+    for error in (OperationalError, IntegrityError, OperationalError, RuntimeError, RuntimeError):
+        try:
+            raise error("x")
+        except Exception:
+            report(logger, error.__name__)
+    assert told(caplog) == ["OperationalError", "IntegrityError", "RuntimeError", "RuntimeError"]
+
+
+async def test_run_of_failures_is_told_once_by_all_that_wait_for_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "streams")
+    outage = Outage("it works")
+    one, other = (Backoff(logger, name, most_seconds=0, outage=outage) for name in ("one", "other"))
+    for backoff in (one, other, one, other):
+        try:
+            raise ConnectionError("no server")
+        except ConnectionError:
+            await backoff.wait()
+    one.reset()
+    other.reset()
+    assert told(caplog) == ["one", "it works"]
+
+
+def test_new_settings_have_a_new_notifier_that_has_not_failed_yet(caplog: pytest.LogCaptureFixture) -> None:
+    fail(LISTENING, "the old one")
+    with override_settings(STREAMS={}):
+        fail(LISTENING, "the new one")
+    assert told(caplog) == ["the old one", "the new one"]
+
+
+# --- Of a real server -------------------------------------------------------------------------------------------------
+
+
+def stacks(server: Server) -> list[str]:
+    """What the server has logged with a stack."""
+    return re.findall(r" (?:ERROR|WARNING) ([a-z._]+: .*)\nTraceback", server.log.read_text())
+
+
+async def visit(server: Server, channel: str) -> bytes:
+    """Open a stream, and leave it as soon as it has said how it goes on."""
+    client = await StreamClient(server.port, f"/events/{channel}/").connect()
+    assert client.status == 200
+    await client.read_control(1)
+    client.abort()
+    await asyncio.sleep(0.1)
+    return bytes(client.raw)
+
+
+async def stays(server: Server, channel: str) -> StreamClient:
+    client = await StreamClient(server.port, f"/events/{channel}/").connect()
+    await client.read_control(1)
+    return client
+
+
+@pytest.mark.once
+async def test_database_that_is_away_is_told_once_however_many_streams_come(postgres_site: Site) -> None:
+    postgres = postgres_site.settings(PRESENCE_SECONDS=0.5).postgres
+    assert postgres is not None
+    server = postgres_site.serve()
+    for outage in (1, 2):
+        await visit(server, "public.away")
+        await asyncio.to_thread(postgres.stop)
+        try:
+            for _ in range(5):
+                assert b"event: stream-error" in await visit(server, "public.away")
+        finally:
+            await asyncio.to_thread(postgres.start)
+        assert len(stacks(server)) == outage, stacks(server)
+
+
+@pytest.mark.once
+async def test_database_that_is_away_is_told_once_beside_open_streams(postgres_site: Site) -> None:
+    postgres = postgres_site.settings(PRESENCE_SECONDS=0.5, POLL_SECONDS=0.2, HEARTBEAT_SECONDS=0.5).postgres
+    assert postgres is not None
+    server = postgres_site.serve()
+    client = await stays(server, "public.beside")
+    await asyncio.to_thread(postgres.stop)
+    try:
+        client.last_event_id = "0"
+        for _ in range(3):
+            await client.read_for(1)
+            back = StreamClient(
+                server.port, "/events/public.beside/", last_event_id="999"
+            )  # which the log must be asked
+            await back.connect()
+            await back.read_control(1)
+            back.abort()
+    finally:
+        await asyncio.to_thread(postgres.start)
+    assert len(stacks(server)) == 1, stacks(server)
+
+
+@pytest.mark.once
+async def test_notifier_that_hears_nothing_is_told_once_over_the_visits_of_one_client(
+    redis: RedisServer, migrated_sqlite: Path, tmp_path: Path
+) -> None:
+    copy_sqlite(migrated_sqlite, tmp_path / "db.sqlite3")
+    site = Site(f"sqlite:///{tmp_path / 'db.sqlite3'}", tmp_path)
+    site.env["REDIS_URL"] = redis.url
+    site.settings(NOTIFIER={"BACKEND": "streams.notifiers.channel_layer.ChannelLayerNotifier"}, HEARTBEAT_SECONDS=0.5)
+    try:
+        server = site.serve()
+        await asyncio.to_thread(redis.stop)
+        try:
+            for _ in range(4):
+                client = await stays(server, "public.visits")
+                await client.read_for(0.5)
+                client.abort()
+                await asyncio.sleep(0.2)
+        finally:
+            await asyncio.to_thread(redis.start)
+        assert stacks(server) == ["streams.hub: The notifier's listener failed; polling the log meanwhile."]
+        client = await stays(server, "public.visits")
+        while "The notifier's listener works again." not in server.log.read_text():
+            assert await client.read()
+    finally:
+        site.close()
