@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import sys
 from typing import Any
 
 from django.core.signals import setting_changed
 from django.db import Error
 
-MAX_BACKOFF_SECONDS = 15.0
+# After an outage, however long, it is found within this time that things work again.
+MAX_BACKOFF_SECONDS = 5.0
 
 
 class Outage:
@@ -114,5 +116,7 @@ class Backoff:
             else:
                 self._reported = report(self._logger, self._what)
         self._failures += 1
-        # A bound on the exponent as well: no float holds what an outage of hours would come to.
-        await asyncio.sleep(min(0.1 * 2 ** min(self._failures, 10), self._most_seconds))
+        # A bound on the exponent as well: no float holds what an outage of hours would come to. And by lot, for all
+        # processes of a site have met the outage at the same moment.
+        seconds = min(0.1 * 2 ** min(self._failures, 10), self._most_seconds)
+        await asyncio.sleep(seconds * random.uniform(0.5, 1))  # noqa: S311

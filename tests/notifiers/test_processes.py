@@ -6,7 +6,6 @@ The processes poll every ten minutes, so that nothing here arrives by polling.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -26,7 +25,7 @@ NOTIFIERS = {
     "postgres": "streams.notifiers.postgres.PostgresNotifier",
     "redis": "streams.notifiers.channel_layer.ChannelLayerNotifier",
 }
-OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "5"))
+OUTAGE_SECONDS = 30.0
 
 Setup = tuple[Site, Server, Server, PostgresServer | RedisServer]
 
