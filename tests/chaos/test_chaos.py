@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,7 +10,7 @@ from tests.chaos.broken import BREAKS
 from tests.chaos.disruptors import Disruptor
 from tests.chaos.run import run
 from tests.chaos.world import CHANNEL_LAYER, World
-from tests.services import missing, nginx, redis
+from tests.services import missing, nginx
 from tests.services.postgres import PostgresServer
 from tests.services.redis import RedisServer
 
@@ -26,19 +25,9 @@ def _services(postgres: PostgresServer) -> None:
         missing("nginx", "nginx")
 
 
-@pytest.fixture
-def redis_server() -> Iterator[RedisServer]:
-    if redis.program() is None:
-        missing("Redis", "redis-server")
-    server = RedisServer()
-    server.start()
-    yield server
-    server.remove()
-
-
-async def test_nothing_is_lost_repeated_reordered_or_skipped_in_silence(redis_server: RedisServer) -> None:
+async def test_nothing_is_lost_repeated_reordered_or_skipped_in_silence(redis: RedisServer) -> None:
     seed = secrets.randbelow(1_000_000)
-    with World(seed, notifier=CHANNEL_LAYER, redis=redis_server) as world:
+    with World(seed, notifier=CHANNEL_LAYER, redis=redis) as world:
         verdict = await run(world, seconds=30, messages=300)
     assert not verdict.faults, str(verdict)
     # Otherwise this would have shown little.
