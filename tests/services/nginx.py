@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import shutil
@@ -10,6 +11,11 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from tests.services import accepts, free_port, wait_until
 
@@ -22,9 +28,12 @@ def program() -> str | None:
 
 
 class NginxServer:
-    """nginx before the servers on `ports`, of which there are as many as the file has."""
+    """nginx before the servers on `ports`, of which there are as many as the file has.
 
-    def __init__(self, ports: Sequence[int]) -> None:
+    `secure`: with the lines for TLS and HTTP/2 as well, by a certificate of its own, on `secure_port`.
+    """
+
+    def __init__(self, ports: Sequence[int], *, secure: bool = False) -> None:
         found = program()
         assert found is not None
         self.port = free_port()
@@ -32,7 +41,11 @@ class NginxServer:
         self.folder.chmod(0o755)  # its workers are another user, where it is started by root
         self._process: subprocess.Popen[bytes] | None = None
         path = self.folder / "nginx.conf"
-        path.write_text(configured(CONFIGURATION.read_text(), self.port, ports, self.folder))
+        text = CONFIGURATION.read_text()
+        if secure:
+            self.secure_port = free_port()
+            text = secured(text, self.secure_port, *_certificate(self.folder))
+        path.write_text(configured(text, self.port, ports, self.folder))
         self._command = [found, "-c", str(path), "-e", str(self.folder / "error.log"), "-g", "daemon off;"]
 
     def start(self) -> NginxServer:
@@ -74,3 +87,39 @@ def configured(text: str, port: int, ports: Sequence[int], folder: Path) -> str:
         text = text.replace(old, new)
     assert len(re.findall(r"^ *server 127\.", text, re.MULTILINE)) == len(ports)
     return text
+
+
+def secured(text: str, port: int, certificate: Path, key: Path) -> str:
+    """The file with its lines for TLS and HTTP/2, which wait there as comments for a site's own certificate."""
+    replacements = [
+        ("# listen 443 ssl http2;", f"listen 127.0.0.1:{port} ssl http2;"),
+        ("# ssl_certificate     /etc/ssl/certs/site.pem;", f"ssl_certificate {certificate};"),
+        ("# ssl_certificate_key /etc/ssl/private/site.key;", f"ssl_certificate_key {key};"),
+        ("# http2_max_concurrent_streams", "http2_max_concurrent_streams"),
+    ]
+    for old, new in replacements:
+        assert text.count(old) == 1, f"{CONFIGURATION.name} has {old!r} {text.count(old)} times"
+        text = text.replace(old, new)
+    return text
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    """For 127.0.0.1, by itself and for a day."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "site.pem", folder / "site.key"
+    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    unencrypted = serialization.NoEncryption()
+    paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, unencrypted))
+    return paths
