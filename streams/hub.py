@@ -188,8 +188,8 @@ class Hub:
         while not filled:
             messages = await threads.run(log.newest, window.start)
             # A position that is missing was pruned. The window stops there, for it must be unbroken.
-            filled = not all(window.extend_back(Frame.of(message)) for message in messages)
-            filled |= len(messages) < log.PAGE_MESSAGES
+            filled = not messages or not all(window.extend_back(Frame.of(message)) for message in messages)
+            filled |= window.start == 0
         self.position, self.window = newest, window
         self._census.head = newest
 
@@ -258,7 +258,8 @@ class Hub:
                 subscriber.disown()
             self._send_back_all()
             return False
-        through = newest if len(messages) < log.PAGE_MESSAGES else messages[-1].position
+        # Where the last positions are missing, the next look finds none at all.
+        through = messages[-1].position if messages else newest
         # A notice may have brought us further while we read.
         unknown = [message for message in messages if message.position > self.position]
         if len(unknown) == max(0, through - self.position):

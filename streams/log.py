@@ -12,25 +12,31 @@ from an event loop.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import IntegrityError, connections, transaction
-from django.db.models import F, Max, Q, QuerySet
+from django.db.models import Case, F, Max, Q, QuerySet, When
 
 from streams.events import NewMessage, StoredEvent
 from streams.models import Channel, LogHead, Message
 from streams.threads import database, wrapped_in_test
 
-# Rows that one read takes at most. Large enough that a replay is not ruled by round trips, small enough that a page
-# of messages of the greatest size is still bearable.
+# What one read takes at most, but for a single message that is larger. Enough that a replay is not ruled by round
+# trips; and little, for each client that reads on from the log slowly holds a page.
 PAGE_MESSAGES = 250
+PAGE_BYTES = 1_048_576
+
+# Data of this size is read at once with its row: a page of it is within the bound. What is larger is asked for when it
+# is known how much of it there is.
+SMALL_BYTES = PAGE_BYTES // PAGE_MESSAGES
 
 # How many channels may be remembered as pruned, one row each, before the oldest are folded into the log's floor.
 MAX_PRUNED_CHANNELS = 100_000
 
 _STORED = ("position", "channel", "event", "data")
+_BOUNDED = ("position", "channel", "event", Case(When(size__lte=SMALL_BYTES, then="data")), "size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,32 +329,33 @@ def current_head() -> int:
 
 
 def tail(after: int) -> tuple[int, list[StoredEvent]]:
-    """The head, and the oldest messages of all channels above `after`, at most PAGE_MESSAGES.
+    """The head, and the oldest messages of all channels above `after`, at most a page.
 
     Sequences what waits first, so that a message whose publisher died after its commit is found as well.
     """
     newest = current_head()
     if newest <= after:
         return newest, []
-    rows = _sequenced().filter(position__gt=after, position__lte=newest).order_by("position")[:PAGE_MESSAGES]
-    return newest, [StoredEvent(*row) for row in rows]
+    rows = _bounded().filter(position__gt=after, position__lte=newest).order_by("position")[:PAGE_MESSAGES]
+    return newest, _take(rows)[0]
 
 
 def newest(through: int) -> list[StoredEvent]:
-    """The newest messages at or below `through`, newest first, at most PAGE_MESSAGES."""
-    rows = _sequenced().filter(position__lte=through).order_by("-position")[:PAGE_MESSAGES]
-    return [StoredEvent(*row) for row in rows]
+    """The newest messages at or below `through`, newest first, at most a page."""
+    return _take(_bounded().filter(position__lte=through).order_by("-position")[:PAGE_MESSAGES])[0]
 
 
 def page(channels: Collection[str], after: int, through: int) -> Page:
-    """The oldest PAGE_MESSAGES of `channels` in (after, through], and what pruning took from above `after`.
+    """The oldest messages of `channels` in (after, through], at most a page, and what pruning took from above `after`.
 
     The messages are read first and what was pruned second: a pruning that this read could have felt is then known.
     """
     within = Q(position__gt=after, position__lte=through)
-    rows = [StoredEvent(*row) for row in rows_of(channels, within, "position", PAGE_MESSAGES)]
-    reached = rows[-1].position if len(rows) == PAGE_MESSAGES else through
-    return Page(rows, reached, pruned(channels, after))
+    rows = rows_of(channels, within, "position", PAGE_MESSAGES, fields=_BOUNDED)
+    messages, reached = _take(rows)
+    if reached is None:
+        reached = rows[-1][0] if len(rows) == PAGE_MESSAGES else through
+    return Page(messages, reached, pruned(channels, after))
 
 
 def pruned(channels: Collection[str], after: int) -> dict[str, int]:
@@ -389,12 +396,34 @@ def start_of_newest(channels: Collection[str], count: int, through: int) -> int:
     return rows[-1][0] - 1 if rows else through
 
 
-def _sequenced() -> QuerySet[Message, tuple[Any, ...]]:
-    return Message.objects.using(database()).values_list(*_STORED)
+def _bounded() -> QuerySet[Message, tuple[Any, ...]]:
+    return Message.objects.using(database()).values_list(*_BOUNDED)
+
+
+def _take(rows: Iterable[tuple[Any, ...]]) -> tuple[list[StoredEvent], int | None]:
+    """The messages of a page, as far as PAGE_BYTES go; and the last one's position, where that was not all."""
+    taken: list[tuple[Any, ...]] = []
+    left, reached = PAGE_BYTES, None
+    for row in rows:
+        left -= row[-1]
+        if taken and left < 0:
+            reached = taken[-1][0]
+            break
+        taken.append(row)
+    large = [position for position, _, _, data, _ in taken if data is None]
+    texts: dict[int | None, str] = {}
+    if large:
+        texts = dict(Message.objects.using(database()).filter(position__in=large).values_list("position", "data"))
+    messages = []
+    for position, channel, event, data, _ in taken:
+        text = texts.get(position) if data is None else data
+        if text is not None:  # else it was pruned since, and that has been written down
+            messages.append(StoredEvent(position, channel, event, text))
+    return messages, reached
 
 
 def rows_of(
-    channels: Collection[str], condition: Q, order: str, limit: int, fields: Sequence[str] = _STORED
+    channels: Collection[str], condition: Q, order: str, limit: int, fields: Sequence[str | Case] = _STORED
 ) -> list[tuple[Any, ...]]:
     """The first `limit` messages of `channels`, by one query that reads the (channel, position) index in order.
 

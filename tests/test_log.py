@@ -171,6 +171,59 @@ def test_full_page_says_how_far_it_reached() -> None:
     assert seen == list(range(1, 3 * log.PAGE_MESSAGES + 1))
 
 
+LARGE = "ü" * 100_000  # 200 kB in UTF-8: five of them are a page
+
+
+def test_page_of_large_messages_is_bounded_by_their_bytes() -> None:
+    publish_many([NewMessage("ab"[n % 2], f"{n} {LARGE if n % 10 == 0 else ''}") for n in range(150)])
+    for channels in (["a", "b"], ["a"]):
+        seen: list[StoredEvent] = []
+        cursor = reads = 0
+        while cursor < 150:
+            page = log.page(channels, cursor, 150)
+            assert sum(len(message.data.encode()) for message in page.messages) <= log.PAGE_BYTES
+            cursor, reads, seen = page.through, reads + 1, seen + page.messages
+        assert reads == 3  # fifteen large ones
+        assert positions(seen) == [n for n in range(1, 151) if "ab"[(n - 1) % 2] in channels]
+        assert all((LARGE in message.data) == ((message.position - 1) % 10 == 0) for message in seen)
+
+
+def test_tail_and_newest_are_bounded_by_bytes() -> None:
+    publish_many([NewMessage("news", LARGE) for _ in range(12)])
+    assert positions(log.tail(0)[1]) == [1, 2, 3, 4, 5]
+    assert positions(log.tail(10)[1]) == [11, 12]
+    assert positions(log.newest(12)) == [12, 11, 10, 9, 8]
+
+
+def test_message_larger_than_a_page_is_a_page_of_its_own(settings: Any) -> None:
+    settings.STREAMS = {**settings.STREAMS, "MAX_MESSAGE_BYTES": 10 * log.PAGE_BYTES}
+    publish_many([NewMessage("news", "small"), NewMessage("news", 10 * LARGE), NewMessage("news", "small")])
+    assert positions(log.page(["news"], 0, 3).messages) == [1]
+    assert positions(log.page(["news"], 1, 3).messages) == [2]
+    assert positions(log.page(["news"], 2, 3).messages) == [3]
+
+
+def test_small_messages_of_a_page_cost_one_read() -> None:
+    publish_many([NewMessage("news", "x" * log.SMALL_BYTES) for _ in range(log.PAGE_MESSAGES)])
+    with CaptureQueriesContext(connection) as queries:
+        assert len(log.newest(log.PAGE_MESSAGES)) == log.PAGE_MESSAGES
+    assert len(queries) == 1
+
+
+def test_large_message_that_is_pruned_while_it_is_read_is_known_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_many([NewMessage("news", LARGE), NewMessage("news", LARGE)])
+    real = log.rows_of
+
+    def rows_of(*args: Any, **kwargs: Any) -> list[tuple[Any, ...]]:
+        rows = real(*args, **kwargs)
+        log.delete_through(1, limit=1)
+        return rows
+
+    monkeypatch.setattr(log, "rows_of", rows_of)
+    page = log.page(["news"], 0, 2)
+    assert (positions(page.messages), page.pruned) == ([2], {"news": 1})
+
+
 def test_start_of_newest_is_the_cursor_for_the_last_few() -> None:
     publish_many([NewMessage("abc"[n % 3], n) for n in range(30)])
     for channels in (["a"], ["a", "b"], ["a", "b", "c"]):

@@ -99,6 +99,38 @@ async def test_reader_that_pauses_is_bounded_and_reads_on_without_loss(
     assert re.search(rb"[^\n:]\n:\n", slow.raw) is None
 
 
+READERS = 12
+
+# Sixty megabytes, in messages near the largest.
+HISTORY = f"""
+from streams import NewMessage, publish_many
+for _ in range(30):
+    publish_many([NewMessage("{LARGE}", "x" * 200_000)] * 10)
+"""
+
+
+async def test_readers_of_a_long_history_hold_little_each(sqlite_site: Site) -> None:
+    """Each begins elsewhere, so that none shares with another what it has read."""
+    site = sqlite_site.settings(SEND_TIMEOUT_SECONDS=120)
+    await asyncio.to_thread(finish, site.script(HISTORY))
+    running = site.serve()
+    await StreamClient(running.port, f"/events/{SMALL}/").connect()
+    before = await holds(running, subscribers=1)
+    readers = [
+        StreamClient(running.port, f"/events/{LARGE}/", last_event_id=str(number)) for number in range(1, READERS + 1)
+    ]
+    for reader in readers:
+        await reader.connect(receive_buffer=2**16)
+    most_memory = 0
+    for _ in range(30):
+        await asyncio.sleep(0.1)
+        most_memory = max(most_memory, (await holdings(running))["rss"] - before["rss"])
+    print(f"{most_memory / MEBIBYTE:.0f} MiB")
+    assert most_memory < READERS * 5 * MEBIBYTE
+    await readers[0].read_until(299)
+    assert [event.id for event in readers[0].events] == positions(site, LARGE)[1:]
+
+
 @pytest.mark.parametrize(
     ("server", "app"), [("uvicorn", STOCK), ("granian", STOCK), ("hypercorn", STOCK), ("daphne", OURS)]
 )
