@@ -21,6 +21,9 @@ FLOODED = "public.flood"
 FLOOD_MESSAGES = 150
 FLOOD_BYTES = 100_000
 
+# How long it may go on after its time, until each kind has been seen; and what a flood may take.
+PATIENCE_SECONDS = 60.0
+
 Disruption = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -49,11 +52,12 @@ class Disruptor:
             self.kinds.append(self.kill_redis)
 
     async def disrupt(self, seconds: float) -> None:
-        """For so long, and until each kind was done once; when it returns, everything is up again."""
+        """For so long, and within PATIENCE_SECONDS until each kind was done once; when it returns, everything is up."""
         end = time.monotonic() + seconds
+        last = end + PATIENCE_SECONDS
         bag: list[Disruption] = []
         async with asyncio.TaskGroup() as lasting:
-            while time.monotonic() < end or len(self.done) < len(self.kinds):
+            while time.monotonic() < (last if len(self.done) < len(self.kinds) else end):
                 if not bag:
                     bag = self._choice.sample(self.kinds, len(self.kinds))
                 kind = bag.pop()
@@ -134,8 +138,8 @@ class Disruptor:
             return
         self._tell("a client reads nothing")
         flood = f"/test/burst/?channel={FLOODED}&n={FLOOD_MESSAGES // 5}&bytes={FLOOD_BYTES}"
-        sent = 0
-        while sent < 5:
+        sent, last = 0, time.monotonic() + PATIENCE_SECONDS
+        while sent < 5 and time.monotonic() < last:
             try:
                 await asyncio.to_thread(self._world.get, flood)
                 sent += 1
