@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from streams.events import Event, NewMessage
     from streams.publishing import apublish, apublish_many, publish, publish_many
     from streams.responses import EventStreamResponse
+    from streams.revocation import adisconnect, disconnect
 
 __version__ = "0.1.0"
 
@@ -23,8 +24,10 @@ __all__ = [
     "Event",
     "EventStreamResponse",
     "NewMessage",
+    "adisconnect",
     "apublish",
     "apublish_many",
+    "disconnect",
     "publish",
     "publish_many",
 ]
@@ -34,8 +37,10 @@ _HOMES = {
     "Event": "streams.events",
     "EventStreamResponse": "streams.responses",
     "NewMessage": "streams.events",
+    "adisconnect": "streams.revocation",
     "apublish": "streams.publishing",
     "apublish_many": "streams.publishing",
+    "disconnect": "streams.revocation",
     "publish": "streams.publishing",
     "publish_many": "streams.publishing",
 }

@@ -6,6 +6,7 @@ access. Units are in the names.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, cast, overload
 
@@ -53,6 +54,22 @@ def dotted_path(value: object) -> str | None:
 def patterns(value: object) -> str | None:
     listed = isinstance(value, list | tuple | set | frozenset) and all(isinstance(item, str) for item in value)
     return None if listed else "a list of channel names or patterns, such as ['news', 'score.*']"
+
+
+def networks(value: object) -> str | None:
+    form = "a list of addresses or networks, such as ['127.0.0.1', '10.0.0.0/8']"
+    if not isinstance(value, list | tuple):
+        return form
+    try:
+        for item in value:
+            ipaddress.ip_network(item)
+    except (TypeError, ValueError):
+        return form
+    return None
+
+
+def cache_alias(value: object) -> str | None:
+    return None if isinstance(value, str) and value in django_settings.CACHES else "the name of a cache in CACHES"
 
 
 def backend(value: object) -> str | None:
@@ -109,6 +126,12 @@ class Settings:
     POLICY = Setting("streams.policies.DefaultPolicy", dotted_path)
     PUBLIC_CHANNELS = Setting[list[str]]([], patterns)
 
+    TOKEN_SECONDS = Setting[float](3600, positive_number)
+    # That long the ids of revoked tokens are kept.
+    MAX_TOKEN_SECONDS = Setting[float](2_592_000, positive_number)
+    RECHECK_SECONDS = Setting[float | None](60, or_none(positive_number))
+    TRUSTED_PROXIES = Setting[list[str]]([], networks)
+
     HEARTBEAT_SECONDS = Setting[float](15, positive_number)
     RETRY_MILLISECONDS = Setting(3000, positive_whole)
     POLL_SECONDS = Setting[float](1, positive_number)
@@ -120,7 +143,17 @@ class Settings:
     # A replay asks for each channel in a part of one query, and SQLite takes 500 of them.
     MAX_CHANNELS_PER_STREAM = Setting(50, whole_up_to(500))
     MAX_STREAMS_PER_PROCESS = Setting[int | None](None, or_none(positive_whole))
+    MAX_STREAMS = Setting[int | None](None, or_none(positive_whole))
+    MAX_STREAMS_PER_USER = Setting[int | None](100, or_none(positive_whole))
+    # None: whoever has not named the proxies in between would count all clients as one.
+    MAX_STREAMS_PER_ADDRESS = Setting[int | None](None, or_none(positive_whole))
+    MAX_REPLAYS_PER_PROCESS = Setting[int | None](None, or_none(positive_whole))
     MAX_REPLAY_MESSAGES = Setting(1000, positive_whole)
+
+    MAX_REQUEST_BYTES = Setting(10_485_760, positive_whole)
+    MAX_MESSAGES_PER_REQUEST = Setting(1000, positive_whole)
+    PUBLISH_MESSAGES_PER_MINUTE = Setting[int | None](6000, or_none(positive_whole))
+    PUBLISH_RATE_CACHE = Setting[str | None](None, or_none(cache_alias))
 
     QUEUE_MESSAGES = Setting(1000, positive_whole)
     QUEUE_BYTES = Setting(1_048_576, positive_whole)

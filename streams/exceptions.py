@@ -40,6 +40,14 @@ class LogUnavailable(StreamsError):
     """A stream could not read what it needs from the database, and ends; its client comes back. It has been logged."""
 
 
+class InvalidToken(StreamsError):
+    """A signed token that does not hold. `code`: `invalid-token`, `expired-token` or `revoked-token`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class RefusedStream(StreamsError):
     """A request for a stream that is answered with an error.
 

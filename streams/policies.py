@@ -15,15 +15,20 @@ from django.http import HttpRequest
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
-from streams.channels import Access, Rule, aaccess_rules, access_rules
+from streams.channels import Access, Rule, Rules, aaccess_rules, access_rules
 from streams.conf import settings
+from streams.tokens import atoken_of, token_of
 
 
 class BasePolicy:
     """Decides over requests. Subclass it, and name the subclass in STREAMS['POLICY']; the base class denies everything.
 
-    The sync methods may use the ORM. The async ones, which the views call, run them in the request's thread; override
-    them where there is an answer without a query. One instance serves all threads: keep no state of a request.
+    The sync methods may use the ORM. The async ones, which the views call, run them in the request's thread, once for
+    all channels of a request; override them where there is an answer without a query. Where many channels can be
+    decided by one query, override `refused` as well. One instance serves all threads: keep no state of a request.
+
+    A policy is asked again about a stream that is open (every RECHECK_SECONDS, and where something has changed): with
+    a copy of the stream's request, whose session and user are loaded anew.
     """
 
     def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
@@ -42,6 +47,37 @@ class BasePolicy:
         """See can_publish()."""
         return await sync_to_async(self.can_publish)(request, channel)
 
+    # --- Many channels at once ---
+
+    def refused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        """Those of `channels` that the request may not read. One refused channel refuses the stream."""
+        return [channel for channel in channels if not self.can_subscribe(request, channel)]
+
+    async def arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        """See refused()."""
+        if type(self).acan_subscribe is not BasePolicy.acan_subscribe:
+            return [channel for channel in channels if not await self.acan_subscribe(request, channel)]
+        return await sync_to_async(self.refused)(request, channels)
+
+    def refused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        """Those of `channels` that the request may not publish to. One refused channel refuses all."""
+        return [channel for channel in channels if not self.can_publish(request, channel)]
+
+    async def arefused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        """See refused_to_publish()."""
+        if type(self).acan_publish is not BasePolicy.acan_publish:
+            return [channel for channel in channels if not await self.acan_publish(request, channel)]
+        return await sync_to_async(self.refused_to_publish)(request, channels)
+
+    # --- What else there is to decide ---
+
+    def can_grant_pattern(self, request: HttpRequest, pattern: str, *, to_publish: bool) -> bool:
+        """Whether the request's user may make tokens for all channels that match `pattern`.
+
+        For a channel's name, whoever may read it or publish to it may make a token that does.
+        """
+        return False
+
     def can_broadcast(self, request: HttpRequest, channel: str) -> bool:
         """Whether the request's user may write and send broadcasts to `channel` in the admin.
 
@@ -53,13 +89,13 @@ class BasePolicy:
         """Who may read `channel`, in words for staff. They decide nothing."""
         return str(_("whoever the site's policy admits"))
 
-    async def arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        """Those of `channels` that the request may not read. One refused channel refuses the stream."""
-        return [channel for channel in channels if not await self.acan_subscribe(request, channel)]
-
     def refusal(self, channels: Sequence[str]) -> str:
-        """What a client is told whose request for `channels` is refused."""
+        """What a client is told whose request to read `channels` is refused."""
         return _("You may not read %(channels)s.") % {"channels": ", ".join(channels)}
+
+    def refusal_to_publish(self, channels: Sequence[str]) -> str:
+        """What a client is told whose request to publish to `channels` is refused."""
+        return _("You may not publish to %(channels)s.") % {"channels": ", ".join(channels)}
 
 
 class DefaultPolicy(BasePolicy):
@@ -68,25 +104,64 @@ class DefaultPolicy(BasePolicy):
 
     Lets those publish who may add messages (`streams.add_message`), and those broadcast who may do more to broadcasts
     than look; what that is, the permissions say.
+
+    A request with a signed token is judged by the token alone: besides open channels it reads those that the token
+    names, and publishes to those that the token names, whoever is signed in.
     """
 
     def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
-        rule = access_rules().get(channel)
-        if is_open(channel, rule):
-            return True
-        return self._admits(getattr(request, "user", None), channel, rule)
+        return self._admits(request, channel, access_rules())
 
     async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
-        rule = (await aaccess_rules()).get(channel)
-        # An open channel is decided without the user, and so without a query for the session; not where a subclass has
-        # a rule of its own, which may be stricter.
-        if type(self).can_subscribe is DefaultPolicy.can_subscribe and is_open(channel, rule):
-            return True
-        return await sync_to_async(self.can_subscribe)(request, channel)
+        return not await self._arefused(request, [channel])
+
+    def refused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        if type(self).can_subscribe is not DefaultPolicy.can_subscribe:  # a subclass's own rule, which may be stricter
+            return super().refused(request, channels)
+        rules = access_rules()
+        return [channel for channel in channels if not self._admits(request, channel, rules)]
+
+    async def arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        if type(self).acan_subscribe is not DefaultPolicy.acan_subscribe:
+            return await super().arefused(request, channels)
+        return await self._arefused(request, channels)
+
+    async def _arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        own = type(self)
+        if own.can_subscribe is not DefaultPolicy.can_subscribe or own.refused is not DefaultPolicy.refused:
+            return await sync_to_async(self.refused)(request, channels)
+        # What is open, or what a token grants, is decided without the user, and so without a query and a thread.
+        rules = await aaccess_rules()
+        left = [channel for channel in channels if not is_open(channel, rules.get(channel))]
+        if not left:
+            return []
+        if (token := await atoken_of(request)) is not None:
+            return [channel for channel in left if not token.may_read(channel)]
+        return await sync_to_async(self.refused)(request, left)
 
     def can_publish(self, request: HttpRequest, channel: str) -> bool:
-        user = getattr(request, "user", None)
-        return bool(user and user.is_active and user.is_staff and user.has_perm("streams.add_message"))
+        if (token := token_of(request)) is not None:
+            return token.may_publish(channel)
+        return self._is_staff_who_may(request, "streams.add_message")
+
+    async def acan_publish(self, request: HttpRequest, channel: str) -> bool:
+        return not await self._arefused_to_publish(request, [channel])
+
+    async def arefused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        if type(self).acan_publish is not DefaultPolicy.acan_publish:
+            return await super().arefused_to_publish(request, channels)
+        return await self._arefused_to_publish(request, channels)
+
+    async def _arefused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        own = type(self)
+        plain = own.can_publish is DefaultPolicy.can_publish and own.refused_to_publish is BasePolicy.refused_to_publish
+        if plain and (token := await atoken_of(request)) is not None:
+            return [channel for channel in channels if not token.may_publish(channel)]
+        return await sync_to_async(self.refused_to_publish)(request, channels)
+
+    def can_grant_pattern(self, request: HttpRequest, pattern: str, *, to_publish: bool) -> bool:
+        permission = "streams.add_message" if to_publish else "streams.view_message"
+        return token_of(request) is None and self._is_staff_who_may(request, permission)
 
     def can_broadcast(self, request: HttpRequest, channel: str) -> bool:
         user = getattr(request, "user", None)
@@ -99,13 +174,24 @@ class DefaultPolicy(BasePolicy):
             user.has_perm(f"streams.{verb}_broadcast") for verb in ("add", "change", "send", "schedule", "delete")
         )
 
-    def _admits(self, user: Any, channel: str, rule: Rule | None) -> bool:
+    def _admits(self, request: HttpRequest, channel: str, rules: Rules) -> bool:
+        rule = rules.get(channel)
+        if is_open(channel, rule):
+            return True
+        if (token := token_of(request)) is not None:
+            return token.may_read(channel)
+        user = getattr(request, "user", None)
         if user is None or not user.is_authenticated or not user.is_active:
             return False
         # First what mostly needs no query.
         if channel == f"user.{user.pk}" if rule is None else rule.admits(user):
             return True
-        return bool(user.is_staff and user.has_perm("streams.view_message"))
+        return self._is_staff_who_may(request, "streams.view_message")
+
+    @staticmethod
+    def _is_staff_who_may(request: HttpRequest, permission: str) -> bool:
+        user: Any = getattr(request, "user", None)
+        return bool(user and user.is_active and user.is_staff and user.has_perm(permission))
 
     def readers(self, channel: str) -> str:
         rule = access_rules().get(channel)

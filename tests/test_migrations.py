@@ -15,6 +15,7 @@ TABLES = {
     "streams_channelsettings_groups",
     "streams_delivery",
     "streams_node",
+    "streams_revokedtoken",
 }
 RELAY = {"streams_relay_generation", "streams_relay_usage"}
 

@@ -13,7 +13,10 @@ from django.urls import resolve, reverse
 import streams
 from tests.sites import PYTHON, ROOT
 
-NAMES = {"publish", "apublish", "publish_many", "apublish_many", "NewMessage", "Event", "EventStreamResponse"}
+NAMES = {
+    *("publish", "apublish", "publish_many", "apublish_many", "disconnect", "adisconnect"),
+    *("NewMessage", "Event", "EventStreamResponse"),
+}
 
 
 def test_public_names_are_these() -> None:

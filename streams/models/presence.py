@@ -24,6 +24,9 @@ class Node(models.Model):
     channels_left_out = models.PositiveIntegerField(
         _("channels left out"), default=0, help_text=_("How many channels with fewer connections are not listed.")
     )
+    callers = models.JSONField(
+        _("callers"), default=dict, help_text=_("Connections by user and by address, where they are limited.")
+    )
     notifier = models.CharField(_("notifier"), max_length=255, blank=True)
     notifier_problem = models.CharField(
         _("problem of the notifier"), max_length=255, blank=True, help_text=_("Empty while it listens.")

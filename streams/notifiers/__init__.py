@@ -10,9 +10,9 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from streams.conf import settings
-from streams.notifiers.base import BaseNotifier, Notice
+from streams.notifiers.base import BaseNotifier, Notice, Revocation
 
-__all__ = ["BaseNotifier", "Notice", "get_notifier"]
+__all__ = ["BaseNotifier", "Notice", "Revocation", "get_notifier"]
 
 _lock = threading.Lock()
 _notifier: BaseNotifier | None = None

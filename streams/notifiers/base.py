@@ -10,16 +10,35 @@ from streams.events import StoredEvent
 
 
 @dataclass(frozen=True, slots=True)
+class Revocation:
+    """Something has changed about who may read what: it concerns the streams for which all holds that is named.
+
+    They are ended where `ends` is true; else the policy is asked about them again. `user`: a primary key as text.
+    `token`: a token's id. `session`: a session's mark (see revocation.py), which is not its key. A notifier carries it
+    as it is, and knows nothing of it.
+    """
+
+    ends: bool = False
+    user: str | None = None
+    channel: str | None = None
+    token: str | None = None
+    session: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """The log has grown: positions `first` to `last`, both included, have been given and committed.
 
     `messages` holds exactly the messages of that range, in order, or nothing; a hub that has everything up to
     `first - 1` applies them as they are, and any other reads the log.
+
+    A control notice has a `revocation` instead, and no positions: `first` and `last` are 0.
     """
 
     first: int
     last: int
     messages: tuple[StoredEvent, ...] = ()
+    revocation: Revocation | None = None
 
 
 class BaseNotifier(ABC):

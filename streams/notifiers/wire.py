@@ -11,6 +11,7 @@ import base64
 import json
 import logging
 import threading
+from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
@@ -18,7 +19,7 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 
 from streams.databases import log_name
 from streams.events import StoredEvent
-from streams.notifiers.base import Notice
+from streams.notifiers.base import Notice, Revocation
 
 logger = logging.getLogger("streams.notifiers")
 
@@ -29,6 +30,8 @@ _said = threading.Event()
 
 def encode(notice: Notice, max_bytes: int) -> str:
     """The notice as text of at most `max_bytes` bytes: without its messages where they do not fit."""
+    if notice.revocation is not None:
+        return _seal([0, 0, [], asdict(notice.revocation)])
     # Each character of data takes a byte or more, so that a large message need not be encoded to know it.
     if sum(len(message.data) for message in notice.messages) <= max_bytes:
         text = _encode(notice.first, notice.last, notice.messages)
@@ -48,8 +51,9 @@ def decode(text: object) -> Notice | None:
         keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
         if not any(constant_time_compare(signature, _sign(body, key)) for key in keys):
             raise ValueError("it was signed with another SECRET_KEY, or for the log in another database")
-        first, last, messages = json.loads(body)
-        return Notice(first, last, tuple(StoredEvent(*message) for message in messages))
+        first, last, messages, *control = json.loads(body)
+        revocation = Revocation(**control[0]) if control else None
+        return Notice(first, last, tuple(StoredEvent(*message) for message in messages), revocation)
     except Exception as error:
         if not _said.is_set():
             _said.set()
@@ -62,7 +66,11 @@ def decode(text: object) -> Notice | None:
 
 
 def _encode(first: int, last: int, messages: tuple[StoredEvent, ...]) -> str:
-    body = json.dumps([first, last, [list(message) for message in messages]], separators=(",", ":"))
+    return _seal([first, last, [list(message) for message in messages]])
+
+
+def _seal(content: list[Any]) -> str:
+    body = json.dumps(content, separators=(",", ":"))
     return f"{VERSION}:{_sign(body, settings.SECRET_KEY)}:{body}"
 
 

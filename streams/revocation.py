@@ -1,0 +1,167 @@
+"""Telling all processes that somebody may not read any more: when a user, a session, a token or a channel has changed.
+
+    disconnect(user=7, channel="score.1")
+
+It goes by the notifier, as control notices, and so may get lost: rechecks.py asks again by and by in any case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group, Permission
+from django.contrib.auth.signals import user_logged_out
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db import connections, transaction
+from django.db.models import Model
+from django.db.models.signals import m2m_changed, post_delete, post_save
+from django.utils.crypto import salted_hmac
+
+from streams import outages, tokens
+from streams.events import validate_channel
+from streams.exceptions import InvalidToken
+from streams.models import ChannelSettings
+from streams.notifiers import Notice, Revocation, get_notifier
+from streams.threads import database
+
+logger = logging.getLogger("streams")
+
+# Users that one change concerns. Beyond it, everybody is looked at.
+MAX_NOTICES = 20
+
+
+def disconnect(*, user: Any = None, channel: str | None = None, token: str | None = None) -> None:
+    """End streams, in all processes: those for which all holds that is named.
+
+    Args:
+        user: the user, or the primary key, in whose name they were opened, by session or token.
+        channel: a channel that they have.
+        token: the token, or its id, with which they were opened. It is revoked as well, and never opens one again.
+
+    Whoever still may read comes back, and has missed nothing: change first who may. Where a transaction is open, it
+    happens with its commit.
+
+    Raises:
+        ValueError: nothing is named, or a token that opens nothing any more.
+        InvalidChannel: the channel's name is outside the rule.
+        SynchronousOnlyOperation: called on a running event loop; await adisconnect() there.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        _disconnect(user, channel, token)
+    else:
+        raise SynchronousOnlyOperation("disconnect() waits for the notifier. Use `await adisconnect(…)` here.")
+
+
+async def adisconnect(*, user: Any = None, channel: str | None = None, token: str | None = None) -> None:
+    """See disconnect()."""
+    await sync_to_async(_disconnect)(user, channel, token)
+
+
+def _disconnect(user: Any, channel: str | None, token: str | None) -> None:
+    if user is None and channel is None and token is None:
+        raise ValueError("disconnect() takes a user, a channel or a token.")
+    if channel is not None:
+        validate_channel(channel)
+    pk = None if user is None else str(getattr(user, "pk", user))
+    announce(Revocation(ends=True, user=pk, channel=channel, token=None if token is None else _revoke(token)))
+
+
+def _revoke(token: str) -> str:
+    token_id, expires_at = token, None
+    if token.startswith(tokens.PREFIX):
+        try:
+            told = tokens.read_token(token)
+        except InvalidToken as error:
+            raise ValueError(f"{error} It opens no stream any more.") from None
+        token_id, expires_at = told.id, told.expires_at
+    tokens.revoke(token_id, expires_at)
+    return token_id
+
+
+def announce(revocation: Revocation, using: str | None = None) -> None:
+    """Tell all processes, after the commit where a transaction is open in the database `using`, or in the log's."""
+    connection: Any = connections[using or database()]
+    if all(block._from_testcase for block in connection.atomic_blocks):  # those of a test never commit
+        _tell(revocation)
+    else:
+        transaction.on_commit(partial(_tell, revocation), using=using or database(), robust=True)
+
+
+def _tell(revocation: Revocation) -> None:
+    try:
+        get_notifier().notify(Notice(0, 0, revocation=revocation))
+    except Exception:
+        outages.SENDING.failed(logger, "The notifier failed; open streams are looked at every RECHECK_SECONDS.")
+    else:
+        outages.SENDING.works()
+
+
+def mark_of_session(session_key: str) -> str:
+    """What stands for a session where its key must not be seen."""
+    return salted_hmac("streams.revocation", session_key, algorithm="sha256").hexdigest()[:32]
+
+
+# --- What is found out by itself --------------------------------------------------------------------------------------
+
+
+def connect() -> None:
+    """Listen to the signals of what decides who may read. Changes without signals, as by `update()`, are found by
+    asking again."""
+    user = get_user_model()
+    user_logged_out.connect(_logged_out)
+    for signal in (post_save, post_delete):
+        signal.connect(_user_changed, sender=user)
+        signal.connect(_channel_changed, sender=ChannelSettings)
+    m2m_changed.connect(_channel_changed, sender=ChannelSettings.groups.through)
+    for name in ("groups", "user_permissions"):
+        if (field := getattr(user, name, None)) is not None:  # a site's own kind of user may do without
+            m2m_changed.connect(_users_rights_changed, sender=field.through)
+    m2m_changed.connect(_rights_changed, sender=Group.permissions.through)
+    for model in (Group, Permission):
+        post_delete.connect(_rights_changed, sender=model)
+
+
+def _logged_out(*, request: Any, **kwargs: Any) -> None:
+    # The session goes right after this signal; who is quick enough to come back before is found a moment later.
+    if (key := getattr(getattr(request, "session", None), "session_key", None)) is not None:
+        announce(Revocation(ends=True, session=mark_of_session(key)))
+
+
+def _user_changed(
+    *, instance: Model, using: str, created: bool = False, update_fields: Any = None, raw: bool = False, **kwargs: Any
+) -> None:
+    # A login writes its time, and nothing else.
+    if not created and not raw and (update_fields is None or set(update_fields) - {"last_login"}):
+        announce(Revocation(user=str(instance.pk)), using)
+
+
+def _channel_changed(*, instance: Any, using: str, action: str = "post", **kwargs: Any) -> None:
+    if action.startswith("post"):
+        # Of a group's own side there is no name for it.
+        channel = instance.channel if isinstance(instance, ChannelSettings) else None
+        announce(Revocation(channel=channel), using)
+
+
+def _users_rights_changed(
+    *, instance: Model, action: str, reverse: bool, pk_set: set[Any] | None, using: str, **kwargs: Any
+) -> None:
+    if not action.startswith("post"):
+        return
+    users = [instance.pk] if not reverse else pk_set
+    if users is None or len(users) > MAX_NOTICES:
+        announce(Revocation(), using)
+        return
+    for pk in users:
+        announce(Revocation(user=str(pk)), using)
+
+
+def _rights_changed(*, using: str, action: str = "post", **kwargs: Any) -> None:
+    if action.startswith("post"):
+        announce(Revocation(), using)

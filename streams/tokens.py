@@ -1,0 +1,287 @@
+"""Signed tokens: what their bearer may read and publish, in whose name, and until when.
+
+    make_token(read=["job.17"], user=request.user, seconds=600)
+
+An EventSource can send no header, so that a token may stand in the URL: `events/job.17/?token=…`; whoever can sends
+`Authorization: Bearer …`. This module makes them, reads them, takes them back, and finds them in requests; what they
+are good for, the policy says.
+"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib.auth import get_user_model
+from django.core import signing
+from django.http import HttpRequest, QueryDict
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare
+
+from streams import threads
+from streams.conf import settings
+from streams.events import validate_channel
+from streams.exceptions import InvalidChannel, InvalidToken
+from streams.models import RevokedToken
+from streams.threads import database
+
+SALT = "streams.tokens"
+
+# What tells a token from whatever else an Authorization header or a URL may hold, which is not ours to judge.
+PREFIX = "streams."
+
+# The query's name for a token.
+PARAMETER = "token"
+
+# Servers and proxies take request lines of 8 KiB at the least.
+MAX_CHARACTERS = 4096
+
+# Where a request keeps what was found: a token and its user, None, or the error.
+KEPT = "_streams_token"
+
+# As much of the hash of a password's hash as tells one password from another. It is signed, and no secret.
+MARK_CHARACTERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a token says. `read`, `publish`: names of channels, or patterns. `user`: a primary key as text, or None.
+    `expires_at`: in Unix seconds."""
+
+    id: str
+    read: tuple[str, ...]
+    publish: tuple[str, ...]
+    user: str | None
+    expires_at: float
+    mark: str | None = None  # of the user's password
+
+    def may_read(self, channel: str) -> bool:
+        return any(fnmatchcase(channel, pattern) for pattern in self.read)
+
+    def may_publish(self, channel: str) -> bool:
+        return any(fnmatchcase(channel, pattern) for pattern in self.publish)
+
+
+# --- Making and reading them, without any I/O -------------------------------------------------------------------------
+
+
+def make_token(
+    *, read: Iterable[str] = (), publish: Iterable[str] = (), user: Any = None, seconds: float | None = None
+) -> str:
+    """A token with which its bearer may read some channels and publish to some, for a while.
+
+    Args:
+        read, publish: names of channels, or patterns in which `*` stands for any characters, such as `score.*`.
+        user: the user in whose name. The token holds for as long as this user is active and keeps the password.
+        seconds: its lifetime; TOKEN_SECONDS where not given, at most MAX_TOKEN_SECONDS.
+
+    Raises:
+        ValueError: for what is no name, nothing to read or to publish, or too long a life. Nobody is asked whether the
+            bearer may: whoever runs code can make tokens.
+    """
+    seconds = settings.TOKEN_SECONDS if seconds is None else seconds
+    if not 0 < seconds <= (most := settings.MAX_TOKEN_SECONDS):
+        raise ValueError(
+            f"A token lives for above 0 and at most {most:g} seconds (MAX_TOKEN_SECONDS); got {seconds!r}."
+        )
+    told: dict[str, Any] = {
+        "i": secrets.token_urlsafe(12),
+        "r": _check_patterns(read),
+        "p": _check_patterns(publish),
+        "e": round(time.time() + seconds, 3),
+    }
+    if not told["r"] and not told["p"]:
+        raise ValueError("A token names at least one channel to read or to publish to.")
+    if user is not None:
+        told |= {"u": str(user.pk), "m": mark_of(user)}
+    text = PREFIX + signing.dumps(told, salt=SALT, compress=False)
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"A token has at most {MAX_CHARACTERS} characters, for it stands in URLs; use patterns.")
+    return text
+
+
+def read_token(text: str) -> Token:
+    """What a token says. Raises InvalidToken where it is none of this site's, or has expired.
+
+    Whether it was revoked, and whether its user still is who it was, check_token() asks the database.
+    """
+    try:
+        if len(text) > MAX_CHARACTERS or not text.startswith(PREFIX):
+            raise signing.BadSignature
+        told = signing.loads(text.removeprefix(PREFIX), salt=SALT)
+        token = Token(told["i"], tuple(told["r"]), tuple(told["p"]), told.get("u"), told["e"], told.get("m"))
+    except (signing.BadSignature, KeyError, TypeError, ValueError):
+        raise InvalidToken(
+            "invalid-token", "This token is none of this site's, or is not whole. Ask for a new one."
+        ) from None
+    if token.expires_at <= time.time():
+        raise InvalidToken("expired-token", "This token has expired. Ask for a new one.")
+    return token
+
+
+def is_pattern(name: str) -> bool:
+    """Whether it may match more than one channel."""
+    return "*" in name
+
+
+def _check_patterns(names: Iterable[str]) -> list[str]:
+    if isinstance(names, str):
+        raise ValueError(f"Channels come as a list of names; got the text {names!r}.")
+    checked = list(dict.fromkeys(names))
+    if len(checked) > (most := settings.MAX_CHANNELS_PER_STREAM):
+        raise ValueError(f"A token names at most {most} channels (MAX_CHANNELS_PER_STREAM); got {len(checked)}.")
+    for name in checked:
+        try:
+            validate_channel(name.replace("*", "x") if isinstance(name, str) else name)
+        except InvalidChannel:
+            rule = (
+                "A channel's name uses A-Z a-z 0-9 . _ - and at most 99 characters; in a pattern, * is for any of them"
+            )
+            raise ValueError(f"{rule}; got {name!r:.120}.") from None
+    return checked
+
+
+# --- Users ------------------------------------------------------------------------------------------------------------
+
+
+def mark_of(user: Any) -> str:
+    """What changes with the user's password."""
+    mark: str = user.get_session_auth_hash()[:MARK_CHARACTERS]
+    return mark
+
+
+def user_of(pk: str, mark: str | None) -> Any:
+    """The active user whose password had this mark; None where there is none. Uses the ORM."""
+    try:
+        user = get_user_model()._default_manager.filter(pk=pk, is_active=True).first()
+    except (TypeError, ValueError):  # a key of another kind of user
+        return None
+    if user is None or mark is None:
+        return None
+    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
+    return user if any(constant_time_compare(mark, each[:MARK_CHARACTERS]) for each in hashes) else None
+
+
+# --- Taking them back -------------------------------------------------------------------------------------------------
+
+# The ids of those taken back, as this process read them last, and when.
+_revoked: frozenset[str] = frozenset()
+_read_at = float("-inf")
+
+
+def revoke(token_id: str, expires_at: float | None = None) -> None:
+    """Have a token hold no more, from the commit on. Other processes find out within POLL_SECONDS.
+
+    `expires_at`: the token's own, where it is known. Open streams of it are revocation.disconnect()'s business.
+    """
+    until = time.time() + settings.MAX_TOKEN_SECONDS if expires_at is None else expires_at
+    row = RevokedToken(id=token_id, expires_at=datetime.datetime.fromtimestamp(until, datetime.UTC))
+    rows = RevokedToken.objects.using(database())
+    rows.bulk_create([row], ignore_conflicts=True)
+    rows.filter(expires_at__lt=timezone.now()).delete()
+    forget_revoked()
+
+
+def is_revoked(token_id: str) -> bool:
+    """Whether it was taken back, as of POLL_SECONDS ago at the most. Uses the ORM."""
+    global _revoked, _read_at
+    # Not kept in a test run: a test that is rolled back would leave its tokens behind.
+    if threads.in_test_run() or time.monotonic() - _read_at >= settings.POLL_SECONDS:
+        began = time.monotonic()
+        unexpired = RevokedToken.objects.using(database()).filter(expires_at__gte=timezone.now())
+        _revoked = frozenset(unexpired.values_list("id", flat=True))
+        _read_at = began
+    return token_id in _revoked
+
+
+def forget_revoked() -> None:
+    """Read them again at the next request."""
+    global _read_at
+    _read_at = float("-inf")
+
+
+# --- Requests ---------------------------------------------------------------------------------------------------------
+
+
+def check_token(token: Token) -> Any:
+    """The token's user, None where it has none. Raises InvalidToken where it holds no more. Uses the ORM."""
+    if token.expires_at <= time.time():
+        raise InvalidToken("expired-token", "This token has expired. Ask for a new one.")
+    if is_revoked(token.id):
+        raise InvalidToken("revoked-token", "This token was revoked. Ask for a new one.")
+    if token.user is None:
+        return None
+    if (user := user_of(token.user, token.mark)) is None:
+        raise InvalidToken("revoked-token", "This token's user is not active any more, or has a new password.")
+    return user
+
+
+def token_of(request: HttpRequest) -> Token | None:
+    """The token that a request carries, checked once; None where it carries none. Raises InvalidToken. Uses the ORM.
+
+    It is taken out of the request's query then, so that no log of it and no error report shows it.
+    """
+    kept = request.__dict__
+    if KEPT not in kept:
+        text = _take_text(request)
+        try:
+            kept[KEPT] = None if text is None else _checked(text)
+        except InvalidToken as error:
+            kept[KEPT] = error
+    if isinstance(found := kept[KEPT], InvalidToken):
+        raise found
+    return None if found is None else found[0]
+
+
+async def atoken_of(request: HttpRequest) -> Token | None:
+    """See token_of(). Without a thread where there is no token."""
+    if KEPT not in request.__dict__ and _find_text(request) is not None:
+        return await threads.run(token_of, request)
+    return token_of(request)
+
+
+def user_of_token(request: HttpRequest) -> Any:
+    """The user of the token that token_of() has found; None where there is none."""
+    found = request.__dict__.get(KEPT)
+    return found[1] if isinstance(found, tuple) else None
+
+
+def _checked(text: str) -> tuple[Token, Any]:
+    token = read_token(text)
+    return token, check_token(token)
+
+
+def _find_text(request: HttpRequest) -> str | None:
+    kind, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    candidates = [credentials.strip()] if kind.lower() == "bearer" else []
+    candidates += request.GET.getlist(PARAMETER)
+    return next((text for text in candidates if text.startswith(PREFIX)), None)
+
+
+def _take_text(request: HttpRequest) -> str | None:
+    text = _find_text(request)
+    if text is not None and PARAMETER in request.GET:
+        _hide(request)
+    return text
+
+
+def _hide(request: HttpRequest) -> None:
+    """Take the token out of the query, wherever somebody may read it later: a server that logs the request when it has
+    been answered, Django's page for an error, a reporter of errors."""
+    left = [(name, value) for name, value in _pairs(request.GET) if name != PARAMETER]
+    query = urlencode(left)
+    request.GET = QueryDict(query, mutable=False)
+    request.META["QUERY_STRING"] = query
+    scope = getattr(request, "scope", None)
+    if isinstance(scope, dict) and "query_string" in scope:
+        scope["query_string"] = query.encode("ascii")
+
+
+def _pairs(query: QueryDict) -> Sequence[tuple[str, str]]:
+    return [(name, value) for name, values in query.lists() for value in values]
