@@ -12,6 +12,7 @@ urlpatterns = [
     path("test/login/", views.log_in),
     path("test/queries/", views.queries),
     path("test/browser/", include("tests.browser.urls")),
+    path("test/attacks/", include("tests.attacks.views")),
     path("test/response/", include("tests.response_views")),
     *demo,
 ]
