@@ -17,7 +17,7 @@ from tests.sites import Server, Site, copy_sqlite, finish
 LISTED = "https://app.example"
 
 # Which Django logs with their stacks.
-REFUSALS = r"^(django\.core|streams)\.exceptions\.(DisallowedHost|RequestDataTooBig|TooManyFieldsSent|InvalidToken):"
+REFUSALS = r"^[a-z.]+\.(DisallowedHost|RequestDataTooBig|TooManyFieldsSent|InvalidToken|PermissionDenied)(:|$)"
 
 MAKE_USER = """
 import sys
