@@ -23,8 +23,7 @@ MAKE_USER = """
 import sys
 from django.contrib.auth import get_user_model
 name, password, is_staff = sys.argv[1:]
-create = get_user_model().objects.create_superuser if is_staff else get_user_model().objects.create_user
-print(create(name, password=password).pk)
+print(get_user_model().objects.create_user(name, password=password, is_staff=bool(is_staff)).pk)
 """
 
 MAKE_TOKEN = """
