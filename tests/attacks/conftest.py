@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests import clients
 from tests.attacks.raw import ask, get, stream
+from tests.relay.conftest import SECRET as UPSTREAM_KEY
+from tests.relay.conftest import Relay, UpstreamProcess, make_relay
 from tests.sites import Server, Site, copy_sqlite, finish
 
 LISTED = "https://app.example"
@@ -101,3 +105,56 @@ def attacked(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) ->
     site.close()
     for record in re.split(r"^(?=\d{4}-)", server.log.read_text(), flags=re.MULTILINE):
         assert "Traceback" not in record or re.search(REFUSALS, record, re.MULTILINE), record
+
+
+@dataclass
+class Canary:
+    """A port of this machine that nobody has a reason to connect to. `touched` counts those who do."""
+
+    listening: socket.socket
+
+    @property
+    def port(self) -> int:
+        return int(self.listening.getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def touched(self) -> int:
+        count = 0
+        self.listening.settimeout(0.05)
+        while True:
+            try:
+                self.listening.accept()[0].close()
+            except TimeoutError:
+                return count
+            count += 1
+
+
+@pytest.fixture(scope="session")
+def canary() -> Iterator[Canary]:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        yield Canary(listening)
+
+
+@pytest.fixture(scope="session")
+def relaying(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, canary: Canary) -> Iterator[Relay]:
+    """The demo site with an upstream that does whatever a test wants. The environment names a proxy, which is not meant
+    for it."""
+    upstream = UpstreamProcess()
+    proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"), canary.url)
+    made = make_relay(migrated_sqlite, tmp_path_factory.mktemp("relaying"), upstream, **proxies)
+    yield made
+    made.site.close()
+    upstream.stop()
+    log = made.server.log.read_text()
+    assert "Traceback" not in log, log
+    assert UPSTREAM_KEY not in log
+
+
+@pytest.fixture(autouse=True)
+async def leave() -> AsyncIterator[None]:
+    """Close what a test's clients have left open."""
+    yield
+    clients.leave_all()
