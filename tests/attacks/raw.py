@@ -90,7 +90,7 @@ def get(port: int, path: str | bytes, headers: Mapping[str, str | bytes] | None 
 
 def stream(port: int, path: str | bytes, headers: Mapping[str, str | bytes] | None = None, **how: Any) -> Answer:
     """As much of a stream as comes before its first checkpoint, and that; or the refusal."""
-    return ask(port, request(path, headers), **{"until": is_open, **how})
+    return ask(port, request(path, headers, method=how.pop("method", "GET")), **{"until": is_open, **how})
 
 
 def is_open(body: bytes) -> bool:
