@@ -162,6 +162,8 @@ if CHAT_BASE_URL := env("CHAT_BASE_URL", default=""):
 
 CHAT_LINE_SECONDS = env.float("CHAT_LINE_SECONDS", default=1)
 
+DEFAULT_EXCEPTION_REPORTER = "project.errors.Reporter"
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from django.http import HttpRequest
+from django.conf import settings
+from django.http import HttpRequest, HttpResponseBase
 from django.urls import path
 
 from streams import Event, EventStreamResponse
+from streams.conf import configured
+from streams.relay.upstreams import get_upstream
 from streams.views import EventStreamView
 
 
@@ -30,7 +33,24 @@ async def event(request: HttpRequest) -> EventStreamResponse:
     return EventStreamResponse(events())
 
 
+async def fails(request: HttpRequest) -> HttpResponseBase:
+    """A view that fails where it has all secrets of the site at hand."""
+    site, upstream, streams = settings.SECRET_KEY, get_upstream(), configured()
+    how = request.GET.get("how")
+
+    async def broken() -> AsyncIterator[str]:
+        yield "so far so good"
+        raise RuntimeError(f"the stream failed, of a site with {len(site)} and {len(streams)} of them")
+
+    if how == "stream":
+        return EventStreamResponse(broken())
+    if how == "relay":
+        raise RuntimeError(f"the call of {upstream!r} failed")
+    raise RuntimeError("the view failed")
+
+
 urlpatterns = [
+    path("fails/", fails),
     path("snapshot/", Snapshot.as_view()),
     path("event/", event),
 ]
