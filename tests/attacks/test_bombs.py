@@ -145,7 +145,7 @@ def nested(depth: int, **more: Any) -> bytes:
 def test_json_that_is_nested_just_less_than_can_be_read_does_not_fail_later(relaying: Relay, path: str) -> None:
     """Some code that goes through it may stand deeper on the stack than the one that has read it."""
     statuses = {}
-    for depth in (*range(100, 800, 100), *range(800, 1000, 4)):
+    for depth in (100, *range(800, 1000, 4)):
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {relaying.keys['bob']}"}
         answer = ask(relaying.server.port, request(path, headers, method="POST", body=nested(depth)))
         statuses[depth] = answer.status
@@ -155,7 +155,7 @@ def test_json_that_is_nested_just_less_than_can_be_read_does_not_fail_later(rela
 
 async def test_answer_that_is_nested_just_less_than_can_be_read_does_not_fail_later(relaying: Relay) -> None:
     """With an escape in it, whose text is looked at for what is secret."""
-    for depth in (100, *range(800, 1000, 8)):
+    for depth in (100, *range(400, 1000, 50)):
         deep = '{"a":' * depth + r'"\u0041"' + "}" * depth
         for steps in (
             [HEAD, piece("Hi"), chunk(f"data: {deep}\n\n"), *END],
