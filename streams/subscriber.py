@@ -20,10 +20,12 @@ from django.db import Error
 from django.http import HttpRequest
 
 from streams import log, outages, sse
+from streams.admission import Admission
 from streams.conf import settings
 from streams.events import encode_data
 from streams.exceptions import LogUnavailable
 from streams.hub import Hub, Stretch
+from streams.shutdown import farewell
 from streams.window import Frame
 
 logger = logging.getLogger("streams")
@@ -38,6 +40,11 @@ MAX_POSITION_DIGITS = 18
 # How much of an id that is no position a reset repeats.
 MAX_TOLD_CHARACTERS = 100
 
+# What a client is told whose right to read has ended.
+REVOKED = sse.encode(
+    '{"code":"revoked","message":"You may not read this any more, or have to ask again."}', event="stream-error"
+)
+
 Snapshot = Callable[[], Awaitable[object]]
 
 
@@ -48,7 +55,7 @@ class Subscriber:
     none. `replay`: how many of the newest messages a client without a cursor gets first. `snapshot`: awaited for the
     state to send in place of history, on a fresh connect and after a reset. `request`: for the receivers of signals.
     `final_events`: types of messages, not the default one, after which nothing follows in these channels: the stream
-    ends with the first of them.
+    ends with the first of them. `admission`: what may be asked again while the stream lives; None for nothing.
 
     It is made on an event loop, and iterated by one task there; all its methods are called on that loop.
     """
@@ -83,10 +90,12 @@ class Subscriber:
         "_unsent_bytes",
         "_waiter",
         "_wanted",
+        "admission",
         "announced",
         "channels",
         "cursor",
         "number",
+        "recheck_at",
         "request",
         "start",
     )
@@ -100,11 +109,14 @@ class Subscriber:
         snapshot: Snapshot | None = None,
         request: HttpRequest | None = None,
         final_events: Sequence[str] = (),
+        admission: Admission | None = None,
     ) -> None:
         if "message" in final_events:
             raise ValueError("The default type, 'message', cannot be a final event; choose another, such as 'done'.")
         self.channels = tuple(channels)
         self.request = request
+        self.admission = admission
+        self.recheck_at = float("inf")  # in time.monotonic() seconds; the hub's
         self.number = next(_numbers)  # its own in this process, and never used again
         self.announced = False  # by the hub
         self.start = 0  # the cursor with which the stream began
@@ -204,6 +216,10 @@ class Subscriber:
             self._last = b""
         else:
             waiter.set_exception(StopAsyncIteration())
+
+    def refuse(self) -> None:
+        """End the stream because its client may not read it any more: it is told, and finds out when it comes back."""
+        self.stop(REVOKED + farewell())
 
     # --- Called by the hub ---
 

@@ -29,15 +29,10 @@ from streams.conf import settings
 from streams.events import validate_channel
 from streams.exceptions import InvalidChannel, InvalidToken
 from streams.models import RevokedToken
+from streams.redaction import PARAMETER, PREFIX
 from streams.threads import database
 
 SALT = "streams.tokens"
-
-# What tells a token from whatever else an Authorization header or a URL may hold, which is not ours to judge.
-PREFIX = "streams."
-
-# The query's name for a token.
-PARAMETER = "token"
 
 # Servers and proxies take request lines of 8 KiB at the least.
 MAX_CHARACTERS = 4096
@@ -86,10 +81,9 @@ def make_token(
             bearer may: whoever runs code can make tokens.
     """
     seconds = settings.TOKEN_SECONDS if seconds is None else seconds
-    if not 0 < seconds <= (most := settings.MAX_TOKEN_SECONDS):
-        raise ValueError(
-            f"A token lives for above 0 and at most {most:g} seconds (MAX_TOKEN_SECONDS); got {seconds!r}."
-        )
+    most = settings.MAX_TOKEN_SECONDS
+    if not 0 < seconds <= most:
+        raise ValueError(f"A token lives for above 0 and at most {most} seconds (MAX_TOKEN_SECONDS); got {seconds!r}.")
     told: dict[str, Any] = {
         "i": secrets.token_urlsafe(12),
         "r": _check_patterns(read),
@@ -244,6 +238,11 @@ async def atoken_of(request: HttpRequest) -> Token | None:
     if KEPT not in request.__dict__ and _find_text(request) is not None:
         return await threads.run(token_of, request)
     return token_of(request)
+
+
+def put(request: HttpRequest, token: Token) -> None:
+    """Give a request a token that another one carried, checked anew. Raises InvalidToken. Uses the ORM."""
+    request.__dict__[KEPT] = (token, check_token(token))
 
 
 def user_of_token(request: HttpRequest) -> Any:

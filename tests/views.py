@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import psutil
-from django.contrib.auth import get_user_model, login
+from django.contrib.auth import get_user_model, login, logout
 from django.db.backends.signals import connection_created
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
@@ -70,6 +70,11 @@ def log_in(request: HttpRequest) -> JsonResponse:
     user, _ = get_user_model().objects.get_or_create(username=name, defaults=json.loads(request.GET.get("is", "{}")))
     login(request, user, backend="django.contrib.auth.backends.ModelBackend")
     return JsonResponse({"pk": user.pk})
+
+
+def log_out(request: HttpRequest) -> JsonResponse:
+    logout(request)
+    return JsonResponse({})
 
 
 _queries: list[str] = []
