@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import urllib.error
 import urllib.request
@@ -11,7 +12,7 @@ import pytest
 from streams.redaction import HideTokens, hide
 from streams.tokens import make_token
 from tests.clients import StreamClient
-from tests.services import free_port
+from tests.services import free_port, missing, nginx, wait_until
 from tests.sites import Server, Site, command
 
 TEXT = "streams.eyJpIjoiYSJ9:1tABCD:xyz_-0123456789"
@@ -94,3 +95,23 @@ def _serve(site: Site, server: str) -> Server:
     running = Server(argv, port, site.env, site.folder / f"{server}.log")
     site._servers.append(running)
     return running.start()
+
+
+@pytest.mark.once
+async def test_token_in_a_url_is_not_in_the_access_log_of_nginx(sqlite_site: Site) -> None:
+    """With the file that docs/deploying has."""
+    if nginx.program() is None:
+        missing("nginx", "nginx")
+    running = sqlite_site.serve()
+    proxy = nginx.NginxServer([running.port] * 4).start()
+    try:
+        token = make_token(read=["job.1"])
+        client = await StreamClient(proxy.port, f"/events/job.1/?token={token}").connect()
+        assert client.status == 200
+        await client.close()
+        urllib.request.urlopen(f"http://127.0.0.1:{proxy.port}/?token={token}", timeout=30).close()
+        log = proxy.folder / "access.log"
+        await asyncio.to_thread(wait_until, lambda: "/events/job.1/ HTTP" in log.read_text(), "the stream's line")
+        assert token[-20:] not in log.read_text()
+    finally:
+        proxy.remove()
