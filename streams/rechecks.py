@@ -50,13 +50,17 @@ class Rechecks:
         self._queued: set[tuple[Subscriber, str | None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
+        self._heard_from = float("-inf")  # since when the notifier is heard, in time.monotonic() seconds
 
     def plan(self, subscriber: Subscriber) -> None:
         """Look at it when its time has come."""
         seconds = settings.RECHECK_SECONDS
         # By lot, so that those who came together are not all looked at together for ever.
         wait = float("inf") if seconds is None else seconds * random.uniform(0.8, 1)  # noqa: S311
-        subscriber.recheck_at = time.monotonic() + wait
+        now = time.monotonic()
+        if now < self._heard_from + AGAIN_SECONDS:  # admitted before, perhaps, by what this process kept until then
+            wait = min(wait, CATCH_UP_SECONDS)
+        subscriber.recheck_at = now + wait
 
     def tick(self) -> None:
         """Look at those whose time has come. To be called about once a second."""
@@ -73,10 +77,12 @@ class Rechecks:
         self._timers = {timer for timer in self._timers if timer.when() > loop.time()} | {timer}
 
     def miss(self) -> None:
-        """What was told lately, nobody here has heard."""
-        soon = time.monotonic() + CATCH_UP_SECONDS
+        """The notifier is heard from now on; what it has told lately, nobody here knows."""
+        _forget()
+        self._heard_from = time.monotonic()
         for subscriber in self._subscribers:
-            subscriber.recheck_at = min(subscriber.recheck_at, soon - CATCH_UP_SECONDS * random.random())  # noqa: S311
+            soon = self._heard_from + CATCH_UP_SECONDS * random.random()  # noqa: S311
+            subscriber.recheck_at = min(subscriber.recheck_at, soon)
 
     def stop(self) -> None:
         """The hub ends."""
@@ -88,9 +94,7 @@ class Rechecks:
         self._queued.clear()
 
     def _apply(self, revocation: Revocation) -> None:
-        # What this process keeps of the database may be from before.
-        channels.forget_rules()
-        tokens.forget_revoked()
+        _forget()
         for subscriber in tuple(self._subscribers):
             if subscriber.admission is None:
                 continue
@@ -127,3 +131,9 @@ class Rechecks:
                 except Exception:
                     outages.report(logger, "Whether a stream may go on could not be found out; it goes on meanwhile.")
                     subscriber.recheck_at = time.monotonic() + RETRY_SECONDS
+
+
+def _forget() -> None:
+    """What this process keeps of the database may be from before."""
+    channels.forget_rules()
+    tokens.forget_revoked()

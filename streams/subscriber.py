@@ -78,6 +78,7 @@ class Subscriber:
         "_max_messages",
         "_queue",
         "_queued_bytes",
+        "_refused",
         "_replay",
         "_replaying",
         "_requested",
@@ -133,6 +134,7 @@ class Subscriber:
         self._begun = False
         self._live = False
         self._stopped = False
+        self._refused = False
         self._last = b""  # what is still to be sent once it has been stopped
         self._closed = False
         self._disowned = False
@@ -219,6 +221,7 @@ class Subscriber:
 
     def refuse(self) -> None:
         """End the stream because its client may not read it any more: it is told, and finds out when it comes back."""
+        self._refused = True
         self.stop(REVOKED + farewell())
 
     # --- Called by the hub ---
@@ -320,7 +323,7 @@ class Subscriber:
     async def _go_on(self) -> bytes:
         """The next bytes of a stream that is not live, up to the moment in which it is."""
         chunk: bytes | None = None if self._begun or self._stopped else await self._begin()
-        while chunk is None:
+        while chunk is None or self._refused:  # what was read meanwhile is not for this client any more
             if self._stopped:
                 if not self._last:
                     raise StopAsyncIteration

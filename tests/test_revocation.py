@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser, Group, Permission, User
 from django.core.exceptions import SynchronousOnlyOperation
@@ -20,7 +22,9 @@ from streams.exceptions import InvalidChannel
 from streams.models import ChannelSettings
 from streams.notifiers import BaseNotifier, Notice, Revocation
 from streams.policies import BasePolicy, DefaultPolicy
-from streams.revocation import mark_of_session
+from streams.rechecks import AGAIN_SECONDS, CATCH_UP_SECONDS
+from streams.revocation import announce, mark_of_session
+from streams.subscriber import Subscriber
 from streams.testing import read_events
 from streams.tokens import make_token, read_token
 
@@ -162,6 +166,68 @@ def test_notifier_that_fails_fails_nobody_who_changes_something(user: User, capl
     assert [record.message for record in caplog.records if record.exc_info] == [
         "The notifier failed; open streams are looked at every RECHECK_SECONDS."
     ]
+
+
+class Deaf(BaseNotifier):
+    """Fails when told to, and can be listened to again."""
+
+    fail: asyncio.Event
+
+    def notify(self, notice: Notice) -> None:
+        raise AssertionError("nothing is told")
+
+    async def listen(self) -> AsyncGenerator[Notice | None, None]:
+        yield None
+        await Deaf.fail.wait()
+        Deaf.fail.clear()
+        raise ConnectionError("gone")
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Nobody is asked about because time has passed."""
+    with override_settings(STREAMS={"RECHECK_SECONDS": None, "NOTIFIER": {"BACKEND": f"{__name__}.Deaf"}}):
+        yield
+
+
+async def test_everybody_is_looked_at_when_the_notifier_is_heard_again(restless: None, user: User) -> None:
+    Deaf.fail = asyncio.Event()
+    client = AsyncClient()
+    await client.aforce_login(user)
+    response = await client.get(f"/events/user.{user.pk}/")
+    stream = aiter(response)
+    await anext(stream)
+    await asyncio.sleep(CATCH_UP_SECONDS + 1.5)  # it was looked at when the hub began to hear
+    await User.objects.aupdate(is_active=False)
+    Deaf.fail.set()
+    async with asyncio.timeout(30):
+        assert b"revoked" in b"".join([chunk async for chunk in stream])
+
+
+async def test_stream_that_was_on_its_way_when_a_notice_came_is_looked_at(user: User) -> None:
+    with override_settings(STREAMS={"RECHECK_SECONDS": None, "PUBLIC_CHANNELS": ["news"]}):
+        client = AsyncClient()
+        await client.aforce_login(user)
+        public = await client.get("/events/news/")  # a hub runs, and hears
+        await asyncio.sleep(AGAIN_SECONDS + 0.5)
+        await sync_to_async(announce)(Revocation(user=str(user.pk)))
+        private = await client.get(f"/events/user.{user.pk}/")
+        await User.objects.aupdate(is_active=False)
+        events = await read_events(private, 9, timeout=20, control=True)
+        assert [event.event for event in events] == ["stream-checkpoint", "stream-error"]
+        await public.aclose()
+
+
+async def test_snapshot_that_was_being_taken_is_not_sent_to_who_may_not_read_any_more() -> None:
+    async def snapshot() -> object:
+        subscriber.refuse()
+        return "secret"
+
+    subscriber = Subscriber(["news"], snapshot=snapshot)
+    sent = b"".join([chunk async for chunk in subscriber])
+    await subscriber.aclose()
+    assert b"revoked" in sent
+    assert b"secret" not in sent
 
 
 # --- Whom it concerns -------------------------------------------------------------------------------------------------

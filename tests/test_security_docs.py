@@ -13,7 +13,7 @@ NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", SECURITY)))
 
 
 def test_tests_are_named() -> None:
-    assert len(NAMED) > 10
+    assert len(NAMED) > 9
 
 
 @pytest.mark.parametrize(("path", "name"), NAMED)
