@@ -6,6 +6,7 @@
 | SECRET_KEY | needed where DEBUG is false |
 | ALLOWED_HOSTS | localhost,127.0.0.1,[::1] |
 | CSRF_TRUSTED_ORIGINS | none |
+| CORS_ALLOWED_ORIGINS | none. Other origins whose pages may read streams and ask the APIs, with a user's cookies too |
 | DATABASE_URL | SQLite in `.local/db.sqlite3` |
 | REDIS_URL | none. With it, processes tell each other of news over Redis, else over a database that is PostgreSQL |
 | LANGUAGE_CODE, TIME_ZONE | en, UTC |
@@ -25,6 +26,8 @@ import os
 from pathlib import Path
 
 import environ
+from corsheaders.defaults import default_headers
+from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -44,12 +47,15 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "corsheaders",
     "streams",
     "streams.relay",
     "project",
 ]
 
 MIDDLEWARE = [
+    # Before all that answers by itself, for a page of another origin can read no answer without these headers.
+    "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "project.middleware.StaticFiles",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -62,6 +68,20 @@ MIDDLEWARE = [
 
 ROOT_URLCONF = "project.urls"
 ASGI_APPLICATION = "project.asgi.application"
+
+CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])
+for origin in CORS_ALLOWED_ORIGINS:
+    # `manage.py check` says so too, but servers run no checks. And django-cors-headers compares scheme and host alone
+    # (seen in 4.9): "*" has neither, as the origin `null`, which any page can have from a sandboxed frame.
+    if not origin.startswith(("http://", "https://")):
+        raise ImproperlyConfigured(f"CORS_ALLOWED_ORIGINS are origins such as https://app.example; got {origin!r}.")
+CORS_ALLOW_CREDENTIALS = bool(CORS_ALLOWED_ORIGINS)
+# Not the site's pages, and the admin's least of all: with cookies, who may read a page has the CSRF token in it. And
+# not `/chat/send`, which answers every origin for itself, but none with cookies.
+CORS_URLS_REGEX = r"^/(?:ai|api|events)/|^/random$"
+# Beside the usual ones, what clients of streams send that are no EventSource. EventSources need none of them.
+CORS_ALLOW_HEADERS = [*default_headers, "cache-control", "idempotency-key", "last-event-id"]
+CORS_EXPOSE_HEADERS = ["Retry-After"]
 
 TEMPLATES = [
     {
@@ -141,6 +161,8 @@ if CHAT_BASE_URL := env("CHAT_BASE_URL", default=""):
         STREAMS["RELAY_ACCESS"] = "streams.relay.access.SignedIn"
 
 CHAT_LINE_SECONDS = env.float("CHAT_LINE_SECONDS", default=1)
+
+DEFAULT_EXCEPTION_REPORTER = "project.errors.Reporter"
 
 LOGGING = {
     "version": 1,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from django.core.exceptions import PermissionDenied
+
 
 class StreamsError(Exception):
     """The base class: `except StreamsError` catches all that Streams raises on purpose."""
@@ -40,8 +42,11 @@ class LogUnavailable(StreamsError):
     """A stream could not read what it needs from the database, and ends; its client comes back. It has been logged."""
 
 
-class InvalidToken(StreamsError):
-    """A signed token that does not hold. `code`: `invalid-token`, `expired-token` or `revoked-token`."""
+class InvalidToken(StreamsError, PermissionDenied):
+    """A signed token that does not hold. `code`: `invalid-token`, `expired-token` or `revoked-token`.
+
+    Where a view does not catch it, Django answers 403, and no 500 that anybody could cause by a made-up token.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

@@ -14,7 +14,9 @@ ROOT_URLCONF = "tests.urls"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 WHITENOISE_AUTOREFRESH = True  # tests write no manifest
 
-# A test that starts a server changes settings by these variables: a JSON list of outer middleware, and a JSON object.
+# A test that starts a server changes settings by these variables: JSON lists of old keys and of outer middleware, and a
+# JSON object.
+SECRET_KEY_FALLBACKS = json.loads(os.environ.get("TEST_SECRET_KEY_FALLBACKS", "[]"))
 MIDDLEWARE = [*json.loads(os.environ.get("TEST_MIDDLEWARE", "[]")), *MIDDLEWARE]
 STREAMS = {**STREAMS, "PUBLIC_CHANNELS": ["news", "public.*"]}
 STREAMS.pop("NOTIFIER", None)  # the default one, on every database; tests of others name them

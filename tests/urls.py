@@ -13,6 +13,7 @@ urlpatterns = [
     path("test/logout/", views.log_out),
     path("test/queries/", views.queries),
     path("test/browser/", include("tests.browser.urls")),
+    path("test/attacks/", include("tests.attacks.views")),
     path("test/response/", include("tests.response_views")),
     *demo,
 ]

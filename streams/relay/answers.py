@@ -286,8 +286,12 @@ class Answer:
             return
         data = self._upstream.hide(event.data)
         chunk = _object(data)
-        if "\\" in data and (shown := self._hidden(chunk)) != chunk:  # in a spelling of JSON's
-            chunk, data = shown, json.dumps(shown, ensure_ascii=False)
+        try:
+            if "\\" in data and (shown := self._hidden(chunk)) != chunk:  # in a spelling of JSON's
+                chunk, data = shown, json.dumps(shown, ensure_ascii=False)
+        except RecursionError:  # it could be read, but not gone through
+            self._end = RelayError(502, "upstream-malformed", "An event of the upstream is nested too deeply.")
+            return
         if event.event == "error" or chunk.get("error"):
             self._end = UpstreamError(chunk.get("error") or chunk or data)
             return

@@ -46,8 +46,8 @@ ID = re.compile(rf"[0-9a-f]{{{ID_LENGTH}}}")
 @api_view("POST")
 async def ask(request: HttpRequest) -> HttpResponseBase:
     """Start an answer: 201, or 200 for one that the same Idempotency-Key has started before."""
+    caller = await admit(request)  # first: nobody else has a megabyte of JSON read here
     payload = read_payload(request)
-    caller = await admit(request)
     asked = payload if isinstance(payload, Mapping) else {}
     upstream = upstream_for(asked.get("model"))
     body = check_request({**asked, "stream": True} if asked else payload, upstream)

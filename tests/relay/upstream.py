@@ -100,8 +100,14 @@ class Connection(asyncio.Protocol):
             elif name == "repeat":
                 for _ in range(values[0]):
                     await self.follow(values[1])
+                    await self.taken()
             else:
                 raise ValueError(name)
+
+    async def taken(self) -> None:
+        """Wait until not too much of what was written waits for the other side; where it has left, for ever."""
+        while self.transport.is_closing() or self.transport.get_write_buffer_size() > 1_000_000:
+            await asyncio.sleep(0.002)
 
 
 async def main(port: int) -> None:

@@ -1,0 +1,77 @@
+"""Two thousand connections from one address: the process serves as many as it is set to, and goes on serving others."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections import Counter
+
+import psutil
+import pytest
+
+from tests.attacks.conftest import Attacked
+from tests.attacks.raw import read, request
+from tests.services import wait_until
+from tests.sites import Site, connect
+
+pytestmark = pytest.mark.once
+
+CONNECTIONS = 2000
+ASKING = 800  # for a stream; the others say nothing
+SERVED = 600
+
+# A stream's own share, as docs/deploying.md has measured it, is about 50 KiB.
+BYTES_PER_STREAM = 150_000
+
+
+def is_answered(body: bytes) -> bool:
+    return bool(body)
+
+
+def test_two_thousand_connections_from_one_address(sqlite_site: Site) -> None:
+    sqlite_site.settings(MAX_STREAMS_PER_PROCESS=SERVED, HEARTBEAT_SECONDS=60)
+    attacked = Attacked(sqlite_site, sqlite_site.serve())
+    process = psutil.Process(attacked.server.pid)
+    assert attacked.serves()
+    before = process.memory_info().rss
+    with contextlib.ExitStack() as stack:
+        clients, statuses = [], Counter[int]()
+        for number in range(0, CONNECTIONS, 100):
+            some = [stack.enter_context(connect(attacked.server.port)) for _ in range(100)]
+            if number < ASKING:
+                for client in some:
+                    client.sendall(request("/events/news/", {"Connection": "keep-alive"}))
+                statuses.update(read(client, is_answered).status for client in some)
+            clients += some
+        assert statuses == {200: SERVED, 429: ASKING - SERVED}
+
+        # Who comes now is told why, and by which limit; pages that are no streams are served at once.
+        refused = attacked.stream("/events/news/")
+        assert (refused.status, refused.code) == (429, "too-many-streams")
+        assert "MAX_STREAMS_PER_PROCESS" in refused.text
+        assert refused.header("retry-after") is not None
+        began = time.monotonic()
+        assert attacked.get("/listeners/").json == {"listeners": SERVED}
+        assert attacked.get("/").status == 200
+        assert time.monotonic() - began < 2
+        assert process.num_threads() < 30
+        assert process.memory_info().rss - before < SERVED * BYTES_PER_STREAM
+
+        # And what is published comes to those who were served.
+        attacked.get("/test/burst/")
+        assert b"data: " in received(clients[0])
+
+    wait_until(attacked.serves, "a stream once they have left")
+
+
+def received(client: socket.socket) -> bytes:
+    """What comes until an event of the default type has."""
+    client.settimeout(30)
+    body = b""
+    while b"id: 1\n" not in body:
+        body += client.recv(1 << 16)
+    return body
+
+
+# --- By address, over all processes -----------------------------------------------------------------------------------

@@ -1,0 +1,59 @@
+"""Clients that never finish what they say: they hold a connection each, and nobody else's.
+
+What the servers themselves do about it, without a proxy (seen in uvicorn 0.54 with httptools, hypercorn 0.18, granian
+2.8, daphne 4.2):
+
+| | half a head | a head that comes byte by byte | half a body | a head of 50 MB |
+|---|---|---|---|---|
+| uvicorn | stays | stays | stays | is kept: as lines, half a gigabyte of memory. h11 (`--http h11`) refuses it |
+| hypercorn | closed after 5 s | closed after 5 s | stays | 431 |
+| granian | closed after 30 s | closed after 30 s | stays | 431 |
+| daphne | closed after 60 s | stays | closed after 60 s of silence | closed |
+
+So that a site that is open to the world has a proxy before it; nginx has limits of its own for all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import psutil
+import pytest
+
+from tests.attacks.conftest import Attacked
+from tests.sites import connect
+
+pytestmark = pytest.mark.once
+
+MEBIBYTE = 2**20
+
+CONNECTIONS = 300
+
+UNFINISHED = (
+    b"",
+    b"G",
+    b"GET /events/news/ HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: ",
+    b"GET /events/news/ HTTP/1.1\r\nHost: 127.0.0.1\r\n",
+    b"POST /chat/send HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{",
+    b"POST /chat/send HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\n",
+)
+
+
+def test_clients_that_never_finish_their_requests_hold_up_nobody(attacked: Attacked) -> None:
+    process = psutil.Process(attacked.server.pid)
+    threads, before = process.num_threads(), process.memory_info().rss
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(connect(attacked.server.port)) for _ in range(CONNECTIONS)]
+        for number, connection in enumerate(slow):
+            connection.sendall(UNFINISHED[number % len(UNFINISHED)])
+        for _ in range(5):  # a byte now and then, as who wants to be kept
+            for connection in slow[2 :: len(UNFINISHED)]:
+                connection.sendall(b"a")
+            began = time.monotonic()
+            assert attacked.serves()
+            assert attacked.get("/listeners/").status == 200
+            assert time.monotonic() - began < 2
+        assert process.num_threads() <= threads + 5
+        assert process.memory_info().rss - before < 32 * MEBIBYTE
+    assert attacked.serves()
