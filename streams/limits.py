@@ -30,14 +30,20 @@ RETRY_AFTER_SECONDS = 5
 
 def check(request: HttpRequest) -> None:
     """Raise RefusedStream, 429, where the request's stream would be one too many. The policy has been asked before."""
-    _take(request, only_check=True)
+    with presence.places():  # so that nobody else finds that place taken
+        take(request).release()
 
 
 def take(request: HttpRequest) -> Place:
     """A place for the request's stream, which its subscriber gives back. Raises as check() does."""
-    place = _take(request)
-    assert place is not None
-    return place
+    user_key, address = _user_key(request), _address_key(request)
+    with (places := presence.places()):
+        if (refusal := next(_over(places, user_key, address), None)) is not None and _forget_ended_loops():
+            refusal = next(_over(places, user_key, address), None)
+        if refusal is not None:
+            raise refusal
+        _loops.add(asyncio.get_running_loop())
+        return places.take(*filter(None, (user_key, address)))
 
 
 async def take_replay(subscriber: Subscriber) -> None:
@@ -70,19 +76,6 @@ def user_of(request: HttpRequest) -> Any:
         if isinstance(user, LazyObject) and user._wrapped is empty:
             user = known.get("_cached_user") or known.get("_acached_user")
     return user if getattr(user, "is_authenticated", False) and user.pk is not None else None
-
-
-def _take(request: HttpRequest, *, only_check: bool = False) -> Place | None:
-    user_key, address = _user_key(request), _address_key(request)
-    with (places := presence.places()):
-        if (refusal := next(_over(places, user_key, address), None)) is not None and _forget_ended_loops():
-            refusal = next(_over(places, user_key, address), None)
-        if refusal is not None:
-            raise refusal
-        if only_check:
-            return None
-        _loops.add(asyncio.get_running_loop())
-        return places.take(*filter(None, (user_key, address)))
 
 
 def _user_key(request: HttpRequest) -> str | None:

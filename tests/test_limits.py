@@ -401,17 +401,18 @@ async def test_log_that_is_in_memory_as_a_whole_need_not_be_read() -> None:
 
 
 @limited(**LONG)
-async def test_cursor_that_another_process_has_given_since_is_no_replay() -> None:
+async def test_cursor_that_another_process_has_given_since_is_no_replay(monkeypatch: pytest.MonkeyPatch) -> None:
     await fill()
-    async with opened():
-        hub = Hub.running()
-        assert hub is not None
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Hub, "_hear", lambda self, notice: None)
-            await fill(2)
-            assert hub.position == 20
-            async with opened("/events/news/?last_event_id=21"):
-                assert limits._replays.total() == 0
+    subscriber = Subscriber(["news"], last_event_id="22")
+    await subscriber.open()
+    hub = Hub.running()
+    assert hub is not None
+    monkeypatch.setattr(hub, "_hear", lambda notice: None)
+    await fill(2)
+    assert hub.position == 20
+    await limits.take_replay(subscriber)
+    assert limits._replays.total() == 0
+    await subscriber.aclose()
 
 
 @limited(**LONG)
