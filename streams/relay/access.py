@@ -17,6 +17,7 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.crypto import constant_time_compare
 from django.utils.module_loading import import_string
 
+from streams.addresses import client_address
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError
 
@@ -101,7 +102,7 @@ async def identify(request: HttpRequest) -> Caller:
 
 
 def _nobody(request: HttpRequest) -> Caller:
-    return Caller(None, f"address {request.META.get('REMOTE_ADDR', '')}")
+    return Caller(None, f"address {client_address(request)}")
 
 
 def bearer(request: HttpRequest) -> str | None:
