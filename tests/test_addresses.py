@@ -135,6 +135,12 @@ def test_setting_is_read_live_and_may_be_a_tuple() -> None:
     assert seen_as("10.0.0.1", "198.51.100.9", trusted=["::/0"]) == "10.0.0.1"
 
 
+def test_server_that_reads_the_list_as_well_changes_nothing() -> None:
+    """uvicorn puts the first address that it does not trust in the peer's place, and leaves the header as it is."""
+    assert seen_as("198.51.100.9", "1.1.1.1, 198.51.100.9") == "198.51.100.9"
+    assert seen_as("10.0.0.2", "1.1.1.1, 198.51.100.9, 10.0.0.2") == "198.51.100.9"  # it knows of 127.0.0.1 alone
+
+
 def test_long_list_is_read_no_further_than_it_is_trusted() -> None:
     assert seen_as("127.0.0.1", "garbage, " * 10_000 + "198.51.100.9") == "198.51.100.9"
 
