@@ -10,9 +10,10 @@ from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
-from django.utils.functional import SimpleLazyObject, empty
+from django.utils.functional import SimpleLazyObject
 
 from streams import threads, tokens
+from streams.callers import is_known, user_of
 from streams.exceptions import InvalidToken
 from streams.notifiers import Revocation
 from streams.policies import BasePolicy
@@ -90,18 +91,10 @@ class Admission:
 
 
 def known_user(request: HttpRequest) -> str | None:
-    """The primary key of the request's user, as text: the token's, or the session's, where somebody has looked.
-
-    NOBODY where there is none, None where nobody has looked yet: that would cost queries.
-    """
-    if tokens.token_of(request) is not None:
-        user = tokens.user_of_token(request)
-        return NOBODY if user is None else str(user.pk)
-    kept = request.__dict__
-    for found in (kept.get("_cached_user"), kept.get("_acached_user"), kept.get("user")):
-        if found is not None and getattr(found, "_wrapped", None) is not empty:
-            return str(found.pk) if found.is_authenticated else NOBODY
-    return None if "user" in kept else NOBODY
+    """The primary key of the request's user, as text; NOBODY where there is none, None where nobody has asked yet."""
+    if (user := user_of(request)) is not None:
+        return str(user.pk)
+    return NOBODY if is_known(request) else None
 
 
 def _look_at_user(request: HttpRequest) -> str:

@@ -25,6 +25,7 @@ from streams.conf import settings
 from streams.events import encode_data
 from streams.exceptions import LogUnavailable
 from streams.hub import Hub, Stretch
+from streams.places import Place
 from streams.shutdown import farewell
 from streams.window import Frame
 
@@ -56,6 +57,7 @@ class Subscriber:
     state to send in place of history, on a fresh connect and after a reset. `request`: for the receivers of signals.
     `final_events`: types of messages, not the default one, after which nothing follows in these channels: the stream
     ends with the first of them. `admission`: what may be asked again while the stream lives; None for nothing.
+    `place`: given back when it is closed.
 
     It is made on an event loop, and iterated by one task there; all its methods are called on that loop.
     """
@@ -96,7 +98,9 @@ class Subscriber:
         "channels",
         "cursor",
         "number",
+        "place",
         "recheck_at",
+        "replay_place",
         "request",
         "start",
     )
@@ -111,6 +115,7 @@ class Subscriber:
         request: HttpRequest | None = None,
         final_events: Sequence[str] = (),
         admission: Admission | None = None,
+        place: Place | None = None,
     ) -> None:
         if "message" in final_events:
             raise ValueError("The default type, 'message', cannot be a final event; choose another, such as 'done'.")
@@ -120,6 +125,8 @@ class Subscriber:
         self.recheck_at = float("inf")  # in time.monotonic() seconds; the hub's
         self.number = next(_numbers)  # its own in this process, and never used again
         self.announced = False  # by the hub
+        self.place = place
+        self.replay_place: Place | None = None  # held until it is live, where it has to read the log first
         self.start = 0  # the cursor with which the stream began
         self._wanted = frozenset(channels)
         self.cursor = 0  # everything of our channels up to here has been handed out
@@ -204,8 +211,32 @@ class Subscriber:
         self._closed = True
         self.stop()
         _open.discard(self)
+        self._give_places_back()
         if self._hub is not None:
             self._hub.leave(self)
+
+    def _give_places_back(self) -> None:
+        for place in (self.place, self.replay_place):
+            if place is not None:
+                place.release()
+
+    async def must_read_log(self) -> bool:
+        """Whether what it begins with lies further back than the window. For one that is open, and not iterated yet."""
+        hub, requested = self._hub, self._requested
+        if hub is None or self._begun:
+            return False
+        if requested is None:
+            if not self._replay or self._snapshot is not None or hub.window.start == 0:
+                return False
+            frames = hub.window.after(hub.window.start) or ()
+            return sum(frame.channel in self._wanted for frame in frames) < self._replay
+        if is_position(requested):
+            if int(requested) > hub.position:
+                await hub.catch_up()  # as _look would
+            if int(requested) <= hub.position:
+                return int(requested) < hub.window.start
+        # No id of this log: all that is retained is sent, unless there is a snapshot.
+        return self._snapshot is None and hub.window.start > 0
 
     def stop(self, last: bytes = b"") -> None:
         """End the stream, with these bytes: the iterator stops, now or as soon as it is asked again."""
@@ -379,6 +410,9 @@ class Subscriber:
             # The join: no await between this look at the hub's position and the admission.
             self._live = True
             hub.admit(self)
+            if self.replay_place is not None:
+                self.replay_place.release()
+                self.replay_place = None
             if self._replaying:
                 self._replaying = False
                 return self._checkpoint(self.cursor)
@@ -474,12 +508,8 @@ def open_streams() -> int:
     """How many subscribers this process has, of all its event loops; those that have not sent a byte yet included."""
     for left in [subscriber for subscriber in _open if subscriber._loop.is_closed()]:
         _open.discard(left)  # its loop ended before it was closed, as tests' loops do
+        left._give_places_back()
     return len(_open)
-
-
-def is_full(limit: int) -> bool:
-    """Whether this process has `limit` open streams or more. Counts only where it may be so."""
-    return len(_open) >= limit and open_streams() >= limit
 
 
 _open: WeakSet[Subscriber] = WeakSet()

@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.utils.decorators import method_decorator
 from django.views import View
 
-from streams import log, outages, threads
+from streams import limits, log, outages, threads
 from streams.admission import Admission
 from streams.conf import settings
 from streams.events import validate_channels
@@ -23,7 +23,7 @@ from streams.exceptions import InvalidChannel, InvalidToken, RefusedStream
 from streams.policies import BasePolicy, get_policy
 from streams.release import close_request_connections, release_request
 from streams.responses import HEADERS, NEEDS_ASGI, EventStreamResponse
-from streams.subscriber import Subscriber, is_full, is_position
+from streams.subscriber import Subscriber, is_position
 from streams.tokens import Token, atoken_of, token_of
 
 logger = logging.getLogger("streams")
@@ -131,14 +131,7 @@ class EventStreamView(View):
             ) from None
         if refused:
             raise RefusedStream(403, "forbidden", policy.refusal(refused))
-        limit = settings.MAX_STREAMS_PER_PROCESS
-        if limit is not None and is_full(limit):
-            raise RefusedStream(
-                429,
-                "too-many-streams",
-                f"This process serves its {limit} streams (STREAMS['MAX_STREAMS_PER_PROCESS']). Try again later.",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
+        limits.check(request)
         return channels, replay
 
     async def _stream(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
@@ -162,6 +155,7 @@ class EventStreamView(View):
             request=request,
             final_events=self.final_events,
             admission=Admission(request, channels, self.get_policy()),
+            place=limits.take(request),
         )
         # The response first: should it, or what follows, fail, it closes the subscriber.
         response = EventStreamResponse(subscriber, timeout=_lifetime(self.timeout, token_of(request)))
@@ -171,6 +165,10 @@ class EventStreamView(View):
         try:
             # Now and not at the first byte, so that what is published once the view has answered is in the stream.
             await subscriber.open()
+            await limits.take_replay(subscriber)
+        except RefusedStream:
+            await response.aclose()
+            raise
         except Exception:
             # Not a 500, at which an EventSource gives up for good: the stream tries again, or ends with stream-error.
             outages.report(logger, "The log could not be read when a stream was opened.")

@@ -15,6 +15,7 @@ from django.http import HttpRequest
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.module_loading import import_string
 
+from streams.addresses import client_address
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError
 from streams.tokens import mark_of, user_of
@@ -97,7 +98,7 @@ async def identify(request: HttpRequest) -> Caller:
 
 
 def _nobody(request: HttpRequest) -> Caller:
-    return Caller(None, f"address {request.META.get('REMOTE_ADDR', '')}")
+    return Caller(None, f"address {client_address(request)}")
 
 
 def bearer(request: HttpRequest) -> str | None:
