@@ -72,6 +72,3 @@ def received(client: socket.socket) -> bytes:
     while b"id: 1\n" not in body:
         body += client.recv(1 << 16)
     return body
-
-
-# --- By address, over all processes -----------------------------------------------------------------------------------
