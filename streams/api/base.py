@@ -47,7 +47,7 @@ class StreamsAPIView(APIView):
     # For the schema's words; who may is decided elsewhere.
     needs_credentials = False
     takes_signed_tokens = True
-    schema = StreamsSchema()
+    schema: Any = StreamsSchema()
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
         return JSONRequest(

@@ -9,7 +9,7 @@ import json
 import math
 from typing import Any
 
-from django.http import HttpRequest, RawPostDataException, UnreadablePostError
+from django.http import HttpRequest, UnreadablePostError
 
 from streams.api.errors import ApiError
 from streams.conf import settings
@@ -38,7 +38,7 @@ def _read(request: HttpRequest) -> bytes:
     try:
         # Not `body` at once, which would hold to DATA_UPLOAD_MAX_MEMORY_SIZE, a limit for forms.
         body: bytes = request.body if hasattr(request, "_body") else request.read(most + 1)
-    except (UnreadablePostError, RawPostDataException):
+    except UnreadablePostError:
         raise ApiError(400, "invalid-json", "The request's body broke off. Send it again.") from None
     if len(body) > most:
         raise _too_large(most)

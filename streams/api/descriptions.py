@@ -75,13 +75,15 @@ POSITION = {"type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_P
 NAME_OR_NOTHING = {"type": "string", "pattern": rf"^[A-Za-z0-9._-]{{0,{events.CHANNEL_MAX_LENGTH}}}$"}
 
 
-def _answers(good: dict[int, tuple[Any, str, Any]], *errors: int) -> dict[int, OpenApiResponse]:
+def _answers(
+    good: dict[int, tuple[Any, str, Any]], *errors: int, unprocessable: tuple[str, str, str] | None = None
+) -> dict[int, OpenApiResponse]:
     found = {
         status: OpenApiResponse(kind, words, [OpenApiExample(words, value=value, status_codes=[str(status)])])
         for status, (kind, words, value) in good.items()
     }
     for status in errors:
-        words, code, message = ERRORS[status]
+        words, code, message = unprocessable if status == 422 and unprocessable else ERRORS[status]
         example = OpenApiExample(code, value={"error": {"code": code, "message": message}}, status_codes=[str(status)])
         found[status] = OpenApiResponse(serializers.Error, words, [example])
     return found
@@ -252,7 +254,8 @@ ISSUE_TOKEN: dict[str, Any] = {
                 },
             )
         },
-        *(400, 401, 403, 413, 415, 503),
+        *(400, 401, 403, 413, 415, 422, 503),
+        unprocessable=("There is no such user.", "unknown-user", "There is no active user with this primary key."),
     ),
     "examples": [_sent({"read": ["job.17"], "seconds": 600})],
 }
@@ -270,7 +273,12 @@ DISCONNECT: dict[str, Any] = {
     "request": serializers.DisconnectBody,
     "responses": _answers(
         {202: (serializers.Disconnected, "All processes are told.", {"user": "7", "channel": None, "token": None})},
-        *(400, 401, 403, 413, 415, 503),
+        *(400, 401, 403, 413, 415, 422, 503),
+        unprocessable=(
+            "The token opens nothing.",
+            "invalid-token",
+            "This token has expired. Ask for a new one. It opens no stream any more.",
+        ),
     ),
     "examples": [_sent({"user": 7})],
 }
@@ -306,7 +314,8 @@ READY: dict[str, Any] = {
                 "It cannot.",
                 {"status": "unavailable", "database": "unavailable", "notifier": "idle"},
             ),
-        }
+        },
+        400,
     ),
 }
 

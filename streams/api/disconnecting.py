@@ -38,7 +38,7 @@ class Disconnect(StreamsAPIView):
         try:
             revocation.disconnect(**told)
         except ValueError as error:
-            raise ApiError(400, "invalid-request", f"token: {error}", fields={"token": str(error)}) from None
+            raise ApiError(422, "invalid-token", str(error), fields={"token": str(error)}) from None
         token = told.get("token")
         token_id = read_token(token).id if token and token.startswith(PREFIX) else token
         return Response({"user": told.get("user"), "channel": told.get("channel"), "token": token_id}, status=202)

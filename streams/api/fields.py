@@ -6,6 +6,7 @@ DRF's own fields take 5 for "5" and true for 1; JSON tells them apart, and so do
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
@@ -20,6 +21,7 @@ from streams.subscriber import MAX_POSITION_DIGITS, is_position
 CHANNEL = {
     "type": "string",
     "pattern": rf"^[A-Za-z0-9._-]{{1,{events.CHANNEL_MAX_LENGTH}}}$",
+    "minLength": 1,
     "maxLength": events.CHANNEL_MAX_LENGTH,
     "example": "news",
 }
@@ -30,6 +32,10 @@ MAX_KEY_CHARACTERS = 150
 
 # What a token's id is made of, and how long RevokedToken may have it.
 MAX_TOKEN_ID_CHARACTERS = 64
+
+
+_TOKEN_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_TOKEN_ID_CHARACTERS}}}")
+_TOKEN = re.compile(rf"(?=.{{1,{tokens.MAX_CHARACTERS}}}$){re.escape(tokens.PREFIX)}[A-Za-z0-9_:-]+")
 
 
 class CheckedField(serializers.Field):
@@ -79,7 +85,6 @@ class EventTypeField(CheckedField):
         "minLength": 1,
         "maxLength": events.IDEMPOTENCY_KEY_MAX_LENGTH,
         "pattern": r"^[^\u0000]+$",
-        "nullable": True,
         "example": "order-17-paid",
     }
 )
@@ -120,13 +125,26 @@ class PatternField(CheckedField):
         return tokens.validate_pattern(value)
 
 
+class PatternsField(serializers.ListField):
+    """Channels that a token names."""
+
+    child = PatternField()
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        found: list[str] = super().to_internal_value(data)
+        if len(found) > (most := settings.MAX_CHANNELS_PER_STREAM):
+            raise serializers.ValidationError(
+                f"A token names at most {most} channels (STREAMS['MAX_CHANNELS_PER_STREAM']); got {len(found)}."
+            )
+        return found
+
+
 @extend_schema_field(
     {
         "oneOf": [
             {"type": "integer"},
             {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARACTERS, "pattern": r"^[^\u0000]+$"},
         ],
-        "nullable": True,
         "example": 7,
     }
 )
@@ -145,10 +163,10 @@ class UserKeyField(CheckedField):
 
 @extend_schema_field(
     {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": tokens.MAX_CHARACTERS,
-        "pattern": r"^[A-Za-z0-9._:=+/-]+$",
+        "oneOf": [
+            {"type": "string", "pattern": rf"^[A-Za-z0-9_-]{{1,{MAX_TOKEN_ID_CHARACTERS}}}$"},
+            {"type": "string", "pattern": r"^streams\.[A-Za-z0-9_:-]+$", "maxLength": tokens.MAX_CHARACTERS},
+        ],
         "example": "streams.eyJpIjoi…",
     }
 )
@@ -156,12 +174,11 @@ class TokenTextField(CheckedField):
     """A signed token, or the id of one."""
 
     def check(self, value: Any) -> str:
-        if not isinstance(value, str) or not value or not value.isascii() or "\0" in value:
-            raise ValueError("A token is a text of ASCII characters.")
-        most = tokens.MAX_CHARACTERS if value.startswith(tokens.PREFIX) else MAX_TOKEN_ID_CHARACTERS
-        if len(value) > most:
-            raise ValueError(f"A token has at most {most} characters here; got {len(value)}.")
-        return value
+        if isinstance(value, str) and (_TOKEN.fullmatch(value) or _TOKEN_ID.fullmatch(value)):
+            return value
+        raise ValueError(
+            f"This is a signed token, {tokens.PREFIX}…, or the id of one, which such a token was given with."
+        )
 
 
 @extend_schema_field({"type": "number", "minimum": 1, "example": 600})

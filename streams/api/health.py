@@ -9,13 +9,13 @@ from typing import Any
 from django.db import Error, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
-from rest_framework.exceptions import MethodNotAllowed
+from rest_framework.exceptions import APIException, MethodNotAllowed
 from rest_framework.permissions import AllowAny
 
 from streams import outages, presence, threads
 from streams.api import descriptions
 from streams.api.base import StreamsAPIView
-from streams.api.errors import RETRY_AFTER_SECONDS, answer_to, as_response
+from streams.api.errors import RETRY_AFTER_SECONDS, ApiError, answer_to, as_response
 from streams.api.negotiation import json_response
 from streams.api.schema import described
 
@@ -23,6 +23,7 @@ logger = logging.getLogger("streams.api")
 
 DATABASE_SECONDS = 5.0
 ALLOWED = "GET, HEAD, OPTIONS"
+NOTIFIER = "notifier"
 
 
 class _Description(StreamsAPIView):
@@ -62,11 +63,14 @@ async def ready(request: HttpRequest) -> HttpResponse:
     """
     if refused := _refused(request):
         return refused
+    if (required := request.GET.get("require", NOTIFIER)) != NOTIFIER:
+        problem = f"What may be required is `{NOTIFIER}`; got {required[:100]!r}."
+        return _error(ApiError(400, "invalid-request", f"require: {problem}", fields={"require": problem}))
     now = presence.count()
     problem = now.notifier_problem
     notifier = "degraded" if problem else "idle" if now.head is None else "ok"
     database = "ok" if await _database_answers() else "unavailable"
-    fit = database == "ok" and not (problem and request.GET.get("require") == "notifier")
+    fit = database == "ok" and not (problem and "require" in request.GET)
     told = {"status": "ok" if fit else "unavailable", "database": database, "notifier": notifier}
     return _answer({**told, **({"problem": problem} if problem else {})}, 200 if fit else 503)
 
@@ -97,10 +101,14 @@ def _refused(request: HttpRequest) -> HttpResponse | None:
         return None
     if request.method == "OPTIONS":
         return HttpResponse(status=204, headers={"Allow": ALLOWED})
-    answer = answer_to(MethodNotAllowed(str(request.method)))
+    return _error(MethodNotAllowed(str(request.method)))
+
+
+def _error(error: APIException) -> HttpResponse:
+    answer = answer_to(error)
     assert answer is not None
     response = as_response(answer)
-    response.headers["Allow"] = ALLOWED
+    response.headers["Allow"], response.headers["Cache-Control"] = ALLOWED, "no-store"
     return response
 
 

@@ -64,7 +64,7 @@ def check_count(messages: int) -> None:
     most = settings.PUBLISH_MESSAGES_PER_MINUTE
     if most is not None and messages > most:
         raise ApiError(
-            413,
+            400,
             "too-many-messages",
             f"At most {most} messages a minute are published (STREAMS['PUBLISH_MESSAGES_PER_MINUTE']); got {messages} "
             "at once. Send them in several requests.",

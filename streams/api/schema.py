@@ -17,11 +17,20 @@ from drf_spectacular.utils import extend_schema
 from streams import __version__
 from streams.conf import settings
 
+# In the order in which somebody new reads them.
+TAGS = ("Publishing", "Reading", "Access", "Health", "This description")
+
 V = TypeVar("V", bound=Callable[..., Any])
 
 
 class StreamsSchema(AutoSchema):
     """How our views are described. Set on the views, so that a site need not name drf-spectacular's anywhere."""
+
+    def get_operation(self, *args: Any) -> Any:
+        operation = super().get_operation(*args)
+        if operation and "requestBody" in operation:
+            operation["requestBody"]["required"] = True  # also where nothing in it is
+        return operation
 
     def get_auth(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = super().get_auth()
@@ -113,6 +122,7 @@ def _document(mount: str, limits: tuple[int, int, float]) -> dict[str, Any]:
             "version": __version__,
             "description": "Publish messages to channels, read what was published, and say who may.",
         },
+        "tags": [{"name": name} for name in TAGS],
         "servers": [{"url": mount.rstrip("/") or "/"}],
         "paths": paths,
         "components": components,
@@ -127,3 +137,8 @@ def _set_limits(schemas: dict[str, Any], messages: int, channels: int, seconds: 
     token["seconds"] |= {"minimum": 1, "maximum": seconds}
     for names in (token["read"], token["publish"]):
         names["maxItems"] = channels
+    # What the serializers' validate() says.
+    schemas["NewTokenBody"]["anyOf"] = [
+        {"required": [name], "properties": {name: {"minItems": 1}}} for name in ("read", "publish")
+    ]
+    schemas["DisconnectBody"]["minProperties"] = 1

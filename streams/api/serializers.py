@@ -16,25 +16,13 @@ from streams.conf import settings
 class Body(serializers.Serializer):
     """A request's object. What it has no name for is refused: a misspelt key would do nothing, and say nothing."""
 
-    default_error_messages = {"invalid": "This is a JSON object with {names}; got {datatype}."}
+    default_error_messages = {"invalid": "This is a JSON object.", "null": "This is a JSON object, and not null."}
 
     def to_internal_value(self, data: Any) -> Any:
-        names = ", ".join(self.fields)
-        if not isinstance(data, Mapping):
-            got = {list: "a list", str: "a text", type(None): "null"}.get(type(data), f"a {type(data).__name__}")
-            message = self.error_messages["invalid"].format(names=names, datatype=got)
-            raise serializers.ValidationError({"non_field_errors": [message]})
-        unknown = [name for name in data if name not in self.fields]
-        if unknown:
-            told = f"There is no such name; there are {names}."
+        if isinstance(data, Mapping) and (unknown := [name for name in data if name not in self.fields]):
+            told = f"There is no such name; there are {', '.join(self.fields)}."
             raise serializers.ValidationError({_shown(name): told for name in unknown[:10]})
         return super().to_internal_value(data)
-
-    def run_validation(self, data: Any = serializers.empty) -> Any:
-        return super().run_validation({} if data is serializers.empty else data) if data is not None else self._refuse()
-
-    def _refuse(self) -> Any:
-        return self.to_internal_value(None)
 
 
 def _shown(name: str) -> str:
@@ -74,7 +62,7 @@ class NewMessagesBody(Body):
         messages = data.get("messages") if isinstance(data, Mapping) else None
         if isinstance(messages, list) and len(messages) > most:
             raise ApiError(
-                413,
+                400,
                 "too-many-messages",
                 f"A request has at most {most} messages (STREAMS['MAX_MESSAGES_PER_REQUEST']); got {len(messages)}. "
                 "Send them in several.",
@@ -170,10 +158,15 @@ class OneChannel(ChannelFacts):
 class NewTokenBody(Body):
     """What a token is to allow, in whose name, and for how long."""
 
-    read = serializers.ListField(child=fields.PatternField(), required=False, default=list)
-    publish = serializers.ListField(child=fields.PatternField(), required=False, default=list)
+    read = fields.PatternsField(required=False, default=list)
+    publish = fields.PatternsField(required=False, default=list)
     seconds = fields.SecondsField(required=False)
     user = fields.UserKeyField(required=False, allow_null=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if not attrs["read"] and not attrs["publish"]:
+            raise serializers.ValidationError("Name at least one channel to read or to publish to.")
+        return attrs
 
 
 class IssuedToken(serializers.Serializer):
@@ -247,8 +240,8 @@ def _made(kind: Any) -> Any:
     return kind()
 
 
-def checked(kind: type[Body | Query], given: Any) -> Any:
-    """What `given` holds, checked. Raises ValidationError, or ApiError where it is too much.
+def checked(kind: Any, given: Any) -> Any:
+    """What `given` holds, checked by a Body or a Query. Raises ValidationError, or ApiError where it is too much.
 
     By one serializer for all requests: it keeps nothing of what it checks, and making one costs more than its use.
     """

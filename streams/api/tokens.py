@@ -43,8 +43,8 @@ class Tokens(StreamsAPIView):
         user = _in_whose_name(request, told)
         try:
             text = make_token(read=told["read"], publish=told["publish"], user=user, seconds=told.get("seconds"))
-        except ValueError as error:
-            raise ApiError(400, "invalid-request", str(error)) from None
+        except ValueError as error:  # of names that are each in order, there are too many for a URL
+            raise ApiError(422, "unusable-token", str(error)) from None
         token = read_token(text)
         return Response(
             {
@@ -102,5 +102,5 @@ def _in_whose_name(request: Request, told: dict[str, Any]) -> Any:
         user = None
     if user is None:
         problem = "There is no active user with this primary key."
-        raise ApiError(400, "invalid-request", f"user: {problem}", fields={"user": problem})
+        raise ApiError(422, "unknown-user", problem, fields={"user": problem})
     return user
