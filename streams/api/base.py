@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.utils.datastructures import MultiValueDict
@@ -60,6 +61,8 @@ class StreamsAPIView(APIView):
 
     def perform_authentication(self, request: Request) -> None:
         super().perform_authentication(request)
+        if request.user is None:  # where a site's UNAUTHENTICATED_USER is
+            request.user = AnonymousUser()
         if request.successful_authenticator is None and bears_unknown_token(request._request):
             raise unknown_token()
 

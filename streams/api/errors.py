@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpResponse
 from rest_framework import exceptions
@@ -67,6 +67,8 @@ def answer_to(error: Exception) -> Answer | None:
         )
     elif isinstance(error, Http404):
         error = exceptions.NotFound()
+    elif isinstance(error, SuspiciousOperation):
+        error = ApiError(400, "invalid-request", "The request's address or its parameters cannot be read.")
     elif isinstance(error, PermissionDenied):
         error = exceptions.PermissionDenied()
     if isinstance(error, exceptions.ValidationError):

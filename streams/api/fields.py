@@ -95,7 +95,13 @@ class IdempotencyKeyField(CheckedField):
         return events.validate_idempotency_key(value)
 
 
-@extend_schema_field({"description": "Any JSON. A text goes out as it is, anything else as JSON."})
+# A pattern is for texts alone, whatever else there may be.
+@extend_schema_field(
+    {
+        "pattern": r"^[^\u0000]*$",
+        "description": "Any JSON. A text goes out as it is, anything else as JSON; a text has no NUL.",
+    }
+)
 class DataField(CheckedField):
     """What is published, as the text that goes over the wire."""
 

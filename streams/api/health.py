@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
+from django.contrib.auth.decorators import login_not_required
 from django.db import Error, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
@@ -48,6 +49,7 @@ class ReadyDescription(_Description):
 
 
 @csrf_exempt
+@login_not_required
 @transaction.non_atomic_requests
 async def live(request: HttpRequest) -> HttpResponse:
     """That the process answers."""
@@ -55,6 +57,7 @@ async def live(request: HttpRequest) -> HttpResponse:
 
 
 @csrf_exempt
+@login_not_required
 @transaction.non_atomic_requests
 async def ready(request: HttpRequest) -> HttpResponse:
     """Whether the process can serve: its database, and its notifier's listener.

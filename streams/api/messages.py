@@ -67,7 +67,7 @@ class Messages(StreamsAPIView):
 
     @described(**descriptions.PUBLISH_MANY)
     def post(self, request: Request) -> Response:
-        messages = publishing.many_messages(request.data, request.user)
+        messages = publishing.many_messages(request.data, request._request, request.user)
         check_publishable(request, list(dict.fromkeys(message.channel for message in messages)))
         status, told = _publish(request, messages)
         return Response({"messages": told}, status)

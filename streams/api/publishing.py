@@ -32,8 +32,11 @@ def one_message(channel: str, payload: Any, request: HttpRequest, user: Any) -> 
     return NewMessage(channel, told["data"], told["event"], key, _publisher(user), strict_key=True)
 
 
-def many_messages(payload: Any, user: Any) -> list[NewMessage]:
+def many_messages(payload: Any, request: HttpRequest, user: Any) -> list[NewMessage]:
     """The messages that a body holds. Raises ValidationError or ApiError."""
+    if "Idempotency-Key" in request.headers:
+        problem = "Of several messages each has a key of its own, as its `idempotency_key` in the body."
+        raise ApiError(400, "invalid-request", problem, fields={"Idempotency-Key": problem})
     told = checked(NewMessagesBody, payload)
     publisher = _publisher(user)
     return [

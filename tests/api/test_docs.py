@@ -11,6 +11,7 @@ from django.test import Client, override_settings
 
 from streams.api.pages import marked, words
 from streams.api.schema import document
+from tests.sites import ROOT
 from tests.test_project import Page
 
 pytestmark = pytest.mark.django_db
@@ -86,3 +87,15 @@ def test_schemas_in_words() -> None:
 
 def test_demo_site_leads_there() -> None:
     assert '<a href="/api/docs/">API</a>' in Client().get("/").content.decode()
+
+
+def test_guide_lists_the_codes_that_there_are() -> None:
+    guide = (ROOT / "docs" / "api.md").read_text()
+    listed = {
+        code for row in re.findall(r"^\| \d{3} \| (.*?) \|", guide, re.MULTILINE) for code in re.findall("`(.*?)`", row)
+    }
+    sources = "".join(path.read_text() for path in (ROOT / "streams" / "api").glob("*.py"))
+    ours = set(re.findall(r'ApiError\(\s*\d{3},\s*"([a-z-]+)"', sources))
+    of_tokens = {"invalid-token", "expired-token", "revoked-token"}
+    of_drf = {"not-authenticated", "authentication-failed", "permission-denied", "method-not-allowed", "throttled"}
+    assert listed == ours | of_tokens | of_drf

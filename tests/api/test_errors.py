@@ -6,10 +6,11 @@ import logging
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.db import DataError, OperationalError, connection
 from django.http import Http404
-from django.test import Client
+from django.test import Client, override_settings
 from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.throttling import BaseThrottle
 
@@ -82,6 +83,12 @@ def test_what_djangos_code_raises_is_answered_as_well() -> None:
         assert answer.body["error"].keys() == {"code", "message"}
 
 
+def test_parameters_beyond_djangos_limit_are_400() -> None:
+    many = "&".join(f"a={n}" for n in range(2000))
+    assert code(get(f"{CHANNELS}?{many}")) == (400, "invalid-request")
+    assert code(post(f"{FAST}?{many}", BODY)) == (400, "invalid-request")
+
+
 # --- The site's own rules ---------------------------------------------------------------------------------------------
 
 
@@ -116,3 +123,21 @@ def test_the_sites_permissions_and_throttles_hold_on_top_of_the_policy(
     assert code(answer) == (429, "throttled")
     assert answer.headers["Retry-After"] == "7"
     assert Message.objects.count() == 1
+
+
+MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
+
+
+@override_settings(MIDDLEWARE=MIDDLEWARE)
+def test_site_whose_pages_are_for_users_only_has_programs_still() -> None:
+    assert Client().get("/api/health/live").status_code == 200
+    for path in (CHANNEL_MESSAGES, FAST):
+        assert post(path, BODY, bearer()).status_code == 201
+
+
+@override_settings(REST_FRAMEWORK={**settings.REST_FRAMEWORK, "UNAUTHENTICATED_USER": None})
+def test_site_without_anonymous_users() -> None:
+    assert get(CHANNEL_MESSAGES).status_code == 200
+    assert code(post(CHANNEL_MESSAGES, BODY)) == (403, "forbidden")
+    assert code(post("/api/tokens/", {"read": ["news"]})) == (401, "not-authenticated")
+    assert code(post("/api/streams/disconnect/", {"channel": "news"})) == (401, "not-authenticated")

@@ -130,6 +130,12 @@ def test_key_of_another_message_refuses_all_of_them(items: Any) -> None:
     assert Message.objects.count() == 1
 
 
+def test_key_in_the_header_would_be_of_no_message() -> None:
+    answer = post(MESSAGES, {"messages": [item("a", 1)]}, {**bearer(), "Idempotency-Key": "k"})
+    assert code(answer) == (400, "invalid-request")
+    assert "idempotency_key" in answer.json()["error"]["fields"]["Idempotency-Key"]
+
+
 def test_one_refused_channel_refuses_all() -> None:
     items = [item("a", 1), item("c", 1), item("b", 1), item("c", 2)]
     answer = post(MESSAGES, {"messages": items}, bearer(publish=["a"]))

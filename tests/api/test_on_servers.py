@@ -88,6 +88,24 @@ def test_answer_has_the_position_also_where_requests_are_transactions(sqlite_sit
     assert finish(sqlite_site.script(ATOMIC)) == "201 1\n201 2\n"
 
 
+BARE = """
+from django.conf import settings
+settings.ROOT_URLCONF = "streams.api.urls"
+from django.test import Client
+from streams.tokens import make_token
+headers = {"authorization": "Bearer " + make_token(read=["*"], publish=["*"]), "host": "localhost"}
+for path in ("/channels/news/messages/", "/fast/channels/news/messages/"):
+    print(Client().post(path, {"data": 1}, content_type="application/json", headers=headers).status_code)
+print(Client().get("/channels/", headers=headers).json())
+"""
+
+
+def test_site_without_middleware_sessions_and_drfs_app(sqlite_site: Site) -> None:
+    sqlite_site.env["DJANGO_SETTINGS_MODULE"] = "tests.settings_bare"
+    told = finish(sqlite_site.script(BARE)).splitlines()
+    assert told == ["201", "201", "{'channels': [{'channel': 'news', 'head': 2, 'listeners': 0}], 'next': None}"]
+
+
 def test_database_that_goes_away_is_503_and_back_again(postgres_site: Site) -> None:
     server, postgres = postgres_site.serve(), postgres_site.postgres
     assert postgres is not None
