@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 import schemathesis
 from django.core.handlers.wsgi import WSGIHandler
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections
 from django.test import override_settings
 from hypothesis import HealthCheck, settings
 from rest_framework.authtoken.models import Token
@@ -47,8 +49,13 @@ def _everything_is_allowed(db: None) -> Iterator[None]:
     root = user("root", is_superuser=True, is_staff=True)
     Token.objects.create(user=root, key=KEY)
     publish_many([NewMessage("news", n) for n in range(3)])
+    # As Django's own test client does: the test's connection is not a request's to close.
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
     with override_settings(STREAMS={"PUBLISH_MESSAGES_PER_MINUTE": None}):
         yield
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
 
 
 @schema.parametrize()
