@@ -45,6 +45,7 @@ class StreamsAPIView(APIView):
     content_negotiation_class = AlwaysJSON
     versioning_class = None
     metadata_class = None
+    asks_database = True  # where it has answered, the database has
     # For the schema's words; who may is decided elsewhere.
     needs_credentials = False
     takes_signed_tokens = True
@@ -74,7 +75,7 @@ class StreamsAPIView(APIView):
         return HttpResponse(status=204)
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
-        if response.status_code < 300:
+        if self.asks_database and response.status_code in (200, 201, 202):
             outages.DATABASE.works()
         response.headers.setdefault("Cache-Control", "no-store")
         return super().finalize_response(request, response, *args, **kwargs)

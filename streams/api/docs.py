@@ -20,6 +20,8 @@ STYLESHEET = "streams/api.css"
 class Schema(StreamsAPIView):
     """The OpenAPI document."""
 
+    asks_database = False
+
     @described(**descriptions.SCHEMA)
     def get(self, request: Request) -> Response:
         return Response(document(request.path.removesuffix("schema/")))
@@ -29,6 +31,7 @@ class Docs(StreamsAPIView):
     """The page."""
 
     schema = None
+    asks_database = False
 
     def get(self, request: Request) -> HttpResponse:
         mount = request.path.removesuffix("docs/")

@@ -52,7 +52,6 @@ async def fast_publish(request: HttpRequest, channel: str) -> HttpResponse:
     response: HttpResponse
     try:
         response = await _publish(request, channel)
-        outages.DATABASE.works()
     except Exception as error:
         if isinstance(error, NotAuthenticated | AuthenticationFailed):
             error.auth_header = "Bearer"
@@ -84,6 +83,7 @@ async def _publish(request: HttpRequest, channel: str) -> HttpResponse:
         rows = await apublish_many([message])
     except InvalidMessage as error:
         raise publishing.as_error(error) from None
+    outages.DATABASE.works()
     status, [told] = publishing.answer(rows)
     return json_response(told, status)
 
