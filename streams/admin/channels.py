@@ -14,7 +14,7 @@ from django.shortcuts import redirect
 from django.urls import URLPattern
 from django.utils.translation import gettext as _
 
-from streams import presence
+from streams import presence, survey
 from streams.admin import channel_facts
 from streams.admin.channel_form import ChangedMeanwhile, ChannelForm, digest_of, forget
 from streams.admin.pages import StreamsAdmin, stream_url
@@ -64,7 +64,7 @@ class ChannelAdmin(StreamsAdmin):
         listened = presence.channels()
         names: list[str] = []
         if _PART_OF_NAME.fullmatch(after) and _PART_OF_NAME.fullmatch(prefix):
-            names = channel_facts.names(listened, after=after, prefix=prefix, limit=PAGE_CHANNELS + 1)
+            names = survey.known_names(listened, after=after, prefix=prefix, limit=PAGE_CHANNELS + 1)
         shown = names[:PAGE_CHANNELS]
         facts = channel_facts.facts(shown, listened)
         following = {"after": shown[-1], **({"q": prefix} if prefix else {})} if len(names) > len(shown) else None
