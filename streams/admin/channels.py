@@ -126,7 +126,8 @@ class ChannelAdmin(StreamsAdmin):
         elif form.has_changed():
             self.log_change(request, form.instance, told)
         words = _(
-            "Saved. This process obeys at once, others within %(seconds)s s. Open streams go on until they reconnect."
+            "Saved. This process obeys at once, others within %(seconds)s s. "
+            "Open streams of those who may not read any more end."
         )
         messages.success(request, words % {"seconds": f"{settings.POLL_SECONDS:g}"})
         return True
