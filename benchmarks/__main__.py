@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import platform
 
-from benchmarks import capacity, carriers, fanout, idle, latency, proxy, publishing, relay, replay
+from benchmarks import api, capacity, carriers, fanout, idle, latency, proxy, publishing, relay, replay
 from tests.sites import SERVERS
 
 
 def main() -> None:
     comparisons = {
+        "api": lambda servers: api.run(),
         "capacity": lambda servers: capacity.run(servers),
         "carriers": lambda servers: carriers.run(),
         "fanout": lambda servers: fanout.run(servers),

@@ -10,6 +10,8 @@ from project.settings import CHANNEL_LAYERS, STREAMS
 
 ROOT_URLCONF = "benchmarks.site"
 STREAMS = {**STREAMS, "PUBLIC_CHANNELS": ["news", "quiet"], "PRUNE_SECONDS": None, "RELAY_MAX_STREAMS_PER_USER": 1000}
+STREAMS["MAX_STREAMS_PER_USER"] = None  # a crowd is one user
+STREAMS["PUBLISH_MESSAGES_PER_MINUTE"] = None
 
 # Which notifier is measured, where it is not the one that the demo site would choose.
 if os.environ.get("BENCH_NOTIFIER") == "local":

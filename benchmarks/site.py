@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from django.core.asgi import get_asgi_application
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import include, path
+from django.views.decorators.csrf import csrf_exempt
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
 
@@ -53,6 +55,13 @@ async def burst(request: HttpRequest) -> JsonResponse:
     return JsonResponse({})
 
 
+@csrf_exempt
+async def publish_one(request: HttpRequest) -> JsonResponse:
+    """What a site would write for itself: no one is asked, and nothing is checked."""
+    message = await apublish("bench", json.loads(request.body)["data"])
+    return JsonResponse({"id": message.position}, status=201)
+
+
 def counted(request: HttpRequest) -> JsonResponse:
     """How many queries this process has made so far, on all its connections."""
     return JsonResponse({**queries, "connections": len(connections.all(initialized_only=True))})
@@ -84,4 +93,6 @@ urlpatterns = [
     path("plain/", plain),
     path("events/", include("streams.urls")),
     path("ai/", include("streams.relay.urls")),
+    path("api/", include("streams.api.urls")),
+    path("publish/", publish_one),
 ]

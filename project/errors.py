@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -11,13 +10,12 @@ from django.conf import settings
 from django.utils.html import escape
 from django.views.debug import ExceptionReporter, SafeExceptionReporterFilter
 
+from streams.redaction import hide
+
 HIDDEN = SafeExceptionReporterFilter.cleansed_substitute
 
 # Shorter ones would be found all over a report, in what is none.
 MIN_SECRET_CHARACTERS = 6
-
-# Signed tokens of streams, which may stand in addresses.
-TOKEN = re.compile(r"streams\.[\w-]{20,}:[\w-]+:[\w-]+")
 
 
 class Reporter(ExceptionReporter):
@@ -35,7 +33,7 @@ class Reporter(ExceptionReporter):
             if secret and len(secret) >= MIN_SECRET_CHARACTERS:
                 for spelling in (secret, unquote(secret), repr(secret)[1:-1]):
                     report = report.replace(spelt(spelling), HIDDEN)
-        return TOKEN.sub(HIDDEN, report)
+        return hide(report)  # signed tokens of streams, which may stand in addresses
 
 
 def _of_the_site() -> Iterator[str | None]:

@@ -48,6 +48,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "corsheaders",
+    "rest_framework",
+    "rest_framework.authtoken",
     "streams",
     "streams.relay",
     "project",
@@ -159,6 +161,14 @@ if CHAT_BASE_URL := env("CHAT_BASE_URL", default=""):
     }
     if not env.bool("CHAT_OPEN_TO_ALL", default=False):
         STREAMS["RELAY_ACCESS"] = "streams.relay.access.SignedIn"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.SessionAuthentication",
+        "rest_framework.authentication.TokenAuthentication",
+        "rest_framework.authentication.BasicAuthentication",
+    ],
+}
 
 CHAT_LINE_SECONDS = env.float("CHAT_LINE_SECONDS", default=1)
 

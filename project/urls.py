@@ -17,6 +17,7 @@ urlpatterns = [
     path("chat/send", chat.send, name="chat-send"),
     path("events/", include("streams.urls")),
     path("ai/", include("streams.relay.urls")),
+    path("api/", include("streams.api.urls")),
     path("admin/", admin.site.urls),
     path("favicon.ico", RedirectView.as_view(url=static("project/icon.svg"))),  # the admin's pages name none
 ]

@@ -12,7 +12,7 @@ class StreamsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from streams import broadcasts, channels, deliveries, presence, retention, revocation
+        from streams import broadcasts, channels, deliveries, presence, redaction, retention, revocation
         from streams.checks import check_database, check_settings
         from streams.chores import Chore, register
         from streams.conf import settings
@@ -23,6 +23,7 @@ class StreamsConfig(AppConfig):
         connection_created.connect(remember_test_connection)
         channels.forget_rules_when_settings_change()
         revocation.connect()
+        redaction.install()
 
         register(Chore("Pruning", retention.prune_as_chore, retention.chore_seconds, at_start=False))
         register(Chore("Telling who listens", presence.beat, lambda: settings.PRESENCE_SECONDS))

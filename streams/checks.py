@@ -7,6 +7,7 @@ streams.E004  A class that STREAMS names cannot be loaded, or the notifier not b
 streams.E005  The log's database is one that the log cannot be kept in.
 streams.W001  The log's SQLite database locks readers out while it is written.
 streams.W002  The notifier reaches one process, and the environment says that there are several.
+streams.W003  Streams are limited by address, and there is a proxy that TRUSTED_PROXIES does not name.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 from django.db import connections
 from django.utils.module_loading import import_string
@@ -27,7 +29,7 @@ from streams.notifiers import get_notifier
 
 
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E004, and W002."""
+    """E001 to E004, W002 and W003."""
     try:
         configured = conf.configured()
     except InvalidSetting as error:
@@ -38,6 +40,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         *(Error(problem, id="streams.E003") for problem in wrong.values()),
         *_unloadable(wrong),
         *_lonely(wrong),
+        *_behind_a_proxy(wrong),
     ]
 
 
@@ -83,6 +86,25 @@ def _lonely(wrong: dict[str, str]) -> Iterator[CheckMessage]:
             hint="Choose streams.notifiers.postgres.PostgresNotifier or "
             "streams.notifiers.channel_layer.ChannelLayerNotifier.",
             id="streams.W002",
+        )
+
+
+def _behind_a_proxy(wrong: dict[str, str]) -> Iterator[CheckMessage]:
+    """Where the site's settings say so only: those that believe what a proxy tells of the request."""
+    if wrong.keys() & {"MAX_STREAMS_PER_ADDRESS", "TRUSTED_PROXIES"}:
+        return
+    if conf.settings.MAX_STREAMS_PER_ADDRESS is None or conf.settings.TRUSTED_PROXIES:
+        return
+    believed = [name for name in ("SECURE_PROXY_SSL_HEADER", "USE_X_FORWARDED_HOST") if getattr(settings, name)]
+    if believed:
+        yield Warning(
+            f"STREAMS['MAX_STREAMS_PER_ADDRESS'] is set, and {' and '.join(believed)} too, which is for sites behind a "
+            "proxy; but STREAMS['TRUSTED_PROXIES'] names none: all who come by it may count as one address, the "
+            "proxy's.",
+            hint="Name the proxy's addresses, or 'unix' for its Unix socket. Where your server itself takes the "
+            "client's address from X-Forwarded-For, as uvicorn does for 127.0.0.1, name 127.0.0.1: that changes "
+            "nothing.",
+            id="streams.W003",
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast, overload
 
 from django.conf import settings as django_settings
@@ -56,16 +57,26 @@ def patterns(value: object) -> str | None:
     return None if listed else "a list of channel names or patterns, such as ['news', 'score.*']"
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# In a list of networks: who comes by a Unix socket, which has no address.
+UNIX = "unix"
+
+
 def networks(value: object) -> str | None:
-    form = "a list of addresses or networks, such as ['127.0.0.1', '10.0.0.0/8']"
-    if not isinstance(value, list | tuple):
-        return form
     try:
-        for item in value:
-            ipaddress.ip_network(item)
+        if isinstance(value, list | tuple):
+            parse_networks(tuple(value))
+            return None
     except (TypeError, ValueError):
-        return form
-    return None
+        pass
+    return "a list of addresses or networks, such as ['127.0.0.1', '10.0.0.0/8'], or 'unix' for a Unix socket"
+
+
+@lru_cache(maxsize=8)  # a request asks, and 20 networks take longer to read than the request's address to look up
+def parse_networks(items: tuple[str, ...]) -> tuple[Network, ...]:
+    """The networks that a list names, but for UNIX. Raises ValueError or TypeError where an item is none."""
+    return tuple(ipaddress.ip_network(item) for item in items if item != UNIX)
 
 
 def cache_alias(value: object) -> str | None:

@@ -15,7 +15,14 @@ from django.core.serializers.json import DjangoJSONEncoder
 
 from streams import sse
 from streams.conf import settings
-from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, InvalidJSON, InvalidMessage
+from streams.exceptions import (
+    InvalidChannel,
+    InvalidData,
+    InvalidEventType,
+    InvalidJSON,
+    InvalidMessage,
+    MessageTooLarge,
+)
 
 CHANNEL_MAX_LENGTH = 99
 EVENT_TYPE_MAX_LENGTH = 99
@@ -65,13 +72,18 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=False)
 class NewMessage:
-    """A message to append, for publish_many. The fields are publish()'s arguments."""
+    """A message to append, for publish_many. The fields are publish()'s arguments, and one more.
+
+    `strict_key`: where the idempotency key was used for a message with other data or another type, nothing of the call
+    is appended and IdempotencyKeyReused is raised. Without it, that message is returned.
+    """
 
     channel: str
     data: Any
     event: str = "message"
     idempotency_key: str | None = None
     published_by: Any = None
+    strict_key: bool = False
 
 
 def validate_channel(channel: object) -> str:
@@ -138,7 +150,7 @@ def encode_data(data: object, *, max_bytes: int | None, allow_nul: bool = False)
             f"{error.start}, which UTF-8 cannot carry. Decode the source with errors='replace'."
         ) from None
     if max_bytes is not None and size > max_bytes:
-        raise InvalidData(
+        raise MessageTooLarge(
             f"Data is at most {max_bytes} bytes in UTF-8 (STREAMS['MAX_MESSAGE_BYTES']); got {size}. "
             "Publish a reference to the large thing, or raise the setting."
         )
@@ -184,6 +196,7 @@ def check(message: NewMessage) -> NewMessage:
         event=validate_event_type(message.event),
         idempotency_key=validate_idempotency_key(message.idempotency_key),
         published_by=message.published_by,
+        strict_key=message.strict_key,
     )
 
 

@@ -25,6 +25,14 @@ class InvalidData(InvalidMessage):
     """The data cannot be carried, or is too large."""
 
 
+class MessageTooLarge(InvalidData):
+    """The data has more bytes than MAX_MESSAGE_BYTES."""
+
+
+class IdempotencyKeyReused(InvalidMessage):
+    """The key was used on its channel for another message. Raised only where NewMessage asks for it by `strict_key`."""
+
+
 class InvalidJSON(InvalidData):
     """A text that was said to be JSON is none. `line` and `column`, from 1, say where; None where there is no place."""
 

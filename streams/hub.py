@@ -26,6 +26,7 @@ from streams.conf import settings
 from streams.events import StoredEvent
 from streams.notifiers import Notice, get_notifier
 from streams.outages import Backoff
+from streams.rechecks import Rechecks
 from streams.signals import subscriber_connected, subscriber_disconnected
 from streams.window import Frame, Window
 
@@ -67,6 +68,7 @@ class Hub:
         self._news = asyncio.Event()
         self._reading = asyncio.Lock()
         self._census = presence.open_census(asyncio.get_running_loop(), self.subscribers)
+        self._rechecks = Rechecks(self.subscribers, _spawn)
 
     @staticmethod
     def running() -> Hub | None:
@@ -82,6 +84,7 @@ class Hub:
         if hub is None:
             hub = _hubs[loop] = Hub()
         hub.subscribers.add(subscriber)
+        hub._rechecks.plan(subscriber)
         hub._census.add(subscriber.channels)
         follows = hub._started is not None and hub._started.done()
         if hub._started is None:
@@ -176,6 +179,7 @@ class Hub:
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
+        self._rechecks.stop()
         presence.close_census(self._census)
 
     async def _begin_at(self, newest: int) -> None:
@@ -210,8 +214,9 @@ class Hub:
                     async for notice in notices:
                         backoff.reset()
                         self._census.notifier_problem = ""
-                        if notice is None:
-                            self._news.set()  # there may have been some that nobody heard
+                        if notice is None:  # there may have been some that nobody heard
+                            self._news.set()
+                            self._rechecks.miss()
                         else:
                             self._hear(notice)
                 raise RuntimeError("The notifier's listen() has ended; it goes on until it is closed, or raises.")
@@ -222,6 +227,9 @@ class Hub:
 
     def _hear(self, notice: Notice) -> None:
         """Apply a notice that continues our position exactly; read the log for any other that brings news."""
+        if notice.revocation is not None:
+            self._rechecks.hear(notice.revocation)
+            return
         started = self._started is not None and self._started.done()
         if started and notice.messages and notice.first == self.position + 1:
             self._apply(notice.messages)
@@ -299,6 +307,7 @@ class Hub:
             quiet_since = time.monotonic() - settings.HEARTBEAT_SECONDS
             for subscriber in self.subscribers:
                 subscriber.beat(quiet_since)
+            self._rechecks.tick()
 
     async def _do(self, chore: Chore) -> None:
         backoff = Backoff(logger, f"{chore.name} failed; trying again.")

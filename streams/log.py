@@ -12,7 +12,7 @@ from an event loop.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from django.db import IntegrityError, connections, transaction
 from django.db.models import Case, F, Max, Q, QuerySet, When
 
 from streams.events import NewMessage, StoredEvent
+from streams.exceptions import IdempotencyKeyReused
 from streams.models import Channel, LogHead, Message
 from streams.threads import database, wrapped_in_test
 
@@ -67,7 +68,8 @@ def append(messages: Sequence[NewMessage]) -> list[Message]:
     """Insert checked messages, unsequenced, on the calling thread's connection. Returns their rows, in order.
 
     Where a message's idempotency key was used on its channel before, its place in the result holds the first message
-    and nothing is inserted for it. That waits for another transaction that is just inserting the same key.
+    and nothing is inserted for it. That waits for another transaction that is just inserting the same key. What was
+    inserted says so by `is_new`.
     """
     if not any(message.idempotency_key for message in messages):
         return _insert(messages)
@@ -84,6 +86,7 @@ def append(messages: Sequence[NewMessage]) -> list[Message]:
         try:
             with transaction.atomic(using=database()):
                 found |= zip(fresh, _insert(list(fresh.values())), strict=True)
+                _check_keys(messages, found)
         except IntegrityError:
             # Another transaction has just committed one of the keys; the next look finds it. Not so where the caller
             # reads from an old snapshot (REPEATABLE READ): then there is nothing to be returned.
@@ -91,6 +94,18 @@ def append(messages: Sequence[NewMessage]) -> list[Message]:
                 raise
         else:
             return [found[_key(message) or index] for index, message in enumerate(messages)]
+
+
+def _check_keys(messages: Sequence[NewMessage], found: Mapping[tuple[str, str] | int | None, Message]) -> None:
+    """Raise IdempotencyKeyReused where a strict key stands for another message, of the log or of the same batch."""
+    for message in messages:
+        if message.strict_key and (key := _key(message)) is not None:
+            first = found[key]
+            if (first.event, first.data) != (message.event, message.data):
+                raise IdempotencyKeyReused(
+                    f"The idempotency key {message.idempotency_key!r} was used on {message.channel} for a message with "
+                    "other data or another type. Nothing was published: send what was sent first, or take a new key."
+                )
 
 
 def _lock_sqlite() -> None:
@@ -116,6 +131,8 @@ def _insert(messages: Sequence[NewMessage]) -> list[Message]:
         )
         for message in messages
     ]
+    for row in rows:
+        row.is_new = True
     stored = Message.objects.using(database())
     if sum(row.idempotency_key is not None for row in rows) > 1 and connections[database()].vendor == "postgresql":
         # Two batches that insert the same keys, each in its own order, would wait for one another. All insert in the

@@ -5,6 +5,7 @@
 
 A process counts its own streams in memory as they come and go, and writes the counts every PRESENCE_SECONDS: one small
 statement, however many clients there are. What is said of other processes is as old as that; of this one it is exact.
+Where streams are limited over all processes, it reads the others' counts with it, and keeps them: see limits.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import DurationField, ExpressionWrapper, F, Q
@@ -29,6 +30,7 @@ from django.utils import timezone
 from streams import outages, threads
 from streams.conf import settings
 from streams.models import Node
+from streams.places import Places
 from streams.threads import database
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ logger = logging.getLogger("streams")
 
 # Channels that a row lists, those with most connections first.
 MAX_CHANNELS = 500
+
+# Callers that a row lists, those with most streams first. Whoever is left out has few.
+MAX_CALLERS = 300
 
 # Beats that a row remembers, for the chart of the last minutes.
 MAX_SAMPLES = 60
@@ -85,6 +90,15 @@ class Count:
     notifier_problem: str
 
 
+@dataclass(frozen=True, slots=True)
+class Others:
+    """The streams of all other processes, as this one read it last."""
+
+    connections: int = 0
+    callers: Mapping[str, int] = field(default_factory=dict)
+    read_at: float = float("-inf")  # in time.monotonic() seconds
+
+
 class _Process:
     """What this process says of itself."""
 
@@ -93,6 +107,8 @@ class _Process:
         self.started = time.monotonic()
         self.lock = threading.Lock()  # held for moments
         self.censuses: set[Census] = set()
+        self.places = Places()
+        self.others = Others()
         self.samples: deque[list[int | None]] = deque(maxlen=MAX_SAMPLES)
         self.head: int | None = None  # of the log, as a hub of this process knew it last
         self.beat_at = float("-inf")
@@ -180,6 +196,11 @@ def count() -> Count:
     )
 
 
+def places() -> Places:
+    """The places of this process's streams, by caller. Only limits.py takes any."""
+    return _process.places
+
+
 # --- The row ----------------------------------------------------------------------------------------------------------
 
 
@@ -197,10 +218,20 @@ async def beat() -> None:
         process.beat_at = now
     # Among the reads: nobody else writes this row, so that it waits for nobody, but for SQLite's one lock.
     try:
-        await threads.run(write)
+        await threads.run(_write_and_read)
     except BaseException:
         process.beat_at = float("-inf")  # or the next try would find nothing to do, and pass for a success
         raise
+
+
+def _write_and_read() -> None:
+    write()
+    if any(most is not None for most in _limits_over_processes()):
+        read_others()
+
+
+def _limits_over_processes() -> tuple[int | None, ...]:
+    return settings.MAX_STREAMS, settings.MAX_STREAMS_PER_USER, settings.MAX_STREAMS_PER_ADDRESS
 
 
 def write() -> None:
@@ -209,11 +240,13 @@ def write() -> None:
     process.head = process.head if now.head is None else now.head
     process.samples.append([int(time.time()), now.connections, process.head])
     listed = Counter(now.channels).most_common(MAX_CHANNELS)
+    callers = process.places.counts().most_common(MAX_CALLERS)
     fields: dict[str, Any] = {
         "seen_at": Now(),  # the database's clock: those of the machines may differ
         "connections": now.connections,
         "channels": dict(listed),
         "channels_left_out": len(now.channels) - len(listed),
+        "callers": dict(callers),
         "notifier": settings.NOTIFIER["BACKEND"],
         "notifier_problem": now.notifier_problem[:255],
         "samples": list(process.samples),
@@ -239,6 +272,29 @@ def _write_if_nobody_came_back() -> None:
             write()
     except Exception:
         outages.report(logger, "That nobody listens here any more could not be written; the row will fade.")
+
+
+# --- The others, as of the last beat ----------------------------------------------------------------------------------
+
+
+def others() -> Others:
+    """How many streams the other processes have, and of whom, as this one has read it at its last beat. No query.
+
+    None at all where that was too long ago: of processes that may have ended since, nobody is to be refused.
+    """
+    known = _process.others
+    return known if time.monotonic() - known.read_at < _faded_seconds() else Others()
+
+
+def read_others() -> None:
+    """Read them, now. Blocks."""
+    process, began = _process, time.monotonic()
+    total, callers = 0, Counter[str]()
+    rows = _alive().exclude(id=process.node_id).filter(connections__gt=0).values_list("connections", "callers")
+    for connections, theirs in rows:
+        total += connections
+        callers.update(theirs)
+    process.others = Others(total, callers, began)
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -289,7 +345,10 @@ def channels() -> dict[str, int]:
     return dict(total)
 
 
+def _faded_seconds() -> float:
+    return BEATS_UNTIL_FADED * (settings.PRESENCE_SECONDS or DEFAULT_SECONDS)
+
+
 def _alive() -> Any:
-    faded = BEATS_UNTIL_FADED * (settings.PRESENCE_SECONDS or DEFAULT_SECONDS)
-    fresh = Q(seen_at__gte=Now() - datetime.timedelta(seconds=faded))
+    fresh = Q(seen_at__gte=Now() - datetime.timedelta(seconds=_faded_seconds()))
     return Node.objects.using(database()).filter(fresh)

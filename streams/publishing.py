@@ -41,7 +41,8 @@ def publish(
         published_by: the user who published, for the record.
 
     Returns:
-        The Message. Its `position`, the event's id, is None until the transaction has committed.
+        The Message. Its `position`, the event's id, is None until the transaction has committed. Its `is_new` is False
+        where it was found under its idempotency key.
 
     Raises:
         InvalidMessage: the message cannot be carried. Nothing was stored.

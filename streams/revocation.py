@@ -27,6 +27,7 @@ from streams.events import validate_channel
 from streams.exceptions import InvalidToken
 from streams.models import ChannelSettings
 from streams.notifiers import Notice, Revocation, get_notifier
+from streams.redaction import PREFIX
 from streams.threads import database
 
 logger = logging.getLogger("streams")
@@ -75,7 +76,7 @@ def _disconnect(user: Any, channel: str | None, token: str | None) -> None:
 
 def _revoke(token: str) -> str:
     token_id, expires_at = token, None
-    if token.startswith(tokens.PREFIX):
+    if token.startswith(PREFIX):
         try:
             told = tokens.read_token(token)
         except InvalidToken as error:

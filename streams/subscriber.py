@@ -20,10 +20,13 @@ from django.db import Error
 from django.http import HttpRequest
 
 from streams import log, outages, sse
+from streams.admission import Admission
 from streams.conf import settings
 from streams.events import encode_data
 from streams.exceptions import LogUnavailable
 from streams.hub import Hub, Stretch
+from streams.places import Place
+from streams.shutdown import farewell
 from streams.window import Frame
 
 logger = logging.getLogger("streams")
@@ -38,6 +41,11 @@ MAX_POSITION_DIGITS = 18
 # How much of an id that is no position a reset repeats.
 MAX_TOLD_CHARACTERS = 100
 
+# What a client is told whose right to read has ended.
+REVOKED = sse.encode(
+    '{"code":"revoked","message":"You may not read this any more, or have to ask again."}', event="stream-error"
+)
+
 Snapshot = Callable[[], Awaitable[object]]
 
 
@@ -48,7 +56,8 @@ class Subscriber:
     none. `replay`: how many of the newest messages a client without a cursor gets first. `snapshot`: awaited for the
     state to send in place of history, on a fresh connect and after a reset. `request`: for the receivers of signals.
     `final_events`: types of messages, not the default one, after which nothing follows in these channels: the stream
-    ends with the first of them.
+    ends with the first of them. `admission`: what may be asked again while the stream lives; None for nothing.
+    `place`: given back when it is closed.
 
     It is made on an event loop, and iterated by one task there; all its methods are called on that loop.
     """
@@ -71,6 +80,7 @@ class Subscriber:
         "_max_messages",
         "_queue",
         "_queued_bytes",
+        "_refused",
         "_replay",
         "_replaying",
         "_requested",
@@ -83,10 +93,14 @@ class Subscriber:
         "_unsent_bytes",
         "_waiter",
         "_wanted",
+        "admission",
         "announced",
         "channels",
         "cursor",
         "number",
+        "place",
+        "recheck_at",
+        "replay_place",
         "request",
         "start",
     )
@@ -100,13 +114,19 @@ class Subscriber:
         snapshot: Snapshot | None = None,
         request: HttpRequest | None = None,
         final_events: Sequence[str] = (),
+        admission: Admission | None = None,
+        place: Place | None = None,
     ) -> None:
         if "message" in final_events:
             raise ValueError("The default type, 'message', cannot be a final event; choose another, such as 'done'.")
         self.channels = tuple(channels)
         self.request = request
+        self.admission = admission
+        self.recheck_at = float("inf")  # in time.monotonic() seconds; the hub's
         self.number = next(_numbers)  # its own in this process, and never used again
         self.announced = False  # by the hub
+        self.place = place
+        self.replay_place: Place | None = None  # held until it is live, where it has to read the log first
         self.start = 0  # the cursor with which the stream began
         self._wanted = frozenset(channels)
         self.cursor = 0  # everything of our channels up to here has been handed out
@@ -121,6 +141,7 @@ class Subscriber:
         self._begun = False
         self._live = False
         self._stopped = False
+        self._refused = False
         self._last = b""  # what is still to be sent once it has been stopped
         self._closed = False
         self._disowned = False
@@ -190,8 +211,32 @@ class Subscriber:
         self._closed = True
         self.stop()
         _open.discard(self)
+        self._give_places_back()
         if self._hub is not None:
             self._hub.leave(self)
+
+    def _give_places_back(self) -> None:
+        for place in (self.place, self.replay_place):
+            if place is not None:
+                place.release()
+
+    async def must_read_log(self) -> bool:
+        """Whether what it begins with lies further back than the window. For one that is open, and not iterated yet."""
+        hub, requested = self._hub, self._requested
+        if hub is None or self._begun:
+            return False
+        if requested is None:
+            if not self._replay or self._snapshot is not None or hub.window.start == 0:
+                return False
+            frames = hub.window.after(hub.window.start) or ()
+            return sum(frame.channel in self._wanted for frame in frames) < self._replay
+        if is_position(requested):
+            if int(requested) > hub.position:
+                await hub.catch_up()  # as _look would
+            if int(requested) <= hub.position:
+                return int(requested) < hub.window.start
+        # No id of this log: all that is retained is sent, unless there is a snapshot.
+        return self._snapshot is None and hub.window.start > 0
 
     def stop(self, last: bytes = b"") -> None:
         """End the stream, with these bytes: the iterator stops, now or as soon as it is asked again."""
@@ -204,6 +249,11 @@ class Subscriber:
             self._last = b""
         else:
             waiter.set_exception(StopAsyncIteration())
+
+    def refuse(self) -> None:
+        """End the stream because its client may not read it any more: it is told, and finds out when it comes back."""
+        self._refused = True
+        self.stop(REVOKED + farewell())
 
     # --- Called by the hub ---
 
@@ -304,7 +354,7 @@ class Subscriber:
     async def _go_on(self) -> bytes:
         """The next bytes of a stream that is not live, up to the moment in which it is."""
         chunk: bytes | None = None if self._begun or self._stopped else await self._begin()
-        while chunk is None:
+        while chunk is None or self._refused:  # what was read meanwhile is not for this client any more
             if self._stopped:
                 if not self._last:
                     raise StopAsyncIteration
@@ -360,6 +410,9 @@ class Subscriber:
             # The join: no await between this look at the hub's position and the admission.
             self._live = True
             hub.admit(self)
+            if self.replay_place is not None:
+                self.replay_place.release()
+                self.replay_place = None
             if self._replaying:
                 self._replaying = False
                 return self._checkpoint(self.cursor)
@@ -455,12 +508,8 @@ def open_streams() -> int:
     """How many subscribers this process has, of all its event loops; those that have not sent a byte yet included."""
     for left in [subscriber for subscriber in _open if subscriber._loop.is_closed()]:
         _open.discard(left)  # its loop ended before it was closed, as tests' loops do
+        left._give_places_back()
     return len(_open)
-
-
-def is_full(limit: int) -> bool:
-    """Whether this process has `limit` open streams or more. Counts only where it may be so."""
-    return len(_open) >= limit and open_streams() >= limit
 
 
 _open: WeakSet[Subscriber] = WeakSet()

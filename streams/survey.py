@@ -15,6 +15,7 @@ from django.db import connections
 from django.db.models import Q
 
 from streams import log
+from streams.models import ChannelSettings
 from streams.threads import database
 
 # Names that a search by prefix looks through at most.
@@ -61,6 +62,23 @@ def names_in_order(names: Collection[str], *, after: str = "", limit: int) -> li
             [value, after, limit],
         )
         return [name for (name,) in cursor.fetchall()]
+
+
+def known_names(
+    listened: Collection[str], *, after: str = "", prefix: str = "", limit: int, most: int = MAX_NAMES
+) -> list[str]:
+    """The names of all channels that are known, in the database's order: those that have messages or settings, and
+    those that are `listened` to. Of the log's, `most` are looked through."""
+    in_log = channel_names(after=after, prefix=prefix, limit=limit, most=most)
+    settled = ChannelSettings.objects.using(database()).filter(channel__gt=after).order_by("channel")
+    if prefix:
+        # Looked through here: SQLite's LIKE takes upper case for lower.
+        settled_names = settled.filter(channel__startswith=prefix).values_list("channel", flat=True)
+        in_settings = [name for name in settled_names if name.startswith(prefix)][:limit]
+    else:
+        in_settings = list(settled.values_list("channel", flat=True)[:limit])
+    heard = [name for name in listened if name.startswith(prefix)]
+    return names_in_order({*in_log, *in_settings, *heard}, after=after, limit=limit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,15 +29,10 @@ from streams.conf import settings
 from streams.events import validate_channel
 from streams.exceptions import InvalidChannel, InvalidToken
 from streams.models import RevokedToken
+from streams.redaction import PARAMETER, PREFIX
 from streams.threads import database
 
 SALT = "streams.tokens"
-
-# What tells a token from whatever else an Authorization header or a URL may hold, which is not ours to judge.
-PREFIX = "streams."
-
-# The query's name for a token.
-PARAMETER = "token"
 
 # Servers and proxies take request lines of 8 KiB at the least.
 MAX_CHARACTERS = 4096
@@ -86,10 +81,9 @@ def make_token(
             bearer may: whoever runs code can make tokens.
     """
     seconds = settings.TOKEN_SECONDS if seconds is None else seconds
-    if not 0 < seconds <= (most := settings.MAX_TOKEN_SECONDS):
-        raise ValueError(
-            f"A token lives for above 0 and at most {most:g} seconds (MAX_TOKEN_SECONDS); got {seconds!r}."
-        )
+    most = settings.MAX_TOKEN_SECONDS
+    if not 0 < seconds <= most:
+        raise ValueError(f"A token lives for above 0 and at most {most} seconds (MAX_TOKEN_SECONDS); got {seconds!r}.")
     told: dict[str, Any] = {
         "i": secrets.token_urlsafe(12),
         "r": _check_patterns(read),
@@ -136,15 +130,17 @@ def _check_patterns(names: Iterable[str]) -> list[str]:
     checked = list(dict.fromkeys(names))
     if len(checked) > (most := settings.MAX_CHANNELS_PER_STREAM):
         raise ValueError(f"A token names at most {most} channels (MAX_CHANNELS_PER_STREAM); got {len(checked)}.")
-    for name in checked:
-        try:
-            validate_channel(name.replace("*", "x") if isinstance(name, str) else name)
-        except InvalidChannel:
-            rule = (
-                "A channel's name uses A-Z a-z 0-9 . _ - and at most 99 characters; in a pattern, * is for any of them"
-            )
-            raise ValueError(f"{rule}; got {name!r:.120}.") from None
-    return checked
+    return [validate_pattern(name) for name in checked]
+
+
+def validate_pattern(name: object) -> str:
+    """Return `name`, a channel's or a pattern, or raise ValueError."""
+    try:
+        validate_channel(name.replace("*", "x") if isinstance(name, str) else name)
+    except InvalidChannel:
+        rule = "A channel's name uses A-Z a-z 0-9 . _ - and at most 99 characters; in a pattern, * is for any of them"
+        raise ValueError(f"{rule}; got {name!r:.120}.") from None
+    return str(name)
 
 
 # --- Users ------------------------------------------------------------------------------------------------------------
@@ -190,14 +186,24 @@ def revoke(token_id: str, expires_at: float | None = None) -> None:
 
 def is_revoked(token_id: str) -> bool:
     """Whether it was taken back, as of POLL_SECONDS ago at the most. Uses the ORM."""
-    global _revoked, _read_at
+    known = _known_revoked()
+    return token_id in (_read_revoked() if known is None else known)
+
+
+def _known_revoked() -> frozenset[str] | None:
+    """What was read, as long as it is young enough. Without the ORM."""
     # Not kept in a test run: a test that is rolled back would leave its tokens behind.
-    if threads.in_test_run() or time.monotonic() - _read_at >= settings.POLL_SECONDS:
-        began = time.monotonic()
-        unexpired = RevokedToken.objects.using(database()).filter(expires_at__gte=timezone.now())
-        _revoked = frozenset(unexpired.values_list("id", flat=True))
-        _read_at = began
-    return token_id in _revoked
+    young = time.monotonic() - _read_at < settings.POLL_SECONDS and not threads.in_test_run()
+    return _revoked if young else None
+
+
+def _read_revoked() -> frozenset[str]:
+    global _revoked, _read_at
+    began = time.monotonic()
+    unexpired = RevokedToken.objects.using(database()).filter(expires_at__gte=timezone.now())
+    found = frozenset(unexpired.values_list("id", flat=True))
+    _revoked, _read_at = found, began
+    return found
 
 
 def forget_revoked() -> None:
@@ -214,12 +220,26 @@ def check_token(token: Token) -> Any:
     if token.expires_at <= time.time():
         raise InvalidToken("expired-token", "This token has expired. Ask for a new one.")
     if is_revoked(token.id):
-        raise InvalidToken("revoked-token", "This token was revoked. Ask for a new one.")
+        raise _taken_back()
     if token.user is None:
         return None
     if (user := user_of(token.user, token.mark)) is None:
         raise InvalidToken("revoked-token", "This token's user is not active any more, or has a new password.")
     return user
+
+
+def _taken_back() -> InvalidToken:
+    return InvalidToken("revoked-token", "This token was revoked. Ask for a new one.")
+
+
+async def _acheck_token(token: Token) -> Any:
+    """See check_token(). Without a thread where the token has no user and it is known which were revoked."""
+    known = _known_revoked() if token.user is None else None
+    if known is None:
+        return await threads.run(check_token, token)
+    if token.id in known:
+        raise _taken_back()
+    return None
 
 
 def token_of(request: HttpRequest) -> Token | None:
@@ -240,10 +260,24 @@ def token_of(request: HttpRequest) -> Token | None:
 
 
 async def atoken_of(request: HttpRequest) -> Token | None:
-    """See token_of(). Without a thread where there is no token."""
-    if KEPT not in request.__dict__ and _find_text(request) is not None:
-        return await threads.run(token_of, request)
+    """See token_of(). Without a thread where there is no token, or mostly where it has no user."""
+    kept = request.__dict__
+    if KEPT not in kept:
+        text = _take_text(request)
+        try:
+            if text is None:
+                kept[KEPT] = None
+            else:
+                token = read_token(text)
+                kept[KEPT] = token, await _acheck_token(token)
+        except InvalidToken as error:
+            kept[KEPT] = error
     return token_of(request)
+
+
+def put(request: HttpRequest, token: Token) -> None:
+    """Give a request a token that another one carried, checked anew. Raises InvalidToken. Uses the ORM."""
+    request.__dict__[KEPT] = (token, check_token(token))
 
 
 def user_of_token(request: HttpRequest) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,14 +15,16 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.utils.decorators import method_decorator
 from django.views import View
 
-from streams import log, outages, threads
+from streams import limits, log, outages, threads
+from streams.admission import Admission
 from streams.conf import settings
 from streams.events import validate_channels
-from streams.exceptions import InvalidChannel, RefusedStream
+from streams.exceptions import InvalidChannel, InvalidToken, RefusedStream
 from streams.policies import BasePolicy, get_policy
 from streams.release import close_request_connections, release_request
 from streams.responses import HEADERS, NEEDS_ASGI, EventStreamResponse
-from streams.subscriber import Subscriber, is_full, is_position
+from streams.subscriber import Subscriber, is_position
+from streams.tokens import Token, atoken_of, token_of
 
 logger = logging.getLogger("streams")
 
@@ -114,7 +117,10 @@ class EventStreamView(View):
         replay = _check_replay(request)
         policy = self.get_policy()
         try:
+            await atoken_of(request)  # one that does not hold is refused, also where none would be needed
             refused = await policy.arefused(request, channels)
+        except InvalidToken as error:
+            raise RefusedStream(403, error.code, str(error)) from None
         except Error:
             outages.report(logger, "Whether a stream may be read could not be decided.")
             raise RefusedStream(
@@ -125,14 +131,7 @@ class EventStreamView(View):
             ) from None
         if refused:
             raise RefusedStream(403, "forbidden", policy.refusal(refused))
-        limit = settings.MAX_STREAMS_PER_PROCESS
-        if limit is not None and is_full(limit):
-            raise RefusedStream(
-                429,
-                "too-many-streams",
-                f"This process serves its {limit} streams (STREAMS['MAX_STREAMS_PER_PROCESS']). Try again later.",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
+        limits.check(request)
         return channels, replay
 
     async def _stream(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
@@ -155,15 +154,21 @@ class EventStreamView(View):
             snapshot=snapshot if self.get_snapshot is not None else None,
             request=request,
             final_events=self.final_events,
+            admission=Admission(request, channels, self.get_policy()),
+            place=limits.take(request),
         )
         # The response first: should it, or what follows, fail, it closes the subscriber.
-        response = EventStreamResponse(subscriber, timeout=_lifetime(self.timeout))
+        response = EventStreamResponse(subscriber, timeout=_lifetime(self.timeout, token_of(request)))
         response.serve_to(request.scope)
         # Before the log is read, for its reads must not wait for a connection that this request holds.
         await close_request_connections()
         try:
             # Now and not at the first byte, so that what is published once the view has answered is in the stream.
             await subscriber.open()
+            await limits.take_replay(subscriber)
+        except RefusedStream:
+            await response.aclose()
+            raise
         except Exception:
             # Not a 500, at which an EventSource gives up for good: the stream tries again, or ends with stream-error.
             outages.report(logger, "The log could not be read when a stream was opened.")
@@ -182,15 +187,18 @@ class EventStreamView(View):
         return newest is not None and newest.event in self.final_events and int(cursor) >= newest.position
 
 
-def _lifetime(timeout: float | None) -> float | None:
-    """How many seconds a stream lasts: the view's `timeout`, and at most MAX_STREAM_SECONDS, less up to a fifth.
+def _lifetime(timeout: float | None, token: Token | None = None) -> float | None:
+    """How many seconds a stream lasts: the view's `timeout`, what is left of a token, and at most MAX_STREAM_SECONDS,
+    less up to a fifth.
 
     By lot, so that the streams that came together after a restart do not all come back together for ever.
     """
-    if (most := settings.MAX_STREAM_SECONDS) is None:
-        return timeout
-    most *= random.uniform(0.8, 1)  # noqa: S311
-    return most if timeout is None else min(timeout, most)
+    ends = [] if timeout is None else [timeout]
+    if (most := settings.MAX_STREAM_SECONDS) is not None:
+        ends.append(most * random.uniform(0.8, 1))  # noqa: S311
+    if token is not None:
+        ends.append(max(0.001, token.expires_at - time.time()))
+    return min(ends, default=None)
 
 
 def _check_channels(channels: Sequence[str]) -> tuple[str, ...]:

@@ -100,6 +100,12 @@ class Server:
         with urllib.request.urlopen(f"{self.url}{path}", timeout=60) as response:
             return json.load(response)
 
+    def json_as(self, cookie: str, path: str) -> Any:
+        """GET with a Cookie header."""
+        request = urllib.request.Request(f"{self.url}{path}", headers={"Cookie": cookie})
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.load(response)
+
     def log_in(self, name: str, **attributes: Any) -> str:
         """Log in as a user, made where there is none; returns the Cookie header of the session."""
         query = urllib.parse.urlencode({"name": name, "is": json.dumps(attributes)})

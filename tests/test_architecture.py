@@ -17,6 +17,8 @@ PACKAGE = ROOT / "streams"
 # They import the core; the core never imports them.
 INTEGRATIONS = ("admin", "api", "relay", "management", "templatetags", "testing")
 
+REST = ("rest_framework", "drf_spectacular")
+
 # They are about to be sent, or have been: no I/O, and so neither the ORM nor an event loop.
 VOCABULARY = ("exceptions", "conf", "events", "sse")
 
@@ -98,6 +100,15 @@ def test_publishing_and_the_hub_meet_at_the_log_and_the_notifier_only(module: st
 def test_core_never_imports_an_integration(module: str) -> None:
     ways = reached(module)
     assert [" -> ".join(way) for found, way in ways.items() if is_integration(found)] == []
+
+
+def test_only_the_api_needs_django_rest_framework() -> None:
+    """It is an extra: without it, everything else works."""
+    needing = {name for name in MODULES if any(found.startswith(REST) for found in GRAPH[name])}
+    assert needing
+    assert {name for name in needing if not name.startswith("streams.api")} == set()
+    outside = [name for name in MODULES if not name.startswith("streams.api")]
+    assert [name for name in outside if any(found.startswith("streams.api") for found in GRAPH[name])] == []
 
 
 @pytest.mark.parametrize("module", CORE)

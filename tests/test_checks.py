@@ -154,6 +154,34 @@ def test_nothing_is_said_of_one_process_or_of_a_notifier_for_several(
     assert messages(**streams) == []
 
 
+@pytest.mark.parametrize(
+    ("django_settings", "named"),
+    [
+        ({"USE_X_FORWARDED_HOST": True}, "USE_X_FORWARDED_HOST"),
+        ({"SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https")}, "SECURE_PROXY_SSL_HEADER"),
+        (
+            {"USE_X_FORWARDED_HOST": True, "SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https")},
+            "SECURE_PROXY_SSL_HEADER and USE_X_FORWARDED_HOST",
+        ),
+    ],
+)
+def test_w003_limit_of_an_address_behind_a_proxy_that_is_not_named(django_settings: Any, named: str) -> None:
+    with override_settings(**django_settings):
+        assert messages(MAX_STREAMS_PER_ADDRESS=50) == [
+            Warning(
+                f"STREAMS['MAX_STREAMS_PER_ADDRESS'] is set, and {named} too, which is for sites behind a proxy; but "
+                "STREAMS['TRUSTED_PROXIES'] names none: all who come by it may count as one address, the proxy's.",
+                hint="Name the proxy's addresses, or 'unix' for its Unix socket. Where your server itself takes the "
+                "client's address from X-Forwarded-For, as uvicorn does for 127.0.0.1, name 127.0.0.1: that changes "
+                "nothing.",
+                id="streams.W003",
+            )
+        ]
+        assert messages(MAX_STREAMS_PER_ADDRESS=50, TRUSTED_PROXIES=["127.0.0.1"]) == []
+        assert messages(MAX_STREAMS_PER_USER=50) == []
+    assert messages(MAX_STREAMS_PER_ADDRESS=50) == []
+
+
 def test_all_that_is_wrong_is_said_at_once() -> None:
     found = messages(HEARTBEAT=1, POLL_SECONDS=0, POLICY="no.Policy")
     assert [message.id for message in found] == ["streams.E002", "streams.E003", "streams.E004"]

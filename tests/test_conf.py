@@ -82,6 +82,7 @@ NUMBER = "a number above 0"
 WHOLE = "a whole number above 0"
 CLASS = "the dotted path of a class"
 PATTERNS = "a list of channel names or patterns, such as ['news', 'score.*']"
+NETWORKS = "a list of addresses or networks, such as ['127.0.0.1', '10.0.0.0/8'], or 'unix' for a Unix socket"
 BACKEND = "a dict such as {'BACKEND': 'streams.notifiers.local.LocalNotifier', 'OPTIONS': {}}"
 
 
@@ -118,6 +119,12 @@ BACKEND = "a dict such as {'BACKEND': 'streams.notifiers.local.LocalNotifier', '
         ("PUBLIC_CHANNELS", "news", PATTERNS),
         ("PUBLIC_CHANNELS", ["news", 7], PATTERNS),
         ("PUBLIC_CHANNELS", None, PATTERNS),
+        ("TRUSTED_PROXIES", "127.0.0.1", NETWORKS),
+        ("TRUSTED_PROXIES", None, NETWORKS),
+        ("TRUSTED_PROXIES", ["10.0.0.1/8"], NETWORKS),
+        ("TRUSTED_PROXIES", ["nginx"], NETWORKS),
+        ("TRUSTED_PROXIES", [None], NETWORKS),
+        ("TRUSTED_PROXIES", [["10.0.0.0/8"]], NETWORKS),
         ("NOTIFIER", "streams.notifiers.local.LocalNotifier", BACKEND),
         ("NOTIFIER", {}, BACKEND),
         ("NOTIFIER", {"BACKEND": "Local"}, BACKEND),
@@ -144,6 +151,8 @@ def test_a_value_that_does_not_fit_is_refused_with_the_rule_and_the_value(key: s
         ("PRUNE_SECONDS", None),
         ("PUBLIC_CHANNELS", ()),
         ("PUBLIC_CHANNELS", {"news"}),
+        ("TRUSTED_PROXIES", ["127.0.0.1", "10.0.0.0/8", "::1", "fd00::/8", "unix"]),
+        ("TRUSTED_PROXIES", ("127.0.0.1",)),
         ("NOTIFIER", {"BACKEND": "a.B"}),
     ],
 )

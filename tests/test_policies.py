@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from streams.channels import access_rules
 from streams.models import ChannelSettings
 from streams.policies import BasePolicy, DefaultPolicy, get_policy, is_public
 from streams.testing import read_events
+from streams.tokens import make_token
 
 
 def request_of(user: Any) -> HttpRequest:
@@ -294,3 +296,108 @@ def test_staff_who_read_their_own_channel_cost_no_more_than_others(django_assert
     ada = User.objects.create(username="ada", is_staff=True)
     with django_assert_num_queries(1):  # the rules, which are not kept in a test
         assert DefaultPolicy().can_subscribe(request_of(ada), f"user.{ada.pk}")
+
+
+@override_settings(STREAMS={"PUBLIC_CHANNELS": ["news.*"]})
+@pytest.mark.parametrize("publishing", [False, True])
+def test_fifty_channels_cost_as_many_queries_as_one(
+    django_assert_max_num_queries: Any, django_assert_num_queries: Any, publishing: bool
+) -> None:
+    group = Group.objects.create(name="press")
+    for n in range(40):
+        ChannelSettings.objects.create(channel=f"press.{n}", access="groups").groups.add(group)
+    ada = User.objects.create(username="ada", is_staff=True)
+    ada.user_permissions.set(Permission.objects.filter(codename__in=["view_message", "add_message"]))
+    names = [*(f"press.{n}" for n in range(40)), "news.1", f"user.{ada.pk}", *(f"other.{n}" for n in range(8))]
+    policy = DefaultPolicy()
+    ask = policy.refused_to_publish if publishing else policy.refused
+
+    def queries_for(channels: Sequence[str]) -> int:
+        with django_assert_max_num_queries(10) as asked:
+            assert ask(request_of(User.objects.get(pk=ada.pk)), channels) == []
+        return len(asked)
+
+    assert queries_for(names) == queries_for(["press.1"])
+
+
+# --- Many channels at once --------------------------------------------------------------------------------------------
+
+
+class _Noting(BasePolicy):
+    """Notes in which thread it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int]] = []
+
+    def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
+        self.asked.append((channel, threading.get_ident()))
+        return channel.startswith("a")
+
+    can_publish = can_subscribe
+
+
+async def test_sync_policy_is_asked_about_all_channels_in_one_go() -> None:
+    policy, request = _Noting(), request_of(AnonymousUser())
+    assert await policy.arefused(request, ["a1", "b", "a2"]) == ["b"]
+    assert await policy.arefused_to_publish(request, ["b", "a1"]) == ["b"]
+    assert [channel for channel, _ in policy.asked] == ["a1", "b", "a2", "b", "a1"]
+    assert threading.get_ident() not in {thread for _, thread in policy.asked}
+
+
+@pytest.mark.parametrize("base", [BasePolicy, DefaultPolicy])
+async def test_async_methods_of_a_subclass_are_asked_and_nothing_else(base: type[BasePolicy]) -> None:
+    class Async(base):  # type: ignore[misc,valid-type]
+        def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
+            raise AssertionError("there is an answer without it")
+
+        can_publish = can_subscribe
+
+        async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
+            return channel == "a"
+
+        acan_publish = acan_subscribe
+
+    policy, request = Async(), request_of(AnonymousUser())
+    assert await policy.arefused(request, ["a", "b"]) == ["b"]
+    assert await policy.arefused_to_publish(request, ["a", "b"]) == ["b"]
+
+
+@override_settings(STREAMS={"PUBLIC_CHANNELS": ["news", "closed"]})
+async def test_async_methods_of_a_subclass_may_ask_the_default_ones() -> None:
+    class Async(DefaultPolicy):
+        async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
+            return channel != "closed" and await super().acan_subscribe(request, channel)
+
+        async def acan_publish(self, request: HttpRequest, channel: str) -> bool:
+            return channel == "open" or await super().acan_publish(request, channel)
+
+    request = request_of(AnonymousUser())
+    assert await Async().arefused(request, ["news", "closed", "other"]) == ["closed", "other"]
+    assert await Async().arefused_to_publish(request, ["open", "news"]) == ["news"]
+
+
+async def test_a_subclass_may_decide_over_many_at_once() -> None:
+    class Batch(DefaultPolicy):
+        def refused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+            return [channel for channel in channels if channel != "a"]
+
+        refused_to_publish = refused
+
+    policy, request = Batch(), request_of(AnonymousUser())
+    assert await policy.arefused(request, ["a", "b"]) == ["b"]
+    assert await policy.arefused_to_publish(request, ["a", "b"]) == ["b"]
+    assert (await policy.acan_subscribe(request, "a"), await policy.acan_publish(request, "b")) == (True, False)
+
+
+@pytest.mark.parametrize("permission", ["view_message", "add_message"])
+def test_patterns_are_granted_by_staff_who_may_do_it_everywhere(permission: str) -> None:
+    ada = User.objects.create(username="ada", is_staff=True)
+    ada.user_permissions.set(Permission.objects.filter(codename=permission))
+    to_publish = permission == "add_message"
+    policy, ada = DefaultPolicy(), User.objects.get(pk=ada.pk)
+    assert policy.can_grant_pattern(request_of(ada), "a.*", to_publish=to_publish)
+    assert not policy.can_grant_pattern(request_of(ada), "a.*", to_publish=not to_publish)
+    assert not policy.can_grant_pattern(request_of(AnonymousUser()), "a.*", to_publish=to_publish)
+    with_token = RequestFactory().get(f"/?token={make_token(read=['*'], publish=['*'], user=ada)}")
+    with_token.user = ada
+    assert not policy.can_grant_pattern(with_token, "a.*", to_publish=to_publish), "a token would live for ever"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -215,6 +216,45 @@ def test_rows_of_processes_that_ended_long_ago_are_deleted(census: presence.Cens
     assert {node.id for node in Node.objects.all()} == {"lately", presence.node_id()}
 
 
+@database
+def test_a_row_lists_the_callers_that_have_most() -> None:
+    before = sum(presence.places().counts().values())  # those of other tests, whose streams are still open
+    taken = [presence.places().take(f"user {n}") for n in range(presence.MAX_CALLERS + 100) for _ in range(2)]
+    taken += [presence.places().take("address a", "user x") for _ in range(3)]
+    try:
+        presence.write()
+        callers = own_row().callers
+        assert len(callers) == presence.MAX_CALLERS
+        assert (callers["address a"], callers["user x"]) == (3, 3)
+    finally:
+        for place in taken:
+            place.release()
+    presence.write()
+    assert sum(own_row().callers.values()) == before
+
+
+@database
+def test_others_are_what_the_rows_that_are_alive_say_and_not_the_own_one() -> None:
+    other_process("a", connections=5, callers={"user 1": 3, "address x": 5})
+    other_process("b", connections=2, callers={"user 1": 1})
+    other_process("dead", seen_ago=60, connections=100, callers={"user 1": 100})
+    other_process(presence.node_id(), connections=9, callers={"user 1": 9})
+    with CaptureQueriesContext(connection) as seen:
+        presence.read_others()
+    assert len(seen) == 1
+    assert (presence.others().connections, dict(presence.others().callers)) == (7, {"user 1": 4, "address x": 5})
+
+
+@database
+@override_settings(STREAMS={"PRESENCE_SECONDS": 0.1})
+def test_others_that_were_read_too_long_ago_are_none() -> None:
+    other_process("a", connections=5, callers={"user 1": 3})
+    presence.read_others()
+    assert presence.others().connections == 5
+    time.sleep(0.31)
+    assert (presence.others().connections, dict(presence.others().callers)) == (0, {})
+
+
 @pytest.mark.once
 def test_process_says_once_that_its_last_stream_has_ended(site: Site) -> None:
     assert finish(site.call(leave_twice)).split() == ["1", "1"]
@@ -293,13 +333,14 @@ async def test_presence_that_is_switched_off_writes_nothing(sqlite_site: Site) -
 
 @pytest.mark.once
 async def test_a_beat_costs_the_same_for_many_clients(sqlite_site: Site) -> None:
+    """One statement to write, and one to read the others' streams, for MAX_STREAMS_PER_USER is set by default."""
     server = sqlite_site.settings(PRESENCE_SECONDS=0.5, POLL_SECONDS=600).serve()
 
     async def statements_a_beat() -> set[str]:
         await asyncio.to_thread(server.json, "/test/queries/")  # it counts from here on
         await asyncio.sleep(3)
         found = (await asyncio.to_thread(server.json, "/test/queries/"))["queries"]
-        return {sql.split(" WHERE")[0].split(" SET")[0] for sql in found if "streams_node" in sql}
+        return {sql.split('"streams_node"')[0] for sql in found if "streams_node" in sql}
 
     await asyncio.to_thread(server.json, "/test/queries/")  # before there are connections that it would not see
     await (await StreamClient(server.port, "/events/news/").connect()).read_control(1)
@@ -315,7 +356,7 @@ async def test_a_beat_costs_the_same_for_many_clients(sqlite_site: Site) -> None
         lambda: sqlite_site.execute(row)[0][0] == 201,
         "the row of all clients",
     )
-    assert await statements_a_beat() == with_one == {'UPDATE "streams_node"'}
+    assert await statements_a_beat() == with_one == {"UPDATE ", "SELECT "}
 
 
 # --- Signals ----------------------------------------------------------------------------------------------------------

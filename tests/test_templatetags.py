@@ -21,6 +21,7 @@ from streams.events import check
 from streams.exceptions import InvalidChannel
 from streams.models import LogHead, Message
 from streams.testing import read_events
+from streams.tokens import make_token
 from tests.sites import Site, finish
 
 transactional = pytest.mark.django_db(transaction=True)
@@ -31,6 +32,17 @@ def render(tag: str, **context: Any) -> str:
 
 
 # --- The URL ----------------------------------------------------------------------------------------------------------
+
+
+@transactional
+async def test_token_goes_with_the_url_and_opens_it() -> None:
+    token = make_token(read=["job.*"])
+    for channels in ('"job.1"', '"job.1" "job.2"'):
+        url = html.unescape(await sync_to_async(render)(f"{{% stream_url {channels} token=token %}}", token=token))
+        response = await AsyncClient().get(url)
+        assert response.status_code == 200
+        await response.aclose()
+    assert "token" not in await sync_to_async(render)('{% stream_url "job.1" token=none %}', none=None)
 
 
 @transactional

@@ -10,6 +10,7 @@ urlpatterns = [
     path("test/publish/", views.publish),
     path("test/process/", views.process),
     path("test/login/", views.log_in),
+    path("test/logout/", views.log_out),
     path("test/queries/", views.queries),
     path("test/browser/", include("tests.browser.urls")),
     path("test/attacks/", include("tests.attacks.views")),

@@ -13,8 +13,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from streams import broadcasts, deliveries, log, presence, publish
-from streams.admin import channel_facts
+from streams import broadcasts, deliveries, log, presence, publish, survey
 from streams.admin.broadcast_forms import BroadcastForm, PayloadForm, refused_channels
 from streams.admin.broadcast_permissions import BroadcastPermissions
 from streams.admin.pages import ask_texts, error_json
@@ -163,7 +162,7 @@ def known_channels(request: HttpRequest, prefix: str = "") -> list[str]:
     """Names that begin with `prefix`, of channels to which the request's user may broadcast."""
     prefix = prefix.strip().replace("\0", "")[:200]
     # Asked at each pause in typing: not all of a hundred thousand channels are looked through for it.
-    found = channel_facts.names(presence.channels(), prefix=prefix, limit=MOST_FOUND, most=MOST_LOOKED_AT)
+    found = survey.known_names(presence.channels(), prefix=prefix, limit=MOST_FOUND, most=MOST_LOOKED_AT)
     allowed = (name for name in found if not refused_channels(request, [name]))
     return list(islice(allowed, KNOWN_CHANNELS))
 

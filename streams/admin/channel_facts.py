@@ -46,23 +46,6 @@ class Facts:
         return retention_in_words(self.settings)
 
 
-def names(
-    listened: dict[str, int], *, after: str = "", prefix: str = "", limit: int, most: int = survey.MAX_NAMES
-) -> list[str]:
-    """The names of all channels that are known, in the database's order: those that have messages or settings, and
-    those that are `listened` to. Of the log's, `most` are looked through."""
-    in_log = survey.channel_names(after=after, prefix=prefix, limit=limit, most=most)
-    settled = ChannelSettings.objects.using(database()).filter(channel__gt=after).order_by("channel")
-    if prefix:
-        # Looked through here: SQLite's LIKE takes upper case for lower.
-        settled_names = settled.filter(channel__startswith=prefix).values_list("channel", flat=True)
-        in_settings = [name for name in settled_names if name.startswith(prefix)][:limit]
-    else:
-        in_settings = list(settled.values_list("channel", flat=True)[:limit])
-    heard = [name for name in listened if name.startswith(prefix)]
-    return survey.names_in_order({*in_log, *in_settings, *heard}, after=after, limit=limit)
-
-
 def facts(channels: Sequence[str], listened: dict[str, int]) -> list[Facts]:
     """The facts of `channels`, in their order, by a few queries for all of them together."""
     summaries = survey.summaries(channels, count_to=COUNT_TO + 1)

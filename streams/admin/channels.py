@@ -14,7 +14,7 @@ from django.shortcuts import redirect
 from django.urls import URLPattern
 from django.utils.translation import gettext as _
 
-from streams import presence
+from streams import presence, survey
 from streams.admin import channel_facts
 from streams.admin.channel_form import ChangedMeanwhile, ChannelForm, digest_of, forget
 from streams.admin.pages import StreamsAdmin, stream_url
@@ -64,7 +64,7 @@ class ChannelAdmin(StreamsAdmin):
         listened = presence.channels()
         names: list[str] = []
         if _PART_OF_NAME.fullmatch(after) and _PART_OF_NAME.fullmatch(prefix):
-            names = channel_facts.names(listened, after=after, prefix=prefix, limit=PAGE_CHANNELS + 1)
+            names = survey.known_names(listened, after=after, prefix=prefix, limit=PAGE_CHANNELS + 1)
         shown = names[:PAGE_CHANNELS]
         facts = channel_facts.facts(shown, listened)
         following = {"after": shown[-1], **({"q": prefix} if prefix else {})} if len(names) > len(shown) else None
@@ -126,7 +126,8 @@ class ChannelAdmin(StreamsAdmin):
         elif form.has_changed():
             self.log_change(request, form.instance, told)
         words = _(
-            "Saved. This process obeys at once, others within %(seconds)s s. Open streams go on until they reconnect."
+            "Saved. This process obeys at once, others within %(seconds)s s. "
+            "Open streams of those who may not read any more end."
         )
         messages.success(request, words % {"seconds": f"{settings.POLL_SECONDS:g}"})
         return True

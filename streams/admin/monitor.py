@@ -20,7 +20,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from streams import log, presence, survey
-from streams.admin import channel_facts
 from streams.admin.message_list import position_in
 from streams.admin.monitor_texts import texts
 from streams.admin.pages import LookOnlyAdmin, error_json, stream_missing, stream_url, users_of
@@ -83,7 +82,7 @@ class MonitorAdmin(LookOnlyAdmin):
         log_query = f"?{urlencode({'channel': choice.channels[0]})}" if len(choice.channels) == 1 else ""
         context: dict[str, Any] = {
             "choice": choice,
-            "known": channel_facts.names(presence.channels(), limit=KNOWN_CHANNELS),
+            "known": survey.known_names(presence.channels(), limit=KNOWN_CHANNELS),
             "max_channels": settings.MAX_CHANNELS_PER_STREAM,
             "max_newest": settings.MAX_REPLAY_MESSAGES,
             "missing": missing,

@@ -34,6 +34,9 @@ class Message(models.Model):
         _("idempotency key"), max_length=events.IDEMPOTENCY_KEY_MAX_LENGTH, null=True, blank=True
     )
 
+    # No column: whether the call that returned this object has appended it. Else it was read, or found under its key.
+    is_new = False
+
     class Meta:
         verbose_name = _("message")
         verbose_name_plural = _("messages")

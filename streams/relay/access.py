@@ -10,20 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.contrib.auth import get_user_model
 from django.core import signing
 from django.http import HttpRequest
 from django.middleware.csrf import CsrfViewMiddleware
-from django.utils.crypto import constant_time_compare
 from django.utils.module_loading import import_string
 
+from streams.addresses import client_address
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError
+from streams.tokens import mark_of, user_of
 
 KEY_SALT = "streams.relay.key"
-
-# As much of the hash as tells one password from another; it is signed, and of no use to whoever reads it.
-HASH_CHARACTERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,7 @@ async def identify(request: HttpRequest) -> Caller:
 
 
 def _nobody(request: HttpRequest) -> Caller:
-    return Caller(None, f"address {request.META.get('REMOTE_ADDR', '')}")
+    return Caller(None, f"address {client_address(request)}")
 
 
 def bearer(request: HttpRequest) -> str | None:
@@ -129,11 +126,7 @@ def _check_csrf(request: HttpRequest) -> None:
 
 def make_key(user: Any, seconds: float) -> str:
     """A key with which programs ask in the name of `user`, for so many seconds, or until the password changes."""
-    told = {
-        "user": str(user.pk),
-        "hash": user.get_session_auth_hash()[:HASH_CHARACTERS],
-        "until": time.time() + seconds,
-    }
+    told = {"user": str(user.pk), "hash": mark_of(user), "until": time.time() + seconds}
     return signing.dumps(told, salt=KEY_SALT)
 
 
@@ -146,10 +139,7 @@ def user_of_key(key: str) -> Any:
         told = signing.loads(key, salt=KEY_SALT)
     except signing.BadSignature:
         raise refusal from None
-    user = get_user_model().objects.filter(pk=told["user"], is_active=True).first()
+    user = user_of(told["user"], told["hash"])
     if user is None or told["until"] < time.time():
-        raise refusal
-    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-    if not any(constant_time_compare(told["hash"], each[:HASH_CHARACTERS]) for each in hashes):
         raise refusal
     return user

@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
-from collections import Counter
-
+from streams.places import Place, Places
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError
 
 RETRY_AFTER_SECONDS = 5
 
-
-class Place:
-    """One of the places for streams. Given back by release(), or, should nobody call it, when it is forgotten."""
-
-    def __init__(self, key: str) -> None:
-        self._release = weakref.finalize(self, _give_back, key)
-        self._release.atexit = False
-
-    def release(self) -> None:
-        """Give it back. May be called twice."""
-        self._release()
-
-
-# Reentrant: the garbage collector may give a place back in the middle of a line below.
-_lock = threading.RLock()
-_taken: Counter[str] = Counter()
+_places = Places()
 
 
 def take_place(key: str) -> Place:
     """A place for a stream of the caller `key` (Caller.key). Raises RelayError: 429."""
-    with _lock:
-        most, own = settings.RELAY_MAX_STREAMS, settings.RELAY_MAX_STREAMS_PER_USER
-        if _taken[key] >= own:
+    most, own = settings.RELAY_MAX_STREAMS, settings.RELAY_MAX_STREAMS_PER_USER
+    with _places:
+        if _places.taken(key) >= own:
             raise _too_many(f"You have {own} answers under way (STREAMS['RELAY_MAX_STREAMS_PER_USER']).")
-        if _taken.total() >= most:
+        if _places.total() >= most:
             raise _too_many(f"This process relays its {most} answers (STREAMS['RELAY_MAX_STREAMS']).")
-        _taken[key] += 1
-        return Place(key)
+        return _places.take(key)
 
 
 def places_taken() -> int:
     """How many there are in this process."""
-    return _taken.total()
-
-
-def _give_back(key: str) -> None:
-    with _lock:
-        _taken[key] -= 1
-        if not _taken[key]:
-            del _taken[key]
+    return _places.total()
 
 
 def _too_many(what: str) -> RelayError:

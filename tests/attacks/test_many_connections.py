@@ -54,7 +54,7 @@ def test_two_thousand_connections_from_one_address(sqlite_site: Site) -> None:
         began = time.monotonic()
         assert attacked.get("/listeners/").json == {"listeners": SERVED}
         assert attacked.get("/").status == 200
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
         assert process.num_threads() < 30
         assert process.memory_info().rss - before < SERVED * BYTES_PER_STREAM
 
@@ -72,6 +72,3 @@ def received(client: socket.socket) -> bytes:
     while b"id: 1\n" not in body:
         body += client.recv(1 << 16)
     return body
-
-
-# --- By address, over all processes -----------------------------------------------------------------------------------

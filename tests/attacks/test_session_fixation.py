@@ -93,6 +93,3 @@ async def test_stream_of_a_session_is_that_of_its_user_who_ever_logs_in_over_it(
     await stream.read_for(0.3)
     assert stream.events == []
     stream.abort()
-
-
-# --- Streams that are open when their user logs out, is deactivated or loses a right ----------------------------------

@@ -18,7 +18,7 @@ from django.test import override_settings
 
 from streams import threads
 from streams.events import StoredEvent
-from streams.notifiers import BaseNotifier, Notice, channel_layer, postgres, wire
+from streams.notifiers import BaseNotifier, Notice, Revocation, channel_layer, postgres, wire
 from streams.notifiers.channel_layer import ChannelLayerNotifier
 from streams.notifiers.local import LocalNotifier
 from streams.notifiers.postgres import PostgresNotifier
@@ -117,8 +117,9 @@ TEXTS = "line\u2028separator \x1f \U0001f30a \"quotes\" 'single' \\ %s %(a)s 雨
 async def test_text_and_positions_survive(notifier: BaseNotifier, far: BaseNotifier) -> None:
     several = Notice(7, 8, (StoredEvent(7, "a.b", "é", TEXTS), StoredEvent(8, "c", "message", "")))
     async with aclosing(await listening(far)) as notices:
-        await tell(notifier, Notice(3, 5), several)
-        assert await hear(notices, until=8) == [Notice(3, 5), several]
+        control = Notice(0, 0, revocation=Revocation(ends=True, user="7", channel="a.b"))
+        await tell(notifier, Notice(3, 5), control, several)
+        assert await hear(notices, until=8) == [Notice(3, 5), control, several]
 
 
 @pytest.mark.parametrize("data", ["x" * 200_000, "雨" * 30_000], ids=["long", "long-when-encoded"])

@@ -11,7 +11,7 @@ from django.test import override_settings
 
 from streams.databases import log_name
 from streams.events import StoredEvent
-from streams.notifiers import Notice, wire
+from streams.notifiers import Notice, Revocation, wire
 
 NOTICE = Notice(4, 5, (StoredEvent(4, "news", "message", "雨 \u2028 \U0001f30a \ud800"), StoredEvent(5, "b", "t", "")))
 
@@ -20,6 +20,20 @@ def test_notice_comes_back_as_it_was_and_travels_in_ascii() -> None:
     text = wire.encode(NOTICE, 1000)
     assert text.isascii()
     assert wire.decode(text) == NOTICE
+
+
+@pytest.mark.parametrize(
+    "revocation",
+    [
+        Revocation(),
+        Revocation(ends=True, user="7", channel="a.b", token="x" * 64, session="f" * 32),
+        Revocation(user="é"),
+    ],
+)
+def test_revocation_comes_back_as_it_was(revocation: Revocation) -> None:
+    text = wire.encode(Notice(0, 0, revocation=revocation), 1000)
+    assert text.isascii()
+    assert wire.decode(text) == Notice(0, 0, revocation=revocation)
 
 
 @pytest.mark.parametrize("most", range(80, 260, 7))

@@ -17,12 +17,13 @@ from django.core.checks import run_checks
 from django.test import AsyncClient
 
 from streams.exceptions import InvalidSetting
+from streams.places import Place
 from streams.relay import upstreams
 from streams.relay.access import Caller
 from streams.relay.answers import open_answer
 from streams.relay.errors import RelayError
 from streams.relay.exchange import Exchange
-from streams.relay.limits import Place, places_taken, take_place
+from streams.relay.limits import places_taken, take_place
 from streams.relay.models import Usage
 from streams.relay.upstreams import OpenAICompatible, get_upstream
 from streams.relay.usage import record_soon

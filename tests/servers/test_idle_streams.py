@@ -29,7 +29,7 @@ MEBIBYTE = 2**20
 async def test_idle_streams_hold_neither_threads_nor_connections(
     postgres_site: Site, postgres: PostgresServer, server: str, app: str, rounds: int
 ) -> None:
-    running = postgres_site.settings(HEARTBEAT_SECONDS=1).serve(server, app)
+    running = postgres_site.settings(HEARTBEAT_SECONDS=1, MAX_STREAMS_PER_USER=1000).serve(server, app)
     database = postgres_site.database_url.rpartition("/")[2]
     cookie = await asyncio.to_thread(running.log_in, "idler")
     [(pk,)] = postgres_site.execute("SELECT id FROM auth_user WHERE username = 'idler'")

@@ -1,0 +1,40 @@
+"""Who asks: by one of our signed tokens, or else as the site's own DRF settings have it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.models import AnonymousUser
+from django.http import HttpRequest
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from streams.exceptions import InvalidToken
+from streams.tokens import Token, token_of, user_of_token
+
+
+class SignedTokenAuthentication(BaseAuthentication):
+    """`Authorization: Bearer streams.…`, or `?token=streams.…`. What bears no such token is left to other classes.
+
+    `request.user` is the user in whose name the token was made, or AnonymousUser; `request.auth` is the Token.
+    """
+
+    def authenticate(self, request: Request) -> tuple[Any, Token] | None:
+        try:
+            token = token_of(request._request)
+        except InvalidToken as error:
+            raise AuthenticationFailed(str(error), error.code) from None
+        return None if token is None else (user_of_token(request._request) or AnonymousUser(), token)
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+def bears_unknown_token(request: HttpRequest) -> bool:
+    """Whether the request has a Bearer's credentials. Where nobody has taken them, they are no good."""
+    return request.headers.get("Authorization", "").partition(" ")[0].lower() == "bearer"
+
+
+def unknown_token() -> AuthenticationFailed:
+    return AuthenticationFailed("This token is none of this site's. Ask for a new one.", "invalid-token")

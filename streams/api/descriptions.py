@@ -1,0 +1,327 @@
+"""What the schema and its page say of each operation, in extend_schema()'s terms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+
+from streams import events, log
+from streams.api import serializers
+from streams.api.fields import CHANNEL, MAX_POSITION
+
+# Of each status: when, and an example.
+ERRORS = {
+    400: ("Something in the request is not in order.", "invalid-request", "data: This field is required."),
+    401: (
+        "The credentials are no good, or there are none.",
+        "expired-token",
+        "This token has expired. Ask for a new one.",
+    ),
+    403: ("The caller may not.", "forbidden", "You may not publish to news."),
+    413: (
+        "The request, or a message in it, is too large.",
+        "message-too-large",
+        "Data is at most 262144 bytes in UTF-8 (STREAMS['MAX_MESSAGE_BYTES']); got 300000. "
+        "Publish a reference to the large thing, or raise the setting.",
+    ),
+    415: (
+        "The body is not said to be JSON.",
+        "unsupported-media-type",
+        "A body is JSON in UTF-8: send `Content-Type: application/json`; got 'text/plain'.",
+    ),
+    422: (
+        "The idempotency key was used for another message.",
+        "idempotency-key-reused",
+        "The idempotency key 'order-17-paid' was used on news for a message with other data or another type. "
+        "Nothing was published: send what was sent first, or take a new key.",
+    ),
+    429: (
+        "The caller has published too much.",
+        "publish-rate",
+        "You may publish 6000 messages a minute (STREAMS['PUBLISH_MESSAGES_PER_MINUTE']). Try again in 7 s.",
+    ),
+    503: ("The database does not answer.", "unavailable", "The database does not answer. Try again later."),
+}
+
+ID = 4711
+PUBLISHED = {
+    "id": ID,
+    "channel": "news",
+    "event": "message",
+    "created_at": "2026-11-27T09:30:00Z",
+    "idempotency_key": "order-17-paid",
+    "new": True,
+}
+REPEATED = PUBLISHED | {"new": False}
+STORED = {"id": ID, "event": "message", "data": '{"title":"Hello"}', "created_at": "2026-11-27T09:30:00Z"}
+
+RETRY_AFTER = OpenApiParameter(
+    "Retry-After", int, OpenApiParameter.HEADER, response=[429, 503], description="In how many seconds to try again."
+)
+CHANNEL_IN_PATH = OpenApiParameter("channel", CHANNEL, OpenApiParameter.PATH, description="The channel's name.")
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": events.IDEMPOTENCY_KEY_MAX_LENGTH, "example": "order-17-paid"},
+    OpenApiParameter.HEADER,
+    description="Publishes once under this key on this channel, for as long as the first message is retained.",
+)
+LIMIT = OpenApiParameter(
+    "limit",
+    {"type": "integer", "minimum": 1, "maximum": log.PAGE_MESSAGES, "default": 100},
+    description="How many at most; fewer where they are large.",
+)
+POSITION = {"type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_POSITION}
+NAME_OR_NOTHING = {"type": "string", "pattern": rf"^[A-Za-z0-9._-]{{0,{events.CHANNEL_MAX_LENGTH}}}$"}
+
+
+def _answers(
+    good: dict[int, tuple[Any, str, Any]], *errors: int, unprocessable: tuple[str, str, str] | None = None
+) -> dict[int, OpenApiResponse]:
+    found = {
+        status: OpenApiResponse(kind, words, [OpenApiExample(words, value=value, status_codes=[str(status)])])
+        for status, (kind, words, value) in good.items()
+    }
+    for status in errors:
+        words, code, message = unprocessable if status == 422 and unprocessable else ERRORS[status]
+        example = OpenApiExample(code, value={"error": {"code": code, "message": message}}, status_codes=[str(status)])
+        found[status] = OpenApiResponse(serializers.Error, words, [example])
+    return found
+
+
+def _sent(value: Any) -> OpenApiExample:
+    return OpenApiExample("Example", value=value, request_only=True)
+
+
+PUBLISH: dict[str, Any] = {
+    "operation_id": "publish",
+    "tags": ["Publishing"],
+    "summary": "Publish a message",
+    "description": "A text goes out on streams as it is, anything else as JSON. The channel need not exist.",
+    "parameters": [CHANNEL_IN_PATH, IDEMPOTENCY_KEY, RETRY_AFTER],
+    "request": serializers.NewMessageBody,
+    "responses": _answers(
+        {
+            201: (serializers.PublishedMessage, "It was published.", PUBLISHED),
+            200: (
+                serializers.PublishedMessage,
+                "Its key was used before: this is the first.",
+                REPEATED,
+            ),
+        },
+        *(400, 401, 403, 413, 415, 422, 429, 503),
+    ),
+    "examples": [_sent({"data": {"title": "Hello"}, "event": "message"})],
+}
+
+PUBLISH_FAST: dict[str, Any] = {
+    **PUBLISH,
+    "operation_id": "publishFast",
+    "summary": "Publish a message, at a high rate",
+    "description": "The same as `publish`, with signed tokens only, and with less work for each request.",
+}
+
+PUBLISH_MANY: dict[str, Any] = {
+    "operation_id": "publishMany",
+    "tags": ["Publishing"],
+    "summary": "Publish several messages",
+    "description": "In the order given, to one channel or several: all of them, or none. 200 where none was new.",
+    "parameters": [RETRY_AFTER],
+    "request": serializers.NewMessagesBody,
+    "responses": _answers(
+        {
+            201: (serializers.PublishedMessages, "They were published.", {"messages": [PUBLISHED]}),
+            200: (
+                serializers.PublishedMessages,
+                "All their keys were used before: these are the first ones.",
+                {"messages": [REPEATED]},
+            ),
+        },
+        *(400, 401, 403, 413, 415, 422, 429, 503),
+    ),
+    "examples": [
+        _sent(
+            {
+                "messages": [
+                    {"channel": "news", "data": "Doors close.", "idempotency_key": "doors-9"},
+                    {"channel": "score.42", "data": {"home": 2, "away": 1}, "event": "goal"},
+                ]
+            }
+        )
+    ],
+}
+
+HISTORY: dict[str, Any] = {
+    "operation_id": "history",
+    "tags": ["Reading"],
+    "summary": "Read a channel's history",
+    "description": (
+        "Messages in the log's order. With `after`, or with neither, the oldest above it; with `before` alone, the "
+        "newest below it. Follow `next` until it is null. To go on live, open a stream with `head` as Last-Event-ID."
+    ),
+    "parameters": [
+        CHANNEL_IN_PATH,
+        OpenApiParameter("after", POSITION, description="Messages above this position."),
+        OpenApiParameter("before", POSITION, description="Messages below this position."),
+        LIMIT,
+        RETRY_AFTER,
+    ],
+    "responses": _answers(
+        {
+            200: (
+                serializers.HistoryPage,
+                "A part of the history.",
+                {
+                    "messages": [STORED],
+                    "earliest": 17,
+                    "head": ID,
+                    "gap": False,
+                    "next": None,
+                },
+            )
+        },
+        *(400, 401, 403, 503),
+    ),
+}
+
+CHANNELS: dict[str, Any] = {
+    "operation_id": "channels",
+    "tags": ["Reading"],
+    "summary": "List channels",
+    "description": (
+        "Those that have messages, settings or listeners, and that the caller may read. Follow `next` until it is "
+        "null; a page may be short before that."
+    ),
+    "parameters": [
+        OpenApiParameter("after", NAME_OR_NOTHING, description="Names that come after this one."),
+        OpenApiParameter("prefix", NAME_OR_NOTHING, description="Names that begin with this."),
+        LIMIT,
+        RETRY_AFTER,
+    ],
+    "responses": _answers(
+        {
+            200: (
+                serializers.ChannelPage,
+                "Some of the channels.",
+                {"channels": [{"channel": "news", "head": ID, "listeners": 12}], "next": None},
+            )
+        },
+        *(400, 401, 503),
+    ),
+}
+
+CHANNEL_FACTS: dict[str, Any] = {
+    "operation_id": "channel",
+    "tags": ["Reading"],
+    "summary": "Look at a channel",
+    "description": "One that nobody has used yet is empty, and no error.",
+    "parameters": [CHANNEL_IN_PATH, RETRY_AFTER],
+    "responses": _answers(
+        {
+            200: (
+                serializers.OneChannel,
+                "The channel.",
+                {"channel": "news", "head": ID, "listeners": 12, "earliest": 17},
+            )
+        },
+        *(400, 401, 403, 503),
+    ),
+}
+
+ISSUE_TOKEN: dict[str, Any] = {
+    "operation_id": "issueToken",
+    "tags": ["Access"],
+    "summary": "Make a signed token",
+    "description": (
+        "For what the requester itself may read or publish to. In `read` and `publish`, `*` stands for any characters; "
+        "such patterns take a right of their own. Without `user`, the token is in the requester's name; in another's, "
+        "or in nobody's (null), it takes the permission `streams.issue_token`. A signed token cannot make tokens."
+    ),
+    "parameters": [RETRY_AFTER],
+    "request": serializers.NewTokenBody,
+    "responses": _answers(
+        {
+            201: (
+                serializers.IssuedToken,
+                "The token.",
+                {
+                    "token": "streams.eyJpIjoiT2…",
+                    "id": "O2kXw0Rk5v1s3d7Q",
+                    "expires_at": "2026-11-27T09:40:00Z",
+                    "read": ["job.17"],
+                    "publish": [],
+                    "user": "7",
+                },
+            )
+        },
+        *(400, 401, 403, 413, 415, 422, 503),
+        unprocessable=("There is no such user.", "unknown-user", "There is no active user with this primary key."),
+    ),
+    "examples": [_sent({"read": ["job.17"], "seconds": 600})],
+}
+
+DISCONNECT: dict[str, Any] = {
+    "operation_id": "disconnect",
+    "tags": ["Access"],
+    "summary": "End streams",
+    "description": (
+        "In all processes: those for which all holds that is named. A token is revoked as well. Whoever still may read "
+        "comes back, and has missed nothing. It takes the permission `streams.disconnect_stream`; without it, users "
+        "may end their own streams, and whoever has a token those of the token."
+    ),
+    "parameters": [RETRY_AFTER],
+    "request": serializers.DisconnectBody,
+    "responses": _answers(
+        {202: (serializers.Disconnected, "All processes are told.", {"user": "7", "channel": None, "token": None})},
+        *(400, 401, 403, 413, 415, 422, 503),
+        unprocessable=(
+            "The token opens nothing.",
+            "invalid-token",
+            "This token has expired. Ask for a new one. It opens no stream any more.",
+        ),
+    ),
+    "examples": [_sent({"user": 7})],
+}
+
+LIVE: dict[str, Any] = {
+    "operation_id": "live",
+    "tags": ["Health"],
+    "summary": "Whether the process lives",
+    "responses": _answers({200: (serializers.Live, "It does.", {"status": "ok"})}),
+}
+
+READY: dict[str, Any] = {
+    "operation_id": "ready",
+    "tags": ["Health"],
+    "summary": "Whether the process can serve",
+    "description": (
+        "`notifier` is `idle` where no stream is open here, and `degraded` where its listener fails: streams are then "
+        "served by polling."
+    ),
+    "parameters": [
+        OpenApiParameter(
+            "require",
+            {"type": "string", "enum": ["notifier"]},
+            description="`notifier`: be unavailable while the listener fails.",
+        ),
+        OpenApiParameter("Retry-After", int, OpenApiParameter.HEADER, response=[503]),
+    ],
+    "responses": _answers(
+        {
+            200: (serializers.Ready, "It can.", {"status": "ok", "database": "ok", "notifier": "ok"}),
+            503: (
+                serializers.Ready,
+                "It cannot.",
+                {"status": "unavailable", "database": "unavailable", "notifier": "idle"},
+            ),
+        },
+        400,
+    ),
+}
+
+SCHEMA: dict[str, Any] = {
+    "operation_id": "schema",
+    "tags": ["This description"],
+    "summary": "The API as OpenAPI",
+    "responses": {200: OpenApiResponse({"type": "object"}, "An OpenAPI document.")},
+}

@@ -1,0 +1,117 @@
+"""Publishing at a high rate: the same as POST channels/<channel>/messages/, without a thread for each request.
+
+It takes signed tokens only. Where they have no user, nothing here waits but for the write itself, which those who come
+together share.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.models import AnonymousUser
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+from rest_framework.exceptions import AuthenticationFailed, MethodNotAllowed, NotAuthenticated
+from rest_framework.permissions import AllowAny
+
+from streams import outages, rates
+from streams.api import descriptions, publishing
+from streams.api.authentication import SignedTokenAuthentication, bears_unknown_token, unknown_token
+from streams.api.base import StreamsAPIView, checked_channel
+from streams.api.bodies import read_json
+from streams.api.errors import answer_to, as_response
+from streams.api.negotiation import json_response
+from streams.api.schema import described
+from streams.exceptions import InvalidMessage, InvalidToken
+from streams.policies import get_policy
+from streams.publishing import apublish_many
+from streams.tokens import Token, atoken_of, user_of_token
+
+ALLOWED = "POST, OPTIONS"
+
+
+class FastMessages(StreamsAPIView):
+    """What the schema says of the view below, and what the site's rules are asked about."""
+
+    authentication_classes = [SignedTokenAuthentication]
+    needs_credentials = True
+
+    @described(**descriptions.PUBLISH_FAST)
+    def post(self, request: Any, channel: str) -> Any:
+        raise NotImplementedError
+
+
+@csrf_exempt  # no cookie is looked at
+@login_not_required
+@transaction.non_atomic_requests
+async def fast_publish(request: HttpRequest, channel: str) -> HttpResponse:
+    """Publish the body's message to `channel`."""
+    response: HttpResponse
+    try:
+        response = await _publish(request, channel)
+    except Exception as error:
+        if isinstance(error, NotAuthenticated | AuthenticationFailed):
+            error.auth_header = "Bearer"
+        if (answer := answer_to(error)) is None:
+            raise
+        response = as_response(answer)
+    response.headers["Cache-Control"], response.headers["Allow"] = "no-store", ALLOWED
+    return response
+
+
+fast_publish.cls, fast_publish.initkwargs = FastMessages, {}  # type: ignore[attr-defined]  # as DRF's as_view() does
+
+
+async def _publish(request: HttpRequest, channel: str) -> HttpResponse:
+    if request.method == "OPTIONS":
+        return HttpResponse(status=204)
+    if request.method != "POST":
+        raise MethodNotAllowed(str(request.method))
+    token = await _authenticate(request)
+    await _check_site_rules(request, channel)
+    checked_channel(channel)
+    policy = get_policy()
+    if refused := await policy.arefused_to_publish(request, [channel]):
+        raise publishing.refusal(policy, refused)
+    message = publishing.one_message(channel, read_json(request), request, request.user)
+    publishing.check_count(1)
+    publishing.check_wait(await rates.atake(publishing.caller_of(request, request.user, token), 1))
+    try:
+        rows = await apublish_many([message])
+    except InvalidMessage as error:
+        raise publishing.as_error(error) from None
+    outages.DATABASE.works()
+    status, [told] = publishing.answer(rows)
+    return json_response(told, status)
+
+
+async def _authenticate(request: HttpRequest) -> Token:
+    """The request's token, and its user in the place of a session's. Raises AuthenticationFailed, NotAuthenticated."""
+    try:
+        token = await atoken_of(request)
+    except InvalidToken as error:
+        raise AuthenticationFailed(str(error), error.code) from None
+    if token is None:
+        raise unknown_token() if bears_unknown_token(request) else NotAuthenticated()
+    user = user_of_token(request) or AnonymousUser()
+
+    async def auser() -> Any:
+        return user
+
+    request.user, request.auser = user, auser  # for a policy that asks either
+    return token
+
+
+async def _check_site_rules(request: HttpRequest, channel: str) -> None:
+    """The site's permissions and throttles, which hold here as well. They are sync: where there are none, no thread."""
+    if set(FastMessages.permission_classes) - {AllowAny} or FastMessages.throttle_classes:
+        await sync_to_async(_apply_site_rules)(request, channel)
+
+
+def _apply_site_rules(request: HttpRequest, channel: str) -> None:
+    view = FastMessages()
+    view.setup(request, channel=channel)
+    view.initial(view.initialize_request(request, channel=channel), channel=channel)

@@ -1,0 +1,236 @@
+"""The values in requests, each checked by the module of the core that owns its rule, and as the schema has them.
+
+DRF's own fields take 5 for "5" and true for 1; JSON tells them apart, and so do these.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from streams import events, log, redaction, tokens
+from streams.api.errors import ApiError
+from streams.conf import settings
+from streams.exceptions import InvalidMessage, MessageTooLarge
+from streams.subscriber import MAX_POSITION_DIGITS, is_position
+
+CHANNEL = {
+    "type": "string",
+    "pattern": rf"^[A-Za-z0-9._-]{{1,{events.CHANNEL_MAX_LENGTH}}}$",
+    "minLength": 1,
+    "maxLength": events.CHANNEL_MAX_LENGTH,
+    "example": "news",
+}
+MAX_POSITION = 10**MAX_POSITION_DIGITS - 1
+
+# A user's primary key: a number, or a text such as a UUID.
+MAX_KEY_CHARACTERS = 150
+
+# What a token's id is made of, and how long RevokedToken may have it.
+MAX_TOKEN_ID_CHARACTERS = 64
+
+
+_TOKEN_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_TOKEN_ID_CHARACTERS}}}")
+_TOKEN = re.compile(rf"(?=.{{1,{tokens.MAX_CHARACTERS}}}$){re.escape(redaction.PREFIX)}[A-Za-z0-9_:-]+")
+
+
+class CheckedField(serializers.Field):
+    """A value that `check` returns as it is to be used, or raises ValueError for."""
+
+    def check(self, value: Any) -> Any:
+        raise NotImplementedError
+
+    def to_internal_value(self, data: Any) -> Any:
+        try:
+            return self.check(data)
+        except (InvalidMessage, ValueError) as error:
+            raise serializers.ValidationError(str(error)) from None
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+@extend_schema_field(CHANNEL)
+class ChannelField(CheckedField):
+    """A channel's name."""
+
+    def check(self, value: Any) -> str:
+        return events.validate_channel(value)
+
+
+@extend_schema_field(
+    {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": events.EVENT_TYPE_MAX_LENGTH,
+        "pattern": r"^(?!stream-)[^\r\n\u0000]+$",
+        "default": "message",
+        "example": "message",
+    }
+)
+class EventTypeField(CheckedField):
+    """What clients listen for."""
+
+    def check(self, value: Any) -> str:
+        return events.validate_event_type(value)
+
+
+@extend_schema_field(
+    {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": events.IDEMPOTENCY_KEY_MAX_LENGTH,
+        "pattern": r"^[^\u0000]+$",
+        "example": "order-17-paid",
+    }
+)
+class IdempotencyKeyField(CheckedField):
+    """Under which a message is published once."""
+
+    def check(self, value: Any) -> str | None:
+        return events.validate_idempotency_key(value)
+
+
+# A pattern is for texts alone, whatever else there may be.
+@extend_schema_field(
+    {
+        "pattern": r"^[^\u0000]*$",
+        "description": "Any JSON. A text goes out as it is, anything else as JSON; a text has no NUL.",
+    }
+)
+class DataField(CheckedField):
+    """What is published, as the text that goes over the wire."""
+
+    def check(self, value: Any) -> str:
+        try:
+            return events.encode_data(value, max_bytes=settings.MAX_MESSAGE_BYTES)
+        except MessageTooLarge as error:
+            raise ApiError(413, "message-too-large", str(error)) from None
+
+    def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
+        # null is JSON as well, and goes out as such.
+        return (False, None) if data is None else super().validate_empty_values(data)
+
+
+@extend_schema_field(
+    {
+        "type": "string",
+        "pattern": rf"^[A-Za-z0-9._*-]{{1,{events.CHANNEL_MAX_LENGTH}}}$",
+        "maxLength": events.CHANNEL_MAX_LENGTH,
+        "example": "score.*",
+    }
+)
+class PatternField(CheckedField):
+    """A channel's name, or a pattern in which * stands for any characters."""
+
+    def check(self, value: Any) -> str:
+        return tokens.validate_pattern(value)
+
+
+class PatternsField(serializers.ListField):
+    """Channels that a token names."""
+
+    child = PatternField()
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        found: list[str] = super().to_internal_value(data)
+        if len(found) > (most := settings.MAX_CHANNELS_PER_STREAM):
+            raise serializers.ValidationError(
+                f"A token names at most {most} channels (STREAMS['MAX_CHANNELS_PER_STREAM']); got {len(found)}."
+            )
+        return found
+
+
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "integer"},
+            {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARACTERS, "pattern": r"^[^\u0000]+$"},
+        ],
+        "example": 7,
+    }
+)
+class UserKeyField(CheckedField):
+    """A user's primary key, as text."""
+
+    def check(self, value: Any) -> str:
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        if not is_whole and not isinstance(value, str):
+            raise ValueError("A user's primary key is a number or a text.")
+        text = str(value)
+        if not 1 <= len(text) <= MAX_KEY_CHARACTERS or "\0" in text or not _is_unicode(text):
+            raise ValueError(f"A user's primary key has 1 to {MAX_KEY_CHARACTERS} characters, without NUL.")
+        return text
+
+
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "string", "pattern": rf"^[A-Za-z0-9_-]{{1,{MAX_TOKEN_ID_CHARACTERS}}}$"},
+            {"type": "string", "pattern": r"^streams\.[A-Za-z0-9_:-]+$", "maxLength": tokens.MAX_CHARACTERS},
+        ],
+        "example": "streams.eyJpIjoi…",
+    }
+)
+class TokenTextField(CheckedField):
+    """A signed token, or the id of one."""
+
+    def check(self, value: Any) -> str:
+        if isinstance(value, str) and (_TOKEN.fullmatch(value) or _TOKEN_ID.fullmatch(value)):
+            return value
+        raise ValueError(
+            f"This is a signed token, {redaction.PREFIX}…, or the id of one, which such a token was given with."
+        )
+
+
+@extend_schema_field({"type": "number", "minimum": 1, "example": 600})
+class SecondsField(CheckedField):
+    """A token's lifetime."""
+
+    def check(self, value: Any) -> float:
+        most = settings.MAX_TOKEN_SECONDS
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 1 <= value <= most or not math.isfinite(value):
+            raise ValueError(f"A token lives for 1 to {most:g} seconds (STREAMS['MAX_TOKEN_SECONDS']).")
+        return float(value)
+
+
+# --- In queries, where everything is a text ---------------------------------------------------------------------------
+
+
+class PositionField(CheckedField):
+    """A message's position, or where one might be."""
+
+    def check(self, value: Any) -> int:
+        if not isinstance(value, str) or not is_position(value):
+            raise ValueError(f"A position is a whole number of at most {MAX_POSITION_DIGITS} digits.")
+        return int(value)
+
+
+class LimitField(CheckedField):
+    """How many to answer."""
+
+    def check(self, value: Any) -> int:
+        most = log.PAGE_MESSAGES
+        if not isinstance(value, str) or not is_position(value) or not 1 <= int(value) <= most:
+            raise ValueError(f"limit is a whole number from 1 to {most}.")
+        return int(value)
+
+
+class NamePartField(CheckedField):
+    """A channel's name or the beginning of one, or nothing."""
+
+    def check(self, value: Any) -> str:
+        return value if value == "" else events.validate_channel(value)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

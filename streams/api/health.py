@@ -1,0 +1,120 @@
+"""Health over HTTP: whether the process lives, and whether it can serve. For load balancers, which log in nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from django.contrib.auth.decorators import login_not_required
+from django.db import Error, connections, transaction
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+from rest_framework.exceptions import APIException, MethodNotAllowed
+from rest_framework.permissions import AllowAny
+
+from streams import outages, presence, threads
+from streams.api import descriptions
+from streams.api.base import StreamsAPIView
+from streams.api.errors import RETRY_AFTER_SECONDS, ApiError, answer_to, as_response
+from streams.api.negotiation import json_response
+from streams.api.schema import described
+
+logger = logging.getLogger("streams.api")
+
+DATABASE_SECONDS = 5.0
+ALLOWED = "GET, HEAD, OPTIONS"
+NOTIFIER = "notifier"
+
+
+class _Description(StreamsAPIView):
+    authentication_classes: list[Any] = []
+    permission_classes = [AllowAny]
+
+
+class LiveDescription(_Description):
+    """What the schema says of `live`."""
+
+    @described(**descriptions.LIVE)
+    def get(self, request: Any) -> Any:
+        raise NotImplementedError
+
+
+class ReadyDescription(_Description):
+    """What the schema says of `ready`."""
+
+    @described(**descriptions.READY)
+    def get(self, request: Any) -> Any:
+        raise NotImplementedError
+
+
+@csrf_exempt
+@login_not_required
+@transaction.non_atomic_requests
+async def live(request: HttpRequest) -> HttpResponse:
+    """That the process answers."""
+    return _refused(request) or _answer({"status": "ok"})
+
+
+@csrf_exempt
+@login_not_required
+@transaction.non_atomic_requests
+async def ready(request: HttpRequest) -> HttpResponse:
+    """Whether the process can serve: its database, and its notifier's listener.
+
+    Without its listener a process goes on by polling, so that it is ready unless `?require=notifier` says otherwise.
+    """
+    if refused := _refused(request):
+        return refused
+    if (required := request.GET.get("require", NOTIFIER)) != NOTIFIER:
+        problem = f"What may be required is `{NOTIFIER}`; got {required[:100]!r}."
+        return _error(ApiError(400, "invalid-request", f"require: {problem}", fields={"require": problem}))
+    now = presence.count()
+    problem = now.notifier_problem
+    notifier = "degraded" if problem else "idle" if now.head is None else "ok"
+    database = "ok" if await _database_answers() else "unavailable"
+    fit = database == "ok" and not (problem and "require" in request.GET)
+    told = {"status": "ok" if fit else "unavailable", "database": database, "notifier": notifier}
+    return _answer({**told, **({"problem": problem} if problem else {})}, 200 if fit else 503)
+
+
+live.cls, live.initkwargs = LiveDescription, {}  # type: ignore[attr-defined]  # as DRF's as_view() does
+ready.cls, ready.initkwargs = ReadyDescription, {}  # type: ignore[attr-defined]
+
+
+async def _database_answers() -> bool:
+    try:
+        await asyncio.wait_for(threads.run(_ask), DATABASE_SECONDS)
+    except Error:
+        outages.report(logger, "The process is not ready: the database does not answer.")
+        return False
+    except TimeoutError:
+        return False
+    outages.DATABASE.works()
+    return True
+
+
+def _ask() -> None:
+    with connections[threads.database()].cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def _refused(request: HttpRequest) -> HttpResponse | None:
+    if request.method in ("GET", "HEAD"):
+        return None
+    if request.method == "OPTIONS":
+        return HttpResponse(status=204, headers={"Allow": ALLOWED})
+    return _error(MethodNotAllowed(str(request.method)))
+
+
+def _error(error: APIException) -> HttpResponse:
+    answer = answer_to(error)
+    assert answer is not None
+    response = as_response(answer)
+    response.headers["Allow"], response.headers["Cache-Control"] = ALLOWED, "no-store"
+    return response
+
+
+def _answer(told: dict[str, str], status: int = 200) -> HttpResponse:
+    retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else {}
+    return json_response(told, status, {"Cache-Control": "no-store", **retry})

@@ -1,0 +1,132 @@
+"""How many streams may be open: in this process, in all, of a user, from an address. Who comes over it is refused: 429.
+
+This process's own streams are counted exactly, as they come and go. Those of the others are what these said of
+themselves at this one's last beat (presence.py), so that no request asks the database: where many streams come to
+several processes within one beat, each may admit as many as are left. Without PRESENCE_SECONDS each process counts for
+itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from weakref import WeakSet
+
+from django.http import HttpRequest
+
+from streams import presence
+from streams.addresses import address_key, client_address
+from streams.callers import user_of
+from streams.conf import settings
+from streams.exceptions import RefusedStream
+from streams.places import Place, Places
+from streams.subscriber import Subscriber, open_streams
+
+RETRY_AFTER_SECONDS = 5
+
+
+def check(request: HttpRequest) -> None:
+    """Raise RefusedStream, 429, where the request's stream would be one too many. The policy has been asked before."""
+    with presence.places():  # so that nobody else finds that place taken
+        take(request).release()
+
+
+def take(request: HttpRequest) -> Place:
+    """A place for the request's stream, which its subscriber gives back. Raises as check() does."""
+    user_key, address = _user_key(request), _address_key(request)
+    with (places := presence.places()):
+        if (refusal := next(_over(places, user_key, address), None)) is not None and _forget_ended_loops():
+            refusal = next(_over(places, user_key, address), None)
+        if refusal is not None:
+            raise refusal
+        _loops.add(asyncio.get_running_loop())
+        return places.take(*filter(None, (user_key, address)))
+
+
+async def take_replay(subscriber: Subscriber) -> None:
+    """Count an open subscriber as one that reads the log, until it is live, if it has to. Raises RefusedStream: 429.
+
+    How long it may take is not bounded here: what a slow reader holds is, and MAX_STREAM_SECONDS ends it as any other.
+    """
+    if (most := settings.MAX_REPLAYS_PER_PROCESS) is None or not await subscriber.must_read_log():
+        return
+    with _replays:
+        if _replays.total() >= most and not (_forget_ended_loops() and _replays.total() < most):
+            raise _refusal(
+                "too-many-replays",
+                f"This process reads old messages for its {most} streams (STREAMS['MAX_REPLAYS_PER_PROCESS']), and "
+                "what you have missed lies further back than what it has in memory. Try again later.",
+            )
+        subscriber.replay_place = _replays.take()
+
+
+def _user_key(request: HttpRequest) -> str | None:
+    # A public channel is served without a query for the session and its user, and counts by its address alone.
+    if settings.MAX_STREAMS_PER_USER is None or (user := user_of(request)) is None:
+        return None
+    return f"user {user.pk}"
+
+
+def _address_key(request: HttpRequest) -> str | None:
+    return None if settings.MAX_STREAMS_PER_ADDRESS is None else address_key(client_address(request))
+
+
+def _over(places: Places, user: str | None, address: str | None) -> Iterator[RefusedStream]:
+    """The refusals of one stream more. `user`, `address`: the keys that it counts under."""
+    own, others = places.total(), presence.others()
+    most = settings.MAX_STREAMS_PER_PROCESS
+    if most is not None and own >= most:
+        yield _refusal(
+            "too-many-streams",
+            f"This process serves its {most} streams (STREAMS['MAX_STREAMS_PER_PROCESS']). Try again later.",
+        )
+    most = settings.MAX_STREAMS
+    if most is not None and own + others.connections >= most:
+        yield _refusal(
+            "too-many-streams",
+            f"This site serves its {most} streams (STREAMS['MAX_STREAMS']). Try again later.",
+        )
+    most = settings.MAX_STREAMS_PER_USER
+    if user and most is not None and places.taken(user) + others.callers.get(user, 0) >= most:
+        yield _refusal(
+            "too-many-streams-of-user",
+            f"You have {most} streams open, as many as a user may have (STREAMS['MAX_STREAMS_PER_USER']). Close one, "
+            "and try again.",
+        )
+    most = settings.MAX_STREAMS_PER_ADDRESS
+    if address and most is not None and places.taken(address) + others.callers.get(address, 0) >= most:
+        yield _refusal(
+            "too-many-streams-of-address",
+            f"From your address {most} streams are open, as many as one may have "
+            "(STREAMS['MAX_STREAMS_PER_ADDRESS']). Close one, and try again.",
+        )
+
+
+def _refusal(code: str, text: str) -> RefusedStream:
+    return RefusedStream(429, code, text, retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+def _forget_ended_loops() -> bool:
+    """Let go of streams that were left open when their event loop ended, as in tests. Whether there were such loops."""
+    with presence.places():
+        ended = [loop for loop in _loops if loop.is_closed()]
+        for loop in ended:
+            _loops.discard(loop)
+        if ended:
+            open_streams()
+        return bool(ended)
+
+
+_replays = Places()
+
+# On which streams have been opened. Changed within `with presence.places()`.
+_loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+
+
+def _renew() -> None:
+    global _replays
+    _replays = Places()
+
+
+os.register_at_fork(after_in_child=_renew)  # a child has none of its parent's streams

@@ -1,0 +1,88 @@
+"""The async path: without a thread of its own. What it answers is tested beside DRF's, in the other modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.http import HttpRequest
+from django.test import AsyncRequestFactory, override_settings
+
+from streams import threads, tokens
+from streams.api import fast
+from streams.exceptions import InvalidToken
+from streams.policies import BasePolicy
+from streams.tokens import atoken_of, make_token, read_token, user_of_token
+from tests.api.callers import FAST, bearer, code, post, user
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def hops(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was run in a thread, as outside of a test run. What was revoked has just been read."""
+    found: list[Any] = []
+    run = threads.run
+
+    async def counted(fn: Any, *args: Any, **kwargs: Any) -> Any:
+        found.append(fn.__name__)
+        return await run(fn, *args, **kwargs)
+
+    monkeypatch.setattr(threads, "run", counted)
+    monkeypatch.setattr(tokens, "_known_revoked", lambda: frozenset(["revoked"]))
+    return found
+
+
+def request_with(text: str) -> HttpRequest:
+    return AsyncRequestFactory().post(f"/?token={text}")
+
+
+async def test_token_without_a_user_is_checked_without_a_thread(hops: list[Any]) -> None:
+    text = make_token(publish=["news"])
+    request = request_with(text)
+    assert await atoken_of(request) == read_token(text)
+    assert hops == []
+    assert "token" not in request.GET, "and is hidden all the same"
+
+
+async def test_revoked_token_is_refused_without_a_thread(hops: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    text = make_token(publish=["news"])
+    monkeypatch.setattr(tokens, "_known_revoked", lambda: frozenset([read_token(text).id]))
+    request = request_with(text)
+    for _ in range(2):
+        with pytest.raises(InvalidToken, match="revoked"):
+            await atoken_of(request)
+    assert hops == []
+
+
+@pytest.fixture
+def ann() -> Any:
+    return user("ann")
+
+
+async def test_token_with_a_user_asks_for_the_user(ann: Any, hops: list[Any]) -> None:
+    request = request_with(make_token(publish=["news"], user=ann))
+    await atoken_of(request)
+    assert hops == ["check_token"]
+    assert user_of_token(request) == ann
+
+
+async def test_publishing_runs_in_a_thread_and_nothing_else_does(hops: list[Any]) -> None:
+    request = AsyncRequestFactory().post(FAST, {"data": 1}, content_type="application/json", headers=bearer())
+    answer = await fast.fast_publish(request, channel="news")
+    assert answer.status_code == 201
+    assert hops in (["write"], ["_publish"])  # within a test's transaction, the latter
+
+
+class AskingPolicy(BasePolicy):
+    async def acan_publish(self, request: HttpRequest, channel: str) -> bool:
+        user = await request.auser()  # type: ignore[attr-defined]
+        assert user == request.user
+        return bool(user.username == "ann")
+
+
+@override_settings(STREAMS={"POLICY": "tests.api.test_fast.AskingPolicy"})
+def test_policy_sees_the_tokens_user_however_it_asks() -> None:
+    assert post(FAST, {"data": 1}, bearer(publish=["x"], user=user("ann"))).status_code == 201
+    assert code(post(FAST, {"data": 1}, bearer(publish=["x"], user=user("bob")))) == (403, "forbidden")
+    assert code(post(FAST, {"data": 1}, bearer(publish=["x"]))) == (403, "forbidden")

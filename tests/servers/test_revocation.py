@@ -1,0 +1,231 @@
+"""Who may not read any more stops reading: in every process, at once by notices, and without them by asking again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group, Permission
+
+from streams import disconnect
+from streams.models import ChannelSettings
+from streams.tokens import make_token
+from tests import clients
+from tests.clients import StreamClient
+from tests.services.postgres import PostgresServer
+from tests.sites import Server, Site, copy_sqlite, finish
+
+pytestmark = pytest.mark.once
+
+# What is promised is a second. These machines are shared.
+BOUND_SECONDS = 10.0
+
+NOTIFIERS = {
+    "postgres": "streams.notifiers.postgres.PostgresNotifier",
+    "redis": "streams.notifiers.channel_layer.ChannelLayerNotifier",
+}
+
+Setup = tuple[Site, Server, Server]
+
+
+def site_on(kind: str, request: pytest.FixtureRequest, folder: Any) -> Site:
+    needed = request.getfixturevalue(kind)
+    if isinstance(needed, PostgresServer):
+        name = needed.create_database(template=request.getfixturevalue("migrated_postgres"))
+        return Site(needed.dsn(name), folder, needed)
+    copy_sqlite(request.getfixturevalue("migrated_sqlite"), folder / "db.sqlite3")
+    site = Site(f"sqlite:///{folder / 'db.sqlite3'}", folder)
+    site.env["REDIS_URL"] = needed.url
+    return site
+
+
+@pytest.fixture(params=NOTIFIERS)
+def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    """Two processes that ask again only every ten minutes, so that what ends here ends by a notice."""
+    site = site_on(request.param, request, tmp_path_factory.mktemp("site"))
+    site.settings(NOTIFIER={"BACKEND": NOTIFIERS[request.param]}, RECHECK_SECONDS=600, RETRY_MILLISECONDS=100)
+    yield site, site.serve(), site.serve()
+    site.close()
+
+
+@pytest.fixture(autouse=True)
+async def leave() -> AsyncIterator[None]:
+    yield
+    clients.leave_all()
+
+
+# --- What happens in a third process, such as a worker of a queue -----------------------------------------------------
+
+
+def prepare() -> None:
+    """Users with the right to read what they read in the test; prints their tokens."""
+    user_model = get_user_model()
+    made = {name: user_model.objects.create_user(name, is_staff=name in ("staff", "member")) for name in PEOPLE}
+    made["staff"].user_permissions.add(Permission.objects.get(codename="view_message"))
+    group = Group.objects.create(name="readers")
+    group.permissions.add(Permission.objects.get(codename="view_message"))
+    made["member"].groups.add(group)
+    made["fellow"].groups.add(Group.objects.create(name="fellows"))
+    for channel, access in (("internal", "signed-in"), ("club", "groups")):
+        ChannelSettings.objects.create(channel=channel, access=access).groups.set(
+            Group.objects.filter(name="fellows") if access == "groups" else []
+        )
+    tokens = {"token": make_token(read=["job.*"]), "of_user": make_token(read=["job.2"], user=made["tokened"])}
+    print(json.dumps({**tokens, "pks": {name: user.pk for name, user in made.items()}}))
+
+
+PEOPLE = (
+    "deactivated",
+    "repassworded",
+    "deleted",
+    "staff",
+    "member",
+    "fellow",
+    "insider",
+    "kicked",
+    "unseen",
+    "tokened",
+    "by",
+)
+
+
+def change(pks: str, token: str) -> None:
+    """Take back what each of them reads by."""
+    user_model = get_user_model()
+    users = {name: user_model.objects.get(pk=pk) for name, pk in json.loads(pks).items()}
+    users["deactivated"].is_active = False
+    users["deactivated"].save()
+    users["repassworded"].set_password("new")
+    users["repassworded"].save(update_fields=["password"])
+    users["deleted"].delete()
+    users["staff"].user_permissions.clear()
+    Group.objects.get(name="readers").permissions.clear()
+    users["fellow"].groups.clear()
+    ChannelSettings.objects.filter(channel="internal").get().delete()
+    disconnect(user=users["kicked"], channel="user." + str(users["kicked"].pk))
+    disconnect(user=users["unseen"].pk)
+    disconnect(token=token)
+    users["tokened"].is_active = False
+    users["tokened"].save()
+
+
+# --- The tests --------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_taken_back_ends_streams_of_all_processes_at_once(setup: Setup) -> None:
+    site, one, other = setup
+    made = json.loads(finish(site.call(prepare)))
+    pks, token = made["pks"], made["token"]
+    sessions = {name: one.log_in(name) for name in (*PEOPLE, "leaving")}
+    leaving_pk = site.execute("SELECT id FROM auth_user WHERE username = 'leaving'")[0][0]
+    paths = {
+        **{name: f"/events/user.{pks[name]}/" for name in ("deactivated", "repassworded", "deleted", "kicked")},
+        "staff": "/events/anything/",
+        "member": "/events/?channel=news&channel=anything",
+        "fellow": "/events/club/",
+        "unseen": "/events/news/",  # whose stream it is, nobody has looked at when it was opened
+        "insider": "/events/internal/",
+        "leaving": f"/events/user.{leaving_pk}/",
+    }
+    bystanders = {"by": f"/events/user.{pks['by']}/", "anybody": "/events/news/", "deactivated": "/events/news/"}
+
+    streams: dict[tuple[str, int], StreamClient] = {}
+    for server in (one, other):
+        for name, path in paths.items():
+            streams[name, server.port] = await opened(server, path, Cookie=sessions[name])
+        streams["token", server.port] = await opened(server, f"/events/job.1/?token={token}")
+        streams["of_user", server.port] = await opened(
+            server, "/events/job.2/", Authorization=f"Bearer {made['of_user']}"
+        )
+    left_alone = [
+        await opened(server, path, **({"Cookie": sessions[name]} if name in sessions else {}))
+        for server in (one, other)
+        for name, path in bystanders.items()
+    ]
+    await asyncio.sleep(1)  # the first stream does not wait until the notifier is heard
+
+    began = time.monotonic()
+    finish(site.call(change, json.dumps(pks), token))
+    one.json_as(sessions["leaving"], "/test/logout/")
+    async with asyncio.timeout(BOUND_SECONDS):
+        await asyncio.gather(*(ended(stream) for stream in streams.values()))
+    print(f"{len(streams)} streams had ended after {time.monotonic() - began:.2f} s, the changes included.")
+    for (name, _), stream in streams.items():
+        last = stream.control[-1]
+        assert (last.event, json.loads(last.data)["code"]) == ("stream-error", "revoked"), name
+
+    for (name, port), stream in streams.items():
+        again = StreamClient(port, stream.path, stream.headers)
+        await again.connect()
+        if name in ("kicked", "unseen"):  # who still may read comes back
+            assert again.status == 200
+        else:
+            assert again.status == 403, name
+    for stream in left_alone:
+        await stream.read_for(0.2)
+        assert not [event for event in stream.control if event.event == "stream-error"], stream.path
+
+
+async def opened(server: Server, path: str, **headers: str) -> StreamClient:
+    stream = await StreamClient(server.port, path, headers).connect()
+    assert stream.status == 200, (path, await stream.chunk())
+    await stream.read_control(1)
+    return stream
+
+
+async def ended(stream: StreamClient) -> None:
+    while await stream.read():
+        pass
+
+
+@pytest.mark.parametrize("how", ["update", "session"])
+async def test_what_no_notice_tells_of_is_found_by_asking_again(sqlite_site: Site, how: str) -> None:
+    """update() sends no signal, nor does a session that runs out."""
+    server = sqlite_site.settings(RECHECK_SECONDS=1).serve()
+    cookie = server.log_in("ann")
+    pk = sqlite_site.execute("SELECT id FROM auth_user")[0][0]
+    stream = await opened(server, f"/events/user.{pk}/", Cookie=cookie)
+    public = await opened(server, "/events/news/", Cookie=cookie)
+    await stream.read_for(2)
+    assert len(stream.control) == 1, "it is asked about, and goes on"
+    statement = "UPDATE auth_user SET is_active = 0" if how == "update" else "DELETE FROM django_session"
+    sqlite_site.execute(statement)
+    async with asyncio.timeout(BOUND_SECONDS):
+        await ended(stream)
+    assert (await StreamClient(server.port, stream.path, stream.headers).connect()).status == 403
+    await public.read_for(0.2)
+    assert len(public.control) == 1
+
+
+async def test_stream_goes_on_while_the_database_cannot_be_asked(sqlite_site: Site) -> None:
+    """An outage is no revocation. When it is over, what was changed meanwhile holds."""
+    server = sqlite_site.settings(RECHECK_SECONDS=1, POLL_SECONDS=0.2).serve()
+    cookie = server.log_in("ann")
+    pk = sqlite_site.execute("SELECT id FROM auth_user")[0][0]
+    stream = await opened(server, f"/events/user.{pk}/", Cookie=cookie)
+    sqlite_site.execute("ALTER TABLE auth_user RENAME TO away")
+    await stream.read_for(2.5)
+    assert not [event for event in stream.control if event.event == "stream-error"]
+    sqlite_site.execute("UPDATE away SET is_active = 0")
+    sqlite_site.execute("ALTER TABLE away RENAME TO auth_user")
+    async with asyncio.timeout(4 * BOUND_SECONDS):
+        await ended(stream)
+
+
+async def test_asking_again_leaves_nothing_behind(sqlite_site: Site) -> None:
+    """Each stream is asked about several times; then no thread and no connection is left of it."""
+    server = sqlite_site.settings(
+        RECHECK_SECONDS=0.5, POLL_SECONDS=600, PRESENCE_SECONDS=None, PRUNE_SECONDS=None
+    ).serve()
+    cookie = server.log_in("ann")
+    pk = sqlite_site.execute("SELECT id FROM auth_user")[0][0]
+    streams = [await opened(server, f"/events/user.{pk}/", Cookie=cookie) for _ in range(20)]
+    await asyncio.gather(*(stream.read_for(4) for stream in streams))
+    held = server.json("/test/process/")
+    assert held["subscribers"] == 20
+    assert held["threads"] < 20, held["python_threads"]

@@ -1,0 +1,35 @@
+"""docs/security.md names a test for each promise, and the tests are there."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.sites import ROOT
+
+SECURITY = (ROOT / "docs" / "security.md").read_text()
+NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", SECURITY)))
+
+
+def test_tests_are_named() -> None:
+    assert len(NAMED) > 9
+
+
+@pytest.mark.parametrize(("path", "name"), NAMED)
+def test_the_tests_that_it_names_are_there(path: str, name: str) -> None:
+    text = (ROOT / path).read_text()
+    assert not name or re.search(rf"^(async )?def {name}\(", text, re.MULTILINE)
+
+
+def test_every_attack_is_named() -> None:
+    files = {f"tests/attacks/{path.name}" for path in (ROOT / "tests" / "attacks").glob("test_*.py")}
+    assert files <= {path for path, _ in NAMED}
+
+
+def test_every_promise_has_its_test() -> None:
+    rows = [
+        line for line in SECURITY.splitlines() if line.startswith("|") and not line.startswith(("|---", "| promise"))
+    ]
+    assert rows
+    assert [row for row in rows if "`tests/" not in row] == []
