@@ -120,6 +120,7 @@ class DataField(CheckedField):
     {
         "type": "string",
         "pattern": rf"^[A-Za-z0-9._*-]{{1,{events.CHANNEL_MAX_LENGTH}}}$",
+        "minLength": 1,
         "maxLength": events.CHANNEL_MAX_LENGTH,
         "example": "score.*",
     }

@@ -157,7 +157,8 @@ def _kind(schema: Schema) -> SafeString:
         return format_html_join(" or ", "<code>{}</code>", ((each,) for each in schema["enum"]))
     kind = schema.get("type")
     if kind == "array":
-        return format_html("list of {}", _kind(schema["items"]))
+        most = f"; at most {schema['maxItems']:,} of them" if "maxItems" in schema else ""
+        return format_html("list of {}{}", _kind(schema["items"]), most)
     if kind == "object":
         values = schema.get("additionalProperties")
         return format_html("object of {}", _kind(values)) if isinstance(values, Mapping) else format_html("object")

@@ -40,7 +40,7 @@ class NewMessageBody(Body):
     """A message to publish to the channel of the URL."""
 
     data = fields.DataField()
-    event = fields.EventTypeField(required=False, default="message")
+    event = fields.EventTypeField(required=False, default="message", help_text="What clients listen for.")
 
 
 class NewMessageItem(Body):
@@ -48,8 +48,10 @@ class NewMessageItem(Body):
 
     channel = fields.ChannelField()
     data = fields.DataField()
-    event = fields.EventTypeField(required=False, default="message")
-    idempotency_key = fields.IdempotencyKeyField(required=False, allow_null=True, default=None)
+    event = fields.EventTypeField(required=False, default="message", help_text="What clients listen for.")
+    idempotency_key = fields.IdempotencyKeyField(
+        required=False, allow_null=True, default=None, help_text="Publishes once under this key on this channel."
+    )
 
 
 class NewMessagesBody(Body):
@@ -158,10 +160,12 @@ class OneChannel(ChannelFacts):
 class NewTokenBody(Body):
     """What a token is to allow, in whose name, and for how long."""
 
-    read = fields.PatternsField(required=False, default=list)
-    publish = fields.PatternsField(required=False, default=list)
-    seconds = fields.SecondsField(required=False)
-    user = fields.UserKeyField(required=False, allow_null=True)
+    read = fields.PatternsField(required=False, default=list, help_text="Channels, or patterns with `*`, to read.")
+    publish = fields.PatternsField(required=False, default=list, help_text="Such to publish to.")
+    seconds = fields.SecondsField(required=False, help_text="Its lifetime; `TOKEN_SECONDS` where it is left out.")
+    user = fields.UserKeyField(
+        required=False, allow_null=True, help_text="In whose name: a primary key, or null for nobody's; else your own."
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if not attrs["read"] and not attrs["publish"]:
@@ -183,9 +187,9 @@ class IssuedToken(serializers.Serializer):
 class DisconnectBody(Body):
     """Whose streams are to end: those for which all holds that is named."""
 
-    user = fields.UserKeyField(required=False)
-    channel = fields.ChannelField(required=False)
-    token = fields.TokenTextField(required=False)
+    user = fields.UserKeyField(required=False, help_text="In whose name they were opened: a primary key.")
+    channel = fields.ChannelField(required=False, help_text="That they have.")
+    token = fields.TokenTextField(required=False, help_text="With which they were opened: a signed token, or its id.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if not attrs:

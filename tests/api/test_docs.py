@@ -82,6 +82,7 @@ def test_schemas_in_words() -> None:
     assert (
         words({"oneOf": [{"type": "integer"}, {"type": "string"}], "nullable": True}) == "whole number or text, or null"
     )
+    assert words({"type": "array", "items": {}, "maxItems": 1000}) == "list of any JSON; at most 1,000 of them"
     assert words({}) == "any JSON"
 
 
