@@ -21,3 +21,6 @@ MIDDLEWARE = [*json.loads(os.environ.get("TEST_MIDDLEWARE", "[]")), *MIDDLEWARE]
 STREAMS = {**STREAMS, "PUBLIC_CHANNELS": ["news", "public.*"]}
 STREAMS.pop("NOTIFIER", None)  # the default one, on every database; tests of others name them
 STREAMS |= json.loads(os.environ.get("TEST_STREAMS", "{}"))
+
+if TEST_CACHE := os.environ.get("TEST_CACHE"):
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": TEST_CACHE}}

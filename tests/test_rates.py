@@ -14,6 +14,8 @@ from django.test import override_settings
 from streams import rates
 from streams.rates import Buckets
 from tests.api.callers import CHANNEL_MESSAGES, FAST, MESSAGES, bearer, code, post
+from tests.services.redis import RedisServer
+from tests.sites import Site, finish
 
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "rates"},
@@ -104,6 +106,20 @@ def test_cache_that_does_not_answer_is_logged_once_and_each_process_counts(
     assert [take("a", 6), take("a", 6), take("a", 4)] == [0, 12, 0]
     assert len([record for record in caplog.records if record.exc_info]) == 1
     rates.CACHE.forget()
+
+
+def _publish_in_another_process(caller: str, messages: str) -> None:
+    print(rates.take(caller, int(messages)))
+
+
+@pytest.mark.once
+def test_two_processes_count_together_in_redis(sqlite_site: Site, redis: RedisServer) -> None:
+    sqlite_site.settings(PUBLISH_MESSAGES_PER_MINUTE=1000, PUBLISH_RATE_CACHE="default")
+    sqlite_site.env["TEST_CACHE"] = redis.url
+    waited = [int(finish(sqlite_site.call(_publish_in_another_process, "a", n))) for n in (800, 800, 800)]
+    # The minute may turn between two of them.
+    assert waited[0] == 0
+    assert sum(seconds > 0 for seconds in waited) >= 1
 
 
 # --- Over HTTP --------------------------------------------------------------------------------------------------------
