@@ -48,7 +48,7 @@ class Rule:
         if self.access == Access.SIGNED_IN:
             return True
         if self.access == Access.STAFF:
-            return bool(user.is_staff)
+            return bool(getattr(user, "is_staff", False))
         return bool(self.groups) and not self.groups.isdisjoint(_groups_of(user))
 
 
@@ -56,7 +56,9 @@ def _groups_of(user: Any) -> frozenset[Any]:
     # Kept with the user as Django's ModelBackend keeps permissions: for as long as a request.
     found: frozenset[Any] | None = getattr(user, "_streams_groups", None)
     if found is None:
-        found = user._streams_groups = frozenset(user.groups.values_list("pk", flat=True))
+        groups = getattr(user, "groups", None)  # a site's own kind of user may have none
+        found = frozenset() if groups is None else frozenset(groups.values_list("pk", flat=True))
+        user._streams_groups = found
     return found
 
 

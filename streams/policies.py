@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.core.signals import setting_changed
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
@@ -19,13 +19,19 @@ from streams.channels import Access, Rule, Rules, aaccess_rules, access_rules
 from streams.conf import settings
 from streams.tokens import atoken_of, token_of
 
+# The methods with a rule for reading, and for publishing; and their async twins.
+_READING = ("can_subscribe", "refused")
+_READING_ASYNC = ("acan_subscribe", "arefused")
+_PUBLISHING = ("can_publish", "refused_to_publish")
+_PUBLISHING_ASYNC = ("acan_publish", "arefused_to_publish")
+
 
 class BasePolicy:
     """Decides over requests. Subclass it, and name the subclass in STREAMS['POLICY']; the base class denies everything.
 
     The sync methods may use the ORM. The async ones, which the views call, run them in the request's thread, once for
     all channels of a request; override them where there is an answer without a query. Where many channels can be
-    decided by one query, override `refused` as well. One instance serves all threads: keep no state of a request.
+    decided by one query, override `refused`, which then decides alone. One instance serves all threads: keep no state of a request.
 
     A policy is asked again about a stream that is open (every RECHECK_SECONDS, and where something has changed): with
     a copy of the stream's request, whose session and user are loaded anew.
@@ -49,25 +55,55 @@ class BasePolicy:
 
     # --- Many channels at once ---
 
+    # What is asked, from sync code and from async. Where a subclass has a rule in one colour alone, it holds for both:
+    # of the methods for reading, or for publishing, those count that the more derived class has.
+
     def refused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         """Those of `channels` that the request may not read. One refused channel refuses the stream."""
-        return [channel for channel in channels if not self.can_subscribe(request, channel)]
+        if self._depth(*_READING_ASYNC) < self._depth(*_READING):
+            return async_to_sync(self.arefused)(request, channels)
+        return self._refused(request, channels)
 
     async def arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         """See refused()."""
-        if type(self).acan_subscribe is not BasePolicy.acan_subscribe:
+        if self._depth(*_READING) < self._depth(*_READING_ASYNC):
+            return await sync_to_async(self.refused)(request, channels)
+        if self._is_the_sites("acan_subscribe"):
             return [channel for channel in channels if not await self.acan_subscribe(request, channel)]
-        return await sync_to_async(self.refused)(request, channels)
+        return await self._arefused(request, channels)
 
     def refused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         """Those of `channels` that the request may not publish to. One refused channel refuses all."""
+        if self._depth(*_PUBLISHING_ASYNC) < self._depth(*_PUBLISHING):
+            return async_to_sync(self.arefused_to_publish)(request, channels)
         return [channel for channel in channels if not self.can_publish(request, channel)]
 
     async def arefused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         """See refused_to_publish()."""
-        if type(self).acan_publish is not BasePolicy.acan_publish:
+        if self._depth(*_PUBLISHING) < self._depth(*_PUBLISHING_ASYNC):
+            return await sync_to_async(self.refused_to_publish)(request, channels)
+        if self._is_the_sites("acan_publish"):
             return [channel for channel in channels if not await self.acan_publish(request, channel)]
+        return await self._arefused_to_publish(request, channels)
+
+    # As the classes of this module have it, where nothing of a site's own goes before.
+
+    def _refused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        return [channel for channel in channels if not self.can_subscribe(request, channel)]
+
+    async def _arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        return await sync_to_async(self.refused)(request, channels)
+
+    async def _arefused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         return await sync_to_async(self.refused_to_publish)(request, channels)
+
+    def _depth(self, *names: str) -> int:
+        """How far up the nearest class lies that has one of the methods; 0 for the policy's own."""
+        return next(depth for depth, each in enumerate(type(self).__mro__) if not vars(each).keys().isdisjoint(names))
+
+    def _is_the_sites(self, *names: str) -> bool:
+        """Whether a class of the site's has one of the methods."""
+        return type(self).__mro__[self._depth(*names)].__module__ != __name__
 
     # --- What else there is to decide ---
 
@@ -115,29 +151,20 @@ class DefaultPolicy(BasePolicy):
     async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
         return not await self._arefused(request, [channel])
 
-    def refused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        if type(self).can_subscribe is not DefaultPolicy.can_subscribe:  # a subclass's own rule, which may be stricter
-            return super().refused(request, channels)
+    def _refused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        if self._is_the_sites("can_subscribe"):
+            return super()._refused(request, channels)
         rules = access_rules()
         return [channel for channel in channels if not self._admits(request, channel, rules)]
 
-    async def arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        if type(self).acan_subscribe is not DefaultPolicy.acan_subscribe:
-            return await super().arefused(request, channels)
-        return await self._arefused(request, channels)
-
     async def _arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        own = type(self)
-        if own.can_subscribe is not DefaultPolicy.can_subscribe or own.refused is not DefaultPolicy.refused:
-            return await sync_to_async(self.refused)(request, channels)
-        # What is open, or what a token grants, is decided without the user, and so without a query and a thread.
-        rules = await aaccess_rules()
-        left = [channel for channel in channels if not is_open(channel, rules.get(channel))]
-        if not left:
-            return []
-        if (token := await atoken_of(request)) is not None:
-            return [channel for channel in left if not token.may_read(channel)]
-        return await sync_to_async(self.refused)(request, left)
+        if not self._is_the_sites("can_subscribe"):
+            # What is open, or what a token grants, is decided without the user, and so without a query and a thread.
+            rules = await aaccess_rules()
+            channels = [channel for channel in channels if not is_open(channel, rules.get(channel))]
+            if channels and (token := await atoken_of(request)) is not None:
+                return [channel for channel in channels if not token.may_read(channel)]
+        return await sync_to_async(self._refused)(request, channels) if channels else []
 
     def can_publish(self, request: HttpRequest, channel: str) -> bool:
         if (token := token_of(request)) is not None:
@@ -147,17 +174,14 @@ class DefaultPolicy(BasePolicy):
     async def acan_publish(self, request: HttpRequest, channel: str) -> bool:
         return not await self._arefused_to_publish(request, [channel])
 
-    async def arefused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        if type(self).acan_publish is not DefaultPolicy.acan_publish:
-            return await super().arefused_to_publish(request, channels)
-        return await self._arefused_to_publish(request, channels)
-
     async def _arefused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        own = type(self)
-        plain = own.can_publish is DefaultPolicy.can_publish and own.refused_to_publish is BasePolicy.refused_to_publish
-        if plain and (token := await atoken_of(request)) is not None:
+        if not self._is_the_sites("can_publish") and (token := await atoken_of(request)) is not None:
             return [channel for channel in channels if not token.may_publish(channel)]
-        return await sync_to_async(self.refused_to_publish)(request, channels)
+
+        def refused() -> list[str]:
+            return [channel for channel in channels if not self.can_publish(request, channel)]
+
+        return await sync_to_async(refused)()
 
     def can_grant_pattern(self, request: HttpRequest, pattern: str, *, to_publish: bool) -> bool:
         permission = "streams.add_message" if to_publish else "streams.view_message"
@@ -165,10 +189,10 @@ class DefaultPolicy(BasePolicy):
 
     def can_broadcast(self, request: HttpRequest, channel: str) -> bool:
         user = getattr(request, "user", None)
-        if not (user and user.is_active and user.is_staff):
+        if not (user and user.is_active and getattr(user, "is_staff", False) and hasattr(user, "has_perm")):
             return False
         # A subclass that is stricter about publishing means broadcasts as well.
-        if type(self).can_publish is not DefaultPolicy.can_publish and not self.can_publish(request, channel):
+        if self._is_the_sites(*_PUBLISHING, *_PUBLISHING_ASYNC) and self.refused_to_publish(request, [channel]):
             return False
         return any(
             user.has_perm(f"streams.{verb}_broadcast") for verb in ("add", "change", "send", "schedule", "delete")
@@ -191,7 +215,10 @@ class DefaultPolicy(BasePolicy):
     @staticmethod
     def _is_staff_who_may(request: HttpRequest, permission: str) -> bool:
         user: Any = getattr(request, "user", None)
-        return bool(user and user.is_active and user.is_staff and user.has_perm(permission))
+        # A site's own kind of user may know neither staff nor permissions.
+        if not (user and user.is_active and getattr(user, "is_staff", False)):
+            return False
+        return hasattr(user, "has_perm") and bool(user.has_perm(permission))
 
     def readers(self, channel: str) -> str:
         rule = access_rules().get(channel)

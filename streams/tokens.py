@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import datetime
 import secrets
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,6 +22,7 @@ from urllib.parse import urlencode
 
 from django.contrib.auth import get_user_model
 from django.core import signing
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest, QueryDict
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
@@ -39,6 +42,9 @@ MAX_CHARACTERS = 4096
 
 # Where a request keeps what was found: a token and its user, None, or the error.
 KEPT = "_streams_token"
+
+# By how much the clocks of a site's machines may differ.
+CLOCK_SECONDS = 60.0
 
 # As much of the hash of a password's hash as tells one password from another. It is signed, and no secret.
 MARK_CHARACTERS = 16
@@ -114,7 +120,9 @@ def read_token(text: str) -> Token:
         raise InvalidToken(
             "invalid-token", "This token is none of this site's, or is not whole. Ask for a new one."
         ) from None
-    if token.expires_at <= time.time():
+    left = token.expires_at - time.time()
+    # A longer life is none of now: the setting was lowered since, and what was revoked is not kept for as long.
+    if not 0 < left <= settings.MAX_TOKEN_SECONDS + CLOCK_SECONDS:
         raise InvalidToken("expired-token", "This token has expired. Ask for a new one.")
     return token
 
@@ -154,21 +162,33 @@ def mark_of(user: Any) -> str:
 
 def user_of(pk: str, mark: str | None) -> Any:
     """The active user whose password had this mark; None where there is none. Uses the ORM."""
-    try:
-        user = get_user_model()._default_manager.filter(pk=pk, is_active=True).first()
-    except (TypeError, ValueError):  # a key of another kind of user
-        return None
+    user = active_user(get_user_model(), pk)
     if user is None or mark is None:
         return None
     hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
     return user if any(constant_time_compare(mark, each[:MARK_CHARACTERS]) for each in hashes) else None
 
 
+def active_user(model: Any, pk: object) -> Any:
+    """The active user with this primary key; None where there is none. `model`: of any kind. Uses the ORM."""
+    try:
+        user = model._default_manager.filter(pk=pk).first()
+    except (TypeError, ValueError, OverflowError, ValidationError):  # a key of another kind of user
+        return None
+    # Not asked of the database: a site's own kind of user may have `is_active` without a column.
+    return user if user is not None and user.is_active else None
+
+
 # --- Taking them back -------------------------------------------------------------------------------------------------
 
-# The ids of those taken back, as this process read them last, and when.
-_revoked: frozenset[str] = frozenset()
-_read_at = float("-inf")
+MAX_ID_CHARACTERS = 64
+
+# The ids of tokens that were found not to be taken back, and when: each process asks once in POLL_SECONDS.
+_found_good: OrderedDict[str, float] = OrderedDict()
+_changes = 0  # that this process knows of
+_lock = threading.Lock()  # held for moments
+
+MAX_FOUND_GOOD = 10_000
 
 
 def revoke(token_id: str, expires_at: float | None = None) -> None:
@@ -176,7 +196,9 @@ def revoke(token_id: str, expires_at: float | None = None) -> None:
 
     `expires_at`: the token's own, where it is known. Open streams of it are revocation.disconnect()'s business.
     """
-    until = time.time() + settings.MAX_TOKEN_SECONDS if expires_at is None else expires_at
+    if not 0 < len(token_id) <= MAX_ID_CHARACTERS:
+        raise ValueError(f"A token's id has 1 to {MAX_ID_CHARACTERS} characters; got {len(token_id)}.")
+    until = time.time() + settings.MAX_TOKEN_SECONDS + CLOCK_SECONDS if expires_at is None else expires_at
     row = RevokedToken(id=token_id, expires_at=datetime.datetime.fromtimestamp(until, datetime.UTC))
     rows = RevokedToken.objects.using(database())
     rows.bulk_create([row], ignore_conflicts=True)
@@ -186,30 +208,33 @@ def revoke(token_id: str, expires_at: float | None = None) -> None:
 
 def is_revoked(token_id: str) -> bool:
     """Whether it was taken back, as of POLL_SECONDS ago at the most. Uses the ORM."""
-    known = _known_revoked()
-    return token_id in (_read_revoked() if known is None else known)
+    if _is_known_good(token_id):
+        return False
+    changes, asked_at = _changes, time.monotonic()
+    if RevokedToken.objects.using(database()).filter(id=token_id).exists():
+        return True
+    with _lock:
+        if changes == _changes:  # else what was read may be from before
+            _found_good[token_id] = asked_at
+            _found_good.move_to_end(token_id)
+            while len(_found_good) > MAX_FOUND_GOOD:
+                _found_good.popitem(last=False)
+    return False
 
 
-def _known_revoked() -> frozenset[str] | None:
-    """What was read, as long as it is young enough. Without the ORM."""
+def _is_known_good(token_id: str) -> bool:
+    """Whether that was found out, and not too long ago. Without the ORM."""
     # Not kept in a test run: a test that is rolled back would leave its tokens behind.
-    young = time.monotonic() - _read_at < settings.POLL_SECONDS and not threads.in_test_run()
-    return _revoked if young else None
-
-
-def _read_revoked() -> frozenset[str]:
-    global _revoked, _read_at
-    began = time.monotonic()
-    unexpired = RevokedToken.objects.using(database()).filter(expires_at__gte=timezone.now())
-    found = frozenset(unexpired.values_list("id", flat=True))
-    _revoked, _read_at = found, began
-    return found
+    asked_at = _found_good.get(token_id, float("-inf"))
+    return time.monotonic() - asked_at < settings.POLL_SECONDS and not threads.in_test_run()
 
 
 def forget_revoked() -> None:
-    """Read them again at the next request."""
-    global _read_at
-    _read_at = float("-inf")
+    """Ask the database again about every token."""
+    global _changes
+    with _lock:
+        _changes += 1
+        _found_good.clear()
 
 
 # --- Requests ---------------------------------------------------------------------------------------------------------
@@ -220,7 +245,7 @@ def check_token(token: Token) -> Any:
     if token.expires_at <= time.time():
         raise InvalidToken("expired-token", "This token has expired. Ask for a new one.")
     if is_revoked(token.id):
-        raise _taken_back()
+        raise InvalidToken("revoked-token", "This token was revoked. Ask for a new one.")
     if token.user is None:
         return None
     if (user := user_of(token.user, token.mark)) is None:
@@ -228,18 +253,11 @@ def check_token(token: Token) -> Any:
     return user
 
 
-def _taken_back() -> InvalidToken:
-    return InvalidToken("revoked-token", "This token was revoked. Ask for a new one.")
-
-
 async def _acheck_token(token: Token) -> Any:
-    """See check_token(). Without a thread where the token has no user and it is known which were revoked."""
-    known = _known_revoked() if token.user is None else None
-    if known is None:
-        return await threads.run(check_token, token)
-    if token.id in known:
-        raise _taken_back()
-    return None
+    """See check_token(). Without a thread where the token has no user, and was looked at a moment ago."""
+    if token.user is None and _is_known_good(token.id):
+        return None
+    return await threads.run(check_token, token)
 
 
 def token_of(request: HttpRequest) -> Token | None:

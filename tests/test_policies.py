@@ -386,7 +386,74 @@ async def test_a_subclass_may_decide_over_many_at_once() -> None:
     policy, request = Batch(), request_of(AnonymousUser())
     assert await policy.arefused(request, ["a", "b"]) == ["b"]
     assert await policy.arefused_to_publish(request, ["a", "b"]) == ["b"]
-    assert (await policy.acan_subscribe(request, "a"), await policy.acan_publish(request, "b")) == (True, False)
+
+
+def _rule(name: str) -> Any:
+    """A method of that name that admits to "open" alone, by one channel or by many, sync or async."""
+    single, is_async = "refused" not in name, name.startswith("a")
+
+    def sync(self: Any, request: HttpRequest, asked: Any) -> Any:
+        return asked == "open" if single else [channel for channel in asked if channel != "open"]
+
+    async def twin(self: Any, request: HttpRequest, asked: Any) -> Any:
+        return sync(self, request, asked)
+
+    return twin if is_async else sync
+
+
+READING = ["can_subscribe", "acan_subscribe", "refused", "arefused"]
+PUBLISHING = ["can_publish", "acan_publish", "refused_to_publish", "arefused_to_publish"]
+
+
+@pytest.mark.parametrize("base", [BasePolicy, DefaultPolicy])
+@pytest.mark.parametrize("name", [*READING, *PUBLISHING])
+@override_settings(STREAMS={"PUBLIC_CHANNELS": ["closed"]})
+async def test_one_method_of_a_subclass_is_the_rule_whoever_asks(base: type[BasePolicy], name: str) -> None:
+    """From sync code and from async: a rule in one colour is not passed over in the other."""
+    policy = type("Own", (base,), {name: _rule(name)})()
+    derived = type("Derived", (type(policy),), {})()
+    request, asked = request_of(AnonymousUser()), ["open", "closed"]
+    for each in (policy, derived):
+        if name in READING:
+            assert await each.arefused(request, asked) == ["closed"]
+            assert await sync_to_async(each.refused)(request, asked) == ["closed"]
+        else:
+            assert await each.arefused_to_publish(request, asked) == ["closed"]
+            assert await sync_to_async(each.refused_to_publish)(request, asked) == ["closed"]
+
+
+@override_settings(STREAMS={"PUBLIC_CHANNELS": ["open", "closed"]})
+@pytest.mark.parametrize("name", READING)
+@pytest.mark.parametrize("before", ["can_subscribe", "acan_subscribe"])  # who decides over many, decides
+async def test_stricter_rule_of_a_derived_class_stands_above_any_of_the_class_before(name: str, before: str) -> None:
+    def admits_all(self: Any, request: HttpRequest, channel: str) -> bool:
+        return True
+
+    async def admits_all_async(self: Any, request: HttpRequest, channel: str) -> bool:
+        return True
+
+    lax = type("Lax", (DefaultPolicy,), {before: admits_all_async if before.startswith("a") else admits_all})
+    policy = type("Strict", (lax,), {name: _rule(name)})()
+    request = request_of(AnonymousUser())
+    assert await policy.arefused(request, ["open", "closed"]) == ["closed"]
+    assert await sync_to_async(policy.refused)(request, ["open", "closed"]) == ["closed"]
+
+
+@pytest.mark.parametrize("name", [*READING, *PUBLISHING])
+async def test_a_method_may_ask_the_one_that_it_overrides(name: str) -> None:
+    def sync(self: Any, request: HttpRequest, asked: Any) -> Any:
+        return getattr(super(Own, self), name)(request, asked)
+
+    async def twin(self: Any, request: HttpRequest, asked: Any) -> Any:
+        return await getattr(super(Own, self), name)(request, asked)
+
+    Own = type("Own", (DefaultPolicy,), {name: twin if name.startswith("a") else sync})
+    with override_settings(STREAMS={"PUBLIC_CHANNELS": ["news"]}):
+        policy, request = Own(), request_of(AnonymousUser())
+        assert await policy.arefused(request, ["news", "other"]) == ["other"]
+        assert await sync_to_async(policy.refused)(request, ["news", "other"]) == ["other"]
+        assert await policy.arefused_to_publish(request, ["news"]) == ["news"]
+        assert await sync_to_async(policy.refused_to_publish)(request, ["news"]) == ["news"]
 
 
 @pytest.mark.parametrize("permission", ["view_message", "add_message"])

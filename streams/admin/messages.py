@@ -7,7 +7,6 @@ import uuid
 from typing import Any
 from urllib.parse import urlencode
 
-from asgiref.sync import async_to_sync
 from django.contrib import messages
 from django.contrib.admin.exceptions import NotRegistered
 from django.contrib.admin.utils import unquote
@@ -56,8 +55,7 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
         if not request.user.has_perm("streams.add_message"):
             return False
         try:
-            # The async one, which a policy may have overridden alone; otherwise it asks the other.
-            return bool(async_to_sync(get_policy().acan_publish)(request, channel))
+            return not get_policy().refused_to_publish(request, [channel])
         except Exception:
             # The message is there to be looked at, whatever the policy cannot say about sending.
             logger.exception("The policy could not say whether messages may be sent to %s again.", channel)
