@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.auth.models import AnonymousUser
-from django.http import HttpRequest
-from django.utils.functional import SimpleLazyObject
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest
+from django.utils.functional import SimpleLazyObject, empty
 
 from streams import threads, tokens
-from streams.callers import is_known, user_of
-from streams.exceptions import InvalidToken
+from streams.callers import is_known, seen_user, user_of
 from streams.notifiers import Revocation
 from streams.policies import BasePolicy
 from streams.release import release_request
@@ -24,19 +26,27 @@ NOBODY = ""
 
 
 class Admission:
-    """What admitted one stream. Made when the policy has said yes; asked again while the stream lives."""
+    """What admitted one stream. Made when the policy has said yes; asked again while the stream lives.
 
-    __slots__ = ("_channels", "_policy", "_request", "_session", "_token", "user")
+    `decided_at`: when the policy began to be asked, in time.monotonic() seconds.
+    """
 
-    def __init__(self, request: HttpRequest, channels: Sequence[str], policy: BasePolicy) -> None:
+    __slots__ = ("_channels", "_policy", "_request", "_session", "_token", "decided_at", "session_user", "user")
+
+    def __init__(
+        self, request: HttpRequest, channels: Sequence[str], policy: BasePolicy, decided_at: float | None = None
+    ) -> None:
         self._request = request
         self._channels = tuple(channels)
         self._policy = policy
         self._token = tokens.token_of(request)
+        self.decided_at = time.monotonic() if decided_at is None else decided_at
         key = getattr(getattr(request, "session", None), "session_key", None)
         self._session = None if key is None else mark_of_session(key)
-        # As text. NOBODY for somebody unknown; None where nobody has looked, so that it cost no query.
+        # Both as text, NOBODY for somebody unknown, None where nobody has looked, so that it cost no query. The first is
+        # in whose name the stream is: the token's user's, or without a token the one's who is signed in.
         self.user = known_user(request)
+        self.session_user = self.user if self._token is None else _key_of(seen_user(request))
 
     def is_concerned(self, revocation: Revocation) -> bool | None:
         """Whether the stream is one of those meant. None: that depends on its user, who is still to be found out."""
@@ -46,29 +56,30 @@ class Admission:
             return False
         if revocation.session is not None and revocation.session != self._session:
             return False
-        if revocation.user is None:
+        if revocation.user is None or revocation.user == self.user:
             return True
-        if self.user is not None:
-            return self.user == revocation.user
-        return None if self._session is not None else False
+        if not revocation.ends:
+            # Whom nobody has looked at, nobody has judged the stream by.
+            return revocation.user == self.session_user
+        return None if self.user is None and self._session is not None else False
 
     async def holds(self, of_other_users_than: str | None = None) -> bool:
-        """Whether the stream would still be admitted, by what the database says now.
+        """Whether the stream would still be admitted, by what the database says now. Within as_in_a_request().
 
-        `of_other_users_than`: a primary key; it holds no more either where its user is this one.
+        `of_other_users_than`: a primary key; it holds no more either where its user is this one. Raises what the policy
+        raises, but for what is Django's way to refuse.
         """
-        async with _as_in_a_request():
-            try:
-                request = await self._anew()
-                # Whoever was seen when the stream was opened: by a policy that does not ask for it as well, nobody goes
-                # on reading who was deactivated, or whose session is another one's now.
-                if self.user not in (None, NOBODY) or of_other_users_than is not None:
-                    user = await sync_to_async(_look_at_user)(request)
-                    if self.user not in (None, NOBODY, user) or user == of_other_users_than:
-                        return False
-                return not await self._policy.arefused(request, self._channels)
-            except InvalidToken:
-                return False
+        try:
+            request = await self._anew()
+            # Whoever was seen when the stream was opened: by a policy that does not ask for it as well, nobody goes on
+            # reading who was deactivated, or whose session is another one's now.
+            if self.user not in (None, NOBODY) or of_other_users_than is not None:
+                user = await sync_to_async(_look_at_user)(request)
+                if self.user not in (None, NOBODY, user) or user == of_other_users_than:
+                    return False
+            return not await self._policy.arefused(request, self._channels)
+        except (PermissionDenied, Http404):  # a token that does not hold is one
+            return False
 
     async def _anew(self) -> HttpRequest:
         """The request as it would be if it came now: a copy with its session and its user still to be loaded."""
@@ -78,15 +89,19 @@ class Admission:
         kept.update(self._request.__dict__)
         if self._token is not None:
             await sync_to_async(tokens.put)(request, self._token)
-        elif _is_lazy(request):
+        if _is_of_session(request):
             for name in ("_cached_user", "_acached_user"):
                 kept.pop(name, None)
-            session: Any = kept["session"]
-            kept["session"] = type(session)(session.session_key)
+            kept["session"] = _unchangeable(kept["session"])
             AuthenticationMiddleware(lambda request: None).process_request(request)  # type: ignore[arg-type]
-        elif (user := kept.get("user")) is not None and user.is_authenticated:
+        elif (user := seen_user(request)) is not None and user.is_authenticated:
             # Somebody else's middleware has put it there, and we do not know from what. So much can be asked.
-            kept["user"] = await sync_to_async(_active)(user)
+            found = await sync_to_async(_still)(user)
+
+            async def auser() -> Any:
+                return found
+
+            kept["user"], kept["auser"] = found, auser
         return request
 
 
@@ -97,25 +112,8 @@ def known_user(request: HttpRequest) -> str | None:
     return NOBODY if is_known(request) else None
 
 
-def _look_at_user(request: HttpRequest) -> str:
-    if (user := tokens.user_of_token(request)) is not None:
-        return str(user.pk)
-    user = getattr(request, "user", None)
-    return str(user.pk) if user is not None and user.is_authenticated and user.is_active else NOBODY
-
-
-def _active(user: Any) -> Any:
-    return type(user)._default_manager.filter(pk=user.pk, is_active=True).first() or AnonymousUser()
-
-
-def _is_lazy(request: HttpRequest) -> bool:
-    """Whether the request's user is the one of its session, as AuthenticationMiddleware has it."""
-    kept = request.__dict__
-    return isinstance(kept.get("user"), SimpleLazyObject) and getattr(request, "session", None) is not None
-
-
 @contextlib.asynccontextmanager
-async def _as_in_a_request() -> AsyncIterator[None]:
+async def as_in_a_request() -> AsyncIterator[None]:
     """A thread and connections as those of a request, given back at the end."""
     if threads.in_test_run():  # which has them in a place of its own
         yield
@@ -125,3 +123,50 @@ async def _as_in_a_request() -> AsyncIterator[None]:
             yield
         finally:
             await release_request()
+
+
+def _key_of(user: Any) -> str | None:
+    if user is None:
+        return None
+    return str(user.pk) if user.is_authenticated else NOBODY
+
+
+def _look_at_user(request: HttpRequest) -> str:
+    has_token = tokens.token_of(request) is not None
+    user = tokens.user_of_token(request) if has_token else getattr(request, "user", None)
+    return str(user.pk) if user is not None and user.is_authenticated and user.is_active else NOBODY
+
+
+def _is_of_session(request: HttpRequest) -> bool:
+    """Whether the request's user is the one of its session, as AuthenticationMiddleware has it, and nobody has put
+    another in that one's place."""
+    kept = request.__dict__
+    user, auser = kept.get("user"), kept.get("auser")
+    has_middleware = isinstance(auser, partial) and auser.func.__module__ == AuthenticationMiddleware.__module__
+    if not has_middleware or not isinstance(user, SimpleLazyObject) or kept.get("session") is None:
+        return False
+    if user._wrapped is empty:
+        return True
+    found = kept.get("_cached_user") or kept.get("_acached_user")
+    return found is not None and found.pk == user.pk
+
+
+def _unchangeable(session: Any) -> Any:
+    """The session, still to be loaded. Whatever Django would write into it has no response here to tell the client of:
+    with a new key it would be lost, as where its user's signature is of a key before."""
+    found = type(session)(session.session_key)
+    for name in ("cycle_key", "flush", "save", "create", "delete"):
+        setattr(found, name, _nothing)
+    return found
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    pass
+
+
+def _still(user: Any) -> Any:
+    """The user as the database has it now; as it is, where it is not of a table."""
+    model = user.__class__  # the wrapped one's, where it is lazy
+    if getattr(model, "_default_manager", None) is None:
+        return user
+    return tokens.active_user(model, user.pk) or AnonymousUser()

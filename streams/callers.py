@@ -18,16 +18,17 @@ def user_of(request: HttpRequest) -> Any:
     """
     if token_of(request) is not None:
         return user_of_token(request)
-    user = _seen(request)
+    user = seen_user(request)
     return user if getattr(user, "is_authenticated", False) and user.pk is not None else None
 
 
 def is_known(request: HttpRequest) -> bool:
     """Whether somebody has asked, so that None of user_of() means nobody."""
-    return token_of(request) is not None or "user" not in request.__dict__ or _seen(request) is not None
+    return token_of(request) is not None or "user" not in request.__dict__ or seen_user(request) is not None
 
 
-def _seen(request: HttpRequest) -> Any:
+def seen_user(request: HttpRequest) -> Any:
+    """The user whom somebody has looked at, signed in or not, whatever token there is; None where nobody has."""
     known = request.__dict__
     user = known.get("user")
     if isinstance(user, LazyObject) and user._wrapped is empty:

@@ -31,7 +31,8 @@ class BasePolicy:
 
     The sync methods may use the ORM. The async ones, which the views call, run them in the request's thread, once for
     all channels of a request; override them where there is an answer without a query. Where many channels can be
-    decided by one query, override `refused`, which then decides alone. One instance serves all threads: keep no state of a request.
+    decided by one query, override `refused`, which then decides alone. One instance serves all threads: keep no state
+    of a request.
 
     A policy is asked again about a stream that is open (every RECHECK_SECONDS, and where something has changed): with
     a copy of the stream's request, whose session and user are loaded anew.

@@ -7,12 +7,15 @@ import asyncio
 import logging
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Coroutine
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from django.db import Error
+
 from streams import channels, outages, tokens
+from streams.admission import as_in_a_request
 from streams.conf import settings
 from streams.notifiers import Revocation
 
@@ -21,18 +24,30 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("streams")
 
-# Streams that are looked at together. Each takes a thread and a connection for a moment.
+# Workers that ask at the same time. Each has a thread and a connection for a moment, for so many streams at the most.
 AT_ONCE = 4
+BATCH = 100
 
-# What is told is looked at once more after that: a request may have been admitted just before, and its stream not have
-# been here yet; and a logout is told just before the session goes.
+# What comes within that time is applied together: a site may save a user with every request, and each time all streams
+# have to be looked through.
+GATHER_SECONDS = 0.1
+
+# What is told is looked at once more after that: a logout is told just before the session goes.
 AGAIN_SECONDS = 2.0
 
 # When the notifier is heard again, nobody knows what it has told meanwhile: all are looked at within that time, by lot.
 CATCH_UP_SECONDS = 5.0
 
-# Where it could not be found out. The stream goes on, for an outage of the database is no revocation.
+# Where it could not be found out. The stream goes on, for an outage is no revocation.
 RETRY_SECONDS = 5.0
+
+# How long one policy may take before that is one.
+PATIENCE_SECONDS = 30.0
+
+# Revocations that are remembered, for streams that were on their way when they were told.
+MAX_RECENT = 1000
+
+Job = tuple["Subscriber", str | None]
 
 
 class Rechecks:
@@ -45,21 +60,29 @@ class Rechecks:
     ) -> None:
         self._subscribers = subscribers
         self._spawn = spawn
-        # With the user who is to be ended, where it is not known yet whether it is this stream's.
-        self._waiting: deque[tuple[Subscriber, str | None]] = deque()
-        self._queued: set[tuple[Subscriber, str | None]] = set()
+        # Each with the user who is to be ended, where it is not known yet whether it is this stream's. What concerns a
+        # few goes first: behind all of a site's streams they would wait too long.
+        self._urgent: deque[Job] = deque()
+        self._waiting: deque[Job] = deque()
+        self._queued: dict[Job, bool] = {}  # whether it is urgent
+        self._workers = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._heard: list[Revocation] = []
         self._timers: set[asyncio.TimerHandle] = set()
-        self._heard_from = float("-inf")  # since when the notifier is heard, in time.monotonic() seconds
+        self._recent: deque[tuple[float, Revocation]] = deque(maxlen=MAX_RECENT)
+        self._deaf_until = float("inf")  # since when the notifier is heard, in time.monotonic() seconds
 
     def plan(self, subscriber: Subscriber) -> None:
-        """Look at it when its time has come."""
-        seconds = settings.RECHECK_SECONDS
+        """Look at it when its time has come; soon, where something was told while the policy was being asked."""
+        if (admission := subscriber.admission) is None:
+            return
+        now, seconds = time.monotonic(), settings.RECHECK_SECONDS
         # By lot, so that those who came together are not all looked at together for ever.
         wait = float("inf") if seconds is None else seconds * random.uniform(0.8, 1)  # noqa: S311
-        now = time.monotonic()
-        if now < self._heard_from + AGAIN_SECONDS:  # admitted before, perhaps, by what this process kept until then
-            wait = min(wait, CATCH_UP_SECONDS)
+        recent = [told for heard_at, told in self._recent if heard_at >= admission.decided_at]
+        is_concerned = any(admission.is_concerned(told) is not False for told in recent)
+        if is_concerned or len(recent) == MAX_RECENT or admission.decided_at < self._deaf_until < float("inf"):
+            wait = 0.0
         subscriber.recheck_at = now + wait
 
     def tick(self) -> None:
@@ -71,17 +94,19 @@ class Rechecks:
 
     def hear(self, revocation: Revocation) -> None:
         """Something has changed. End those whom it concerns, or ask about them; and once more a moment later."""
-        self._apply(revocation)
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(AGAIN_SECONDS, self._apply, replace(revocation, ends=False))
-        self._timers = {timer for timer in self._timers if timer.when() > loop.time()} | {timer}
+        # Before anybody else is judged: what this process keeps of the database may be from before.
+        _forget(revocation)
+        self._recent.append((time.monotonic(), revocation))
+        self._heard.append(revocation)
+        if len(self._heard) == 1:
+            self._later(GATHER_SECONDS, self._apply_heard)
 
     def miss(self) -> None:
         """The notifier is heard from now on; what it has told lately, nobody here knows."""
-        _forget()
-        self._heard_from = time.monotonic()
+        _forget(Revocation())
+        self._deaf_until = time.monotonic()
         for subscriber in self._subscribers:
-            soon = self._heard_from + CATCH_UP_SECONDS * random.random()  # noqa: S311
+            soon = self._deaf_until + CATCH_UP_SECONDS * random.random()  # noqa: S311
             subscriber.recheck_at = min(subscriber.recheck_at, soon)
 
     def stop(self) -> None:
@@ -90,50 +115,98 @@ class Rechecks:
             task.cancel()
         for timer in self._timers:
             timer.cancel()
+        self._urgent.clear()
         self._waiting.clear()
         self._queued.clear()
+        self._heard.clear()
 
-    def _apply(self, revocation: Revocation) -> None:
-        _forget()
+    def _later(self, seconds: float, what: Callable[..., None], *args: Any) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers = {timer for timer in self._timers if timer.when() > loop.time()}
+        self._timers.add(loop.call_later(seconds, what, *args))
+
+    def _apply_heard(self) -> None:
+        heard, self._heard = list(dict.fromkeys(self._heard)), []
+        self._apply(heard)
+        self._later(AGAIN_SECONDS, self._apply, [replace(each, ends=False) for each in heard])
+
+    def _apply(self, revocations: Iterable[Revocation]) -> None:
+        """Look through the streams once, whatever number of revocations there is."""
+        of_user: defaultdict[str | None, list[Revocation]] = defaultdict(list)
+        of_any: list[Revocation] = []
+        for each in revocations:
+            (of_any if each.user is None or each.ends else of_user[each.user]).append(each)
         for subscriber in tuple(self._subscribers):
-            if subscriber.admission is None:
-                continue
-            concerned = subscriber.admission.is_concerned(revocation)
-            if concerned and revocation.ends:
-                subscriber.refuse()
-            elif concerned is None and revocation.ends:
-                self._ask(subscriber, revocation.user)
-            elif concerned is not False:
-                self._ask(subscriber)
+            if (admission := subscriber.admission) is not None:
+                told = of_any
+                if of_user:
+                    told = [*of_any, *of_user.get(admission.user, ()), *of_user.get(admission.session_user, ())]
+                for each in told:
+                    self._apply_to(subscriber, each)
 
-    def _ask(self, subscriber: Subscriber, ended_user: str | None = None) -> None:
+    def _apply_to(self, subscriber: Subscriber, revocation: Revocation) -> None:
+        assert subscriber.admission is not None
+        concerned = subscriber.admission.is_concerned(revocation)
+        if concerned and revocation.ends:
+            subscriber.refuse()
+        elif concerned is None:
+            self._ask(subscriber, revocation.user, is_urgent=True)
+        elif concerned:
+            self._ask(subscriber, is_urgent=revocation != Revocation())
+
+    def _ask(self, subscriber: Subscriber, ended_user: str | None = None, *, is_urgent: bool = False) -> None:
         subscriber.recheck_at = float("inf")  # until it is known
-        if (job := (subscriber, ended_user)) in self._queued:
+        job = (subscriber, ended_user)
+        if job in self._queued and (self._queued[job] or not is_urgent):
             return
-        self._queued.add(job)
-        self._waiting.append(job)
-        if len(self._tasks) < AT_ONCE:
+        self._queued[job] = is_urgent
+        (self._urgent if is_urgent else self._waiting).append(job)
+        if self._workers < AT_ONCE:
+            self._workers += 1
             task = self._spawn(self._work())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _work(self) -> None:
-        while self._waiting:
-            subscriber, ended_user = job = self._waiting.popleft()
-            # Before it is asked: what changes from here on is asked about again.
-            self._queued.discard(job)
-            if subscriber in self._subscribers and subscriber.admission is not None:
-                try:
-                    if await subscriber.admission.holds(ended_user):
-                        self.plan(subscriber)
-                    else:
-                        subscriber.refuse()
-                except Exception:
-                    outages.report(logger, "Whether a stream may go on could not be found out; it goes on meanwhile.")
-                    subscriber.recheck_at = time.monotonic() + RETRY_SECONDS
+        try:
+            while self._urgent or self._waiting:
+                async with as_in_a_request():
+                    for _ in range(BATCH):
+                        if not (jobs := self._urgent or self._waiting) or not await self._do(jobs.popleft()):
+                            break
+        finally:
+            self._workers -= 1
+
+    async def _do(self, job: Job) -> bool:
+        """Ask about one stream. False where the thread may still be busy with it, or its connection broken."""
+        subscriber, ended_user = job
+        # Before it is asked: what changes from here on is asked about again. What became urgent was done before.
+        if self._queued.pop(job, None) is None or (admission := subscriber.admission) is None:
+            return True
+        if subscriber not in self._subscribers:
+            return True
+        asked_at = time.monotonic()
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                holds = await admission.holds(ended_user)
+        except (Error, OSError):  # of the database, or of whatever else a policy asks
+            outages.report(logger, "Whether a stream may go on could not be found out; it goes on meanwhile.")
+            subscriber.recheck_at = time.monotonic() + RETRY_SECONDS
+            return False
+        except Exception:
+            # A new request would not be admitted by it either.
+            logger.exception("The policy failed when it was asked again about a stream, which ends.")
+            holds = False
+        if holds:
+            admission.decided_at = asked_at
+            self.plan(subscriber)
+        else:
+            subscriber.refuse()
+        return True
 
 
-def _forget() -> None:
-    """What this process keeps of the database may be from before."""
-    channels.forget_rules()
-    tokens.forget_revoked()
+def _forget(revocation: Revocation) -> None:
+    """Ask the database again for what a change may have made old."""
+    if revocation.user is None and revocation.session is None:
+        channels.forget_rules()
+        tokens.forget_revoked()

@@ -21,9 +21,14 @@ PARAMETER = "token"
 
 HIDDEN = "…"
 
+# As they are, percent-encoded, or that again, as within a redirect's `?next=`.
+_COLON, _EQUALS, _QUESTION, _AMPERSAND = (
+    rf"(?:{character}|%(?:25)*{number})" for character, number in ((":", "3A"), ("=", "3D"), (r"\?", "3F"), ("&", "26"))
+)
+
 # A token wherever it stands, and whatever else was sent in a token's place: it may be one with a character lost.
-_TOKEN = re.compile(rf"(?i)(?<![A-Z0-9_-]){re.escape(PREFIX)}[A-Z0-9_-]{{8,}}(?:(?::|%3A)[A-Z0-9_-]+)+")
-_PARAMETER = re.compile(rf"(?i)((?:^|[?&;\s\"']|%3F|%26){PARAMETER}(?:=|%3D))[^&;#\s\"']+")
+_TOKEN = re.compile(rf"(?i)(?:(?<![A-Z0-9_-])|(?<=%3D)){re.escape(PREFIX)}[A-Z0-9_-]{{8,}}(?:{_COLON}[A-Z0-9_-]+)+")
+_PARAMETER = re.compile(rf"(?i)((?:^|[;\s\"']|{_QUESTION}|{_AMPERSAND}){PARAMETER}{_EQUALS})[^&;#\s\"']+")
 
 # What logs requests: Django, and the servers' access logs. They log straight to these.
 LOGGERS = (
@@ -52,8 +57,11 @@ class HideTokens(logging.Filter):
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.msg, str):
-            record.msg = hide(record.msg)
+        if not record.args:
+            record.msg = _hide_in(record.msg)
+        elif isinstance(record.msg, str):
+            # Not what stands in a token's place: that may be the place of an argument.
+            record.msg = _TOKEN.sub(HIDDEN, record.msg)
         if isinstance(record.args, tuple):
             record.args = tuple(_hide_in(value) for value in record.args)
         elif isinstance(record.args, dict):
@@ -71,7 +79,10 @@ def _hide_in(value: Any) -> Any:
         return hide(value.decode(errors="replace")).encode()
     if value is None or isinstance(value, int | float):
         return value
-    text = str(value)
+    try:
+        text = str(value)
+    except Exception:  # logging's own to tell of, where it comes to it
+        return value
     return value if (hidden := hide(text)) == text else hidden
 
 

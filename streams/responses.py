@@ -179,8 +179,8 @@ class _Body:
         "__weakref__",
         "_abandoned",
         "_ended",
+        "_ends_at",
         "_handed_at",
-        "_lifetime",
         "_line_ended",
         "_source",
         "_started",
@@ -192,7 +192,8 @@ class _Body:
 
     def __init__(self, source: Source, lifetime: float | None) -> None:
         self._source = source
-        self._lifetime = lifetime
+        # From now on and not from the first byte: what a stream begins with may take a while.
+        self._ends_at = None if lifetime is None else time.monotonic() + lifetime
         self._started = False
         self._ended = False
         self.timers: dict[str, asyncio.TimerHandle] = {}
@@ -281,8 +282,9 @@ class _Body:
 
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        if self._lifetime is not None:
-            self.timers["lifetime"] = loop.call_later(self._lifetime, _stop, weakref.ref(self))
+        if self._ends_at is not None:
+            left = max(0.0, self._ends_at - time.monotonic())
+            self.timers["lifetime"] = loop.call_later(left, _stop, weakref.ref(self))
         if request_context() is not None:
             await release_request()
             self.attend()

@@ -13,9 +13,11 @@ from functools import partial
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.contrib.auth.signals import user_logged_out
+from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookies
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections, transaction
 from django.db.models import Model
@@ -48,7 +50,7 @@ def disconnect(*, user: Any = None, channel: str | None = None, token: str | Non
     happens with its commit.
 
     Raises:
-        ValueError: nothing is named, or a token that opens nothing any more.
+        ValueError: nothing is named, a user who has no primary key, or a token that opens nothing any more.
         InvalidChannel: the channel's name is outside the rule.
         SynchronousOnlyOperation: called on a running event loop; await adisconnect() there.
     """
@@ -71,6 +73,8 @@ def _disconnect(user: Any, channel: str | None, token: str | None) -> None:
     if channel is not None:
         validate_channel(channel)
     pk = None if user is None else str(getattr(user, "pk", user))
+    if pk in ("", "None"):
+        raise ValueError("disconnect() takes a user who is in the database, or the primary key of one.")
     announce(Revocation(ends=True, user=pk, channel=channel, token=None if token is None else _revoke(token)))
 
 
@@ -118,7 +122,9 @@ def connect() -> None:
     user = get_user_model()
     user_logged_out.connect(_logged_out)
     for signal in (post_save, post_delete):
-        signal.connect(_user_changed, sender=user)
+        for model in apps.get_models():
+            if issubclass(model, user):  # proxies of it as well
+                signal.connect(_user_changed, sender=model)
         signal.connect(_channel_changed, sender=ChannelSettings)
     m2m_changed.connect(_channel_changed, sender=ChannelSettings.groups.through)
     for name in ("groups", "user_permissions"):
@@ -129,9 +135,15 @@ def connect() -> None:
         post_delete.connect(_rights_changed, sender=model)
 
 
-def _logged_out(*, request: Any, **kwargs: Any) -> None:
+def _logged_out(*, request: Any, user: Any, **kwargs: Any) -> None:
+    session = getattr(request, "session", None)
+    if isinstance(session, SignedCookies):
+        # Its key is all that is in it, and another one with each change: the user's other sessions end along, and come
+        # back. (Whoever keeps the cookie may too: Django cannot take it back.)
+        if user is not None:
+            announce(Revocation(ends=True, user=str(user.pk)))
     # The session goes right after this signal; who is quick enough to come back before is found a moment later.
-    if (key := getattr(getattr(request, "session", None), "session_key", None)) is not None:
+    elif (key := getattr(session, "session_key", None)) is not None:
         announce(Revocation(ends=True, session=mark_of_session(key)))
 
 

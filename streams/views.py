@@ -109,15 +109,16 @@ class EventStreamView(View):
 
         return refuse()
 
-    async def _admit(self, request: HttpRequest, **kwargs: Any) -> tuple[tuple[str, ...], int]:
-        """The channels and the number of messages to replay, or RefusedStream."""
+    async def _admit(self, request: HttpRequest, **kwargs: Any) -> tuple[tuple[str, ...], int, Admission]:
+        """The channels, the number of messages to replay, and who was admitted; or RefusedStream."""
         if not isinstance(request, ASGIRequest):
             raise RefusedStream(500, "asgi-required", NEEDS_ASGI)
-        channels = _check_channels(self.get_channels(request, **kwargs))
-        replay = _check_replay(request)
-        policy = self.get_policy()
+        policy, began = self.get_policy(), time.monotonic()
         try:
-            await atoken_of(request)  # one that does not hold is refused, also where none would be needed
+            # First, so that the view does not see it; and one that does not hold is refused, also where none is needed.
+            await atoken_of(request)
+            channels = _check_channels(self.get_channels(request, **kwargs))
+            replay = _check_replay(request)
             refused = await policy.arefused(request, channels)
         except InvalidToken as error:
             raise RefusedStream(403, error.code, str(error)) from None
@@ -132,10 +133,10 @@ class EventStreamView(View):
         if refused:
             raise RefusedStream(403, "forbidden", policy.refusal(refused))
         limits.check(request)
-        return channels, replay
+        return channels, replay, Admission(request, channels, policy, began)
 
     async def _stream(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
-        channels, replay = await self._admit(request, **kwargs)
+        channels, replay, admission = await self._admit(request, **kwargs)
         assert isinstance(request, ASGIRequest)
         if self.final_events and await self._has_had_all(request, channels):
             return HttpResponse(status=204)
@@ -154,7 +155,7 @@ class EventStreamView(View):
             snapshot=snapshot if self.get_snapshot is not None else None,
             request=request,
             final_events=self.final_events,
-            admission=Admission(request, channels, self.get_policy()),
+            admission=admission,
             place=limits.take(request),
         )
         # The response first: should it, or what follows, fail, it closes the subscriber.

@@ -340,6 +340,8 @@ async def _owned(request: HttpRequest, id: str, caller: Caller | None = None) ->
     has_token = _good_token(request, id) is not None
     if not has_token and caller is None:
         caller = await identify(request)
+        if caller.user is not None and bearer(request) is not None:
+            request.user = caller.user  # as below
     await close_request_connections()
     try:
         generation = await threads.run(pieces.get, id)
@@ -349,6 +351,8 @@ async def _owned(request: HttpRequest, id: str, caller: Caller | None = None) ->
         raise _unknown() from None
     owner = generation.owner
     if has_token and (owner is None or owner.is_active):
+        if owner is not None:
+            request.user = owner  # in whose name the answer is followed, and with whom that ends
         return generation
     if caller is None or caller.user is None or owner is None or caller.user.pk != owner.pk:
         raise RelayError(403, "forbidden", "This answer is somebody else's, or its token has expired.")
