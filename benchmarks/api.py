@@ -17,7 +17,7 @@ import time
 from benchmarks import rig
 from tests.sites import PYTHON, ROOT
 
-SECONDS = 4.0
+SECONDS = 2.0
 CONNECTIONS = (1, 16, 64)
 PATHS = {
     "bare view with apublish": "/publish/",
@@ -78,7 +78,12 @@ def _measure(server: rig.Server, path: str, token: str, connections: int, body: 
     return found
 
 
-def run() -> None:
+def _best(found: list[dict[str, float]]) -> dict[str, float]:
+    """Of several rounds: whatever else the machine had to do, it did least of it in the best."""
+    return {name: (max if name == "rate" else min)(each[name] for each in found) for name in found[0]}
+
+
+def run(rounds: int = 3) -> None:
     body = json.dumps({"data": {"n": 12345, "pad": "x" * 90}})
     many = json.dumps({"messages": [{"channel": "bench", "data": {"n": 12345, "pad": "x" * 90}}] * BATCH})
     for kind in ("sqlite", "postgresql"):
@@ -88,20 +93,22 @@ def run() -> None:
             token = subprocess.run(argv, env=env, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
             rows: list[list[object]] = []
             for connections in CONNECTIONS:
-                found = {name: _measure(server, path, token, connections, body) for name, path in PATHS.items()}
+                measured: dict[str, list[dict[str, float]]] = {name: [] for name in PATHS}
+                for _ in range(rounds):
+                    for name, path in PATHS.items():
+                        measured[name].append(_measure(server, path, token, connections, body))
+                found = {name: _best(each) for name, each in measured.items()}
+                drf = found["DRF"]
                 for name, each in found.items():
-                    ratio = each["rate"] / found["DRF"]["rate"]
-                    rows.append(
-                        [connections, name, f"{each['rate']:,.0f}", each["p50"], each["p99"], each["cpu"], ratio]
-                    )
-            each = _measure(server, MANY, token, 4, many)
-            rate = each["rate"] * BATCH
-            rows.append(
-                [4, f"DRF, {BATCH} at once", f"{rate:,.0f}", each["p50"], each["p99"], each["cpu"] / BATCH, "–"]
-            )
+                    rate, cpu = (each[what] / drf[what] for what in ("rate", "cpu"))
+                    told = [f"{each['rate']:,.0f}", rate, each["p50"], each["p99"], f"{each['cpu']:,.0f}", cpu]
+                    rows.append([connections, name, *told])
+            each = _best([_measure(server, MANY, token, 4, many) for _ in range(rounds)])
+            rate, cpu = each["rate"] * BATCH, each["cpu"] / BATCH
+            rows.append([4, f"DRF, {BATCH} at once", f"{rate:,.0f}", "–", each["p50"], each["p99"], f"{cpu:,.0f}", "–"])
         rig.table(
-            f"Publishing over HTTP on uvicorn, {kind}",
-            ["connections", "path", "messages a second", "p50 ms", "p99 ms", "µs CPU a message", "rate, to DRF's"],
+            f"Publishing over HTTP on uvicorn, {kind} (best of {rounds})",
+            ["connections", "path", "messages a second", "to DRF's", "p50 ms", "p99 ms", "µs CPU each", "to DRF's"],
             rows,
         )
 
