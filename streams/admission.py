@@ -43,8 +43,8 @@ class Admission:
         self.decided_at = time.monotonic() if decided_at is None else decided_at
         key = getattr(getattr(request, "session", None), "session_key", None)
         self._session = None if key is None else mark_of_session(key)
-        # Both as text, NOBODY for somebody unknown, None where nobody has looked, so that it cost no query. The first is
-        # in whose name the stream is: the token's user's, or without a token the one's who is signed in.
+        # Both as text; NOBODY for somebody unknown, None where nobody has looked, so that it cost no query. `user`: in
+        # whose name the stream is, the token's user, or without a token the one who is signed in.
         self.user = known_user(request)
         self.session_user = self.user if self._token is None else _key_of(seen_user(request))
 
