@@ -14,7 +14,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
-from django.contrib.auth import get_user_model
+from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.contrib.auth.signals import user_logged_out
 from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookies
@@ -140,8 +140,9 @@ def _logged_out(*, request: Any, user: Any, **kwargs: Any) -> None:
     if isinstance(session, SignedCookies):
         # Its key is all that is in it, and another one with each change: the user's other sessions end along, and come
         # back. (Whoever keeps the cookie may too: Django cannot take it back.)
-        if user is not None:
-            announce(Revocation(ends=True, user=str(user.pk)))
+        pk = session.get(SESSION_KEY) if user is None else user.pk
+        if pk is not None:
+            announce(Revocation(ends=True, user=str(pk)))
     # The session goes right after this signal; who is quick enough to come back before is found a moment later.
     elif (key := getattr(session, "session_key", None)) is not None:
         announce(Revocation(ends=True, session=mark_of_session(key)))

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import urllib.error
 import urllib.request
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -25,6 +27,9 @@ TEXT = "streams.eyJpIjoiYSJ9:1tABCD:xyz_-0123456789"
         (f"Authorization: Bearer {TEXT}", "Authorization: Bearer …"),
         ("GET /events/?token=cut-off", "GET /events/?token=…"),
         ("token=abc&x=1", "token=…&x=1"),
+        (f"/login/?next={quote(f'/a/?x=1&token={TEXT}', safe='')}", "/login/?next=%2Fa%2F%3Fx%3D1%26token%3D…"),
+        (f"?next={quote(quote(f'/?token={TEXT}', safe=''), safe='')}", "?next=%252F%253Ftoken%253D…"),
+        (f"?%74oken={TEXT}", "?%74oken=…"),
         ("/events/?csrftoken=abc streams.hub streams.views", "/events/?csrftoken=abc streams.hub streams.views"),
         ("streams.subscriber_connected", "streams.subscriber_connected"),
     ],
@@ -46,15 +51,27 @@ class _Atoms(dict[str, object]):
         ("%(path)s", (_Atoms(path=f"/?token={TEXT}"),)),
         ("%s", (ValueError(f"/?token={TEXT}"),)),
         ("%s", (f"/?token={TEXT}".encode(),)),
+        ("GET /?token=%s done", (TEXT,)),
+        (ValueError(f"/?token={TEXT}"), ()),
     ],
 )
-def test_records_lose_their_tokens_in_text_and_arguments(message: str, args: tuple[object, ...]) -> None:
+def test_records_lose_their_tokens_in_text_and_arguments(message: Any, args: tuple[object, ...]) -> None:
     record = logging.LogRecord("x", logging.INFO, __file__, 1, message, args, None)
     kind = type(record.args)
     assert HideTokens().filter(record)
     assert "xyz_" not in record.getMessage()
     assert "…" in record.getMessage() or "\\xe2\\x80\\xa6" in record.getMessage()
     assert type(record.args) is kind
+
+
+class _Unspeakable:
+    def __str__(self) -> str:
+        raise RuntimeError("not now")
+
+
+def test_argument_that_has_no_text_is_loggings_business() -> None:
+    record = logging.LogRecord("x", logging.INFO, __file__, 1, "%s", (_Unspeakable(),), None)
+    assert HideTokens().filter(record)
 
 
 ACCESS_LOGS = {

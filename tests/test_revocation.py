@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
+from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.auth.models import AnonymousUser, Group, Permission, User
-from django.core.exceptions import SynchronousOnlyOperation
-from django.db import transaction
-from django.http import HttpRequest
+from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
+from django.core.exceptions import PermissionDenied, SynchronousOnlyOperation
+from django.db import OperationalError, transaction
+from django.http import Http404, HttpRequest
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.utils.functional import SimpleLazyObject
 
-from streams import adisconnect, apublish, disconnect
+from streams import adisconnect, apublish, disconnect, rechecks
 from streams.admission import NOBODY, Admission, known_user
 from streams.exceptions import InvalidChannel
 from streams.models import ChannelSettings
@@ -27,6 +30,7 @@ from streams.revocation import announce, mark_of_session
 from streams.subscriber import Subscriber
 from streams.testing import read_events
 from streams.tokens import make_token, read_token
+from tests.sites import Site, finish
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -85,6 +89,10 @@ async def test_disconnect_on_an_event_loop_is_awaited(notices: list[Revocation])
         ({}, ValueError, "a user, a channel or a token"),
         ({"channel": "no room"}, InvalidChannel, "no room"),
         ({"token": "streams.forged"}, ValueError, "opens no stream"),
+        ({"token": "x" * 65}, ValueError, "1 to 64 characters; got 65"),
+        ({"token": ""}, ValueError, "1 to 64 characters; got 0"),
+        ({"user": ""}, ValueError, "a user who is in the database"),
+        ({"user": User(username="not saved")}, ValueError, "a user who is in the database"),
     ],
 )
 def test_disconnect_refuses_what_means_nothing(
@@ -141,6 +149,28 @@ def test_changes_are_told_by_themselves(notices: list[Revocation], user: User, n
     change, expected = CHANGES[name]
     change(user)
     assert notices == expected(user)
+
+
+PROXY = """
+from django.contrib.auth.models import User
+from streams import revocation
+
+class Colleague(User):
+    class Meta:
+        proxy = True
+        app_label = "auth"
+
+revocation.connect()  # as when Django starts, and has loaded all models
+revocation._tell = lambda told: print(told.user)
+ann = User.objects.create_user("ann")
+Colleague.objects.get(pk=ann.pk).save()
+"""
+
+
+@pytest.mark.once
+def test_user_who_is_saved_as_a_proxy_is_told_of(sqlite_site: Site) -> None:
+    """In a process of its own, for the model stays."""
+    assert finish(sqlite_site.script(PROXY)).split() == ["1"]
 
 
 def test_logout_tells_the_sessions_mark_and_not_its_key(notices: list[Revocation], user: User) -> None:
@@ -230,6 +260,109 @@ async def test_snapshot_that_was_being_taken_is_not_sent_to_who_may_not_read_any
     assert b"secret" not in sent
 
 
+async def test_stream_whose_policy_took_long_is_looked_at_again(user: User) -> None:
+    """What was told while the policy made up its mind, nobody had a stream for yet."""
+    with override_settings(STREAMS={"RECHECK_SECONDS": None, "POLICY": f"{__name__}.Slow"}):
+        client = AsyncClient()
+        await client.aforce_login(user)
+        Slow.may_answer = asyncio.Event()
+        Slow.may_answer.set()
+        other = await client.get("/events/a/")  # a hub runs, and hears
+        await asyncio.sleep(0)
+        Slow.may_answer.clear()
+        Slow.asked.clear()
+        asking = asyncio.create_task(client.get("/events/b/"))
+        await Slow.asked.wait()
+        user.is_active = False
+        await user.asave()
+        await asyncio.sleep(AGAIN_SECONDS + 0.5)
+        Slow.may_answer.set()
+        events = await read_events(await asking, 9, timeout=20, control=True)
+        assert events[-1].event == "stream-error"
+        await other.aclose()
+
+
+class Slow(BasePolicy):
+    may_answer: asyncio.Event
+    asked = asyncio.Event()
+
+    async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
+        user = await request.auser()
+        self.asked.set()
+        await self.may_answer.wait()
+        return bool(user.is_active and user.is_authenticated)
+
+
+# --- What a policy says -----------------------------------------------------------------------------------------------
+
+
+class Moody(BasePolicy):
+    """Admits, until it has something to raise."""
+
+    error: Exception | None = None
+
+    def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
+        if self.error is not None:
+            raise self.error
+        return True
+
+
+@pytest.fixture
+def moody() -> Iterator[type[Moody]]:
+    Moody.error = None
+    yield Moody
+    Moody.error = None
+
+
+@pytest.mark.parametrize("error", [PermissionDenied(), Http404(), KeyError("a mistake in it")])
+async def test_policy_that_raises_admits_nobody_any_more(moody: type[Moody], error: Exception, caplog: Any) -> None:
+    with override_settings(STREAMS={"POLICY": f"{__name__}.Moody"}):
+        response = await AsyncClient().get("/events/a/")
+        moody.error = error
+        await sync_to_async(announce)(Revocation(channel="a"))
+        events = await read_events(response, 9, timeout=20, control=True)
+    assert events[-1].event == "stream-error"
+    logged = [record for record in caplog.records if record.exc_info]
+    assert len(logged) == (1 if isinstance(error, KeyError) else 0), "how Django refuses is no failure"
+
+
+@pytest.mark.parametrize("error", [OperationalError("away"), ConnectionError("away"), TimeoutError()])
+async def test_outage_of_what_a_policy_asks_is_no_revocation(moody: type[Moody], error: Exception) -> None:
+    with override_settings(STREAMS={"POLICY": f"{__name__}.Moody"}):
+        response = await AsyncClient().get("/events/a/")
+        moody.error = error
+        await sync_to_async(announce)(Revocation(channel="a"))
+        await asyncio.sleep(0.5)
+        moody.error = None
+        await apublish("a", "still here")
+        [event] = await read_events(response, 1, timeout=20)
+        assert event.data == "still here"
+
+
+async def test_policies_that_hang_hold_up_the_others_for_a_while_only(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rechecks, "PATIENCE_SECONDS", 0.5)
+    with override_settings(STREAMS={"RECHECK_SECONDS": None, "POLICY": f"{__name__}.Slow"}):
+        client = AsyncClient()
+        await client.aforce_login(user)
+        Slow.may_answer = asyncio.Event()
+        Slow.may_answer.set()
+        responses = [await client.get(f"/events/a{n}/") for n in range(rechecks.AT_ONCE + 1)]
+        Slow.may_answer.clear()
+        await sync_to_async(announce)(Revocation(channel="a0"))
+        for n in range(1, rechecks.AT_ONCE):
+            await sync_to_async(announce)(Revocation(channel=f"a{n}"))
+        await User.objects.aupdate(is_active=False)
+        await sync_to_async(announce)(Revocation(channel=f"a{rechecks.AT_ONCE}"))
+        # It is refused by who it is, before the policy is asked.
+        events = await read_events(responses[-1], 9, timeout=20, control=True)
+        assert events[-1].event == "stream-error"
+        Slow.may_answer.set()
+        for response in responses:
+            await response.aclose()
+
+
 # --- Whom it concerns -------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +411,77 @@ async def test_user_of_another_middleware_is_looked_at_again(user: User) -> None
     assert await admission.holds()
     await get_user_model().objects.aupdate(is_active=False)
     assert not await admission.holds()
+
+
+class Active(BasePolicy):
+    def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
+        return bool(request.user.is_authenticated and request.user.is_active)
+
+
+async def test_lazy_user_of_another_middleware_is_not_taken_for_the_sessions(user: User) -> None:
+    """As those of tokens and of impersonation: with a session, which is somebody else's or nobody's, and without."""
+    for session in (None, SessionStore()):
+        lazy = SimpleLazyObject(lambda: User.objects.get(pk=user.pk))
+        await sync_to_async(str)(lazy)
+        request = request_of(lazy)
+        if session is not None:
+            request.session = session
+            AuthenticationMiddleware(lambda request: None).process_request(request)  # type: ignore[arg-type]
+            request.user = lazy
+        admission = Admission(request, ("a",), Active())
+        assert await admission.holds()
+        await User.objects.aupdate(is_active=False)
+        assert not await admission.holds()
+        await User.objects.aupdate(is_active=True)
+
+
+class Stateless:
+    """A user of no table, as some middleware makes them of a token."""
+
+    pk = 7
+    is_authenticated = is_active = True
+
+
+async def test_user_of_no_table_stays_what_it_is() -> None:
+    assert await Admission(request_of(Stateless()), ("a",), Active()).holds()
+
+
+@override_settings(STREAMS={"POLICY": f"{__name__}.Active"})
+async def test_token_in_the_url_does_not_keep_the_sessions_user_as_it_was(user: User) -> None:
+    client = AsyncClient()
+    await client.aforce_login(user)
+    response = await client.get("/events/a/", {"token": make_token(read=["b"])})
+    assert response.status_code == 200, "the policy looks at no token"
+    user.is_active = False
+    await user.asave()
+    assert (await read_events(response, 9, timeout=20, control=True))[-1].event == "stream-error"
+
+
+async def test_asking_again_changes_no_session(user: User) -> None:
+    """Django renews a session whose user was signed with a key before. Here nobody would hear of the new one."""
+    client = AsyncClient()
+    with override_settings(SECRET_KEY="before"):
+        await client.aforce_login(user)
+    key = client.cookies["sessionid"].value
+    with override_settings(SECRET_KEY_FALLBACKS=["before"], STREAMS={"PUBLIC_CHANNELS": ["news"]}):
+        response = await client.get("/events/news/")
+        await adisconnect(user=10**6)  # somebody else, so that it has to be found out whose stream it is
+        await asyncio.sleep(1)
+        assert await Session.objects.filter(session_key=key).aexists()
+        await response.aclose()
+
+
+@override_settings(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies", STREAMS={})
+async def test_logout_of_a_session_in_a_cookie_ends_its_streams_whatever_the_cookie_has_become(user: User) -> None:
+    client = AsyncClient()
+    await client.aforce_login(user)
+    response = await client.get(f"/events/user.{user.pk}/")
+    session = await client.asession()
+    session["cart"] = 1
+    await session.asave()
+    client.cookies["sessionid"] = session.session_key
+    await client.alogout()
+    assert (await read_events(response, 9, timeout=20, control=True))[-1].event == "stream-error"
 
 
 async def test_policy_is_asked_with_what_the_request_had(user: User) -> None:

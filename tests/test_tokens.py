@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core import signing
-from django.test import AsyncClient, RequestFactory, override_settings
+from django.http import HttpRequest
+from django.test import AsyncClient, AsyncRequestFactory, RequestFactory, override_settings
 
 from streams import tokens
 from streams.exceptions import InvalidToken
@@ -17,6 +19,7 @@ from streams.models import RevokedToken
 from streams.relay.access import make_key
 from streams.testing import read_events
 from streams.tokens import atoken_of, check_token, make_token, read_token, token_of
+from streams.views import EventStreamView
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -102,6 +105,13 @@ def test_forged_cut_and_foreign_tokens_are_none(user: User) -> None:
     wrong = [text[:-1], text + "A", text[1:], "streams.", f"streams.{other}", foreign, f"{body}A:{rest}", "x" * 5000]
     wrong += [f"streams.{make_key(user, 60)}", f"streams.{signing.dumps('no dict', salt=tokens.SALT)}"]
     assert {code_of(lambda text=text: read_token(text)) for text in wrong} == {"invalid-token"}
+
+
+def test_token_that_lives_longer_than_one_may_now_holds_no_more() -> None:
+    """The setting was lowered since: what is revoked is not remembered for as long."""
+    text = make_token(read=["news"], seconds=3600)
+    with override_settings(STREAMS={"MAX_TOKEN_SECONDS": 60, "TOKEN_SECONDS": 60}):
+        assert code_of(lambda: read_token(text)) == "expired-token"
 
 
 def test_token_of_the_key_before_holds_while_that_is_a_fallback() -> None:
@@ -193,6 +203,29 @@ async def test_request_with_a_token_is_judged_by_it_alone(user: User) -> None:
     client = AsyncClient()
     await client.aforce_login(user)
     assert (await client.get(f"/events/user.{user.pk}/?token={make_token(read=['job.1'])}")).status_code == 403
+
+
+async def test_views_do_not_see_the_token() -> None:
+    seen: list[str] = []
+
+    class View(EventStreamView):
+        def get_channels(self, request: HttpRequest, **kwargs: Any) -> list[str]:
+            seen.append(request.get_full_path())
+            return ["job.1"]
+
+    response = await View.as_view()(AsyncRequestFactory().get("/", {"token": make_token(read=["job.*"])}))
+    assert (response.status_code, seen) == (200, ["/"])
+    await response.aclose()
+
+
+@override_settings(STREAMS={})
+async def test_what_comes_before_the_first_byte_counts_for_a_tokens_life() -> None:
+    """The first byte comes when the client's server gets to it, and may be late."""
+    response = await AsyncClient().get("/events/job.1/", {"token": make_token(read=["job.1"], seconds=0.5)})
+    await asyncio.sleep(1)
+    began = time.monotonic()
+    assert await read_events(response, 1, timeout=20) == []
+    assert time.monotonic() - began < 10
 
 
 @override_settings(STREAMS={})
