@@ -46,7 +46,7 @@ async def told(client: StreamClient) -> tuple[int, str, str]:
     return client.status, error["code"], error["message"]
 
 
-async def test_one_address_of_thousands_of_connections_has_its_streams_and_others_have_theirs(
+async def test_one_address_with_many_connections_has_its_streams_and_others_have_theirs(
     sqlite_site: Site,
 ) -> None:
     site = sqlite_site.settings(MAX_STREAMS_PER_ADDRESS=50, TRUSTED_PROXIES=["127.0.0.1"])
@@ -63,8 +63,8 @@ async def test_one_address_of_thousands_of_connections_has_its_streams_and_other
                 assert client.status == 429
                 client.abort()
 
-    await asyncio.gather(*(come_once() for _ in range(2000)))
-    assert (len(served), len(refused)) == (50, 1950)
+    await asyncio.gather(*(come_once() for _ in range(300)))
+    assert (len(served), len(refused)) == (50, 250)
     status, code, message = await told(await come(server))
     assert (status, code) == (429, "too-many-streams-of-address")
     assert "50 streams" in message
