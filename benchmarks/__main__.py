@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 
-from benchmarks import api, capacity, carriers, fanout, idle, latency, proxy, publishing, relay, replay
+from benchmarks import api, capacity, carriers, fanout, idle, latency, proxy, publishing, relay, replay, revocation
 from tests.sites import SERVERS
 
 
@@ -21,6 +21,7 @@ def main() -> None:
         "publishing": lambda servers: publishing.run(),
         "relay": lambda servers: relay.run(servers),
         "replay": lambda servers: replay.run(servers[0]),
+        "revocation": lambda servers: revocation.run(),
     }
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="comparison", help=", ".join(comparisons))
