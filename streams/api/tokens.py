@@ -62,28 +62,17 @@ class Tokens(StreamsAPIView):
 def check_grants(request: Request, read: list[str], publish: list[str]) -> None:
     """Raise ApiError where the requester may not do itself what the token would allow."""
     policy, http_request = get_policy(), request._request
-    names = [name for name in read if not is_pattern(name)]
-    refused = [
-        *(policy.refused(http_request, names) if names else ()),
-        *(
-            each
-            for each in read
-            if is_pattern(each) and not policy.can_grant_pattern(http_request, each, to_publish=False)
-        ),
-    ]
-    if refused:
-        raise ApiError(403, "forbidden", policy.refusal(refused))
-    names = [name for name in publish if not is_pattern(name)]
-    refused = [
-        *(policy.refused_to_publish(http_request, names) if names else ()),
-        *(
-            each
-            for each in publish
-            if is_pattern(each) and not policy.can_grant_pattern(http_request, each, to_publish=True)
-        ),
-    ]
-    if refused:
-        raise ApiError(403, "forbidden", policy.refusal_to_publish(refused))
+
+    def refused(asked: list[str], *, to_publish: bool) -> list[str]:
+        ask = policy.refused_to_publish if to_publish else policy.refused
+        names, patterns = ([each for each in asked if is_pattern(each) is kind] for kind in (False, True))
+        left = [each for each in patterns if not policy.can_grant_pattern(http_request, each, to_publish=to_publish)]
+        return [*(ask(http_request, names) if names else ()), *left]
+
+    if found := refused(read, to_publish=False):
+        raise ApiError(403, "forbidden", policy.refusal(found))
+    if found := refused(publish, to_publish=True):
+        raise ApiError(403, "forbidden", policy.refusal_to_publish(found))
 
 
 def _in_whose_name(request: Request, told: dict[str, Any]) -> Any:
