@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from streams import threads, tokens
 from streams.callers import is_known, seen_user, user_of
 from streams.notifiers import Revocation
 from streams.policies import BasePolicy
-from streams.release import release_request
+from streams.release import abandon_thread, release_request
 from streams.revocation import mark_of_session
 
 NOBODY = ""
@@ -77,7 +77,9 @@ class Admission:
                 user = await sync_to_async(_look_at_user)(request)
                 if self.user not in (None, NOBODY, user) or user == of_other_users_than:
                     return False
-            return not await self._policy.arefused(request, self._channels)
+                if self._token is None:
+                    self.user = self.session_user = user  # so that it need not be found out again
+            return not await self._policy.aask_to_read(request, self._channels)
         except (PermissionDenied, Http404):  # a token that does not hold is one
             return False
 
@@ -113,14 +115,15 @@ def known_user(request: HttpRequest) -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def as_in_a_request() -> AsyncIterator[None]:
-    """A thread and connections as those of a request, given back at the end."""
+async def as_in_a_request() -> AsyncIterator[Callable[[], None]]:
+    """A thread and connections as those of a request, given back at the end. Call what it yields where the thread may
+    be busy for good: then nobody waits for it."""
     if threads.in_test_run():  # which has them in a place of its own
-        yield
+        yield lambda: None
         return
     async with ThreadSensitiveContext():
         try:
-            yield
+            yield abandon_thread
         finally:
             await release_request()
 

@@ -196,7 +196,7 @@ def _about_user(channel: str, request: HttpRequest, user: Any, called: str) -> I
     asked = _request_of(request, user)
     try:
         # What a stream's view asks; it asks acan_subscribe() for the channel, which may ask can_subscribe().
-        refused = async_to_sync(policy.arefused)(asked, (channel,))
+        refused = async_to_sync(policy.aask_to_read)(asked, (channel,))
         readers = policy.readers(channel) if refused else ""
     except Exception as error:
         logger.warning("The policy failed when it was asked for a diagnosis.", exc_info=True)

@@ -23,10 +23,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Messages of a channel in the log's order, whether there are `more` beyond them, and the newest position at or
+    """Messages of a channel in the log's order, from which position to which they were read (that of the first may be
+    gone: what was pruned meanwhile is not among them), whether there are `more` beyond, and the newest position at or
     above their beginning that was `pruned`."""
 
     entries: list[Entry]
+    first: int | None
+    last: int | None
     more: bool
     pruned: int | None
 
@@ -48,4 +51,6 @@ def read(channel: str, *, after: int, before: int, limit: int, newest: bool = Fa
         taken.append(row)
     texts = dict(rows.filter(position__in=[row[0] for row in taken]).values_list("position", "data"))
     entries = [Entry(place, event, texts[place], at) for place, event, at, _ in sorted(taken) if place in texts]
-    return Part(entries, len(found) > len(taken), log.pruned([channel], after).get(channel))
+    places = [row[0] for row in taken]
+    first, last = min(places, default=None), max(places, default=None)
+    return Part(entries, first, last, len(found) > len(taken), log.pruned([channel], after).get(channel))

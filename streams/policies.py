@@ -20,10 +20,10 @@ from streams.conf import settings
 from streams.tokens import atoken_of, token_of
 
 # The methods with a rule for reading, and for publishing; and their async twins.
-_READING = ("can_subscribe", "refused")
-_READING_ASYNC = ("acan_subscribe", "arefused")
-_PUBLISHING = ("can_publish", "refused_to_publish")
-_PUBLISHING_ASYNC = ("acan_publish", "arefused_to_publish")
+READING = ("can_subscribe", "refused")
+READING_ASYNC = ("acan_subscribe", "arefused")
+PUBLISHING = ("can_publish", "refused_to_publish")
+PUBLISHING_ASYNC = ("acan_publish", "arefused_to_publish")
 
 
 class BasePolicy:
@@ -48,55 +48,70 @@ class BasePolicy:
 
     async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
         """See can_subscribe()."""
-        return await sync_to_async(self.can_subscribe)(request, channel)
+        return not await self._arefused(request, [channel])
 
     async def acan_publish(self, request: HttpRequest, channel: str) -> bool:
         """See can_publish()."""
-        return await sync_to_async(self.can_publish)(request, channel)
+        return not await self._arefused_to_publish(request, [channel])
 
     # --- Many channels at once ---
 
-    # What is asked, from sync code and from async. Where a subclass has a rule in one colour alone, it holds for both:
-    # of the methods for reading, or for publishing, those count that the more derived class has.
-
     def refused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         """Those of `channels` that the request may not read. One refused channel refuses the stream."""
-        if self._depth(*_READING_ASYNC) < self._depth(*_READING):
-            return async_to_sync(self.arefused)(request, channels)
-        return self._refused(request, channels)
+        return [channel for channel in channels if not self.can_subscribe(request, channel)]
 
     async def arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         """See refused()."""
-        if self._depth(*_READING) < self._depth(*_READING_ASYNC):
-            return await sync_to_async(self.refused)(request, channels)
         if self._is_the_sites("acan_subscribe"):
             return [channel for channel in channels if not await self.acan_subscribe(request, channel)]
         return await self._arefused(request, channels)
 
     def refused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         """Those of `channels` that the request may not publish to. One refused channel refuses all."""
-        if self._depth(*_PUBLISHING_ASYNC) < self._depth(*_PUBLISHING):
-            return async_to_sync(self.arefused_to_publish)(request, channels)
         return [channel for channel in channels if not self.can_publish(request, channel)]
 
     async def arefused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         """See refused_to_publish()."""
-        if self._depth(*_PUBLISHING) < self._depth(*_PUBLISHING_ASYNC):
-            return await sync_to_async(self.refused_to_publish)(request, channels)
         if self._is_the_sites("acan_publish"):
             return [channel for channel in channels if not await self.acan_publish(request, channel)]
         return await self._arefused_to_publish(request, channels)
 
-    # As the classes of this module have it, where nothing of a site's own goes before.
-
-    def _refused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        return [channel for channel in channels if not self.can_subscribe(request, channel)]
+    # As the classes of this module have it, where the site has no rule that is async.
 
     async def _arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         return await sync_to_async(self.refused)(request, channels)
 
     async def _arefused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         return await sync_to_async(self.refused_to_publish)(request, channels)
+
+    # --- What callers use; not to be overridden ---
+
+    # Where a subclass has a rule in one colour alone, it holds for sync and async callers: of the methods for reading,
+    # or for publishing, those count that the more derived class has.
+
+    def ask_to_read(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        """Those of `channels` that the request may not read, by whichever of the methods above is the site's rule."""
+        if self._depth(*READING_ASYNC) < self._depth(*READING):
+            return async_to_sync(self.arefused)(request, channels)
+        return self.refused(request, channels)
+
+    async def aask_to_read(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        """See ask_to_read()."""
+        if self._depth(*READING) < self._depth(*READING_ASYNC):
+            return await sync_to_async(self.refused)(request, channels)
+        return await self.arefused(request, channels)
+
+    def ask_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        """Those of `channels` that the request may not publish to. See ask_to_read()."""
+        if self._depth(*PUBLISHING_ASYNC) < self._depth(*PUBLISHING):
+            return async_to_sync(self.arefused_to_publish)(request, channels)
+        return self.refused_to_publish(request, channels)
+
+    async def aask_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        """See ask_to_publish()."""
+        if self._depth(*PUBLISHING) < self._depth(*PUBLISHING_ASYNC):
+            return await sync_to_async(self.refused_to_publish)(request, channels)
+        return await self.arefused_to_publish(request, channels)
 
     def _depth(self, *names: str) -> int:
         """How far up the nearest class lies that has one of the methods; 0 for the policy's own."""
@@ -120,7 +135,7 @@ class BasePolicy:
 
         Asked in addition to the permissions for broadcasts, so that a policy can give each user their own channels.
         """
-        return self.can_publish(request, channel)
+        return not self.ask_to_publish(request, [channel])
 
     def readers(self, channel: str) -> str:
         """Who may read `channel`, in words for staff. They decide nothing."""
@@ -149,40 +164,30 @@ class DefaultPolicy(BasePolicy):
     def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
         return self._admits(request, channel, access_rules())
 
-    async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
-        return not await self._arefused(request, [channel])
-
-    def _refused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+    def refused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         if self._is_the_sites("can_subscribe"):
-            return super()._refused(request, channels)
+            return super().refused(request, channels)
         rules = access_rules()
         return [channel for channel in channels if not self._admits(request, channel, rules)]
 
     async def _arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        if not self._is_the_sites("can_subscribe"):
+        if not self._is_the_sites(*READING):
             # What is open, or what a token grants, is decided without the user, and so without a query and a thread.
             rules = await aaccess_rules()
             channels = [channel for channel in channels if not is_open(channel, rules.get(channel))]
             if channels and (token := await atoken_of(request)) is not None:
                 return [channel for channel in channels if not token.may_read(channel)]
-        return await sync_to_async(self._refused)(request, channels) if channels else []
+        return await super()._arefused(request, channels) if channels else []
 
     def can_publish(self, request: HttpRequest, channel: str) -> bool:
         if (token := token_of(request)) is not None:
             return token.may_publish(channel)
         return self._is_staff_who_may(request, "streams.add_message")
 
-    async def acan_publish(self, request: HttpRequest, channel: str) -> bool:
-        return not await self._arefused_to_publish(request, [channel])
-
     async def _arefused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        if not self._is_the_sites("can_publish") and (token := await atoken_of(request)) is not None:
+        if not self._is_the_sites(*PUBLISHING) and (token := await atoken_of(request)) is not None:
             return [channel for channel in channels if not token.may_publish(channel)]
-
-        def refused() -> list[str]:
-            return [channel for channel in channels if not self.can_publish(request, channel)]
-
-        return await sync_to_async(refused)()
+        return await super()._arefused_to_publish(request, channels)
 
     def can_grant_pattern(self, request: HttpRequest, pattern: str, *, to_publish: bool) -> bool:
         permission = "streams.add_message" if to_publish else "streams.view_message"
@@ -190,14 +195,13 @@ class DefaultPolicy(BasePolicy):
 
     def can_broadcast(self, request: HttpRequest, channel: str) -> bool:
         user = getattr(request, "user", None)
-        if not (user and user.is_active and getattr(user, "is_staff", False) and hasattr(user, "has_perm")):
+        if not (user and user.is_active and getattr(user, "is_staff", False)):
             return False
         # A subclass that is stricter about publishing means broadcasts as well.
-        if self._is_the_sites(*_PUBLISHING, *_PUBLISHING_ASYNC) and self.refused_to_publish(request, [channel]):
+        if self._is_the_sites(*PUBLISHING, *PUBLISHING_ASYNC) and self.ask_to_publish(request, [channel]):
             return False
-        return any(
-            user.has_perm(f"streams.{verb}_broadcast") for verb in ("add", "change", "send", "schedule", "delete")
-        )
+        verbs = ("add", "change", "send", "schedule", "delete")
+        return any(has_permission(user, f"streams.{verb}_broadcast") for verb in verbs)
 
     def _admits(self, request: HttpRequest, channel: str, rules: Rules) -> bool:
         rule = rules.get(channel)
@@ -216,10 +220,7 @@ class DefaultPolicy(BasePolicy):
     @staticmethod
     def _is_staff_who_may(request: HttpRequest, permission: str) -> bool:
         user: Any = getattr(request, "user", None)
-        # A site's own kind of user may know neither staff nor permissions.
-        if not (user and user.is_active and getattr(user, "is_staff", False)):
-            return False
-        return hasattr(user, "has_perm") and bool(user.has_perm(permission))
+        return bool(user and user.is_active and getattr(user, "is_staff", False) and has_permission(user, permission))
 
     def readers(self, channel: str) -> str:
         rule = access_rules().get(channel)
@@ -244,6 +245,12 @@ class DefaultPolicy(BasePolicy):
             "too), or say in the admin who may read it; to decide otherwise, set STREAMS['POLICY']."
         )
         return f"{super().refusal(channels)} {remedy}"
+
+
+def has_permission(user: Any, permission: str) -> bool:
+    """Whether a user of any kind has a permission: a site's own kind may know none."""
+    ask = getattr(user, "has_perm", None)
+    return ask is not None and bool(ask(permission))
 
 
 def is_open(channel: str, rule: Rule | None) -> bool:

@@ -157,10 +157,9 @@ class Rechecks:
     def _ask(self, subscriber: Subscriber, ended_user: str | None = None, *, is_urgent: bool = False) -> None:
         subscriber.recheck_at = float("inf")  # until it is known
         job = (subscriber, ended_user)
-        if job in self._queued and (self._queued[job] or not is_urgent):
-            return
-        self._queued[job] = is_urgent
-        (self._urgent if is_urgent else self._waiting).append(job)
+        if job not in self._queued or (is_urgent and not self._queued[job]):
+            self._queued[job] = is_urgent
+            (self._urgent if is_urgent else self._waiting).append(job)
         if self._workers < AT_ONCE:
             self._workers += 1
             task = self._spawn(self._work())
@@ -170,9 +169,12 @@ class Rechecks:
     async def _work(self) -> None:
         try:
             while self._urgent or self._waiting:
-                async with as_in_a_request():
+                async with as_in_a_request() as abandon:
                     for _ in range(BATCH):
-                        if not (jobs := self._urgent or self._waiting) or not await self._do(jobs.popleft()):
+                        if not (jobs := self._urgent or self._waiting):
+                            break
+                        if not await self._do(jobs.popleft()):
+                            abandon()
                             break
         finally:
             self._workers -= 1
@@ -193,7 +195,11 @@ class Rechecks:
             outages.report(logger, "Whether a stream may go on could not be found out; it goes on meanwhile.")
             subscriber.recheck_at = time.monotonic() + RETRY_SECONDS
             return False
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # (Nobody has cancelled this task: the policy awaited something that somebody else had cancelled.)
             # A new request would not be admitted by it either.
             logger.exception("The policy failed when it was asked again about a stream, which ends.")
             holds = False

@@ -36,6 +36,15 @@ async def release_request(*, only_idle: bool = False) -> None:
         executor.shutdown(wait=False)
 
 
+def abandon_thread() -> None:
+    """Let go of the running request's thread, which may be busy for good. When it comes to it, it closes its
+    connections; nobody waits for that."""
+    executor = SyncToAsync.context_to_thread_executor.pop(request_context(), None)
+    if executor is not None:
+        executor.submit(close_connections)
+        executor.shutdown(wait=False)
+
+
 async def _has_idle_thread(context: Any) -> bool:
     """Whether the request has a thread that answers at once. One that does not may be in the middle of a query."""
     executor = None if context is None else SyncToAsync.context_to_thread_executor.get(context)

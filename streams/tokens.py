@@ -86,8 +86,8 @@ def make_token(
         ValueError: for what is no name, nothing to read or to publish, or too long a life. Nobody is asked whether the
             bearer may: whoever runs code can make tokens.
     """
-    seconds = settings.TOKEN_SECONDS if seconds is None else seconds
     most = settings.MAX_TOKEN_SECONDS
+    seconds = min(settings.TOKEN_SECONDS, most) if seconds is None else seconds
     if not 0 < seconds <= most:
         raise ValueError(f"A token lives for above 0 and at most {most} seconds (MAX_TOKEN_SECONDS); got {seconds!r}.")
     told: dict[str, Any] = {

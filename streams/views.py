@@ -119,7 +119,7 @@ class EventStreamView(View):
             await atoken_of(request)
             channels = _check_channels(self.get_channels(request, **kwargs))
             replay = _check_replay(request)
-            refused = await policy.arefused(request, channels)
+            refused = await policy.aask_to_read(request, channels)
         except InvalidToken as error:
             raise RefusedStream(403, error.code, str(error)) from None
         except Error:

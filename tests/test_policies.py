@@ -52,8 +52,8 @@ class StricterPolicy(DefaultPolicy):
 @override_settings(STREAMS={"PUBLIC_CHANNELS": ["news"]})
 async def test_stricter_rule_of_a_subclass_holds_for_public_channels_as_well() -> None:
     banned = RequestFactory().get("/", headers={"banned": "yes"})
-    assert await StricterPolicy().arefused(banned, ["news"]) == ["news"]
-    assert await StricterPolicy().arefused(RequestFactory().get("/"), ["news"]) == []
+    assert await StricterPolicy().aask_to_read(banned, ["news"]) == ["news"]
+    assert await StricterPolicy().aask_to_read(RequestFactory().get("/"), ["news"]) == []
 
 
 # --- Public channels --------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ async def test_public_channel_is_decided_without_looking_at_the_user() -> None:
     policy = DefaultPolicy()
     assert await sync_to_async(policy.can_subscribe)(UntouchableRequest(), "news")
     assert await policy.acan_subscribe(UntouchableRequest(), "news")
-    assert await policy.arefused(UntouchableRequest(), ["news"]) == []
+    assert await policy.aask_to_read(UntouchableRequest(), ["news"]) == []
     with pytest.raises(AssertionError):
         await policy.acan_subscribe(UntouchableRequest(), "secret")
 
@@ -203,7 +203,7 @@ async def test_async_answers_are_the_sync_ones() -> None:
 
 @override_settings(STREAMS={"PUBLIC_CHANNELS": ["b"]})
 async def test_each_channel_that_is_refused_is_named() -> None:
-    assert await DefaultPolicy().arefused(request_of(AnonymousUser()), ["a", "b", "c"]) == ["a", "c"]
+    assert await DefaultPolicy().aask_to_read(request_of(AnonymousUser()), ["a", "b", "c"]) == ["a", "c"]
 
 
 def test_refusal_says_how_to_open_a_channel() -> None:
@@ -220,7 +220,7 @@ async def test_base_class_denies_everything() -> None:
     assert not policy.can_publish(request, "news")
     assert not await policy.acan_subscribe(request, "news")
     assert not await policy.acan_publish(request, "news")
-    assert await policy.arefused(request, ["news"]) == ["news"]
+    assert await policy.aask_to_read(request, ["news"]) == ["news"]
     assert policy.refusal(["news"]) == "You may not read news."
 
 
@@ -338,8 +338,8 @@ class _Noting(BasePolicy):
 
 async def test_sync_policy_is_asked_about_all_channels_in_one_go() -> None:
     policy, request = _Noting(), request_of(AnonymousUser())
-    assert await policy.arefused(request, ["a1", "b", "a2"]) == ["b"]
-    assert await policy.arefused_to_publish(request, ["b", "a1"]) == ["b"]
+    assert await policy.aask_to_read(request, ["a1", "b", "a2"]) == ["b"]
+    assert await policy.aask_to_publish(request, ["b", "a1"]) == ["b"]
     assert [channel for channel, _ in policy.asked] == ["a1", "b", "a2", "b", "a1"]
     assert threading.get_ident() not in {thread for _, thread in policy.asked}
 
@@ -358,8 +358,8 @@ async def test_async_methods_of_a_subclass_are_asked_and_nothing_else(base: type
         acan_publish = acan_subscribe
 
     policy, request = Async(), request_of(AnonymousUser())
-    assert await policy.arefused(request, ["a", "b"]) == ["b"]
-    assert await policy.arefused_to_publish(request, ["a", "b"]) == ["b"]
+    assert await policy.aask_to_read(request, ["a", "b"]) == ["b"]
+    assert await policy.aask_to_publish(request, ["a", "b"]) == ["b"]
 
 
 @override_settings(STREAMS={"PUBLIC_CHANNELS": ["news", "closed"]})
@@ -372,8 +372,8 @@ async def test_async_methods_of_a_subclass_may_ask_the_default_ones() -> None:
             return channel == "open" or await super().acan_publish(request, channel)
 
     request = request_of(AnonymousUser())
-    assert await Async().arefused(request, ["news", "closed", "other"]) == ["closed", "other"]
-    assert await Async().arefused_to_publish(request, ["open", "news"]) == ["news"]
+    assert await Async().aask_to_read(request, ["news", "closed", "other"]) == ["closed", "other"]
+    assert await Async().aask_to_publish(request, ["open", "news"]) == ["news"]
 
 
 async def test_a_subclass_may_decide_over_many_at_once() -> None:
@@ -384,8 +384,8 @@ async def test_a_subclass_may_decide_over_many_at_once() -> None:
         refused_to_publish = refused
 
     policy, request = Batch(), request_of(AnonymousUser())
-    assert await policy.arefused(request, ["a", "b"]) == ["b"]
-    assert await policy.arefused_to_publish(request, ["a", "b"]) == ["b"]
+    assert await policy.aask_to_read(request, ["a", "b"]) == ["b"]
+    assert await policy.aask_to_publish(request, ["a", "b"]) == ["b"]
 
 
 def _rule(name: str) -> Any:
@@ -415,11 +415,11 @@ async def test_one_method_of_a_subclass_is_the_rule_whoever_asks(base: type[Base
     request, asked = request_of(AnonymousUser()), ["open", "closed"]
     for each in (policy, derived):
         if name in READING:
-            assert await each.arefused(request, asked) == ["closed"]
-            assert await sync_to_async(each.refused)(request, asked) == ["closed"]
+            assert await each.aask_to_read(request, asked) == ["closed"]
+            assert await sync_to_async(each.ask_to_read)(request, asked) == ["closed"]
         else:
-            assert await each.arefused_to_publish(request, asked) == ["closed"]
-            assert await sync_to_async(each.refused_to_publish)(request, asked) == ["closed"]
+            assert await each.aask_to_publish(request, asked) == ["closed"]
+            assert await sync_to_async(each.ask_to_publish)(request, asked) == ["closed"]
 
 
 @override_settings(STREAMS={"PUBLIC_CHANNELS": ["open", "closed"]})
@@ -435,8 +435,8 @@ async def test_stricter_rule_of_a_derived_class_stands_above_any_of_the_class_be
     lax = type("Lax", (DefaultPolicy,), {before: admits_all_async if before.startswith("a") else admits_all})
     policy = type("Strict", (lax,), {name: _rule(name)})()
     request = request_of(AnonymousUser())
-    assert await policy.arefused(request, ["open", "closed"]) == ["closed"]
-    assert await sync_to_async(policy.refused)(request, ["open", "closed"]) == ["closed"]
+    assert await policy.aask_to_read(request, ["open", "closed"]) == ["closed"]
+    assert await sync_to_async(policy.ask_to_read)(request, ["open", "closed"]) == ["closed"]
 
 
 @pytest.mark.parametrize("name", [*READING, *PUBLISHING])
@@ -450,10 +450,36 @@ async def test_a_method_may_ask_the_one_that_it_overrides(name: str) -> None:
     Own = type("Own", (DefaultPolicy,), {name: twin if name.startswith("a") else sync})
     with override_settings(STREAMS={"PUBLIC_CHANNELS": ["news"]}):
         policy, request = Own(), request_of(AnonymousUser())
-        assert await policy.arefused(request, ["news", "other"]) == ["other"]
-        assert await sync_to_async(policy.refused)(request, ["news", "other"]) == ["other"]
-        assert await policy.arefused_to_publish(request, ["news"]) == ["news"]
-        assert await sync_to_async(policy.refused_to_publish)(request, ["news"]) == ["news"]
+        assert await policy.aask_to_read(request, ["news", "other"]) == ["other"]
+        assert await sync_to_async(policy.ask_to_read)(request, ["news", "other"]) == ["other"]
+        assert await policy.aask_to_publish(request, ["news"]) == ["news"]
+        assert await sync_to_async(policy.ask_to_publish)(request, ["news"]) == ["news"]
+
+
+@pytest.mark.parametrize("base", [BasePolicy, DefaultPolicy])
+@pytest.mark.parametrize("before", ["can_subscribe", "refused"])
+@pytest.mark.parametrize("after", ["acan_subscribe", "arefused"])
+@override_settings(STREAMS={"PUBLIC_CHANNELS": ["open", "closed"]})
+async def test_async_method_that_asks_the_one_before_it_has_the_sync_rule_below_hold(
+    base: type[BasePolicy], before: str, after: str
+) -> None:
+    """As one that only writes down who was refused; nor do the two go round in a circle."""
+    stricter = type("Stricter", (base,), {before: _rule(before)})
+
+    async def asks(self: Any, request: HttpRequest, asked: Any) -> Any:
+        return await getattr(super(Logging, self), after)(request, asked)
+
+    Logging = type("Logging", (stricter,), {after: asks})
+    policy, request = Logging(), request_of(AnonymousUser())
+    assert await policy.aask_to_read(request, ["open", "closed"]) == ["closed"]
+    assert await sync_to_async(policy.ask_to_read)(request, ["open", "closed"]) == ["closed"]
+
+
+@pytest.mark.parametrize("name", PUBLISHING)
+def test_broadcasts_go_by_the_rule_for_publishing(name: str) -> None:
+    policy = type("Own", (BasePolicy,), {name: _rule(name)})()
+    assert policy.can_broadcast(request_of(AnonymousUser()), "open")
+    assert not policy.can_broadcast(request_of(AnonymousUser()), "closed")
 
 
 @pytest.mark.parametrize("permission", ["view_message", "add_message"])

@@ -55,7 +55,7 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
         if not request.user.has_perm("streams.add_message"):
             return False
         try:
-            return not get_policy().refused_to_publish(request, [channel])
+            return not get_policy().ask_to_publish(request, [channel])
         except Exception:
             # The message is there to be looked at, whatever the policy cannot say about sending.
             logger.exception("The policy could not say whether messages may be sent to %s again.", channel)

@@ -49,7 +49,7 @@ def _readable(request: Request, after: str, prefix: str, limit: int) -> tuple[li
     found: list[str] = []
     for _ in range(MOST_NAMES // NAMES_AT_A_TIME):
         names = survey.known_names(listened, after=after, prefix=prefix, limit=NAMES_AT_A_TIME)
-        refused = set(policy.refused(request._request, names))
+        refused = set(policy.ask_to_read(request._request, names))
         for name in names:
             if name in refused:
                 continue

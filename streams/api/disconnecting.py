@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from streams import revocation
+from streams import rates, revocation
 from streams.api import descriptions
 from streams.api.base import StreamsAPIView
 from streams.api.errors import ApiError
+from streams.api.publishing import caller_of, check_wait
 from streams.api.schema import described
 from streams.api.serializers import DisconnectBody, checked
 from streams.exceptions import InvalidToken
+from streams.policies import has_permission
 from streams.redaction import PREFIX
 from streams.tokens import Token, read_token
 
@@ -36,6 +40,11 @@ class Disconnect(StreamsAPIView):
                 f"To end streams of others takes the permission {DISCONNECT}. Without it, a user may end their own, "
                 "and whoever has a token those of the token.",
             )
+        if told.get("user") is not None:
+            told["user"] = _as_key(told["user"])
+        if not _may_end_others(request):
+            # Each goes to all processes, and has them look: whoever needs no right for it may not do it without end.
+            check_wait(rates.take(caller_of(request._request, request.user, request.auth), 1))
         try:
             revocation.disconnect(**told)
         except ValueError as error:
@@ -47,13 +56,27 @@ class Disconnect(StreamsAPIView):
 
 def _may_end(request: Request, told: dict[str, Any]) -> bool:
     """A token is revoked for good, so that it takes a right to the token itself, whoever is named besides."""
-    token, by_token = told.get("token"), isinstance(request.auth, Token)
-    # A signed token has not the rights of its user: it reads and publishes what it names, and ends itself.
-    if not by_token and request.user.is_authenticated and request.user.has_perm(DISCONNECT):
+    if _may_end_others(request):
         return True
+    token, by_token = told.get("token"), isinstance(request.auth, Token)
     if token is not None:
         return _is_whole(token) or (by_token and token == request.auth.id)
     return not by_token and request.user.is_authenticated and told.get("user") == str(request.user.pk)
+
+
+def _may_end_others(request: Request) -> bool:
+    # A signed token has not the rights of its user: it reads and publishes what it names, and ends itself.
+    by_token = isinstance(request.auth, Token)
+    return not by_token and request.user.is_authenticated and has_permission(request.user, DISCONNECT)
+
+
+def _as_key(text: str) -> str:
+    """A user's primary key as it is written where streams are counted by it. Raises ApiError: 422."""
+    try:
+        return str(get_user_model()._meta.pk.to_python(text))
+    except ValidationError:
+        problem = "This is no primary key of this site's users."
+        raise ApiError(422, "unknown-user", problem, fields={"user": problem}) from None
 
 
 def _is_whole(token: str) -> bool:

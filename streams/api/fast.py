@@ -74,7 +74,7 @@ async def _publish(request: HttpRequest, channel: str) -> HttpResponse:
     await _check_site_rules(request, channel)
     checked_channel(channel)
     policy = get_policy()
-    if refused := await policy.arefused_to_publish(request, [channel]):
+    if refused := await policy.aask_to_publish(request, [channel]):
         raise publishing.refusal(policy, refused)
     message = publishing.one_message(channel, read_json(request), request, request.user)
     publishing.check_count(1)

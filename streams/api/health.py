@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
+from django.core.exceptions import SuspiciousOperation
 from django.db import Error, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
@@ -66,7 +67,13 @@ async def ready(request: HttpRequest) -> HttpResponse:
     """
     if refused := _refused(request):
         return refused
-    if (required := request.GET.get("require", NOTIFIER)) != NOTIFIER:
+    try:
+        required = request.GET.get("require", NOTIFIER)
+    except SuspiciousOperation as error:  # more of them than Django reads
+        answer = answer_to(error)
+        assert answer is not None
+        return as_response(answer)
+    if required != NOTIFIER:
         problem = f"What may be required is `{NOTIFIER}`; got {required[:100]!r}."
         return _error(ApiError(400, "invalid-request", f"require: {problem}", fields={"require": problem}))
     now = presence.count()

@@ -37,8 +37,8 @@ class ChannelMessages(StreamsAPIView):
         found = history.read(channel, after=after or 0, before=end, limit=limit, newest=newest)
         entries = found.entries
         step = None
-        if found.more and entries:
-            step = {"before": entries[0].position} if newest else {"after": entries[-1].position}
+        if found.more:
+            step = {"before": found.first} if newest else {"after": found.last}
             if before is not None and not newest:
                 step["before"] = before
         return Response(
@@ -76,14 +76,14 @@ class Messages(StreamsAPIView):
 def check_readable(request: Request, channel: str) -> None:
     """Raise ApiError where the policy lets the request not read `channel`."""
     policy = get_policy()
-    if refused := policy.refused(request._request, [channel]):
+    if refused := policy.ask_to_read(request._request, [channel]):
         raise ApiError(403, "forbidden", policy.refusal(refused))
 
 
 def check_publishable(request: Request, channels: Sequence[str]) -> None:
     """Raise ApiError where the policy lets the request not publish to one of `channels`."""
     policy = get_policy()
-    if refused := policy.refused_to_publish(request._request, channels):
+    if refused := policy.ask_to_publish(request._request, channels):
         raise publishing.refusal(policy, refused)
 
 

@@ -16,7 +16,7 @@ from streams.api.base import StreamsAPIView
 from streams.api.errors import ApiError
 from streams.api.schema import described
 from streams.api.serializers import NewTokenBody, checked
-from streams.policies import get_policy
+from streams.policies import get_policy, has_permission
 from streams.tokens import Token, is_pattern, make_token, read_token
 
 ISSUE = "streams.issue_token"
@@ -64,7 +64,7 @@ def check_grants(request: Request, read: list[str], publish: list[str]) -> None:
     policy, http_request = get_policy(), request._request
 
     def refused(asked: list[str], *, to_publish: bool) -> list[str]:
-        ask = policy.refused_to_publish if to_publish else policy.refused
+        ask = policy.ask_to_publish if to_publish else policy.ask_to_read
         names, patterns = ([each for each in asked if is_pattern(each) is kind] for kind in (False, True))
         left = [each for each in patterns if not policy.can_grant_pattern(http_request, each, to_publish=to_publish)]
         return [*(ask(http_request, names) if names else ()), *left]
@@ -78,8 +78,10 @@ def check_grants(request: Request, read: list[str], publish: list[str]) -> None:
 def _in_whose_name(request: Request, told: dict[str, Any]) -> Any:
     """The user for whom the token is. Raises ApiError: 403, or 400 where there is none."""
     if "user" not in told or told["user"] == str(request.user.pk):
-        return request.user
-    if not request.user.has_perm(ISSUE):
+        if isinstance(request.user, get_user_model()):
+            return request.user
+        raise ApiError(403, "forbidden", "Tokens are for users in this site's table, and you are in none.")
+    if not has_permission(request.user, ISSUE):
         raise ApiError(
             403, "forbidden", f"To make tokens in another's name, or in nobody's, takes the permission {ISSUE}."
         )

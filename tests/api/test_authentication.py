@@ -5,9 +5,11 @@ from __future__ import annotations
 from base64 import b64encode
 
 import pytest
-from django.test import Client
+from django.http import HttpRequest
+from django.test import Client, override_settings
 
 from streams.models import Message
+from streams.policies import DefaultPolicy
 from streams.tokens import make_token, read_token, revoke
 from tests.api.callers import CHANNEL_MESSAGES, FAST, bearer, code, get, key, post, user
 
@@ -92,3 +94,23 @@ def test_fast_path_takes_signed_tokens_only() -> None:
     browser.force_login(root)
     assert code(post(FAST, BODY, client=browser)) == (401, "not-authenticated")
     assert code(post(FAST, BODY, key(root))) == (401, "not-authenticated")
+
+
+class AsksAsync(DefaultPolicy):
+    """By the user whom async code asks for."""
+
+    async def acan_publish(self, request: HttpRequest, channel: str) -> bool:
+        return channel == f"inbox.{(await request.auser()).username}"
+
+    acan_subscribe = acan_publish
+
+
+@override_settings(STREAMS={"POLICY": f"{__name__}.AsksAsync"})
+def test_policy_that_asks_async_is_asked_about_who_has_authenticated_and_not_about_the_cookie() -> None:
+    ann, root = bearer(read=["other"], user=user("ann")), user("root")
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(root)
+    for name, status in (("root", 403), ("ann", 200)):
+        assert browser.get(f"/api/channels/inbox.{name}/messages/", headers=ann).status_code == status
+    url = f"/api/channels/inbox.root/messages/?token={make_token(publish=['other'])}"
+    assert post(url, BODY, client=browser).status_code == 403

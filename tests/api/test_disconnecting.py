@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.test import Client
+from django.test import Client, override_settings
 
 from streams.models import RevokedToken
 from streams.notifiers import Notice, Revocation, get_notifier
@@ -103,3 +103,19 @@ def test_session_needs_the_csrf_token(told: list[Revocation]) -> None:
     browser = Client(enforce_csrf_checks=True)
     browser.force_login(ann)
     assert code(post(DISCONNECT, {"user": ann.pk}, client=browser))[0] == 403
+
+
+def test_key_of_a_user_is_read_as_the_database_has_it(told: list[Revocation]) -> None:
+    staff = key(user("staff", "disconnect_stream"))
+    assert post(DISCONNECT, {"user": " 07"}, staff).status_code == 202
+    assert told == [Revocation(ends=True, user="7")]
+    for wrong in ("None", "seven"):
+        assert code(post(DISCONNECT, {"user": wrong}, staff)) == (422, "unknown-user")
+
+
+@override_settings(STREAMS={"PUBLISH_MESSAGES_PER_MINUTE": 3})
+def test_whoever_needs_no_right_for_it_may_not_do_it_without_end(told: list[Revocation]) -> None:
+    ann = user("ann")
+    credentials = key(ann)
+    answers = [post(DISCONNECT, {"user": ann.pk}, credentials) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [202, 202, 202, 429]

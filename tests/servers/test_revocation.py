@@ -229,3 +229,50 @@ async def test_asking_again_leaves_nothing_behind(sqlite_site: Site) -> None:
     held = server.json("/test/process/")
     assert held["subscribers"] == 20
     assert held["threads"] < 20, held["python_threads"]
+
+
+HANGS = """
+import asyncio, threading, time
+from asgiref.sync import sync_to_async
+from streams import rechecks
+
+rechecks.PATIENCE_SECONDS = 0.3
+go_on = threading.Event()
+
+class Admission:
+    decided_at, user, session_user = 0.0, None, None
+    hangs = True
+    def is_concerned(self, revocation):
+        return False
+    async def holds(self, user=None):
+        if self.hangs:
+            await sync_to_async(go_on.wait)(60)
+        asked.set()
+        return True
+
+class Subscriber:
+    recheck_at = float("inf")
+    def __init__(self):
+        self.admission = Admission()
+
+async def main():
+    global asked
+    asked = asyncio.Event()
+    subscribers = [Subscriber() for _ in range(rechecks.AT_ONCE + 1)]
+    subscribers[-1].admission.hangs = False
+    looked = rechecks.Rechecks(subscribers, asyncio.get_running_loop().create_task)
+    for subscriber in subscribers:
+        looked._ask(subscriber)
+    began = time.monotonic()
+    await asyncio.wait_for(asked.wait(), 30)
+    go_on.set()
+    looked.stop()
+    print(time.monotonic() - began)
+
+asyncio.run(main())
+"""
+
+
+def test_sync_policies_that_hang_hold_up_the_others_for_a_while_only(sqlite_site: Site) -> None:
+    """Nobody waits for their threads, which would last as long as they hang. Not in a test run, which has others."""
+    assert float(finish(sqlite_site.script(HANGS))) < 20
