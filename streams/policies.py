@@ -114,8 +114,12 @@ class BasePolicy:
         return await self.arefused_to_publish(request, channels)
 
     def _depth(self, *names: str) -> int:
-        """How far up the nearest class lies that has one of the methods; 0 for the policy's own."""
-        return next(depth for depth, each in enumerate(type(self).__mro__) if not vars(each).keys().isdisjoint(names))
+        """How far up the nearest class of the site's lies that has one of the methods; this module's have them all."""
+        return next(
+            depth
+            for depth, each in enumerate(type(self).__mro__)
+            if each.__module__ == __name__ or not vars(each).keys().isdisjoint(names)
+        )
 
     def _is_the_sites(self, *names: str) -> bool:
         """Whether a class of the site's has one of the methods."""

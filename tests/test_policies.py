@@ -320,6 +320,18 @@ def test_fifty_channels_cost_as_many_queries_as_one(
     assert queries_for(names) == queries_for(["press.1"])
 
 
+@override_settings(STREAMS={"PUBLIC_CHANNELS": ["news"]})
+async def test_what_is_open_or_granted_is_decided_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("a thread was asked for")
+
+    monkeypatch.setattr("streams.policies.sync_to_async", run)
+    with_token = RequestFactory().get("/", {"token": make_token(read=["a"], publish=["a"])})
+    assert await DefaultPolicy().aask_to_read(UntouchableRequest(), ["news"]) == []
+    assert await DefaultPolicy().aask_to_read(with_token, ["news", "a", "b"]) == ["b"]
+    assert await DefaultPolicy().aask_to_publish(with_token, ["a", "b"]) == ["b"]
+
+
 # --- Many channels at once --------------------------------------------------------------------------------------------
 
 
