@@ -10,6 +10,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from django.db import Error
@@ -79,7 +80,9 @@ class Rechecks:
         now, seconds = time.monotonic(), settings.RECHECK_SECONDS
         # By lot, so that those who came together are not all looked at together for ever.
         wait = float("inf") if seconds is None else seconds * random.uniform(0.8, 1)  # noqa: S311
-        recent = [told for heard_at, told in self._recent if heard_at >= admission.decided_at]
+        # From the newest back: mostly there is none, and each stream that opens comes by here.
+        since = takewhile(lambda each: each[0] >= admission.decided_at, reversed(self._recent))
+        recent = [told for _, told in since]
         is_concerned = any(admission.is_concerned(told) is not False for told in recent)
         if is_concerned or len(recent) == MAX_RECENT or admission.decided_at < self._deaf_until < float("inf"):
             wait = 0.0
