@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from django.db.models import Count, F, Q, QuerySet, Sum, Window
+from django.db.models import Count, F, QuerySet, Sum, Window
 from django.utils import timezone
 
-from streams import channels, log, threads
+from streams import channels, leases, log, threads
 from streams.conf import settings
-from streams.models import LogHead, Message
+from streams.models import Message
 from streams.threads import database
 
 logger = logging.getLogger("streams.retention")
@@ -131,7 +132,7 @@ def _batches(end: float) -> Iterator[int | None]:
 def prune_if_due() -> int:
     """Prune, unless another process has within the last PRUNE_SECONDS. What hubs call; safe in any number of them."""
     interval = settings.PRUNE_SECONDS
-    if interval is None or not _claim(interval):
+    if interval is None or not leases.acquire("prune", f"{os.getpid()} {time.monotonic()}", interval):
         return 0
     return prune(pause_seconds=0.01)
 
@@ -145,14 +146,6 @@ def chore_seconds() -> float | None:
     """How often a process looks whether pruning is due."""
     interval = settings.PRUNE_SECONDS
     return None if interval is None else min(interval, 60.0)
-
-
-def _claim(interval_seconds: float) -> bool:
-    # An UPDATE with a condition is an atomic test-and-set: of several processes, one changes the row.
-    now = timezone.now()
-    due = Q(pruned_at=None) | Q(pruned_at__lte=now - datetime.timedelta(seconds=interval_seconds))
-    rows = LogHead.objects.using(database()).filter(due, id=LogHead.ROW)
-    return rows.exists() and rows.update(pruned_at=now) == 1
 
 
 def _sequenced() -> QuerySet[Message]:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from streams import NewMessage, apublish_many, log, threads
 from streams.events import check
+from streams.log import reading
 from streams.models import Channel, LogHead, Message
 from streams.notifiers import Notice
 from streams.notifiers.local import LocalNotifier
@@ -258,5 +259,5 @@ def test_every_client_has_seen_what_the_model_says(
 ) -> None:
     FaultyNotifier.choices = iter(notices)
     with pytest.MonkeyPatch.context() as patch, override_settings(STREAMS=TINY):
-        patch.setattr(log, "PAGE_MESSAGES", 3)
+        patch.setattr(reading, "PAGE_MESSAGES", 3)
         asyncio.run(_play(story))

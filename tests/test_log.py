@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from streams import NewMessage, log, publish, publish_many
 from streams.events import StoredEvent
+from streams.log import reading
 from streams.models import Channel, LogHead, Message
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -204,7 +205,7 @@ def test_message_larger_than_a_page_is_a_page_of_its_own(settings: Any) -> None:
 
 
 def test_small_messages_of_a_page_cost_one_read() -> None:
-    publish_many([NewMessage("news", "x" * log.SMALL_BYTES) for _ in range(log.PAGE_MESSAGES)])
+    publish_many([NewMessage("news", "x" * reading.SMALL_BYTES) for _ in range(log.PAGE_MESSAGES)])
     with CaptureQueriesContext(connection) as queries:
         assert len(log.newest(log.PAGE_MESSAGES)) == log.PAGE_MESSAGES
     assert len(queries) == 1
@@ -219,7 +220,7 @@ def test_large_message_that_is_pruned_while_it_is_read_is_known_to_be(monkeypatc
         log.delete_through(1, limit=1)
         return rows
 
-    monkeypatch.setattr(log, "rows_of", rows_of)
+    monkeypatch.setattr(reading, "rows_of", rows_of)
     page = log.page(["news"], 0, 2)
     assert (positions(page.messages), page.pruned) == ([2], {"news": 1})
 

@@ -16,11 +16,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from streams import NewMessage, log, publish, publish_many, retention
-from streams.models import Channel, ChannelSettings, LogHead, Message
+from streams.log.pruning import MAX_PRUNED_CHANNELS
+from streams.models import Channel, ChannelSettings, Lease, LogHead, Message
 from tests.services import wait_until
 from tests.sites import Site, finish
 
-CHANNELS = log.MAX_PRUNED_CHANNELS
+CHANNELS = MAX_PRUNED_CHANNELS
 
 database = pytest.mark.django_db(transaction=True)
 
@@ -337,7 +338,7 @@ def test_pruning_that_is_not_due_is_left_alone(keep: Any, settings: Any) -> None
     assert retention.prune_if_due() == 2
     publish_some(3)
     assert retention.prune_if_due() == 0
-    LogHead.objects.update(pruned_at=timezone.now() - datetime.timedelta(seconds=61))
+    Lease.objects.update(expires_at=timezone.now() - datetime.timedelta(seconds=1))
     assert retention.prune_if_due() == 3
 
 

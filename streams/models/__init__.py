@@ -1,9 +1,9 @@
-"""The tables: the log's, the channels' settings, the processes that stream, the broadcasts, and the
-revoked tokens."""
+"""The tables: the log, channel settings, presence, broadcasts, leases and revoked tokens."""
 
 from streams.models.broadcasts import Broadcast, Delivery
 from streams.models.channels import ChannelSettings
-from streams.models.log import Channel, LogHead, Message, Monitor
+from streams.models.leases import Lease
+from streams.models.log import Channel, Epoch, LogHead, Message, Monitor
 from streams.models.presence import Node
 from streams.models.tokens import RevokedToken
 
@@ -12,6 +12,8 @@ __all__ = [
     "Channel",
     "ChannelSettings",
     "Delivery",
+    "Epoch",
+    "Lease",
     "LogHead",
     "Message",
     "Monitor",

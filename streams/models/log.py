@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from django.conf import settings
 from django.db import models
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from streams import events
@@ -20,7 +21,8 @@ class Message(models.Model):
     event = models.CharField(_("type"), max_length=events.EVENT_TYPE_MAX_LENGTH, default="message")
     data = models.TextField(_("data"), blank=True)
     size = models.PositiveIntegerField(_("size"), help_text=_("Bytes of the data in UTF-8."))
-    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+    # By the database's clock: publishers' clocks differ, and retention compares this with the database's time.
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
     published_by = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         verbose_name=_("published by"),
@@ -61,7 +63,12 @@ class Message(models.Model):
 class LogHead(models.Model):
     """The log's one row of state. Its lock gives positions their order.
 
-    `head` is the newest position. At or below `floor` nothing is known any more of what was pruned.
+    `head` is the newest position. At or below `floor`, the log no longer records what was pruned. `epoch` is the number
+    of the current epoch. `identity` describes the database that holds the log, as far as the database can tell: if it
+    changes, the log may be an older copy, and a new epoch starts.
+
+    Only code that gives positions locks this row. A transaction that finds the lock taken leaves its messages to the
+    holder, which looks for more messages after it has released the lock.
     """
 
     ROW = 1
@@ -69,7 +76,8 @@ class LogHead(models.Model):
     id = models.PositiveSmallIntegerField(primary_key=True, default=ROW)
     head = models.PositiveBigIntegerField(default=0)
     floor = models.PositiveBigIntegerField(default=0)
-    pruned_at = models.DateTimeField(null=True)
+    epoch = models.PositiveIntegerField(default=1)
+    identity = models.TextField(blank=True, default="")
 
     class Meta:
         verbose_name = _("head of the log")
@@ -78,6 +86,30 @@ class LogHead(models.Model):
 
     def __str__(self) -> str:
         return f"head {self.head}, floor {self.floor}"
+
+
+class Epoch(models.Model):
+    """The start of an epoch after the first: the log forked from an older history at `fork`.
+
+    Positions up to `fork` are common to both histories. The new epoch gives positions above `start`, which lies past
+    every position that an earlier epoch can have given. So a cursor between `fork` and `start` (both excluded) belongs
+    to a history that is lost.
+    """
+
+    number = models.PositiveIntegerField(primary_key=True)
+    fork = models.PositiveBigIntegerField()
+    start = models.PositiveBigIntegerField()
+    reason = models.CharField(max_length=255)
+    started_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        verbose_name = _("epoch")
+        verbose_name_plural = _("epochs")
+        ordering: ClassVar = ["number"]
+        default_permissions: ClassVar = ()
+
+    def __str__(self) -> str:
+        return f"epoch {self.number}, from {self.start}"
 
 
 class Channel(models.Model):

@@ -1,0 +1,114 @@
+"""Append: insert messages, unsequenced, in whatever transaction the caller has open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from django.db import IntegrityError, connections, transaction
+from django.db.models import F
+
+from streams.events import NewMessage
+from streams.exceptions import IdempotencyKeyReused
+from streams.models import LogHead, Message
+from streams.threads import database
+
+
+def append(messages: Sequence[NewMessage]) -> list[Message]:
+    """Insert checked messages, unsequenced, on the calling thread's connection. Returns their rows, in order.
+
+    Where a message's idempotency key was used on its channel before, its place in the result holds the first message
+    and nothing is inserted for it. That waits for another transaction that is just inserting the same key. What was
+    inserted says so by `is_new`.
+    """
+    if not any(message.idempotency_key for message in messages):
+        return _insert(messages)
+    lock_sqlite()
+    attempts = 5
+    while True:
+        attempts -= 1
+        found = _by_key(messages)
+        # Each key once, the first message that has it; those without a key are all different.
+        fresh: dict[tuple[str, str] | int, NewMessage] = {}
+        for index, message in enumerate(messages):
+            if (key := _key(message) or index) not in found:
+                fresh.setdefault(key, message)
+        try:
+            with transaction.atomic(using=database()):
+                found |= zip(fresh, _insert(list(fresh.values())), strict=True)
+                _check_keys(messages, found)
+        except IntegrityError:
+            # Another transaction has just committed one of the keys; the next look finds it. Not so where the caller
+            # reads from an old snapshot (REPEATABLE READ): then there is nothing to be returned.
+            if not attempts:
+                raise
+        else:
+            return [found[_key(message) or index] for index, message in enumerate(messages)]
+
+
+def _check_keys(messages: Sequence[NewMessage], found: Mapping[tuple[str, str] | int | None, Message]) -> None:
+    """Raise IdempotencyKeyReused where a strict key stands for another message, of the log or of the same batch."""
+    for message in messages:
+        if message.strict_key and (key := _key(message)) is not None:
+            first = found[key]
+            if (first.event, first.data) != (message.event, message.data):
+                raise IdempotencyKeyReused(
+                    f"The idempotency key {message.idempotency_key!r} was used on {message.channel} for a message with "
+                    "other data or another type. Nothing was published: send what was sent first, or take a new key."
+                )
+
+
+def lock_sqlite() -> None:
+    """Take SQLite's write lock, where a transaction is about to read before it writes.
+
+    In Django's default mode a transaction takes it with its first write, and fails there if somebody else has written
+    since its first read.
+    """
+    connection = connections[database()]
+    if connection.vendor == "sqlite" and connection.in_atomic_block:
+        LogHead.objects.using(connection.alias).filter(id=LogHead.ROW).update(head=F("head"))
+
+
+def _insert(messages: Sequence[NewMessage]) -> list[Message]:
+    rows = [
+        Message(
+            channel=message.channel,
+            event=message.event,
+            data=message.data,
+            size=len(message.data.encode()),
+            idempotency_key=message.idempotency_key,
+            published_by=message.published_by,
+        )
+        for message in messages
+    ]
+    for row in rows:
+        row.is_new = True
+    stored = Message.objects.using(database())
+    if sum(row.idempotency_key is not None for row in rows) > 1 and connections[database()].vendor == "postgresql":
+        # Two batches that insert the same keys, each in its own order, would wait for one another. All insert in the
+        # same order instead; the ids, by which positions are given, keep the batch's.
+        with connections[database()].cursor() as cursor:
+            cursor.execute(
+                "SELECT nextval(pg_get_serial_sequence('streams_message', 'id')) FROM generate_series(1, %s)",
+                [len(rows)],
+            )
+            for row, (pk,) in zip(rows, sorted(cursor.fetchall()), strict=True):
+                row.pk = pk
+        stored.bulk_create(sorted(rows, key=lambda row: (row.channel, row.idempotency_key or "")))
+        return rows
+    return stored.bulk_create(rows)
+
+
+def _key(message: NewMessage | Message) -> tuple[str, str] | None:
+    return None if message.idempotency_key is None else (message.channel, message.idempotency_key)
+
+
+def _by_key(messages: Sequence[NewMessage]) -> dict[tuple[str, str] | int | None, Message]:
+    wanted: dict[str, list[str]] = {}
+    for channel, key in filter(None, map(_key, messages)):
+        wanted.setdefault(channel, []).append(key)
+    found: dict[tuple[str, str] | int | None, Message] = {}
+    for channel, keys in wanted.items():
+        for start in range(0, len(keys), 500):  # databases bound how many values a query may have
+            rows = Message.objects.using(database()).filter(channel=channel)
+            found |= {_key(row): row for row in rows.filter(idempotency_key__in=keys[start : start + 500])}
+    return found

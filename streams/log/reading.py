@@ -1,0 +1,184 @@
+"""Read the log: its head, its tail, pages of channels, and what was pruned from them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connections
+from django.db.models import Case, Q, QuerySet, When
+
+from streams.events import StoredEvent
+from streams.log.sequencing import sequence
+from streams.models import Channel, LogHead, Message
+from streams.threads import database
+
+# What one read takes at most, but for a single message that is larger. Enough that a replay is not ruled by round
+# trips; and little, for each client that reads on from the log slowly holds a page.
+PAGE_MESSAGES = 250
+PAGE_BYTES = 1_048_576
+
+# Data of this size is read at once with its row: a page of it is within the bound. What is larger is asked for when it
+# is known how much of it there is.
+SMALL_BYTES = PAGE_BYTES // PAGE_MESSAGES
+
+_STORED = ("position", "channel", "event", "data")
+_BOUNDED = ("position", "channel", "event", Case(When(size__lte=SMALL_BYTES, then="data")), "size")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The log's state in one look: its newest position, its floor, and whether rows wait to be sequenced."""
+
+    head: int
+    floor: int
+    unsequenced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A stretch of the log for some channels: the messages in (after, through], all of them unless `pruned` says not.
+
+    `pruned` holds the channels that lost messages above `after` to pruning, each with the newest position it lost.
+    """
+
+    messages: list[StoredEvent]
+    through: int
+    pruned: dict[str, int]
+
+
+def head() -> Head:
+    """The head, the floor, and whether there is something to sequence: one cheap query.
+
+    Written out, for every process asks this every POLL_SECONDS: the ORM takes longer to say it than SQLite to answer.
+    """
+    with connections[database()].cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT head, floor, EXISTS (SELECT 1 FROM streams_message WHERE position IS NULL)
+            FROM streams_loghead WHERE id = 1
+            """
+        )
+        row = cursor.fetchone()
+    return Head(0, 0, True) if row is None else Head(row[0], row[1], bool(row[2]))
+
+
+def current_head() -> int:
+    """The newest position, once whatever is committed has been sequenced."""
+    state = head()
+    if state.unsequenced:
+        sequence()
+        state = head()
+    return state.head
+
+
+def tail(after: int) -> tuple[int, list[StoredEvent]]:
+    """The head, and the oldest messages of all channels above `after`, at most a page.
+
+    Sequences what waits first, so that a message whose publisher died after its commit is found as well.
+    """
+    newest = current_head()
+    if newest <= after:
+        return newest, []
+    rows = _bounded().filter(position__gt=after, position__lte=newest).order_by("position")[:PAGE_MESSAGES]
+    return newest, _take(rows)[0]
+
+
+def newest(through: int) -> list[StoredEvent]:
+    """The newest messages at or below `through`, newest first, at most a page."""
+    return _take(_bounded().filter(position__lte=through).order_by("-position")[:PAGE_MESSAGES])[0]
+
+
+def page(channels: Collection[str], after: int, through: int) -> Page:
+    """The oldest messages of `channels` in (after, through], at most a page, and what pruning took from above `after`.
+
+    The messages are read first and what was pruned second: a pruning that this read could have felt is then known.
+    """
+    within = Q(position__gt=after, position__lte=through)
+    rows = rows_of(channels, within, "position", PAGE_MESSAGES, fields=_BOUNDED)
+    messages, reached = _take(rows)
+    if reached is None:
+        reached = rows[-1][0] if len(rows) == PAGE_MESSAGES else through
+    return Page(messages, reached, pruned(channels, after))
+
+
+def pruned(channels: Collection[str], after: int) -> dict[str, int]:
+    """{channel: newest pruned position} for those of `channels` that lost messages above `after`."""
+    marks = Channel.objects.using(database()).filter(name__in=channels, pruned_through__gt=after)
+    found = dict(marks.values_list("name", "pruned_through"))
+    floor = LogHead.objects.using(database()).filter(floor__gt=after).values_list("floor", flat=True).first()
+    if floor is not None:
+        found = {channel: max(floor, found.get(channel, 0)) for channel in channels}
+    return found
+
+
+def pruning_marks() -> dict[str, int]:
+    """{channel: how far it was pruned}: another answer after each batch, whichever messages that has deleted."""
+    return dict(Channel.objects.using(database()).values_list("name", "pruned_through"))
+
+
+def position_of(pk: int) -> int | None:
+    """The position of one message; None where it has none yet, or is not in the log."""
+    return Message.objects.using(database()).filter(pk=pk).values_list("position", flat=True).first()
+
+
+def earliest(channels: Collection[str]) -> int | None:
+    """The position of the oldest message of `channels` that is still in the log; None where there is none."""
+    rows = rows_of(channels, Q(position__isnull=False), "position", 1)
+    return rows[0][0] if rows else None
+
+
+def newest_of(channels: Collection[str]) -> StoredEvent | None:
+    """The newest message of `channels` that is in the log and sequenced."""
+    rows = rows_of(channels, Q(position__isnull=False), "-position", 1)
+    return StoredEvent(*rows[0]) if rows else None
+
+
+def start_of_newest(channels: Collection[str], count: int, through: int) -> int:
+    """The cursor from which a replay to `through` brings the newest `count` messages of `channels`."""
+    rows = rows_of(channels, Q(position__lte=through), "-position", count, fields=("position",))
+    return rows[-1][0] - 1 if rows else through
+
+
+def _bounded() -> QuerySet[Message, tuple[Any, ...]]:
+    return Message.objects.using(database()).values_list(*_BOUNDED)
+
+
+def _take(rows: Iterable[tuple[Any, ...]]) -> tuple[list[StoredEvent], int | None]:
+    """The messages of a page, as far as PAGE_BYTES go; and the last one's position, where that was not all."""
+    taken: list[tuple[Any, ...]] = []
+    left, reached = PAGE_BYTES, None
+    for row in rows:
+        left -= row[-1]
+        if taken and left < 0:
+            reached = taken[-1][0]
+            break
+        taken.append(row)
+    large = [position for position, _, _, data, _ in taken if data is None]
+    texts: dict[int | None, str] = {}
+    if large:
+        texts = dict(Message.objects.using(database()).filter(position__in=large).values_list("position", "data"))
+    messages = []
+    for position, channel, event, data, _ in taken:
+        text = texts.get(position) if data is None else data
+        if text is not None:  # else it was pruned since, and that has been written down
+            messages.append(StoredEvent(position, channel, event, text))
+    return messages, reached
+
+
+def rows_of(
+    channels: Collection[str], condition: Q, order: str, limit: int, fields: Sequence[str | Case] = _STORED
+) -> list[tuple[Any, ...]]:
+    """The first `limit` messages of `channels`, by one query that reads the (channel, position) index in order.
+
+    A union of one part for each channel, for a `channel IN (…)` would sort all that matches before its LIMIT. So does
+    PostgreSQL with a union (seen in 15), unless each of its parts has the LIMIT too; SQLite merges, and allows none.
+    """
+    every = Message.objects.using(database()).filter(condition).values_list(*fields)
+    parts = [every.filter(channel=channel).order_by() for channel in channels]
+    if len(parts) == 1:
+        return list(parts[0].order_by(order)[:limit])
+    if connections[database()].features.supports_slicing_ordering_in_compound:
+        parts = [part.order_by(order)[:limit] for part in parts]
+    return list(parts[0].union(*parts[1:], all=True).order_by(order)[:limit])
