@@ -17,14 +17,13 @@ from streams.log.reading import (
     newest,
     newest_of,
     page,
-    position_of,
     pruned,
     pruning_marks,
     rows_of,
     start_of_newest,
     tail,
 )
-from streams.log.sequencing import sequence
+from streams.log.sequencing import finish, sequence, sequence_after_commit, store
 from streams.log.transactions import own_transaction
 
 __all__ = [
@@ -36,6 +35,7 @@ __all__ = [
     "current_head",
     "delete_through",
     "earliest",
+    "finish",
     "forget_channel",
     "forget_pruned_channels",
     "head",
@@ -43,11 +43,12 @@ __all__ = [
     "newest_of",
     "own_transaction",
     "page",
-    "position_of",
     "pruned",
     "pruning_marks",
     "rows_of",
     "sequence",
+    "sequence_after_commit",
     "start_of_newest",
+    "store",
     "tail",
 ]

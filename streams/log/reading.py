@@ -10,7 +10,7 @@ from django.db import connections
 from django.db.models import Case, Q, QuerySet, When
 
 from streams.events import StoredEvent
-from streams.log.sequencing import sequence
+from streams.log.sequencing import sequence_waiting
 from streams.models import Channel, LogHead, Message
 from streams.threads import database
 
@@ -65,12 +65,21 @@ def head() -> Head:
 
 
 def current_head() -> int:
-    """The newest position, once whatever is committed has been sequenced."""
+    """Return the newest position, after giving positions to the messages that wait.
+
+    If another process is giving them, or inside a transaction, it returns the head as it is: a reader must not wait for
+    the head's lock, nor hold it.
+    """
     state = head()
-    if state.unsequenced:
-        sequence()
-        state = head()
-    return state.head
+    if not state.unsequenced or _in_callers_transaction():
+        return state.head
+    sequence_waiting()
+    return head().head
+
+
+def _in_callers_transaction() -> bool:
+    connection: Any = connections[database()]
+    return any(not block._from_testcase for block in connection.atomic_blocks)
 
 
 def tail(after: int) -> tuple[int, list[StoredEvent]]:
@@ -116,11 +125,6 @@ def pruned(channels: Collection[str], after: int) -> dict[str, int]:
 def pruning_marks() -> dict[str, int]:
     """{channel: how far it was pruned}: another answer after each batch, whichever messages that has deleted."""
     return dict(Channel.objects.using(database()).values_list("name", "pruned_through"))
-
-
-def position_of(pk: int) -> int | None:
-    """The position of one message; None where it has none yet, or is not in the log."""
-    return Message.objects.using(database()).filter(pk=pk).values_list("position", flat=True).first()
 
 
 def earliest(channels: Collection[str]) -> int | None:
