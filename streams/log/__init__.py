@@ -5,14 +5,17 @@ calls it through `threads.run()`.
 """
 
 from streams.log.appending import append
+from streams.log.epochs import Epochs, read_epochs, start_new_epoch
 from streams.log.pruning import delete_through, forget_channel, forget_pruned_channels
 from streams.log.reading import (
     PAGE_BYTES,
     PAGE_MESSAGES,
     Head,
+    News,
     Page,
     current_head,
     earliest,
+    follow,
     head,
     newest,
     newest_of,
@@ -23,6 +26,7 @@ from streams.log.reading import (
     rows_of,
     start_of_newest,
     tail,
+    times_of,
 )
 from streams.log.sequencing import sequence
 from streams.log.transactions import own_transaction
@@ -30,12 +34,15 @@ from streams.log.transactions import own_transaction
 __all__ = [
     "PAGE_BYTES",
     "PAGE_MESSAGES",
+    "Epochs",
     "Head",
+    "News",
     "Page",
     "append",
     "current_head",
     "delete_through",
     "earliest",
+    "follow",
     "forget_channel",
     "forget_pruned_channels",
     "head",
@@ -46,8 +53,11 @@ __all__ = [
     "position_of",
     "pruned",
     "pruning_marks",
+    "read_epochs",
     "rows_of",
     "sequence",
+    "start_new_epoch",
     "start_of_newest",
     "tail",
+    "times_of",
 ]

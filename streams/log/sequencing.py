@@ -6,10 +6,9 @@ import contextlib
 from typing import Any
 
 from django.db import connections
-from django.db.models import Max
 
+from streams.log import epochs
 from streams.log.transactions import own_transaction
-from streams.models import LogHead, Message
 from streams.threads import database
 
 
@@ -26,7 +25,7 @@ def sequence() -> dict[int, int]:
         number = _number_on_postgresql if connection.vendor == "postgresql" else _number_on_sqlite
         numbered = number(cursor)
         if numbered is None:
-            _create_head()
+            epochs.create_head()
             numbered = number(cursor)
     assert numbered is not None
     return numbered
@@ -36,9 +35,11 @@ def _number_on_postgresql(cursor: Any) -> dict[int, int] | None:
     # The lock in a statement of its own: the next one's snapshot is then younger than every commit that went before.
     # Locking and numbering in one would wait with an old snapshot, and number rows that others had just numbered.
     # The head is the newest position and no count: a row that somebody is deleting may get a number and not be placed.
-    cursor.execute("SELECT head FROM streams_loghead WHERE id = 1 FOR UPDATE")
+    identity = epochs.identity_sql(connections[database()])
+    cursor.execute(f"SELECT head, epoch, identity, {identity} FROM streams_loghead WHERE id = 1 FOR UPDATE")
     if (row := cursor.fetchone()) is None:
         return None
+    head = epochs.check(cursor, *row)
     cursor.execute(
         """
         WITH numbered AS (
@@ -52,7 +53,7 @@ def _number_on_postgresql(cursor: Any) -> dict[int, int] | None:
         )
         SELECT id, position FROM placed ORDER BY position
         """,
-        [row[0]],
+        [head],
     )
     return dict(cursor.fetchall())
 
@@ -60,6 +61,11 @@ def _number_on_postgresql(cursor: Any) -> dict[int, int] | None:
 def _number_on_sqlite(cursor: Any) -> dict[int, int] | None:
     # A write first: SQLite takes its one write lock at once, and never has to upgrade a read transaction, which would
     # fail whenever somebody else had written in between.
+    cursor.execute("UPDATE streams_loghead SET head = head WHERE id = 1 RETURNING head, epoch, identity")
+    state = cursor.fetchall()
+    if not state:
+        return None
+    epochs.check(cursor, *state[0])
     cursor.execute(
         """
         UPDATE streams_loghead
@@ -68,8 +74,6 @@ def _number_on_sqlite(cursor: Any) -> dict[int, int] | None:
         """
     )
     rows = cursor.fetchall()
-    if not rows:
-        return None
     cursor.execute(
         """
         UPDATE streams_message SET position = %s + 1 - numbered.n
@@ -81,10 +85,3 @@ def _number_on_sqlite(cursor: Any) -> dict[int, int] | None:
         [rows[0][0]],
     )
     return dict(sorted(cursor.fetchall(), key=lambda row: row[1]))
-
-
-def _create_head() -> None:
-    """Make LogHead's row where it is missing: Django's TransactionTestCase empties every table."""
-    newest = Message.objects.using(database()).aggregate(newest=Max("position"))["newest"] or 0
-    # Two may find it missing at once; the second waits for the first, and keeps what that one wrote.
-    LogHead.objects.using(database()).bulk_create([LogHead(head=newest)], ignore_conflicts=True)
