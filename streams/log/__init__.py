@@ -5,7 +5,7 @@ calls it through `threads.run()`.
 """
 
 from streams.log.appending import append
-from streams.log.epochs import Epochs, read_epochs, start_new_epoch
+from streams.log.epochs import Epochs, start_new_epoch
 from streams.log.pruning import delete_through, forget_channel, forget_pruned_channels
 from streams.log.reading import (
     PAGE_BYTES,
@@ -13,12 +13,14 @@ from streams.log.reading import (
     Head,
     News,
     Page,
+    between,
     current_head,
     earliest,
     follow,
     head,
     newest,
     newest_of,
+    opening,
     page,
     position_of,
     pruned,
@@ -39,6 +41,7 @@ __all__ = [
     "News",
     "Page",
     "append",
+    "between",
     "current_head",
     "delete_through",
     "earliest",
@@ -48,12 +51,12 @@ __all__ = [
     "head",
     "newest",
     "newest_of",
+    "opening",
     "own_transaction",
     "page",
     "position_of",
     "pruned",
     "pruning_marks",
-    "read_epochs",
     "rows_of",
     "sequence",
     "start_new_epoch",

@@ -208,8 +208,8 @@ def _boot() -> str:
 def check(cursor: Any, head: int, epoch: int, stored: str, found: str | None = None) -> int:
     """Start a new epoch if the database is another one than before. Return the head from which positions are given.
 
-    Called with the lock of LogHead's row held, before any position is given. `head`, `epoch` and `stored` are the row's;
-    `found` is the value of identity_sql(), read at the same time.
+    Called with the lock of LogHead's row held, before any position is given. `head`, `epoch` and `stored` are from the
+    row; `found` is the value of identity_sql(), read at the same time.
     """
     found = identity(connections[database()], found)
     if differs(stored, found):
@@ -245,7 +245,7 @@ def _lock(cursor: Any) -> tuple[int, int, str] | None:
     connection = connections[database()]
     if connection.vendor == "postgresql":
         fields = f"head, epoch, {identity_sql(connection)}"
-        cursor.execute(f"SELECT {fields} FROM streams_loghead WHERE id = 1 FOR UPDATE")
+        cursor.execute(f"SELECT {fields} FROM streams_loghead WHERE id = 1 FOR UPDATE")  # noqa: S608 - fixed texts
     else:
         cursor.execute("UPDATE streams_loghead SET head = head WHERE id = 1 RETURNING head, epoch, ''")
     rows = cursor.fetchall()
@@ -278,9 +278,9 @@ def _start_above(cursor: Any, head: int) -> int:
     """Return a position past every one that an earlier epoch can have given, lost epochs included.
 
     The lost ones cannot be asked, so that the clock answers: 2**20 positions for each second since 2020. An epoch that
-    gives fewer than a million positions a second never catches up with it, and it stays below 2**53, up to which
-    JavaScript's numbers are exact, for 272 years. If the clock does not lie above the head, it is wrong now or was wrong
-    when an epoch started. Then a leap of random length keeps two epochs that fork from one backup apart.
+    gives fewer than a million positions a second never catches up with it. It stays below 2**53, up to which numbers
+    are exact in JavaScript, for 272 years. If the clock does not lie above the head, it is wrong now or was wrong when
+    an epoch started. Then a leap of random length keeps two epochs apart that fork from one backup.
     """
     cursor.execute(f"SELECT {_SECONDS[connections[database()].vendor]}")
     clock = int(cursor.fetchone()[0] * _PER_SECOND)

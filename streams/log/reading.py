@@ -11,6 +11,7 @@ from django.db.models import Case, Q, QuerySet, When
 
 from streams.events import StoredEvent
 from streams.log import epochs
+from streams.log.epochs import Epochs
 from streams.log.sequencing import sequence
 from streams.models import Channel, LogHead, Message
 from streams.threads import database
@@ -79,7 +80,7 @@ def head(*positions: int) -> Head:
             SELECT head, floor, EXISTS (SELECT 1 FROM streams_message WHERE position IS NULL),
                 COALESCE((SELECT max(start) FROM streams_epoch), 0), identity, {epochs.identity_sql(connection)}{times}
             FROM streams_loghead WHERE id = 1
-            """,
+            """,  # noqa: S608 - fixed texts
             positions,
         )
         row = cursor.fetchone()
@@ -103,13 +104,22 @@ def current_head() -> int:
     return current().head
 
 
+def opening() -> tuple[Epochs, int]:
+    """Return the epochs and the head, for one that begins to follow the log. Both are of one moment."""
+    while True:
+        known = epochs.read_epochs()
+        state = current()
+        if state.start == known.start:
+            return known, state.head
+
+
 def tail(after: int) -> tuple[int, list[StoredEvent]]:
     """The head, and the oldest messages of all channels above `after`, at most a page.
 
     Sequences what waits first, so that a message whose publisher died after its commit is found as well.
     """
     newest = current_head()
-    return newest, _between(after, newest)
+    return newest, between(after, newest)
 
 
 def follow(position: int, mark: int) -> News:
@@ -119,14 +129,14 @@ def follow(position: int, mark: int) -> News:
     If they are the same, that is enough, and the message is not read.
     """
     state = current(mark, position)
-    messages = _between(position if mark == position else position - 1, state.head)
+    messages = between(position if mark == position else position - 1, state.head)
     anchor = messages.pop(0) if messages and messages[0].position == position else None
-    if anchor is not None and not messages:  # it is as large as a page, or there is nothing above it
-        messages = _between(position, state.head)
+    if anchor is not None and not messages:  # it filled the page, or there is nothing above it
+        messages = between(position, state.head)
     return News(state, anchor, messages)
 
 
-def _between(after: int, through: int) -> list[StoredEvent]:
+def between(after: int, through: int) -> list[StoredEvent]:
     """The oldest messages of all channels in (after, through], at most a page."""
     if through <= after:
         return []
@@ -140,7 +150,10 @@ def times_of(positions: Sequence[int]) -> dict[int, Any]:
         for start in range(0, len(positions), 500):  # databases bound how many values a query may have
             some = positions[start : start + 500]
             places = ", ".join(["%s"] * len(some))
-            cursor.execute(f"SELECT position, created_at FROM streams_message WHERE position IN ({places})", some)
+            cursor.execute(
+                f"SELECT position, created_at FROM streams_message WHERE position IN ({places})",  # noqa: S608 - placeholders
+                some,
+            )
             found |= cursor.fetchall()
     return found
 

@@ -36,7 +36,9 @@ def _number_on_postgresql(cursor: Any) -> dict[int, int] | None:
     # Locking and numbering in one would wait with an old snapshot, and number rows that others had just numbered.
     # The head is the newest position and no count: a row that somebody is deleting may get a number and not be placed.
     identity = epochs.identity_sql(connections[database()])
-    cursor.execute(f"SELECT head, epoch, identity, {identity} FROM streams_loghead WHERE id = 1 FOR UPDATE")
+    cursor.execute(
+        f"SELECT head, epoch, identity, {identity} FROM streams_loghead WHERE id = 1 FOR UPDATE"  # noqa: S608 - fixed texts
+    )
     if (row := cursor.fetchone()) is None:
         return None
     head = epochs.check(cursor, *row)
