@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from django.db import NotSupportedError, OperationalError, ProgrammingError, connections, transaction
+from django.db.backends.signals import connection_created
 
 from streams.log.files import birth
 from streams.log.transactions import own_transaction
@@ -156,9 +157,8 @@ def _identity_of_file(connection: Any) -> str:
     raw = connection.connection
     opened = _opened.get(connection)
     if opened is None or opened.raw is not raw:
-        path = next((file for _, name, file in raw.execute("PRAGMA database_list") if name == "main"), "")
-        opened = _opened[connection] = _Opened(raw, path, _file(path))
-    elif opened.file != _file(opened.path):
+        opened = _remember_file(connection=connection)
+    if opened.file != _file(opened.path):
         del _opened[connection]
         connection.close()
         raise OperationalError(
@@ -172,6 +172,19 @@ def _identity_of_file(connection: Any) -> str:
     durable = "" if synchronous >= 2 else "off"
     pairs = {**opened.file, "boot": _boot(), "durable": durable}
     return _text({key: value for key, value in pairs.items() if value})
+
+
+def _remember_file(*, connection: Any, **signal: object) -> Any:
+    if connection.vendor != "sqlite":
+        return None
+    raw = connection.connection
+    path = next((file for _, name, file in raw.execute("PRAGMA database_list") if name == "main"), "")
+    _opened[connection] = _Opened(raw, path, _file(path))
+    return _opened[connection]
+
+
+# As soon as it is opened: when it is first asked, another file can be there.
+connection_created.connect(_remember_file, dispatch_uid="streams.log.epochs")
 
 
 def _file(path: str) -> dict[str, str]:
