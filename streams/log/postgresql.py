@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+from django.db import connections
+
+from streams.log import epochs
 from streams.log.transactions import limits
+from streams.threads import database
 
 # The lock is in a statement of its own: the next statement's snapshot is then younger than every commit that went
 # before it. A statement that locked and numbered would number with a snapshot from before the lock.
@@ -15,7 +19,7 @@ _TRY = """
     WITH locked AS (
         SELECT head, epoch, identity FROM streams_loghead WHERE id = 1 FOR UPDATE SKIP LOCKED
     )
-    SELECT head, epoch, identity, EXISTS (SELECT 1 FROM streams_loghead WHERE id = 1), {limits}
+    SELECT head, epoch, identity, {found}, EXISTS (SELECT 1 FROM streams_loghead WHERE id = 1), {limits}
     FROM (SELECT 1) AS one LEFT JOIN locked ON true
 """
 
@@ -40,21 +44,30 @@ _NUMBER = """
 """
 
 
-def try_lock(cursor: Any) -> tuple[int, int, str, None] | bool:
-    """Lock the head's row, and return (head, epoch, identity, None: another statement must look for waiting messages).
+class Row(NamedTuple):
+    """LogHead's row, locked, and what the database says about itself at the same moment."""
 
-    Return False if another transaction has the lock, True if the row is missing.
-    """
-    cursor.execute(_TRY.format(limits=limits()))
-    head, epoch, identity, exists, *_ = cursor.fetchone()
-    return not exists if head is None else (head, epoch, identity, None)
+    head: int
+    epoch: int
+    identity: str
+    found_identity: str | None
+    may_wait: bool | None  # messages wait for positions; None if only another statement can see that
 
 
-def wait_for_lock(cursor: Any) -> tuple[int, int, str, None] | bool:
+def try_lock(cursor: Any) -> Row | bool:
+    """Lock the head's row and return it. Return False if another transaction has locked it, True if it is missing."""
+    found = epochs.identity_sql(connections[database()])
+    cursor.execute(_TRY.format(found=found, limits=limits()))
+    head, epoch, identity, found, exists, *_ = cursor.fetchone()
+    return not exists if head is None else Row(head, epoch, identity, found, None)
+
+
+def wait_for_lock(cursor: Any) -> Row | bool:
     """See try_lock(). Waits for the lock, for as long as the transaction's lock_timeout allows."""
-    cursor.execute("SELECT head, epoch, identity FROM streams_loghead WHERE id = 1 FOR UPDATE")
-    row = cursor.fetchone()
-    return (*row, None) if row else True
+    found = epochs.identity_sql(connections[database()])
+    cursor.execute(f"SELECT head, epoch, identity, {found} FROM streams_loghead WHERE id = 1 FOR UPDATE")  # noqa: S608
+    rows: list[tuple[int, int, str, str]] = cursor.fetchall()
+    return Row(*rows[0], None) if rows else True
 
 
 def number(cursor: Any, head: int, after_id: int, limit: int | None) -> dict[int, int]:

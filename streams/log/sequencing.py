@@ -30,17 +30,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.db import Error, OperationalError, connections, transaction
-from django.db.models import Max
 
 from streams import outages
 from streams.events import NewMessage
 from streams.exceptions import IdempotencyKeyInUse
-from streams.log import low_water, postgresql, sqlite
+from streams.log import epochs, low_water, postgresql, sqlite
 from streams.log.appending import append
 from streams.log.notices import notify
 from streams.log.rows import insert, insert_unless_waiting, rows_for
 from streams.log.transactions import LOCK_SECONDS, own_transaction
-from streams.models import LogHead, Message
+from streams.models import Message
 from streams.threads import database
 
 logger = logging.getLogger("streams.publishing")
@@ -314,7 +313,7 @@ class _Locked(NamedTuple):
     head: int
     epoch: int
     may_wait: bool | None  # messages wait for positions; None if only the next statement can see that
-    is_new: bool  # the row was missing, and this transaction has made it
+    is_new: bool  # this transaction has made the row, or started the epoch
 
 
 def _lock(cursor: Any, *, wait: bool) -> _Locked | None:
@@ -323,12 +322,14 @@ def _lock(cursor: Any, *, wait: bool) -> _Locked | None:
     take = database_of.wait_for_lock if wait else database_of.try_lock
     found = take(cursor)
     if is_new := found is True:
-        _create_head()
+        epochs.create_head()
         found = take(cursor)
     if isinstance(found, bool):
         return None
-    head, epoch, _identity, may_wait = found
-    return _Locked(head, epoch, may_wait, is_new)
+    before, epoch, *identities, may_wait = found
+    head = epochs.check(cursor, before, epoch, *identities)
+    is_new_epoch = head != before
+    return _Locked(head, epoch + is_new_epoch, may_wait, is_new or is_new_epoch)
 
 
 def _number(cursor: Any, locked: _Locked, *, after_id: int, limit: int | None) -> dict[int, int]:
@@ -337,10 +338,3 @@ def _number(cursor: Any, locked: _Locked, *, after_id: int, limit: int | None) -
     if numbered:
         low_water.LOW_WATER.record(max(numbered), locked.epoch)
     return numbered
-
-
-def _create_head() -> None:
-    """Make LogHead's row if it is missing: Django's TransactionTestCase empties every table."""
-    newest = Message.objects.using(database()).aggregate(newest=Max("position"))["newest"] or 0
-    # Two processes can find it missing at once; the second waits for the first, and keeps the row of that one.
-    LogHead.objects.using(database()).bulk_create([LogHead(head=newest)], ignore_conflicts=True)

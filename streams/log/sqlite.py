@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from streams.log.postgresql import Row
+
 # A write first, even if it changes nothing: SQLite takes its write lock at once, and never has to upgrade a read
 # transaction, which fails if another connection has written since the read.
 _LOCK = """
@@ -22,20 +24,20 @@ _NUMBER = """
 """
 
 
-def wait_for_lock(cursor: Any) -> tuple[int, int, str, bool] | bool:
-    """Lock the database, and return (head, epoch, identity, whether messages wait for positions).
+def wait_for_lock(cursor: Any) -> Row | bool:
+    """Lock the database, and return the head's row; True if it is missing.
 
-    Return True if the head's row is missing. Waits for the lock, for as long as the connection's `timeout` allows.
+    Waits for the lock, for as long as the connection's `timeout` allows.
     """
     cursor.execute(_LOCK)
     rows = cursor.fetchall()  # all of it, or SQLite leaves the statement open
     if not rows:
         return True
     head, epoch, identity, is_waiting = rows[0]
-    return head, epoch, identity, bool(is_waiting)
+    return Row(head, epoch, identity, None, bool(is_waiting))
 
 
-def try_lock(cursor: Any) -> tuple[int, int, str, bool] | bool:
+def try_lock(cursor: Any) -> Row | bool:
     """See wait_for_lock(). SQLite has no lock that can be skipped, so this waits as well."""
     return wait_for_lock(cursor)
 
