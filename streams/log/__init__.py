@@ -30,7 +30,8 @@ from streams.log.reading import (
     tail,
     times_of,
 )
-from streams.log.sequencing import finish, sequence, sequence_after_commit, store
+from streams.log.sequencing import finish, sequence, sequence_after_commit
+from streams.log.storing import store
 from streams.log.transactions import own_transaction
 
 __all__ = [
