@@ -236,7 +236,7 @@ def _has_head(cursor: Any) -> bool:
 
 
 def number(cursor: Any, locked: Locked, *, after_id: int, limit: int | None) -> dict[int, int]:
-    """Give positions to messages that wait, above the id `after_id`, at most `limit`. Returns {id: position}, in order."""
+    """Give positions to at most `limit` waiting messages with ids above `after_id`. Return {id: position}, in order."""
     database_of = postgresql if connections[database()].vendor == "postgresql" else sqlite
     numbered: dict[int, int] = database_of.number(cursor, locked.head, after_id, limit)
     if numbered:
