@@ -5,7 +5,7 @@ calls it through `threads.run()`.
 """
 
 from streams.log.appending import append
-from streams.log.pruning import delete_through, forget_channel, forget_pruned_channels
+from streams.log.pruning import date_newest, delete_through, forget_channel, forget_pruned_channels
 from streams.log.reading import (
     PAGE_BYTES,
     PAGE_MESSAGES,
@@ -25,6 +25,7 @@ from streams.log.reading import (
     tail,
 )
 from streams.log.sequencing import sequence
+from streams.log.sizing import count_size, size
 from streams.log.transactions import own_transaction
 
 __all__ = [
@@ -33,7 +34,9 @@ __all__ = [
     "Head",
     "Page",
     "append",
+    "count_size",
     "current_head",
+    "date_newest",
     "delete_through",
     "earliest",
     "forget_channel",
@@ -48,6 +51,7 @@ __all__ = [
     "pruning_marks",
     "rows_of",
     "sequence",
+    "size",
     "start_of_newest",
     "tail",
 ]
