@@ -6,7 +6,7 @@ calls it through `threads.run()`.
 
 from streams.log.appending import append
 from streams.log.epochs import Epochs, start_new_epoch
-from streams.log.pruning import delete_through, forget_channel, forget_pruned_channels
+from streams.log.pruning import date_newest, delete_through, forget_channel, forget_pruned_channels
 from streams.log.reading import (
     PAGE_BYTES,
     PAGE_MESSAGES,
@@ -31,6 +31,7 @@ from streams.log.reading import (
     times_of,
 )
 from streams.log.sequencing import finish, sequence, sequence_after_commit
+from streams.log.sizing import count_size, size
 from streams.log.storing import store
 from streams.log.transactions import own_transaction
 
@@ -44,7 +45,9 @@ __all__ = [
     "append",
     "between",
     "continues",
+    "count_size",
     "current_head",
+    "date_newest",
     "delete_through",
     "earliest",
     "finish",
@@ -62,6 +65,7 @@ __all__ = [
     "rows_of",
     "sequence",
     "sequence_after_commit",
+    "size",
     "start_new_epoch",
     "start_of_newest",
     "store",
