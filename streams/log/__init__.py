@@ -5,7 +5,7 @@ calls it through `threads.run()`.
 """
 
 from streams.log.appending import append
-from streams.log.epochs import Epochs, start_new_epoch
+from streams.log.epochs import Epochs, read_epochs, start_new_epoch
 from streams.log.pruning import delete_through, forget_channel, forget_pruned_channels
 from streams.log.reading import (
     PAGE_BYTES,
@@ -59,6 +59,7 @@ __all__ = [
     "position_of",
     "pruned",
     "pruning_marks",
+    "read_epochs",
     "rows_of",
     "sequence",
     "start_new_epoch",
