@@ -104,7 +104,17 @@ def _in_log(message: Message) -> Finding:
 
 def _without_message(position: int) -> Iterator[Finding]:
     state = log.head()
-    if position > state.head:
+    if log.read_epochs().is_lost(position):
+        yield Finding(
+            Verdict.BAD,
+            _("Event %(id)s is of a history that is lost: the log was replaced by an older copy, or emptied.")
+            % {"id": position},
+            _(
+                "Publish it again, if it is still needed. Clients that have an id of that history get a stream-reset "
+                "event with the reason “unknown-id” when they come back."
+            ),
+        )
+    elif position > state.head:
         yield Finding(
             Verdict.BAD,
             _("There is no event %(id)s: the newest is %(head)s.") % {"id": position, "head": state.head},
@@ -276,6 +286,14 @@ def _about_cursor(channel: str, position: int, cursor: str) -> Iterator[Finding]
             _("The log knows no id “%(cursor)s”; its newest is %(head)s."),
             head,
         )
+    elif log.read_epochs().is_lost(int(cursor)):
+        yield _reset(
+            channel,
+            position,
+            cursor,
+            "unknown-id",
+            _("The id “%(cursor)s” is of a history that is lost: the log was replaced by an older copy, or emptied."),
+        )
     elif int(cursor) >= position:
         yield Finding(
             Verdict.BAD,
@@ -330,8 +348,9 @@ def _reset(channel: str, position: int, cursor: str, reason: str, why: str, head
         Verdict.NOTE,
         f"{sentence} {brings}",
         _(
-            "Have the page keep the id that the stream gives it, and nothing else, and handle stream-reset. After a "
-            "log was emptied or restored from a backup, ids from before are unknown, once for each client."
+            "Have the page keep the id that the stream gives it, and nothing else, and handle stream-reset. After the "
+            "log was replaced by an older copy, ids that the copy does not have are unknown, once for each client. If "
+            "the database cannot notice that, an operator has to run “manage.py start_new_epoch”."
         ),
     )
 

@@ -5,7 +5,7 @@ calls it through `threads.run()`.
 """
 
 from streams.log.appending import append
-from streams.log.epochs import Epochs, start_new_epoch
+from streams.log.epochs import Epochs, read_epochs, start_new_epoch
 from streams.log.pruning import date_newest, delete_through, forget_channel, forget_pruned_channels
 from streams.log.reading import (
     PAGE_BYTES,
@@ -62,6 +62,7 @@ __all__ = [
     "page",
     "pruned",
     "pruning_marks",
+    "read_epochs",
     "rows_of",
     "sequence",
     "sequence_after_commit",
