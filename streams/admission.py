@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
 from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
@@ -13,12 +12,12 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
-from django.utils.functional import SimpleLazyObject, empty
 
 from streams import threads, tokens
 from streams.callers import is_known, seen_user, user_of
 from streams.notifiers import Revocation
 from streams.policies import BasePolicy
+from streams.private.django import forget_loaded_user, has_sessions_user
 from streams.release import abandon_thread, release_request
 from streams.revocation import mark_of_session
 
@@ -91,9 +90,8 @@ class Admission:
         kept.update(self._request.__dict__)
         if self._token is not None:
             await sync_to_async(tokens.put)(request, self._token)
-        if _is_of_session(request):
-            for name in ("_cached_user", "_acached_user"):
-                kept.pop(name, None)
+        if has_sessions_user(request):
+            forget_loaded_user(request)
             kept["session"] = _unchangeable(kept["session"])
             AuthenticationMiddleware(lambda request: None).process_request(request)  # type: ignore[arg-type]
         elif (user := seen_user(request)) is not None and user.is_authenticated:
@@ -138,20 +136,6 @@ def _look_at_user(request: HttpRequest) -> str:
     has_token = tokens.token_of(request) is not None
     user = tokens.user_of_token(request) if has_token else getattr(request, "user", None)
     return str(user.pk) if user is not None and user.is_authenticated and user.is_active else NOBODY
-
-
-def _is_of_session(request: HttpRequest) -> bool:
-    """Whether the request's user is the one of its session, as AuthenticationMiddleware has it, and nobody has put
-    another in that one's place."""
-    kept = request.__dict__
-    user, auser = kept.get("user"), kept.get("auser")
-    has_middleware = isinstance(auser, partial) and auser.func.__module__ == AuthenticationMiddleware.__module__
-    if not has_middleware or not isinstance(user, SimpleLazyObject) or kept.get("session") is None:
-        return False
-    if user._wrapped is empty:
-        return True
-    found = kept.get("_cached_user") or kept.get("_acached_user")
-    return found is not None and found.pk == user.pk
 
 
 def _unchangeable(session: Any) -> Any:
