@@ -235,6 +235,9 @@ class _Body:
         """End the stream by breaking the connection."""
         if self.task is None or self.task.done() or self._abandoned.peek() is None:
             return
+        if sockets.is_sought(self.scope):
+            self.timers["cut"] = self.task.get_loop().call_later(sockets.AGAIN_SECONDS, self.cut)
+            return
         if self.scope is not None and sockets.reset(self.scope):
             # The server sees the end of the connection, and ends the request as for any client that has left. Not so
             # hypercorn, stuck in its write; by then none of them takes the unfinished response for our fault.
@@ -278,6 +281,9 @@ def _watch(body_ref: weakref.ref[_Body], limit: float) -> None:
     loop, now, since = asyncio.get_running_loop(), time.monotonic(), body.unsent_since()
     if since is None or now - since < limit / 2:
         body.stuck = None
+    elif sockets.is_sought(body.scope):
+        body.timers["watch"] = loop.call_later(sockets.AGAIN_SECONDS, _watch, body_ref, limit)
+        return
     else:
         seen = (since, None if body.scope is None else sockets.unsent(body.scope))
         if body.stuck is None or body.stuck[0] != seen:
