@@ -109,6 +109,7 @@ class Hub:
         if subscriber in self.subscribers:
             self.subscribers.remove(subscriber)
             self._census.remove(subscriber.channels)
+            self._rechecks.forget(subscriber)
             if subscriber.announced:
                 _announce(subscriber_disconnected, subscriber)
         if not self.subscribers:
