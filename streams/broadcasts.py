@@ -23,6 +23,7 @@ from streams import clock, log, presence, threads
 from streams.events import NewMessage, StoredEvent, check, check_json, validate_channels
 from streams.exceptions import BroadcastRefused, InvalidChannel, InvalidMessage
 from streams.models import Broadcast
+from streams.private.django import in_callers_transaction
 from streams.threads import database
 from streams.times import in_words
 
@@ -181,7 +182,7 @@ def _step(pk: int, revision: int | None, *allowed: str, skip_locked: bool = Fals
     """A transaction around one change of a broadcast, with its row locked, its state checked, its revision moved on."""
     alias = database()
     connection: Any = connections[alias]
-    if any(not block._from_testcase for block in connection.atomic_blocks):
+    if in_callers_transaction(connection):
         raise RuntimeError("A broadcast's steps are transactions of their own; call them outside of atomic().")
     if not connection.in_atomic_block and not connection.get_autocommit():
         raise RuntimeError("A broadcast's steps commit by themselves; call them with autocommit switched on.")

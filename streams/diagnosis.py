@@ -27,6 +27,7 @@ from streams import log, presence
 from streams.conf import settings
 from streams.models import Channel, Message
 from streams.policies import get_policy
+from streams.private.django import empty_form
 from streams.subscriber import MAX_POSITION_DIGITS
 from streams.threads import database
 from streams.times import in_words
@@ -240,8 +241,7 @@ def _about_user(channel: str, request: HttpRequest, user: Any, called: str) -> I
 def _request_of(request: HttpRequest, user: Any) -> HttpRequest:
     """A plain GET request like `request`, but of `user`, and with nothing of who asks."""
     asked = copy.copy(request)
-    for cached in ("headers", "_cached_user", "_acached_user", "_messages"):
-        asked.__dict__.pop(cached, None)
+    empty_form(asked)
 
     async def auser() -> Any:
         return user
@@ -250,7 +250,6 @@ def _request_of(request: HttpRequest, user: Any) -> HttpRequest:
     asked.session = SessionBase()  # empty, and of nobody
     asked.method = "GET"
     asked.GET, asked.COOKIES = QueryDict(), {}
-    asked._post, asked._files = QueryDict(), {}  # type: ignore[attr-defined]
     asked.META = {name: value for name, value in request.META.items() if name not in PRIVATE_META}
     asked.META["QUERY_STRING"] = ""
     # Each handler's request has what came from the server as well, as it came.

@@ -40,6 +40,9 @@ logger = logging.getLogger("streams.hub")
 # How often quiet streams are looked for. A heartbeat is late by at most this much.
 TICK_SECONDS = 1.0
 
+# How long messages are applied before the event loop gets a turn: a batch can hold tens of thousands.
+SLICE_SECONDS = 0.005
+
 # How often a chore that is switched off is looked at again.
 IDLE_CHORE_SECONDS = 60.0
 
@@ -110,6 +113,7 @@ class Hub:
         if subscriber in self.subscribers:
             self.subscribers.remove(subscriber)
             self._census.remove(subscriber.channels)
+            self._rechecks.forget(subscriber)
             if subscriber.announced:
                 _announce(subscriber_disconnected, subscriber)
         if not self.subscribers:
@@ -225,21 +229,21 @@ class Hub:
                             self._news.set()
                             self._rechecks.miss()
                         else:
-                            self._hear(notice)
+                            await self._hear(notice)
                 raise RuntimeError("The notifier's listen() has ended; it goes on until it is closed, or raises.")
             except Exception as error:
                 # Its name only: the text may hold the address of a server, with a password in it. The log has it all.
                 self._census.notifier_problem = type(error).__qualname__
                 await backoff.wait()
 
-    def _hear(self, notice: Notice) -> None:
+    async def _hear(self, notice: Notice) -> None:
         """Apply a notice that continues our position exactly; read the log for any other that brings news."""
         if notice.revocation is not None:
             self._rechecks.hear(notice.revocation)
             return
         started = self._started is not None and self._started.done()
         if started and notice.messages and notice.first == self.position + 1 and not self._is_doubtful:
-            self._apply(notice.messages)
+            await self._apply(notice.messages)
         elif notice.last > self.position or not started:
             self._news.set()
         elif notice.messages and self._is_contradicted_by(notice.messages[0]):
@@ -289,7 +293,7 @@ class Hub:
         # A notice may have brought us further while we read.
         unknown = [message for message in messages if message.position > self.position]
         if len(unknown) == max(0, through - self.position):
-            self._apply(unknown)
+            await self._apply(unknown)
         else:
             # Positions are missing: pruned before we came to read them. Whom that concerns, each subscriber finds
             # out by its own cursor.
@@ -324,11 +328,28 @@ class Hub:
                 subscriber.disown()
         self._send_back_all()
 
-    def _apply(self, messages: Iterable[StoredEvent]) -> None:
-        """Take the next messages, in order: encode each once, and hand it to whoever is live on its channel."""
+    async def _apply(self, messages: Iterable[StoredEvent]) -> None:
+        """Take the next messages, in order: encode each once, and hand it to whoever is live on its channel.
+
+        The event loop gets a turn every SLICE_SECONDS, between two messages. Position, window and deliveries agree
+        then, so that streams can join and leave. If other code has applied some of the messages in that time, they are
+        passed over; if it has taken another position, the rest is left to the next look at the log.
+        """
         overrun: list[Subscriber] = []
+        window = self.window  # another one stands for another position, maybe in another log
         now = time.monotonic()
+        until = now + SLICE_SECONDS
         for message in messages:
+            if (now := time.monotonic()) > until:
+                self._census.head = self.position
+                await asyncio.sleep(0)
+                now = time.monotonic()
+                until = now + SLICE_SECONDS
+            if message.position <= self.position and self.window is window:
+                continue
+            if message.position != self.position + 1 or self.window is not window:
+                self._news.set()
+                return
             frame = Frame.of(message)
             self.window.append(frame)
             self.position = frame.position

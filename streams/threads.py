@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import queue
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,11 +18,13 @@ from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from asgiref.sync import AsyncToSync, SyncToAsync
 from django.db import connections
 
 from streams.conf import settings
 from streams.databases import database as database  # who asks here where to run, asks here on what, too
+from streams.private import asgiref as asgiref_internals
+from streams.private import django as django_internals
+from streams.private.django import in_test_run as in_test_run
 
 T = TypeVar("T")
 
@@ -101,12 +102,6 @@ def _linger() -> float:
     return 0.05 if in_test_run() else LINGER_SECONDS
 
 
-def in_test_run() -> bool:
-    """Whether Django's test environment is set up in this process. Costs nothing where it is not."""
-    module = sys.modules.get("django.test.utils")
-    return module is not None and hasattr(module._TestState, "saved_data")
-
-
 def _tidy_connections() -> None:
     for connection in connections.all(initialized_only=True):
         if connection.errors_occurred:
@@ -149,14 +144,11 @@ def sync_caller() -> Executor | None:
     """Where a sync thread waits for this event loop (async_to_sync), the way to have that thread do something.
 
     So it is in an async test of Django's TestCase, in an async view under WSGI, and where a sync view calls
-    async_to_sync. asgiref keeps what is read here for its own sync_to_async (seen in 3.8 to 3.13); a public way to ask
-    would let it go.
+    async_to_sync.
     """
     loop = asyncio.get_running_loop()
-    current = getattr(AsyncToSync.executors, "current", None)
-    if current is not None and current._broken:
-        current = None  # the caller has gone, and left a task behind in which it still seems to wait
-    starter = AsyncToSync.loop_thread_executors.get(loop) or _thread_of_test_queries()
+    current = asgiref_internals.innermost_caller()
+    starter = asgiref_internals.outermost_caller(loop) or _thread_of_test_queries()
     if starter is None:
         return current
     if (waiting := _waiting_threads.get(loop)) is None:
@@ -176,7 +168,7 @@ def _thread_of_test_queries() -> Executor | None:
         return None
     connection: Any = connections[database()]
     in_memory = connection.vendor == "sqlite" and connection.is_in_memory_db()
-    return SyncToAsync.single_thread_executor if in_memory else None
+    return asgiref_internals.shared_executor() if in_memory else None
 
 
 class _WaitingThread(Executor):
@@ -193,8 +185,9 @@ class _WaitingThread(Executor):
 
     def reach_by(self, executor: Executor) -> None:
         """Use this executor as well, if it is the same thread's, also for the jobs that wait already."""
-        if executor not in self._executors and _thread(executor) == _thread(self._executors[0]):
-            self._executors = [known for known in self._executors if not getattr(known, "_broken", False)]
+        thread_of = asgiref_internals.thread_of
+        if executor not in self._executors and thread_of(executor) == thread_of(self._executors[0]):
+            self._executors = [known for known in self._executors if not asgiref_internals.is_broken(known)]
             self._executors.append(executor)
             for _ in tuple(self._jobs):
                 self._hand_ticket(executor)
@@ -213,10 +206,6 @@ class _WaitingThread(Executor):
     def _do_one(self) -> None:
         with contextlib.suppress(IndexError):  # another ticket was quicker
             _do(*self._jobs.popleft())
-
-
-def _thread(executor: Any) -> threading.Thread | None:
-    return getattr(executor, "_work_thread", None) or next(iter(executor._threads), None)
 
 
 _waiting_threads: WeakKeyDictionary[asyncio.AbstractEventLoop, _WaitingThread] = WeakKeyDictionary()
@@ -246,7 +235,8 @@ def uses_log_threads() -> bool:
 
 
 def _special_thread() -> Executor | None:
-    if (wrapped := wrapped_in_test()) is not None and wrapped._thread_ident == threading.get_ident():
+    wrapped = wrapped_in_test()
+    if wrapped is not None and django_internals.thread_of(wrapped) == threading.get_ident():
         # An async test that runs on its own event loop, inside the transaction that pytest-django's `db` has opened in
         # this very thread. Before the caller: a sync middleware's thread would not be inside it.
         return _ThisThread(wrapped)
@@ -310,13 +300,13 @@ def test_connection() -> contextlib.AbstractContextManager[None]:
     if not in_test_run() or connections[database()].in_atomic_block:
         return contextlib.nullcontext()
     wrapped = wrapped_in_test()
-    called = wrapped is not None and _called_from(wrapped._thread_ident)
+    called = wrapped is not None and _called_from(django_internals.thread_of(wrapped))
     return _borrow(wrapped) if called else _opening_nothing()
 
 
-def _called_from(thread: int) -> bool:
+def _called_from(thread: int | None) -> bool:
     """Whether an event loop in that thread has called this one by sync_to_async, and so waits for it."""
-    loop = getattr(SyncToAsync.threadlocal, "main_event_loop", None)
+    loop = asgiref_internals.main_event_loop()
     if loop is None or not loop.is_running():
         return False
     ident: Future[int] = Future()
@@ -333,14 +323,9 @@ def wrapped_in_test() -> Any:
         return None
     alias = database()
     for connection in tuple(_test_connections):
-        if connection.alias == alias and _is_wrapped(connection):
+        if connection.alias == alias and django_internals.in_tests_transaction(connection):
             return connection
     return None
-
-
-def _is_wrapped(connection: Any) -> bool:
-    blocks = connection.atomic_blocks
-    return bool(blocks) and blocks[0]._from_testcase
 
 
 @contextlib.contextmanager

@@ -882,6 +882,22 @@ async def test_malformed_id_in_the_header_is_told_too(opening: Opening) -> None:
         assert (event, id, told["reason"]) == ("stream-reset", "0", "malformed-id")
 
 
+@pytest.mark.parametrize("padded", ["1  ", " 1", "\t1 \t"], ids=ascii)
+async def test_whitespace_around_an_id_is_ignored(opening: Opening, padded: str) -> None:
+    """It does not belong to a header's value (RFC 9110, section 5.5), and not all servers remove it."""
+    await fill("news", "news")
+    quoted = padded.replace(" ", "%20").replace("\t", "%09")
+    for url, headers in (("/events/news/", {"Last-Event-ID": padded}), (f"/events/news/?last_event_id={quoted}", {})):
+        async with opening(url, headers=headers) as stream:
+            assert await stream.take(3) == [checkpoint(1), message(2, "news 2"), checkpoint(2)]
+
+
+async def test_blank_header_leaves_the_cursor_to_the_query(opening: Opening) -> None:
+    await fill("news", "news")
+    async with opening("/events/news/?last_event_id=1", headers={"Last-Event-ID": "  "}) as stream:
+        assert await stream.take(3) == [checkpoint(1), message(2, "news 2"), checkpoint(2)]
+
+
 # --- Snapshots --------------------------------------------------------------------------------------------------------
 
 
