@@ -17,7 +17,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import OperationalError, connection, connections
 
-from streams import log, publish, threads
+from streams import log, log_threads, publish, threads
 from streams.threads import LogThreads
 from tests.services import wait_until
 from tests.sites import Site, finish
@@ -176,7 +176,7 @@ def test_jobs_begin_in_the_order_of_their_coming(pool: LogThreads, settings: Any
 
 def test_thread_whose_job_another_has_taken_still_ends(pool: LogThreads, monkeypatch: pytest.MonkeyPatch) -> None:
     """CPython's SimpleQueue, before 3.13, forgets its timeout where that passes in the moment of such a loss."""
-    monkeypatch.setattr(threads, "_linger", lambda: 0.0005)
+    monkeypatch.setattr(log_threads, "_linger", lambda: 0.0005)
     for _ in range(6):
         end = time.monotonic() + 0.3
         while time.monotonic() < end:
