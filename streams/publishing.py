@@ -79,12 +79,15 @@ async def apublish_many(messages: Iterable[NewMessage]) -> list[Message]:
         # In a sync caller's thread, so that the messages belong to the transaction that it may have open.
         return await threads.run(_publish, checked)
     if not checked or _may_wait(checked):
-        return await threads.run(_publish, checked, pool=threads.WAITING)
+        return await threads.run(_publish, checked, pool=threads.WAITING, seconds=threads.timeout_seconds())
     # Enqueued before a thread is asked for: what is enqueued meanwhile goes out in the same transaction.
     group = _writer.enqueue(checked)
     try:
         return await threads.run(_writer.write, group, pool=threads.WRITING)
-    except asyncio.CancelledError:
+    except threads.DatabaseTimeout as error:
+        _writer.give_up(group, error)
+        raise
+    except (asyncio.CancelledError, RuntimeError):  # RuntimeError: the machine has no thread to give
         _writer.withdraw(group)
         raise
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 
 from django.db import InterfaceError, OperationalError
 
-from streams import log, outages
+from streams import log, outages, threads
 from streams.events import NewMessage, StoredEvent
 from streams.exceptions import StreamsError
 from streams.models import Message
@@ -55,6 +56,8 @@ class Writer:
         self._turn: Group | None = None  # whose thread writes, or has been called to
         self._thread: int | None = None  # the one that writes
         self._waiting: deque[Group] = deque()
+        self._writing: list[Group] = []  # the groups of the transaction that is being written
+        self._began = 0.0  # that transaction, in time.monotonic() seconds
 
     def is_ours(self) -> bool:
         """Whether the calling thread is writing: it publishes what publishing has made it log."""
@@ -78,15 +81,46 @@ class Writer:
             if self._turn is group and self._thread is None:
                 self._pass_on()  # called to write, and interrupted before it began
 
+    def give_up(self, group: Group, error: Exception) -> None:
+        """Fail `group`: the log thread that worked for it was abandoned. If it had the turn, another group gets it."""
+        self.withdraw(group)
+        with self._lock:
+            if self._turn is group:
+                self._depose(error)
+        self._depose_if_overdue()
+
+    def _depose(self, error: Exception) -> None:
+        """Take the turn from a thread whose database does not answer. It is unknown whether its groups are stored."""
+        for group in self._writing:
+            group.error = error
+            group.called.set()
+        self._writing = []
+        self._thread = None
+        self._pass_on()
+
+    def _depose_if_overdue(self) -> None:
+        """Take the turn from a thread that no pool of ours can abandon, such as one of a request."""
+        seconds = threads.timeout_seconds()
+        with self._lock:
+            if seconds is not None and self._writing and time.monotonic() - self._began > seconds:
+                self._depose(
+                    threads.DatabaseTimeout(
+                        f"The log's database did not answer within {seconds:g} s. It is unknown whether this was "
+                        "published."
+                    )
+                )
+
     def write(self, group: Group) -> list[Message]:
         """See to it that `group` is written, and return its rows. Blocks."""
         try:
+            threads.connect()  # before the turn: those who wait for it can hold all connections of a pool
             with self._lock:
                 group.attended = True
                 if self._turn is None:
                     self._turn = group
                     group.called.set()
-            group.called.wait()
+            while not group.called.wait(threads.timeout_seconds()):
+                self._depose_if_overdue()
             with self._lock:
                 ours = self._turn is group
                 if ours:
@@ -122,6 +156,7 @@ class Writer:
             while self._waiting and size + len(self._waiting[0].messages) <= GROUP_MESSAGES:
                 groups.append(self._waiting.popleft())
                 size += len(groups[-1].messages)
+            self._writing, self._began = groups, time.monotonic()
         try:
             self._commit(groups)
         except Exception as error:
@@ -133,11 +168,16 @@ class Writer:
                     group.error = error
                 return
             for group in groups:  # one cannot be stored; the others are not to suffer for it
+                if group.done:
+                    continue  # this thread was deposed
                 try:
                     self._commit([group])
                 except Exception as own:
                     group.error = own
         finally:
+            with self._lock:
+                if self._writing is groups:
+                    self._writing = []
             for group in groups:
                 if not group.done:  # this thread is being interrupted: nobody may wait for it any longer
                     group.error = StreamsError("The thread that was publishing this was interrupted. Publish it again.")
