@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import socket
 import sys
@@ -24,6 +25,7 @@ from django.db import OperationalError, connections
 
 from streams import outages
 from streams.conf import settings
+from streams.databases import database
 
 T = TypeVar("T")
 logger = logging.getLogger("streams")
@@ -32,9 +34,9 @@ logger = logging.getLogger("streams")
 # polls of a hub share one connection instead of opening one each second.
 LINGER_SECONDS = 3.0
 
-# The abandoned threads of one pool that can exist at a time. Most of them end at once, because their connection is shut
-# down. One that waits for a new connection ends with its `connect_timeout`.
-MAX_ABANDONED = 16
+# The abandoned threads of one pool that can exist at a time. They are few: a thread whose connection is shut down ends
+# at once, and one that waits for a new connection ends with its `connect_timeout`.
+MAX_ABANDONED = 8
 
 # The shortest pause between two looks at jobs that are overdue.
 MIN_LOOK_SECONDS = 0.01
@@ -65,8 +67,19 @@ class LogThreads(Executor):
         self._abandoned: set[_Worker] = set()
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        return self._submit(partial(fn, *args, **kwargs), self._seconds())
+
+    def begin(self, call: Callable[[], T], seconds: float | None = None) -> asyncio.Future[T]:
+        """Submit `call` from the running event loop, and watch its deadline there. `seconds`: if not the pool's."""
+        seconds = self._seconds() if seconds is None else seconds
+        job = asyncio.wrap_future(self._submit(call, seconds))
+        if seconds is not None:
+            self._watch(job, seconds)
+        return job
+
+    def _submit(self, call: Callable[[], T], seconds: float | None) -> Future[T]:
         self.abandon_overdue()
-        job = _Job(partial(fn, *args, **kwargs), self._seconds())
+        job = _Job(call, seconds)
         with self._lock:
             if self._idle:
                 worker = self._idle.pop()
@@ -96,18 +109,14 @@ class LogThreads(Executor):
             waiting = len(self._jobs)
         for worker, job in overdue:
             if job is not None:
-                job.fail()
+                job.fail(worker.due)
             worker.abandon()
         with contextlib.suppress(RuntimeError):  # the machine has no thread to give; the next look tries again
             for _ in range(min(waiting, len(overdue) or 1)):
                 self._start_thread()
         return None if following is None else max(following - now, MIN_LOOK_SECONDS)
 
-    def watch(self, job: asyncio.Future[Any]) -> None:
-        """See to it, on the running event loop, that `job`, which is one of ours, fails if it is overdue."""
-        seconds = self._seconds()
-        if seconds is None:
-            return
+    def _watch(self, job: asyncio.Future[Any], seconds: float) -> None:
         loop = asyncio.get_running_loop()
         timer: asyncio.TimerHandle
 
@@ -151,6 +160,7 @@ class LogThreads(Executor):
 
     def _work(self) -> None:
         worker = _here.worker = _Worker()
+        _limit_connecting()
         with self._lock:
             is_waiting = self._take(worker)
         while not is_waiting or self._is_handed_a_job(worker):
@@ -215,16 +225,20 @@ class _Job:
             return partial(_deliver, self.future.set_exception, error)
         return partial(_deliver, self.future.set_result, result)
 
-    def fail(self) -> None:
-        """Fail a job that is overdue."""
+    def fail(self, due: float) -> None:
+        """Fail a job that was due at `due`."""
+        global _reported_at
         error = DatabaseTimeout(
             f"The log's database did not answer within {self.seconds:g} s. It is unknown whether the work was done. "
             "The connection is given up, and the next call opens a new one."
         )
-        try:
-            raise error
-        except DatabaseTimeout:
-            outages.report(logger, "The log's database does not answer; its connections are given up.")
+        assert self.seconds is not None
+        if due - self.seconds > _reported_at:  # a job that began earlier met the silence that is known
+            _reported_at = time.monotonic()
+            try:
+                raise error
+            except DatabaseTimeout:
+                outages.report(logger, "The log's database does not answer; its connections are given up.")
         _deliver(self.future.set_exception, error)
 
     def refuse(self) -> None:
@@ -276,8 +290,9 @@ class _Worker:
             _shut_down(connection)
 
 
-# How often a thread was abandoned in this process.
+# How often a thread was abandoned in this process, and when that was last logged.
 _timeouts = 0
+_reported_at = float("-inf")  # in time.monotonic() seconds
 
 _here = threading.local()
 
@@ -299,6 +314,21 @@ def _shut_down(connection: Any) -> None:
     if is_pooled(connection):
         with contextlib.suppress(Exception):  # psycopg_pool before 3.3 has no drain()
             connection.pool.drain()
+
+
+def _limit_connecting() -> None:
+    """Give this thread's connection to the log's database a `connect_timeout`, if the site has set none.
+
+    A thread that connects cannot be woken, and psycopg's default is 130 s. Django has no public way to give an option
+    to the connection of one thread: the settings are one dict for all threads, so this connection gets its own copy.
+    """
+    seconds, connection = settings.DATABASE_TIMEOUT_SECONDS, connections[database()]
+    options = connection.settings_dict["OPTIONS"]
+    if seconds is None or connection.vendor != "postgresql" or is_pooled(connection) or in_test_run():
+        return
+    if "connect_timeout" not in options and "PGCONNECT_TIMEOUT" not in os.environ:
+        limited = {**options, "connect_timeout": max(2, math.ceil(seconds))}
+        connection.settings_dict = {**connection.settings_dict, "OPTIONS": limited}
 
 
 def is_pooled(connection: Any) -> bool:

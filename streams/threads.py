@@ -177,17 +177,18 @@ def _thread(executor: Any) -> threading.Thread | None:
 _waiting_threads: WeakKeyDictionary[asyncio.AbstractEventLoop, _WaitingThread] = WeakKeyDictionary()
 
 
-async def run(fn: Callable[..., T], *args: Any, pool: LogThreads | None = None) -> T:
+async def run(fn: Callable[..., T], *args: Any, pool: LogThreads | None = None, seconds: float | None = None) -> T:
     """Run `fn(*args)`, which talks to the log's database, away from the event loop.
 
     Where a sync caller waits for this loop, its own thread does it, on its own connection and so in its own
     transaction. Otherwise a log thread does, of `pool`, or of those that read.
 
-    Raises DatabaseTimeout if a log thread does not get an answer in time. Then it is unknown whether the work was done.
+    Raises DatabaseTimeout if a log thread does not get an answer within `seconds`, or else the time of its pool. Then
+    it is unknown whether the work was done.
     """
     if not in_test_run():
-        return await _begin(sync_caller() or pool or READING, fn, *args)
-    job = _begin(_special_thread() or pool or READING, _run_in_test, fn, *args)
+        return await _begin(sync_caller() or pool or READING, seconds, fn, *args)
+    job = _begin(_special_thread() or pool or READING, seconds, _run_in_test, fn, *args)
     try:
         return await asyncio.shield(job)
     except asyncio.CancelledError:
@@ -196,11 +197,10 @@ async def run(fn: Callable[..., T], *args: Any, pool: LogThreads | None = None) 
         raise
 
 
-def _begin(executor: Executor, fn: Callable[..., T], *args: Any) -> asyncio.Future[T]:
-    job = asyncio.get_running_loop().run_in_executor(executor, fn, *args)
+def _begin(executor: Executor, seconds: float | None, fn: Callable[..., T], *args: Any) -> asyncio.Future[T]:
     if isinstance(executor, LogThreads):
-        executor.watch(job)
-    return job
+        return executor.begin(functools.partial(fn, *args), seconds)
+    return asyncio.get_running_loop().run_in_executor(executor, fn, *args)
 
 
 def uses_log_threads() -> bool:
