@@ -9,9 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
-import os
-import socket
 import sys
 import threading
 import time
@@ -21,11 +18,11 @@ from concurrent.futures import Executor, Future, InvalidStateError
 from functools import partial
 from typing import Any, TypeVar
 
-from django.db import OperationalError, connections
+from django.db import OperationalError
 
 from streams import outages
 from streams.conf import settings
-from streams.databases import database
+from streams.log_connections import close_connections, limit_connecting, shut_down, tidy_connections
 
 T = TypeVar("T")
 logger = logging.getLogger("streams")
@@ -160,7 +157,8 @@ class LogThreads(Executor):
 
     def _work(self) -> None:
         worker = _here.worker = _Worker()
-        _limit_connecting()
+        if not in_test_run():
+            limit_connecting()
         with self._lock:
             is_waiting = self._take(worker)
         while not is_waiting or self._is_handed_a_job(worker):
@@ -177,7 +175,7 @@ class LogThreads(Executor):
                 is_waiting = self._take(worker)
             deliver()
             del deliver
-            _tidy_connections()
+            tidy_connections()
         close_connections()
 
     def _take(self, worker: _Worker) -> bool:
@@ -287,7 +285,7 @@ class _Worker:
         global _timeouts
         _timeouts += 1
         for connection in tuple(self.connections):
-            _shut_down(connection)
+            shut_down(connection)
 
 
 # How often a thread was abandoned in this process, and when that was last logged.
@@ -302,54 +300,6 @@ def remember_connection(connection: Any, **kwargs: Any) -> None:
     worker: _Worker | None = getattr(_here, "worker", None)
     if worker is not None and connection not in worker.connections:
         worker.connections.append(connection)
-
-
-def _shut_down(connection: Any) -> None:
-    """Wake the thread that waits for this connection. Otherwise it would wait until the kernel gives up: for hours."""
-    with contextlib.suppress(Exception):  # it was closed in this moment, or has no socket
-        number = connection.connection.fileno()
-        with socket.socket(fileno=os.dup(number)) as copy:
-            if connection.connection.fileno() == number:  # and so it is still open, and the number not another's
-                copy.shutdown(socket.SHUT_RDWR)
-    if is_pooled(connection):
-        with contextlib.suppress(Exception):  # psycopg_pool before 3.3 has no drain()
-            connection.pool.drain()
-
-
-def _limit_connecting() -> None:
-    """Give this thread's connection to the log's database a `connect_timeout`, if the site has set none.
-
-    A thread that connects cannot be woken, and psycopg's default is 130 s. Django has no public way to give an option
-    to the connection of one thread: the settings are one dict for all threads, so this connection gets its own copy.
-    """
-    seconds, connection = settings.DATABASE_TIMEOUT_SECONDS, connections[database()]
-    options = connection.settings_dict["OPTIONS"]
-    if seconds is None or connection.vendor != "postgresql" or is_pooled(connection) or in_test_run():
-        return
-    if "connect_timeout" not in options and "PGCONNECT_TIMEOUT" not in os.environ:
-        limited = {**options, "connect_timeout": max(2, math.ceil(seconds))}
-        connection.settings_dict = {**connection.settings_dict, "OPTIONS": limited}
-
-
-def is_pooled(connection: Any) -> bool:
-    """Return True if the connection comes from a pool that all threads of the process share."""
-    return bool(connection.settings_dict["OPTIONS"].get("pool"))
-
-
-def _tidy_connections() -> None:
-    for connection in connections.all(initialized_only=True):
-        if connection.errors_occurred:
-            connection.close_if_unusable_or_obsolete()
-        if is_pooled(connection) and not connection.in_atomic_block:
-            connection.close()  # back to the pool: the site's requests need it, and this thread can be idle for long
-        connection.queries_log.clear()  # DEBUG collects every query, and no request ends here to forget them
-
-
-def close_connections() -> None:
-    """Close the calling thread's connections, but for those inside an atomic block."""
-    for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:
-            connection.close()
 
 
 def _linger() -> float:

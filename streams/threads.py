@@ -24,9 +24,9 @@ from django.db.utils import load_backend
 
 from streams.conf import settings
 from streams.databases import database as database  # who asks here where to run, asks here on what, too
+from streams.log_connections import close_connections as close_connections
 from streams.log_threads import DatabaseTimeout as DatabaseTimeout
 from streams.log_threads import LogThreads as LogThreads
-from streams.log_threads import close_connections as close_connections
 from streams.log_threads import do as _do
 from streams.log_threads import in_test_run as in_test_run
 
