@@ -288,8 +288,8 @@ def test_w004_pool_smaller_than_the_log_threads(tmp_path: Path, pool: Any, size:
         [
             "Warning",
             f"DATABASES['default']['OPTIONS']['pool'] gives each process {size} connections. Its log threads can use "
-            "10 at the same time, and each request that queries uses one more: they wait for each other, and fail after "
-            "the pool's timeout.",
+            "10 at the same time, and each request that queries uses one more: they wait for each other, and fail "
+            "after the pool's timeout.",
             "Set 'pool': {'max_size': 11} or more. Or lower STREAMS['LOG_THREADS'], which is 4: the log threads are "
             "twice as many, and two.",
             "streams.W004",
