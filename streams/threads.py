@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,112 +19,73 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from django.db import connections
+from django.db.utils import load_backend
 
 from streams.conf import settings
 from streams.databases import database as database  # who asks here where to run, asks here on what, too
+from streams.log_connections import close_connections as close_connections
+from streams.log_threads import DatabaseTimeout as DatabaseTimeout
+from streams.log_threads import LogThreads as LogThreads
+from streams.log_threads import do as _do
 from streams.private import asgiref as asgiref_internals
 from streams.private import django as django_internals
 from streams.private.django import in_test_run as in_test_run
 
 T = TypeVar("T")
 
-# A thread that idles for so long closes its connection and ends. Longer than POLL_SECONDS by default, so that a hub's
-# polls share one connection instead of opening one each second.
-LINGER_SECONDS = 3.0
+# The time that a job in WAITING can take. These jobs wait for other transactions, prune, or call the site's receivers,
+# so that the deadline for reads would cut work that goes well. Without any deadline, a few connections that have fallen
+# silent would occupy all threads.
+WAITING_SECONDS = 600.0
 
 
-class LogThreads(Executor):
-    """At most `size` daemon threads (LOG_THREADS, where not given), each with its own database connections.
+def timeout_seconds() -> float | None:
+    """Return the time that a read or a write of the log can take, or None if there is no limit."""
+    return settings.DATABASE_TIMEOUT_SECONDS if _can_fall_silent() else None
 
-    Threads start on demand.
 
-    `submit` may be called from any thread. A job that raises hands its exception to its future; the thread lives on.
+def _waiting_seconds() -> float | None:
+    return WAITING_SECONDS if timeout_seconds() is not None else None
+
+
+def _can_fall_silent() -> bool:
+    """Return True if the log's database is on the other end of a connection. SQLite's is a file."""
+    return _vendor(connections.settings[database()]["ENGINE"]) != "sqlite"
+
+
+@functools.cache
+def _vendor(engine: str) -> str:
+    # Not by connections[…]: on an event loop that makes a connection object for each task that asks.
+    vendor: str = load_backend(engine).DatabaseWrapper.vendor
+    return vendor
+
+
+def connect() -> None:
+    """Open the calling thread's connection to the log's database, if it is not open. Blocks.
+
+    Call it before taking a turn or a lock that others wait for: with a connection pool, the others can hold all
+    connections.
     """
-
-    def __init__(self, size: int | None = None) -> None:
-        self._size = size
-        # Not SimpleQueue: before Python 3.13 its get() forgets the timeout where another takes what it woke up for.
-        self._jobs: queue.Queue[tuple[Future[Any], Callable[[], Any]]] = queue.Queue()
-        self._lock = threading.Lock()
-        self._threads = 0
-        self._free = 0  # threads that wait, or are about to, less the jobs that were promised to them
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        future: Future[T] = Future()
-        self._jobs.put((future, lambda: fn(*args, **kwargs)))
-        with self._lock:
-            self._free -= 1
-            start = self._free < 0 and self._threads < (self._size or settings.LOG_THREADS)
-            if start:
-                self._threads += 1
-                self._free += 1
-        if start:
-            try:
-                threading.Thread(target=self._work, name="streams-log", daemon=True).start()
-            except BaseException:  # the machine has none to give, maybe for a moment only
-                with self._lock:
-                    self._threads -= 1
-                    self._free -= 1
-                future.cancel()  # whoever comes to the job passes over it
-                raise
-        return future
-
-    def _work(self) -> None:
-        while True:
-            try:
-                future, job = self._jobs.get(timeout=_linger())
-            except queue.Empty:
-                # Closed before this thread stops to count as free: a test that waits for none to be left may then
-                # drop its database.
-                close_connections()
-                with self._lock:
-                    if self._free > 0:
-                        self._free -= 1
-                        self._threads -= 1
-                        return
-                continue  # a job was promised to this thread a moment ago
-            _do(future, job)
-            del future, job
-            with self._lock:
-                self._free += 1
-            _tidy_connections()
-
-
-def _do(future: Future[Any], job: Callable[[], Any]) -> None:
-    if future.set_running_or_notify_cancel():
-        try:
-            future.set_result(job())
-        except BaseException as error:  # the caller's, by way of its future
-            future.set_exception(error)
-
-
-def _linger() -> float:
-    return 0.05 if in_test_run() else LINGER_SECONDS
-
-
-def _tidy_connections() -> None:
-    for connection in connections.all(initialized_only=True):
-        if connection.errors_occurred:
-            connection.close_if_unusable_or_obsolete()
-        connection.queries_log.clear()  # DEBUG collects every query, and no request ends here to forget them
-
-
-def close_connections() -> None:
-    """Close the calling thread's connections, but for those inside an atomic block."""
-    for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:
-            connection.close()
+    connections[database()].ensure_connection()
 
 
 def _renew_pools() -> None:
-    global READING, WRITING, WAITING, _borrowing
-    READING, WRITING, WAITING = LogThreads(), LogThreads(1), LogThreads()
+    global FOLLOWING, READING, WRITING, WAITING, _borrowing
+    FOLLOWING, WRITING = LogThreads(1, seconds=timeout_seconds), LogThreads(1, seconds=timeout_seconds)
+    READING, WAITING = LogThreads(seconds=timeout_seconds), LogThreads(seconds=_waiting_seconds)
     _borrowing = threading.Lock()
 
 
-# Three, so that a stream's reads do not wait for publishers that wait for a lock, nor these for those that wait for
-# another's idempotency key. One that writes is enough: it takes all who wait into its transaction.
-READING = WRITING = WAITING = LogThreads()
+def max_threads() -> int:
+    """Return how many log threads can hold a connection at the same time."""
+    return 2 + 2 * settings.LOG_THREADS
+
+
+# FOLLOWING: the hubs' reads of the log's tail. Live delivery must not wait for replays.
+# READING: all other reads. They must not wait for publishers that wait for a lock.
+# WRITING: apublish. One thread is enough, because it takes all that wait into its transaction.
+# WAITING: jobs that can wait for another transaction, or take long.
+FOLLOWING = READING = WRITING = WAITING = LogThreads()
 _borrowing = threading.Lock()
 _renew_pools()
 os.register_at_fork(after_in_child=_renew_pools)  # a child inherits no threads
@@ -211,22 +172,30 @@ class _WaitingThread(Executor):
 _waiting_threads: WeakKeyDictionary[asyncio.AbstractEventLoop, _WaitingThread] = WeakKeyDictionary()
 
 
-async def run(fn: Callable[..., T], *args: Any, pool: LogThreads | None = None) -> T:
+async def run(fn: Callable[..., T], *args: Any, pool: LogThreads | None = None, seconds: float | None = None) -> T:
     """Run `fn(*args)`, which talks to the log's database, away from the event loop.
 
     Where a sync caller waits for this loop, its own thread does it, on its own connection and so in its own
     transaction. Otherwise a log thread does, of `pool`, or of those that read.
+
+    Raises DatabaseTimeout if a log thread does not get an answer within `seconds`, or else the time of its pool. Then
+    it is unknown whether the work was done.
     """
-    loop = asyncio.get_running_loop()
     if not in_test_run():
-        return await loop.run_in_executor(sync_caller() or pool or READING, fn, *args)
-    job = loop.run_in_executor(_special_thread() or pool or READING, _run_in_test, fn, *args)
+        return await _begin(sync_caller() or pool or READING, seconds, fn, *args)
+    job = _begin(_special_thread() or pool or READING, seconds, _run_in_test, fn, *args)
     try:
         return await asyncio.shield(job)
     except asyncio.CancelledError:
         # When a test's loop has ended, its transaction is rolled back, or its tables are emptied. Not under our hands.
         await asyncio.wait([job])
         raise
+
+
+def _begin(executor: Executor, seconds: float | None, fn: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    if isinstance(executor, LogThreads):
+        return executor.begin(functools.partial(fn, *args), seconds)
+    return asyncio.get_running_loop().run_in_executor(executor, fn, *args)
 
 
 def uses_log_threads() -> bool:
