@@ -22,6 +22,7 @@ from streams import log, threads
 from streams.events import NewMessage, check
 from streams.exceptions import IdempotencyKeyInUse
 from streams.models import Message
+from streams.private import django as django_internals
 from streams.writer import Writer
 
 # For how long publish() waits for a transaction that has used the same idempotency key and is still open.
@@ -136,7 +137,7 @@ def _publish(messages: Sequence[NewMessage]) -> list[Message]:
 def _publish_on_this_thread(messages: Sequence[NewMessage]) -> list[Message]:
     connection: Any = connections[threads.database()]
     # The transaction in which Django's TestCase wraps a test is not the caller's: it never commits.
-    if any(not block._from_testcase for block in connection.atomic_blocks):
+    if django_internals.in_callers_transaction(connection):
         return _publish_in_transaction(connection, messages)
     if not connection.in_atomic_block and not connection.get_autocommit():
         # Manual transaction management has no hooks; a hub's next poll gives positions to what is committed.
@@ -170,7 +171,8 @@ def key_pauses() -> Iterator[float]:
 def _publish_in_transaction(connection: Any, messages: Sequence[NewMessage]) -> list[Message]:
     rows = log.append(messages)
     # Django drops the hooks of a savepoint that is rolled back; a hook that is still there now runs if ours does.
-    earlier = next((hook for _, hook, _ in reversed(connection.run_on_commit) if isinstance(hook, _AfterCommit)), None)
+    hooks = reversed(django_internals.commit_hooks(connection))
+    earlier = next((hook for hook in hooks if isinstance(hook, _AfterCommit)), None)
     hook = _AfterCommit(rows, earlier.outcome if earlier else _Outcome())
     hook.outcome.rows |= {row.pk: row for row in rows if row.position is None}
     # robust: the caller's work is committed, and must not fail on what comes after. A hub's poll gives the positions.

@@ -215,7 +215,6 @@ DOCUMENTED = {"_base_manager", "_default_manager", "_meta", "_request"}
 # drf-spectacular's are in one module as well, of the integration that needs them.
 ALLOWED = {
     "streams.api.schema": {"_get_api_endpoints", "_map_serializer"},
-    "streams.publishing": {"_from_testcase", "atomic_blocks", "run_on_commit"},
 }
 
 

@@ -182,7 +182,12 @@ async def test_streams_that_join_within_a_batch_miss_nothing(sent: None) -> None
 async def test_batch_that_was_overtaken_is_applied_once(sent: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look at the log goes ahead while a notice is being applied."""
     subscriber, hub = await opened()
-    monkeypatch.setattr(log, "tail", lambda after: (MANY, list(batch(after + 1, min(after + 250, MANY)).messages)))
+
+    def follow(position: int, mark: int) -> log.News:
+        head = log.Head(MANY, 0, unsequenced=False, times=(None, None))
+        return log.News(head, None, list(batch(position + 1, min(position + 250, MANY)).messages))
+
+    monkeypatch.setattr(log, "follow", follow)
     reading = asyncio.create_task(read(subscriber, MANY))
     await asyncio.sleep(0.05)
     Sent.notices.put_nowait(batch(1, MANY))

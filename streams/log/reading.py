@@ -14,6 +14,7 @@ from streams.log import epochs
 from streams.log.epochs import Epochs
 from streams.log.sequencing import sequence_waiting
 from streams.models import Channel, LogHead, Message
+from streams.private.django import in_callers_transaction
 from streams.threads import database
 
 # What one read takes at most, but for a single message that is larger. Enough that a replay is not ruled by round
@@ -97,15 +98,10 @@ def current(*positions: int) -> Head:
     head's lock, nor hold it.
     """
     state = head(*positions)
-    if (state.unsequenced or state.is_replaced) and not _in_callers_transaction():
+    if (state.unsequenced or state.is_replaced) and not in_callers_transaction(connections[database()]):
         sequence_waiting()
         state = head(*positions)
     return state
-
-
-def _in_callers_transaction() -> bool:
-    connection: Any = connections[database()]
-    return any(not block._from_testcase for block in connection.atomic_blocks)
 
 
 def current_head() -> int:
