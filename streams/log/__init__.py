@@ -24,6 +24,7 @@ from streams.log.reading import (
     start_of_newest,
     tail,
 )
+from streams.log.references import forget_publisher
 from streams.log.sequencing import sequence
 from streams.log.transactions import own_transaction
 
@@ -38,6 +39,7 @@ __all__ = [
     "earliest",
     "forget_channel",
     "forget_pruned_channels",
+    "forget_publisher",
     "head",
     "newest",
     "newest_of",

@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 
 from streams import log
 from streams.events import StoredEvent
+from streams.references import with_references
 from streams.relay.models import Generation
 from streams.threads import database
 
@@ -54,10 +55,11 @@ def read(id: str) -> Answer:
 
 
 def get(id: str) -> Generation:
-    """A generation with its owner, by one query. `is_deserted`: its worker is dead. Raises Generation.DoesNotExist."""
+    """A generation with its owner loaded. `is_deserted`: its worker is dead. Raises Generation.DoesNotExist."""
     is_deserted = ExpressionWrapper(DESERTED, output_field=BooleanField())
-    rows = Generation.objects.using(database()).select_related("owner").annotate(is_deserted=is_deserted)  # type: ignore[no-redef]
-    return rows.get(pk=id)
+    rows = Generation.objects.using(database()).annotate(is_deserted=is_deserted)  # type: ignore[no-redef]
+    generation: Generation = with_references(rows, "owner").get(pk=id)
+    return generation
 
 
 class _Pruned(Exception):
