@@ -58,8 +58,8 @@ def non_atomic_requests(view: F) -> F:
     """Keep a view outside of the transaction that ATOMIC_REQUESTS opens, for every database. A decorator.
 
     Django's decorator names one database, and Django refuses an async view if any other has ATOMIC_REQUESTS. The
-    attribute `_non_atomic_requests` is private (seen in Django 5.2 to 6.1). If it changes, the default database is still
-    covered.
+    attribute `_non_atomic_requests` is private (seen in Django 5.2 to 6.1). If it changes, the default database is
+    still covered.
     """
     view._non_atomic_requests = _EveryAlias()  # type: ignore[attr-defined]
     transaction.non_atomic_requests(view)
