@@ -57,7 +57,7 @@ class GroupsField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]  # 
 class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for django-stubs alone
     """A channel's settings. `keep` is a choice of retentions, in `keep_seconds` any other can be given."""
 
-    field_order: ClassVar = ["title", "access", "groups", "retention_messages"]
+    field_order = ["title", "access", "groups", "retention_messages"]
 
     # Not a field of the model's form, which reads and writes the relation in one database.
     groups = GroupsField(
