@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
@@ -19,6 +19,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from project.pages import render_page
 from streams import EventStreamResponse
 from streams.conf import configured
+from streams.databases import non_atomic_requests
 from streams.relay.access import admit
 from streams.relay.endpoints import error_response, read_payload, unavailable
 from streams.relay.errors import RelayError
@@ -58,7 +59,7 @@ def chat_page(request: HttpRequest) -> HttpResponse:
     return render_page(request, "project/chat.html", {})
 
 
-@transaction.non_atomic_requests
+@non_atomic_requests
 @csrf_exempt  # without an upstream no cookie counts; with one, admit() asks for the token where a session does
 @require_http_methods(["POST", "OPTIONS"])
 async def send(request: HttpRequest) -> HttpResponseBase:

@@ -12,11 +12,15 @@ class StreamsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from streams import broadcasts, channels, deliveries, presence, redaction, retention, revocation
+        from django.contrib.auth import get_user_model
+        from django.contrib.auth.models import Group
+
+        from streams import broadcasts, channels, deliveries, log, presence, redaction, retention, revocation
         from streams.checks import check_database, check_settings
         from streams.chores import Chore, register
         from streams.conf import settings
         from streams.log_threads import remember_connection
+        from streams.references import on_deletion
         from streams.threads import remember_test_connection
 
         checks.register(check_settings)
@@ -26,6 +30,10 @@ class StreamsConfig(AppConfig):
         channels.forget_rules_when_settings_change()
         revocation.connect()
         redaction.install()
+
+        on_deletion(get_user_model(), broadcasts.forget_user)
+        on_deletion(get_user_model(), log.forget_publisher)
+        on_deletion(Group, channels.forget_group)
 
         register(Chore("Pruning", retention.prune_as_chore, retention.chore_seconds, at_start=False))
         register(Chore("Telling who listens", presence.beat, lambda: settings.PRESENCE_SECONDS))

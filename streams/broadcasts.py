@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.apps import apps
-from django.db import connections, transaction
+from django.db import connections, router, transaction
 from django.db.models import F, QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -219,21 +219,41 @@ def _why_not(broadcast: Broadcast) -> str:
 
 
 def record(broadcast: Broadcast, user: Any, text: str) -> None:
-    """Write a LogEntry, in the running transaction. Without the admin, or a user, the logger is told instead."""
+    """Write a LogEntry: in the running transaction, or after its commit if the admin's log is in another database.
+
+    Without the admin, or without a user, the logger `streams.broadcasts` is the only record.
+    """
     logger.info("Broadcast %s, by %s: %s", broadcast.pk, user, text)
     if user is None or not apps.is_installed("django.contrib.admin"):
         return
     from django.contrib.admin.models import CHANGE, LogEntry
     from django.contrib.contenttypes.models import ContentType
 
-    LogEntry.objects.create(
-        user_id=user.pk,
-        content_type_id=ContentType.objects.get_for_model(Broadcast).pk,
-        object_id=str(broadcast.pk),
-        object_repr=str(broadcast)[:200],
-        action_flag=CHANGE,
-        change_message=text,
-    )
+    def write() -> None:
+        LogEntry.objects.create(
+            user_id=user.pk,
+            content_type_id=ContentType.objects.get_for_model(Broadcast).pk,
+            object_id=str(broadcast.pk),
+            object_repr=str(broadcast)[:200],
+            action_flag=CHANGE,
+            change_message=text,
+        )
+
+    connection: Any = connections[database()]
+    if router.db_for_write(LogEntry) != connection.alias:
+        transaction.on_commit(write, using=connection.alias, robust=True)
+        return
+    write()
+    if connection.vendor == "postgresql":
+        # The entry's reference to the user is checked now. Checked at COMMIT, it would wait for a lock on the user's
+        # row while the head of the log is locked.
+        connection.check_constraints()
+
+
+def forget_user(user_pk: Any) -> None:
+    """Clear a deleted user from all broadcasts."""
+    for name in ("created_by", "scheduled_by", "sent_by"):
+        Broadcast.objects.using(database()).filter(**{name: user_pk}).update(**{name: None})
 
 
 # --- What is due ------------------------------------------------------------------------------------------------------

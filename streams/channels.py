@@ -10,17 +10,19 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from django.contrib.auth.models import Group
 from django.db import Error, connections, transaction
+from django.db.models import QuerySet
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
 from streams import outages, threads
 from streams.conf import settings
-from streams.models import ChannelSettings
+from streams.models import ChannelGroup, ChannelSettings
 from streams.threads import database
 
 logger = logging.getLogger("streams")
@@ -144,8 +146,8 @@ def _read() -> Rules:
     rows = list(stored.values_list("channel", "access"))
     grouped: dict[str, set[Any]] = {}
     if any(access == Access.GROUPS for _, access in rows):
-        members = stored.filter(access=Access.GROUPS, groups__isnull=False)
-        for channel, group in members.values_list("channel", "groups"):
+        members = _members().filter(channelsettings__access=Access.GROUPS)
+        for channel, group in members.values_list("channelsettings_id", "group_id"):
             grouped.setdefault(channel, set()).add(group)
     return {channel: Rule(access, frozenset(grouped.get(channel, ()))) for channel, access in rows}
 
@@ -167,6 +169,40 @@ def forget_rules_when_settings_change() -> None:
     for signal in (post_save, post_delete):
         signal.connect(_forget_now_and_after_commit, sender=ChannelSettings)
     m2m_changed.connect(_forget_now_and_after_commit, sender=ChannelSettings.groups.through)
+
+
+# --- Groups -----------------------------------------------------------------------------------------------------------
+
+# Not by ChannelSettings.groups: that joins the two tables, and the groups can be in another database.
+
+
+def group_keys(channel: str) -> list[Any]:
+    """Return the primary keys of the groups whose members can read a channel."""
+    return list(_members().filter(channelsettings=channel).values_list("group_id", flat=True))
+
+
+def groups_of(channel: str) -> QuerySet[Group]:
+    """Return the groups whose members can read a channel, by name."""
+    return Group.objects.filter(pk__in=group_keys(channel)).order_by("name")
+
+
+def set_groups(channel: str, groups: Iterable[Group]) -> None:
+    """Store the groups whose members can read a channel.
+
+    Call it in the transaction that saves the channel's settings: open streams are judged again after that.
+    """
+    wanted, stored = {group.pk for group in groups}, set(group_keys(channel))
+    _members().filter(channelsettings=channel, group__in=stored - wanted).delete()
+    _members().bulk_create([ChannelGroup(channelsettings_id=channel, group_id=key) for key in wanted - stored])
+
+
+def forget_group(group_pk: Any) -> None:
+    """Take a deleted group from all channels."""
+    _members().filter(group=group_pk).delete()
+
+
+def _members() -> QuerySet[ChannelGroup]:
+    return ChannelGroup.objects.using(database())
 
 
 # --- Retention --------------------------------------------------------------------------------------------------------

@@ -171,7 +171,7 @@ def check_database(app_configs: Any, databases: Sequence[str] | None = None, **k
             Error(
                 f"The log is kept in PostgreSQL, or in SQLite 3.35 or newer; the database {alias!r} is "
                 f"{connection.display_name}{' ' + sqlite3.sqlite_version if connection.vendor == 'sqlite' else ''}.",
-                hint="Route the app `streams` to another database with a database router.",
+                hint="Route the apps `streams` and `streams_relay` to another database with a database router.",
                 id="streams.E005",
             )
         ]

@@ -1,15 +1,21 @@
-"""Which database holds the log: its alias, for Django, and a name by which processes know each other's logs apart."""
+"""Which database holds the log: its alias, for Django, and a name by which processes know each other's logs apart.
+
+And how views stay outside of transactions, whichever databases there are.
+"""
 
 from __future__ import annotations
 
 import functools
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from django.apps import apps
-from django.db import connections, router
+from django.db import connections, router, transaction
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def database() -> str:
@@ -39,3 +45,22 @@ _TOKEN = secrets.token_hex(8)
 @functools.cache  # each notice asks
 def _whole(path: str) -> str:
     return path if path.startswith("file:") else str(Path(path).resolve())
+
+
+class _EveryAlias(set[str]):
+    """Contains every alias, also those of databases that are configured later."""
+
+    def __contains__(self, alias: object) -> bool:
+        return True
+
+
+def non_atomic_requests(view: F) -> F:
+    """Keep a view outside of the transaction that ATOMIC_REQUESTS opens, for every database. A decorator.
+
+    Django's decorator names one database, and Django refuses an async view if any other has ATOMIC_REQUESTS. The
+    attribute `_non_atomic_requests` is private (seen in Django 5.2 to 6.1). If it changes, the default database is
+    still covered.
+    """
+    view._non_atomic_requests = _EveryAlias()  # type: ignore[attr-defined]
+    transaction.non_atomic_requests(view)
+    return view

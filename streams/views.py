@@ -10,7 +10,7 @@ from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.handlers.asgi import ASGIRequest
-from django.db import Error, transaction
+from django.db import Error
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -18,6 +18,7 @@ from django.views import View
 from streams import limits, log, outages, threads
 from streams.admission import Admission
 from streams.conf import settings
+from streams.databases import non_atomic_requests
 from streams.events import validate_channels
 from streams.exceptions import InvalidChannel, InvalidToken, RefusedStream
 from streams.policies import BasePolicy, get_policy
@@ -33,7 +34,7 @@ ALLOWED = "GET, HEAD, OPTIONS"
 
 
 # Django refuses ATOMIC_REQUESTS for async views, and a transaction as long as a stream would be no good.
-@method_decorator(transaction.non_atomic_requests, name="dispatch")
+@method_decorator(non_atomic_requests, name="dispatch")
 class EventStreamView(View):
     """Streams one or several channels: replay from the client's cursor, then live.
 

@@ -191,7 +191,7 @@ def test_no_other_module_names_the_tables_in_sql() -> None:
         for name, tree in TREES.items()
         if not name.startswith("streams.migrations")
     }
-    tables = ("streams_message ", "streams_loghead", "streams_channel")
+    tables = ("streams_message ", "streams_loghead", "streams_channel ")
     naming = {name for name, found in texts.items() if any(table in text for text in found for table in tables)}
     assert {name for name in naming if not name.startswith("streams.log.")} == {"streams.survey"}
     assert [text for text in texts["streams.survey"] if re.search("INSERT|UPDATE|DELETE", text)] == []

@@ -235,7 +235,7 @@ def test_e005_database_that_the_log_cannot_be_kept_in(tmp_path: Path) -> None:
         [
             "Error",
             "The log is kept in PostgreSQL, or in SQLite 3.35 or newer; the database 'default' is unknown.",
-            "Route the app `streams` to another database with a database router.",
+            "Route the apps `streams` and `streams_relay` to another database with a database router.",
             "streams.E005",
         ]
     ]

@@ -71,6 +71,7 @@ def test_log_has_its_indexes(site: Site) -> None:
     assert "WHERE" in found["streams_message_unsequenced"], "partial: it is nearly always empty"
     assert "WHERE" in found["streams_message_idempotency"]
     assert "UNIQUE" in found["streams_message_idempotency"]
+    assert "WHERE" in found["streams_message_publisher"]
     assert "WHERE" in found["streams_broadcast_due"]
     assert "WHERE" in found["streams_broadcast_sent"]
 
@@ -82,3 +83,10 @@ def test_sql_of_the_migrations_can_be_printed(site: Site, direction: str, migrat
     arguments = ["sqlmigrate", "streams", migration, *filter(None, [direction])]
     sql = site.manage(*arguments).stdout
     assert ("DROP TABLE" if direction else "CREATE TABLE") in sql
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("direction", ["--backwards", ""])
+def test_sql_of_the_references_can_be_printed(site: Site, direction: str) -> None:
+    arguments = ["sqlmigrate", "streams", "0005", *filter(None, [direction])]
+    assert "streams_message_publisher" in site.manage(*arguments).stdout

@@ -32,6 +32,7 @@ from streams.admin.broadcast_steps import BroadcastSteps, zone_at
 from streams.admin.pages import ask_texts, stream_missing, stream_url
 from streams.exceptions import BroadcastRefused
 from streams.models import Broadcast, Message
+from streams.references import with_references
 from streams.threads import database
 from streams.times import in_words
 
@@ -45,11 +46,10 @@ class BroadcastAdmin(BroadcastSteps):
     list_display = ["title", "shown_state", "shown_channels", "event", "when", "who", "shown_listened"]
     list_filter = ["state", "payload_type"]
     search_fields = ["title", "payload"]
-    list_select_related = ["created_by", "scheduled_by", "sent_by"]
     ordering = ["-id"]
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        rows = super().get_queryset(request).using(database())
+        rows = with_references(super().get_queryset(request).using(database()), "created_by", "scheduled_by", "sent_by")
         if not self.may_see_all(request):
             rows = rows.filter(created_by_id=request.user.pk)
         match = request.resolver_match

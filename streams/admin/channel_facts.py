@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from streams import log, presence, survey
+from streams.channels import groups_of
 from streams.conf import settings
 from streams.models import ChannelSettings, Message
 from streams.policies import get_policy
@@ -126,7 +127,7 @@ def settled_in_words(row: ChannelSettings | None) -> list[tuple[str, str]]:
     """What is stored for a channel, each value with its name. Empty where nothing is."""
     if row is None:
         return []
-    groups = ", ".join(str(group) for group in row.groups.order_by("name"))
+    groups = ", ".join(str(group) for group in groups_of(row.channel))
     own = [
         (_("Title"), row.title),
         (_("Who may read"), str(row.get_access_display())),

@@ -19,7 +19,7 @@ from django.db.models import F
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from streams import log
+from streams import channels, log
 from streams.admin.channel_facts import messages_in_words, seconds_in_words
 from streams.conf import settings
 from streams.models import ChannelSettings
@@ -57,6 +57,16 @@ class GroupsField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]  # 
 class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for django-stubs alone
     """A channel's settings. `keep` is a choice of retentions, in `keep_seconds` any other can be given."""
 
+    field_order = ["title", "access", "groups", "retention_messages"]
+
+    # Not a field of the model's form, which reads and writes the relation in one database.
+    groups = GroupsField(
+        label=gettext_lazy("Groups"),
+        queryset=Group.objects.order_by("name"),
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text=gettext_lazy("Only where members of groups may read: choose at least one."),
+    )
     keep = forms.ChoiceField(
         label=gettext_lazy("Keep messages for"),
         required=False,
@@ -72,24 +82,19 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for dja
 
     class Meta:
         model = ChannelSettings
-        fields: ClassVar = ["title", "access", "groups", "retention_messages"]
+        fields: ClassVar = ["title", "access", "retention_messages"]
         labels: ClassVar = {
             "title": gettext_lazy("Title"),
             "access": gettext_lazy("Who may read"),
-            "groups": gettext_lazy("Groups"),
             "retention_messages": gettext_lazy("Keep at most, in messages"),
         }
         help_texts: ClassVar = {
             "title": gettext_lazy("For you and your colleagues; it is not sent."),
-            "groups": gettext_lazy("Only where members of groups may read: choose at least one."),
         }
-        widgets: ClassVar = {"groups": forms.CheckboxSelectMultiple}
-        field_classes: ClassVar = {"groups": GroupsField}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        groups: Any = self.fields["groups"]
-        groups.queryset = Group.objects.using(database()).order_by("name")
+        self.initial["groups"] = channels.group_keys(self.instance.channel)
         count: Any = self.fields["retention_messages"]
         count.validators.append(MaxValueValidator(MAX_MESSAGES))
         count.help_text = _("Empty: as the site’s settings say (%(site)s). 0: however many there are.") % {
@@ -140,7 +145,7 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for dja
                     raise ChangedMeanwhile
                 # Where there is no row, nothing can be locked: of two who insert it at once, one is refused here.
                 row.save(using=database(), force_insert=stored is None, force_update=stored is not None)
-                self.save_m2m()
+                channels.set_groups(row.channel, self.cleaned_data["groups"])
         except IntegrityError:
             raise ChangedMeanwhile from None
         return stored is None
@@ -150,7 +155,7 @@ def digest_of(row: ChannelSettings | None) -> str:
     """What stands for the stored settings, so that a change of them can be told; for None as well."""
     if row is None:
         return NOTHING
-    groups = sorted(str(pk) for pk in row.groups.values_list("pk", flat=True))
+    groups = sorted(map(str, channels.group_keys(row.channel)))
     values = [row.title, row.access, row.retention_seconds, row.retention_messages, groups]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 

@@ -18,6 +18,7 @@ from streams import presence, survey
 from streams.admin import channel_facts
 from streams.admin.channel_form import ChangedMeanwhile, ChannelForm, digest_of, forget
 from streams.admin.pages import StreamsAdmin, stream_url
+from streams.channels import groups_of
 from streams.conf import settings
 from streams.events import CHANNEL_MAX_LENGTH, validate_channel
 from streams.exceptions import InvalidChannel
@@ -148,7 +149,7 @@ class ChannelAdmin(StreamsAdmin):
         return {
             "fact": channel_facts.facts_of(channel),
             "row": row,
-            "groups": [str(group) for group in row.groups.order_by("name")] if row else [],
+            "groups": [str(group) for group in groups_of(channel)] if row else [],
             "form": form,
             "count_to": channel_facts.COUNT_TO,
             "poll_seconds": f"{settings.POLL_SECONDS:g}",

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.auth import get_user_model
-from django.db import DEFAULT_DB_ALIAS, transaction
 from django.http import HttpRequest, JsonResponse
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.translation import gettext as _
 
-from streams.threads import database
+from streams.databases import non_atomic_requests
 
 # django-stubs make it generic; Django itself does not.
 if TYPE_CHECKING:
@@ -57,12 +56,10 @@ class StreamsAdmin(_ModelAdmin):
     def own_page(self, route: str, view: Any, name: str) -> URLPattern:
         """A URL pattern for get_urls(), for staff only. The view is outside of the transaction that a site may have
         around each request (ATOMIC_REQUESTS): what it sends is sent before it answers."""
-        guarded = self.admin_site.admin_view(view)
-        if (alias := database()) != DEFAULT_DB_ALIAS:
-            guarded = transaction.non_atomic_requests(using=alias)(guarded)
+        guarded: Any = self.admin_site.admin_view(view)
         pattern: URLPattern = path(
             route,
-            transaction.non_atomic_requests(guarded),
+            non_atomic_requests(guarded),
             name=f"{self.opts.app_label}_{self.opts.model_name}_{name}",
         )
         return pattern

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.utils.datastructures import MultiValueDict
 from django.utils.decorators import method_decorator
@@ -20,6 +19,7 @@ from streams.api.authentication import SignedTokenAuthentication, bears_unknown_
 from streams.api.bodies import read_json
 from streams.api.negotiation import AlwaysJSON, PlainJSON
 from streams.api.schema import StreamsSchema
+from streams.databases import non_atomic_requests
 from streams.events import validate_channel
 from streams.exceptions import InvalidChannel
 
@@ -32,7 +32,7 @@ class JSONRequest(Request):
 
 
 # Published within the request's transaction, messages would have no position yet when the answer says it.
-@method_decorator(transaction.non_atomic_requests, name="dispatch")
+@method_decorator(non_atomic_requests, name="dispatch")
 class StreamsAPIView(APIView):
     """A view of this API. The site's authentication, permission and throttle classes hold; its formats do not.
 

@@ -11,7 +11,6 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.models import AnonymousUser
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import AuthenticationFailed, MethodNotAllowed, NotAuthenticated
@@ -25,6 +24,7 @@ from streams.api.bodies import read_json
 from streams.api.errors import answer_to, as_response
 from streams.api.negotiation import json_response
 from streams.api.schema import described
+from streams.databases import non_atomic_requests
 from streams.exceptions import InvalidMessage, InvalidToken
 from streams.policies import get_policy
 from streams.publishing import apublish_many
@@ -46,7 +46,7 @@ class FastMessages(StreamsAPIView):
 
 @csrf_exempt  # no cookie is looked at
 @login_not_required
-@transaction.non_atomic_requests
+@non_atomic_requests
 async def fast_publish(request: HttpRequest, channel: str) -> HttpResponse:
     """Publish the body's message to `channel`."""
     response: HttpResponse

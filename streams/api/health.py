@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import SuspiciousOperation
-from django.db import Error, connections, transaction
+from django.db import Error, connections
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import APIException, MethodNotAllowed
@@ -20,6 +20,7 @@ from streams.api.base import StreamsAPIView
 from streams.api.errors import RETRY_AFTER_SECONDS, ApiError, answer_to, as_response
 from streams.api.negotiation import json_response
 from streams.api.schema import described
+from streams.databases import non_atomic_requests
 
 logger = logging.getLogger("streams.api")
 
@@ -51,7 +52,7 @@ class ReadyDescription(_Description):
 
 @csrf_exempt
 @login_not_required
-@transaction.non_atomic_requests
+@non_atomic_requests
 async def live(request: HttpRequest) -> HttpResponse:
     """That the process answers."""
     return _refused(request) or _answer({"status": "ok"})
@@ -59,7 +60,7 @@ async def live(request: HttpRequest) -> HttpResponse:
 
 @csrf_exempt
 @login_not_required
-@transaction.non_atomic_requests
+@non_atomic_requests
 async def ready(request: HttpRequest) -> HttpResponse:
     """Whether the process can serve: its database, and its notifier's listener.
 

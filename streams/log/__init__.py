@@ -30,6 +30,7 @@ from streams.log.reading import (
     tail,
     times_of,
 )
+from streams.log.references import forget_publisher
 from streams.log.sequencing import finish, sequence, sequence_after_commit
 from streams.log.sizing import count_size, size
 from streams.log.storing import store
@@ -54,6 +55,7 @@ __all__ = [
     "follow",
     "forget_channel",
     "forget_pruned_channels",
+    "forget_publisher",
     "head",
     "newest",
     "newest_of",

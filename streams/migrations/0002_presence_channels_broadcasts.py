@@ -160,9 +160,10 @@ class Migration(migrations.Migration):
                     "created_by",
                     models.ForeignKey(
                         blank=True,
+                        db_constraint=False,
                         editable=False,
                         null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="+",
                         to=settings.AUTH_USER_MODEL,
                         verbose_name="created by",
@@ -172,9 +173,10 @@ class Migration(migrations.Migration):
                     "scheduled_by",
                     models.ForeignKey(
                         blank=True,
+                        db_constraint=False,
                         editable=False,
                         null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="+",
                         to=settings.AUTH_USER_MODEL,
                         verbose_name="scheduled by",
@@ -184,9 +186,10 @@ class Migration(migrations.Migration):
                     "sent_by",
                     models.ForeignKey(
                         blank=True,
+                        db_constraint=False,
                         editable=False,
                         null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="+",
                         to=settings.AUTH_USER_MODEL,
                         verbose_name="sent by",
@@ -253,7 +256,9 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "groups",
-                    models.ManyToManyField(blank=True, related_name="+", to="auth.group", verbose_name="groups"),
+                    models.ManyToManyField(
+                        blank=True, db_constraint=False, related_name="+", to="auth.group", verbose_name="groups"
+                    ),
                 ),
             ],
             options={

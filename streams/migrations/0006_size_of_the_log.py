@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("streams", "0004_epochs_and_leases"),
+        ("streams", "0005_references_without_constraints"),
     ]
 
     operations = [

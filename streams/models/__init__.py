@@ -1,7 +1,7 @@
 """The tables: the log, channel settings, presence, broadcasts, leases and revoked tokens."""
 
 from streams.models.broadcasts import Broadcast, Delivery
-from streams.models.channels import ChannelSettings
+from streams.models.channels import ChannelGroup, ChannelSettings
 from streams.models.leases import Lease
 from streams.models.log import Channel, Epoch, LogHead, LogSize, Message, Monitor
 from streams.models.presence import Node
@@ -10,6 +10,7 @@ from streams.models.tokens import RevokedToken
 __all__ = [
     "Broadcast",
     "Channel",
+    "ChannelGroup",
     "ChannelSettings",
     "Delivery",
     "Epoch",

@@ -9,6 +9,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from streams import events
+from streams.references import Reference
 
 
 class Broadcast(models.Model):
@@ -37,35 +38,15 @@ class Broadcast(models.Model):
     revision = models.PositiveIntegerField(default=1, editable=False)
     problem = models.TextField(_("problem"), blank=True, editable=False)
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
-    created_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        verbose_name=_("created by"),
-        null=True,
-        blank=True,
-        editable=False,
-        on_delete=models.SET_NULL,
-        related_name="+",
+    created_by = Reference(
+        settings.AUTH_USER_MODEL, verbose_name=_("created by"), null=True, blank=True, editable=False
     )
     send_at = models.DateTimeField(_("to be sent at"), null=True, blank=True)
-    scheduled_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        verbose_name=_("scheduled by"),
-        null=True,
-        blank=True,
-        editable=False,
-        on_delete=models.SET_NULL,
-        related_name="+",
+    scheduled_by = Reference(
+        settings.AUTH_USER_MODEL, verbose_name=_("scheduled by"), null=True, blank=True, editable=False
     )
     sent_at = models.DateTimeField(_("sent at"), null=True, blank=True, editable=False)
-    sent_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        verbose_name=_("sent by"),
-        null=True,
-        blank=True,
-        editable=False,
-        on_delete=models.SET_NULL,
-        related_name="+",
-    )
+    sent_by = Reference(settings.AUTH_USER_MODEL, verbose_name=_("sent by"), null=True, blank=True, editable=False)
     positions: Any = models.JSONField(
         _("event ids"), default=list, editable=False, help_text=_("One for each channel, in their order.")
     )

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from streams import events
 from streams.exceptions import InvalidChannel
+from streams.references import Reference
 
 
 def check_channel_name(name: str) -> None:
@@ -42,7 +43,10 @@ class ChannelSettings(models.Model):
     access = models.CharField(
         _("who may read"), max_length=20, choices=Access.choices, default=Access.DEFAULT, blank=True
     )
-    groups = models.ManyToManyField("auth.Group", verbose_name=_("groups"), blank=True, related_name="+")
+    # Read and written by channels.groups_of() and set_groups(), because the groups can be in another database.
+    groups = models.ManyToManyField(
+        "auth.Group", through="ChannelGroup", verbose_name=_("groups"), blank=True, related_name="+"
+    )
     retention_seconds = models.PositiveBigIntegerField(
         _("keep messages for, in seconds"),
         null=True,
@@ -63,3 +67,19 @@ class ChannelSettings(models.Model):
 
     def __str__(self) -> str:
         return self.channel
+
+
+class ChannelGroup(models.Model):
+    """A group whose members can read a channel."""
+
+    channelsettings = models.ForeignKey(ChannelSettings, on_delete=models.CASCADE, related_name="+")
+    group = Reference("auth.Group")
+
+    class Meta:
+        # The names are those that Django gives to a many-to-many relation without a model of its own.
+        db_table = "streams_channelsettings_groups"
+        unique_together: ClassVar = [("channelsettings", "group")]
+        default_permissions: ClassVar = ()
+
+    def __str__(self) -> str:
+        return f"{self.channelsettings_id}: {self.group_id}"

@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from streams import events
+from streams.references import Reference
 
 
 class Message(models.Model):
@@ -23,14 +24,8 @@ class Message(models.Model):
     size = models.PositiveIntegerField(_("size"), help_text=_("Bytes of the data in UTF-8."))
     # By the database's clock: publishers' clocks differ, and retention compares this with the database's time.
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
-    published_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        verbose_name=_("published by"),
-        null=True,
-        blank=True,
-        on_delete=models.SET_NULL,
-        related_name="+",
-        db_index=False,
+    published_by = Reference(
+        settings.AUTH_USER_MODEL, verbose_name=_("published by"), null=True, blank=True, db_index=False
     )
     idempotency_key = models.CharField(  # noqa: DJ001 - NULL is "no key"; "" would be a key like any other
         _("idempotency key"), max_length=events.IDEMPOTENCY_KEY_MAX_LENGTH, null=True, blank=True
@@ -54,6 +49,12 @@ class Message(models.Model):
             models.Index(fields=["channel", "position"], name="streams_message_replay"),
             # Nearly always empty, so that looking for what a dead process left unsequenced costs nothing.
             models.Index(fields=["id"], condition=models.Q(position__isnull=True), name="streams_message_unsequenced"),
+            # For the deletion of users. Partial: a site's programs publish without one.
+            models.Index(
+                fields=["published_by"],
+                condition=models.Q(published_by__isnull=False),
+                name="streams_message_publisher",
+            ),
         ]
 
     def __str__(self) -> str:

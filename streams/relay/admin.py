@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
 
+from streams.references import with_references
 from streams.relay.models import Generation, Usage
+from streams.threads import database
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
@@ -17,6 +20,10 @@ else:
 
 class _LookOnly(ModelAdmin):
     show_full_result_count = False  # it would count the whole table for every page
+    reference: str  # the field that refers to a user
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return with_references(super().get_queryset(request).using(database()), self.reference)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -32,9 +39,9 @@ class _LookOnly(ModelAdmin):
 class GenerationAdmin(_LookOnly):
     """Who has asked what, and what came of it."""
 
-    list_display = ("created_at", "state", "owner", "model", "pieces", "ended_at", "error_code")
+    list_display = ("created_at", "state", "shown_owner", "model", "pieces", "ended_at", "error_code")
     list_filter = ("state", "upstream")
-    list_select_related = ("owner",)
+    reference = "owner"
     search_fields = ("id", "text")
     fieldsets: ClassVar = (
         (None, {"fields": ("id", "state", "owner", "caller", "upstream", "model", "request", "text")}),
@@ -43,6 +50,11 @@ class GenerationAdmin(_LookOnly):
         (None, {"fields": ("pieces", "start_position", "end_position", "text_position")}),
     )
 
+    # By the key: to sort by a user's own order, Django would look for the users in the log's database.
+    @admin.display(description=_("owner"), ordering="owner_id")
+    def shown_owner(self, generation: Generation) -> Any:
+        return generation.owner
+
 
 @admin.register(Usage)
 class UsageAdmin(_LookOnly):
@@ -50,7 +62,7 @@ class UsageAdmin(_LookOnly):
 
     list_display = (
         "created_at",
-        "user",
+        "shown_user",
         "model",
         "outcome",
         "prompt_tokens",
@@ -59,5 +71,10 @@ class UsageAdmin(_LookOnly):
         "seconds",
     )
     list_filter = ("outcome", "upstream", "model", "is_estimated")
-    list_select_related = ("user",)
+    reference = "user"
     date_hierarchy = "created_at"
+
+    # By the key: to sort by a user's own order, Django would look for the users in the log's database.
+    @admin.display(description=_("user"), ordering="user_id")
+    def shown_user(self, usage: Usage) -> Any:
+        return usage.user

@@ -15,15 +15,21 @@ class RelayConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from django.contrib.auth import get_user_model
+
         from streams import conf, shutdown
         from streams.chores import Chore, register
-        from streams.relay import background
+        from streams.references import on_deletion
+        from streams.relay import background, generations, usage
         from streams.relay.checks import check_database, check_upstreams
         from streams.relay.conf import RelaySettings
 
         conf.register(RelaySettings)
         checks.register(check_upstreams)
         checks.register(check_database)
+
+        on_deletion(get_user_model(), generations.forget_owner)
+        on_deletion(get_user_model(), usage.forget_user)
 
         shutdown.register(background.stop)  # where a signal ends the process, atexit's functions are not run
         register(Chore("Looking after answers", background.attend_as_chore, lambda: ATTEND_SECONDS))

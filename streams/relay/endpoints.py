@@ -8,10 +8,11 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponseBase, JsonResponse, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
+from streams.databases import non_atomic_requests
 from streams.relay.errors import RelayError
 from streams.relay.requests import parse_payload
 
@@ -28,7 +29,7 @@ def api_view(*methods: str) -> Callable[[AsyncView], AsyncView]:
     def decorator(view: AsyncView) -> AsyncView:
         # Django refuses ATOMIC_REQUESTS for async views, and no transaction is to be as long as an answer.
         @csrf_exempt
-        @transaction.non_atomic_requests
+        @non_atomic_requests
         @functools.wraps(view)
         async def wrapped(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
             if request.method not in methods:

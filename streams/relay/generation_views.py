@@ -352,6 +352,8 @@ async def _owned(request: HttpRequest, id: str, caller: Caller | None = None) ->
     except Generation.DoesNotExist:
         raise _unknown() from None
     owner = generation.owner
+    if owner is None and generation.owner_id is not None:  # deleted, and so is the answer in a moment
+        raise _unknown()
     if has_token and (owner is None or owner.is_active):
         if owner is not None:
             request.user = owner  # in whose name the answer is followed, and with whom that ends

@@ -343,6 +343,11 @@ def delete(id: str) -> None:
     _rows().filter(pk=id).exclude(state__in=Generation.ACTIVE).delete()
 
 
+def forget_owner(user_pk: Any) -> None:
+    """Delete the generations of a deleted user, also those that have not ended: their workers find them gone."""
+    _rows().filter(owner=user_pk).delete()
+
+
 # --- Rows and locks ---------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,8 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from streams.references import Reference
+
 CHANNEL_PREFIX = "generation."
 ID_LENGTH = 32
 KEY_MAX_LENGTH = 255
@@ -45,13 +47,11 @@ class Generation(models.Model):
     ACTIVE = (State.QUEUED, State.RUNNING)
 
     id = models.CharField(max_length=ID_LENGTH, primary_key=True, default=new_id, editable=False)
-    owner = models.ForeignKey(
+    owner = Reference(
         settings.AUTH_USER_MODEL,
         verbose_name=_("owner"),
         null=True,
         blank=True,
-        on_delete=models.CASCADE,
-        related_name="+",
         help_text=_("None for somebody who was not signed in."),
     )
     caller = models.CharField(_("counted for"), max_length=255)
@@ -138,14 +138,7 @@ class Usage(models.Model):
         INTERRUPTED = "interrupted", _("interrupted")
 
     id = models.BigAutoField(primary_key=True)
-    user = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        verbose_name=_("user"),
-        null=True,
-        blank=True,
-        on_delete=models.SET_NULL,
-        related_name="+",
-    )
+    user = Reference(settings.AUTH_USER_MODEL, verbose_name=_("user"), null=True, blank=True)
     caller = models.CharField(_("counted for"), max_length=255)
     upstream = models.CharField(_("upstream"), max_length=99)
     model = models.CharField(_("model"), max_length=255)

@@ -15,6 +15,7 @@ from django.db.models.functions import Now
 
 from streams import log
 from streams.events import StoredEvent
+from streams.references import with_references
 from streams.relay.conf import settings
 from streams.relay.models import Generation
 from streams.threads import database
@@ -63,15 +64,16 @@ def read(id: str) -> Answer:
 
 
 def get(id: str) -> Generation:
-    """A generation with its owner, by one query. Raises Generation.DoesNotExist.
+    """Return a generation with its owner loaded. Raises Generation.DoesNotExist.
 
     `is_deserted`: its worker is dead; `is_overdue`: no worker has taken it in time.
     """
-    rows = Generation.objects.using(database()).select_related("owner")
-    return rows.annotate(  # type: ignore[no-redef]
+    rows = Generation.objects.using(database()).annotate(  # type: ignore[no-redef]
         is_deserted=ExpressionWrapper(DESERTED, output_field=BooleanField()),
         is_overdue=ExpressionWrapper(overdue(), output_field=BooleanField()),
-    ).get(pk=id)
+    )
+    generation: Generation = with_references(rows, "owner").get(pk=id)
+    return generation
 
 
 class _Pruned(Exception):

@@ -87,6 +87,11 @@ def improve(generation: str, usage: Mapping[str, Any] | None, pieces: int, secon
     return recorded.exists()
 
 
+def forget_user(user_pk: Any) -> None:
+    """Clear a deleted user from the record."""
+    Usage.objects.using(database()).filter(user=user_pk).update(user=None)
+
+
 def counted(usage: object) -> dict[str, Any] | None:
     """The numbers of an upstream's usage, and of the details in it; None where there are none.
 

@@ -17,3 +17,16 @@ class Person(AbstractBaseUser):
 
     class Meta:
         app_label = "own_user"
+
+
+class Member(Person):
+    class Meta:
+        app_label = "own_user"
+        proxy = True
+
+
+class Employee(Person):
+    room = models.CharField(max_length=10)
+
+    class Meta:
+        app_label = "own_user"

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("streams_relay", "0001_initial"),
+        ("streams_relay", "0002_references_without_constraints"),
     ]
 
     operations = [

@@ -1,0 +1,12 @@
+"""The tests' site, with the log in a database of its own. The router says nothing about users, groups and sessions."""
+
+import os
+
+import environ
+
+from tests.settings import *  # noqa: F403
+from tests.settings import DATABASES
+
+LOG_OPTIONS = {"OPTIONS": DATABASES["default"]["OPTIONS"]} if "OPTIONS" in DATABASES["default"] else {}
+DATABASES["log"] = environ.Env.db_url_config(os.environ["LOG_DATABASE_URL"]) | LOG_OPTIONS
+DATABASE_ROUTERS = ["tests.own_database.router.LogRouter"]
