@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Hashable, Iterator
 
-from tests.model.protocol import ENDS, EXCUSED, Rules, State, crash, start, step
+from tests.model.protocol import ENDS, EXCUSED, crash, start, step
+from tests.model.state import Rules, State
 
 
 class Violation(AssertionError):
@@ -14,7 +16,7 @@ class Violation(AssertionError):
     def __init__(self, kind: str, path: list[State]) -> None:
         self.kind = kind
         lines = [f"{kind}; the shortest way to it:"]
-        for before, after in zip(path, path[1:], strict=False):
+        for before, after in itertools.pairwise(path):
             for moved in Counter(before.processes) - Counter(after.processes):
                 lines.append(f"  {moved.kind}: {moved.at} -> head {after.head}, {[row[:2] for row in after.rows]}")
         super().__init__("\n".join(lines))
@@ -63,7 +65,7 @@ def _essence(state: State) -> Hashable:
     rows = tuple(ranks((row.id, *row.earlier)) for row in state.rows if not row.position)
     processes = []
     for process in state.processes:
-        kind, at, holds, row, is_open, earlier, snapshot, given, head, attempts = process
+        kind, at, holds, row, is_open, earlier, snapshot, given, head, attempts, empty = process
         if at in ENDS:
             continue
         if not is_open and (row or kind == "poller"):  # its own message is committed, and its kind does not matter
@@ -73,7 +75,7 @@ def _essence(state: State) -> Hashable:
         positions = tuple((rank[id], position - state.head) for id, position in given)
         new_head = head and head - state.head
         processes.append(
-            (at, kind, holds, row, is_open, ranks(earlier), ranks(snapshot), positions, new_head, attempts)
+            (at, kind, holds, row, is_open, ranks(earlier), ranks(snapshot), positions, new_head, attempts, empty)
         )
     excused = any(process.at in EXCUSED for process in state.processes)
     numbered = len(state.rows) - len(unnumbered)
