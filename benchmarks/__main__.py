@@ -5,7 +5,20 @@ from __future__ import annotations
 import argparse
 import platform
 
-from benchmarks import api, capacity, carriers, fanout, idle, latency, proxy, publishing, relay, replay, revocation
+from benchmarks import (
+    api,
+    capacity,
+    carriers,
+    fanout,
+    idle,
+    latency,
+    plans,
+    proxy,
+    publishing,
+    relay,
+    replay,
+    revocation,
+)
 from tests.sites import SERVERS
 
 
@@ -17,6 +30,7 @@ def main() -> None:
         "fanout": lambda servers: fanout.run(servers),
         "idle": lambda servers: idle.run(servers),
         "latency": lambda servers: latency.run(),
+        "plans": lambda servers: plans.run(),
         "proxy": lambda servers: proxy.run(),
         "publishing": lambda servers: publishing.run(
             options.tree, options.case, options.database, options.rounds or publishing.ROUNDS
