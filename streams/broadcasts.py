@@ -26,7 +26,6 @@ from streams.exceptions import BroadcastRefused, InvalidChannel, InvalidMessage
 from streams.models import Broadcast
 from streams.threads import database
 from streams.times import in_words
-from streams.writer import notify
 
 logger = logging.getLogger("streams.broadcasts")
 
@@ -164,7 +163,8 @@ def _send(pk: int, *, by: Any = None, revision: int | None = None, only_due: boo
         positions = log.sequence()
         broadcast.positions = [positions[row.pk] for row in rows]
         Broadcast.objects.using(database()).filter(pk=pk).update(positions=broadcast.positions)
-    notify(positions, {row.pk: row for row in rows})
+    if rows:
+        log.finish(positions, rows)
     return broadcast
 
 

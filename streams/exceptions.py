@@ -33,6 +33,10 @@ class IdempotencyKeyReused(InvalidMessage):
     """The key was used on its channel for another message. Raised only where NewMessage asks for it by `strict_key`."""
 
 
+class IdempotencyKeyInUse(StreamsError):
+    """The key is being used by a transaction that is still open. Nothing was published; publish it again later."""
+
+
 class InvalidJSON(InvalidData):
     """A text that was said to be JSON is none. `line` and `column`, from 1, say where; None where there is no place."""
 

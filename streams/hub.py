@@ -24,6 +24,7 @@ from streams import chores, log, outages, presence, threads
 from streams.chores import Chore
 from streams.conf import settings
 from streams.events import StoredEvent
+from streams.forks import REASON, Marks, contradicts, find_fork
 from streams.notifiers import Notice, get_notifier
 from streams.outages import Backoff
 from streams.rechecks import Rechecks
@@ -57,6 +58,7 @@ class Hub:
     def __init__(self) -> None:
         self.position = 0
         self.window = Window(0, max_messages=1, max_bytes=1)
+        self.epochs = log.Epochs()
         self.subscribers: set[Subscriber] = set()
         # In the order of joining, which is about the order in memory: a set's order costs every delivery cache misses.
         self._live: defaultdict[str, dict[Subscriber, None]] = defaultdict(dict)
@@ -67,6 +69,8 @@ class Hub:
         self._started: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._reading = asyncio.Lock()
+        self._marks = Marks()
+        self._is_doubtful = False  # a notice contradicts the window: no notice is applied before the next look
         self._census = presence.open_census(asyncio.get_running_loop(), self.subscribers)
         self._rechecks = Rechecks(self.subscribers, _spawn)
 
@@ -163,7 +167,8 @@ class Hub:
         await asyncio.sleep(0)
         self._news.clear()  # what was heard of up to now, the head holds
         try:
-            await self._begin_at(await threads.run(log.current_head))
+            self.epochs, newest = await threads.run(log.opening)
+            await self._begin_at(newest)
         except BaseException:
             self._stop()
             raise
@@ -201,7 +206,9 @@ class Hub:
         """Take the log for another one. In a test it may be: the last test's was rolled back or emptied, and where
         tests share an event loop, a stream that one of them left open has kept the hub."""
         async with self._reading:
-            await self._begin_at(await threads.run(log.current_head))
+            self.epochs, newest = await threads.run(log.opening)
+            await self._begin_at(newest)
+            self._marks = Marks()
             self._send_back_all()
 
     async def _listen(self) -> None:
@@ -231,10 +238,17 @@ class Hub:
             self._rechecks.hear(notice.revocation)
             return
         started = self._started is not None and self._started.done()
-        if started and notice.messages and notice.first == self.position + 1:
+        if started and notice.messages and notice.first == self.position + 1 and not self._is_doubtful:
             self._apply(notice.messages)
         elif notice.last > self.position or not started:
             self._news.set()
+        elif notice.messages and self._is_contradicted_by(notice.messages[0]):
+            self._is_doubtful = True
+            self._news.set()
+
+    def _is_contradicted_by(self, message: StoredEvent) -> bool:
+        frame = self.window.at(message.position)
+        return frame is not None and frame.data != message.encode()
 
     async def _poll(self) -> None:
         backoff = Backoff(logger, "The log could not be read; trying again.")
@@ -258,14 +272,18 @@ class Hub:
     async def _read_tail(self) -> bool:
         """Read and apply one stretch of the log's tail. Whether there is more."""
         before = self.position
-        newest, messages = await threads.run(log.tail, before)
-        if newest < before:
-            # Positions never go back: this is another log, restored from a backup or emptied.
-            await self._begin_at(newest)
-            for subscriber in self.subscribers:
-                subscriber.disown()
-            self._send_back_all()
+        news = await threads.run(log.follow, before, self._marks.newest)
+        if news.head.is_replaced:
+            return False  # another process is starting the epoch; the next look finds it
+        if news.head.start != self.epochs.start:
+            await self._enter_epoch()
             return False
+        if contradicts(news, before, self._marks, self.window):
+            await self._fork()
+            return False
+        self._is_doubtful = False
+        self._marks.add(before, news.head.times[1])
+        newest, messages = news.head.head, news.messages
         # Where the last positions are missing, the next look finds none at all.
         through = messages[-1].position if messages else newest
         # A notice may have brought us further while we read.
@@ -278,6 +296,33 @@ class Hub:
             await self._begin_at(newest)
             self._send_back_all()
         return self.position < newest
+
+    async def _fork(self) -> None:
+        """Start a new epoch: the log is not the one that we followed, and the database could not tell."""
+        if threads.in_test_run():
+            # The last test's log was rolled back or emptied. A new epoch would give the next test large positions.
+            await self._begin_at(await threads.run(log.current_head))
+            self._marks = Marks()
+            for subscriber in self.subscribers:
+                subscriber.disown()
+            self._send_back_all()
+            return
+        fork = await threads.run(find_fork, self._marks.all(), tuple(self.window.after(self.window.start) or ()))
+        start = partial(log.start_new_epoch, REASON, fork=fork, seen=self.epochs.start)
+        await threads.run(start, pool=threads.WAITING)
+        await self._enter_epoch()
+
+    async def _enter_epoch(self) -> None:
+        """Go on in another epoch. Streams at or below the fork go on exactly; the others get a reset."""
+        epochs, newest = await threads.run(log.opening)
+        await self._begin_at(newest)
+        self.epochs = epochs
+        self._marks.forget_lost(epochs)
+        self._is_doubtful = False
+        for subscriber in self.subscribers:
+            if epochs.is_lost(subscriber.cursor) or subscriber.cursor > self.position:
+                subscriber.disown()
+        self._send_back_all()
 
     def _apply(self, messages: Iterable[StoredEvent]) -> None:
         """Take the next messages, in order: encode each once, and hand it to whoever is live on its channel."""

@@ -6,6 +6,7 @@ Times are by the database's clock, so that a process with a wrong clock cannot t
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
 from django.db import connections
 from django.db.models import DateTimeField, ExpressionWrapper, Q, Value
@@ -25,6 +26,6 @@ def acquire(name: str, holder: str, seconds: float) -> bool:
     return rows.filter(free).exists() and rows.filter(free).update(holder=holder, expires_at=_in(seconds)) == 1
 
 
-def _in(seconds: float) -> ExpressionWrapper:
+def _in(seconds: float) -> ExpressionWrapper[Any]:
     assert connections[database()].vendor in ("postgresql", "sqlite")
     return ExpressionWrapper(Now() + Value(datetime.timedelta(seconds=seconds)), output_field=DateTimeField())

@@ -8,8 +8,11 @@ at the log and the notifier.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from django.core.exceptions import SynchronousOnlyOperation
@@ -17,8 +20,12 @@ from django.db import connections, transaction
 
 from streams import log, threads
 from streams.events import NewMessage, check
+from streams.exceptions import IdempotencyKeyInUse
 from streams.models import Message
-from streams.writer import Writer, notify, set_positions
+from streams.writer import Writer
+
+# For how long publish() waits for a transaction that has used the same idempotency key and is still open.
+KEY_IN_USE_SECONDS = 30.0
 
 
 def publish(
@@ -41,11 +48,13 @@ def publish(
         published_by: the user who published, for the record.
 
     Returns:
-        The Message. Its `position`, the event's id, is None until the transaction has committed. Its `is_new` is False
-        where it was found under its idempotency key.
+        The Message. Its `position`, the event's id, is None until the transaction has committed. Just after the commit
+        it can still be None if another process is giving positions at that moment; refresh_from_db() reads it. Its
+        `is_new` is False if it was found under its idempotency key.
 
     Raises:
         InvalidMessage: the message cannot be carried. Nothing was stored.
+        IdempotencyKeyInUse: a transaction that has used the key is still open after 30 seconds. Nothing was stored.
         SynchronousOnlyOperation: called on a running event loop; await apublish() there.
 
     Works in any process that has the models: ASGI, WSGI, Celery, a shell. Inside `transaction.atomic()` the message is
@@ -78,15 +87,28 @@ async def apublish_many(messages: Iterable[NewMessage]) -> list[Message]:
     if not threads.uses_log_threads():
         # In a sync caller's thread, so that the messages belong to the transaction that it may have open.
         return await threads.run(_publish, checked)
-    if not checked or _may_wait(checked):
-        return await threads.run(_publish, checked, pool=threads.WAITING)
-    # Enqueued before a thread is asked for: what is enqueued meanwhile goes out in the same transaction.
+    if not checked:
+        return []
+    # Enqueued before a thread is asked for: what is enqueued in the meantime goes out in the same transaction.
     group = _writer.enqueue(checked)
     try:
         return await threads.run(_writer.write, group, pool=threads.WRITING)
-    except asyncio.CancelledError:
-        _writer.withdraw(group)
+    except IdempotencyKeyInUse:
+        return await _publish_when_key_is_free(checked)
+    except BaseException:
+        _writer.withdraw(group)  # cancelled, or no thread could start
         raise
+
+
+async def _publish_when_key_is_free(messages: Sequence[NewMessage]) -> list[Message]:
+    """Wait for the transaction that has used an idempotency key, without holding a thread while it lasts."""
+    for pause in key_pauses():
+        await asyncio.sleep(pause)
+        try:
+            return await threads.run(partial(log.store, messages, wait_for_keys=False), pool=threads.WAITING)
+        except IdempotencyKeyInUse:
+            pass
+    return await threads.run(partial(log.store, messages, wait_for_keys=False), pool=threads.WAITING)
 
 
 def _refuse_on_event_loop() -> None:
@@ -114,17 +136,29 @@ def _publish_on_this_thread(messages: Sequence[NewMessage]) -> list[Message]:
     if any(not block._from_testcase for block in connection.atomic_blocks):
         return _publish_in_transaction(connection, messages)
     if not connection.in_atomic_block and not connection.get_autocommit():
-        # Manual transaction management has no hooks; a hub's next poll sequences what is committed.
+        # Manual transaction management has no hooks; a hub's next poll gives positions to what is committed.
         return log.append(messages)
-    if connection.in_atomic_block or _may_wait(messages) or _writer.is_ours():
+    if connection.in_atomic_block or _writer.is_ours():
         # What belongs to a test's transaction must not be written by another thread, nor others' messages in it.
-        return _writer.write_alone(messages)
-    return _writer.write(_writer.enqueue(messages))
+        return log.store(messages)
+    try:
+        return _writer.write(_writer.enqueue(messages))
+    except IdempotencyKeyInUse:
+        pass  # the caller's own thread waits, and no other publisher with it
+    for pause in key_pauses():
+        time.sleep(pause)
+        with contextlib.suppress(IdempotencyKeyInUse):
+            return log.store(messages, wait_for_keys=False)
+    return log.store(messages, wait_for_keys=False)
 
 
-def _may_wait(messages: Sequence[NewMessage]) -> bool:
-    """Whether publishing them may wait for a transaction that has used the same key. Nobody is to wait along."""
-    return any(message.idempotency_key is not None for message in messages)
+def key_pauses() -> Iterator[float]:
+    """Yield the pauses, in seconds, after which a message is tried again whose idempotency key is in use."""
+    end = time.monotonic() + KEY_IN_USE_SECONDS
+    pause = 0.05
+    while time.monotonic() < end:
+        yield pause
+        pause = min(2 * pause, 1.0)
 
 
 # --- Inside the caller's transaction --------------------------------------------------------------------------------
@@ -132,41 +166,42 @@ def _may_wait(messages: Sequence[NewMessage]) -> bool:
 
 def _publish_in_transaction(connection: Any, messages: Sequence[NewMessage]) -> list[Message]:
     rows = log.append(messages)
-    # Django drops the hooks of a savepoint that is rolled back; what is still there now will run, or not, with ours.
+    # Django drops the hooks of a savepoint that is rolled back; a hook that is still there now runs if ours does.
     earlier = next((hook for _, hook, _ in reversed(connection.run_on_commit) if isinstance(hook, _AfterCommit)), None)
     hook = _AfterCommit(rows, earlier.outcome if earlier else _Outcome())
-    if connection.vendor == "postgresql":
-        # SQLite gives the ids of what a savepoint has rolled back again: there an id does not tell whose message it is,
-        # and the notice goes out without messages.
-        hook.outcome.rows |= {row.pk: row for row in rows}
-    # robust: the caller's work is committed, and must not fail on what comes after. A hub's poll would sequence it.
+    hook.outcome.rows |= {row.pk: row for row in rows if row.position is None}
+    # robust: the caller's work is committed, and must not fail on what comes after. A hub's poll gives the positions.
     transaction.on_commit(hook, using=connection.alias, robust=True)
     return rows
 
 
 class _Outcome:
-    """What sequencing after a commit gave; shared by all publishes of the transaction, done by the first of them."""
+    """What the hooks of one transaction share: the first of them works for all, once."""
 
     def __init__(self) -> None:
+        self.began_at = time.monotonic()
         self.rows: dict[int, Message] = {}
         self.positions: dict[int, int] | None = None
 
 
 class _AfterCommit:
-    """An on_commit hook: sequence what the transaction has published, and notify."""
+    """An on_commit hook: give positions to the messages of the transaction, and notify."""
 
     def __init__(self, rows: Sequence[Message], outcome: _Outcome) -> None:
         self.rows = rows
         self.outcome = outcome
-        # Django logs a failed hook by this name, and takes for granted that it has one.
+        # Django logs a failed hook by this name, and needs it to be there.
         self.__qualname__ = "streams.publishing.sequence_after_commit"
 
     def __call__(self) -> None:
-        positions = self.outcome.positions
-        if positions is None:
-            positions = self.outcome.positions = log.sequence()
-            notify(positions, self.outcome.rows)
-        set_positions(self.rows, positions)
+        outcome = self.outcome
+        if outcome.positions is None:
+            outcome.positions = {}  # before the attempt: if it fails, the transaction's other hooks do not try again
+            age = time.monotonic() - outcome.began_at
+            outcome.positions = log.sequence_after_commit(outcome.rows, age_seconds=age)
+        for row in self.rows:
+            if row.position is None:
+                row.position = outcome.positions.get(row.pk)
 
 
 _writer = Writer()
@@ -177,4 +212,4 @@ def _renew_writer() -> None:
     _writer = Writer()
 
 
-os.register_at_fork(after_in_child=_renew_writer)  # a child inherits nobody's turn, and nobody who waits
+os.register_at_fork(after_in_child=_renew_writer)  # a child inherits no turn, and no thread that waits

@@ -233,7 +233,7 @@ class Subscriber:
         if is_position(requested):
             if int(requested) > hub.position:
                 await hub.catch_up()  # as _look would
-            if int(requested) <= hub.position:
+            if int(requested) <= hub.position and not hub.epochs.is_lost(int(requested)):
                 return int(requested) < hub.window.start
         # No id of this log: all that is retained is sent, unless there is a snapshot.
         return self._snapshot is None and hub.window.start > 0
@@ -295,7 +295,7 @@ class Subscriber:
             self._hand(waiter, sse.HEARTBEAT)  # so that it asks again, and reads on
 
     def disown(self) -> None:
-        """The log is another one now, and our cursor none of its. The hub makes us fall behind next."""
+        """Take note that the cursor is of a history that is lost. The hub makes the stream fall behind next."""
         self._disowned = True
 
     def beat(self, quiet_since: float) -> None:
@@ -338,6 +338,7 @@ class Subscriber:
             block = await self._reset("unknown-id", requested)
         else:
             self.cursor = int(requested)
+            self._disowned = False  # if it was, for the position at which it joined
             # Looked at before the first byte, so that a reset comes before anything else.
             block = await self._look() or self._checkpoint(self.cursor)
         self._begun = True
@@ -427,16 +428,15 @@ class Subscriber:
         """
         hub = self._hub
         assert hub is not None
-        if self._disowned:
-            self._disowned = False
-            return await self._reset("unknown-id", str(self.cursor))
         if self.cursor > hub.position:
             await hub.catch_up()  # another process may have published what this one has not seen yet
-            if self.cursor > hub.position:
-                return await self._reset("unknown-id", str(self.cursor))
+        if self._disowned or self.cursor > hub.position or hub.epochs.is_lost(self.cursor):
+            self._disowned = False
+            return await self._reset("unknown-id", str(self.cursor))
         if hub.window.after(self.cursor) is None:
+            epochs = hub.epochs
             stretch = await hub.read(self.channels, self.cursor, hub.position)
-            if self._disowned:
+            if self._disowned or hub.epochs is not epochs:
                 return await self._look()  # what was read is of the log before
             if any(self._known_pruned.get(channel) != newest for channel, newest in stretch.pruned.items()):
                 return await self._reset("pruned", str(self.cursor), pruned=stretch.pruned)

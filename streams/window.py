@@ -55,6 +55,10 @@ class Window:
         self._bytes += len(frame.data)
         return True
 
+    def at(self, position: int) -> Frame | None:
+        """Return the frame at `position`; None if the window does not have it."""
+        return self._frames[position - self.start - 1] if self.start < position <= self.end else None
+
     def after(self, cursor: int) -> Iterator[Frame] | None:
         """The frames above `cursor`, of all channels; None where they reach further back than the window."""
         if not self.start <= cursor <= self.end:

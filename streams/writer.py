@@ -1,35 +1,36 @@
-"""Group commit: publishers of one process that come together share a transaction, and a notice."""
+"""Group commit: publishers of one process that arrive together share a transaction, and a notice."""
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, connections
 
-from streams import log, outages
-from streams.events import NewMessage, StoredEvent
+from streams import log
+from streams.events import NewMessage
 from streams.exceptions import StreamsError
 from streams.models import Message
-from streams.notifiers import Notice, get_notifier
+from streams.threads import database
 
-logger = logging.getLogger("streams.publishing")
-
-# What one shared transaction takes at most, so that nobody waits for an endless one.
+# What one shared transaction takes, unless a single call has more: no publisher waits for an endless one, and the
+# memory that it needs is bounded.
 GROUP_MESSAGES = 1000
+GROUP_CHARACTERS = 4_194_304
 
 
 class Group:
-    """The messages of one call, and what came of them."""
+    """The messages of one call, and their outcome: rows, or an error."""
 
     def __init__(self, messages: Sequence[NewMessage]) -> None:
         self.messages = messages
+        self.characters = sum(len(message.data) for message in messages)
+        self.has_keys = any(message.idempotency_key is not None for message in messages)
         self.rows: list[Message] | None = None
         self.error: BaseException | None = None
         self.attended = False  # a thread waits for it
-        self.called = threading.Event()  # that thread: it is done, or yours is the turn
+        self.called = threading.Event()  # wakes that thread: the group is done, or the turn is its own
 
     @property
     def done(self) -> bool:
@@ -43,21 +44,21 @@ class Group:
 
 
 class Writer:
-    """Group commit: a commit costs the same for one message as for a hundred, and positions are given one at a time.
+    """Group commit: a commit takes as long for one message as for a hundred.
 
-    One thread at a time writes, for all who wait, on its own connection; the others find their work done, or are called
-    to write for those who came meanwhile. So the cost of a message falls as load rises, and there is no thread to
-    start, to stop or to lose.
+    One thread at a time writes for all that wait, on its own connection; the others find their work done, or are called
+    to write for those that came in the meantime. So the cost of a message falls as load rises, and there is no thread
+    to start, to stop or to lose.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # held for moments; never while anything is written
-        self._turn: Group | None = None  # whose thread writes, or has been called to
+        self._turn: Group | None = None  # its thread writes, or has been called to
         self._thread: int | None = None  # the one that writes
         self._waiting: deque[Group] = deque()
 
     def is_ours(self) -> bool:
-        """Whether the calling thread is writing: it publishes what publishing has made it log."""
+        """Return True if the calling thread is writing: it publishes because publishing made it log something."""
         return self._thread == threading.get_ident()
 
     def enqueue(self, messages: Sequence[NewMessage]) -> Group:
@@ -68,12 +69,14 @@ class Writer:
         return group
 
     def withdraw(self, group: Group) -> None:
-        """Take back what nobody has begun to write: nobody waits for it any more, and it would go out with whoever
-        publishes next, much later."""
+        """Take back a group that no thread has begun to write.
+
+        Its caller waits no longer, and it would be published with the next call, much later.
+        """
         with self._lock:
             if group in self._waiting:
                 self._waiting.remove(group)
-                group.error = StreamsError("Nobody waited for this to be published any more.")
+                group.error = StreamsError("The caller stopped waiting before this was published; nothing was stored.")
                 group.called.set()
             if self._turn is group and self._thread is None:
                 self._pass_on()  # called to write, and interrupted before it began
@@ -81,6 +84,8 @@ class Writer:
     def write(self, group: Group) -> list[Message]:
         """See to it that `group` is written, and return its rows. Blocks."""
         try:
+            # Before the turn: a connection can take long to open, or to get from a pool, and all others would wait.
+            connections[database()].ensure_connection()
             with self._lock:
                 group.attended = True
                 if self._turn is None:
@@ -94,7 +99,7 @@ class Writer:
             while ours and not group.done:
                 self._write_waiting()
         except BaseException:
-            self.withdraw(group)  # where this thread was interrupted before its turn
+            self.withdraw(group)  # if this thread was interrupted before its turn
             raise
         finally:
             with self._lock:
@@ -103,87 +108,57 @@ class Writer:
                     self._pass_on()
         return group.result()
 
-    def write_alone(self, messages: Sequence[NewMessage]) -> list[Message]:
-        """Write messages in a transaction of their own, without waiting for a turn and without holding one. Blocks."""
-        group = Group(messages)
-        self._commit([group])
-        return group.result()
-
     def _pass_on(self) -> None:
-        """Give the turn to a thread that waits. Not to a group that has none yet: it would be lost to all others."""
+        """Give the turn to a thread that waits. Not to a group that has no thread yet: the turn would be lost."""
         self._turn = next((group for group in self._waiting if group.attended), None)
         if self._turn is not None:
             self._turn.called.set()
 
     def _write_waiting(self) -> None:
-        with self._lock:
-            groups = [self._waiting.popleft()]
-            size = len(groups[0].messages)
-            while self._waiting and size + len(self._waiting[0].messages) <= GROUP_MESSAGES:
-                groups.append(self._waiting.popleft())
-                size += len(groups[-1].messages)
+        groups = self._next()
         try:
-            self._commit(groups)
+            self._store(groups)
         except Exception as error:
             if len(groups) == 1:
                 groups[0].error = error
-                return
-            if isinstance(error, InterfaceError | OperationalError):
-                for group in groups:  # it is the database itself: one after the other would only wait as long again
+            elif isinstance(error, InterfaceError | OperationalError):
+                for group in groups:  # the database itself has failed: each would wait as long again
                     group.error = error
-                return
-            for group in groups:  # one cannot be stored; the others are not to suffer for it
-                try:
-                    self._commit([group])
-                except Exception as own:
-                    group.error = own
+            else:
+                self._store_apart(groups)
         finally:
             for group in groups:
-                if not group.done:  # this thread is being interrupted: nobody may wait for it any longer
+                if not group.done:  # this thread is being interrupted: no other may wait for it any longer
                     group.error = StreamsError("The thread that was publishing this was interrupted. Publish it again.")
                 group.called.set()
 
-    def _commit(self, groups: Sequence[Group]) -> None:
-        committing = False
-        try:
-            with log.own_transaction():
-                written = log.append([message for group in groups for message in group.messages])
-                positions = log.sequence()
-                set_positions(written, positions)
-                committing = True
-        except (InterfaceError, OperationalError) as error:
-            if not committing:
-                raise
-            for group in groups:  # nobody knows whether they are stored: written again, they might be so twice
-                group.error = error
-            return
-        rows = iter(written)
+    def _next(self) -> list[Group]:
+        with self._lock:
+            groups = [self._waiting.popleft()]
+            messages, characters = len(groups[0].messages), groups[0].characters
+            while self._waiting:
+                messages += len(self._waiting[0].messages)
+                characters += self._waiting[0].characters
+                if messages > GROUP_MESSAGES or characters > GROUP_CHARACTERS:
+                    break
+                groups.append(self._waiting.popleft())
+        return groups
+
+    def _store_apart(self, groups: Sequence[Group]) -> None:
+        """Store groups of which one cannot be stored, so that the others do not suffer for it."""
+        without_keys = [group for group in groups if not group.has_keys]
+        parts = [[group] for group in groups if group.has_keys]
+        parts += [without_keys] if len(without_keys) < len(groups) else [[group] for group in groups]
+        for part in filter(None, parts):
+            try:
+                self._store(part)
+            except Exception as error:
+                if len(part) > 1:
+                    self._store_apart(part)
+                else:
+                    part[0].error = error
+
+    def _store(self, groups: Sequence[Group]) -> None:
+        rows = iter(log.store([message for group in groups for message in group.messages], wait_for_keys=False))
         for group in groups:
             group.rows = [next(rows) for _ in group.messages]
-        notify(positions, {row.pk: row for row in written})
-
-
-def set_positions(rows: Iterable[Message], positions: dict[int, int]) -> None:
-    for row in rows:
-        if row.position is None:
-            row.position = positions.get(row.pk)
-        if row.position is None:  # another process was quicker to sequence it
-            row.position = log.position_of(row.pk)
-
-
-def notify(positions: dict[int, int], rows: dict[int, Message]) -> None:
-    """Tell the hubs of the positions that were just given. A failure is logged: the log has the messages."""
-    if not positions:
-        return
-    messages: tuple[StoredEvent, ...] = ()
-    if rows.keys() >= positions.keys():
-        messages = tuple(
-            StoredEvent(place, rows[pk].channel, rows[pk].event, rows[pk].data) for pk, place in positions.items()
-        )
-    places = positions.values()
-    try:
-        get_notifier().notify(Notice(min(places), max(places), messages))
-    except Exception:
-        outages.SENDING.failed(logger, "The notifier failed; subscribers will find the messages by polling the log.")
-    else:
-        outages.SENDING.works()

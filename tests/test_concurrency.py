@@ -132,8 +132,11 @@ def publish_share(number: int) -> dict[str, int]:
             published += mine
         except RolledBack:
             pass
+    for message in published:  # after a transaction, another process can be giving the positions
+        while message.position is None:
+            message.refresh_from_db(fields=["position"])
+            time.sleep(0.001)
     positions = [message.position for message in published]
-    assert None not in positions
     assert positions == sorted(positions, key=int)  # what one publisher publishes is in the order in which it did
     return {message.data: message.position for message in published if message.position is not None}
 
@@ -397,6 +400,9 @@ def publish_keys(process: str) -> None:
                 message = asyncio.run(apublish("news", text, idempotency_key=key))
             else:
                 message = publish("news", text, idempotency_key=key)
+            if message.position is None:
+                wait_until(lambda pk=message.pk: Message.objects.get(pk=pk).position, "the position")  # type: ignore[misc]
+                message.refresh_from_db(fields=["position"])
             returned.append((key, message.pk, message.position))
 
     in_threads(*(lambda n=n: run(n) for n in range(4)))
@@ -560,8 +566,7 @@ def test_key_whose_message_another_process_is_just_sequencing_comes_back_with_it
     sequencing.hear("locked")
     waiting = postgres_site.call(publish_key, "alone")
     waiting.hear("starting")
-    blocked = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    wait_until(lambda: postgres_site.execute(blocked), "waiting for the head's lock")
+    time.sleep(0.2)  # it tries the head's lock, and does not wait in it, so that nothing shows when it has begun
     sequencing.tell("go on")
     finish(sequencing)
     assert json.loads(finish(waiting)) == ["first", 1]
@@ -854,17 +859,12 @@ def publish_and_tell(text: str) -> None:
     print(publish("news", text).position)
 
 
-def test_row_that_is_deleted_while_it_is_numbered_does_not_stop_the_log(postgres_site: Site) -> None:
+def test_row_that_is_being_deleted_stops_no_publisher(postgres_site: Site) -> None:
+    """Such as a row of a user whose deletion is under way: it is passed over, and numbered later if it stays."""
     assert finish(postgres_site.call(append_two_unsequenced)) == ""
     with psycopg.connect(postgres_site.database_url) as other:
         other.execute("DELETE FROM streams_message WHERE data = 'deleted'")
-        publisher = postgres_site.call(publish_and_tell, "first")
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        wait_until(lambda: postgres_site.execute(waiting) == [(1,)], "the publisher's wait for the row")
-    assert finish(publisher) == "3\n"
+        assert finish(postgres_site.call(publish_and_tell, "first")) == "2\n"
+        other.rollback()
     assert finish(postgres_site.call(publish_and_tell, "second")) == "4\n"
-    rows = postgres_site.execute("SELECT position, data FROM streams_message ORDER BY position")
-    assert rows == [(2, "kept"), (3, "first"), (4, "second")]
-    assert postgres_site.execute("SELECT head FROM streams_loghead") == [(4,)]
+    assert assert_no_holes(postgres_site) == ["kept", "first", "deleted", "second"]

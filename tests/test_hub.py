@@ -12,7 +12,7 @@ from django.db import OperationalError
 from django.test import override_settings
 
 from streams import NewMessage, log, presence, threads
-from streams.events import StoredEvent, check
+from streams.events import check
 from streams.hub import Hub
 from streams.notifiers import BaseNotifier, Notice
 from streams.subscriber import Subscriber, open_streams
@@ -42,17 +42,17 @@ async def hub() -> AsyncIterator[Hub]:
 async def test_look_that_failed_is_not_shared(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     await threads.run(append_silently)
     looks: list[Any] = ["stale", "fails"]
-    real = log.tail
+    real = log.follow
 
-    def tail(after: int) -> tuple[int, list[StoredEvent]]:
+    def follow(position: int, mark: int) -> log.News:
         match looks.pop(0) if looks else "real":
             case "stale":
-                return after, []
+                return log.News(log.Head(position, 0, False, times=(None, None)), None, [])
             case "fails":
                 raise OperationalError("the connection was closed")
-        return real(after)
+        return real(position, mark)
 
-    monkeypatch.setattr(log, "tail", tail)
+    monkeypatch.setattr(log, "follow", follow)
     asked = [asyncio.create_task(hub.catch_up()) for _ in range(3)]
     first, second, third = await asyncio.gather(*asked, return_exceptions=True)
     assert (first, third) == (None, None)
@@ -62,14 +62,14 @@ async def test_look_that_failed_is_not_shared(hub: Hub, monkeypatch: pytest.Monk
 
 async def test_look_that_begins_after_one_has_asked_is_shared(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
-    real = log.tail
+    real = log.follow
 
-    def tail(after: int) -> tuple[int, list[StoredEvent]]:
+    def follow(position: int, mark: int) -> log.News:
         nonlocal looks
         looks += 1
-        return real(after)
+        return real(position, mark)
 
-    monkeypatch.setattr(log, "tail", tail)
+    monkeypatch.setattr(log, "follow", follow)
     await asyncio.gather(*(hub.catch_up() for _ in range(100)))
     assert looks == 2  # the first one's, and one for all who asked after it had begun
 

@@ -178,7 +178,8 @@ def test_publish_outside_a_transaction_is_one_transaction_of_three_statements() 
     statements = [query["sql"] for query in queries.captured_queries]
     assert [sql for sql in statements if sql in ("COMMIT", "ROLLBACK")] == ["COMMIT"]
     assert len([sql for sql in statements if not sql.startswith(("BEGIN", "COMMIT"))]) <= 3
-    assert statements[-1] == "COMMIT"
+    # On PostgreSQL, a publisher that has held the head's lock looks once more after it has released it.
+    assert statements.index("COMMIT") >= len(statements) - (2 if connection.vendor == "postgresql" else 1)
 
 
 def test_publish_many_is_one_transaction_in_the_order_given() -> None:

@@ -5,49 +5,63 @@ calls it through `threads.run()`.
 """
 
 from streams.log.appending import append
+from streams.log.epochs import Epochs, start_new_epoch
 from streams.log.pruning import delete_through, forget_channel, forget_pruned_channels
 from streams.log.reading import (
     PAGE_BYTES,
     PAGE_MESSAGES,
     Head,
+    News,
     Page,
+    between,
     current_head,
     earliest,
+    follow,
     head,
     newest,
     newest_of,
+    opening,
     page,
-    position_of,
     pruned,
     pruning_marks,
     rows_of,
     start_of_newest,
     tail,
+    times_of,
 )
-from streams.log.sequencing import sequence
+from streams.log.sequencing import finish, sequence, sequence_after_commit, store
 from streams.log.transactions import own_transaction
 
 __all__ = [
     "PAGE_BYTES",
     "PAGE_MESSAGES",
+    "Epochs",
     "Head",
+    "News",
     "Page",
     "append",
+    "between",
     "current_head",
     "delete_through",
     "earliest",
+    "finish",
+    "follow",
     "forget_channel",
     "forget_pruned_channels",
     "head",
     "newest",
     "newest_of",
+    "opening",
     "own_transaction",
     "page",
-    "position_of",
     "pruned",
     "pruning_marks",
     "rows_of",
     "sequence",
+    "sequence_after_commit",
+    "start_new_epoch",
     "start_of_newest",
+    "store",
     "tail",
+    "times_of",
 ]

@@ -1,4 +1,4 @@
-"""Append: insert messages, unsequenced, in whatever transaction the caller has open."""
+"""Append: insert messages without positions, in whatever transaction the caller has open."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from django.db.models import F
 
 from streams.events import NewMessage
 from streams.exceptions import IdempotencyKeyReused
+from streams.log.rows import insert, rows_for
 from streams.models import LogHead, Message
 from streams.threads import database
 
 
 def append(messages: Sequence[NewMessage]) -> list[Message]:
-    """Insert checked messages, unsequenced, on the calling thread's connection. Returns their rows, in order.
+    """Insert checked messages without positions, on the calling thread's connection. Return their rows, in order.
 
-    Where a message's idempotency key was used on its channel before, its place in the result holds the first message
-    and nothing is inserted for it. That waits for another transaction that is just inserting the same key. What was
-    inserted says so by `is_new`.
+    If a message's idempotency key was used on its channel before, the result holds the first message with that key, and
+    nothing is inserted. This waits for another transaction that is inserting the same key. Inserted rows have `is_new`
+    set to True.
     """
+    if not messages:
+        return []
     if not any(message.idempotency_key for message in messages):
         return _insert(messages)
     lock_sqlite()
@@ -69,33 +72,21 @@ def lock_sqlite() -> None:
 
 
 def _insert(messages: Sequence[NewMessage]) -> list[Message]:
-    rows = [
-        Message(
-            channel=message.channel,
-            event=message.event,
-            data=message.data,
-            size=len(message.data.encode()),
-            idempotency_key=message.idempotency_key,
-            published_by=message.published_by,
-        )
-        for message in messages
-    ]
-    for row in rows:
-        row.is_new = True
-    stored = Message.objects.using(database())
-    if sum(row.idempotency_key is not None for row in rows) > 1 and connections[database()].vendor == "postgresql":
-        # Two batches that insert the same keys, each in its own order, would wait for one another. All insert in the
-        # same order instead; the ids, by which positions are given, keep the batch's.
-        with connections[database()].cursor() as cursor:
-            cursor.execute(
-                "SELECT nextval(pg_get_serial_sequence('streams_message', 'id')) FROM generate_series(1, %s)",
-                [len(rows)],
-            )
-            for row, (pk,) in zip(rows, sorted(cursor.fetchall()), strict=True):
-                row.pk = pk
-        stored.bulk_create(sorted(rows, key=lambda row: (row.channel, row.idempotency_key or "")))
+    rows = rows_for(messages)
+    keyed = [row for row in rows if row.idempotency_key is not None]
+    if len(keyed) < 2 or connections[database()].vendor != "postgresql":
+        insert(rows)
         return rows
-    return stored.bulk_create(rows)
+    # Two transactions that insert the same keys in different orders would wait for one another. All insert in the order
+    # of the keys instead. The ids are drawn before, because positions follow them: they keep the batch's order.
+    with connections[database()].cursor() as cursor:
+        cursor.execute(
+            "SELECT nextval(pg_get_serial_sequence('streams_message', 'id')) FROM generate_series(1, %s)", [len(rows)]
+        )
+        for row, (pk,) in zip(rows, sorted(cursor.fetchall()), strict=True):
+            row.pk = pk
+    insert(sorted(rows, key=lambda row: (row.channel, row.idempotency_key or "")))
+    return rows
 
 
 def _key(message: NewMessage | Message) -> tuple[str, str] | None:

@@ -10,7 +10,9 @@ from django.db import connections
 from django.db.models import Case, Q, QuerySet, When
 
 from streams.events import StoredEvent
-from streams.log.sequencing import sequence
+from streams.log import epochs
+from streams.log.epochs import Epochs
+from streams.log.sequencing import sequence_waiting
 from streams.models import Channel, LogHead, Message
 from streams.threads import database
 
@@ -29,11 +31,19 @@ _BOUNDED = ("position", "channel", "event", Case(When(size__lte=SMALL_BYTES, the
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The log's state in one look: its newest position, its floor, and whether rows wait to be sequenced."""
+    """The log's state in one look: its newest position, its floor, and whether rows wait to be sequenced.
+
+    `start` is that of the current epoch. `is_replaced`: the database is another one than before, and the epoch that
+    this calls for has not started yet. `times`: when the messages were made that head() was asked for; None for one
+    that is not in the log. The value can only be compared.
+    """
 
     head: int
     floor: int
     unsequenced: bool
+    start: int = 0
+    is_replaced: bool = False
+    times: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +58,68 @@ class Page:
     pruned: dict[str, int]
 
 
-def head() -> Head:
-    """The head, the floor, and whether there is something to sequence: one cheap query.
+@dataclass(frozen=True, slots=True)
+class News:
+    """The log as one that follows it finds it: the head, the message at its own position, and those above."""
+
+    head: Head
+    anchor: StoredEvent | None
+    messages: list[StoredEvent]
+
+
+def head(*positions: int) -> Head:
+    """Return the log's state, and the times of the messages at `positions`: one cheap query.
 
     Written out, for every process asks this every POLL_SECONDS: the ORM takes longer to say it than SQLite to answer.
     """
-    with connections[database()].cursor() as cursor:
+    connection = connections[database()]
+    times = ", (SELECT created_at FROM streams_message WHERE position = %s)" * len(positions)
+    with connection.cursor() as cursor:
         cursor.execute(
-            """
-            SELECT head, floor, EXISTS (SELECT 1 FROM streams_message WHERE position IS NULL)
+            f"""
+            SELECT head, floor, EXISTS (SELECT 1 FROM streams_message WHERE position IS NULL),
+                COALESCE((SELECT max(start) FROM streams_epoch), 0), identity, {epochs.identity_sql(connection)}{times}
             FROM streams_loghead WHERE id = 1
-            """
+            """,  # noqa: S608 - fixed texts
+            positions,
         )
         row = cursor.fetchone()
-    return Head(0, 0, True) if row is None else Head(row[0], row[1], bool(row[2]))
+    if row is None:
+        return Head(0, 0, True, times=(None,) * len(positions))
+    is_replaced = epochs.differs(row[4], epochs.identity(connection, row[5]))
+    return Head(row[0], row[1], bool(row[2]), row[3], is_replaced, row[6:])
+
+
+def current(*positions: int) -> Head:
+    """Return head() after giving positions to the messages that wait, and after starting a new epoch if one is due.
+
+    If another process is doing that, or inside a transaction, return the head as it is: a reader must not wait for the
+    head's lock, nor hold it.
+    """
+    state = head(*positions)
+    if (state.unsequenced or state.is_replaced) and not _in_callers_transaction():
+        sequence_waiting()
+        state = head(*positions)
+    return state
+
+
+def _in_callers_transaction() -> bool:
+    connection: Any = connections[database()]
+    return any(not block._from_testcase for block in connection.atomic_blocks)
 
 
 def current_head() -> int:
-    """The newest position, once whatever is committed has been sequenced."""
-    state = head()
-    if state.unsequenced:
-        sequence()
-        state = head()
-    return state.head
+    """Return the newest position, after giving positions to the messages that wait."""
+    return current().head
+
+
+def opening() -> tuple[Epochs, int]:
+    """Return the epochs and the head, for one that begins to follow the log. Both are of one moment."""
+    while True:
+        known = epochs.read_epochs()
+        state = current()
+        if state.start == known.start:
+            return known, state.head
 
 
 def tail(after: int) -> tuple[int, list[StoredEvent]]:
@@ -79,10 +128,43 @@ def tail(after: int) -> tuple[int, list[StoredEvent]]:
     Sequences what waits first, so that a message whose publisher died after its commit is found as well.
     """
     newest = current_head()
-    if newest <= after:
-        return newest, []
-    rows = _bounded().filter(position__gt=after, position__lte=newest).order_by("position")[:PAGE_MESSAGES]
-    return newest, _take(rows)[0]
+    return newest, between(after, newest)
+
+
+def follow(position: int, mark: int) -> News:
+    """Return tail(position), and what shows whether it is still the same log: the message at `position`, and times.
+
+    `mark` is a position that the caller knows the message's time of. `head.times` has that of `mark` and of `position`.
+    If they are the same, that is enough, and the message is not read.
+    """
+    state = current(mark, position)
+    messages = between(position if mark == position else position - 1, state.head)
+    anchor = messages.pop(0) if messages and messages[0].position == position else None
+    if anchor is not None and not messages:  # it filled the page, or there is nothing above it
+        messages = between(position, state.head)
+    return News(state, anchor, messages)
+
+
+def between(after: int, through: int) -> list[StoredEvent]:
+    """The oldest messages of all channels in (after, through], at most a page."""
+    if through <= after:
+        return []
+    return _take(_bounded().filter(position__gt=after, position__lte=through).order_by("position")[:PAGE_MESSAGES])[0]
+
+
+def times_of(positions: Sequence[int]) -> dict[int, Any]:
+    """Return {position: the time of its message}, for messages that are in the log; comparable with `Head.times`."""
+    found: dict[int, Any] = {}
+    with connections[database()].cursor() as cursor:
+        for start in range(0, len(positions), 500):  # databases bound how many values a query may have
+            some = positions[start : start + 500]
+            places = ", ".join(["%s"] * len(some))
+            cursor.execute(
+                f"SELECT position, created_at FROM streams_message WHERE position IN ({places})",  # noqa: S608 - placeholders
+                some,
+            )
+            found |= cursor.fetchall()
+    return found
 
 
 def newest(through: int) -> list[StoredEvent]:
@@ -116,11 +198,6 @@ def pruned(channels: Collection[str], after: int) -> dict[str, int]:
 def pruning_marks() -> dict[str, int]:
     """{channel: how far it was pruned}: another answer after each batch, whichever messages that has deleted."""
     return dict(Channel.objects.using(database()).values_list("name", "pruned_through"))
-
-
-def position_of(pk: int) -> int | None:
-    """The position of one message; None where it has none yet, or is not in the log."""
-    return Message.objects.using(database()).filter(pk=pk).values_list("position", flat=True).first()
 
 
 def earliest(channels: Collection[str]) -> int | None:

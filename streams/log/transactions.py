@@ -1,4 +1,4 @@
-"""Transactions of the log's own."""
+"""Transactions of the log's own: their isolation level, and the time limits that protect the head's lock."""
 
 from __future__ import annotations
 
@@ -10,27 +10,65 @@ from django.db import connections, transaction
 
 from streams.threads import database, wrapped_in_test
 
+# A process that stops in the middle of a transaction, or a machine that vanishes, loses its locks after this time.
+# PostgreSQL's own default is never.
+IDLE_SECONDS = 10
+
+# How long a transaction waits for a lock: less than a web server waits for a request.
+LOCK_SECONDS = 10
+
+# A test's transaction holds the head's lock until the test ends, and the test can wait for this thread.
+LOCK_SECONDS_IN_TEST = 5
+
 
 @contextlib.contextmanager
-def own_transaction() -> Iterator[None]:
-    """A transaction of the log's own, in which each statement sees what was committed before it.
+def own_transaction(*, with_limits: bool = True, lock_seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Open a transaction of the log's own, in which each statement sees what was committed before it.
 
-    Also where the site has set another isolation level for its own work: under REPEATABLE READ, whoever waited for
-    the head's lock would fail instead of going on with the new head.
+    The isolation level is READ COMMITTED, whatever the site, the database or the role has set: under REPEATABLE READ, a
+    transaction that waited for a lock would fail instead of going on with the new row. `with_limits` also bounds the
+    waits for locks (`lock_seconds`) and the idle time; leave that out if the first statement selects `limits()`.
+
+    Inside another transaction, such as that of a test, it is a savepoint.
     """
     alias = database()
     connection = connections[alias]
+    is_postgresql = connection.vendor == "postgresql"
     outermost = not connection.in_atomic_block
-    with transaction.atomic(using=alias):
-        if outermost and connection.vendor == "postgresql":
+    with (
+        _read_committed(connection) if is_postgresql and outermost else contextlib.nullcontext(),
+        transaction.atomic(using=alias),
+    ):
+        if is_postgresql and with_limits:
             with connection.cursor() as cursor:
-                if _isolation_level(connection) is not None:
-                    cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-                if wrapped_in_test() is not None:
-                    # Its transaction holds the head's lock until the test ends, and the test may wait for this thread.
-                    cursor.execute("SET LOCAL lock_timeout = '5s'")
+                cursor.execute(f"SELECT {limits(lock_seconds)}")
         yield
 
 
-def _isolation_level(connection: Any) -> Any:
-    return connection.settings_dict["OPTIONS"].get("isolation_level")
+def limits(lock_seconds: float = LOCK_SECONDS) -> str:
+    """Return the expressions that set PostgreSQL's time limits for the running transaction, for a SELECT's list."""
+    if wrapped_in_test() is not None:
+        return f"set_config('lock_timeout', '{LOCK_SECONDS_IN_TEST}s', true)"
+    return (
+        f"set_config('lock_timeout', '{int(1000 * lock_seconds)}ms', true), "
+        f"set_config('idle_in_transaction_session_timeout', '{IDLE_SECONDS}s', true)"
+    )
+
+
+@contextlib.contextmanager
+def _read_committed(connection: Any) -> Iterator[None]:
+    """Have the next transaction begin at READ COMMITTED.
+
+    The driver puts the level into its BEGIN, which costs no statement and overrides the session's default.
+    """
+    from psycopg import IsolationLevel
+
+    connection.ensure_connection()
+    driver = connection.connection
+    before = driver.isolation_level
+    driver.isolation_level = IsolationLevel.READ_COMMITTED
+    try:
+        yield
+    finally:
+        if not driver.closed:
+            driver.isolation_level = before

@@ -2,6 +2,17 @@
 
 import django.db.models.functions.datetime
 from django.db import migrations, models
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.state import StateApps
+
+
+def create_head(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+    """Make the log's row of state. The log itself makes it only if the tables were emptied, and then in a new epoch."""
+    alias = schema_editor.connection.alias
+    newest = (
+        apps.get_model("streams", "Message").objects.using(alias).aggregate(models.Max("position"))["position__max"]
+    )
+    apps.get_model("streams", "LogHead").objects.using(alias).get_or_create(id=1, defaults={"head": newest or 0})
 
 
 class Migration(migrations.Migration):
@@ -56,6 +67,7 @@ class Migration(migrations.Migration):
             name="identity",
             field=models.TextField(blank=True, default=""),
         ),
+        migrations.RunPython(create_head, migrations.RunPython.noop, hints={"model_name": "loghead"}),
         migrations.AlterField(
             model_name="message",
             name="created_at",

@@ -31,7 +31,6 @@ from streams.relay.errors import RelayError
 from streams.relay.models import KEY_MAX_LENGTH, Generation
 from streams.relay.pieces import DESERTED, END_EVENT, pieces_after, stored_text
 from streams.threads import database
-from streams.writer import notify
 
 Rows: TypeAlias = "QuerySet[Generation]"
 State = Generation.State
@@ -187,7 +186,8 @@ def write(worker: str, batches: Sequence[Batch], *, renew: bool = False) -> dict
                 assert batch.text is not None
                 kept_text = {"text": batch.text, "pieces": batch.number + len(batch.pieces), "text_position": last}
                 _rows().filter(pk=batch.id).update(**kept_text, **_ended(batch.ending, last))
-    notify(positions, {row.pk: row for row in rows})
+    if rows:
+        log.finish(positions, rows)
     return newest
 
 
@@ -266,7 +266,8 @@ def end(id: str, ending: Ending, *, only: Q | None = None) -> Generation:
             last = positions[rows[0].pk]
             found.update(text=text, pieces=pieces, text_position=last, **_ended(ending, last))
             generation.refresh_from_db(using=database())
-    notify(positions, {row.pk: row for row in rows})
+    if rows:
+        log.finish(positions, rows)
     return generation
 
 

@@ -1,0 +1,89 @@
+"""Recognise that the log was replaced by an older copy, where the database itself cannot tell: by what a hub remembers.
+
+The database knows nothing of it if a file was copied over in place, or a volume was put back. A hub that keeps running
+does: it remembers when some messages were made, and has the newest ones in its window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from streams import log
+from streams.log import Epochs, News
+from streams.window import Frame, Window
+
+# How many are remembered. Beyond that, every other one of the older half is dropped: the past thins out.
+MAX_MARKS = 1000
+
+REASON = "A process remembers another history of the log: it was replaced by an older copy."
+
+
+class Marks:
+    """Positions in ascending order, each with the time of its message. The time is compared, and nothing else."""
+
+    def __init__(self) -> None:
+        self._marks: list[tuple[int, Any]] = []
+
+    @property
+    def newest(self) -> int:
+        return self._marks[-1][0] if self._marks else 0
+
+    @property
+    def newest_time(self) -> Any:
+        return self._marks[-1][1] if self._marks else None
+
+    def add(self, position: int, time: Any) -> None:
+        """Remember a message, if the log has it. One that is not above the newest mark is known."""
+        if time is not None and position > self.newest:
+            self._marks.append((position, time))
+            if len(self._marks) > MAX_MARKS:
+                half = MAX_MARKS // 2
+                self._marks = self._marks[:half:2] + self._marks[half:]
+
+    def forget_lost(self, epochs: Epochs) -> None:
+        self._marks = [mark for mark in self._marks if not epochs.is_lost(mark[0])]
+
+    def all(self) -> list[tuple[int, Any]]:
+        return list(self._marks)
+
+
+def contradicts(news: News, position: int, marks: Marks, window: Window) -> bool:
+    """Return True if the log that `news` is from is not the one that a hub at `position` has followed.
+
+    A message that is not in the log any more shows nothing: it was pruned.
+    """
+    then, _ = news.head.times
+    if news.head.head < position or (then is not None and then != marks.newest_time):
+        return True
+    frame = window.at(position)
+    return frame is not None and news.anchor is not None and frame.data != news.anchor.encode()
+
+
+def find_fork(marks: Sequence[tuple[int, Any]], frames: Sequence[Frame]) -> int:
+    """Return the newest position up to which the log is known to be the one that was followed; 0 for none. Blocks.
+
+    A message that was made at the same time is the same, and so is everything before it. From there on the frames are
+    compared. Where each message has the same text, frames are alike in both histories: they count only up to a
+    difference.
+    """
+    head = log.head().head
+    times = log.times_of([position for position, _ in marks])
+    common, other = 0, head + 1
+    for position, time in reversed(marks):
+        if times.get(position) == time:
+            common = position
+            break
+        if position in times:  # else it was pruned, or lies above the head
+            other = position
+    newer = [frame for frame in frames if common < frame.position <= other]
+    if not newer or (common and newer[0].position > common + 1):
+        return common
+    first, last = newer[0].position, newer[-1].position
+    fork = common
+    while messages := log.between(max(fork, first - 1), last):
+        for message in messages:
+            if message.encode() != newer[message.position - first].data:
+                return fork
+            fork = message.position
+    return fork if head < last else common

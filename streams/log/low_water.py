@@ -1,0 +1,69 @@
+"""The low-water mark: ids at or below it are left out of most searches for messages that wait for a position.
+
+The index of waiting messages is nearly empty. But while an old snapshot is open in the database (pg_dump, a forgotten
+psql), PostgreSQL cannot remove the entries of messages that have got their positions since, and each search reads them
+all. The mark skips them. It is only an optimization: a search without it, from time to time, finds what a transaction
+that stayed open for longer than the mark's delay has committed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+
+from streams.threads import in_test_run
+
+# An id becomes the mark this long after its message got a position. Transactions that publish usually end sooner.
+DELAY_SECONDS = 60.0
+
+# How often a search goes without the mark.
+FULL_SEARCH_SECONDS = 60.0
+
+_STEP_SECONDS = 5.0
+
+
+class LowWater:
+    """What one process knows of the ids that have their positions. All methods can be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: deque[tuple[float, int]] = deque()
+        self._mark = 0
+        self._epoch = 0
+        self._full_search_at = 0.0
+
+    def mark(self) -> int:
+        """Return the id above which to search now; 0 for a full search."""
+        if in_test_run():  # tests empty tables and start their ids again
+            return 0
+        now = time.monotonic()
+        with self._lock:
+            if now - self._full_search_at > FULL_SEARCH_SECONDS:
+                self._full_search_at = now
+                return 0
+            while self._seen and self._seen[0][0] <= now - DELAY_SECONDS:
+                self._mark = self._seen.popleft()[1]
+            return self._mark
+
+    def record(self, newest_id: int, epoch: int) -> None:
+        """Note that messages up to `newest_id` were searched and got their positions, in this epoch of the log."""
+        now = time.monotonic()
+        with self._lock:
+            if epoch != self._epoch:  # a restored copy of the log gives ids again
+                self._epoch, self._mark = epoch, 0
+                self._seen.clear()
+            if not self._seen or self._seen[-1][0] <= now - _STEP_SECONDS:
+                self._seen.append((now, newest_id))
+
+
+LOW_WATER = LowWater()
+
+
+def _renew(**kwargs: object) -> None:
+    global LOW_WATER
+    LOW_WATER = LowWater()
+
+
+os.register_at_fork(after_in_child=_renew)  # the lock can be held by a thread that a child does not have
