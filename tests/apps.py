@@ -1,4 +1,7 @@
-"""The tests as an app of the site that they start: it breaks that site where the chaos suite is to be seen to fail."""
+"""The tests as an app of the site that they start: it breaks that site where the chaos suite is to be seen to fail.
+
+It also gives a process of that suite a wrong clock.
+"""
 
 import os
 
@@ -13,3 +16,7 @@ class TestsConfig(AppConfig):
             from tests.chaos import broken
 
             broken.install(which)
+        if seconds := os.environ.get("CHAOS_CLOCK_SECONDS"):
+            from tests.chaos import clocks
+
+            clocks.shift(float(seconds))

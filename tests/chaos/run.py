@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos import judge
+from tests.chaos.audit import EPOCHS, POSITIONS, PRUNED, Audit, Published
 from tests.chaos.disruptors import Disruptor
-from tests.chaos.judge import Audit, Fault, Outcome, Published
+from tests.chaos.judge import Fault, Outcome
 from tests.chaos.listeners import Listener
 from tests.chaos.publishers import CHANNELS, GROUPED, KEYED, text
-from tests.chaos.world import PUBLISHERS, World
+from tests.chaos.world import PUBLISHERS, SETTINGS, World
 from tests.servers.holdings import until
 
 # What a server may hold when all clients have gone: `objects` are requests, responses and subscribers.
@@ -36,6 +37,8 @@ class Verdict:
     delivered: int
     connections: int
     resets: int
+    lost: int
+    disowned: int
     cuts: int
     answered: int
     growth: int
@@ -48,7 +51,8 @@ class Verdict:
         lines = [
             f"seed {self.seed}, {self.seconds:.0f} s: {self.published} messages ({self.pruned} pruned), "
             f"{self.answered} publishes answered, {self.delivered} deliveries, {self.connections} connections, "
-            f"{self.cuts} cut within an event, {self.resets} resets, processes grew by {self.growth >> 20} MiB at most",
+            f"{self.cuts} cut within an event, {self.resets} resets ({self.disowned} of a lost history, of "
+            f"{self.lost} messages), processes grew by {self.growth >> 20} MiB at most",
             ", ".join(f"{count} {kind}" for kind, count in sorted(self.done.items())) or "nothing disrupted",
             ", ".join(f"{count} {kind}" for kind, count in counts.items())
             or "0 lost, 0 repeated, 0 out of order, 0 silent gaps",
@@ -124,6 +128,8 @@ async def run(
         delivered=sum(len(record.seen) for record in records),
         connections=sum(len(record.connections) for record in records),
         resets=sum(len(record.resets) for record in records),
+        lost=sum(len(loss.published) for loss in world.losses),
+        disowned=sum(reset.reason == "unknown-id" for record in records for reset in record.resets),
         cuts=sum(record.cuts for record in records),
         answered=len(outcome.returned),
         growth=max(most - first.get(name, most) for name, most in world.most_rss.items()),
@@ -225,11 +231,8 @@ def _command(world: World, seconds: float, clients: int, disrupted: bool) -> str
 
 def read_audit(world: World, horizon: int | None = None) -> Audit:
     """What the database has written down. `horizon`: see Audit; by default, what is the head now."""
-    rows = world.site.execute(
-        "SELECT message, position, channel, digest, data, by, at FROM chaos_positions ORDER BY at"
-    )
-    gone = world.site.execute("SELECT position, at FROM chaos_pruned")
-    published = [Published(*row) for row in rows]
+    published = [Published(*row) for row in world.site.execute(POSITIONS)]
+    gone, epochs = world.site.execute(PRUNED), world.site.execute(EPOCHS)
     if horizon is None:
         horizon = max((message.position for message in published), default=0)
-    return Audit(published, dict(gone), horizon)
+    return Audit(published, dict(gone), horizon, epochs, world.losses, SETTINGS["RETENTION_MESSAGES_PER_CHANNEL"])
