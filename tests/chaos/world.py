@@ -223,7 +223,7 @@ class World:
     def look_for_dead(self) -> None:
         """Take note of whoever has ended, in `died`. To be called while nobody is being killed."""
         for number, process in self.publishing.items():
-            if process.poll() is not None:
+            if process.poll() is not None and f"publisher-{number}" not in self.died:
                 self.died[f"publisher-{number}"] = f"exit {process.returncode} {process.communicate()[1][-2000:]}"
         for number, server in enumerate(self.servers):
             if server.exit_code() is not None:
