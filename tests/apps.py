@@ -1,6 +1,7 @@
 """The tests as an app of the site that they start: it breaks that site where the chaos suite is to be seen to fail.
 
-It also gives a process of that suite a wrong clock.
+It also gives a process of that suite a wrong clock, and shortens the time for which nothing is pruned if the process
+that prunes is killed.
 """
 
 import os
@@ -20,3 +21,7 @@ class TestsConfig(AppConfig):
             from tests.chaos import clocks
 
             clocks.shift(float(seconds))
+        if seconds := os.environ.get("CHAOS_LEASE_SECONDS"):
+            from streams import retention
+
+            retention.LEASE_SECONDS, retention.RENEW_SECONDS = float(seconds), float(seconds) / 10

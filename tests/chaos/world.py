@@ -130,6 +130,7 @@ class World:
         self.site.env |= {
             "TEST_MIDDLEWARE": json.dumps(["tests.chaos.middleware.name_the_server"]),
             "CHAOS_BREAK": self.broken,
+            "CHAOS_LEASE_SECONDS": "3",  # for a process that is killed while it prunes
             "REDIS_URL": self.redis.url if self.redis is not None else "",
             "LOG_LEVEL": "ERROR",
         }
