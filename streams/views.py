@@ -176,16 +176,18 @@ class EventStreamView(View):
         return response
 
     async def _has_had_all(self, request: HttpRequest, channels: tuple[str, ...]) -> bool:
-        """Whether the client's cursor lies at or after the final event, and nothing was published since."""
+        """Return True if the client has had the final event, and nothing was published since."""
         cursor = self.get_cursor(request) or ""
         if not is_position(cursor):
             return False
         await close_request_connections()  # as in _stream
         try:
             newest = await threads.run(log.newest_of, channels)
+            if newest is None or newest.event not in self.final_events or int(cursor) < newest.position:
+                return False
+            return await threads.run(log.continues, int(cursor))  # else it gets a reset
         except Error:
             return False  # the stream tries again
-        return newest is not None and newest.event in self.final_events and int(cursor) >= newest.position
 
 
 def _lifetime(timeout: float | None, token: Token | None = None) -> float | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.test import AsyncClient, override_settings
 from django.urls import path
 
-from streams import NewMessage, apublish, apublish_many
+from streams import NewMessage, apublish, apublish_many, log
 from streams.hub import Hub
 from streams.sse import DecodedEvent, EventStreamDecoder
 from streams.subscriber import Subscriber
@@ -88,6 +90,18 @@ async def test_client_that_comes_back_after_the_end_is_told_to_stay_away(cursor:
     await apublish("b", "elsewhere")
     response = await AsyncClient().get("/jobs/a/", headers={"Last-Event-ID": str(cursor)})
     assert (response.status_code, response.content) == (204, b"")
+
+
+@pytest.mark.parametrize("cursor", [2, 9])
+async def test_ended_channel_resets_a_lost_cursor(cursor: int) -> None:
+    """2 was given before the log went back to 1; 9 is above the head."""
+    await apublish("b", "elsewhere")
+    await apublish("a", "all", event="done")
+    if cursor == 2:
+        await sync_to_async(log.start_new_epoch)("restored", fork=1)
+    reset, done = await whole("/jobs/a/", cursor)
+    assert (reset.event, json.loads(reset.data)["reason"]) == ("stream-reset", "unknown-id")
+    assert types([done]) == [("done", "all")]
 
 
 async def test_fresh_client_of_what_has_ended_is_let_go() -> None:

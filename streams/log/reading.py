@@ -122,6 +122,12 @@ def opening() -> tuple[Epochs, int]:
             return known, state.head
 
 
+def continues(position: int) -> bool:
+    """Return True if the log goes on from `position`: False above the head, and for one of a history that is lost."""
+    known, newest = opening()
+    return position <= newest and not known.is_lost(position)
+
+
 def tail(after: int) -> tuple[int, list[StoredEvent]]:
     """The head, and the oldest messages of all channels above `after`, at most a page.
 

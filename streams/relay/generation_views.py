@@ -244,9 +244,11 @@ async def _ended_stream(generation: Generation, requested: str | None) -> HttpRe
     assert generation.end_position is not None
     last = generation.end_position
     cursor = int(requested) if requested is not None and is_position(requested) else None
-    if cursor is not None and cursor >= last:
+    # A cursor that the log does not go on from says nothing about which pieces its client has had.
+    continues = cursor is not None and await threads.run(log.continues, cursor)
+    if cursor is not None and continues and cursor >= last:
         return HttpResponse(status=204)
-    is_within = requested is None or (cursor is not None and cursor >= generation.start_position)
+    is_within = requested is None or (cursor is not None and continues and cursor >= generation.start_position)
     if is_within and not generation.compacted_at:
         after = generation.start_position if cursor is None else cursor
         events = await threads.run(_events, generation, after, last)

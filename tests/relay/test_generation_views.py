@@ -14,7 +14,7 @@ from django.http import HttpResponse
 from django.test import AsyncClient, Client
 from django.utils.crypto import get_random_string
 
-from streams import log
+from streams import log, publish
 from streams.relay import generations, housekeeping, pieces
 from streams.relay.access import make_key
 from streams.relay.generations import Batch, Ending
@@ -379,9 +379,32 @@ def test_ended_answer_is_streamed_from_the_log_and_then_there_is_nothing_more(cl
     assert events_of(client.get(told["events_url"]), 9) == [*both, end]
     assert events_of(client.get(told["events_url"], headers={"Last-Event-ID": "1"}), 9) == [both[1], end]
     assert events_of(client.get(told["events_url"], headers={"Last-Event-ID": "2"}), 9) == [end]
-    for cursor in ("3", "4", "999999"):
+    publish("news", "later")
+    for cursor in ("3", "4"):
         response = client.get(told["events_url"], headers={"Last-Event-ID": cursor})
         assert (response.status_code, response.content) == (204, b"")
+
+
+def assert_reset(client: Client, told: dict[str, Any], cursor: str, text: str) -> None:
+    reset, snapshot, end = events_of(client.get(told["events_url"], headers={"Last-Event-ID": cursor}), 9)
+    assert (reset[0], reset[2]["reason"], reset[2]["requested"]) == ("stream-reset", "unknown-id", cursor)
+    assert (snapshot[0], snapshot[2]["text"], end[0]) == ("stream-snapshot", text, "end")
+    again = client.get(told["events_url"], headers={"Last-Event-ID": end[1]})
+    assert again.status_code == 204, "then there is nothing more"
+
+
+@pytest.mark.parametrize("cursor", ["4", "999999"])
+def test_ended_answer_resets_id_above_head(client: Client, cursor: str) -> None:
+    assert_reset(client, ended(client), cursor, "ab")
+
+
+def test_ended_answer_resets_id_of_lost_history(client: Client) -> None:
+    """The log went back to 1 in the middle of the answer; clients have had pieces that are not there any more."""
+    told = ask(client).json()
+    write(told["id"], "a")
+    log.start_new_epoch("restored", fork=1)
+    write(told["id"], "b", number=1, end=END)
+    assert_reset(client, told, "2", "b")
 
 
 def compact(told: dict[str, Any]) -> None:

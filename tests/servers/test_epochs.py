@@ -7,59 +7,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import sqlite3
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from streams import NewMessage, publish, publish_many
 from tests.clients import StreamClient
 from tests.forks import ForkedProcess
+from tests.histories import (
+    LOST,
+    NEW,
+    OLD,
+    assert_returning_clients,
+    comes_back,
+    grow,
+    publish_each,
+    publish_together,
+    resets,
+    texts,
+)
 from tests.services import suspended
-from tests.services.postgres import programs
 from tests.sites import Server, Site, finish
 
 pytestmark = pytest.mark.once
 
 TABLES = ("message", "loghead", "channel", "epoch")
-OLD = [f"old {n}" for n in range(1, 101)]
-LOST = [f"lost {n}" for n in range(101, 151)]
-NEW = [f"new {n}" for n in range(1, 61)]
-
-
-def publish_each(*texts: str) -> None:
-    """Publish one message at a time, as different callers would."""
-    for text in texts:
-        publish("news", text)
-
-
-def publish_together(*texts: str) -> None:
-    publish_many([NewMessage("news", text) for text in texts])
-
-
-async def grow(site: Site, texts: list[str]) -> None:
-    await asyncio.to_thread(finish, site.call(publish_together, *texts))
-
-
 # --- Backups ----------------------------------------------------------------------------------------------------------
-
-
-def program(name: str, *args: object) -> None:
-    found = programs()
-    assert found is not None
-    subprocess.run([(found / "postgres").resolve().parent / name, *map(str, args)], check=True, cwd="/")
 
 
 def backup(site: Site) -> Path:
     """Dump the whole database to a file."""
-    target = site.folder / "backup"
     if site.postgres is not None:
-        program("pg_dump", "-Fc", "-f", target, site.database_url)
+        target = site.postgres.folder / f"{site.database_url.rpartition('/')[2]}.dump"
+        site.postgres.run("pg_dump", "-Fc", "-f", target, site.database_url)
     else:
         with (
             contextlib.closing(sqlite3.connect(path_of(site))) as live,
@@ -93,7 +76,7 @@ def restore(site: Site, copy: Path, *, in_place: bool = True) -> None:
         os.replace(fresh, path_of(site))
         return
     fresh = site.postgres.create_database("template0")
-    program("pg_restore", "-d", site.postgres.dsn(fresh), copy)
+    site.postgres.run("pg_restore", "-d", site.postgres.dsn(fresh), copy)
     name = site.database_url.rpartition("/")[2]
     site.postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
     site.postgres.execute(f"ALTER DATABASE {fresh} RENAME TO {name}")
@@ -115,35 +98,6 @@ def put_rows_back(site: Site) -> None:
 
 
 # --- What clients see -------------------------------------------------------------------------------------------------
-
-
-async def comes_back(port: int, cursor: int, count: int) -> StreamClient:
-    """Connect with a cursor, again and again as an EventSource does, until `count` messages have come."""
-    client = StreamClient(port, "/events/news/", last_event_id=str(cursor))
-    async with asyncio.timeout(30):
-        while len(client.events) < count:
-            await client.connect()
-            await client.read_until(count)
-    return client
-
-
-def texts(client: StreamClient) -> list[str]:
-    return [event.data for event in client.events]
-
-
-def resets(client: StreamClient) -> list[tuple[str, str]]:
-    found = [json.loads(event.data) for event in client.control if event.event == "stream-reset"]
-    return [(reset["reason"], reset["requested"]) for reset in found]
-
-
-async def assert_returning_clients(port: int, before: list[str] = OLD, after: list[str] = NEW) -> None:
-    for cursor in (80, 100):
-        client = await comes_back(port, cursor, 100 - cursor + len(after))
-        assert (texts(client), resets(client)) == (before[cursor:] + after, []), cursor
-    for cursor in (120, 150):
-        client = await comes_back(port, cursor, 100 + len(after))
-        assert client.control[0].event == "stream-reset"
-        assert (texts(client), resets(client)) == (before + after, [("unknown-id", str(cursor))])
 
 
 @pytest.mark.parametrize("moment", ["running", "stopped"])

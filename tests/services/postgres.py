@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
@@ -32,12 +33,13 @@ def programs() -> Path | None:
 class PostgresServer:
     """One cluster in a temporary folder, on a free port, that tests may stop, kill and start again."""
 
-    def __init__(self, *, fsync: bool = False) -> None:
+    def __init__(self, *, fsync: bool = False, options: Mapping[str, str] | None = None) -> None:
         # Without: the machine does not crash in tests, only processes do.
         self._fsync = fsync
+        self._options = options or {}
         found = programs()
         assert found is not None
-        self._bin = found
+        self._bin = (found / "postgres").resolve().parent  # there are the other programs as well
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="streams-postgres-"))
         # PostgreSQL refuses to run as root.
@@ -46,9 +48,13 @@ class PostgresServer:
             shutil.chown(self.folder, user=pwd.getpwnam("postgres").pw_uid)
         self._names = count()
         self._process: subprocess.Popen[bytes] | None = None
-        self._run("initdb", "-D", self.folder / "data", "-U", "streams", "--auth=trust", "-E", "UTF8", "--no-sync")
+        self._make()
 
-    def _run(self, program: str, *args: object) -> None:
+    def _make(self) -> None:
+        self.run("initdb", "-D", self.folder / "data", "-U", "streams", "--auth=trust", "-E", "UTF8", "--no-sync")
+
+    def run(self, program: str, *args: object) -> None:
+        """Run one of PostgreSQL's programs, as the server's user."""
         command = [self._bin / program, *map(str, args)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **self._as)
 
@@ -58,6 +64,7 @@ class PostgresServer:
             "unix_socket_directories": str(self.folder),
             "max_connections": "300",
             "fsync": "on" if self._fsync else "off",
+            **self._options,
         }
         command = [str(self._bin / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
         command += [f"--{name}={value}" for name, value in options.items()]
