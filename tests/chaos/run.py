@@ -21,6 +21,9 @@ from tests.chaos.publishers import CHANNELS, GROUPED, KEYED, text
 from tests.chaos.world import PUBLISHERS, SETTINGS, World
 from tests.servers.holdings import until
 
+# How long a run goes on after its time, until there is enough to judge.
+SHOWING_SECONDS = 30.0
+
 # What a server may hold when all clients have gone: `objects` are requests, responses and subscribers.
 MOST_LEFT = {"streams": 0, "subscribers": 0, "queued_bytes": 0, "objects": 8, "tasks": 12, "threads": 20, "fds": 60}
 
@@ -97,7 +100,7 @@ async def run(
     weighing = asyncio.create_task(_weigh(world))
     await (disruptor.disrupt(seconds) if disrupted else asyncio.sleep(seconds))
     with contextlib.suppress(TimeoutError):  # a broken log may take no more
-        async with asyncio.timeout(settle_seconds):
+        async with asyncio.timeout(SHOWING_SECONDS):
             while not await asyncio.to_thread(_has_shown, world, listeners, messages, disrupted):
                 await asyncio.sleep(0.2)
     world.look_for_dead()
