@@ -120,6 +120,8 @@ class Disruptor:
 
     async def restore_older_copy(self) -> None:
         """Put a copy of the database in its place that is some seconds old, as a restored backup is."""
+        while not await asyncio.to_thread(self._world.head):  # nothing was published: there is no history to lose yet
+            await asyncio.sleep(0.2)
         fork = await asyncio.to_thread(self._world.back_up)
         self._tell(f"a copy of the database has the head {fork}")
         last = time.monotonic() + 10

@@ -74,7 +74,9 @@ def _publishing(audit: Audit, outcome: Outcome) -> Iterator[Fault]:
         found = TEXT.fullmatch(text)
         fate = found["fate"] if found else ""
         if count > 1:
-            yield Fault("published once, and in the log more often", f"{text!r}, {count} times")
+            rows = [message for message in audit.published if message.text == text]
+            shown = "; ".join(f"id {row.id}: {row}, pruned {audit.pruned.get(row.position)}" for row in rows)
+            yield Fault("published once, and in the log more often", shown)
         if fate == ROLLS_BACK or (fate == COMMITS and text not in committed):
             yield Fault("ghost", f"{text!r} is in the log, and its transaction is not")
 
@@ -124,8 +126,7 @@ class Segment:
     begin: Reset | None
     seen: Sequence[Seen]
     resets: Sequence[Reset]
-    end: Reset | None
-    lost: Loss | None  # the history of which the cursor was at the end
+    lost: Loss | None  # the history in which the cursor was at the end, if a reset has ended it
 
     first: int  # how many messages the client had had before this history
 
@@ -146,9 +147,9 @@ def _segments(audit: Audit, record: Record) -> Iterator[Segment]:
     for number, reset in enumerate(record.resets):
         if reset.reason == "unknown-id" and (loss := _loss(audit, reset)) is not None:
             resets = record.resets[earlier:number]
-            yield Segment(start, begin, record.seen[first : reset.before], resets, reset, loss, first)
+            yield Segment(start, begin, record.seen[first : reset.before], resets, loss, first)
             start, begin, first, earlier = 0, reset, reset.before, number + 1
-    yield Segment(start, begin, record.seen[first:], record.resets[earlier:], None, None, first)
+    yield Segment(start, begin, record.seen[first:], record.resets[earlier:], None, first)
 
 
 def _loss(audit: Audit, reset: Reset) -> Loss | None:
@@ -175,7 +176,7 @@ def _client(audit: Audit, record: Record) -> Iterator[Fault]:
         yield from _order_of(segment, record, every)
         yield from _without_reset(audit, segment, record, every)
         had = {seen.position for seen in segment.seen}
-        for position in sorted(_expected(audit, segment, known, lost) - had):
+        for position in sorted(_expected(audit, segment, known) - had):
             if position not in pruned:
                 yield Fault("lost", _story(record, position, every))
             elif not segment.is_explained(position, pruned[position]):
@@ -195,16 +196,15 @@ def _order_of(segment: Segment, record: Record, every: Mapping[int, Published]) 
         highest = max(highest, seen.position)
 
 
-def _expected(audit: Audit, segment: Segment, known: Collection[int], lost: Collection[int]) -> set[int]:
-    """The positions that the client must have had: of a history that was lost, as far as its cursor had come."""
-    if segment.end is not None and segment.lost is not None:
+def _expected(audit: Audit, segment: Segment, known: Collection[int]) -> set[int]:
+    """The positions that the client must have had: of a history that was lost, those up to the fork.
+
+    Above the fork, the reset says that messages can be missing: some of them could not be read any more.
+    """
+    through = max(known, default=0) if audit.horizon is None else audit.horizon
+    if segment.lost is not None:
         through = segment.lost.fork
-        expected = {position for position in lost if segment.lost.fork < position <= segment.end.cursor}
-    else:
-        through = max(known, default=0) if audit.horizon is None else audit.horizon
-        expected = set()
-    expected |= {position for position in known if position <= through}
-    return {position for position in expected if position > segment.start}
+    return {position for position in known if segment.start < position <= through}
 
 
 def _without_reset(audit: Audit, segment: Segment, record: Record, every: Mapping[int, Published]) -> Iterator[Fault]:
