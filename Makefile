@@ -12,8 +12,11 @@ COVERAGE_FLOOR ?= $(if $(ARGS),0,89)
 
 PY = $(VENV)/bin/python
 
+# nox makes the environments of its own, in .nox.
+MATRIX_ARGS = $(if $(ARGS),$(ARGS),--session core)
+
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format messages bench chaos clean venv install install-dev env
+.PHONY: help run test matrix lint format messages bench chaos clean venv install install-dev env
 
 help: ## Show what can be done
 	@echo "make COMMAND, where COMMAND is one of:"
@@ -32,6 +35,9 @@ test: install-dev ## Run the tests on SQLite, and again on PostgreSQL
 	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal --cov --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS)
 	$(PY) -m tests.services.postgres $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal -m "not once" $(ARGS) \
 		|| { [ $$? -eq 5 ] && [ -n "$(ARGS)" ]; } # none of them: all of that part runs once
+
+matrix: install-dev ## Run the core's tests on each Django and Python that is supported and here (takes minutes)
+	$(VENV)/bin/nox $(MATRIX_ARGS)
 
 lint: install-dev ## Check form, types and migrations
 	$(VENV)/bin/ruff format --check .
@@ -54,7 +60,7 @@ chaos: install-dev ## Kill, stop and cut off parts of a whole site for SECONDS=6
 	$(PY) -m tests.chaos --seconds $(SECONDS) $(ARGS)
 
 clean: ## Remove .venv, caches and reports; the data in .local and .env stay
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov build dist *.egg-info .coverage .coverage.*
+	rm -rf .venv .nox .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov build dist *.egg-info .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip is what comes into a virtual environment last.

@@ -106,4 +106,4 @@ def _counted_as(address: str) -> str:
 
 
 def _hash(text: str) -> str:
-    return salted_hmac("streams.addresses", text).hexdigest()[:HASH_CHARACTERS]
+    return salted_hmac("streams.addresses", text, algorithm="sha256").hexdigest()[:HASH_CHARACTERS]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
@@ -13,12 +12,12 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
-from django.utils.functional import SimpleLazyObject, empty
 
 from streams import threads, tokens
 from streams.callers import is_known, seen_user, user_of
 from streams.notifiers import Revocation
 from streams.policies import BasePolicy
+from streams.private.django import forget_loaded_user, has_sessions_user
 from streams.release import abandon_thread, release_request
 from streams.revocation import mark_of_session
 
@@ -31,7 +30,17 @@ class Admission:
     `decided_at`: when the policy began to be asked, in time.monotonic() seconds.
     """
 
-    __slots__ = ("_channels", "_policy", "_request", "_session", "_token", "decided_at", "session_user", "user")
+    __slots__ = (
+        "_channels",
+        "_policy",
+        "_request",
+        "_session",
+        "_token",
+        "decided_at",
+        "session_user",
+        "shared_key",
+        "user",
+    )
 
     def __init__(
         self, request: HttpRequest, channels: Sequence[str], policy: BasePolicy, decided_at: float | None = None
@@ -43,6 +52,7 @@ class Admission:
         self.decided_at = time.monotonic() if decided_at is None else decided_at
         key = getattr(getattr(request, "session", None), "session_key", None)
         self._session = None if key is None else mark_of_session(key)
+        self.shared_key: Hashable | None = None  # shared_by(), as rechecks.py has noted it
         # Both as text; NOBODY for somebody unknown, None where nobody has looked, so that it cost no query. `user`: in
         # whose name the stream is, the token's user, or without a token the one who is signed in.
         self.user = known_user(request)
@@ -63,25 +73,33 @@ class Admission:
             return revocation.user == self.session_user
         return None if self.user is None and self._session is not None else False
 
-    async def holds(self, of_other_users_than: str | None = None) -> bool:
-        """Whether the stream would still be admitted, by what the database says now. Within as_in_a_request().
+    async def holds(self, ended_user: str | None = None) -> bool:
+        """See hold()."""
+        return (await hold([(self, ended_user)]))[0]
 
-        `of_other_users_than`: a primary key; it holds no more either where its user is this one. Raises what the policy
-        raises, but for what is Django's way to refuse.
+    def shared_by(self) -> Hashable | None:
+        """Return a key that is the same for streams about which one decision is right; None if this one is alone.
+
+        They have the same session and token, and their policy looks at nothing else of a request. A request whose user
+        comes from other code than the session is alone: Streams cannot tell where that code found the user.
         """
-        try:
-            request = await self._anew()
-            # Whoever was seen when the stream was opened: by a policy that does not ask for it as well, nobody goes on
-            # reading who was deactivated, or whose session is another one's now.
-            if self.user not in (None, NOBODY) or of_other_users_than is not None:
-                user = await sync_to_async(_look_at_user)(request)
-                if self.user not in (None, NOBODY, user) or user == of_other_users_than:
-                    return False
-                if self._token is None:
-                    self.user = self.session_user = user  # so that it need not be found out again
-            return not await self._policy.aask_to_read(request, self._channels)
-        except (PermissionDenied, Http404):  # a token that does not hold is one
+        if not self._policy.reads_by_user_alone() or not has_sessions_user(self._request):
+            return None
+        session = self._request.__dict__["session"]
+        return type(self._policy), type(self._request), type(session), session.session_key, self._token
+
+    def _must_know_user(self, ended_user: str | None) -> bool:
+        # The user who was seen when the stream was opened: also under a policy that does not ask for the user, a user
+        # who was deactivated, or whose session belongs to another user now, must not go on reading.
+        return self.user not in (None, NOBODY) or ended_user is not None
+
+    def _accepts(self, user: str, ended_user: str | None) -> bool:
+        """Take note of the user as the database has it now. False if the stream's right ends with that."""
+        if self.user not in (None, NOBODY, user) or user == ended_user:
             return False
+        if self._token is None:
+            self.user = self.session_user = user  # so that it need not be found out again
+        return True
 
     async def _anew(self) -> HttpRequest:
         """The request as it would be if it came now: a copy with its session and its user still to be loaded."""
@@ -91,9 +109,8 @@ class Admission:
         kept.update(self._request.__dict__)
         if self._token is not None:
             await sync_to_async(tokens.put)(request, self._token)
-        if _is_of_session(request):
-            for name in ("_cached_user", "_acached_user"):
-                kept.pop(name, None)
+        if has_sessions_user(request):
+            forget_loaded_user(request)
             kept["session"] = _unchangeable(kept["session"])
             AuthenticationMiddleware(lambda request: None).process_request(request)  # type: ignore[arg-type]
         elif (user := seen_user(request)) is not None and user.is_authenticated:
@@ -105,6 +122,32 @@ class Admission:
 
             kept["user"], kept["auser"] = found, auser
         return request
+
+
+async def hold(asked: Sequence[tuple[Admission, str | None]]) -> list[bool]:
+    """Return for each whether its stream would still be admitted, by what the database says now.
+
+    Within as_in_a_request(). All have the same shared_by(), or there is only one. With each goes the primary key of a
+    user whose streams end, or None. Raises what the policy raises, except for Django's ways to refuse.
+    """
+    first = asked[0][0]
+    try:
+        request = await first._anew()
+        user = None
+        if any(admission._must_know_user(ended) for admission, ended in asked):
+            user = await sync_to_async(_look_at_user)(request)
+        holding = [
+            user is None or not admission._must_know_user(ended) or admission._accepts(user, ended)
+            for admission, ended in asked
+        ]
+        kept = [admission for (admission, _), holds in zip(asked, holding, strict=True) if holds]
+        channels = tuple(dict.fromkeys(channel for admission in kept for channel in admission._channels))
+        refused = set(await first._policy.aask_to_read(request, channels)) if channels else set()
+    except (PermissionDenied, Http404):  # a token that does not hold is one
+        return [False] * len(asked)
+    return [
+        holds and refused.isdisjoint(admission._channels) for (admission, _), holds in zip(asked, holding, strict=True)
+    ]
 
 
 def known_user(request: HttpRequest) -> str | None:
@@ -138,20 +181,6 @@ def _look_at_user(request: HttpRequest) -> str:
     has_token = tokens.token_of(request) is not None
     user = tokens.user_of_token(request) if has_token else getattr(request, "user", None)
     return str(user.pk) if user is not None and user.is_authenticated and user.is_active else NOBODY
-
-
-def _is_of_session(request: HttpRequest) -> bool:
-    """Whether the request's user is the one of its session, as AuthenticationMiddleware has it, and nobody has put
-    another in that one's place."""
-    kept = request.__dict__
-    user, auser = kept.get("user"), kept.get("auser")
-    has_middleware = isinstance(auser, partial) and auser.func.__module__ == AuthenticationMiddleware.__module__
-    if not has_middleware or not isinstance(user, SimpleLazyObject) or kept.get("session") is None:
-        return False
-    if user._wrapped is empty:
-        return True
-    found = kept.get("_cached_user") or kept.get("_acached_user")
-    return found is not None and found.pk == user.pk
 
 
 def _unchangeable(session: Any) -> Any:

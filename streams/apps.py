@@ -16,11 +16,13 @@ class StreamsConfig(AppConfig):
         from streams.checks import check_database, check_settings
         from streams.chores import Chore, register
         from streams.conf import settings
+        from streams.log_threads import remember_connection
         from streams.threads import remember_test_connection
 
         checks.register(check_settings)
         checks.register(check_database, checks.Tags.database)
         connection_created.connect(remember_test_connection)
+        connection_created.connect(remember_connection)
         channels.forget_rules_when_settings_change()
         revocation.connect()
         redaction.install()

@@ -16,14 +16,14 @@ from typing import Any
 from django.apps import apps
 from django.db import connections, transaction
 from django.db.models import F, QuerySet
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from streams import log, presence, threads
+from streams import clock, log, presence, threads
 from streams.events import NewMessage, StoredEvent, check, check_json, validate_channels
 from streams.exceptions import BroadcastRefused, InvalidChannel, InvalidMessage
 from streams.models import Broadcast
+from streams.private.django import in_callers_transaction
 from streams.threads import database
 from streams.times import in_words
 
@@ -92,7 +92,7 @@ def send(pk: int, *, by: Any, revision: int | None = None) -> Broadcast:
 
 def schedule(pk: int, send_at: datetime.datetime, *, by: Any, revision: int | None = None) -> Broadcast:
     """Have a draft sent at a time to come. Raises BroadcastRefused or InvalidMessage, as send() does."""
-    if send_at <= timezone.now():
+    if send_at <= clock.read():
         raise BroadcastRefused(_("The time to send it is in the past. Choose one to come, or send it now."))
     with _step(pk, revision, State.DRAFT) as broadcast:
         messages_of(broadcast)
@@ -149,12 +149,13 @@ def _send(pk: int, *, by: Any = None, revision: int | None = None, only_due: boo
     audience = presence.audiences(wanted)
     allowed = (State.SCHEDULED,) if only_due else (State.DRAFT, State.SCHEDULED)
     with _step(pk, revision, *allowed, skip_locked=only_due) as broadcast:
-        if only_due and (broadcast.send_at is None or broadcast.send_at > timezone.now()):
+        now = clock.read()
+        if only_due and (broadcast.send_at is None or broadcast.send_at > now):
             raise BroadcastRefused(_("It is not due."))
         broadcast.sent_by = broadcast.scheduled_by if only_due else by
         messages = messages_of(broadcast)
         rows = log.append(messages)
-        broadcast.state, broadcast.sent_at, broadcast.problem = State.SENT, timezone.now(), ""
+        broadcast.state, broadcast.sent_at, broadcast.problem = State.SENT, now, ""
         broadcast.channels = [message.channel for message in messages]
         broadcast.audience = {channel: audience.get(channel, 0) for channel in broadcast.channels}
         broadcast.save(using=database())
@@ -181,7 +182,7 @@ def _step(pk: int, revision: int | None, *allowed: str, skip_locked: bool = Fals
     """A transaction around one change of a broadcast, with its row locked, its state checked, its revision moved on."""
     alias = database()
     connection: Any = connections[alias]
-    if any(not block._from_testcase for block in connection.atomic_blocks):
+    if in_callers_transaction(connection):
         raise RuntimeError("A broadcast's steps are transactions of their own; call them outside of atomic().")
     if not connection.in_atomic_block and not connection.get_autocommit():
         raise RuntimeError("A broadcast's steps commit by themselves; call them with autocommit switched on.")
@@ -248,7 +249,7 @@ def send_due() -> Iterator[Broadcast]:
     have been tried.
     """
     failed: Exception | None = None
-    for pk in _due(timezone.now()):
+    for pk in _due():
         try:
             if (sent := _send_if_due(pk)) is not None:
                 yield sent
@@ -285,24 +286,24 @@ def _give_back(pk: int, problem: str) -> None:
         record(broadcast, by, _("It was due and could not be sent; a draft again: %(problem)s") % {"problem": problem})
 
 
-def due(now: datetime.datetime) -> QuerySet[Broadcast]:
-    """The broadcasts that are due, the oldest first."""
+def due(now: Any) -> QuerySet[Broadcast]:
+    """The broadcasts that are due at `now`, such as clock.now(), the oldest first."""
     rows = Broadcast.objects.using(database()).filter(state=State.SCHEDULED, send_at__lte=now)
     return rows.order_by("send_at", "pk")
 
 
-def sent_since(moment: datetime.datetime) -> QuerySet[Broadcast]:
+def sent_since(moment: Any) -> QuerySet[Broadcast]:
     """The broadcasts that were sent after `moment`."""
     # In no order: SQLite would rather read all of them in the model's order than look up these few and sort them.
     return Broadcast.objects.using(database()).filter(state=State.SENT, sent_at__gte=moment).order_by()
 
 
-def _due(now: datetime.datetime) -> list[int]:
-    return list(due(now).values_list("pk", flat=True))
+def _due() -> list[int]:
+    return list(due(clock.now()).values_list("pk", flat=True))
 
 
 def _is_due() -> bool:
-    return due(timezone.now()).exists()
+    return due(clock.now()).exists()
 
 
 async def send_as_chore() -> None:
@@ -313,7 +314,7 @@ async def send_as_chore() -> None:
 
 
 def _send_all_due() -> None:
-    for pk in _due(timezone.now()):
+    for pk in _due():
         # It has been logged. Were the hub told, it would wait longer and longer, and so would those that come due.
         with contextlib.suppress(Exception):
             _send_if_due(pk)

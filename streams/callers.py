@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import HttpRequest
-from django.utils.functional import LazyObject, empty
 
+from streams.private.django import loaded_user
 from streams.tokens import token_of, user_of_token
 
 
@@ -29,8 +29,4 @@ def is_known(request: HttpRequest) -> bool:
 
 def seen_user(request: HttpRequest) -> Any:
     """The user whom somebody has looked at, signed in or not, whatever token there is; None where nobody has."""
-    known = request.__dict__
-    user = known.get("user")
-    if isinstance(user, LazyObject) and user._wrapped is empty:
-        user = known.get("_cached_user") or known.get("_acached_user")
-    return user
+    return loaded_user(request)

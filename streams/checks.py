@@ -8,6 +8,8 @@ streams.E005  The log's database is one that the log cannot be kept in.
 streams.W001  The log's SQLite database locks readers out while it is written.
 streams.W002  The notifier reaches one process, and the environment says that there are several.
 streams.W003  Streams are limited by address, and there is a proxy that TRUSTED_PROXIES does not name.
+streams.W004  The connection pool of the log's database has fewer connections than the log threads of a process.
+streams.W005  The log's database is reached over a network, and no option notices a connection that has fallen silent.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from streams.notifiers import get_notifier
 
 
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E004, W002 and W003."""
+    """E001 to E004, W002 to W005."""
     try:
         configured = conf.configured()
     except InvalidSetting as error:
@@ -41,6 +43,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         *_unloadable(wrong),
         *_lonely(wrong),
         *_behind_a_proxy(wrong),
+        *_connections(wrong),
     ]
 
 
@@ -106,6 +109,51 @@ def _behind_a_proxy(wrong: dict[str, str]) -> Iterator[CheckMessage]:
             "nothing.",
             id="streams.W003",
         )
+
+
+# Each of them shows that the site has thought of connections that fall silent.
+KEEPALIVES = ("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
+
+# The connections of psycopg's pool if its options name no number.
+DEFAULT_POOL_SIZE = 4
+
+
+def _connections(wrong: dict[str, str]) -> Iterator[CheckMessage]:
+    """Look at the settings of the log's database. No connection is opened."""
+    from streams import threads
+
+    alias = threads.database()
+    if connections[alias].vendor != "postgresql":
+        return
+    database = connections[alias].settings_dict
+    pool = database["OPTIONS"].get("pool")
+    if pool and "LOG_THREADS" not in wrong:
+        options = pool if isinstance(pool, dict) else {}
+        size = options.get("max_size") or options.get("min_size", DEFAULT_POOL_SIZE)
+        needed = threads.max_threads() + 1
+        if size < needed:
+            yield Warning(
+                f"DATABASES[{alias!r}]['OPTIONS']['pool'] gives each process {size} connections. Its log threads can "
+                f"use {needed - 1} at the same time, and each request that queries uses one more: they wait for each "
+                "other, and fail after the pool's timeout.",
+                hint=f"Set 'pool': {{'max_size': {needed}}} or more. Or lower STREAMS['LOG_THREADS'], which is "
+                f"{conf.settings.LOG_THREADS}: the log threads are twice as many, and two.",
+                id="streams.W004",
+            )
+    if _is_far(str(database["HOST"] or "")) and not database["OPTIONS"].keys() & set(KEEPALIVES):
+        yield Warning(
+            f"DATABASES[{alias!r}] is on the host {database['HOST']!r}, and its OPTIONS set no TCP keepalives: if that "
+            "machine vanishes, or a firewall forgets a connection, a query can wait for hours.",
+            hint="Set 'keepalives_idle': 30, 'keepalives_interval': 10, 'keepalives_count': 3 and 'tcp_user_timeout': "
+            "30000 in OPTIONS, and 'connect_timeout': 10.",
+            id="streams.W005",
+        )
+
+
+def _is_far(host: str) -> bool:
+    """Return True if the host, or one of several, is reached over a network. Not without a host: libpq decides then."""
+    hosts = [part.strip() for part in host.split(",")]
+    return any(part and not part.startswith(("/", "@", "127.")) and part not in ("localhost", "::1") for part in hosts)
 
 
 def check_database(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:

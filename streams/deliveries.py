@@ -8,9 +8,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 
-from django.utils import timezone
-
-from streams import broadcasts, presence, threads
+from streams import broadcasts, clock, presence, threads
 from streams.conf import settings
 from streams.models import Delivery
 from streams.threads import database
@@ -34,7 +32,7 @@ async def count_as_chore() -> None:
 
 def _counted() -> dict[int, dict[str, int]]:
     """{broadcast: {channel: position}} of those that were sent lately."""
-    since = timezone.now() - datetime.timedelta(seconds=COUNTED_SECONDS)
+    since = clock.now() - datetime.timedelta(seconds=COUNTED_SECONDS)
     return {broadcast.pk: broadcast.places for broadcast in broadcasts.sent_since(since).only("channels", "positions")}
 
 

@@ -27,6 +27,7 @@ from streams import log, presence
 from streams.conf import settings
 from streams.models import Channel, Message
 from streams.policies import get_policy
+from streams.private.django import empty_form
 from streams.subscriber import MAX_POSITION_DIGITS
 from streams.threads import database
 from streams.times import in_words
@@ -104,7 +105,17 @@ def _in_log(message: Message) -> Finding:
 
 def _without_message(position: int) -> Iterator[Finding]:
     state = log.head()
-    if position > state.head:
+    if log.read_epochs().is_lost(position):
+        yield Finding(
+            Verdict.BAD,
+            _("Event %(id)s is of a history that is lost: the log was replaced by an older copy, or emptied.")
+            % {"id": position},
+            _(
+                "Publish it again, if it is still needed. Clients that have an id of that history get a stream-reset "
+                "event with the reason “unknown-id” when they come back."
+            ),
+        )
+    elif position > state.head:
         yield Finding(
             Verdict.BAD,
             _("There is no event %(id)s: the newest is %(head)s.") % {"id": position, "head": state.head},
@@ -230,8 +241,7 @@ def _about_user(channel: str, request: HttpRequest, user: Any, called: str) -> I
 def _request_of(request: HttpRequest, user: Any) -> HttpRequest:
     """A plain GET request like `request`, but of `user`, and with nothing of who asks."""
     asked = copy.copy(request)
-    for cached in ("headers", "_cached_user", "_acached_user", "_messages"):
-        asked.__dict__.pop(cached, None)
+    empty_form(asked)
 
     async def auser() -> Any:
         return user
@@ -240,7 +250,6 @@ def _request_of(request: HttpRequest, user: Any) -> HttpRequest:
     asked.session = SessionBase()  # empty, and of nobody
     asked.method = "GET"
     asked.GET, asked.COOKIES = QueryDict(), {}
-    asked._post, asked._files = QueryDict(), {}  # type: ignore[attr-defined]
     asked.META = {name: value for name, value in request.META.items() if name not in PRIVATE_META}
     asked.META["QUERY_STRING"] = ""
     # Each handler's request has what came from the server as well, as it came.
@@ -275,6 +284,14 @@ def _about_cursor(channel: str, position: int, cursor: str) -> Iterator[Finding]
             "unknown-id",
             _("The log knows no id “%(cursor)s”; its newest is %(head)s."),
             head,
+        )
+    elif log.read_epochs().is_lost(int(cursor)):
+        yield _reset(
+            channel,
+            position,
+            cursor,
+            "unknown-id",
+            _("The id “%(cursor)s” is of a history that is lost: the log was replaced by an older copy, or emptied."),
         )
     elif int(cursor) >= position:
         yield Finding(
@@ -330,8 +347,9 @@ def _reset(channel: str, position: int, cursor: str, reason: str, why: str, head
         Verdict.NOTE,
         f"{sentence} {brings}",
         _(
-            "Have the page keep the id that the stream gives it, and nothing else, and handle stream-reset. After a "
-            "log was emptied or restored from a backup, ids from before are unknown, once for each client."
+            "Have the page keep the id that the stream gives it, and nothing else, and handle stream-reset. After the "
+            "log was replaced by an older copy, ids that the copy does not have are unknown, once for each client. If "
+            "the database cannot notice that, an operator has to run “manage.py start_new_epoch”."
         ),
     )
 

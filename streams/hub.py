@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 from django.dispatch import Signal
 
-from streams import chores, log, outages, presence, threads
+from streams import chores, log, outages, presence, shutdown, threads
 from streams.chores import Chore
 from streams.conf import settings
 from streams.events import StoredEvent
@@ -40,15 +40,22 @@ logger = logging.getLogger("streams.hub")
 # How often quiet streams are looked for. A heartbeat is late by at most this much.
 TICK_SECONDS = 1.0
 
+# How long messages are applied before the event loop gets a turn: a batch can hold tens of thousands.
+SLICE_SECONDS = 0.005
+
 # How often a chore that is switched off is looked at again.
 IDLE_CHORE_SECONDS = 60.0
 
 # Signals that may wait for slow receivers. They hold their requests, so that there is an end to it.
 MAX_WAITING_SIGNALS = 1000
 
+# For how long a hub goes on after its last subscriber has left. Otherwise a lone visitor who goes from page to page
+# would wait at each page until a new hub has started.
+LINGER_SECONDS = 15.0
+
 
 class Hub:
-    """Follows the log for one event loop. Started by its first subscriber, stopped when its last one leaves.
+    """Follows the log for one event loop. Started by its first subscriber, stopped soon after its last one has left.
 
     All methods are called on that loop. Nothing between two `await`s can be interrupted, and that is what makes the
     join exact: whoever finds its cursor at `position` and calls `admit` without an `await` in between misses nothing
@@ -66,7 +73,9 @@ class Hub:
         self._reads_begun = 0
         self._reads_ended = 0  # the number of the newest that ended well
         self._tasks: list[asyncio.Task[None]] = []
+        self._chores: list[asyncio.Task[None]] = []
         self._started: asyncio.Task[None] | None = None
+        self._lingering: asyncio.TimerHandle | None = None  # until it stops; without subscribers only
         self._news = asyncio.Event()
         self._reading = asyncio.Lock()
         self._marks = Marks()
@@ -87,6 +96,7 @@ class Hub:
         hub = _hubs.get(loop)
         if hub is None:
             hub = _hubs[loop] = Hub()
+        lingers = hub._resume()
         hub.subscribers.add(subscriber)
         hub._rechecks.plan(subscriber)
         hub._census.add(subscriber.channels)
@@ -95,6 +105,8 @@ class Hub:
             hub._started = _spawn(hub._start())
         try:
             await asyncio.shield(hub._started)
+            if lingers:
+                await hub.catch_up()  # as a new hub would read the head; and it fails as one would
             if follows and threads.in_test_run():
                 await hub._begin_again()
         except BaseException:
@@ -105,15 +117,16 @@ class Hub:
         return hub
 
     def leave(self, subscriber: Subscriber) -> None:
-        """Remove a subscriber; the last one stops the hub. May be called twice."""
+        """Remove a subscriber; after the last one the hub stops soon. May be called twice."""
         self.demote(subscriber)
         if subscriber in self.subscribers:
             self.subscribers.remove(subscriber)
             self._census.remove(subscriber.channels)
+            self._rechecks.forget(subscriber)
             if subscriber.announced:
                 _announce(subscriber_disconnected, subscriber)
-        if not self.subscribers:
-            self._stop()
+        if not self.subscribers and self._lingering is None:
+            self._linger()
 
     def admit(self, subscriber: Subscriber) -> None:
         """From now on, hand `subscriber` every message of its channels above `position`."""
@@ -167,16 +180,52 @@ class Hub:
         await asyncio.sleep(0)
         self._news.clear()  # what was heard of up to now, the head holds
         try:
-            self.epochs, newest = await threads.run(log.opening)
+            self.epochs, newest = await threads.run(log.opening, pool=threads.FOLLOWING)
             await self._begin_at(newest)
         except BaseException:
             self._stop()
             raise
         outages.DATABASE.works()
         self._tasks += [_spawn(self._poll()), _spawn(self._tick())]
-        self._tasks += [_spawn(self._do(chore)) for chore in chores.registered()]
+        self._begin_chores()
+
+    def _begin_chores(self) -> None:
+        self._chores = [_spawn(self._do(chore)) for chore in chores.registered()]
+
+    def _linger(self) -> None:
+        """Go on following the log for a while, without subscribers. To all others it looks as if the hub had stopped.
+
+        Not in a test run: the hub must not outlive the test.
+        """
+        loop = asyncio.get_running_loop()
+        follows = _hubs.get(loop) is self and self._started is not None and self._started.done()
+        if not follows or shutdown.is_ending() or threads.in_test_run():
+            self._stop()
+            return
+        self._stop_chores()
+        presence.close_census(self._census)
+        self._lingering = loop.call_later(LINGER_SECONDS, self._stop)
+
+    def _resume(self) -> bool:
+        """Go on with subscribers. Return True if the hub had none and lingered."""
+        if self._lingering is None:
+            return False
+        self._lingering.cancel()
+        self._lingering = None
+        before = self._census
+        self._census = presence.open_census(asyncio.get_running_loop(), self.subscribers)
+        self._census.head, self._census.notifier_problem = before.head, before.notifier_problem
+        self._begin_chores()
+        return True
+
+    def _stop_chores(self) -> None:
+        for task in self._chores:
+            task.cancel()
+        self._chores.clear()
 
     def _stop(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
         if _hubs.get(loop := asyncio.get_running_loop()) is self:
             del _hubs[loop]
         if self._started is not None and self._started is not asyncio.current_task():
@@ -184,6 +233,7 @@ class Hub:
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
+        self._stop_chores()
         self._rechecks.stop()
         presence.close_census(self._census)
 
@@ -195,7 +245,7 @@ class Hub:
         window = Window(newest, max_messages=settings.WINDOW_MESSAGES, max_bytes=settings.WINDOW_BYTES)
         filled = False
         while not filled:
-            messages = await threads.run(log.newest, window.start)
+            messages = await threads.run(log.newest, window.start, pool=threads.FOLLOWING)
             # A position that is missing was pruned. The window stops there, for it must be unbroken.
             filled = not messages or not all(window.extend_back(Frame.of(message)) for message in messages)
             filled |= window.start == 0
@@ -206,7 +256,7 @@ class Hub:
         """Take the log for another one. In a test it may be: the last test's was rolled back or emptied, and where
         tests share an event loop, a stream that one of them left open has kept the hub."""
         async with self._reading:
-            self.epochs, newest = await threads.run(log.opening)
+            self.epochs, newest = await threads.run(log.opening, pool=threads.FOLLOWING)
             await self._begin_at(newest)
             self._marks = Marks()
             self._send_back_all()
@@ -225,21 +275,21 @@ class Hub:
                             self._news.set()
                             self._rechecks.miss()
                         else:
-                            self._hear(notice)
+                            await self._hear(notice)
                 raise RuntimeError("The notifier's listen() has ended; it goes on until it is closed, or raises.")
             except Exception as error:
                 # Its name only: the text may hold the address of a server, with a password in it. The log has it all.
                 self._census.notifier_problem = type(error).__qualname__
                 await backoff.wait()
 
-    def _hear(self, notice: Notice) -> None:
+    async def _hear(self, notice: Notice) -> None:
         """Apply a notice that continues our position exactly; read the log for any other that brings news."""
         if notice.revocation is not None:
             self._rechecks.hear(notice.revocation)
             return
         started = self._started is not None and self._started.done()
         if started and notice.messages and notice.first == self.position + 1 and not self._is_doubtful:
-            self._apply(notice.messages)
+            await self._apply(notice.messages)
         elif notice.last > self.position or not started:
             self._news.set()
         elif notice.messages and self._is_contradicted_by(notice.messages[0]):
@@ -263,7 +313,12 @@ class Hub:
                     backoff.reset()
                     outages.DATABASE.works()  # whoever has found that it does not
                 except Exception:
+                    if not self.subscribers:
+                        return self._stop()  # the next client needs a hub that can read the log
                     await backoff.wait()
+        except asyncio.CancelledError:
+            self._stop()  # and not later: the loop is ending
+            raise
         finally:
             # Cancelled with subscribers left: the loop is ending, and nobody else will close them.
             for subscriber in tuple(self.subscribers):
@@ -272,7 +327,7 @@ class Hub:
     async def _read_tail(self) -> bool:
         """Read and apply one stretch of the log's tail. Whether there is more."""
         before = self.position
-        news = await threads.run(log.follow, before, self._marks.newest)
+        news = await threads.run(log.follow, before, self._marks.newest, pool=threads.FOLLOWING)
         if news.head.is_replaced:
             return False  # another process is starting the epoch; the next look finds it
         if news.head.start != self.epochs.start:
@@ -289,7 +344,7 @@ class Hub:
         # A notice may have brought us further while we read.
         unknown = [message for message in messages if message.position > self.position]
         if len(unknown) == max(0, through - self.position):
-            self._apply(unknown)
+            await self._apply(unknown)
         else:
             # Positions are missing: pruned before we came to read them. Whom that concerns, each subscriber finds
             # out by its own cursor.
@@ -301,7 +356,7 @@ class Hub:
         """Start a new epoch: the log is not the one that we followed, and the database could not tell."""
         if threads.in_test_run():
             # The last test's log was rolled back or emptied. A new epoch would give the next test large positions.
-            await self._begin_at(await threads.run(log.current_head))
+            await self._begin_at(await threads.run(log.current_head, pool=threads.FOLLOWING))
             self._marks = Marks()
             for subscriber in self.subscribers:
                 subscriber.disown()
@@ -314,7 +369,7 @@ class Hub:
 
     async def _enter_epoch(self) -> None:
         """Go on in another epoch. Streams at or below the fork go on exactly; the others get a reset."""
-        epochs, newest = await threads.run(log.opening)
+        epochs, newest = await threads.run(log.opening, pool=threads.FOLLOWING)
         await self._begin_at(newest)
         self.epochs = epochs
         self._marks.forget_lost(epochs)
@@ -324,11 +379,28 @@ class Hub:
                 subscriber.disown()
         self._send_back_all()
 
-    def _apply(self, messages: Iterable[StoredEvent]) -> None:
-        """Take the next messages, in order: encode each once, and hand it to whoever is live on its channel."""
+    async def _apply(self, messages: Iterable[StoredEvent]) -> None:
+        """Take the next messages, in order: encode each once, and hand it to whoever is live on its channel.
+
+        The event loop gets a turn every SLICE_SECONDS, between two messages. Position, window and deliveries agree
+        then, so that streams can join and leave. If other code has applied some of the messages in that time, they are
+        passed over; if it has taken another position, the rest is left to the next look at the log.
+        """
         overrun: list[Subscriber] = []
+        window = self.window  # another one stands for another position, maybe in another log
         now = time.monotonic()
+        until = now + SLICE_SECONDS
         for message in messages:
+            if (now := time.monotonic()) > until:
+                self._census.head = self.position
+                await asyncio.sleep(0)
+                now = time.monotonic()
+                until = now + SLICE_SECONDS
+            if message.position <= self.position and self.window is window:
+                continue
+            if message.position != self.position + 1 or self.window is not window:
+                self._news.set()
+                return
             frame = Frame.of(message)
             self.window.append(frame)
             self.position = frame.position

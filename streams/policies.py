@@ -22,6 +22,18 @@ from streams.tokens import atoken_of, token_of
 # The methods with a rule for reading, and for publishing; and their async twins.
 READING = ("can_subscribe", "refused")
 READING_ASYNC = ("acan_subscribe", "arefused")
+# All that DefaultPolicy decides by who may read.
+DECIDING = (
+    *READING,
+    *READING_ASYNC,
+    "ask_to_read",
+    "aask_to_read",
+    "_admits",
+    "_arefused",
+    "_depth",
+    "_is_staff_who_may",
+    "_is_the_sites",
+)
 PUBLISHING = ("can_publish", "refused_to_publish")
 PUBLISHING_ASYNC = ("acan_publish", "arefused_to_publish")
 
@@ -37,6 +49,13 @@ class BasePolicy:
     A policy is asked again about a stream that is open (every RECHECK_SECONDS, and where something has changed): with
     a copy of the stream's request, whose session and user are loaded anew.
     """
+
+    def reads_by_user_alone(self) -> bool:
+        """Return True if who may read depends on nothing of a request but its user and its token.
+
+        One decision then holds for all streams of a session. A policy of the site's own can look at anything.
+        """
+        return False
 
     def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
         """Whether the request may read `channel`, a well-formed name that need not exist yet."""
@@ -182,6 +201,14 @@ class DefaultPolicy(BasePolicy):
             if channels and (token := await atoken_of(request)) is not None:
                 return [channel for channel in channels if not token.may_read(channel)]
         return await super()._arefused(request, channels) if channels else []
+
+    def reads_by_user_alone(self) -> bool:
+        """Return True if who may read depends on nothing of a request but its user and its token.
+
+        So it is unless a subclass has changed one of the methods that decide.
+        """
+        changed = vars(self).keys() & set(DECIDING)
+        return not changed and all(getattr(type(self), name) is getattr(DefaultPolicy, name) for name in DECIDING)
 
     def can_publish(self, request: HttpRequest, channel: str) -> bool:
         if (token := token_of(request)) is not None:

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import DurationField, ExpressionWrapper, F, Q
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from streams import outages, threads
 from streams.conf import settings
@@ -257,7 +256,7 @@ def write() -> None:
             id=process.node_id,
             host=socket.gethostname()[:255],
             pid=os.getpid(),
-            started_at=timezone.now() - datetime.timedelta(seconds=time.monotonic() - process.started),
+            started_at=Now() - datetime.timedelta(seconds=time.monotonic() - process.started),
             **fields,
         )
         rows.bulk_create([node], ignore_conflicts=True)

@@ -95,6 +95,9 @@ async def apublish_many(messages: Iterable[NewMessage]) -> list[Message]:
         return await threads.run(_writer.write, group, pool=threads.WRITING)
     except IdempotencyKeyInUse:
         return await _publish_when_key_is_free(checked)
+    except threads.DatabaseTimeout as error:
+        _writer.give_up(group, error)
+        raise
     except BaseException:
         _writer.withdraw(group)  # cancelled, or no thread could start
         raise

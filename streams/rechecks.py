@@ -8,7 +8,7 @@ import logging
 import random
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable
 from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import Error
 
 from streams import channels, outages, tokens
-from streams.admission import as_in_a_request
+from streams.admission import as_in_a_request, hold
 from streams.conf import settings
 from streams.notifiers import Revocation
 
@@ -28,6 +28,9 @@ logger = logging.getLogger("streams")
 # Workers that ask at the same time. Each has a thread and a connection for a moment, for so many streams at the most.
 AT_ONCE = 4
 BATCH = 100
+
+# Streams of one session that are judged by one decision. (The rest of a larger number are judged by the next one.)
+TOGETHER = 1000
 
 # What comes within that time is applied together: a site may save a user with every request, and each time all streams
 # have to be looked through.
@@ -66,6 +69,8 @@ class Rechecks:
         self._urgent: deque[Job] = deque()
         self._waiting: deque[Job] = deque()
         self._queued: dict[Job, bool] = {}  # whether it is urgent
+        # Streams about which one decision is right, by Admission.shared_by(), in the order of joining.
+        self._sharing: dict[Hashable, dict[Subscriber, None]] = {}
         self._workers = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard: list[Revocation] = []
@@ -77,6 +82,9 @@ class Rechecks:
         """Look at it when its time has come; soon, where something was told while the policy was being asked."""
         if (admission := subscriber.admission) is None:
             return
+        if admission.shared_key is None and (key := admission.shared_by()) is not None:
+            admission.shared_key = key
+            self._sharing.setdefault(key, {})[subscriber] = None
         now, seconds = time.monotonic(), settings.RECHECK_SECONDS
         # By lot, so that those who came together are not all looked at together for ever.
         wait = float("inf") if seconds is None else seconds * random.uniform(0.8, 1)  # noqa: S311
@@ -87,6 +95,14 @@ class Rechecks:
         if is_concerned or len(recent) == MAX_RECENT or admission.decided_at < self._deaf_until < float("inf"):
             wait = 0.0
         subscriber.recheck_at = now + wait
+
+    def forget(self, subscriber: Subscriber) -> None:
+        """The stream has ended. May be called twice."""
+        key = None if subscriber.admission is None else subscriber.admission.shared_key
+        if (sharing := self._sharing.get(key)) is not None:
+            sharing.pop(subscriber, None)
+            if not sharing:
+                del self._sharing[key]
 
     def tick(self) -> None:
         """Look at those whose time has come. To be called about once a second."""
@@ -183,20 +199,23 @@ class Rechecks:
             self._workers -= 1
 
     async def _do(self, job: Job) -> bool:
-        """Ask about one stream. False where the thread may still be busy with it, or its connection broken."""
-        subscriber, ended_user = job
+        """Ask about one stream, and those that share the answer. False where the thread may still be busy with it, or
+        its connection broken."""
         # Before it is asked: what changes from here on is asked about again. What became urgent was done before.
-        if self._queued.pop(job, None) is None or (admission := subscriber.admission) is None:
+        if self._queued.pop(job, None) is None or job[0] not in self._subscribers:
             return True
-        if subscriber not in self._subscribers:
+        jobs = self._with_sharing(job)
+        asked = [(subscriber.admission, ended_user) for subscriber, ended_user in jobs if subscriber.admission]
+        if not asked:
             return True
         asked_at = time.monotonic()
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                holds = await admission.holds(ended_user)
+                holding = await hold(asked)
         except (Error, OSError):  # of the database, or of whatever else a policy asks
             outages.report(logger, "Whether a stream may go on could not be found out; it goes on meanwhile.")
-            subscriber.recheck_at = time.monotonic() + RETRY_SECONDS
+            for subscriber, _ in jobs:
+                subscriber.recheck_at = time.monotonic() + RETRY_SECONDS
             return False
         except (Exception, asyncio.CancelledError):
             task = asyncio.current_task()
@@ -205,13 +224,33 @@ class Rechecks:
             # (Nobody has cancelled this task: the policy awaited something that somebody else had cancelled.)
             # A new request would not be admitted by it either.
             logger.exception("The policy failed when it was asked again about a stream, which ends.")
-            holds = False
-        if holds:
-            admission.decided_at = asked_at
-            self.plan(subscriber)
-        else:
-            subscriber.refuse()
+            holding = [False] * len(jobs)
+        for (subscriber, _), holds in zip(jobs, holding, strict=True):
+            if subscriber not in self._subscribers or subscriber.admission is None:
+                continue  # it has ended since
+            if holds:
+                subscriber.admission.decided_at = asked_at
+                self.plan(subscriber)
+            else:
+                subscriber.refuse()
         return True
+
+    def _with_sharing(self, job: Job) -> list[Job]:
+        """Return the job, and one for each other stream about which the same decision is right, due or not."""
+        subscriber, ended_user = job
+        key = None if subscriber.admission is None else subscriber.admission.shared_by()
+        jobs = [job]
+        for other in self._sharing.get(key, ()):
+            if len(jobs) == TOGETHER:
+                break
+            # (The key once more: a view may have put another user into its request since.)
+            if other is subscriber or other.admission is None or other.admission.shared_by() != key:
+                continue
+            other.recheck_at = float("inf")  # until it is known
+            was_meant = self._queued.pop((other, ended_user), None) is not None
+            self._queued.pop((other, None), None)
+            jobs.append((other, ended_user if was_meant else None))
+        return jobs
 
 
 def _forget(revocation: Revocation) -> None:

@@ -15,15 +15,15 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from typing import Any
 
-from asgiref.sync import SyncToAsync
 from django.core.handlers.wsgi import WSGIHandler
-from django.http import StreamingHttpResponse
 from django.utils import timezone
 
 from streams import shutdown, sockets, sse
 from streams.conf import settings
 from streams.exceptions import LogUnavailable
 from streams.feed import Closable, Feed, Source
+from streams.private.asgiref import main_event_loop
+from streams.private.django import ServedResponse
 from streams.release import release_request, request_context
 
 logger = logging.getLogger("streams")
@@ -49,7 +49,7 @@ HEADERS = {
 }
 
 
-class EventStreamResponse(StreamingHttpResponse):
+class EventStreamResponse(ServedResponse):
     """A Server-Sent Events response (WHATWG HTML, section 9.2) over an async iterator.
 
     Args:
@@ -87,8 +87,6 @@ class EventStreamResponse(StreamingHttpResponse):
         if heartbeat <= 0:
             raise ValueError(f"heartbeat is a number of seconds above 0; got {heartbeat!r}.")
         source: Source = items if isinstance(items, Source) else Feed(aiter(items), heartbeat)
-        self._iterator: Any  # Django's name for what it is going to iterate
-        self.is_async: bool  # and whether that is an async iterator
         self._body = _Body(source, lifetime)
         super().__init__(self._body, status=status, headers=dict(headers or {}))
         for name, value in HEADERS.items():
@@ -97,17 +95,7 @@ class EventStreamResponse(StreamingHttpResponse):
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         # Without the two generators that StreamingHttpResponse puts around it, unless a middleware has wrapped it.
-        return self._body if self._iterator is self._body else super().__aiter__()
-
-    # Django's own gives out a generator that knows the response. Middleware that puts its own around it and then drops
-    # both, for the client has left, leaves a circle: the source would stay open until the garbage collector comes.
-    @property
-    def streaming_content(self) -> Any:
-        return _as_bytes(self._iterator, self.charset) if self.is_async else super().streaming_content
-
-    @streaming_content.setter
-    def streaming_content(self, value: Any) -> None:
-        self._set_streaming_content(value)  # type: ignore[attr-defined]  # Django's stubs leave it out
+        return self._body if self.plain_iterator() is self._body else super().__aiter__()
 
     def serve_to(self, scope: Mapping[str, Any]) -> None:
         """Tell the stream which ASGI request it answers.
@@ -132,16 +120,9 @@ class EventStreamResponse(StreamingHttpResponse):
 
     __contains__ = has_header
 
-    # Handlers note here who they are before they look at anything else (Django 5.2 and 6.0). It is the one moment in
-    # which a response can learn that it is going to be served by WSGI; the way out, if it went, would be __iter__.
-    @property
-    def _handler_class(self) -> type | None:
-        return self.__dict__.get("_handler_class")
-
-    @_handler_class.setter
-    def _handler_class(self, handler: type | None) -> None:
-        self.__dict__["_handler_class"] = handler
-        if handler is not None and issubclass(handler, WSGIHandler):
+    def served_by(self, handler: type) -> None:
+        """Answer with an error under WSGI. Should Django not call this any more, iterating raises it."""
+        if issubclass(handler, WSGIHandler):
             logger.error(NEEDS_ASGI)
             self.status_code = 500
             self.headers["Content-Type"] = "text/plain; charset=utf-8"
@@ -151,12 +132,6 @@ class EventStreamResponse(StreamingHttpResponse):
         if self.is_async:
             raise RuntimeError(NEEDS_ASGI)
         return super().__iter__()
-
-
-async def _as_bytes(parts: AsyncIterator[Any], charset: str) -> AsyncIterator[bytes]:
-    """As HttpResponse.make_bytes: a middleware's wrapper may yield anything."""
-    async for part in parts:
-        yield bytes(part) if isinstance(part, (bytes, memoryview)) else str(part).encode(charset)
 
 
 def _lifetime(timeout: float | None, deadline: datetime.datetime | None) -> float | None:
@@ -260,6 +235,9 @@ class _Body:
         """End the stream by breaking the connection."""
         if self.task is None or self.task.done() or self._abandoned.peek() is None:
             return
+        if sockets.is_sought(self.scope):
+            self.timers["cut"] = self.task.get_loop().call_later(sockets.AGAIN_SECONDS, self.cut)
+            return
         if self.scope is not None and sockets.reset(self.scope):
             # The server sees the end of the connection, and ends the request as for any client that has left. Not so
             # hypercorn, stuck in its write; by then none of them takes the unfinished response for our fault.
@@ -303,6 +281,9 @@ def _watch(body_ref: weakref.ref[_Body], limit: float) -> None:
     loop, now, since = asyncio.get_running_loop(), time.monotonic(), body.unsent_since()
     if since is None or now - since < limit / 2:
         body.stuck = None
+    elif sockets.is_sought(body.scope):
+        body.timers["watch"] = loop.call_later(sockets.AGAIN_SECONDS, _watch, body_ref, limit)
+        return
     else:
         seen = (since, None if body.scope is None else sockets.unsent(body.scope))
         if body.stuck is None or body.stuck[0] != seen:
@@ -341,4 +322,4 @@ def _serving_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
-        return getattr(SyncToAsync.threadlocal, "main_event_loop", None)
+        return main_event_loop()

@@ -1,19 +1,23 @@
 """Retention: which messages are old enough to go, by age, by count for each channel, and by bytes.
 
 It decides; log.delete_through deletes, in small batches, so that no publisher ever waits for a pruning.
+
+Ages are by the database's clock alone, which dates the messages as well. A message whose date lies in the future (that
+clock was ahead, or the row was imported) says nothing by its date. Positions follow the order of commits, so that it is
+at least as old as the messages behind it: it goes when one of them goes. The newest message of all, which has none
+behind it, is given the present time by the next pruning.
 """
 
 from __future__ import annotations
 
 import datetime
 import logging
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from django.db.models import Count, F, QuerySet, Sum, Window
-from django.utils import timezone
+from django.db.models import BooleanField, Count, ExpressionWrapper, F, Q, QuerySet, RowRange, Sum, Window
+from django.db.models.functions import Now
 
 from streams import channels, leases, log, threads
 from streams.conf import settings
@@ -23,6 +27,20 @@ from streams.threads import database
 logger = logging.getLogger("streams.retention")
 
 BATCH_MESSAGES = 500
+
+# The lease of the process that prunes, and for how many seconds it takes it at a time. It renews it between its steps;
+# if it dies, the others wait for so long. A step can be long: counting the messages of each channel reads the whole
+# log, two million messages in a second. If the lease expired during it, the next process would begin the same
+# step, and none would ever finish.
+LEASE = "prune"
+LEASE_SECONDS = 300.0
+RENEW_SECONDS = 30.0
+
+# A message can be kept for longer than databases have dates. This is as good as for ever.
+LONGEST_SECONDS = 1000 * 366 * 86_400
+
+# If more than this share of the log is to go because of its bytes, they are added up again first.
+DOUBTFUL_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,31 +99,55 @@ def cuts(own: Mapping[str, channels.Retention] | None = None) -> Iterator[Cut]:
             yield from _beyond_count(channel, keep)
 
 
-def prune(*, pause_seconds: float = 0.0, most_seconds: float = float("inf")) -> int:
+def prune(
+    *,
+    pause_seconds: float = 0.0,
+    most_seconds: float = float("inf"),
+    goes_on: Callable[[], bool] = lambda: True,
+) -> int:
     """Delete what retention lets go. Returns how many messages went.
 
-    `pause_seconds` between batches leaves a database room for others. After `most_seconds` it stops, and may be called
-    again.
+    `pause_seconds` between batches leaves a database room for others. After `most_seconds`, or when `goes_on()` returns
+    False, it stops, and may be called again. `goes_on` is called between all steps, each of which is short.
     """
     pruned = 0
     end = time.monotonic() + most_seconds
+
+    def is_over() -> bool:
+        return time.monotonic() > end or not goes_on()
+
+    _prepare(is_over)
     is_done = False
     while not is_done:
         is_done = True
-        for count in _batches(end):
+        for count in _batches(is_over):
             if count is None:  # what staff have just set to be kept is kept, also where a long pruning is under way
                 is_done = False
                 break
             pruned += count
             time.sleep(pause_seconds)
-    log.forget_pruned_channels()
+    while not is_over() and log.forget_pruned_channels():
+        pass
     if pruned:
         logger.info("Pruned %d messages.", pruned)
     return pruned
 
 
-def _batches(end: float) -> Iterator[int | None]:
-    """Delete batch by batch until `end`, by time.monotonic(); yield how many went with each.
+def _prepare(is_over: Callable[[], bool]) -> None:
+    """Date the newest messages that have a date in the future, and count the bytes of what was published lately."""
+    own_age = {channel: kept.seconds for channel, kept in channels.retentions().items() if kept.seconds is not None}
+    if settings.RETENTION_SECONDS is not None:
+        log.date_newest(spared=sorted(own_age))
+    for channel, seconds in own_age.items():
+        if seconds:
+            log.date_newest(channel)
+    if settings.RETENTION_BYTES is not None:
+        while not is_over() and log.count_size():
+            pass
+
+
+def _batches(is_over: Callable[[], bool]) -> Iterator[int | None]:
+    """Delete batch by batch until `is_over()`; yield how many went with each.
 
     Yield None, and stop, when a channel's own retention has changed meanwhile.
     """
@@ -113,7 +155,7 @@ def _batches(end: float) -> Iterator[int | None]:
     for cut in cuts(own):
         start: int | None = 0
         while True:
-            if time.monotonic() > end:
+            if is_over():
                 return
             if channels.retentions() != own:
                 yield None
@@ -130,11 +172,26 @@ def _batches(end: float) -> Iterator[int | None]:
 
 
 def prune_if_due() -> int:
-    """Prune, unless another process has within the last PRUNE_SECONDS. What hubs call; safe in any number of them."""
+    """Prune, unless another process does, or has within the last PRUNE_SECONDS. Hubs call it, in any number of them.
+
+    If it fails, the lease expires by itself, and another process tries.
+    """
     interval = settings.PRUNE_SECONDS
-    if interval is None or not leases.acquire("prune", f"{os.getpid()} {time.monotonic()}", interval):
+    holder = leases.new_holder()
+    if interval is None or not leases.acquire(LEASE, holder, LEASE_SECONDS, longest=interval):
         return 0
-    return prune(pause_seconds=0.01)
+    renewed_at = time.monotonic()
+
+    def is_still_ours() -> bool:
+        nonlocal renewed_at
+        if time.monotonic() - renewed_at < RENEW_SECONDS:
+            return True
+        renewed_at = time.monotonic()
+        return leases.renew(LEASE, holder, LEASE_SECONDS)
+
+    pruned = prune(pause_seconds=0.01, goes_on=is_still_ours)
+    leases.release(LEASE, holder, rest_seconds=interval)
+    return pruned
 
 
 async def prune_as_chore() -> None:
@@ -153,18 +210,23 @@ def _sequenced() -> QuerySet[Message]:
 
 
 def _aged(seconds: float, rows: QuerySet[Message]) -> int | None:
-    """The newest position of the unbroken run of expired messages at the beginning of `rows`."""
-    try:
-        limit = timezone.now() - datetime.timedelta(seconds=seconds)
-    except OverflowError:  # longer than there have been years
+    """The newest position of the unbroken run of expired messages at the beginning of `rows`.
+
+    Messages with a date in the future neither begin the run nor end it; they belong to it if an expired one follows.
+    """
+    if seconds > LONGEST_SECONDS:
         return None
+    limit = Now() - datetime.timedelta(seconds=seconds)
+    dated = rows.filter(created_at__lte=Now()).order_by("position")
     # Only the oldest is looked at before anything is scanned: created_at has no index, and mostly nothing has expired.
-    oldest = rows.order_by("position").values_list("created_at", flat=True).first()
-    if oldest is None or oldest >= limit:
+    is_expired = ExpressionWrapper(Q(created_at__lt=limit), output_field=BooleanField())
+    if not dated.annotate(is_expired=is_expired).values_list("is_expired", flat=True).first():
         return None
     newest = log.head().head  # before the next look, which does not see what is published after it
-    kept = rows.filter(created_at__gte=limit).order_by("position").values_list("position", flat=True).first()
-    return kept - 1 if kept is not None else newest
+    kept = dated.filter(created_at__gte=limit).values_list("position", flat=True).first()
+    end = newest if kept is None else kept - 1
+    expired = rows.filter(position__lte=end, created_at__lt=limit).order_by("-position")
+    return expired.values_list("position", flat=True).first()
 
 
 def _beyond_count(channel: str, keep: int) -> Iterator[Cut]:
@@ -174,9 +236,14 @@ def _beyond_count(channel: str, keep: int) -> Iterator[Cut]:
 
 
 def _beyond_bytes(limit: int) -> int | None:
-    """The newest position above which the log holds more than `limit` bytes of data, that one included."""
-    if (_sequenced().aggregate(total=Sum("size"))["total"] or 0) <= limit:
+    """The newest position that has to go for the log to hold at most `limit` bytes of data."""
+    total = log.size()
+    if total - limit > total * DOUBTFUL_SHARE:
+        # The log's sum is wrong if rows were deleted in some other way. It must not cost what is left.
+        total = log.size(scan=True)
+    if total <= limit:
         return None
-    newer = Window(Sum("size"), order_by=F("position").desc())
-    over = _sequenced().annotate(newer=newer).filter(newer__gt=limit).order_by("-position")
-    return over.values_list("position", flat=True).first()
+    # From the oldest on, so that it reads no more than what goes.
+    so_far = Window(Sum("size"), order_by=F("position").asc(), frame=RowRange(end=0))
+    enough = _sequenced().annotate(so_far=so_far).filter(so_far__gte=total - limit).order_by("position")
+    return enough.values_list("position", flat=True).first()

@@ -29,6 +29,7 @@ from streams.events import validate_channel
 from streams.exceptions import InvalidToken
 from streams.models import ChannelSettings
 from streams.notifiers import Notice, Revocation, get_notifier
+from streams.private.django import in_callers_transaction
 from streams.redaction import PREFIX
 from streams.threads import database
 
@@ -92,8 +93,7 @@ def _revoke(token: str) -> str:
 
 def announce(revocation: Revocation, using: str | None = None) -> None:
     """Tell all processes, after the commit where a transaction is open in the database `using`, or in the log's."""
-    connection: Any = connections[using or database()]
-    if all(block._from_testcase for block in connection.atomic_blocks):  # those of a test never commit
+    if not in_callers_transaction(connections[using or database()]):
         _tell(revocation)
     else:
         transaction.on_commit(partial(_tell, revocation), using=using or database(), robust=True)

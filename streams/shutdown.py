@@ -73,6 +73,11 @@ def forget(stream: Stream) -> None:
     _process.forget(stream)
 
 
+def is_ending() -> bool:
+    """Return True once this process has been asked to end."""
+    return _process.is_ending
+
+
 def farewell() -> bytes:
     """The last line of a stream: when its client shall come back. Drawn by lot, so that not all come at once.
 

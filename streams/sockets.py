@@ -1,4 +1,8 @@
-"""The client's connection as the kernel sees it, for what ASGI has no words for: whether it moves, and to break it."""
+"""The client's connection as the kernel sees it, for what ASGI has no words for: whether it moves, and to break it.
+
+A connection is found among the process's open files. With thousands of streams, looking through them takes hundreds of
+milliseconds, so that a thread does it: ask with `is_sought()`, and a moment later `unsent()` and `reset()` know it.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +22,26 @@ _Ends = tuple[str, int, int]
 # How old the knowledge of the open files may be before they are looked through again for a connection that it lacks.
 LOOK_SECONDS = 1.0
 
+# How soon to ask again about a connection that is being sought.
+AGAIN_SECONDS = 0.1
+
 _FILES = "/dev/fd"  # this process's open files; on Linux, macOS and the BSDs
 _TIOCOUTQ = 0x5411  # linux/sockios.h, there called SIOCOUTQ
 
 
+def is_sought(scope: Mapping[str, Any] | None) -> bool:
+    """Return True while a request's connection is being looked for: ask again AGAIN_SECONDS later.
+
+    False once unsent() and reset() know it, and if it was not found. Costs next to nothing on the event loop.
+    """
+    ends = None if scope is None else _ends_of(scope)
+    return ends is not None and _files.is_sought(ends)
+
+
 def unsent(scope: Mapping[str, Any]) -> int | None:
     """How many bytes the kernel holds for a request's client, who has not taken them yet; None where it cannot tell.
+
+    None as well if the connection was not looked for, see is_sought().
 
     A server that waits to write cannot tell a client that reads slowly from one that does not read: the kernel's buffer
     is megabytes, and it asks for more only when a good part of it is free.
@@ -37,7 +55,7 @@ def unsent(scope: Mapping[str, Any]) -> int | None:
 
 
 def reset(scope: Mapping[str, Any]) -> bool:
-    """Break a request's connection, and drop what is still to be sent. Whether it was found.
+    """Break a request's connection, and drop what is still to be sent. Whether it was found, see is_sought().
 
     A server that ends such a response itself does it in good order (seen in uvicorn 0.54, hypercorn 0.18, granian 2.8):
     it waits until a client that reads nothing has read everything. After this the server sees what it would see if the
@@ -72,48 +90,77 @@ def listening(among: Mapping[int, int] | None = None) -> dict[int, int]:
 
 @contextlib.contextmanager
 def _connection(scope: Mapping[str, Any]) -> Iterator[socket.socket | None]:
-    """The TCP connection that an ASGI request came over, found among this process's open files; None where it is not.
-
-    Not where it carries other requests as well (HTTP/2), and maybe not behind a proxy, where `client` may name somebody
-    else. Proxies have limits of their own.
-    """
-    client, server = scope.get("client"), scope.get("server")
-    if scope.get("http_version") not in ("1.0", "1.1") or not client or not server or not server[1]:
-        yield None
-        return
-    ends = (*_address(client), int(server[1]))
-    if (found := _files.find(ends)) is None:
+    """The TCP connection that an ASGI request came over, if it was found among this process's open files; else None."""
+    ends = _ends_of(scope)
+    if ends is None or (found := _files.find(ends)) is None:
         yield None
         return
     with found:
         yield found
 
 
-class _Files:
-    """Which of this process's open files is whose connection; looked through at most once a second for all who ask.
+def _ends_of(scope: Mapping[str, Any]) -> _Ends | None:
+    """The ends of the TCP connection that an ASGI request came over; None if they do not tell it.
 
-    With thousands of streams it takes tens of milliseconds, and clients get stuck by the hundred when a network fails.
+    They do not if it carries other requests as well (HTTP/2), and perhaps not behind a proxy, where `client` can name
+    another machine. Proxies have limits of their own.
+    """
+    client, server = scope.get("client"), scope.get("server")
+    if scope.get("http_version") not in ("1.0", "1.1") or not client or not server or not server[1]:
+        return None
+    return (*_address(client), int(server[1]))
+
+
+class _Files:
+    """Which of this process's open files is whose connection. All methods may be called from any thread.
+
+    Looked through at most once a second for all who ask: clients get stuck by the hundred when a network fails. A file
+    that was there the last time, by its number and its inode, is not looked at again.
     """
 
     def __init__(self) -> None:
         self._numbers: dict[_Ends, int] = {}
+        self._known: dict[int, tuple[int, _Ends | None]] = {}  # by number: the inode, and its ends if it is TCP
         self._looked_at = -math.inf
+        self._looking = False
         self._lock = threading.Lock()
 
-    def find(self, ends: _Ends) -> socket.socket | None:
+    def is_sought(self, ends: _Ends) -> bool:
+        """Return True while a look for this connection goes on. Begins one if the last was too long ago."""
         with self._lock:
             if (found := self._open(ends)) is not None:
-                return found
-            if time.monotonic() - self._looked_at < LOOK_SECONDS:
-                return None
-            self._numbers = {}
-            for name in os.listdir(_FILES):
-                if (connection := _copy(int(name))) is not None:
-                    with connection:
-                        if (its := _ends(connection)) is not None:
-                            self._numbers[its] = int(name)
-            self._looked_at = time.monotonic()
+                found.close()
+                return False
+            if self._looking or time.monotonic() - self._looked_at < LOOK_SECONDS:
+                return self._looking
+            try:
+                threading.Thread(target=self._look, name="streams-sockets", daemon=True).start()
+            except RuntimeError:  # the machine has no thread to give
+                return False
+            self._looking = True
+            return True
+
+    def find(self, ends: _Ends) -> socket.socket | None:
+        """Return a copy of the connection, to be closed; None if the last look has not found it."""
+        with self._lock:
             return self._open(ends)
+
+    def _look(self) -> None:
+        known: dict[int, tuple[int, _Ends | None]] = {}
+        try:
+            for number in map(int, os.listdir(_FILES)):
+                if (inode := _inode(number)) is not None:
+                    before = self._known.get(number)
+                    same = before is not None and before[0] == inode and before[1] is not None
+                    known[number] = before if same and before else (inode, _ends_behind(number))
+        except OSError:
+            known = {}
+        finally:
+            with self._lock:
+                self._known = known
+                self._numbers = {ends: number for number, (_, ends) in known.items() if ends is not None}
+                self._looked_at = time.monotonic()
+                self._looking = False
 
     def _open(self, ends: _Ends) -> socket.socket | None:
         number = self._numbers.get(ends)
@@ -123,6 +170,21 @@ class _Files:
             return connection
         connection.close()  # the number is another's by now
         return None
+
+
+def _inode(file: int) -> int | None:
+    """The inode of a socket; None for anything else."""
+    with contextlib.suppress(OSError):
+        found = os.fstat(file)
+        return found.st_ino if stat.S_ISSOCK(found.st_mode) else None
+    return None
+
+
+def _ends_behind(file: int) -> _Ends | None:
+    if (connection := _copy(file)) is None:
+        return None
+    with connection:
+        return _ends(connection)
 
 
 def _copy(file: int) -> socket.socket | None:
@@ -153,4 +215,10 @@ def _address(pair: Any) -> tuple[str, int]:
     return str(pair[0]).removeprefix("::ffff:"), int(pair[1])  # granian gives the port as text
 
 
+def _renew() -> None:
+    global _files
+    _files = _Files()
+
+
 _files = _Files()
+os.register_at_fork(after_in_child=_renew)  # a child has its own files, and a lock that no thread of its holds

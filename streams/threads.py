@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
-import queue
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,117 +18,74 @@ from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from asgiref.sync import AsyncToSync, SyncToAsync
 from django.db import connections
+from django.db.utils import load_backend
 
 from streams.conf import settings
 from streams.databases import database as database  # who asks here where to run, asks here on what, too
+from streams.log_connections import close_connections as close_connections
+from streams.log_threads import DatabaseTimeout as DatabaseTimeout
+from streams.log_threads import LogThreads as LogThreads
+from streams.log_threads import do as _do
+from streams.private import asgiref as asgiref_internals
+from streams.private import django as django_internals
+from streams.private.django import in_test_run as in_test_run
 
 T = TypeVar("T")
 
-# A thread that idles for so long closes its connection and ends. Longer than POLL_SECONDS by default, so that a hub's
-# polls share one connection instead of opening one each second.
-LINGER_SECONDS = 3.0
+# The time that a job in WAITING can take. These jobs wait for other transactions, prune, or call the site's receivers,
+# so that the deadline for reads would cut work that goes well. Without any deadline, a few connections that have fallen
+# silent would occupy all threads.
+WAITING_SECONDS = 600.0
 
 
-class LogThreads(Executor):
-    """At most `size` daemon threads (LOG_THREADS, where not given), each with its own database connections.
+def timeout_seconds() -> float | None:
+    """Return the time that a read or a write of the log can take, or None if there is no limit."""
+    return settings.DATABASE_TIMEOUT_SECONDS if _can_fall_silent() else None
 
-    Threads start on demand.
 
-    `submit` may be called from any thread. A job that raises hands its exception to its future; the thread lives on.
+def _waiting_seconds() -> float | None:
+    return WAITING_SECONDS if timeout_seconds() is not None else None
+
+
+def _can_fall_silent() -> bool:
+    """Return True if the log's database is on the other end of a connection. SQLite's is a file."""
+    return _vendor(connections.settings[database()]["ENGINE"]) != "sqlite"
+
+
+@functools.cache
+def _vendor(engine: str) -> str:
+    # Not by connections[…]: on an event loop that makes a connection object for each task that asks.
+    vendor: str = load_backend(engine).DatabaseWrapper.vendor
+    return vendor
+
+
+def connect() -> None:
+    """Open the calling thread's connection to the log's database, if it is not open. Blocks.
+
+    Call it before taking a turn or a lock that others wait for: with a connection pool, the others can hold all
+    connections.
     """
-
-    def __init__(self, size: int | None = None) -> None:
-        self._size = size
-        # Not SimpleQueue: before Python 3.13 its get() forgets the timeout where another takes what it woke up for.
-        self._jobs: queue.Queue[tuple[Future[Any], Callable[[], Any]]] = queue.Queue()
-        self._lock = threading.Lock()
-        self._threads = 0
-        self._free = 0  # threads that wait, or are about to, less the jobs that were promised to them
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        future: Future[T] = Future()
-        self._jobs.put((future, lambda: fn(*args, **kwargs)))
-        with self._lock:
-            self._free -= 1
-            start = self._free < 0 and self._threads < (self._size or settings.LOG_THREADS)
-            if start:
-                self._threads += 1
-                self._free += 1
-        if start:
-            try:
-                threading.Thread(target=self._work, name="streams-log", daemon=True).start()
-            except BaseException:  # the machine has none to give, maybe for a moment only
-                with self._lock:
-                    self._threads -= 1
-                    self._free -= 1
-                future.cancel()  # whoever comes to the job passes over it
-                raise
-        return future
-
-    def _work(self) -> None:
-        while True:
-            try:
-                future, job = self._jobs.get(timeout=_linger())
-            except queue.Empty:
-                # Closed before this thread stops to count as free: a test that waits for none to be left may then
-                # drop its database.
-                close_connections()
-                with self._lock:
-                    if self._free > 0:
-                        self._free -= 1
-                        self._threads -= 1
-                        return
-                continue  # a job was promised to this thread a moment ago
-            _do(future, job)
-            del future, job
-            with self._lock:
-                self._free += 1
-            _tidy_connections()
-
-
-def _do(future: Future[Any], job: Callable[[], Any]) -> None:
-    if future.set_running_or_notify_cancel():
-        try:
-            future.set_result(job())
-        except BaseException as error:  # the caller's, by way of its future
-            future.set_exception(error)
-
-
-def _linger() -> float:
-    return 0.05 if in_test_run() else LINGER_SECONDS
-
-
-def in_test_run() -> bool:
-    """Whether Django's test environment is set up in this process. Costs nothing where it is not."""
-    module = sys.modules.get("django.test.utils")
-    return module is not None and hasattr(module._TestState, "saved_data")
-
-
-def _tidy_connections() -> None:
-    for connection in connections.all(initialized_only=True):
-        if connection.errors_occurred:
-            connection.close_if_unusable_or_obsolete()
-        connection.queries_log.clear()  # DEBUG collects every query, and no request ends here to forget them
-
-
-def close_connections() -> None:
-    """Close the calling thread's connections, but for those inside an atomic block."""
-    for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:
-            connection.close()
+    connections[database()].ensure_connection()
 
 
 def _renew_pools() -> None:
-    global READING, WRITING, WAITING, _borrowing
-    READING, WRITING, WAITING = LogThreads(), LogThreads(1), LogThreads()
+    global FOLLOWING, READING, WRITING, WAITING, _borrowing
+    FOLLOWING, WRITING = LogThreads(1, seconds=timeout_seconds), LogThreads(1, seconds=timeout_seconds)
+    READING, WAITING = LogThreads(seconds=timeout_seconds), LogThreads(seconds=_waiting_seconds)
     _borrowing = threading.Lock()
 
 
-# Three, so that a stream's reads do not wait for publishers that wait for a lock, nor these for those that wait for
-# another's idempotency key. One that writes is enough: it takes all who wait into its transaction.
-READING = WRITING = WAITING = LogThreads()
+def max_threads() -> int:
+    """Return how many log threads can hold a connection at the same time."""
+    return 2 + 2 * settings.LOG_THREADS
+
+
+# FOLLOWING: the hubs' reads of the log's tail. Live delivery must not wait for replays.
+# READING: all other reads. They must not wait for publishers that wait for a lock.
+# WRITING: apublish. One thread is enough, because it takes all that wait into its transaction.
+# WAITING: jobs that can wait for another transaction, or take long.
+FOLLOWING = READING = WRITING = WAITING = LogThreads()
 _borrowing = threading.Lock()
 _renew_pools()
 os.register_at_fork(after_in_child=_renew_pools)  # a child inherits no threads
@@ -149,14 +105,11 @@ def sync_caller() -> Executor | None:
     """Where a sync thread waits for this event loop (async_to_sync), the way to have that thread do something.
 
     So it is in an async test of Django's TestCase, in an async view under WSGI, and where a sync view calls
-    async_to_sync. asgiref keeps what is read here for its own sync_to_async (seen in 3.8 to 3.13); a public way to ask
-    would let it go.
+    async_to_sync.
     """
     loop = asyncio.get_running_loop()
-    current = getattr(AsyncToSync.executors, "current", None)
-    if current is not None and current._broken:
-        current = None  # the caller has gone, and left a task behind in which it still seems to wait
-    starter = AsyncToSync.loop_thread_executors.get(loop) or _thread_of_test_queries()
+    current = asgiref_internals.innermost_caller()
+    starter = asgiref_internals.outermost_caller(loop) or _thread_of_test_queries()
     if starter is None:
         return current
     if (waiting := _waiting_threads.get(loop)) is None:
@@ -176,7 +129,7 @@ def _thread_of_test_queries() -> Executor | None:
         return None
     connection: Any = connections[database()]
     in_memory = connection.vendor == "sqlite" and connection.is_in_memory_db()
-    return SyncToAsync.single_thread_executor if in_memory else None
+    return asgiref_internals.shared_executor() if in_memory else None
 
 
 class _WaitingThread(Executor):
@@ -193,8 +146,9 @@ class _WaitingThread(Executor):
 
     def reach_by(self, executor: Executor) -> None:
         """Use this executor as well, if it is the same thread's, also for the jobs that wait already."""
-        if executor not in self._executors and _thread(executor) == _thread(self._executors[0]):
-            self._executors = [known for known in self._executors if not getattr(known, "_broken", False)]
+        thread_of = asgiref_internals.thread_of
+        if executor not in self._executors and thread_of(executor) == thread_of(self._executors[0]):
+            self._executors = [known for known in self._executors if not asgiref_internals.is_broken(known)]
             self._executors.append(executor)
             for _ in tuple(self._jobs):
                 self._hand_ticket(executor)
@@ -215,23 +169,21 @@ class _WaitingThread(Executor):
             _do(*self._jobs.popleft())
 
 
-def _thread(executor: Any) -> threading.Thread | None:
-    return getattr(executor, "_work_thread", None) or next(iter(executor._threads), None)
-
-
 _waiting_threads: WeakKeyDictionary[asyncio.AbstractEventLoop, _WaitingThread] = WeakKeyDictionary()
 
 
-async def run(fn: Callable[..., T], *args: Any, pool: LogThreads | None = None) -> T:
+async def run(fn: Callable[..., T], *args: Any, pool: LogThreads | None = None, seconds: float | None = None) -> T:
     """Run `fn(*args)`, which talks to the log's database, away from the event loop.
 
     Where a sync caller waits for this loop, its own thread does it, on its own connection and so in its own
     transaction. Otherwise a log thread does, of `pool`, or of those that read.
+
+    Raises DatabaseTimeout if a log thread does not get an answer within `seconds`, or else the time of its pool. Then
+    it is unknown whether the work was done.
     """
-    loop = asyncio.get_running_loop()
     if not in_test_run():
-        return await loop.run_in_executor(sync_caller() or pool or READING, fn, *args)
-    job = loop.run_in_executor(_special_thread() or pool or READING, _run_in_test, fn, *args)
+        return await _begin(sync_caller() or pool or READING, seconds, fn, *args)
+    job = _begin(_special_thread() or pool or READING, seconds, _run_in_test, fn, *args)
     try:
         return await asyncio.shield(job)
     except asyncio.CancelledError:
@@ -240,13 +192,20 @@ async def run(fn: Callable[..., T], *args: Any, pool: LogThreads | None = None) 
         raise
 
 
+def _begin(executor: Executor, seconds: float | None, fn: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    if isinstance(executor, LogThreads):
+        return executor.begin(functools.partial(fn, *args), seconds)
+    return asyncio.get_running_loop().run_in_executor(executor, fn, *args)
+
+
 def uses_log_threads() -> bool:
     """Whether run() uses the log threads here and now."""
     return _special_thread() is None
 
 
 def _special_thread() -> Executor | None:
-    if (wrapped := wrapped_in_test()) is not None and wrapped._thread_ident == threading.get_ident():
+    wrapped = wrapped_in_test()
+    if wrapped is not None and django_internals.thread_of(wrapped) == threading.get_ident():
         # An async test that runs on its own event loop, inside the transaction that pytest-django's `db` has opened in
         # this very thread. Before the caller: a sync middleware's thread would not be inside it.
         return _ThisThread(wrapped)
@@ -310,13 +269,13 @@ def test_connection() -> contextlib.AbstractContextManager[None]:
     if not in_test_run() or connections[database()].in_atomic_block:
         return contextlib.nullcontext()
     wrapped = wrapped_in_test()
-    called = wrapped is not None and _called_from(wrapped._thread_ident)
+    called = wrapped is not None and _called_from(django_internals.thread_of(wrapped))
     return _borrow(wrapped) if called else _opening_nothing()
 
 
-def _called_from(thread: int) -> bool:
+def _called_from(thread: int | None) -> bool:
     """Whether an event loop in that thread has called this one by sync_to_async, and so waits for it."""
-    loop = getattr(SyncToAsync.threadlocal, "main_event_loop", None)
+    loop = asgiref_internals.main_event_loop()
     if loop is None or not loop.is_running():
         return False
     ident: Future[int] = Future()
@@ -333,14 +292,9 @@ def wrapped_in_test() -> Any:
         return None
     alias = database()
     for connection in tuple(_test_connections):
-        if connection.alias == alias and _is_wrapped(connection):
+        if connection.alias == alias and django_internals.in_tests_transaction(connection):
             return connection
     return None
-
-
-def _is_wrapped(connection: Any) -> bool:
-    blocks = connection.atomic_blocks
-    return bool(blocks) and blocks[0]._from_testcase
 
 
 @contextlib.contextmanager

@@ -23,8 +23,8 @@ from urllib.parse import urlencode
 from django.contrib.auth import get_user_model
 from django.core import signing
 from django.core.exceptions import ValidationError
+from django.db.models.functions import Now
 from django.http import HttpRequest, QueryDict
-from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
 from streams import threads
@@ -45,6 +45,10 @@ KEPT = "_streams_token"
 
 # By how much the clocks of a site's machines may differ.
 CLOCK_SECONDS = 60.0
+
+# For how long a revoked token's row outlives the token. Each process compares a token's end with its own clock, and one
+# whose clock is slow by less than this still finds the row.
+KEPT_REVOKED_SECONDS = 86_400.0
 
 # As much of the hash of a password's hash as tells one password from another. It is signed, and no secret.
 MARK_CHARACTERS = 16
@@ -198,11 +202,13 @@ def revoke(token_id: str, expires_at: float | None = None) -> None:
     """
     if not 0 < len(token_id) <= MAX_ID_CHARACTERS:
         raise ValueError(f"A token's id has 1 to {MAX_ID_CHARACTERS} characters; got {len(token_id)}.")
-    until = time.time() + settings.MAX_TOKEN_SECONDS + CLOCK_SECONDS if expires_at is None else expires_at
-    row = RevokedToken(id=token_id, expires_at=datetime.datetime.fromtimestamp(until, datetime.UTC))
+    until: Any = Now() + datetime.timedelta(seconds=settings.MAX_TOKEN_SECONDS + CLOCK_SECONDS)
+    if expires_at is not None:
+        until = datetime.datetime.fromtimestamp(expires_at, datetime.UTC)
     rows = RevokedToken.objects.using(database())
-    rows.bulk_create([row], ignore_conflicts=True)
-    rows.filter(expires_at__lt=timezone.now()).delete()
+    rows.bulk_create([RevokedToken(id=token_id, expires_at=until)], ignore_conflicts=True)
+    # By the database's clock, and not at once: a process with a slow clock still takes the token for valid.
+    rows.filter(expires_at__lt=Now() - datetime.timedelta(seconds=KEPT_REVOKED_SECONDS)).delete()
     forget_revoked()
 
 

@@ -63,9 +63,11 @@ class EventStreamView(View):
     def get_cursor(self, request: HttpRequest) -> str | None:
         """The last event id that the client has, as it says; None where it does not.
 
-        The header comes before the query: a browser that reconnects repeats the URL of its first request.
+        The header comes before the query: a browser that reconnects repeats the URL of its first request. Whitespace
+        around a header's value does not belong to it (RFC 9110, section 5.5), and not all servers remove it.
         """
-        return request.headers.get("Last-Event-ID") or request.GET.get("last_event_id") or None
+        given = (request.headers.get("Last-Event-ID", ""), request.GET.get("last_event_id", ""))
+        return next((cursor for text in given if (cursor := text.strip(" \t"))), None)
 
     def get_policy(self) -> BasePolicy:
         """Who may read. By default what STREAMS['POLICY'] names."""

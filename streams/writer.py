@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from django.db import InterfaceError, OperationalError, connections
 
-from streams import log
+from streams import log, threads
 from streams.events import NewMessage
 from streams.exceptions import StreamsError
+from streams.log_connections import shut_down
 from streams.models import Message
 from streams.threads import database
 
@@ -56,6 +59,9 @@ class Writer:
         self._turn: Group | None = None  # its thread writes, or has been called to
         self._thread: int | None = None  # the one that writes
         self._waiting: deque[Group] = deque()
+        self._writing: list[Group] = []  # the groups of the transaction that is being written
+        self._began = 0.0  # that transaction, in time.monotonic() seconds
+        self._connection: Any = None  # of the thread that writes it
 
     def is_ours(self) -> bool:
         """Return True if the calling thread is writing: it publishes because publishing made it log something."""
@@ -81,17 +87,47 @@ class Writer:
             if self._turn is group and self._thread is None:
                 self._pass_on()  # called to write, and interrupted before it began
 
+    def give_up(self, group: Group, error: Exception) -> None:
+        """Fail `group`: the log thread that worked for it was abandoned. If it had the turn, another group gets it."""
+        self.withdraw(group)
+        with self._lock:
+            if self._turn is group:
+                self._depose(error)
+        self._depose_if_overdue()
+
+    def _depose(self, error: Exception) -> None:
+        """Take the turn from a thread whose database does not answer. It is unknown whether its groups are stored."""
+        for group in self._writing:
+            group.error = error
+            group.called.set()
+        shut_down(self._connection)  # so that the thread wakes and ends
+        self._writing = []
+        self._thread = None
+        self._pass_on()
+
+    def _depose_if_overdue(self) -> None:
+        """Take the turn from a thread that no pool of ours can abandon, such as one of a request."""
+        seconds = threads.timeout_seconds()
+        with self._lock:
+            if seconds is not None and self._writing and time.monotonic() - self._began > seconds:
+                self._depose(
+                    threads.DatabaseTimeout(
+                        f"The log's database did not answer within {seconds:g} s. It is unknown whether this was "
+                        "published."
+                    )
+                )
+
     def write(self, group: Group) -> list[Message]:
         """See to it that `group` is written, and return its rows. Blocks."""
         try:
-            # Before the turn: a connection can take long to open, or to get from a pool, and all others would wait.
-            connections[database()].ensure_connection()
+            threads.connect()  # before the turn: the threads that wait for it can hold all connections of a pool
             with self._lock:
                 group.attended = True
                 if self._turn is None:
                     self._turn = group
                     group.called.set()
-            group.called.wait()
+            while not group.called.wait(threads.timeout_seconds()):
+                self._depose_if_overdue()
             with self._lock:
                 ours = self._turn is group
                 if ours:
@@ -127,12 +163,16 @@ class Writer:
             else:
                 self._store_apart(groups)
         finally:
+            with self._lock:
+                if self._writing is groups:
+                    self._writing = []
             for group in groups:
                 if not group.done:  # this thread is being interrupted: no other may wait for it any longer
                     group.error = StreamsError("The thread that was publishing this was interrupted. Publish it again.")
                 group.called.set()
 
     def _next(self) -> list[Group]:
+        """Take the groups of the next transaction."""
         with self._lock:
             groups = [self._waiting.popleft()]
             messages, characters = len(groups[0].messages), groups[0].characters
@@ -142,6 +182,8 @@ class Writer:
                 if messages > GROUP_MESSAGES or characters > GROUP_CHARACTERS:
                     break
                 groups.append(self._waiting.popleft())
+            self._writing, self._began = groups, time.monotonic()
+            self._connection = connections[database()]
         return groups
 
     def _store_apart(self, groups: Sequence[Group]) -> None:
@@ -150,6 +192,8 @@ class Writer:
         parts = [[group] for group in groups if group.has_keys]
         parts += [without_keys] if len(without_keys) < len(groups) else [[group] for group in groups]
         for part in filter(None, parts):
+            if any(group.done for group in part):
+                continue  # the turn was taken from this thread
             try:
                 self._store(part)
             except Exception as error:

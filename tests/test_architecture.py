@@ -197,6 +197,86 @@ def test_no_other_module_names_the_tables_in_sql() -> None:
     assert [text for text in texts["streams.survey"] if re.search("INSERT|UPDATE|DELETE", text)] == []
 
 
+# --- Internals of other libraries -------------------------------------------------------------------------------------
+
+# Without an underscore, and internal all the same.
+UNDOCUMENTED = {
+    "atomic_blocks",
+    "context_to_thread_executor",
+    "loop_thread_executors",
+    "run_on_commit",
+    "single_thread_executor",
+    "thread_sensitive_context",
+}
+
+# With an underscore, and documented all the same.
+DOCUMENTED = {"_base_manager", "_default_manager", "_meta", "_request"}
+
+# drf-spectacular's are in one module as well, of the integration that needs them.
+ALLOWED = {
+    "streams.api.schema": {"_get_api_endpoints", "_map_serializer"},
+    "streams.publishing": {"_from_testcase", "atomic_blocks", "run_on_commit"},
+}
+
+
+def own_names() -> set[str]:
+    """The private names that the package itself defines: functions, classes, variables, and attributes of `self`."""
+    names = set()
+    for name, tree in TREES.items():
+        if name.startswith("streams.private"):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                names |= {node.attr} if ast.unparse(node.value) in ("self", "cls") else set()
+    return names
+
+
+def internals(name: str, own: set[str]) -> set[str]:
+    """The names in a module's code that belong to the internals of another library."""
+    found = set()
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+            "getattr",
+            "hasattr",
+            "setattr",
+            "delattr",
+        ):
+            found |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
+        elif isinstance(node, ast.ImportFrom) and node.module == "asgiref.sync":
+            found |= {alias.name for alias in node.names if alias.name in ("AsyncToSync", "SyncToAsync")}
+    private = {each for each in found if isinstance(each, str) and re.fullmatch("_(?!_|streams_).+", each)}
+    return (private - own - DOCUMENTED) | (found & (UNDOCUMENTED | {"AsyncToSync", "SyncToAsync"}))
+
+
+def test_internals_of_other_libraries_are_in_one_place() -> None:
+    """Each library's in one module of `streams.private`, with what happens if they are missing."""
+    own = own_names()
+    using = {name: internals(name, own) for name in MODULES}
+    assert {"SyncToAsync", "context_to_thread_executor", "_executor"} <= using["streams.private.asgiref"]
+    assert {"_from_testcase", "run_on_commit", "_wrapped", "_thread_ident"} <= using["streams.private.django"]
+    elsewhere = {name: found for name, found in using.items() if not name.startswith("streams.private")}
+    assert {name: left for name, found in elsewhere.items() if (left := found - ALLOWED.get(name, set()))} == {}
+
+
+def test_cached_users_are_named_in_one_place() -> None:
+    """Django's names for them are mostly used as text."""
+    texts = {"_cached_user", "_acached_user", "_handler_class", "_wrapped"}
+    naming = {
+        name
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Constant) and node.value in texts)
+        or (isinstance(node, ast.FunctionDef) and node.name in texts)
+    }
+    assert naming == {"streams.private.django"}
+
+
 # --- What loading costs, and what a reader finds ----------------------------------------------------------------------
 
 

@@ -224,7 +224,7 @@ def test_scheduled_is_sent_once_when_it_is_due_in_the_name_of_who_scheduled_it(e
 @database
 def test_scheduled_in_the_past_is_refused(editor: User) -> None:
     with pytest.raises(BroadcastRefused, match="in the past"):
-        broadcasts.schedule(draft().pk, timezone.now(), by=editor)
+        broadcasts.schedule(draft().pk, timezone.now() - datetime.timedelta(seconds=1), by=editor)
 
 
 @database

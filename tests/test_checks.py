@@ -265,3 +265,58 @@ def test_checks_of_the_settings_touch_no_database(tmp_path: Path) -> None:
     env = {**os.environ, "DJANGO_SETTINGS_MODULE": "other_settings", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     checked = subprocess.run([PYTHON, "-m", "django", "check"], env=env, cwd=ROOT, text=True, capture_output=True)
     assert (checked.returncode, checked.stderr) == (0, "")
+
+
+POSTGRES = """
+DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "site", "HOST": %r, "OPTIONS": %r}}
+"""
+
+
+def connection_messages(folder: Path, host: str, options: dict[str, Any]) -> Any:
+    """What the checks say of a PostgreSQL database that they cannot reach."""
+    (folder / "other_settings.py").write_text(f"from tests.settings import *\n{POSTGRES % (host, options)}")
+    env = {**os.environ, "DJANGO_SETTINGS_MODULE": "other_settings", "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+    report = REPORT.replace('databases=["default"]', "")
+    done = subprocess.run([PYTHON, "-c", report], env=env, cwd=ROOT, check=True, text=True, capture_output=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("pool", "size"), [(True, 4), ({"max_size": 10}, 10), ({"min_size": 6}, 6)])
+def test_w004_pool_smaller_than_the_log_threads(tmp_path: Path, pool: Any, size: int) -> None:
+    assert connection_messages(tmp_path, "localhost", {"pool": pool}) == [
+        [
+            "Warning",
+            f"DATABASES['default']['OPTIONS']['pool'] gives each process {size} connections. Its log threads can use "
+            "10 at the same time, and each request that queries uses one more: they wait for each other, and fail "
+            "after the pool's timeout.",
+            "Set 'pool': {'max_size': 11} or more. Or lower STREAMS['LOG_THREADS'], which is 4: the log threads are "
+            "twice as many, and two.",
+            "streams.W004",
+        ]
+    ]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("host", ["db.example", "10.0.0.1", "localhost,db.example"])
+def test_w005_database_over_a_network_without_keepalives(tmp_path: Path, host: str) -> None:
+    [[kind, message, hint, id]] = connection_messages(tmp_path, host, {})
+    assert (kind, id) == ("Warning", "streams.W005")
+    assert message.startswith(f"DATABASES['default'] is on the host {host!r}, and its OPTIONS set no TCP keepalives")
+    assert "'tcp_user_timeout': 30000" in hint
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("host", "options"),
+    [
+        ("", {}),
+        ("/run/postgresql", {}),
+        ("localhost", {"pool": {"max_size": 11}}),
+        ("127.0.0.1", {"pool": {"min_size": 2, "max_size": 20}}),
+        ("db.example", {"keepalives_idle": 30}),
+        ("db.example", {"tcp_user_timeout": 30000}),
+    ],
+)
+def test_nothing_is_said_of_these_connections(tmp_path: Path, host: str, options: dict[str, Any]) -> None:
+    assert connection_messages(tmp_path, host, options) == []

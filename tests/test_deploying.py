@@ -69,6 +69,18 @@ def test_unit_has_started_when_its_server_accepts_connections() -> None:
         assert waiting.wait(30) == 0
 
 
+def test_health_check_of_the_image_asks_the_database(postgres_site: Site) -> None:
+    image = (DOCS / "deploying" / "Dockerfile").read_text()
+    [check] = re.findall(r"^HEALTHCHECK .* CMD (.*)$", image, re.MULTILINE)
+    server = postgres_site.serve()
+    argv = [sys.executable, *json.loads(check.replace("8000", str(server.port)))[1:]]
+    healthy = subprocess.run(argv, env={**postgres_site.env, "ALLOWED_HOSTS": "localhost,127.0.0.1"})
+    assert healthy.returncode == 0
+    assert postgres_site.postgres is not None
+    with postgres_site.postgres.hanging():
+        assert subprocess.run(argv, capture_output=True).returncode == 1
+
+
 def test_compose_file_turns_the_servers_of_nginx_into_its_own() -> None:
     compose = (DOCS / "deploying" / "compose.yaml").read_text()
     [script] = re.findall(r"sed '(s/.*?/.*?/)'", compose)

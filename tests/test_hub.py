@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -12,10 +12,12 @@ from django.db import OperationalError
 from django.test import override_settings
 
 from streams import NewMessage, log, presence, threads
-from streams.events import check
+from streams.events import StoredEvent, check
 from streams.hub import Hub
 from streams.notifiers import BaseNotifier, Notice
+from streams.sse import EventStreamDecoder
 from streams.subscriber import Subscriber, open_streams
+from streams.window import Window
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -85,6 +87,126 @@ async def test_stream_of_a_loop_that_has_ended_is_not_counted() -> None:
     await here.aclose()
     assert open_streams() == before
     assert left.cursor == 0  # somebody still holds it
+
+
+# --- Many messages at once --------------------------------------------------------------------------------------------
+
+
+class Sent(BaseNotifier):
+    """Brings the notices that a test puts into it."""
+
+    notices: asyncio.Queue[Notice]
+
+    def notify(self, notice: Notice) -> None:
+        """Tells nobody."""
+
+    async def listen(self) -> AsyncGenerator[Notice | None, None]:
+        type(self).notices = asyncio.Queue()
+        yield None
+        while True:
+            yield await self.notices.get()
+
+
+MANY = 3000
+
+
+def batch(first: int, last: int, data: str = "x") -> Notice:
+    return Notice(first, last, tuple(StoredEvent(n, "news", "message", data) for n in range(first, last + 1)))
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A hub that hears what a test sends it, and lets the event loop go on after each message."""
+    monkeypatch.setattr("streams.hub.SLICE_SECONDS", 0.0)
+
+    async def not_again(hub: Hub) -> None: ...
+
+    monkeypatch.setattr(Hub, "_begin_again", not_again)  # as outside of tests: these messages are in no log
+    streams = {"NOTIFIER": {"BACKEND": f"{__name__}.Sent"}, "POLL_SECONDS": 600, "QUEUE_MESSAGES": 2 * MANY}
+    with override_settings(STREAMS=streams):
+        yield
+
+
+async def opened(**kwargs: Any) -> tuple[Subscriber, Hub]:
+    subscriber = Subscriber(["news"], **kwargs)
+    await subscriber.open()
+    hub = Hub.running()
+    assert hub is not None
+    return subscriber, hub
+
+
+async def read(subscriber: Subscriber, last: int) -> list[int]:
+    """The ids of the messages that a stream carries, up to `last`."""
+    decoder, ids = EventStreamDecoder(), list[int]()
+    async with asyncio.timeout(60):
+        while not ids or ids[-1] < last:
+            decoded = decoder.feed(await subscriber.__anext__())
+            ids += [int(event.id) for event in decoded if event.event == "message"]
+    return ids
+
+
+async def test_large_batch_leaves_the_loop_to_others(sent: None) -> None:
+    """At every turn of theirs, what the hub holds is consistent."""
+    subscriber, hub = await opened()
+    reading = asyncio.create_task(read(subscriber, MANY))
+    await asyncio.sleep(0.05)
+    Sent.notices.put_nowait(batch(1, MANY))
+    between = set()
+    async with asyncio.timeout(60):
+        while hub.position < MANY:
+            await asyncio.sleep(0)
+            assert hub.window.end == hub.position
+            between.add(hub.position)
+    assert len(between) > 100
+    assert await reading == list(range(1, MANY + 1))
+    await subscriber.aclose()
+
+
+async def test_streams_that_join_within_a_batch_miss_nothing(sent: None) -> None:
+    first, hub = await opened()
+    Sent.notices.put_nowait(batch(1, MANY))
+    joined = []
+    async with asyncio.timeout(60):
+        while hub.position < MANY:
+            await asyncio.sleep(0)
+            if hub.position % 100 == 1 and len(joined) < 10:
+                subscriber, _ = await opened()
+                joined.append((subscriber, subscriber.cursor, asyncio.create_task(read(subscriber, MANY))))
+    assert len(joined) == 10
+    for subscriber, cursor, reading in joined:
+        assert await reading == list(range(cursor + 1, MANY + 1))
+        await subscriber.aclose()
+    await first.aclose()
+
+
+async def test_batch_that_was_overtaken_is_applied_once(sent: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at the log goes ahead while a notice is being applied."""
+    subscriber, hub = await opened()
+    monkeypatch.setattr(log, "tail", lambda after: (MANY, list(batch(after + 1, min(after + 250, MANY)).messages)))
+    reading = asyncio.create_task(read(subscriber, MANY))
+    await asyncio.sleep(0.05)
+    Sent.notices.put_nowait(batch(1, MANY))
+    async with asyncio.timeout(60):
+        while hub.position < 10:
+            await asyncio.sleep(0)
+        await hub.catch_up()
+    assert await reading == list(range(1, MANY + 1))
+    await subscriber.aclose()
+
+
+async def test_batch_of_a_log_that_was_replaced_is_dropped(sent: None) -> None:
+    """Also if its next message has the position that comes next in the other log."""
+    subscriber, hub = await opened()
+    Sent.notices.put_nowait(batch(1, MANY, data="old"))
+    async with asyncio.timeout(60):
+        while hub.position < 10:
+            await asyncio.sleep(0)
+    hub.window = Window(hub.position, max_messages=100, max_bytes=10_000)  # as _begin_at() does
+    async with asyncio.timeout(60):
+        while hub.position not in (0, MANY):
+            await asyncio.sleep(0)
+    assert hub.position == 0, "as the log has it, which is empty"
+    await subscriber.aclose()
 
 
 # --- A notifier that fails --------------------------------------------------------------------------------------------

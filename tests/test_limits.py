@@ -408,7 +408,10 @@ async def test_cursor_that_another_process_has_given_since_is_no_replay(monkeypa
     await subscriber.open()
     hub = Hub.running()
     assert hub is not None
-    monkeypatch.setattr(hub, "_hear", lambda notice: None)
+
+    async def hear_nothing(notice: Any) -> None: ...
+
+    monkeypatch.setattr(hub, "_hear", hear_nothing)
     await fill(2)
     assert hub.position == 20
     await limits.take_replay(subscriber)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from streams import NewMessage, log, publish, publish_many
 from streams.events import StoredEvent
-from streams.log import reading
+from streams.log import pruning, reading
 from streams.models import Channel, LogHead, Message
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -310,6 +311,116 @@ def test_floor_never_goes_back() -> None:
     assert log.head().floor == 4
 
 
+def prune_one_time_channels(name: str = "once") -> None:
+    """Ten channels that are pruned to their end, and whose records are forgotten."""
+    channels = [f"{name}.{n}" for n in range(10)]
+    first = log.current_head() + 1
+    publish_many([NewMessage(channel, "x") for channel in channels])
+    log.delete_through(log.current_head(), start=first, limit=100)
+    log.forget_pruned_channels(keep=0)
+    assert not Channel.objects.filter(name__startswith=f"{name}.").exists()
+    assert log.head().floor == log.current_head()
+
+
+def test_channel_that_lost_nothing_is_not_pruned_below_the_floor() -> None:
+    publish("news", "1")
+    prune_one_time_channels()
+    publish("news", "12")
+    assert log.head().floor == 11
+    assert log.pruned(["news"], 1) == {}
+    assert log.pruned(["news"], 5) == {}
+    assert log.pruned(["news", "once.3", "empty"], 5) == {"once.3": 11, "empty": 11}
+    assert log.page(["news"], 1, 12).pruned == {}
+    # Its first message could have had others before it.
+    assert log.pruned(["news"], 0) == {"news": 11}
+
+
+def test_channel_with_messages_keeps_its_record() -> None:
+    publish_many([NewMessage("news", n) for n in range(4)])
+    log.delete_through(2, channel="news", limit=10)
+    prune_one_time_channels()
+    assert log.head().floor == 14
+    assert log.pruned(["news"], 1) == {"news": 2}
+    assert log.pruned(["news"], 2) == {}
+    log.delete_through(4, channel="news", limit=10)
+    log.forget_pruned_channels(keep=0)
+    assert not Channel.objects.exists()
+    assert log.pruned(["news"], 2) == {"news": 14}
+
+
+def test_forgotten_channel_that_comes_back_has_lost_what_it_lost() -> None:
+    prune_one_time_channels()
+    publish("once.3", "again")
+    prune_one_time_channels("other")
+    assert log.head().floor == 21
+    # Though it has a message below the floor, and no record.
+    assert log.pruned(["once.3"], 2) == {"once.3": 21}
+    publish("once.3", "and again")
+    assert log.pruned(["once.3"], 22) == {}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pruned_is_never_silent_and_seldom_false(seed: int) -> None:
+    """Random publishing, pruning and forgetting, held against what each channel has really lost."""
+    chance = random.Random(seed)
+    channels = [f"c{n}" for n in range(5)]
+    lost = dict.fromkeys(channels, 0)
+    for _ in range(40):
+        match chance.choice(["publish", "publish", "prune", "prune one", "forget"]):
+            case "publish":
+                publish_many([NewMessage(chance.choice(channels), "x") for _ in range(chance.randint(1, 4))])
+            case "forget":
+                log.forget_pruned_channels(keep=chance.randint(0, 2))
+            case kind:
+                channel = None if kind == "prune" else chance.choice(channels)
+                before = dict(Message.objects.values_list("position", "channel"))
+                log.delete_through(chance.randint(0, log.current_head()), channel=channel, limit=chance.randint(1, 9))
+                left = set(Message.objects.values_list("position", flat=True))
+                lost |= {name: place for place, name in sorted(before.items()) if place not in left}
+        recorded = set(Channel.objects.values_list("name", flat=True))
+        for after in range(log.current_head() + 1):
+            found = log.pruned(channels, after)
+            reaching_back = set(Message.objects.filter(position__lte=after).values_list("channel", flat=True))
+            for channel in channels:
+                if lost[channel] > after:
+                    assert found[channel] >= lost[channel], (channel, after)
+                elif channel in recorded or channel in reaching_back:
+                    assert channel not in found, (channel, after)
+
+
+def test_channel_whose_message_waits_to_be_sequenced_is_not_forgotten() -> None:
+    publish("news", "x")
+    log.delete_through(1, limit=10)
+    appended("waits")
+    assert log.forget_pruned_channels(keep=0) == 0
+    assert log.pruned(["news"], 0) == {"news": 1}
+
+
+def test_forgetting_holds_the_heads_lock_only_to_raise_the_floor() -> None:
+    """Publishers that find it taken leave the numbering to its holder."""
+    publish_many([NewMessage(f"once.{n}", n) for n in range(20)])
+    log.delete_through(20, limit=100)
+    appended("left by a publisher")
+    with CaptureQueriesContext(connection) as queries:
+        assert log.forget_pruned_channels(keep=5) == 15
+    assert not log.head().unsequenced
+    statements = [query["sql"] for query in queries.captured_queries]
+    [floor] = [index for index, sql in enumerate(statements) if "SET" in sql and '"floor"' in sql.split("WHERE")[0]]
+    [deletion] = [index for index, sql in enumerate(statements) if sql.startswith("DELETE")]
+    assert "COMMIT" in statements[floor:deletion]
+    assert not any("streams_loghead" in sql for sql in statements[deletion:])
+
+
+def test_forgetting_goes_in_bounded_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "FOLDED_AT_ONCE", 7)
+    monkeypatch.setattr(pruning, "BATCH_CHANNELS", 3)
+    publish_many([NewMessage(f"once.{n}", n) for n in range(20)])
+    log.delete_through(20, limit=100)
+    assert [log.forget_pruned_channels(keep=5) for _ in range(4)] == [7, 7, 1, 0]
+    assert log.head().floor == 15
+    assert set(Channel.objects.values_list("pruned_through", flat=True)) == set(range(16, 21))
+
+
 def test_nothing_is_forgotten_while_there_is_room() -> None:
     publish("news", "x")
     log.delete_through(1, limit=100)
@@ -338,7 +449,7 @@ def large_log() -> None:
         )
         cursor.execute("ANALYZE streams_message")
     LogHead.objects.all().delete()
-    LogHead.objects.create(head=ROWS)
+    LogHead.objects.create(head=ROWS, floor=ROWS - 100)
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -403,6 +514,7 @@ def test_other_reads_of_a_large_log_read_little(large_log: None) -> None:
         "head": log.head,
         "earliest": lambda: log.earliest(FEW),
         "start_of_newest": lambda: log.start_of_newest(FEW, 100, ROWS),
+        "pruned": lambda: log.pruned(MANY, ROWS // 2),
         "start of a quiet channel": lambda: log.start_of_newest(["nobody's"], 100, ROWS),
     }
     for name, read in reads.items():

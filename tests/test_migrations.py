@@ -15,6 +15,7 @@ TABLES = {
     "streams_channelsettings_groups",
     "streams_delivery",
     "streams_lease",
+    "streams_logsize",
     "streams_node",
     "streams_revokedtoken",
 }

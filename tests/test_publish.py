@@ -27,6 +27,7 @@ from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, In
 from streams.models import LogHead, Message
 from streams.notifiers import BaseNotifier, Notice, get_notifier
 from streams.testing import read_events
+from tests.sites import Site, finish
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -732,3 +733,24 @@ def test_missing_head_is_made_where_the_log_ends(how: str) -> None:
     assert publish("news", "last").position == (4 if how == "tail" else 5)
     assert [position for position, _ in stored()] == list(range(1, len(stored()) + 1))
     assert LogHead.objects.get().head == len(stored())
+
+
+@pytest.mark.once
+def test_message_without_a_thread_is_not_published(site: Site) -> None:
+    """If no thread can start, apublish raises, and the message does not go out with the next one."""
+    finish(site.call(publish_without_a_thread))
+    assert site.execute("SELECT data FROM streams_message ORDER BY position") == [("later",)]
+
+
+def publish_without_a_thread() -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                await apublish("news", "never")
+        await apublish("news", "later")
+
+    asyncio.run(main())

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from streams import NewMessage, log, publish, publish_many, retention
 from streams.log.pruning import MAX_PRUNED_CHANNELS
-from streams.models import Channel, ChannelSettings, Lease, LogHead, Message
+from streams.models import Channel, ChannelSettings, Lease, LogHead, LogSize, Message
 from tests.services import wait_until
 from tests.sites import Site, finish
 
@@ -95,6 +95,63 @@ def test_only_the_beginning_of_the_log_goes_by_age(keep: Any) -> None:
     assert left() == [2, 3, 4]
 
 
+YEARS = -10 * 366 * 86_400.0
+
+
+@database
+@pytest.mark.parametrize("future", [1, 2, 4])
+def test_message_dated_ten_years_ahead_stops_no_pruning(keep: Any, future: int) -> None:
+    """It goes with the expired messages behind it."""
+    keep(RETENTION_SECONDS=3600)
+    publish_some(6, "ab")
+    age(4000, 1, 2, 3, 4, 5)
+    age(YEARS, future)
+    assert retention.prune() == 5
+    assert left() == [6]
+    assert log.pruned(["a", "b"], 0) == {"a": 5, "b": 4}
+
+
+@database
+def test_message_dated_ahead_stays_while_those_behind_it_are_fresh(keep: Any) -> None:
+    keep(RETENTION_SECONDS=3600)
+    publish_some(5)
+    age(4000, 1)
+    age(YEARS, 2, 3)
+    assert retention.prune() == 1
+    assert left() == [2, 3, 4, 5]
+    age(4000, 4)
+    assert retention.prune() == 3
+    assert left() == [5]
+
+
+@database
+@pytest.mark.parametrize("own", [None, 3600])
+def test_newest_message_grows_old_though_it_is_dated_ahead(keep: Any, own: int | None) -> None:
+    """It has none behind it that would show its age, and is given the present time."""
+    keep(RETENTION_SECONDS=3600 if own is None else None)
+    if own is not None:
+        settle("a", seconds=own)
+    publish_some(3)
+    age(4000, 1)
+    age(YEARS, 2, 3)
+    assert [cut.through for cut in retention.cuts()] == [1]
+    assert retention.prune() == 1
+    assert left() == [2, 3]
+    dated = Message.objects.get(position=3).created_at
+    assert abs(timezone.now() - dated) < datetime.timedelta(minutes=5)
+    age(4000, 3)
+    assert retention.prune() == 2
+
+
+@database
+def test_age_beyond_all_dates_keeps_everything(keep: Any) -> None:
+    publish_some(1)
+    for seconds in (10**12, 10**15):
+        keep(RETENTION_SECONDS=seconds)
+        assert retention.prune() == 0
+    assert left() == [1]
+
+
 @database
 def test_messages_are_kept_for_a_week_by_default(settings: Any) -> None:
     assert "RETENTION_SECONDS" not in settings.STREAMS
@@ -134,6 +191,73 @@ def test_message_larger_than_all_the_bytes_goes(keep: Any) -> None:
     publish("a", "x" * 11)
     assert retention.prune() == 1
     assert left() == []
+
+
+def counted() -> int:
+    """The log's own sum, after a pruning has counted what is new."""
+    while log.count_size(step=7):
+        pass
+    return LogSize.objects.get().bytes
+
+
+@database
+def test_bytes_are_counted_exactly_through_all_changes(keep: Any) -> None:
+    def check() -> None:
+        actual = sum(Message.objects.exclude(position=None).values_list("size", flat=True))
+        assert log.size() == log.size(scan=True) == actual
+
+    for round in range(1, 6):
+        publish_some(20, "abc", "ü" * round)
+        check()
+        log.count_size(step=13)  # a part
+        check()
+        log.delete_through(round * 10, channel="a", limit=5)
+        check()
+        log.delete_through(round * 18, start=round * 12, spared=["b"], limit=4)
+        log.append([NewMessage("a", "not sequenced")])
+        check()
+        assert counted() == log.size(scan=True)
+        check()
+
+
+@database
+def test_bytes_that_were_counted_are_not_read_again(keep: Any) -> None:
+    keep(RETENTION_BYTES=10**6)
+    publish_some(1000)
+    retention.prune()
+    publish_some(5)
+    with CaptureQueriesContext(connection) as queries:
+        retention.prune()
+    sums = [query["sql"] for query in queries.captured_queries if "SUM(" in query["sql"]]
+    assert sums
+    with connection.cursor() as cursor:
+        for statement in sums:
+            cursor.execute("SELECT count(*) FROM streams_message " + statement[statement.index("WHERE") :])
+            assert cursor.fetchone()[0] <= 5, statement
+
+
+@database
+def test_rows_deleted_by_hand_cost_no_other_message(keep: Any) -> None:
+    """The sum is too large then."""
+    keep(RETENTION_BYTES=100)
+    publish_some(100)
+    assert retention.prune() == 0
+    Message.objects.filter(position__lte=90).delete()
+    publish_some(50)
+    assert [cut.messages() for cut in retention.cuts()] == []
+    assert retention.prune() == 0
+    assert len(left()) == 60
+
+
+@database
+@pytest.mark.parametrize("days", [-2, 2])
+def test_bytes_are_counted_anew_every_day(keep: Any, days: int) -> None:
+    publish_some(100)
+    assert counted() == 100
+    Message.objects.filter(position__lte=5).delete()
+    assert counted() == 100
+    LogSize.objects.update(counted_from=timezone.now() + datetime.timedelta(days=days))
+    assert counted() == 95
 
 
 @database
@@ -297,7 +421,7 @@ def test_cuts_name_the_channels_that_they_spare(keep: Any) -> None:
     settle("c", seconds=0)
     publish_some(3, "abc")
     age(4000, 1, 2, 3)
-    assert list(retention.cuts()) == [retention.Cut(3, None, "age", ("b", "c")), retention.Cut(3, "b", "age")]
+    assert list(retention.cuts()) == [retention.Cut(1, None, "age", ("b", "c")), retention.Cut(2, "b", "age")]
     assert [cut.messages() for cut in retention.cuts()] == [1, 1]
 
 
@@ -340,6 +464,144 @@ def test_pruning_that_is_not_due_is_left_alone(keep: Any, settings: Any) -> None
     assert retention.prune_if_due() == 0
     Lease.objects.update(expires_at=timezone.now() - datetime.timedelta(seconds=1))
     assert retention.prune_if_due() == 3
+
+
+@pytest.fixture
+def between_batches(monkeypatch: Any) -> Any:
+    """Has a function called before each batch is deleted; each batch is one message."""
+    real = log.delete_through
+
+    def set_function(function: Any) -> None:
+        def delete_through(*args: Any, **kwargs: Any) -> int:
+            function()
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(log, "delete_through", delete_through)
+        monkeypatch.setattr(retention, "BATCH_MESSAGES", 1)
+
+    return set_function
+
+
+def expires_at() -> datetime.datetime:
+    moment = Lease.objects.get(name=retention.LEASE).expires_at
+    assert moment is not None
+    return moment
+
+
+@database
+def test_pruning_that_takes_longer_than_its_interval_stays_the_only_one(keep: Any, between_batches: Any) -> None:
+    keep(RETENTION_MESSAGES_PER_CHANNEL=1, PRUNE_SECONDS=0.01)
+    publish_some(4)
+    others = []
+
+    def try_as_another_process() -> None:
+        time.sleep(0.05)
+        if not others:
+            others.append(0)
+            others.append(retention.prune_if_due())
+
+    between_batches(try_as_another_process)
+    assert retention.prune_if_due() == 3
+    assert others == [0, 0]
+
+
+@database
+def test_lease_is_renewed_while_the_pruning_goes_on(keep: Any, between_batches: Any, monkeypatch: Any) -> None:
+    keep(RETENTION_MESSAGES_PER_CHANNEL=1, PRUNE_SECONDS=3600)
+    monkeypatch.setattr(retention, "RENEW_SECONDS", 0.0)
+    publish_some(4)
+    seen = []
+
+    def look_and_let_it_expire() -> None:
+        seen.append(expires_at() - timezone.now())
+        Lease.objects.update(expires_at=timezone.now())
+
+    between_batches(look_and_let_it_expire)
+    assert retention.prune_if_due() == 3
+    # A process that dies holds the others up for some minutes, however seldom they prune.
+    assert all(datetime.timedelta(seconds=150) < left <= datetime.timedelta(seconds=301) for left in seen)
+    # At its end it rests.
+    assert expires_at() - timezone.now() > datetime.timedelta(seconds=3000)
+    assert retention.prune_if_due() == 0
+
+
+@database
+def test_pruning_stops_when_another_process_has_its_lease(keep: Any, between_batches: Any, monkeypatch: Any) -> None:
+    keep(RETENTION_MESSAGES_PER_CHANNEL=1, PRUNE_SECONDS=60)
+    monkeypatch.setattr(retention, "RENEW_SECONDS", 0.0)
+    publish_some(6)
+    between_batches(lambda: Lease.objects.update(holder="another"))
+    assert retention.prune_if_due() == 1
+    assert Lease.objects.get().holder == "another"
+    assert retention.prune() == 4  # by hand it needs none
+
+
+@database
+def test_claim_of_a_time_to_come_holds_nothing_up(keep: Any) -> None:
+    keep(RETENTION_MESSAGES_PER_CHANNEL=1, PRUNE_SECONDS=60)
+    publish_some(3)
+    Lease.objects.create(name="prune", holder="", expires_at=timezone.now() + datetime.timedelta(hours=5))
+    assert retention.prune_if_due() == 2
+
+
+def prune_and_hang() -> None:
+    def hang(**kwargs: Any) -> bool:
+        print("pruning", flush=True)
+        sys.stdin.readline()
+        return True
+
+    log.forget_pruned_channels = hang  # type: ignore[assignment]
+    retention.prune_if_due()
+
+
+@pytest.mark.once
+def test_pruning_of_a_process_that_died_is_taken_over(site: Site) -> None:
+    finish(site.call(fill, 1000))
+    site.settings(RETENTION_MESSAGES_PER_CHANNEL=500, PRUNE_SECONDS=3600)
+    dying = site.call(prune_and_hang)
+    dying.hear("pruning")
+    dying.kill()
+    site.settings(RETENTION_MESSAGES_PER_CHANNEL=100)
+    assert finish(site.call(prune_once)) == "0\n"
+    then = "now() + interval '301 seconds'" if site.is_postgres else "datetime('now', '301 seconds')"
+    assert site.execute(f"SELECT expires_at < {then} FROM streams_lease") == [(1,)]
+    site.execute("UPDATE streams_lease SET expires_at = '2001-01-01'")
+    assert finish(site.call(prune_once)) == "400\n"
+
+
+def prune_once() -> None:
+    print(retention.prune_if_due())
+
+
+def count_and_print() -> None:
+    while log.count_size(step=50):
+        pass
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for _ in range(200):
+        log.count_size(step=7)
+
+
+@pytest.mark.once
+def test_bytes_are_counted_exactly_beside_deletions_in_other_processes(site: Site) -> None:
+    finish(site.call(fill, 3000))
+    processes = [site.call(count_and_print) for _ in range(2)]
+    processes += [site.call(prune_all, 1500, "busy"), site.call(prune_all, 2000, "")]
+    for process in processes:
+        process.hear("ready")
+    for process in processes:
+        process.tell()
+    finish(site.call(fill, 1000))
+    for process in processes:
+        finish(process)
+    finish(site.call(count_all))
+    [(total,)] = site.execute("SELECT sum(size) FROM streams_message")
+    assert site.execute("SELECT through, bytes FROM streams_logsize") == [(4000, total)]
+
+
+def count_all() -> None:
+    while log.count_size():
+        pass
 
 
 @database

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,26 @@ from typing import Any
 import pytest
 
 from streams import sockets
+from tests.services import wait_until
+from tests.sites import ROOT
 
 
 def scope(client: socket.socket, server: socket.socket) -> dict[str, Any]:
     return {"http_version": "1.1", "client": client.getsockname(), "server": server.getsockname()}
+
+
+def sought(scope: dict[str, Any]) -> dict[str, Any]:
+    """Wait until a connection is not being looked for any more."""
+    wait_until(lambda: not sockets.is_sought(scope), "the look")
+    return scope
+
+
+def unsent(scope: dict[str, Any]) -> int | None:
+    return sockets.unsent(sought(scope))
+
+
+def reset(scope: dict[str, Any]) -> bool:
+    return sockets.reset(sought(scope))
 
 
 @pytest.fixture
@@ -57,7 +74,7 @@ def test_what_the_kernel_holds_is_told_for_each(server: socket.socket, connect: 
     for number, (_, accepted) in enumerate(pairs):
         accepted.send(b"x" * number)
     for client, _ in pairs:
-        assert sockets.unsent(scope(client, server)) == 0
+        assert unsent(scope(client, server)) == 0
     assert len(looks) == 1  # one for all of them
 
 
@@ -68,14 +85,14 @@ def test_bytes_that_nobody_takes_are_counted(server: socket.socket, connect: Any
     with contextlib.suppress(BlockingIOError):
         while True:
             sent += accepted.send(b"x" * 65536)
-    held = sockets.unsent(scope(client, server))
+    held = unsent(scope(client, server))
     assert held is not None
     assert 0 < held <= sent
 
 
 def test_connection_that_breaks_is_that_one(server: socket.socket, connect: Any, looks: list[str]) -> None:
     (one, _), (other, accepted) = connect(), connect()
-    assert sockets.reset(scope(one, server))
+    assert reset(scope(one, server))
     assert one.recv(1) == b""
     accepted.send(b"still here")
     assert other.recv(10) == b"still here"
@@ -87,14 +104,14 @@ def test_number_that_was_given_to_another_connection_is_not_taken_for_the_first(
 ) -> None:
     one, accepted = connect()
     asked = scope(one, server)
-    assert sockets.unsent(asked) == 0
+    assert unsent(asked) == 0
     number = accepted.fileno()
     accepted.close()
     one.close()
     other, again = connect()
     assert number in (other.fileno(), again.fileno())  # the kernel gives the lowest that is free
-    assert sockets.unsent(asked) is None
-    assert not sockets.reset(asked)
+    assert unsent(asked) is None
+    assert not reset(asked)
     again.send(b"still here")
     assert other.recv(10) == b"still here"
 
@@ -103,11 +120,11 @@ def test_what_was_not_there_is_looked_for_again_a_second_later(
     server: socket.socket, connect: Any, looks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, _ = connect()
-    assert sockets.unsent(scope(one, server)) == 0
+    assert unsent(scope(one, server)) == 0
     late, _ = connect()
-    assert sockets.unsent(scope(late, server)) is None
+    assert unsent(scope(late, server)) is None
     monkeypatch.setattr(sockets, "LOOK_SECONDS", 0.0)
-    assert sockets.unsent(scope(late, server)) == 0
+    assert unsent(scope(late, server)) == 0
     assert len(looks) == 2
 
 
@@ -121,8 +138,92 @@ def test_what_was_not_there_is_looked_for_again_a_second_later(
     ],
 )
 def test_connection_that_cannot_be_found_is_left_alone(unknown: dict[str, Any], looks: list[str]) -> None:
-    assert sockets.unsent(unknown) is None
-    assert not sockets.reset(unknown)
+    assert unsent(unknown) is None
+    assert not reset(unknown)
+
+
+def test_connections_are_looked_for_in_another_thread(
+    server: socket.socket, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With thousands of them it takes hundreds of milliseconds, in which an event loop would serve no client."""
+    monkeypatch.setattr(sockets, "_files", sockets._Files())
+    real, threads, go_on = os.listdir, [], threading.Event()
+
+    def listdir(path: str) -> list[str]:
+        threads.append(threading.current_thread())
+        assert go_on.wait(30)
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    asked = scope(connect()[0], server)
+    for _ in range(3):
+        assert sockets.is_sought(asked)
+        assert sockets.unsent(asked) is None
+        assert not sockets.reset(asked)
+    go_on.set()
+    assert unsent(asked) == 0
+    assert len(threads) == 1, "one look at a time"
+    assert threads[0] is not threading.current_thread()
+
+
+def test_known_connection_is_found_while_others_are_sought(
+    server: socket.socket, connect: Any, looks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "LOOK_SECONDS", 0.0)
+    known = scope(connect()[0], server)
+    assert unsent(known) == 0
+    go_on = threading.Event()
+
+    def listdir(path: str) -> list[str]:
+        go_on.wait(30)
+        return []
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    late = scope(connect()[0], server)
+    assert sockets.is_sought(late)
+    assert not sockets.is_sought(known)
+    assert sockets.unsent(known) == 0
+    go_on.set()
+    sought(known)
+
+
+def test_file_that_was_seen_is_not_looked_at_again(
+    server: socket.socket, connect: Any, looks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "LOOK_SECONDS", 0.0)
+    pairs = [connect() for _ in range(20)]
+    assert unsent(scope(pairs[0][0], server)) == 0
+    copied: list[int] = []
+    real = sockets._copy
+
+    def copy(file: int) -> socket.socket | None:
+        copied.append(file)
+        return real(file)
+
+    monkeypatch.setattr(sockets, "_copy", copy)
+    late, accepted = connect()
+    assert unsent(scope(late, server)) == 0
+    assert accepted.fileno() in copied
+    assert not {old.fileno() for _, old in pairs} & set(copied)
+
+
+FORK = """
+import os, signal
+from streams import sockets
+with sockets._files._lock:
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(30)
+        sockets.is_sought({"http_version": "1.1", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)})
+        os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_child_can_look_although_its_parent_was_looking() -> None:
+    """A fork copies a lock as it is, and not the thread that would release it."""
+    done = subprocess.run([sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
 
 
 def test_looking_through_the_open_files_gives_no_lock_up(tmp_path: Path) -> None:
@@ -131,7 +232,9 @@ def test_looking_through_the_open_files_gives_no_lock_up(tmp_path: Path) -> None
     path = tmp_path / "file"
     with path.open("w") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
-        assert sockets._Files().find(("127.0.0.1", 1, 1)) is None
+        files = sockets._Files()
+        wait_until(lambda: not files.is_sought(("127.0.0.1", 1, 1)), "the look")
+        assert files.find(("127.0.0.1", 1, 1)) is None
         sockets.listening()
         asked = subprocess.run([sys.executable, "-c", ask, path], capture_output=True, text=True)
     assert "BlockingIOError" in asked.stderr, "the lock is still held"

@@ -17,8 +17,8 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import OperationalError, connection, connections
 
-from streams import log, publish, threads
-from streams.threads import LogThreads
+from streams import log, log_threads, publish, threads
+from streams.threads import DatabaseTimeout, LogThreads
 from tests.services import wait_until
 from tests.sites import Site, finish
 
@@ -176,7 +176,7 @@ def test_jobs_begin_in_the_order_of_their_coming(pool: LogThreads, settings: Any
 
 def test_thread_whose_job_another_has_taken_still_ends(pool: LogThreads, monkeypatch: pytest.MonkeyPatch) -> None:
     """CPython's SimpleQueue, before 3.13, forgets its timeout where that passes in the moment of such a loss."""
-    monkeypatch.setattr(threads, "_linger", lambda: 0.0005)
+    monkeypatch.setattr(log_threads, "_linger", lambda: 0.0005)
     for _ in range(6):
         end = time.monotonic() + 0.3
         while time.monotonic() < end:
@@ -296,3 +296,89 @@ def test_sync_publish_uses_the_callers_own_connection() -> None:
     running = set(threading.enumerate())
     publish("news", "x")
     assert set(threading.enumerate()) <= running
+
+
+# --- A job that hangs -------------------------------------------------------------------------------------------------
+
+
+def test_job_that_hangs_fails_and_others_go_on() -> None:
+    pool = LogThreads(1, seconds=lambda: 0.2)
+    work = Work()
+    hanging = pool.submit(work)
+    waiting = pool.submit(int)
+    with pytest.raises(DatabaseTimeout, match=r"did not answer within 0\.2 s"):
+        overdue(pool, hanging).result(0)
+    assert waiting.result(30) == 0, "by another thread"
+    work.release.set()
+    wait_until(all_gone(work.threads), "the end of the thread that was given up")
+    assert work.threads.isdisjoint({pool.submit(threading.current_thread).result(30)})
+
+
+def overdue(pool: LogThreads, job: Future[None]) -> Future[None]:
+    def look() -> bool:
+        pool.abandon_overdue()
+        return job.done()
+
+    wait_until(look, "the job's failure")
+    return job
+
+
+async def test_job_that_hangs_fails_without_another_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = LogThreads(1, seconds=lambda: 0.2)
+    work = Work()
+    async with asyncio.timeout(30):
+        with pytest.raises(DatabaseTimeout):
+            await pool.begin(work)
+        assert await pool.begin(int) == 0
+        with pytest.raises(DatabaseTimeout):
+            await pool.begin(work, 0.1)
+    work.release.set()
+
+
+def test_result_that_comes_too_late_is_dropped() -> None:
+    pool = LogThreads(1, seconds=lambda: 0.2)
+    work = Work()
+    hanging = pool.submit(work)
+    error = overdue(pool, hanging).exception(0)
+    work.release.set()
+    wait_until(all_gone(work.threads), "the end of the thread")
+    assert hanging.exception(0) is error
+
+
+def test_threads_that_hang_are_bounded() -> None:
+    pool = LogThreads(2, seconds=lambda: 0.05)
+    work = Work()
+    futures = [pool.submit(work) for _ in range(40)]
+    for future in futures:
+        overdue(pool, future)
+    assert len(work.threads) <= 2 + log_threads.MAX_ABANDONED
+    with pytest.raises(DatabaseTimeout, match="connect_timeout"):
+        pool.submit(int).result(30)
+    work.release.set()
+    wait_until(all_gone(work.threads), "the end of the threads")
+    assert pool.submit(int).result(30) == 0, "and it works again"
+
+
+def test_sqlite_has_no_deadline(settings: Any) -> None:
+    """A file does not fall silent, and a writer can wait for the database's one lock for as long as the site likes."""
+    is_file = connection.vendor == "sqlite"
+    assert threads.timeout_seconds() == (None if is_file else 15)
+    settings.STREAMS = {**settings.STREAMS, "DATABASE_TIMEOUT_SECONDS": None}
+    assert threads.timeout_seconds() is None
+
+
+def test_surplus_threads_end_while_others_work(pool: LogThreads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The idle thread that worked last is woken first. In turn, each of them would work now and then, and none end."""
+    monkeypatch.setattr(log_threads, "_linger", lambda: 1.0)
+    work = Work()
+    futures = [pool.submit(work) for _ in range(4)]
+    wait_until(lambda: work.running == 4, "four jobs at once")
+    work.release.set()
+    wait(futures, timeout=30)
+
+    def only_one_is_left() -> bool:
+        pool.submit(int).result(30)
+        time.sleep(0.1)
+        return sum(thread.is_alive() for thread in work.threads) <= 1
+
+    wait_until(only_one_is_left, "the end of the others")

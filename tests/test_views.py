@@ -21,7 +21,7 @@ from django.http import HttpRequest
 from django.test import AsyncClient, Client, override_settings
 from django.urls import include, path
 
-from streams import NewMessage, apublish, apublish_many, retention, threads
+from streams import NewMessage, apublish, apublish_many, log, retention, threads
 from streams.hub import Hub
 from streams.models import Channel, LogHead, Message
 from streams.policies import BasePolicy, DefaultPolicy
@@ -741,6 +741,7 @@ async def test_pruned_history_is_told_first_and_then_comes_what_is_retained(open
 
 async def test_history_that_was_pruned_to_the_end_has_no_earliest(opening: Opening) -> None:
     await fill("news", "other", "news", "other")
+    await asyncio.sleep(0.005)  # SQLite's clock counts milliseconds
     await prune(RETENTION_SECONDS=0.000001)
     async with opening("/events/news/", headers={"Last-Event-ID": "1"}) as stream:
         assert await take_reset(stream) == reset("pruned", "1", id=1, earliest=None, head=4)
@@ -777,6 +778,16 @@ async def test_channel_that_never_had_a_message_gives_no_false_reset(opening: Op
     await prune(RETENTION_MESSAGES_PER_CHANNEL=1)
     async with opening("/events/empty/?last_event_id=0") as stream:
         assert await stream.take(2) == [checkpoint(0), checkpoint(3)]
+
+
+async def test_forgotten_channels_give_others_no_false_reset(opening: Opening) -> None:
+    await fill("news", *(f"once.{n}" for n in range(9)), "news")
+    await sync_to_async(log.delete_through)(10, spared=["news"], limit=100)
+    await sync_to_async(log.forget_pruned_channels)(keep=0)
+    async with opening("/events/news/", headers={"Last-Event-ID": "4"}) as stream:
+        assert await stream.take(3) == [checkpoint(4), message(11, "news 11"), checkpoint(11)]
+    async with opening("/events/once.2/", headers={"Last-Event-ID": "2"}) as stream:
+        assert await take_reset(stream) == reset("pruned", "2", id=2, earliest=None, head=11)
 
 
 async def test_client_that_was_told_of_a_gap_is_not_told_again_when_it_comes_back(opening: Opening) -> None:
@@ -869,6 +880,22 @@ async def test_malformed_id_in_the_header_is_told_too(opening: Opening) -> None:
     async with opening("/events/news/", headers={"Last-Event-ID": "caf\xe9"}) as stream:
         event, id, told = await take_reset(stream)
         assert (event, id, told["reason"]) == ("stream-reset", "0", "malformed-id")
+
+
+@pytest.mark.parametrize("padded", ["1  ", " 1", "\t1 \t"], ids=ascii)
+async def test_whitespace_around_an_id_is_ignored(opening: Opening, padded: str) -> None:
+    """It does not belong to a header's value (RFC 9110, section 5.5), and not all servers remove it."""
+    await fill("news", "news")
+    quoted = padded.replace(" ", "%20").replace("\t", "%09")
+    for url, headers in (("/events/news/", {"Last-Event-ID": padded}), (f"/events/news/?last_event_id={quoted}", {})):
+        async with opening(url, headers=headers) as stream:
+            assert await stream.take(3) == [checkpoint(1), message(2, "news 2"), checkpoint(2)]
+
+
+async def test_blank_header_leaves_the_cursor_to_the_query(opening: Opening) -> None:
+    await fill("news", "news")
+    async with opening("/events/news/?last_event_id=1", headers={"Last-Event-ID": "  "}) as stream:
+        assert await stream.take(3) == [checkpoint(1), message(2, "news 2"), checkpoint(2)]
 
 
 # --- Snapshots --------------------------------------------------------------------------------------------------------

@@ -9,11 +9,10 @@ from typing import Any
 from django.forms.models import model_to_dict
 from django.http import HttpRequest, JsonResponse
 from django.urls import URLPattern
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from streams import broadcasts, deliveries, log, presence, publish, survey
+from streams import broadcasts, clock, deliveries, log, presence, publish, survey
 from streams.admin.broadcast_forms import BroadcastForm, PayloadForm, refused_channels
 from streams.admin.broadcast_permissions import BroadcastPermissions
 from streams.admin.pages import ask_texts, error_json
@@ -179,4 +178,4 @@ def is_counted(broadcast: Broadcast) -> bool:
     """Whether the processes still count whom they have handed it to."""
     if broadcast.sent_at is None:
         return False
-    return timezone.now() - broadcast.sent_at < datetime.timedelta(seconds=deliveries.COUNTED_SECONDS + 5)
+    return clock.read() - broadcast.sent_at < datetime.timedelta(seconds=deliveries.COUNTED_SECONDS + 5)

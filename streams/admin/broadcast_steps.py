@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
 
-from streams import broadcasts, presence
+from streams import broadcasts, clock, presence
 from streams.admin.broadcast_forms import ScheduleForm, refused_channels
 from streams.admin.broadcast_scripts import BroadcastScripts, more_may_listen, preview_of
 from streams.admin.pages import ask_texts
@@ -184,7 +184,7 @@ class BroadcastSteps(BroadcastScripts):
 
 
 def _next_hour() -> datetime.datetime:
-    return (timezone.now() + datetime.timedelta(hours=1)).replace(minute=0, second=0, microsecond=0)
+    return (clock.read() + datetime.timedelta(hours=1)).replace(minute=0, second=0, microsecond=0)
 
 
 def zone_at(moment: datetime.datetime | None = None) -> dict[str, str]:

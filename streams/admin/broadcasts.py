@@ -14,12 +14,11 @@ from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import URLPattern
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from streams import broadcasts, deliveries, presence
+from streams import broadcasts, clock, deliveries, presence
 from streams.admin.broadcast_forms import BroadcastForm, refused_channels
 from streams.admin.broadcast_scripts import (
     compose_texts,
@@ -207,7 +206,7 @@ class BroadcastAdmin(BroadcastSteps):
                 for name in ("send", "schedule", "unschedule", "cancel", "again", "served", "history", "delete")
             },
             "zone": zone_at(broadcast.send_at),
-            "is_overdue": broadcast.send_at is not None and broadcast.send_at <= timezone.now(),
+            "is_overdue": broadcast.send_at is not None and broadcast.send_at <= clock.read(),
             "nodes": presence.is_anybody_there(),
             "texts": {**ask_texts(), "served": _("Connections served: {n}.")},
         }

@@ -73,6 +73,10 @@ class Series:
     rates: list[float]
 
 
+# More messages a second than any log gives. The head leaps further where a new epoch starts.
+MAX_RATE = 1_000_000
+
+
 def series(nodes: Iterable[Node], now: float, seconds: float, count: int = CHART_BEATS) -> Series:
     """Put the samples of all processes together: the sum of their connections, and messages a second from the head.
 
@@ -88,12 +92,13 @@ def series(nodes: Iterable[Node], now: float, seconds: float, count: int = CHART
         connections.append(sum(sample[1] for sample in newest if sample))
         # A process that has never had a stream knows no head, and says None.
         heads.append(max((sample[2] for sample in newest if sample and sample[2] is not None), default=None))
-    # Where a head is not known, there is no rate; and where it goes back, the log is another one.
-    rates = [
-        0.0 if before is None or after is None else max(0, after - before) / seconds
-        for before, after in itertools.pairwise(heads)
-    ]
-    return Series(connections[1:], rates)
+    return Series(connections[1:], [_rate(before, after, seconds) for before, after in itertools.pairwise(heads)])
+
+
+def _rate(before: int | None, after: int | None, seconds: float) -> float:
+    """Return messages a second. There is no rate if a head is not known, or leaps to the start of a new epoch."""
+    rate = 0.0 if before is None or after is None else max(0, after - before) / seconds
+    return rate if rate < MAX_RATE else 0.0
 
 
 def _described(nodes: list[Node]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from django.http import HttpRequest, UnreadablePostError
 
 from streams.api.errors import ApiError
 from streams.conf import settings
+from streams.private.django import has_body, keep_body
 
 MEDIA_TYPE = "application/json"
 
@@ -37,12 +38,12 @@ def _read(request: HttpRequest) -> bytes:
         raise _too_large(most)
     try:
         # Not `body` at once, which would hold to DATA_UPLOAD_MAX_MEMORY_SIZE, a limit for forms.
-        body: bytes = request.body if hasattr(request, "_body") else request.read(most + 1)
+        body: bytes = request.body if has_body(request) else request.read(most + 1)
     except UnreadablePostError:
         raise ApiError(400, "invalid-json", "The request's body broke off. Send it again.") from None
     if len(body) > most:
         raise _too_large(most)
-    request._body = body  # as Django does: whoever looks at the request later may still ask for its body
+    keep_body(request, body)  # whoever looks at the request later may still ask for its body
     return body
 
 

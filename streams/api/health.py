@@ -91,7 +91,9 @@ ready.cls, ready.initkwargs = ReadyDescription, {}  # type: ignore[attr-defined]
 
 async def _database_answers() -> bool:
     try:
-        await asyncio.wait_for(threads.run(_ask), DATABASE_SECONDS)
+        # In the thread that follows the log: there it waits for no replay, and a database that does not answer holds up
+        # one thread, however often it is asked. A question that has not begun in time is taken back.
+        await asyncio.wait_for(threads.run(_ask, pool=threads.FOLLOWING), DATABASE_SECONDS)
     except Error:
         outages.report(logger, "The process is not ready: the database does not answer.")
         return False

@@ -32,7 +32,7 @@ class ChannelMessages(StreamsAPIView):
         after, before, limit = told["after"], told["before"], told["limit"]
         newest = after is None and before is not None
         # Before the messages: what is published meanwhile is above it, and comes by a stream from there.
-        head = log.current_head()
+        epochs, head = log.opening()
         end = min(head + 1, MAX_POSITION if before is None else before)
         found = history.read(channel, after=after or 0, before=end, limit=limit, newest=newest)
         entries = found.entries
@@ -49,7 +49,7 @@ class ChannelMessages(StreamsAPIView):
                 ],
                 "earliest": log.earliest([channel]),
                 "head": head,
-                "gap": after is not None and (after > head or found.pruned is not None),
+                "gap": after is not None and (after > head or epochs.is_lost(after) or found.pruned is not None),
                 "next": step and f"{request.path}?{urlencode({**step, 'limit': limit})}",
             }
         )

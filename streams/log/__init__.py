@@ -5,8 +5,8 @@ calls it through `threads.run()`.
 """
 
 from streams.log.appending import append
-from streams.log.epochs import Epochs, start_new_epoch
-from streams.log.pruning import delete_through, forget_channel, forget_pruned_channels
+from streams.log.epochs import Epochs, read_epochs, start_new_epoch
+from streams.log.pruning import date_newest, delete_through, forget_channel, forget_pruned_channels
 from streams.log.reading import (
     PAGE_BYTES,
     PAGE_MESSAGES,
@@ -30,7 +30,9 @@ from streams.log.reading import (
     tail,
     times_of,
 )
-from streams.log.sequencing import finish, sequence, sequence_after_commit, store
+from streams.log.sequencing import finish, sequence, sequence_after_commit
+from streams.log.sizing import count_size, size
+from streams.log.storing import store
 from streams.log.transactions import own_transaction
 
 __all__ = [
@@ -43,7 +45,9 @@ __all__ = [
     "append",
     "between",
     "continues",
+    "count_size",
     "current_head",
+    "date_newest",
     "delete_through",
     "earliest",
     "finish",
@@ -58,9 +62,11 @@ __all__ = [
     "page",
     "pruned",
     "pruning_marks",
+    "read_epochs",
     "rows_of",
     "sequence",
     "sequence_after_commit",
+    "size",
     "start_new_epoch",
     "start_of_newest",
     "store",

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from django.db import connections
-
-from streams.log import epochs
 from streams.log.transactions import limits
-from streams.threads import database
 
 # The lock is in a statement of its own: the next statement's snapshot is then younger than every commit that went
 # before it. A statement that locked and numbered would number with a snapshot from before the lock.
 #
-# SKIP LOCKED needs no more privileges than publishing does, and returns the newest version of the row. The EXISTS tells
-# a lock that is taken from a row that is missing.
-_TRY = """
-    WITH locked AS (
-        SELECT head, epoch, identity FROM streams_loghead WHERE id = 1 FOR UPDATE SKIP LOCKED
-    )
-    SELECT head, epoch, identity, {found}, EXISTS (SELECT 1 FROM streams_loghead WHERE id = 1), {limits}
-    FROM (SELECT 1) AS one LEFT JOIN locked ON true
+# SKIP LOCKED needs no more privileges than publishing does, and returns the newest version of the row. The other values
+# identify the session and the table, at no cost: what the database says about itself is asked once for each of them.
+_ROW = """
+    SELECT head, epoch, identity, pg_backend_pid(), pg_postmaster_start_time(), tableoid{limits}
+    FROM streams_loghead WHERE id = 1 FOR UPDATE
 """
 
 # Rows that another transaction has locked, such as those of a user who is being deleted, are passed over: a later
@@ -45,29 +38,32 @@ _NUMBER = """
 
 
 class Row(NamedTuple):
-    """LogHead's row, locked, and what the database says about itself at the same moment."""
+    """LogHead's row, locked."""
 
     head: int
     epoch: int
     identity: str
-    found_identity: str | None
+    session: tuple[Any, ...]  # the server's process and run, and the table
     may_wait: bool | None  # messages wait for positions; None if only another statement can see that
 
 
-def try_lock(cursor: Any) -> Row | bool:
-    """Lock the head's row and return it. Return False if another transaction has locked it, True if it is missing."""
-    found = epochs.identity_sql(connections[database()])
-    cursor.execute(_TRY.format(found=found, limits=limits()))
-    head, epoch, identity, found, exists, *_ = cursor.fetchone()
-    return not exists if head is None else Row(head, epoch, identity, found, None)
+def try_lock(cursor: Any) -> Row | None:
+    """Lock the head's row and return it; None if another transaction has locked it, or if it is missing."""
+    return _lock(cursor, _ROW.format(limits=f", {limits()}") + " SKIP LOCKED")
 
 
-def wait_for_lock(cursor: Any) -> Row | bool:
+def wait_for_lock(cursor: Any) -> Row | None:
     """See try_lock(). Waits for the lock, for as long as the transaction's lock_timeout allows."""
-    found = epochs.identity_sql(connections[database()])
-    cursor.execute(f"SELECT head, epoch, identity, {found} FROM streams_loghead WHERE id = 1 FOR UPDATE")  # noqa: S608
-    rows: list[tuple[int, int, str, str]] = cursor.fetchall()
-    return Row(*rows[0], None) if rows else True
+    return _lock(cursor, _ROW.format(limits=""))
+
+
+def _lock(cursor: Any, statement: str) -> Row | None:
+    cursor.execute(statement)
+    rows: list[tuple[Any, ...]] = cursor.fetchall()
+    if not rows:
+        return None
+    head, epoch, identity, *session = rows[0]
+    return Row(head, epoch, identity, tuple(session[:3]), None)
 
 
 def number(cursor: Any, head: int, after_id: int, limit: int | None) -> dict[int, int]:

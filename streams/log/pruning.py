@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from django.db import connections, transaction
+from django.db import connections
+from django.db.models import BooleanField, Exists, ExpressionWrapper, F, OuterRef, Q, QuerySet, Sum
+from django.db.models.functions import Now
 
 from streams.log.appending import lock_sqlite
-from streams.models import Channel, LogHead, Message
+from streams.log.reading import current_head
+from streams.log.sizing import lock_size
+from streams.log.transactions import own_transaction
+from streams.models import Channel, LogHead, LogSize, Message
 from streams.threads import database
 
-# How many channels may be remembered as pruned, one row each, before the oldest are folded into the log's floor.
+# How many channels may be remembered as pruned, one row each, before the oldest of those that have no messages left are
+# folded into the log's floor.
 MAX_PRUNED_CHANNELS = 100_000
+
+# How many are folded at a time, and how many of these are deleted in one transaction.
+FOLDED_AT_ONCE = 10_000
+BATCH_CHANNELS = 500
 
 # Never back: another pruning that began later may have gone further.
 _MARK_PRUNED = """
@@ -30,34 +40,78 @@ def delete_through(
     transaction, so that no reader can ever see messages gone without also being able to know.
     """
     alias = database()
-    with transaction.atomic(using=alias):
+    with own_transaction():
         lock_sqlite()
-        doomed = Message.objects.using(alias).filter(position__gte=start, position__lte=position)
-        if channel is not None:
-            doomed = doomed.filter(channel=channel)
-        if spared:
-            doomed = doomed.exclude(channel__in=spared)
+        doomed = _messages(channel, spared).filter(position__gte=start, position__lte=position)
         rows = list(doomed.order_by("position").values_list("position", "channel")[:limit])
         if not rows:
             return 0
         newest = {name: place or 0 for place, name in rows}  # ascending, so that the last one wins
         with connections[alias].cursor() as cursor:
             cursor.executemany(_MARK_PRUNED, sorted(newest.items()))
-        doomed.filter(position__lte=rows[-1][0]).delete()
+        doomed = doomed.filter(position__lte=rows[-1][0])
+        # From here on no other transaction deletes or counts, so that exactly what goes is subtracted.
+        counted = doomed.filter(position__lte=lock_size().through)
+        if gone := counted.aggregate(total=Sum("size"))["total"]:
+            LogSize.objects.using(alias).filter(id=LogSize.ROW).update(bytes=F("bytes") - gone)
+        doomed.delete()
     return len(rows)
 
 
-def forget_pruned_channels(keep: int = MAX_PRUNED_CHANNELS) -> None:
-    """Fold the records of the longest-pruned channels into the floor, so that one-time channels do not pile up."""
-    alias = database()
-    marks = Channel.objects.using(alias).order_by("-pruned_through").values_list("pruned_through", flat=True)
-    for floor in marks[keep : keep + 1]:
-        with transaction.atomic(using=alias):
-            # The floor first: from then on it alone already says what the rows below say.
-            LogHead.objects.using(alias).filter(id=LogHead.ROW, floor__lt=floor).update(floor=floor)
-            Channel.objects.using(alias).filter(pruned_through__lte=floor).delete()
+def date_newest(channel: str | None = None, spared: Collection[str] = ()) -> bool:
+    """Give the newest message the present time if its date lies in the future. Return True if it did.
+
+    The messages behind another one show how old that one is at least (see retention). The newest has none behind it,
+    and would never grow old.
+    """
+    is_future = ExpressionWrapper(Q(created_at__gt=Now()), output_field=BooleanField())
+    newest = _messages(channel, spared).filter(position__isnull=False).order_by("-position")
+    for pk in [pk for pk, future in newest.values_list("pk", is_future)[:1] if future]:
+        return bool(Message.objects.using(database()).filter(pk=pk, created_at__gt=Now()).update(created_at=Now()))
+    return False
+
+
+def forget_pruned_channels(keep: int = MAX_PRUNED_CHANNELS) -> int:
+    """Fold the records of the longest-pruned channels into the floor, so that one-time channels do not pile up.
+
+    Only those of channels without a message in the log are folded; log.pruned() relies on it. Returns how many were
+    folded: at most FOLDED_AT_ONCE, so call it until there are none.
+    """
+    channels = Channel.objects.using(database())
+    if (excess := channels.count() - keep) <= 0:
+        return 0
+    # A message of such a channel that this statement does not see yet gets a position above every position that was
+    # pruned before: all that the channel has lost lies below all that it will ever have.
+    empty = channels.filter(~Exists(Message.objects.using(database()).filter(channel=OuterRef("name"))))
+    oldest = empty.order_by("pruned_through").values_list("name", "pruned_through")
+    folded = list(oldest[: min(excess, FOLDED_AT_ONCE)])
+    if not folded:
+        return 0
+    floor = folded[-1][1]
+    # The floor first: from then on it already says what the rows say.
+    _raise_floor(floor)
+    names = [name for name, _ in folded]
+    for first in range(0, len(names), BATCH_CHANNELS):
+        # A channel that has lost newer messages since is not among them: its record lies above the floor.
+        channels.filter(name__in=names[first : first + BATCH_CHANNELS], pruned_through__lte=floor).delete()
+    return len(folded)
 
 
 def forget_channel(name: str) -> None:
     """Forget how far a channel was pruned that nobody will ask for again."""
     Channel.objects.using(database()).filter(name=name).delete()
+
+
+def _raise_floor(floor: int) -> None:
+    """Raise the floor, in a short transaction of its own: it holds the lock on the head, which publishers need."""
+    with own_transaction():
+        LogHead.objects.using(database()).filter(id=LogHead.ROW, floor__lt=floor).update(floor=floor)
+    # Publishers that found the lock taken have left the numbering to its holder.
+    current_head()
+
+
+def _messages(channel: str | None, spared: Collection[str]) -> QuerySet[Message]:
+    rows = Message.objects.using(database())
+    if channel is not None:
+        return rows.filter(channel=channel)
+    return rows.exclude(channel__in=spared) if spared else rows.all()

@@ -192,13 +192,34 @@ def page(channels: Collection[str], after: int, through: int) -> Page:
 
 
 def pruned(channels: Collection[str], after: int) -> dict[str, int]:
-    """{channel: newest pruned position} for those of `channels` that lost messages above `after`."""
-    marks = Channel.objects.using(database()).filter(name__in=channels, pruned_through__gt=after)
-    found = dict(marks.values_list("name", "pruned_through"))
+    """{channel: newest pruned position} for those of `channels` that lost messages above `after`.
+
+    A channel with a record is known exactly. One without a record never lost a message, or its record was folded into
+    the floor; a record is folded only while its channel has no message in the log (see forget_pruned_channels()). What
+    such a channel lost lies below all that it got later. So if a message of it lies at or below `after`, it lost
+    nothing above `after`. If none does, nothing tells the two cases apart, and up to the floor it counts as pruned.
+    """
+    # The records first, the floor second: a record that is missing here was folded into a floor that is read here.
+    records = dict(Channel.objects.using(database()).filter(name__in=channels).values_list("name", "pruned_through"))
+    found = {channel: through for channel, through in records.items() if through > after}
     floor = LogHead.objects.using(database()).filter(floor__gt=after).values_list("floor", flat=True).first()
-    if floor is not None:
-        found = {channel: max(floor, found.get(channel, 0)) for channel in channels}
+    if floor is not None and (unrecorded := set(channels) - records.keys()):
+        found |= dict.fromkeys(unrecorded - _reaching_back(unrecorded, after), floor)
     return found
+
+
+def _reaching_back(channels: Collection[str], position: int) -> set[str]:
+    """Those of `channels` that have a message at or below `position`: one step in the index for each."""
+    with connections[database()].cursor() as cursor:
+        cursor.execute(
+            f"""
+            WITH asked (name) AS (VALUES {", ".join(["(%s)"] * len(channels))})
+            SELECT name FROM asked
+            WHERE EXISTS (SELECT 1 FROM streams_message WHERE channel = asked.name AND position <= %s)
+            """,  # noqa: S608 - placeholders only
+            [*channels, position],
+        )
+        return {name for (name,) in cursor.fetchall()}
 
 
 def pruning_marks() -> dict[str, int]:

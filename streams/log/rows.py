@@ -7,6 +7,7 @@ database sets.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from django.db import connections
@@ -90,19 +91,28 @@ def values_of(rows: Sequence[Message], connection: Any, *, with_types: bool = Fa
 
     `with_types` casts the first row's values: PostgreSQL takes a NULL in a VALUES list that stands alone for a text.
     """
-    by_whom = Message._meta.get_field("published_by")
     names = _names(rows)
-    parameters = []
+    parameters: list[Any] = []
     for row in rows:
-        for name in names:
-            value = getattr(row, name)
-            parameters.append(by_whom.get_db_prep_save(value, connection) if name == "published_by_id" else value)
+        parameters += [getattr(row, name) for name in names]
+        if row.published_by_id is not None:  # a UUID, maybe, which not every database has
+            by_whom = Message._meta.get_field("published_by")
+            parameters[names.index("published_by_id") - len(names)] = by_whom.get_db_prep_save(
+                row.published_by_id, connection
+            )
     plain = f"({', '.join(['%s'] * len(names))})"
     if not with_types:
         return ", ".join([plain] * len(rows)), parameters
-    types = [Message._meta.get_field(name.removesuffix("_id") or name).db_type(connection) for name in names]
-    typed = f"({', '.join(f'%s::{kind}' for kind in types)})"
+    types = _types(connection.alias)
+    typed = f"({', '.join(f'%s::{types[name]}' for name in names)})"
     return ", ".join([typed, *[plain] * (len(rows) - 1)]), parameters
+
+
+@cache
+def _types(alias: str) -> dict[str, str | None]:
+    """Return the type of each column in the database."""
+    connection = connections[alias]
+    return {name: Message._meta.get_field(name.removesuffix("_id")).db_type(connection) for name in _COLUMNS}
 
 
 def take(rows: Sequence[Message], returned: Sequence[tuple[Any, ...]]) -> None:

@@ -24,20 +24,20 @@ _NUMBER = """
 """
 
 
-def wait_for_lock(cursor: Any) -> Row | bool:
-    """Lock the database, and return the head's row; True if it is missing.
+def wait_for_lock(cursor: Any) -> Row | None:
+    """Lock the database, and return the head's row; None if it is missing.
 
     Waits for the lock, for as long as the connection's `timeout` allows.
     """
     cursor.execute(_LOCK)
     rows = cursor.fetchall()  # all of it, or SQLite leaves the statement open
     if not rows:
-        return True
+        return None
     head, epoch, identity, is_waiting = rows[0]
-    return Row(head, epoch, identity, None, bool(is_waiting))
+    return Row(head, epoch, identity, (), bool(is_waiting))
 
 
-def try_lock(cursor: Any) -> Row | bool:
+def try_lock(cursor: Any) -> Row | None:
     """See wait_for_lock(). SQLite has no lock that can be skipped, so this waits as well."""
     return wait_for_lock(cursor)
 

@@ -3,7 +3,7 @@
 from streams.models.broadcasts import Broadcast, Delivery
 from streams.models.channels import ChannelSettings
 from streams.models.leases import Lease
-from streams.models.log import Channel, Epoch, LogHead, Message, Monitor
+from streams.models.log import Channel, Epoch, LogHead, LogSize, Message, Monitor
 from streams.models.presence import Node
 from streams.models.tokens import RevokedToken
 
@@ -15,6 +15,7 @@ __all__ = [
     "Epoch",
     "Lease",
     "LogHead",
+    "LogSize",
     "Message",
     "Monitor",
     "Node",

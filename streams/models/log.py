@@ -63,9 +63,9 @@ class Message(models.Model):
 class LogHead(models.Model):
     """The log's one row of state. Its lock gives positions their order.
 
-    `head` is the newest position. At or below `floor`, the log no longer records what was pruned. `epoch` is the number
-    of the current epoch. `identity` describes the database that holds the log, as far as the database can tell: if it
-    changes, the log may be an older copy, and a new epoch starts.
+    `head` is the newest position. At or below `floor`, the log no longer records what was pruned from channels that had
+    no messages left. `epoch` is the number of the current epoch. `identity` describes the database that holds the log,
+    as far as the database can tell: if it changes, the log may be an older copy, and a new epoch starts.
 
     Only code that gives positions locks this row. A transaction that finds the lock taken leaves its messages to the
     holder, which looks for more messages after it has released the lock.
@@ -110,6 +110,27 @@ class Epoch(models.Model):
 
     def __str__(self) -> str:
         return f"epoch {self.number}, from {self.start}"
+
+
+class LogSize(models.Model):
+    """How much the log holds, in one row: how many `bytes` of data lie at or below the position `through`.
+
+    Written by counting and by deleting (see streams.log.sizing), and never by publishers. `counted_from`: when the
+    count was last begun from the beginning.
+    """
+
+    ROW = 1
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=ROW)
+    through = models.PositiveBigIntegerField(default=0)
+    bytes = models.BigIntegerField(default=0)
+    counted_from = models.DateTimeField(null=True)
+
+    class Meta:
+        default_permissions: ClassVar = ()
+
+    def __str__(self) -> str:
+        return f"{self.bytes} bytes through {self.through}"
 
 
 class Channel(models.Model):

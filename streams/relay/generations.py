@@ -20,9 +20,8 @@ from typing import Any, TypeAlias
 from django.db import connections
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
-from django.utils import timezone
 
-from streams import log
+from streams import clock, log
 from streams.events import NewMessage, check, encode_data
 from streams.relay import usage
 from streams.relay.access import Caller
@@ -312,7 +311,7 @@ def _ended(ending: Ending, position: int) -> dict[str, Any]:
 def _record(generation: Generation, ending: Ending) -> None:
     seconds = ending.seconds
     if not seconds and generation.started_at is not None:
-        seconds = max(0.0, (timezone.now() - generation.started_at).total_seconds())
+        seconds = max(0.0, (clock.read() - generation.started_at).total_seconds())
     usage.record(
         user_id=generation.owner_id,
         caller=generation.caller,

@@ -9,16 +9,15 @@ import datetime
 import logging
 import time
 
-from django.db.models import Q
+from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from streams import log
 from streams.relay import generations
 from streams.relay.conf import settings
 from streams.relay.generations import Rows
 from streams.relay.models import Generation
-from streams.relay.pieces import DESERTED
+from streams.relay.pieces import DESERTED, overdue
 from streams.threads import database
 
 logger = logging.getLogger("streams.relay")
@@ -45,7 +44,8 @@ def attend() -> bool:
     """End what dead workers have left, and what nobody has taken. Returns whether a generation waits for a worker."""
     # One query, for every process asks it every second. Those that run before those that are queued.
     rows = _rows().filter(state__in=Generation.ACTIVE).filter(DESERTED | Q(state=State.QUEUED))
-    columns = ("pk", "state", "created_at", "lease_until")
+    is_overdue_now = ExpressionWrapper(overdue(), output_field=BooleanField())
+    columns = ("pk", "state", is_overdue_now, "lease_until")
     found = list(rows.order_by("-state", "created_at").values_list(*columns)[:MOST_AT_ONCE])
     global _looked_at
     had_a_pause, _looked_at = time.monotonic() - _looked_at > CONFIRM_SECONDS, time.monotonic()
@@ -53,9 +53,9 @@ def attend() -> bool:
     for pk in set(_deserted) if had_a_pause else set(_deserted) - deserted:
         _deserted.pop(pk, None)
     is_waiting = False
-    for pk, state, since, lease in found:
+    for pk, state, is_overdue, lease in found:
         try:
-            if not _settle(pk, state, since, lease) and state == State.QUEUED:
+            if not _settle(pk, state, is_overdue, lease) and state == State.QUEUED:
                 is_waiting = True
         except Exception:  # the others are not to suffer for it
             logger.exception("The answer %s could not be ended.", pk)
@@ -65,15 +65,15 @@ def attend() -> bool:
 def attend_to(generation: Generation) -> bool:
     """See to one generation, as pieces.get() has read it. Whether it has been ended."""
     is_open = generation.is_deserted or generation.state == State.QUEUED
-    return is_open and _settle(generation.pk, generation.state, generation.created_at, generation.lease_until)
+    return is_open and _settle(generation.pk, generation.state, generation.is_overdue, generation.lease_until)
 
 
-def _settle(pk: str, state: str, since: datetime.datetime, lease: datetime.datetime | None) -> bool:
+def _settle(pk: str, state: str, is_overdue: bool, lease: datetime.datetime | None) -> bool:
     """End a generation that nobody has, if it is time. Whether it has ended."""
     if state == State.QUEUED:
-        limit = settings.GENERATION_QUEUE_SECONDS
-        if (timezone.now() - since).total_seconds() <= limit:
+        if not is_overdue:
             return False
+        limit = settings.GENERATION_QUEUE_SECONDS
         end, why = generations.give_up, f"no worker has taken it in {limit:g} s. Are there enough (run_generations)?"
     else:
         now = time.monotonic()

@@ -11,6 +11,7 @@ from typing import ClassVar
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 CHANNEL_PREFIX = "generation."
@@ -64,7 +65,8 @@ class Generation(models.Model):
         _("fingerprint"), max_length=64, help_text=_("Of what the client sent, to know it again under the same key.")
     )
     state = models.CharField(_("state"), max_length=11, choices=State.choices, default=State.QUEUED)
-    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+    # By the database's clock: how long it has waited is compared with the database's time.
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
     started_at = models.DateTimeField(_("started at"), null=True, blank=True)
     ended_at = models.DateTimeField(_("ended at"), null=True, blank=True)
     compacted_at = models.DateTimeField(_("compacted at"), null=True, blank=True)
@@ -108,8 +110,9 @@ class Generation(models.Model):
             ),
         ]
 
-    # Where streams.relay.pieces.get() has asked: whether its worker is dead.
+    # Set by streams.relay.pieces.get(): its worker is dead; no worker has taken it in time.
     is_deserted: bool
+    is_overdue: bool
 
     def __str__(self) -> str:
         return self.id
@@ -156,7 +159,7 @@ class Usage(models.Model):
         help_text=_("The upstream had not told yet, so that the pieces of the answer were counted instead."),
     )
     seconds = models.FloatField(_("seconds"))
-    created_at = models.DateTimeField(_("ended at"), auto_now_add=True, db_index=True)
+    created_at = models.DateTimeField(_("ended at"), db_default=Now(), editable=False, db_index=True)
 
     class Meta:
         verbose_name = _("usage")

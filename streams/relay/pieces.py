@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.db.models.functions import Now
 
 from streams import log
 from streams.events import StoredEvent
+from streams.relay.conf import settings
 from streams.relay.models import Generation
 from streams.threads import database
 
@@ -21,6 +23,13 @@ END_EVENT = "end"
 
 # Its worker has not renewed the lease. By the database's clock, for those of the machines differ.
 DESERTED = Q(state=Generation.State.RUNNING, lease_until__lt=Now())
+
+
+def overdue() -> Q:
+    """The condition for a queued generation that no worker has taken in time, by the database's clock."""
+    limit = Now() - timedelta(seconds=settings.GENERATION_QUEUE_SECONDS)
+    return Q(state=Generation.State.QUEUED, created_at__lt=limit)
+
 
 # How often an answer is read again that lost pieces to pruning under the reader's hands.
 READ_ATTEMPTS = 3
@@ -54,10 +63,15 @@ def read(id: str) -> Answer:
 
 
 def get(id: str) -> Generation:
-    """A generation with its owner, by one query. `is_deserted`: its worker is dead. Raises Generation.DoesNotExist."""
-    is_deserted = ExpressionWrapper(DESERTED, output_field=BooleanField())
-    rows = Generation.objects.using(database()).select_related("owner").annotate(is_deserted=is_deserted)  # type: ignore[no-redef]
-    return rows.get(pk=id)
+    """A generation with its owner, by one query. Raises Generation.DoesNotExist.
+
+    `is_deserted`: its worker is dead; `is_overdue`: no worker has taken it in time.
+    """
+    rows = Generation.objects.using(database()).select_related("owner")
+    return rows.annotate(  # type: ignore[no-redef]
+        is_deserted=ExpressionWrapper(DESERTED, output_field=BooleanField()),
+        is_overdue=ExpressionWrapper(overdue(), output_field=BooleanField()),
+    ).get(pk=id)
 
 
 class _Pruned(Exception):

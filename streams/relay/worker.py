@@ -50,12 +50,12 @@ STOP_SECONDS = 5.0
 FAILED_HERE = "The answer failed on the server. Ask again."
 
 # One thread writes, so that the transactions of one worker never wait for each other.
-_writing = LogThreads(1)
+_writing = LogThreads(1, seconds=threads.timeout_seconds)
 
 
 def _renew_writing() -> None:
     global _writing
-    _writing = LogThreads(1)
+    _writing = LogThreads(1, seconds=threads.timeout_seconds)
 
 
 os.register_at_fork(after_in_child=_renew_writing)  # a child inherits no threads

@@ -67,6 +67,19 @@ def test_id_that_was_never_given() -> None:
     assert "rolled back" in finding.remedy
 
 
+def test_id_of_lost_history() -> None:
+    publish("news", "x")
+    publish("news", "y")
+    log.start_new_epoch("restored", fork=1)
+    position = publish("news", "z").position
+    assert position is not None
+    finding = ask(position - 5)[0]
+    assert (finding.verdict, "is of a history that is lost" in finding.sentence) == (Verdict.BAD, True)
+    assert about(ask(position, last_event_id="2"), "“2” is of a history that is lost").verdict is Verdict.NOTE
+    assert about(ask(position, last_event_id="1"), "A stream that goes on from 1").verdict is Verdict.GOOD
+    assert about(ask(position, last_event_id=str(position - 1)), "goes on from").verdict is Verdict.GOOD
+
+
 def test_empty_log() -> None:
     assert "There is no event 1: the newest is 0." in ask(1)[0].sentence
 

@@ -136,6 +136,12 @@ def test_log_that_begins_anew_has_no_negative_rate() -> None:
     assert series([sampled((1000, 1, 500), (1005, 1, 2))], now=1005, seconds=5, count=1).rates == [0]
 
 
+def test_epoch_that_starts_makes_no_rate() -> None:
+    start = 5 << 40
+    leaps = sampled((1000, 1, 500), (1005, 1, start), (1010, 1, start + 10), (1015, 1, start + (10 << 20)))
+    assert series([leaps], now=1015, seconds=5, count=3).rates == [0, 2, 0]
+
+
 def test_charts_of_nothing_are_flat() -> None:
     flat = series([], now=1000, seconds=5)
     assert set(flat.connections) == {0}

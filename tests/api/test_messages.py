@@ -221,6 +221,14 @@ def test_history_never_hides_a_gap() -> None:
     assert get(CHANNEL_MESSAGES).json()["earliest"] == 3
 
 
+def test_history_after_an_id_of_lost_history_has_a_gap() -> None:
+    publish_many([NewMessage("news", n) for n in range(3)])
+    log.start_new_epoch("restored", fork=2)
+    publish("news", "new")
+    assert get(CHANNEL_MESSAGES, after=3).json()["gap"] is True
+    assert get(CHANNEL_MESSAGES, after=2).json()["gap"] is False
+
+
 def test_page_of_large_messages_is_short() -> None:
     with override_settings(STREAMS={"PUBLIC_CHANNELS": ["news"], "MAX_MESSAGE_BYTES": 2_000_000}):
         publish_many([NewMessage("news", "x" * 400_000) for _ in range(3)])

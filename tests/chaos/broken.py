@@ -95,11 +95,12 @@ def _break_join() -> None:
 
 
 def _break_gap() -> None:
-    def hear(self: Hub, notice: Notice) -> None:
+    async def hear(self: Hub, notice: Notice) -> None:
         if notice.messages and self._started is not None and self._started.done():
             if notice.first != self.position + 1:
-                self.window = Window(notice.first - 1, max_messages=100, max_bytes=1_000_000)
-            self._apply(notice.messages)
+                self.position = notice.first - 1
+                self.window = Window(self.position, max_messages=100, max_bytes=1_000_000)
+            await self._apply(notice.messages)
         else:
             self._news.set()
 

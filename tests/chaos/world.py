@@ -117,7 +117,8 @@ class World:
         self.folder = Path(tempfile.mkdtemp(prefix="streams-chaos-"))
         self._closing.callback(shutil.rmtree, self.folder, ignore_errors=True)
         if self.postgres is None:
-            self.postgres = PostgresServer()
+            # With fsync: without, each restart of the server starts a new epoch of the log.
+            self.postgres = PostgresServer(fsync=True)
             self._closing.callback(self.postgres.remove)
             self.postgres.start()
         self._database = self.postgres.create_database(**({"template": self.template} if self.template else {}))

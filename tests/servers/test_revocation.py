@@ -244,11 +244,18 @@ class Admission:
     hangs = True
     def is_concerned(self, revocation):
         return False
-    async def holds(self, user=None):
-        if self.hangs:
-            await sync_to_async(go_on.wait)(60)
-        asked.set()
-        return True
+    shared_key = None
+    def shared_by(self):
+        return None
+
+async def hold(pairs):
+    [(admission, _)] = pairs
+    if admission.hangs:
+        await sync_to_async(go_on.wait)(60)
+    asked.set()
+    return [True]
+
+rechecks.hold = hold
 
 class Subscriber:
     recheck_at = float("inf")

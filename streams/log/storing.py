@@ -1,0 +1,130 @@
+"""Store messages in a transaction of the log's own: the way of every publish() outside the caller's transaction.
+
+sequencing.py describes the steps. Messages are inserted with their positions if the head's lock is free, and without
+them if it is taken.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import Error, OperationalError, connections
+
+from streams import outages
+from streams.events import NewMessage
+from streams.exceptions import IdempotencyKeyInUse
+from streams.log import low_water
+from streams.log.appending import append
+from streams.log.notices import notify
+from streams.log.rows import insert, insert_unless_waiting, rows_for
+from streams.log.sequencing import STEP_MESSAGES, Locked, lock, number, settle
+from streams.log.transactions import LOCK_SECONDS, own_transaction
+from streams.models import Message
+from streams.threads import database
+
+logger = logging.getLogger("streams.publishing")
+
+# Larger messages are inserted before the lock is taken, so that their size does not count while it is held.
+QUICK_CHARACTERS = 65_536
+
+# How long an insert waits for a transaction that has used the same idempotency key, if it must not wait for it.
+KEY_SECONDS = 0.05
+
+
+def store(messages: Sequence[NewMessage], *, wait_for_keys: bool = True) -> list[Message]:
+    """Store checked messages in a transaction of the log's own, give them positions, and notify. Blocks.
+
+    Returns their rows. A row's position is None if it could not be had within POSITION_SECONDS; the message is stored.
+
+    Raises IdempotencyKeyInUse if an open transaction has used one of the keys; if `wait_for_keys`, after LOCK_SECONDS.
+    """
+    if _is_inserted_first(messages):
+        rows, numbered = _insert_first(messages, wait_for_keys=wait_for_keys)
+    else:
+        rows, numbered = _lock_first(messages)
+    notify(numbered, rows)
+    try:
+        settle({row.pk: row for row in rows if row.position is None}, held=bool(numbered), wait=True)
+    except Error:
+        # The messages are stored: their publisher must not fail, and publish them twice. A hub's poll numbers the rest.
+        outages.report(logger, "Messages were stored, and could not be given their positions yet.")
+    return rows
+
+
+def _is_inserted_first(messages: Sequence[NewMessage]) -> bool:
+    """Return True if the messages must be inserted before the lock is taken.
+
+    The insert of an idempotency key can wait for another transaction, and large messages take time to store.
+    """
+    return (
+        len(messages) > STEP_MESSAGES
+        or any(message.idempotency_key is not None for message in messages)
+        or sum(len(message.data) for message in messages) > QUICK_CHARACTERS
+    )
+
+
+def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], dict[int, int]]:
+    """Insert messages with their positions if the lock is free, and without them if it is taken."""
+    connection = connections[database()]
+    rows = rows_for(messages)
+    with own_transaction(with_limits=False), connection.cursor() as cursor:
+        locked = lock(cursor, wait=False)
+        if locked is None:
+            insert(rows)
+            return rows, {}
+        numbered = _insert_numbered(cursor, rows, locked)
+    return rows, numbered
+
+
+def _insert_numbered(cursor: Any, rows: list[Message], locked: Locked) -> dict[int, int]:
+    """Insert rows under the lock, after the messages that wait. Without positions, if too many wait for one step."""
+    after_id = low_water.LOW_WATER.mark()
+    earlier: dict[int, int] = {}
+    head = locked.head
+    _give(rows, head)
+    is_inserted = locked.may_wait is None and insert_unless_waiting(cursor, rows, head + len(rows), after_id)
+    if not is_inserted and locked.may_wait is not False:
+        earlier = number(cursor, locked, after_id=after_id, limit=STEP_MESSAGES)
+        if len(earlier) == STEP_MESSAGES:
+            for row in rows:
+                row.position = None
+            insert(rows)
+            return earlier
+        head = max(earlier.values(), default=head)
+        _give(rows, head)
+    if not is_inserted:
+        insert(rows)
+        cursor.execute("UPDATE streams_loghead SET head = %s WHERE id = 1", [head + len(rows)])
+    low_water.LOW_WATER.record(max(row.pk for row in rows), locked.epoch)
+    return earlier | {row.pk: row.position for row in rows if row.position is not None}
+
+
+def _give(rows: Sequence[Message], head: int) -> None:
+    for position, row in enumerate(rows, head + 1):
+        row.position = position
+
+
+def _insert_first(messages: Sequence[NewMessage], *, wait_for_keys: bool) -> tuple[list[Message], dict[int, int]]:
+    """Insert messages without positions, then number them in the same transaction if the lock is free."""
+    connection = connections[database()]
+    numbered: dict[int, int] = {}
+    with own_transaction(lock_seconds=LOCK_SECONDS if wait_for_keys else KEY_SECONDS):
+        try:
+            rows = append(messages)
+        except OperationalError as error:
+            if type(error.__cause__).__name__ != "LockNotAvailable":
+                raise
+            raise IdempotencyKeyInUse(
+                "An idempotency key of these messages is being used by a transaction that is still open. Nothing was "
+                "published: publish them again later."
+            ) from error
+        fresh = [row for row in rows if row.position is None]
+        if fresh:
+            with connection.cursor() as cursor:
+                if (locked := lock(cursor, wait=False)) is not None:
+                    numbered = number(cursor, locked, after_id=0, limit=STEP_MESSAGES)
+    for row in fresh:
+        row.position = numbered.get(row.pk)
+    return rows, numbered

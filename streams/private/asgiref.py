@@ -1,0 +1,146 @@
+"""What Streams needs of asgiref's internals: the threads in which sync_to_async and async_to_sync run their calls."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Executor
+from typing import Any
+
+from asgiref.sync import AsyncToSync, SyncToAsync
+
+from streams.private import report_missing
+from streams.private.django import in_test_run
+
+KEEPS_A_THREAD = "Each open stream keeps a thread."
+OTHER_THREAD = "Sync code that waits for async code, as tests do, can find the log's reads outside of its transaction."
+
+# Stands for a request's context if asgiref does not show the real one.
+_UNKNOWN = object()
+
+
+def request_context() -> Any:
+    """Return the context of the ASGI request that is being served here; None elsewhere, as in Django's test client.
+
+    It is the key of the request's thread, and it tells whether a server runs this code at all. Seen in asgiref 3.8 to
+    3.13 (SyncToAsync.thread_sensitive_context). A public way to ask for the current ThreadSensitiveContext would
+    make it unnecessary. If it is missing, outside of tests a placeholder is returned: streams then end with their
+    server, and close their connections, and keep their threads.
+    """
+    try:
+        return SyncToAsync.thread_sensitive_context.get(None)
+    except AttributeError:
+        report_missing("asgiref", "SyncToAsync.thread_sensitive_context", KEEPS_A_THREAD)
+        return None if in_test_run() else _UNKNOWN
+
+
+def has_thread(context: Any) -> bool:
+    """Return True if a request has a thread, or if that is not known.
+
+    Seen in asgiref 3.8 to 3.13 (SyncToAsync.context_to_thread_executor). See take_executor().
+    """
+    if context is None:
+        return False
+    table = _executors()
+    return table is None or context in table
+
+
+def executor_of(context: Any) -> Executor | None:
+    """Return the executor of a request's thread; None if it has none, or if that is not known. See take_executor()."""
+    table = _executors()
+    return None if context is None or table is None else table.get(context)
+
+
+def take_executor(context: Any) -> Executor | None:
+    """Take the executor of a request's thread away from asgiref, so that it can be shut down before the response ends.
+
+    A later sync_to_async of the request makes a new one. None if there is none, if its owner is another (an executor
+    that was handed to ThreadSensitiveContext, since asgiref 3.12), or if it is not known. Seen in asgiref 3.8 to 3.13
+    (SyncToAsync.context_to_thread_executor, ThreadSensitiveContext._executor). A public way to release the thread of a
+    context would make it unnecessary. If it is missing, a stream keeps its thread.
+    """
+    table = _executors()
+    if context is None or table is None or getattr(context, "_executor", None) is not None:
+        return None
+    executor: Executor | None = table.pop(context, None)
+    return executor
+
+
+def _executors() -> Any:
+    try:
+        return SyncToAsync.context_to_thread_executor
+    except AttributeError:
+        report_missing("asgiref", "SyncToAsync.context_to_thread_executor", KEEPS_A_THREAD)
+        return None
+
+
+def innermost_caller() -> Executor | None:
+    """Return the executor of the sync thread that waits in the innermost async_to_sync around this code; else None.
+
+    The log's calls then run in that thread, on its connection, and so in its transaction. Seen in asgiref 3.8 to 3.13
+    (AsyncToSync.executors, CurrentThreadExecutor._broken). A public way to run a function in the thread of the sync
+    caller, without sync_to_async, would make it unnecessary. If it is missing, the calls run in the log's threads.
+    """
+    try:
+        current: Executor | None = getattr(AsyncToSync.executors, "current", None)
+    except AttributeError:
+        report_missing("asgiref", "AsyncToSync.executors", OTHER_THREAD)
+        return None
+    # A caller that has gone can leave a task behind in which it still seems to wait.
+    return None if current is None or is_broken(current) else current
+
+
+def outermost_caller(loop: asyncio.AbstractEventLoop) -> Executor | None:
+    """Return the executor of the sync thread that started `loop` by async_to_sync and waits for it; else None.
+
+    See innermost_caller(). Seen in asgiref 3.8 to 3.13 (AsyncToSync.loop_thread_executors).
+    """
+    try:
+        return AsyncToSync.loop_thread_executors.get(loop)
+    except AttributeError:
+        report_missing("asgiref", "AsyncToSync.loop_thread_executors", OTHER_THREAD)
+        return None
+
+
+def shared_executor() -> Executor | None:
+    """Return the executor of the one thread that sync_to_async uses outside of requests; None if it is not known.
+
+    An async test's own queries run there. Seen in asgiref 3.8 to 3.13 (SyncToAsync.single_thread_executor). A test
+    database in memory whose connections wait for each other's locks would make it unnecessary.
+    """
+    try:
+        return SyncToAsync.single_thread_executor
+    except AttributeError:
+        report_missing("asgiref", "SyncToAsync.single_thread_executor", OTHER_THREAD)
+        return None
+
+
+def is_broken(executor: Executor) -> bool:
+    """Return True if the async_to_sync call of an executor has returned, so that it runs nothing any more.
+
+    Seen in asgiref 3.8 to 3.13 (CurrentThreadExecutor._broken). If it is missing, submitting raises RuntimeError.
+    """
+    return bool(getattr(executor, "_broken", False))
+
+
+def thread_of(executor: Any) -> threading.Thread | None:
+    """Return the one thread of an executor of asgiref's; None if it has not started, or if that is not known.
+
+    Seen in asgiref 3.8 to 3.13 (CurrentThreadExecutor._work_thread) and in Python 3.11 to 3.13
+    (ThreadPoolExecutor._threads).
+    """
+    return getattr(executor, "_work_thread", None) or next(iter(getattr(executor, "_threads", ())), None)
+
+
+def main_event_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that has called this thread by sync_to_async; None if there is none, or if it is not known.
+
+    Seen in asgiref 3.8 to 3.13 (SyncToAsync.threadlocal.main_event_loop). Code that got the loop handed to it would
+    make it unnecessary. If it is missing, a response that a sync view drops is closed by the garbage collector later.
+    """
+    try:
+        threadlocal = SyncToAsync.threadlocal
+    except AttributeError:
+        report_missing("asgiref", "SyncToAsync.threadlocal", "Responses that a sync view drops are not closed at once.")
+        return None
+    return getattr(threadlocal, "main_event_loop", None)

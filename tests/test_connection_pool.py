@@ -1,0 +1,85 @@
+"""Django's connection pool: OPTIONS = {"pool": …}. The log's threads and the site's requests share its connections."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+
+import pytest
+from django.db import connections
+
+from streams import apublish, publish
+from streams.models import Message
+from streams.subscriber import Subscriber
+from tests.services import wait_until
+from tests.sites import Site, finish
+
+pytest.importorskip("psycopg_pool")
+
+pytestmark = pytest.mark.once
+
+REQUESTS, ROUNDS = 12, 10
+
+# What waits longer for a connection fails.
+POOL = {"min_size": 0, "max_size": 3, "timeout": 10, "max_idle": 1}
+
+
+def request(number: int) -> None:
+    """Do what a sync view does: ORM queries, and a publish. Django closes the connection afterwards."""
+    try:
+        Message.objects.count()
+        publish("news", f"sync {number}")
+        Message.objects.count()
+    finally:
+        connections.close_all()
+
+
+def share_a_pool() -> None:
+    connections.settings["default"]["OPTIONS"]["pool"] = POOL
+
+    async def burst() -> None:
+        await asyncio.gather(
+            *(asyncio.to_thread(request, number) for number in range(REQUESTS)),
+            *(apublish("news", f"async {number}") for number in range(REQUESTS)),
+            *(apublish("news", f"keyed {number}", idempotency_key=f"{number}") for number in range(REQUESTS)),
+            *(visit() for _ in range(REQUESTS)),
+        )
+
+    async def visit() -> None:
+        subscriber = Subscriber(["news"], last_event_id="0")
+        async for _ in subscriber:
+            break
+        await subscriber.aclose()
+
+    async def main() -> None:
+        subscriber = Subscriber(["news"])
+        await subscriber.open()
+        for _ in range(ROUNDS):
+            await burst()
+        print("done", flush=True)
+        # The stream goes on, and so does its hub, in one thread.
+        async with asyncio.timeout(30):
+            while sum(thread.name == "streams-log" for thread in threading.enumerate()) > 2:
+                await asyncio.sleep(0.1)
+        print("quiet", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)  # the test looks at our connections
+        await subscriber.aclose()
+
+    asyncio.run(main())
+
+
+def connected(site: Site) -> int:
+    assert site.postgres is not None
+    return site.postgres.connections(site.database_url.rpartition("/")[2])
+
+
+def test_requests_publishers_and_streams_share_a_small_pool(postgres_site: Site) -> None:
+    process = postgres_site.call(share_a_pool)
+    process.hear("done")
+    process.hear("quiet")
+    wait_until(lambda: connected(postgres_site) <= 1, "the end of the surplus connections")
+    process.tell()
+    finish(process)
+    [(published,)] = postgres_site.execute("SELECT count(*) FROM streams_message")
+    assert published == ROUNDS * 2 * REQUESTS + REQUESTS

@@ -1,0 +1,191 @@
+"""A database that falls silent: connections to it stay open, and nothing comes over them any more.
+
+So it is after a failover, when a machine has vanished, or a firewall has forgotten its connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from streams import apublish, log, publish
+from streams.events import NewMessage
+from streams.models import Message
+from streams.threads import DatabaseTimeout
+from tests import clients
+from tests.clients import StreamClient
+from tests.servers.holdings import holdings
+from tests.services.postgres import PostgresServer
+from tests.services.proxy import Proxy
+from tests.sites import Server, Site, finish
+
+pytestmark = pytest.mark.once
+
+# What a read or a write of the log can take here.
+TIMEOUT_SECONDS = 2.0
+
+# Within this time everything must work again: a deadline, the pause after a failure, and one more deadline.
+RECOVERY_SECONDS = 20.0
+
+
+@pytest.fixture
+def proxy(postgres: PostgresServer) -> Iterator[Proxy]:
+    running = Proxy(postgres.port)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def site(postgres_site: Site, proxy: Proxy) -> Site:
+    """A site whose processes reach their database through the proxy. The test itself reaches it directly."""
+    name = postgres_site.database_url.rpartition("/")[2]
+    postgres_site.env["DATABASE_URL"] = f"postgresql://streams@127.0.0.1:{proxy.port}/{name}"
+    return postgres_site.settings(DATABASE_TIMEOUT_SECONDS=TIMEOUT_SECONDS, HEARTBEAT_SECONDS=0.5)
+
+
+@pytest.fixture(autouse=True)
+async def leave() -> AsyncIterator[None]:
+    yield
+    clients.leave_all()
+
+
+async def stream(server: Server) -> StreamClient:
+    client = await StreamClient(server.port, "/events/news/").connect()
+    await client.read_control(1)
+    return client
+
+
+async def reads(client: StreamClient, data: str) -> None:
+    while not client.events or client.events[-1].data != data:
+        assert await client.read(), "the stream has ended"
+
+
+async def get(server: Server, path: str) -> int:
+    """Return the status, or 0 if there was no answer in time."""
+
+    def ask() -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=RECOVERY_SECONDS)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+        except TimeoutError:
+            return 0
+        finally:
+            connection.close()
+
+    return await asyncio.to_thread(ask)
+
+
+async def publish_elsewhere(site: Site, text: str) -> None:
+    """Publish by a process with a way of its own to the database."""
+    env = {**site.env, "DATABASE_URL": site.database_url}
+    there = Site(site.database_url, site.folder)
+    there.env = env
+    await asyncio.to_thread(there.manage, "publish", "news", text)
+
+
+async def test_process_recovers_when_old_connections_stay_silent(site: Site, proxy: Proxy) -> None:
+    server = site.serve()
+    live = await stream(server)
+    assert await get(server, "/test/burst/?channel=news") == 200
+    assert len(await live.read_until(1)) == 1
+
+    proxy.fall_silent()
+    assert await get(server, "/test/burst/?channel=news") == 500, "an error in time, and not a publish that hangs"
+    proxy.forward_new()
+
+    async with asyncio.timeout(RECOVERY_SECONDS):
+        while await get(server, "/test/burst/?channel=news") != 200:
+            pass
+        await publish_elsewhere(site, "after")
+        await reads(live, "after")
+        new = await stream(server)
+        await publish_elsewhere(site, "again")
+        await reads(live, "again")
+        await reads(new, "again")
+    async with asyncio.timeout(RECOVERY_SECONDS):
+        while proxy.open(silent=True):
+            await holdings(server)  # collects garbage: a failed attempt to connect is closed with its traceback
+    assert server.log.read_text().count("does not answer; its connections are given up") == 1
+
+
+async def test_outage_of_silence_does_not_pile_up_threads(site: Site, proxy: Proxy) -> None:
+    """While new connections are silent as well, streams and health checks keep asking."""
+    server = site.settings(DATABASE_TIMEOUT_SECONDS=0.5).serve()
+    live = await stream(server)
+    before = (await holdings(server))["threads"]
+    proxy.fall_silent()
+    for _ in range(8):
+        statuses = await asyncio.gather(*(get(server, "/api/health/ready") for _ in range(8)))
+        assert set(statuses) == {503}
+    assert (await holdings(server))["threads"] < before + 20
+    proxy.forward_new()
+    async with asyncio.timeout(RECOVERY_SECONDS + 10):
+        while await get(server, "/api/health/ready") != 200:
+            await asyncio.sleep(0.2)
+        await publish_elsewhere(site, "after")
+        await reads(live, "after")
+
+
+async def test_database_that_was_stopped_is_used_again(site: Site) -> None:
+    """SIGSTOP: all that was sent is answered at SIGCONT, also to threads that were given up."""
+    server = site.serve()
+    live = await stream(server)
+    assert site.postgres is not None
+    with site.postgres.hanging():
+        assert await get(server, "/test/burst/?channel=news") == 500
+        assert await get(server, "/api/health/ready") == 503
+    async with asyncio.timeout(RECOVERY_SECONDS):
+        while await get(server, "/api/health/ready") != 200:
+            await asyncio.sleep(0.2)
+        assert await get(server, "/test/burst/?channel=news") == 200
+        await live.read_until(1)
+    positions = [row[0] for row in site.execute("SELECT position FROM streams_message ORDER BY position")]
+    assert positions == list(range(1, len(positions) + 1))
+
+
+def publish_after_one_that_hangs() -> None:
+    """Have a request's thread hang while it writes for all, and print when apublish works."""
+    real = log.append
+
+    def append(messages: list[NewMessage]) -> list[Message]:
+        if threading.current_thread() is stuck:
+            print("writing", flush=True)
+            sys.stdin.readline()  # until the connection is silent
+        return real(messages)
+
+    log.append = append  # type: ignore[assignment]
+    stuck = threading.Thread(target=publish, args=["news", "stuck"], daemon=True)
+
+    async def main() -> None:
+        stuck.start()
+        await asyncio.sleep(1)
+        async with asyncio.timeout(RECOVERY_SECONDS):
+            while True:
+                try:
+                    await apublish("news", "x")
+                    break
+                except DatabaseTimeout:
+                    pass
+        assert stuck.is_alive()
+        print("published", flush=True)
+
+    asyncio.run(main())
+
+
+def test_apublish_does_not_wait_for_a_request_that_hangs(site: Site, proxy: Proxy) -> None:
+    """publish() in a thread of the site's own has no deadline. It must not keep all others from publishing."""
+    process = site.call(publish_after_one_that_hangs)
+    process.hear("writing")
+    proxy.fall_silent()
+    proxy.forward_new()
+    process.tell()
+    process.hear("published")
+    finish(process)
