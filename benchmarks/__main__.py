@@ -5,7 +5,20 @@ from __future__ import annotations
 import argparse
 import platform
 
-from benchmarks import api, capacity, carriers, fanout, idle, latency, proxy, publishing, relay, replay, revocation
+from benchmarks import (
+    api,
+    capacity,
+    carriers,
+    fanout,
+    idle,
+    latency,
+    plans,
+    proxy,
+    publishing,
+    relay,
+    replay,
+    revocation,
+)
 from tests.sites import SERVERS
 
 
@@ -17,8 +30,11 @@ def main() -> None:
         "fanout": lambda servers: fanout.run(servers),
         "idle": lambda servers: idle.run(servers),
         "latency": lambda servers: latency.run(),
+        "plans": lambda servers: plans.run(),
         "proxy": lambda servers: proxy.run(),
-        "publishing": lambda servers: publishing.run(),
+        "publishing": lambda servers: publishing.run(
+            options.tree, options.case, options.database, options.rounds or publishing.ROUNDS
+        ),
         "relay": lambda servers: relay.run(servers),
         "replay": lambda servers: replay.run(servers[0]),
         "revocation": lambda servers: revocation.run(),
@@ -26,6 +42,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="comparison", help=", ".join(comparisons))
     parser.add_argument("--server", action="append", choices=SERVERS, help="may be repeated (default: uvicorn, daphne)")
+    only = parser.add_argument_group("publishing")
+    only.add_argument("--tree", action="append", default=[], help="another checkout to measure as well; repeatable")
+    only.add_argument("--case", action="append", default=[], help="a part of a case's name; repeatable (default: all)")
+    only.add_argument("--database", action="append", default=[], choices=publishing.DATABASES)
+    only.add_argument("--rounds", type=int, help="the best of so many counts")
     options = parser.parse_args()
     if unknown := set(options.names) - set(comparisons):
         parser.error(f"no comparison {', '.join(sorted(unknown))}; there are {', '.join(comparisons)}")

@@ -1,75 +1,143 @@
-"""Publishing: messages a second, alone, in 16 threads and in 100 tasks, beside a bare INSERT of the same row."""
+"""Publishing: messages a second and the latency of one, beside a bare INSERT of the same row by as many publishers.
+
+Processes that start together, threads of one process, and tasks of one event loop; outside a transaction, and inside
+`transaction.atomic()`. The processes notify only themselves: `latency` and `carriers` measure the notifiers. Set
+BENCH_NOTIFIER to an empty value to measure the demo site's.
+
+`--tree PATH` measures another checkout beside this one, round by round, for a comparison of before and after.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from benchmarks import rig
+from tests.services.postgres import PostgresServer
 from tests.sites import PYTHON, ROOT
 
-SECONDS = 3.0
+SECONDS = 1.2
+ROUNDS = 2
+DATABASES = ("sqlite", "postgresql")
 
-WORKER = """
-import asyncio, sys, threading, time
-import django; django.setup()
-from django.db import connection, connections
-from django.utils import timezone
-from benchmarks.bare import payload
-from streams import apublish, publish
-from streams.models import Message
-
-what, how, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
-end, done = time.perf_counter() + seconds, []
-
-def insert(n):
-    Message.objects.bulk_create([Message(channel="bare", data="x" * 110, size=110)])
-
-def work(step):
-    n = 0
-    while time.perf_counter() < end:
-        step(n)
-        n += 1
-    done.append(n)
-    connections.close_all()
-
-async def tasks():
-    async def one():
-        n = 0
-        while time.perf_counter() < end:
-            await apublish("bench", payload(n))
-            n += 1
-        done.append(n)
-    await asyncio.gather(*(one() for _ in range(100)))
-
-step = insert if what == "insert" else lambda n: publish("bench", payload(n))
-start = time.perf_counter()
-if how == "tasks":
-    asyncio.run(tasks())
-else:
-    threads = [threading.Thread(target=work, args=(step,)) for _ in range(int(how))]
-    for thread in threads: thread.start()
-    for thread in threads: thread.join()
-print(sum(done) / (time.perf_counter() - start))
-"""
+# (name, what each publisher does, what publishers are, how many, how many insert bare rows)
+CASES = [
+    ("1 process", "publish", "processes", 1, 1),
+    ("1 process, atomic", "atomic", "processes", 1, 1),
+    ("4 processes", "publish", "processes", 4, 4),
+    ("4 processes, atomic", "atomic", "processes", 4, 4),
+    ("16 processes", "publish", "processes", 16, 16),
+    ("16 processes, atomic", "atomic", "processes", 16, 16),
+    ("16 threads", "publish", "threads", 16, 16),
+    ("100 tasks", "publish", "tasks", 100, 16),
+]
 
 
-def _rate(url: str, what: str, how: str) -> float:
-    argv = [PYTHON, "-c", WORKER, what, how, str(SECONDS)]
-    done = subprocess.run(argv, env=rig.environment(url), cwd=ROOT, check=True, capture_output=True, text=True)
-    return float(done.stdout)
+class Publishers:
+    """A program of benchmarks/publishers.py with a checkout of Streams and a database of its own."""
+
+    def __init__(self, tree: Path, url: str) -> None:
+        self.url = url
+        environment = {**rig.environment(url), "PYTHONPATH": str(tree)}
+        environment["BENCH_NOTIFIER"] = os.environ.get("BENCH_NOTIFIER", "local")
+        # Its folder is not to be on the path: a module there is called `site`.
+        argv = [PYTHON, "-P", str(ROOT / "benchmarks" / "publishers.py")]
+        self._process = subprocess.Popen(
+            argv, env=environment, cwd=tree, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, what: str, who: str, count: int) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        before = self._wal(checkpoint=True)
+        self._process.stdin.write(json.dumps([what, who, count, SECONDS]) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("The publishers ended; their error is above.")
+        found: dict[str, Any] = json.loads(line)
+        found["wal"] = (self._wal() - before) / found["stored"]
+        return found
+
+    def _wal(self, *, checkpoint: bool = False) -> int:
+        """Return PostgreSQL's position in its write-ahead log."""
+        if not self.url.startswith("postgresql"):
+            return 0
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            if checkpoint:
+                connection.execute("CHECKPOINT")
+            row = connection.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
+            assert row is not None
+            return int(row[0])
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
 
 
-def run(rounds: int = 3) -> None:
-    rows = []
-    for kind in ("sqlite", "postgresql"):
-        # Two databases: the rows of a bare INSERT have no position, and a publish would give them one.
-        with rig.database(kind) as for_inserts, rig.database(kind) as for_us:
-            for name, how, bare_how in (("alone", "1", "1"), ("16 threads", "16", "16"), ("100 tasks", "tasks", "16")):
-                bare = max(_rate(for_inserts, "insert", bare_how) for _ in range(rounds))
-                ours = max(_rate(for_us, "publish", how) for _ in range(rounds))
-                rows.append([kind, name, f"{bare:,.0f}", f"{ours:,.0f}", ours / bare])
+@contextlib.contextmanager
+def publishers(tree: Path, kind: str, postgres: PostgresServer | None) -> Iterator[Publishers]:
+    with rig.database(kind, tree, postgres) as url:
+        running = Publishers(tree, url)
+        try:
+            yield running
+        finally:
+            running.stop()
+
+
+def measure(kind: str, trees: Sequence[Path], cases: Sequence[tuple[Any, ...]], rounds: int) -> list[list[object]]:
+    """Return the table's rows. The best of the rounds counts; trees and bare INSERTs take turns within each."""
+    best: dict[tuple[Path, str], dict[str, Any]] = {}
+    with contextlib.ExitStack() as stack:
+        postgres = stack.enter_context(rig.postgres_server()) if kind == "postgresql" else None
+        if postgres is not None:
+            # Else the WAL has whole pages: many after a checkpoint, and few in a long run.
+            postgres.execute("ALTER SYSTEM SET full_page_writes = off")
+            postgres.execute("SELECT pg_reload_conf()")
+        # Two databases for each: the rows of a bare INSERT have no position, and a publish would give them one.
+        ours = {tree: stack.enter_context(publishers(tree, kind, postgres)) for tree in trees}
+        bare = {tree: stack.enter_context(publishers(tree, kind, postgres)) for tree in trees}
+        for _ in range(rounds):
+            for name, what, who, count, bare_count in cases:
+                bare_who = "threads" if who == "tasks" else who
+                bare_name = f"bare {bare_count} {bare_who}"
+                for tree in trees:
+                    runs = [(name, ours[tree].run(what, who, count))]
+                    runs.append((bare_name, bare[tree].run("insert", bare_who, bare_count)))
+                    for key, found in runs:
+                        if found["rate"] > best.get((tree, key), {"rate": 0})["rate"]:
+                            best[tree, key] = found
+    rows: list[list[object]] = []
+    for name, _, who, _, bare_count in cases:
+        bare_name = f"bare {bare_count} {'threads' if who == 'tasks' else who}"
+        for tree in trees:
+            found, least = best[tree, name], best[tree, bare_name]
+            row: list[object] = [kind, name, f"{least['rate']:,.0f}", f"{found['rate']:,.0f}"]
+            row += [found["rate"] / least["rate"], f"{least['p50']:.1f}", f"{found['p50']:.1f}", f"{found['p99']:.1f}"]
+            row += [f"{found['wal']:,.0f}" if found["wal"] else "", tree.name]
+            rows.append(row)
+    return rows
+
+
+def run(
+    trees: Sequence[str] = (), wanted: Sequence[str] = (), databases: Sequence[str] = (), rounds: int = ROUNDS
+) -> None:
+    """`wanted`: parts of the names of cases; all of them, if there are none."""
+    cases = [case for case in CASES if not wanted or any(part in case[0] for part in wanted)]
+    rows: list[list[object]] = []
+    for kind in databases or DATABASES:
+        rows += measure(kind, [ROOT, *(Path(tree).resolve() for tree in trees)], cases, rounds)
     rig.table(
-        f"Publishing, messages a second (best of {rounds}; 100 tasks beside 16 threads of INSERTs)",
-        ["database", "publishers", "bare INSERT", "publish", "ratio"],
+        f"Publishing, messages a second (best of {rounds} rounds of {SECONDS:g} s; fsync on, full_page_writes off; "
+        "100 tasks beside 16 threads of INSERTs; WAL in bytes a message)",
+        ["database", "publishers", "INSERT", "publish", "ratio", "INSERT p50 ms", "p50 ms", "p99 ms", "WAL", "tree"],
         rows,
     )

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -20,18 +21,30 @@ from tests.sites import PYTHON, ROOT, command
 
 
 @contextlib.contextmanager
-def database(kind: str) -> Iterator[str]:
-    """The URL of a fresh, migrated database: "sqlite" or "postgresql"."""
+def database(kind: str, tree: Path = ROOT, postgres: PostgresServer | None = None) -> Iterator[str]:
+    """Yield the URL of a fresh, migrated database: "sqlite" or "postgresql".
+
+    `tree` is the checkout of Streams that migrates it, and `postgres` a server to use instead of one of its own.
+    """
     with contextlib.ExitStack() as stack:
         if kind == "sqlite":
             url = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory(prefix='streams-bench-'))}/db.sqlite3"
         else:
-            server = PostgresServer(fsync=True)
-            stack.callback(server.remove)
-            server.start()
-            url = server.dsn("postgres")
-        subprocess.run([PYTHON, "manage.py", "migrate", "-v0"], env=environment(url), cwd=ROOT, check=True)
+            server = postgres or stack.enter_context(postgres_server())
+            url = server.dsn(server.create_database())
+        subprocess.run([PYTHON, "manage.py", "migrate", "-v0"], env=environment(url), cwd=tree, check=True)
         yield url
+
+
+@contextlib.contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server that flushes each commit to the disk, as a site's does."""
+    server = PostgresServer(fsync=True)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
 
 
 def environment(url: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Switches that break Streams where it is delicate, so that the suite can be seen to fail. Only tests install them.
 
-`lock`: no lock of the head; two processes number the same rows.
-`ids`: what the lock is there for. A position is the row's id, given in the order of inserts and not of commits.
+`lock`: the head's lock is released before the commit: positions are reserved, and become visible in another order.
+`ids`: no lock. A position is the row's id, given in the order of inserts and not of commits.
 `join`: an await between the look at the hub's position and the admission.
 `gap`: a notice's messages are applied whatever the hub's position is.
 """
@@ -9,12 +9,17 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from typing import Any
 
-from streams import log
+from django.db import connections
+
 from streams.hub import Hub
+from streams.log import postgresql, sequencing
 from streams.notifiers import Notice
 from streams.subscriber import Subscriber
+from streams.threads import database
 from streams.window import Window
 
 BREAKS = ("lock", "ids", "join", "gap")
@@ -30,33 +35,48 @@ def install(which: str) -> None:
 
 
 def _break_lock() -> None:
-    locked = log._number_on_postgresql
+    def number(cursor: Any, head: int, after_id: int, limit: int | None) -> dict[int, int]:
+        cursor.execute("SELECT id FROM streams_message WHERE position IS NULL ORDER BY id FOR UPDATE SKIP LOCKED")
+        if not (ids := [pk for (pk,) in cursor.fetchall()]):
+            return {}
+        other = connections[database()].copy()
+        try:
+            with other.cursor() as elsewhere:
+                elsewhere.execute("UPDATE streams_loghead SET head = head + %s RETURNING head", [len(ids)])
+                [(newest,)] = elsewhere.fetchall()
+        finally:
+            other.close()
+        time.sleep(random.choice([0, JOIN_SECONDS]))
+        numbered = {pk: newest - len(ids) + n for n, pk in enumerate(ids, 1)}
+        for pk, position in numbered.items():
+            cursor.execute("UPDATE streams_message SET position = %s WHERE id = %s", [position, pk])
+        return numbered
 
-    class Unlocked:
-        def __init__(self, cursor: Any) -> None:
-            self._cursor = cursor
-
-        def execute(self, statement: str, parameters: Any = None) -> Any:
-            return self._cursor.execute(statement.replace(" FOR UPDATE", ""), parameters)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._cursor, name)
-
-    log._number_on_postgresql = lambda cursor: locked(Unlocked(cursor))
+    _number_by(number)
 
 
 def _break_ids() -> None:
-    def number(cursor: Any) -> dict[int, int] | None:
-        cursor.execute("SELECT head FROM streams_loghead WHERE id = 1")
-        if cursor.fetchone() is None:
-            return None
+    def number(cursor: Any, head: int, after_id: int, limit: int | None) -> dict[int, int]:
         cursor.execute("UPDATE streams_message SET position = id WHERE position IS NULL RETURNING id, position")
         numbered = dict(sorted(cursor.fetchall()))
         newest = max(numbered.values(), default=0)
         cursor.execute("UPDATE streams_loghead SET head = %s WHERE id = 1 AND head < %s", [newest, newest])
         return numbered
 
-    log._number_on_postgresql = number
+    _number_by(number)
+
+
+def _number_by(number: Any) -> None:
+    """Let all positions come from `number`, which is called without the lock."""
+
+    def row(cursor: Any) -> Any:
+        cursor.execute("SELECT head, epoch, identity, identity FROM streams_loghead WHERE id = 1")
+        rows = cursor.fetchall()
+        return postgresql.Row(*rows[0], None) if rows else True
+
+    postgresql.try_lock = postgresql.wait_for_lock = row
+    postgresql.number = number
+    sequencing._is_inserted_first = lambda messages: True
 
 
 def _break_join() -> None:

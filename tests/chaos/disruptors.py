@@ -21,6 +21,9 @@ FLOODED = "public.flood"
 FLOOD_MESSAGES = 150
 FLOOD_BYTES = 100_000
 
+# How many messages a restored copy takes away at least, if they come within 10 seconds.
+LOST_MESSAGES = 40
+
 # How long it may go on after its time, until each kind has been seen; and what a flood may take.
 PATIENCE_SECONDS = 60.0
 
@@ -47,6 +50,7 @@ class Disruptor:
             self.stop_postgres_at_once,
             self.freeze_server,
             self.read_nothing,
+            self.restore_older_copy,
         ]
         if world.redis is not None:
             self.kinds.append(self.kill_redis)
@@ -113,6 +117,18 @@ class Disruptor:
         await asyncio.sleep(self._choice.uniform(0, 1))
         await asyncio.to_thread(postgres.start)
         self._tell("PostgreSQL is back")
+
+    async def restore_older_copy(self) -> None:
+        """Put a copy of the database in its place that is some seconds old, as a restored backup is."""
+        while not await asyncio.to_thread(self._world.head):  # nothing was published: there is no history to lose yet
+            await asyncio.sleep(0.2)
+        fork = await asyncio.to_thread(self._world.back_up)
+        self._tell(f"a copy of the database has the head {fork}")
+        last = time.monotonic() + 10
+        while await asyncio.to_thread(self._world.head) < fork + LOST_MESSAGES and time.monotonic() < last:
+            await asyncio.sleep(self._choice.uniform(0.2, 1))
+        await asyncio.to_thread(self._world.restore, fork)
+        self._tell(f"the copy is restored, and {len(self._world.losses[-1].published)} messages are lost")
 
     async def kill_redis(self) -> None:
         redis = self._world.redis

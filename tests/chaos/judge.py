@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from tests.chaos.listeners import Record, Reset
+from tests.chaos.audit import Audit, Loss, Published
+from tests.chaos.listeners import Record, Reset, Seen
 from tests.chaos.publishers import ALONE, COMMITS, KEYED, ROLLS_BACK
 
 # What the texts of the publishers say of themselves: see tests.chaos.publishers.
@@ -16,43 +17,6 @@ TEXT = re.compile(r"(?P<name>[\w.-]+):(?P<number>\d+):(?P<fate>[a-z ]+)")
 # A server holds 200 streams, their queues and the window, and for a moment what a flood of 15 MB makes of itself. What
 # it grows by beyond this, it keeps for nothing. (Calm, it grows by a tenth of that.)
 MOST_GROWTH_BYTES = 80_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A message as the audit has it: who gave it its position, and when."""
-
-    id: int
-    position: int
-    channel: str
-    digest: str
-    text: str
-    by: str
-    at: float
-
-    def __str__(self) -> str:
-        return f"{self.position} on {self.channel} ({self.text!r}, positioned {self.at:.3f} by {self.by})"
-
-
-@dataclass
-class Audit:
-    """What the log has held, pruned or not: all that was given a position, in the order in which it was.
-
-    `horizon`: the head that the clients were given the time to come to, if there was one.
-    """
-
-    published: list[Published]
-    pruned: dict[int, float]
-    horizon: int | None = None
-    by_channel: dict[str, list[Published]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for message in sorted(self.published, key=lambda message: message.position):
-            self.by_channel.setdefault(message.channel, []).append(message)
-
-    @property
-    def newest(self) -> dict[str, int]:
-        return {channel: messages[-1].position for channel, messages in self.by_channel.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +39,20 @@ class Outcome:
 def judge(audit: Audit, records: Sequence[Record], outcome: Outcome | None = None) -> list[Fault]:
     """All faults of a run."""
     clients = (fault for record in records for fault in _client(audit, record))
-    return [*_positions(audit), *_publishing(audit, outcome or Outcome()), *_order(audit), *clients]
+    published = _publishing(audit, outcome or Outcome())
+    return [*_positions(audit), *published, *_order(audit), *_pruning(audit), *clients]
 
 
 def _positions(audit: Audit) -> Iterator[Fault]:
     before = 0
     for message in sorted(audit.published, key=lambda message: message.position):
+        ends = {before}  # positions after which the next message can come: an epoch goes on from its start
+        for fork, start in audit.epochs:
+            if fork in ends:
+                ends.add(start)
         if message.position == before:
             yield Fault("position given twice", f"{message}")
-        elif message.position != before + 1:
+        elif message.position - 1 not in ends:
             yield Fault("hole", f"after position {before}, before {message}")
         before = message.position
     first: dict[int, Published] = {}
@@ -97,14 +66,17 @@ def _publishing(audit: Audit, outcome: Outcome) -> Iterator[Fault]:
     """Each text is published once at most: what was answered, and what was committed, once; nothing else that belongs
     to a transaction."""
     times = Counter(message.text for message in audit.published if TEXT.fullmatch(message.text))
-    for text in {*outcome.returned, *outcome.committed} - times.keys():
+    lost = {text for loss in audit.losses for text in loss.texts}
+    for text in {*outcome.returned, *outcome.committed} - times.keys() - lost:
         yield Fault("published, and not in the log", repr(text))
     committed = set(outcome.committed)
     for text, count in times.items():
         found = TEXT.fullmatch(text)
         fate = found["fate"] if found else ""
         if count > 1:
-            yield Fault("published once, and in the log more often", f"{text!r}, {count} times")
+            rows = [message for message in audit.published if message.text == text]
+            shown = "; ".join(f"id {row.id}: {row}, pruned {audit.pruned.get(row.position)}" for row in rows)
+            yield Fault("published once, and in the log more often", shown)
         if fate == ROLLS_BACK or (fate == COMMITS and text not in committed):
             yield Fault("ghost", f"{text!r} is in the log, and its transaction is not")
 
@@ -121,6 +93,16 @@ def _order(audit: Audit) -> Iterator[Fault]:
             before[found["name"]] = message
 
 
+def _pruning(audit: Audit) -> Iterator[Fault]:
+    """A message goes when its channel has `kept` newer ones. None grows old in a run."""
+    for messages in audit.by_channel.values():
+        for number, message in enumerate(messages):
+            if (at := audit.pruned.get(message.position)) is not None:
+                newer = sum(other.at <= at for other in messages[number + 1 : number + 1 + audit.kept])
+                if newer < audit.kept:
+                    yield Fault("pruned too early", f"{message}; pruned {at:.3f}, when {newer} newer were there")
+
+
 def _number(text: str) -> int:
     return int(text.split(":")[1])
 
@@ -133,41 +115,105 @@ def silent(audit: Audit, names: Collection[str]) -> Iterator[Fault]:
             yield Fault("published nothing", name)
 
 
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What a client had from one history of the log: up to the reset which says that its cursor is of another one.
+
+    After that reset, it gets all that the log has, as a client without a cursor does that asks for everything.
+    """
+
+    start: int
+    begin: Reset | None
+    seen: Sequence[Seen]
+    resets: Sequence[Reset]
+    lost: Loss | None  # the history in which the cursor was at the end, if a reset has ended it
+
+    first: int  # how many messages the client had had before this history
+
+    def is_explained(self, position: int, pruned_at: float) -> bool:
+        """Return True if a reset told of this message's going: it was gone by then, and its place was still to come."""
+        if self.begin is not None and pruned_at <= self.begin.at:
+            return True
+        for reset in self.resets:
+            had_before = max((seen.position for seen in self.seen[: reset.before - self.first]), default=0)
+            if reset.reason == "pruned" and pruned_at <= reset.at and max(reset.cursor, had_before) < position:
+                return True
+        return False
+
+
+def _segments(audit: Audit, record: Record) -> Iterator[Segment]:
+    assert record.start is not None
+    start, begin, first, earlier = record.start, None, 0, 0
+    for number, reset in enumerate(record.resets):
+        if reset.reason == "unknown-id" and (loss := _loss(audit, reset)) is not None:
+            resets = record.resets[earlier:number]
+            yield Segment(start, begin, record.seen[first : reset.before], resets, loss, first)
+            start, begin, first, earlier = 0, reset, reset.before, number + 1
+    yield Segment(start, begin, record.seen[first:], record.resets[earlier:], None, first)
+
+
+def _loss(audit: Audit, reset: Reset) -> Loss | None:
+    """The lost history in which the reset has found the client's cursor."""
+    return next((loss for loss in audit.losses if loss.covers(reset.cursor) and loss.at <= reset.at), None)
+
+
 def _client(audit: Audit, record: Record) -> Iterator[Fault]:
     if record.start is None:
         yield Fault("never served", f"{record.name} has had no stream at all")
         return
     known = {message.position: message for channel in record.channels for message in audit.by_channel.get(channel, [])}
-    highest = record.start
-    had = set()
-    for seen in record.seen:
+    of_losses = [message for loss in audit.losses for message in loss.published if message.channel in record.channels]
+    lost = {message.position: message for message in of_losses}
+    every = {**lost, **known}
+    pruned = audit.pruned_first
+    highest = max((seen.position for seen in record.seen), default=record.start)
+    for reset in record.resets:
+        gone = (position for position in every if position > reset.cursor and position in pruned)
+        is_of_pruning = reset.reason == "pruned" and any(pruned[position] <= reset.at for position in gone)
+        if not is_of_pruning and not (reset.reason == "unknown-id" and _loss(audit, reset)):
+            yield Fault("false reset", f"{record.name}, which had had up to {highest}: {reset}")
+    for segment in _segments(audit, record):
+        yield from _order_of(segment, record, every)
+        yield from _without_reset(audit, segment, record, every)
+        had = {seen.position for seen in segment.seen}
+        for position in sorted(_expected(audit, segment, known) - had):
+            if position not in pruned:
+                yield Fault("lost", _story(record, position, every))
+            elif not segment.is_explained(position, pruned[position]):
+                yield Fault("silent gap", _story(record, position, every) + f"; pruned {pruned[position]:.3f}")
+
+
+def _order_of(segment: Segment, record: Record, every: Mapping[int, Published]) -> Iterator[Fault]:
+    highest, had = segment.start, set()
+    for seen in segment.seen:
         if seen.position in had:
-            yield Fault("repeated", _story(record, seen.position, known))
+            yield Fault("repeated", _story(record, seen.position, every))
         elif seen.position <= highest:
-            yield Fault("out of order", _story(record, seen.position, known))
-        if seen.position not in known or known[seen.position].digest != seen.digest:
-            yield Fault("not what was published", _story(record, seen.position, known))
+            yield Fault("out of order", _story(record, seen.position, every))
+        if seen.position not in every or every[seen.position].digest != seen.digest:
+            yield Fault("not what was published", _story(record, seen.position, every))
         had.add(seen.position)
         highest = max(highest, seen.position)
-    for reset in record.resets:
-        gone = (position for position in known if position > reset.cursor and position in audit.pruned)
-        if reset.reason != "pruned" or not any(audit.pruned[position] <= reset.at for position in gone):
-            yield Fault("false reset", f"{record.name}, which had had up to {highest}: {reset}")
-    horizon = max(known, default=0) if audit.horizon is None else audit.horizon
-    for position, message in known.items():
-        if record.start < position <= horizon and position not in had:
-            if position not in audit.pruned:
-                yield Fault("lost", _story(record, position, known))
-            elif not any(_explains(reset, record, position, audit.pruned[position]) for reset in record.resets):
-                yield Fault(
-                    "silent gap", _story(record, position, known) + f"; pruned {audit.pruned[message.position]:.3f}"
-                )
 
 
-def _explains(reset: Reset, record: Record, position: int, pruned_at: float) -> bool:
-    """Whether the reset told of this message's going: it was gone by then, and its place was still to come."""
-    had_before = max((seen.position for seen in record.seen[: reset.before]), default=0)
-    return reset.reason == "pruned" and pruned_at <= reset.at and max(reset.cursor, had_before) < position
+def _expected(audit: Audit, segment: Segment, known: Collection[int]) -> set[int]:
+    """The positions that the client must have had: of a history that was lost, those up to the fork.
+
+    Above the fork, the reset says that messages can be missing: some of them could not be read any more.
+    """
+    through = max(known, default=0) if audit.horizon is None else audit.horizon
+    if segment.lost is not None:
+        through = segment.lost.fork
+    return {position for position in known if segment.start < position <= through}
+
+
+def _without_reset(audit: Audit, segment: Segment, record: Record, every: Mapping[int, Published]) -> Iterator[Fault]:
+    """A client whose cursor is in a lost history gets a reset before anything of the new one."""
+    for loss in audit.losses:
+        places = [segment.start, *(seen.position for seen in segment.seen)]
+        after = [position for position in places if position > loss.head]
+        if after and any(loss.covers(position) for position in places):
+            yield Fault("no reset", _story(record, after[0], every))
 
 
 def _story(record: Record, position: int, known: Mapping[int, Published]) -> str:

@@ -13,12 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos import judge
+from tests.chaos.audit import EPOCHS, POSITIONS, PRUNED, Audit, Published
 from tests.chaos.disruptors import Disruptor
-from tests.chaos.judge import Audit, Fault, Outcome, Published
+from tests.chaos.judge import Fault, Outcome
 from tests.chaos.listeners import Listener
 from tests.chaos.publishers import CHANNELS, GROUPED, KEYED, text
-from tests.chaos.world import PUBLISHERS, World
+from tests.chaos.world import PUBLISHERS, SETTINGS, World
 from tests.servers.holdings import until
+
+# How long a run goes on after its time, until there is enough to judge.
+SHOWING_SECONDS = 30.0
 
 # What a server may hold when all clients have gone: `objects` are requests, responses and subscribers.
 MOST_LEFT = {"streams": 0, "subscribers": 0, "queued_bytes": 0, "objects": 8, "tasks": 12, "threads": 20, "fds": 60}
@@ -36,6 +40,8 @@ class Verdict:
     delivered: int
     connections: int
     resets: int
+    lost: int
+    disowned: int
     cuts: int
     answered: int
     growth: int
@@ -48,7 +54,8 @@ class Verdict:
         lines = [
             f"seed {self.seed}, {self.seconds:.0f} s: {self.published} messages ({self.pruned} pruned), "
             f"{self.answered} publishes answered, {self.delivered} deliveries, {self.connections} connections, "
-            f"{self.cuts} cut within an event, {self.resets} resets, processes grew by {self.growth >> 20} MiB at most",
+            f"{self.cuts} cut within an event, {self.resets} resets ({self.disowned} of a lost history, of "
+            f"{self.lost} messages), processes grew by {self.growth >> 20} MiB at most",
             ", ".join(f"{count} {kind}" for kind, count in sorted(self.done.items())) or "nothing disrupted",
             ", ".join(f"{count} {kind}" for kind, count in counts.items())
             or "0 lost, 0 repeated, 0 out of order, 0 silent gaps",
@@ -93,7 +100,7 @@ async def run(
     weighing = asyncio.create_task(_weigh(world))
     await (disruptor.disrupt(seconds) if disrupted else asyncio.sleep(seconds))
     with contextlib.suppress(TimeoutError):  # a broken log may take no more
-        async with asyncio.timeout(settle_seconds):
+        async with asyncio.timeout(SHOWING_SECONDS):
             while not await asyncio.to_thread(_has_shown, world, listeners, messages, disrupted):
                 await asyncio.sleep(0.2)
     world.look_for_dead()
@@ -124,6 +131,8 @@ async def run(
         delivered=sum(len(record.seen) for record in records),
         connections=sum(len(record.connections) for record in records),
         resets=sum(len(record.resets) for record in records),
+        lost=sum(len(loss.published) for loss in world.losses),
+        disowned=sum(reset.reason == "unknown-id" for record in records for reset in record.resets),
         cuts=sum(record.cuts for record in records),
         answered=len(outcome.returned),
         growth=max(most - first.get(name, most) for name, most in world.most_rss.items()),
@@ -153,7 +162,8 @@ def _has_shown(world: World, listeners: Sequence[Listener], messages: int, disru
     """Whether there was enough for a verdict to say something."""
     audit = read_audit(world)
     records = [listener.record for listener in listeners]
-    enough = not disrupted or (any(record.cuts for record in records) and any(record.resets for record in records))
+    resets = {reset.reason for record in records for reset in record.resets}
+    enough = not disrupted or (any(record.cuts for record in records) and {"pruned", "unknown-id"} <= resets)
     return len(audit.published) >= messages and enough
 
 
@@ -225,11 +235,8 @@ def _command(world: World, seconds: float, clients: int, disrupted: bool) -> str
 
 def read_audit(world: World, horizon: int | None = None) -> Audit:
     """What the database has written down. `horizon`: see Audit; by default, what is the head now."""
-    rows = world.site.execute(
-        "SELECT message, position, channel, digest, data, by, at FROM chaos_positions ORDER BY at"
-    )
-    gone = world.site.execute("SELECT position, at FROM chaos_pruned")
-    published = [Published(*row) for row in rows]
+    published = [Published(*row) for row in world.site.execute(POSITIONS)]
+    gone, epochs = world.site.execute(PRUNED), world.site.execute(EPOCHS)
     if horizon is None:
         horizon = max((message.position for message in published), default=0)
-    return Audit(published, dict(gone), horizon)
+    return Audit(published, dict(gone), horizon, epochs, world.losses, SETTINGS["RETENTION_MESSAGES_PER_CHANNEL"])

@@ -16,7 +16,7 @@ from tests.services.redis import RedisServer
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 
-FAULTS = {"lock": {"position given twice"}, "ids": {"hole", "lost"}, "join": {"lost"}, "gap": {"lost"}}
+FAULTS = {"lock": {"hole", "lost"}, "ids": {"hole", "lost"}, "join": {"lost"}, "gap": {"lost"}}
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,8 @@ async def test_nothing_is_lost_repeated_reordered_or_skipped_in_silence(redis: R
     assert verdict.pruned
     assert verdict.resets
     assert verdict.cuts
+    assert verdict.lost
+    assert verdict.disowned
     assert verdict.answered
     assert verdict.connections > 400
 

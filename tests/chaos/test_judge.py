@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from tests.chaos.judge import Audit, Outcome, Published, judge, silent
+from tests.chaos.audit import Audit, Loss, Published
+from tests.chaos.judge import Outcome, judge, silent
 from tests.chaos.listeners import Connection, Record, Reset, Seen
 
 
@@ -108,3 +109,48 @@ def test_the_story_names_the_message_its_publisher_and_the_connections() -> None
     [fault] = judge(audit(1, 2, 3), [client(1, 3)])
     for part in ("text 2", "publisher", "server-0", "had before it: 1", "had after it: 3"):
         assert part in fault.story
+
+
+def test_message_stays_until_enough_newer_ones_are_there() -> None:
+    log = dataclasses.replace(audit(1, 3, 5, 7, pruned={1: 5.5}), epochs=[(1, 2), (3, 4), (5, 6)], kept=2)
+    assert kinds(log, client(1, 3, 5, 7)) == []
+    for kept, at in ((3, 5.5), (2, 4.5)):
+        early = dataclasses.replace(log, pruned={1: at}, kept=kept)
+        assert kinds(early, client(1, 3, 5, 7)) == ["pruned too early"]
+
+
+# --- A restored copy --------------------------------------------------------------------------------------------------
+
+RESTORED = Reset("unknown-id", 4, 3, 7.5)
+
+
+def restored() -> Audit:
+    """Positions 1 to 4, restored to a copy whose head is 2; an epoch from 100, and in it two more."""
+    old = audit(1, 2, 3, 4, texts=tuple(f"one:{n}:alone" for n in (1, 2, 3, 4))).published
+    new = audit(1, 2, 101, 102, texts=tuple(f"one:{n}:alone" for n in (1, 2, 101, 102)))
+    loss = Loss(7.0, 2, 4, old[2:], {}, {message.text for message in old[2:]})
+    return dataclasses.replace(new, epochs=[(2, 100)], losses=[loss])
+
+
+def test_client_before_the_fork_goes_on_exactly() -> None:
+    log = restored()
+    assert kinds(log, client(1, 2, 101, 102)) == []
+    assert kinds(log, client(1, 2, 102)) == ["lost"]
+    assert kinds(log, client(1, 2, 101, 102, resets=(Reset("unknown-id", 2, 2, 7.5),))) == ["false reset"]
+
+
+def test_client_past_the_fork_needs_a_reset_and_then_gets_everything() -> None:
+    log = restored()
+    assert kinds(log, client(1, 2, 4, 1, 2, 101, 102, resets=(RESTORED,))) == []
+    assert kinds(log, client(1, 3, 4, 1, 2, 101, 102, resets=(RESTORED,))) == ["lost"]
+    assert kinds(log, client(1, 2, 3, 2, 101, 102, resets=(dataclasses.replace(RESTORED, cursor=3),))) == ["lost"]
+    assert kinds(log, client(1, 2, 3, 101, 102)) == ["no reset"]
+    early = dataclasses.replace(RESTORED, cursor=3, at=6.5)
+    assert "false reset" in kinds(log, client(1, 2, 3, 1, 2, 101, 102, resets=(early,)))
+
+
+def test_lost_history_takes_publishes_and_holes_with_it() -> None:
+    log = restored()
+    assert judge(log, [], Outcome(["one:3:alone", "one:4:alone", "one:101:alone"], [])) == []
+    assert [fault.kind for fault in judge(log, [], Outcome(["one:5:alone"], []))] == ["published, and not in the log"]
+    assert [fault.kind for fault in judge(dataclasses.replace(log, epochs=[]), [])] == ["hole"]

@@ -7,7 +7,9 @@ import json
 import shutil
 import signal
 import tempfile
+import time
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +18,7 @@ from typing import Any, Protocol
 import psutil
 
 from tests.chaos import publishers
+from tests.chaos.audit import POSITIONS, PRUNED, Loss, Published
 from tests.forks import ForkedProcess
 from tests.services.nginx import NginxServer
 from tests.services.postgres import PostgresServer
@@ -36,8 +39,13 @@ SETTINGS: dict[str, Any] = {
     "WINDOW_MESSAGES": 200,
     "QUEUE_MESSAGES": 50,
     "RETENTION_MESSAGES_PER_CHANNEL": 25,
+    "RETENTION_SECONDS": 86400,  # nothing grows that old in a run, but by a wrong clock
     "PRUNE_SECONDS": 1,
 }
+
+# Processes whose clocks are wrong, and by how many seconds: 8 days ahead, which is more than RETENTION_SECONDS, and 5
+# hours behind.
+WRONG_CLOCKS = {"server-3": 8 * 86400, "publisher-2": 8 * 86400, "publisher-1": -5 * 3600}
 
 # Written by the database itself, so that it holds what no process of ours lives to tell. The name is PGAPPNAME.
 AUDIT = """
@@ -57,7 +65,7 @@ CREATE FUNCTION chaos_audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER chaos_positions AFTER UPDATE OF position ON streams_message
+CREATE TRIGGER chaos_positions AFTER INSERT OR UPDATE OF position ON streams_message
     FOR EACH ROW WHEN (NEW.position IS NOT NULL) EXECUTE FUNCTION chaos_audit();
 CREATE TRIGGER chaos_pruned AFTER DELETE ON streams_message
     FOR EACH ROW WHEN (OLD.position IS NOT NULL) EXECUTE FUNCTION chaos_audit();
@@ -94,6 +102,7 @@ class World:
     publishing: dict[int, ForkedProcess] = field(default_factory=dict)
     most_rss: dict[str, int] = field(default_factory=dict)
     died: dict[str, str] = field(default_factory=dict)
+    losses: list[Loss] = field(default_factory=list)
 
     def __enter__(self) -> World:
         self._closing = contextlib.ExitStack()
@@ -112,8 +121,8 @@ class World:
             self.postgres = PostgresServer(fsync=True)
             self._closing.callback(self.postgres.remove)
             self.postgres.start()
-        name = self.postgres.create_database(**({"template": self.template} if self.template else {}))
-        self.site = Site(self.postgres.dsn(name), self.folder, self.postgres)
+        self._database = self.postgres.create_database(**({"template": self.template} if self.template else {}))
+        self.site = Site(self.postgres.dsn(self._database), self.folder, self.postgres)
         self._closing.callback(self.site.close)
         if not self.template:
             self.site.manage("migrate", "-v0")
@@ -122,11 +131,14 @@ class World:
         self.site.env |= {
             "TEST_MIDDLEWARE": json.dumps(["tests.chaos.middleware.name_the_server"]),
             "CHAOS_BREAK": self.broken,
+            "CHAOS_LEASE_SECONDS": "3",  # for a process that is killed while it prunes
             "REDIS_URL": self.redis.url if self.redis is not None else "",
             "LOG_LEVEL": "ERROR",
         }
         for number in range(SERVERS):
-            self.servers.append(self.site.serve("uvicorn", PGAPPNAME=f"server-{number}"))
+            name = f"server-{number}"
+            clock = str(WRONG_CLOCKS.get(name, ""))
+            self.servers.append(self.site.serve("uvicorn", PGAPPNAME=name, CHAOS_CLOCK_SECONDS=clock))
         self.nginx = NginxServer([server.port for server in self.servers])
         self._closing.callback(self.nginx.remove)
         self.nginx.start()
@@ -139,6 +151,7 @@ class World:
         name = f"publisher-{number}.{generation}"
         how = "in transactions" if number % 2 else "alone"
         self.site.env["PGAPPNAME"] = name
+        self.site.env["CHAOS_CLOCK_SECONDS"] = str(WRONG_CLOCKS.get(f"publisher-{number}", ""))
         notes = self.folder / f"{name}.returned"
         self.publishing[number] = self.site.call(publishers.work, name, self.seed, how, notes)
 
@@ -148,6 +161,53 @@ class World:
         request = urllib.request.Request(f"http://127.0.0.1:{self.nginx.port}{path}", data=body, headers=names)
         with urllib.request.urlopen(request, timeout=timeout) as response:
             return json.load(response)
+
+    def back_up(self) -> int:
+        """Copy the database as it is now; returns the copy's head. PostgreSQL copies it while no process is in it."""
+        assert self.postgres is not None
+        with self._closed(self._database):
+            self.postgres.execute(f"CREATE DATABASE {self._database}_copy TEMPLATE {self._database}")
+        return self.head(f"{self._database}_copy")
+
+    def head(self, database: str = "") -> int:
+        """The newest position of the site's database, or of another."""
+        assert self.postgres is not None
+        [(head,)] = self.postgres.execute("SELECT head FROM streams_loghead", database or self._database)
+        return int(str(head))
+
+    def restore(self, fork: int) -> None:
+        """Put the copy in the database's place. Add what is lost by that to `losses`; `fork` is the copy's head."""
+        postgres, name = self.postgres, self._database
+        assert postgres is not None
+        at = time.time()
+        with self._closed(name), self._closed(f"{name}_copy"):
+            postgres.execute(f"ALTER DATABASE {name} RENAME TO {name}_lost")
+            postgres.execute(f"ALTER DATABASE {name}_copy RENAME TO {name}")
+        self.losses.append(self._loss(f"{name}_lost", fork, at))
+        postgres.execute(f"DROP DATABASE {name}_lost")
+
+    def _loss(self, name: str, fork: int, at: float) -> Loss:
+        assert self.postgres is not None
+        rows = [Published(*row) for row in self.postgres.execute(POSITIONS, name)]
+        published = [message for message in rows if message.position > fork]
+        waiting = self.postgres.execute("SELECT data FROM streams_message WHERE position IS NULL", name)
+        texts = {str(data).partition("\n")[0] for (data,) in waiting} | {message.text for message in published}
+        return Loss(at, fork, self.head(name), published, dict(self.postgres.execute(PRUNED, name)), texts)
+
+    @contextlib.contextmanager
+    def _closed(self, name: str) -> Iterator[None]:
+        """A time in which no process has a connection to the database, which can get another name in it."""
+        assert self.postgres is not None
+        [(oid,)] = self.postgres.execute(f"SELECT oid FROM pg_database WHERE datname = '{name}'")
+        self.postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            connected = f"FROM pg_stat_activity WHERE datid = {oid} AND backend_type = 'client backend'"
+            while self.postgres.execute(f"SELECT pg_terminate_backend(pid) {connected}"):
+                time.sleep(0.02)
+            yield
+        finally:
+            [(now,)] = self.postgres.execute(f"SELECT datname FROM pg_database WHERE oid = {oid}")
+            self.postgres.execute(f"ALTER DATABASE {now} ALLOW_CONNECTIONS true")
 
     def stop_publishing(self) -> None:
         while self.publishing:
@@ -165,8 +225,8 @@ class World:
     def look_for_dead(self) -> None:
         """Take note of whoever has ended, in `died`. To be called while nobody is being killed."""
         for number, process in self.publishing.items():
-            if process.poll() is not None:
-                self.died[f"publisher-{number}"] = process.communicate()[1][-2000:]
+            if process.poll() is not None and f"publisher-{number}" not in self.died:
+                self.died[f"publisher-{number}"] = f"exit {process.returncode} {process.communicate()[1][-2000:]}"
         for number, server in enumerate(self.servers):
             if server.exit_code() is not None:
                 self.died[f"server-{number}"] = server.log.read_text()[-2000:]
