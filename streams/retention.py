@@ -29,8 +29,8 @@ logger = logging.getLogger("streams.retention")
 BATCH_MESSAGES = 500
 
 # The lease of the process that prunes, and for how many seconds it takes it at a time. It renews it between its steps;
-# if it dies, the others wait for so long. A step can be long: counting the messages of each channel reads an index of
-# the whole log, two million messages in a second. If the lease expired during it, the next process would begin the same
+# if it dies, the others wait for so long. A step can be long: counting the messages of each channel reads the whole
+# log, two million messages in a second. If the lease expired during it, the next process would begin the same
 # step, and none would ever finish.
 LEASE = "prune"
 LEASE_SECONDS = 300.0
@@ -90,7 +90,7 @@ def cuts(own: Mapping[str, channels.Retention] | None = None) -> Iterator[Cut]:
         yield Cut(through, None, "bytes")
 
     if (keep := settings.RETENTION_MESSAGES_PER_CHANNEL) is not None:
-        counted = _sequenced().exclude(channel__in=own_count).values("channel").annotate(n=Count("*"))
+        counted = _sequenced().exclude(channel__in=own_count).values("channel").annotate(n=Count("id"))
         crowded = counted.filter(n__gt=keep).order_by("channel")
         for channel in list(crowded.values_list("channel", flat=True)):
             yield from _beyond_count(channel, keep)

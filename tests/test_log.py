@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -353,6 +354,37 @@ def test_forgotten_channel_that_comes_back_has_lost_what_it_lost() -> None:
     assert log.pruned(["once.3"], 2) == {"once.3": 21}
     publish("once.3", "and again")
     assert log.pruned(["once.3"], 22) == {}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pruned_is_never_silent_and_seldom_false(seed: int) -> None:
+    """Random publishing, pruning and forgetting, held against what each channel has really lost."""
+    chance = random.Random(seed)
+    channels = [f"c{n}" for n in range(5)]
+    lost = dict.fromkeys(channels, 0)
+    for _ in range(40):
+        match chance.choice(["publish", "publish", "prune", "prune one", "forget"]):
+            case "publish":
+                publish_many([NewMessage(chance.choice(channels), "x") for _ in range(chance.randint(1, 4))])
+            case "forget":
+                log.forget_pruned_channels(keep=chance.randint(0, 2))
+            case kind:
+                channel = None if kind == "prune" else chance.choice(channels)
+                before = dict(Message.objects.values_list("position", "channel"))
+                start = chance.choice([0, chance.randint(0, log.current_head())])
+                log.delete_through(log.current_head(), start=start, channel=channel, limit=chance.randint(1, 9))
+                left = set(Message.objects.values_list("position", flat=True))
+                for place, name in before.items():
+                    lost[name] = lost[name] if place in left else max(lost[name], place)
+        recorded = set(Channel.objects.values_list("name", flat=True))
+        for after in range(log.current_head() + 1):
+            found = log.pruned(channels, after)
+            reaching_back = set(Message.objects.filter(position__lte=after).values_list("channel", flat=True))
+            for channel in channels:
+                if lost[channel] > after:
+                    assert found[channel] >= lost[channel], (channel, after)
+                elif channel in recorded or channel in reaching_back:
+                    assert channel not in found, (channel, after)
 
 
 def test_channel_whose_message_waits_to_be_sequenced_is_not_forgotten() -> None:
