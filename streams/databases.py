@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 from django.apps import apps
 from django.db import connections, router, transaction
 
+from streams.private.django import exempt_from_atomic_requests
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -47,20 +49,11 @@ def _whole(path: str) -> str:
     return path if path.startswith("file:") else str(Path(path).resolve())
 
 
-class _EveryAlias(set[str]):
-    """Contains every alias, also those of databases that are configured later."""
-
-    def __contains__(self, alias: object) -> bool:
-        return True
-
-
 def non_atomic_requests(view: F) -> F:
     """Keep a view outside of the transaction that ATOMIC_REQUESTS opens, for every database. A decorator.
 
-    Django's decorator names one database, and Django refuses an async view if any other has ATOMIC_REQUESTS. The
-    attribute `_non_atomic_requests` is private (seen in Django 5.2 to 6.1). If it changes, the default database is
-    still covered.
+    Django's decorator names one database, and Django refuses an async view if any other has ATOMIC_REQUESTS.
     """
-    view._non_atomic_requests = _EveryAlias()  # type: ignore[attr-defined]
     transaction.non_atomic_requests(view)
+    exempt_from_atomic_requests(view)
     return view

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import pytest_asyncio
 from django.db import OperationalError
 from django.test import override_settings
 
-from streams import NewMessage, log, presence, threads
+from streams import NewMessage, log, presence, sse, threads
 from streams.events import StoredEvent, check
 from streams.hub import Hub
 from streams.notifiers import BaseNotifier, Notice
@@ -74,6 +76,44 @@ async def test_look_that_begins_after_one_has_asked_is_shared(hub: Hub, monkeypa
     monkeypatch.setattr(log, "follow", follow)
     await asyncio.gather(*(hub.catch_up() for _ in range(100)))
     assert looks == 2  # the first one's, and one for all who asked after it had begun
+
+
+async def test_epoch_resets_only_streams_above_its_fork(hub: Hub) -> None:
+    quiet, busy = Subscriber(["quiet"]), Subscriber(["news"])
+    for subscriber in (quiet, busy):
+        assert b"stream-checkpoint" in await anext(subscriber)  # at 0
+    for _ in range(3):
+        await threads.run(append_silently)
+    await hub.catch_up()
+    waiting = asyncio.ensure_future(anext(quiet))
+    assert b"id: 3\n" in await anext(busy)
+    start = await threads.run(partial(log.start_new_epoch, "restored", fork=2))
+    await threads.run(append_silently)
+    await hub.catch_up()
+    assert (hub.position, hub.window.start) == (start + 1, start)
+    seen = b""
+    while f"id: {start + 1}\n".encode() not in seen:
+        seen += await anext(busy)
+    assert seen.startswith(b"event: stream-reset\n")
+    assert json.loads(seen.split(b"data: ")[1].split(b"\n")[0])["requested"] == "3"
+    assert [f"id: {n}\n".encode() in seen for n in (1, 2, 3)] == [True, True, True], "this log still has them"
+    assert await waiting == sse.HEARTBEAT, "it has missed nothing"
+    for subscriber in (quiet, busy):
+        await subscriber.aclose()
+
+
+async def test_notice_of_another_history_is_not_applied(hub: Hub) -> None:
+    """Two notices of a log that was replaced: the first contradicts the window, the second would continue it."""
+    await threads.run(append_silently)
+    await hub.catch_up()
+    frames = list(hub.window.after(0) or ())
+    other = [StoredEvent(n, "news", "message", "of another history") for n in (1, 2)]
+    for message in other:
+        hub._hear(Notice(message.position, message.position, (message,)))
+    assert list(hub.window.after(0) or ()) == frames
+    await hub.catch_up()  # the log shows that the window is right, and that the notice was wrong
+    hub._hear(Notice(2, 2, (StoredEvent(2, "news", "message", "next"),)))
+    assert hub.position == 2
 
 
 async def test_stream_of_a_loop_that_has_ended_is_not_counted() -> None:

@@ -83,6 +83,23 @@ def commit_hooks(connection: Any) -> list[Callable[[], object]]:
         return []
 
 
+class _EveryAlias(set[str]):
+    """Contains every alias, also those of databases that are configured later."""
+
+    def __contains__(self, alias: object) -> bool:
+        return True
+
+
+def exempt_from_atomic_requests(view: Any) -> None:
+    """Keep a view outside of the transactions of ATOMIC_REQUESTS, for every database.
+
+    Seen in Django 5.2 to 6.1 (`view._non_atomic_requests`, which transaction.non_atomic_requests() sets for one
+    database). A decorator without a database would make it unnecessary. If the attribute has another name, only the
+    databases that the public decorator was called for are covered.
+    """
+    view._non_atomic_requests = _EveryAlias()
+
+
 def thread_of(connection: Any) -> int | None:
     """Return the identifier of the thread that a connection belongs to; None if it is not known.
 
