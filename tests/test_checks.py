@@ -18,7 +18,7 @@ from tests.sites import PYTHON, ROOT
 
 def messages(**streams: Any) -> list[CheckMessage]:
     with override_settings(STREAMS=streams):
-        return run_checks()
+        return run_checks(databases=[])
 
 
 # Those of the relay, which the demo site has installed, among them.
@@ -26,7 +26,7 @@ KNOWN = ", ".join(conf.known_keys())
 
 
 def test_nothing_is_said_of_these_settings() -> None:
-    assert run_checks() == []
+    assert run_checks(databases=[]) == []
 
 
 def test_nothing_is_said_of_no_settings() -> None:
@@ -40,7 +40,7 @@ def test_nothing_is_said_of_this_database() -> None:
 
 @override_settings(STREAMS=["news"])
 def test_e001_streams_is_no_dict() -> None:
-    assert run_checks() == [Error("STREAMS must be a dict of settings; got a list.", id="streams.E001")]
+    assert run_checks(databases=[]) == [Error("STREAMS must be a dict of settings; got a list.", id="streams.E001")]
 
 
 def test_e002_unknown_key_with_the_one_that_was_meant() -> None:
@@ -58,7 +58,7 @@ def test_e002_unknown_key_that_is_near_to_none() -> None:
 
 @override_settings(STREAMS={7: 1})
 def test_e002_unknown_key_that_is_no_text() -> None:
-    assert run_checks() == [
+    assert run_checks(databases=[]) == [
         Error("STREAMS has no setting 7.", hint=f"The settings are: {KNOWN}.", id="streams.E002"),
     ]
 
