@@ -1,0 +1,341 @@
+"""Publishing with many processes: the head's lock is tried and not waited for, and its holder numbers for all.
+
+Each test is about what other processes do in the meantime, so that it starts some. Most of it is PostgreSQL's alone:
+SQLite has one write lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from django.db import connection, transaction
+
+from streams import apublish, log, publish, publish_many
+from streams.events import NewMessage
+from streams.log import low_water, sequencing, transactions
+from streams.models import Message
+from streams.notifiers import get_notifier
+from tests.clients import StreamClient
+from tests.services import wait_until
+from tests.sites import Site, finish
+from tests.test_concurrency import assert_no_holes, hear_soon, say, wait_for_word
+
+pytestmark = pytest.mark.once
+
+LOCK = "SELECT head FROM streams_loghead WHERE id = 1 FOR UPDATE"
+
+
+def unnumbered(site: Site) -> int:
+    [(count,)] = site.execute("SELECT count(*) FROM streams_message WHERE position IS NULL")
+    return int(count)
+
+
+@pytest.fixture
+def lock(postgres_site: Site) -> Iterator[psycopg.Connection]:
+    """A session that holds the head's lock until it rolls back, and numbers nothing."""
+    postgres_site.manage("publish", "news", "first")
+    with psycopg.connect(postgres_site.database_url) as session:
+        session.execute(LOCK)
+        yield session
+
+
+# --- What waits for the lock, and what does not -----------------------------------------------------------------------
+
+
+def publish_in_transaction(text: str) -> None:
+    with transaction.atomic():
+        message = publish("news", text)
+    print(json.dumps(message.position))
+
+
+def publish_alone(text: str) -> None:
+    say("starting")
+    print(publish("news", text).position)
+
+
+def test_transaction_does_not_wait_for_the_lock(postgres_site: Site, lock: psycopg.Connection) -> None:
+    """Its messages are committed, and the holder of the lock or the next publisher numbers them."""
+    assert finish(postgres_site.call(publish_in_transaction, "second")) == "null\n"
+    assert unnumbered(postgres_site) == 1
+    lock.rollback()
+    assert finish(postgres_site.call(publish_in_transaction, "third")) == "3\n"
+    assert assert_no_holes(postgres_site) == ["first", "second", "third"]
+
+
+def test_publish_commits_at_once_and_then_waits_for_its_position(postgres_site: Site, lock: psycopg.Connection) -> None:
+    """Commits that wait for one lock cannot share a flush to the disk."""
+    waiting = [postgres_site.call(publish_alone, number) for number in range(3)]
+    for process in waiting:
+        process.hear("starting")
+    wait_until(lambda: unnumbered(postgres_site) == 3, "three commits under a lock that is taken")
+    lock.rollback()
+    assert sorted(int(finish(process)) for process in waiting) == [2, 3, 4]
+    assert len(assert_no_holes(postgres_site)) == 4
+
+
+def hold_the_lock_and_finish() -> None:
+    with log.own_transaction():
+        rows = log.append([NewMessage("news", "holder")])
+        numbered = log.sequence()
+        say("locked")
+        wait_for_word("go on")
+    log.finish(numbered, rows)
+
+
+def test_holder_looks_once_more_after_the_commit(postgres_site: Site) -> None:
+    """No other process would number what was left to it: there is no hub here."""
+    holder = postgres_site.call(hold_the_lock_and_finish)
+    holder.hear("locked")
+    assert finish(postgres_site.call(publish_in_transaction, "left to the holder")) == "null\n"
+    holder.tell("go on")
+    finish(holder)
+    assert assert_no_holes(postgres_site) == ["holder", "left to the holder"]
+
+
+async def test_new_stream_does_not_wait_for_the_lock(postgres_site: Site, lock: psycopg.Connection) -> None:
+    """Even if messages wait for positions, which a reader would give them."""
+    finish(postgres_site.call(publish_in_transaction, "waits"))
+    server = postgres_site.serve()
+    client = await StreamClient(server.port, "/events/news/").connect()
+    [checkpoint] = await client.read_control(1)
+    assert checkpoint.id == "1"
+    lock.rollback()
+    assert [event.data for event in await client.read_until(1)] == ["waits"]
+    await client.close()
+
+
+def test_nothing_to_number_is_not_committed(postgres_site: Site) -> None:
+    """A commit would flush the record of the lock to the disk."""
+    postgres_site.manage("publish", "news", "x")
+    code = (
+        "from django.db import connection\n"
+        "from django.test.utils import CaptureQueriesContext\n"
+        "from streams.log import current_head, sequencing\n"
+        "current_head()\n"
+        "with CaptureQueriesContext(connection) as queries: sequencing.sequence_waiting()\n"
+        "print([q['sql'] for q in queries if q['sql'] in ('COMMIT', 'ROLLBACK')])"
+    )
+    assert finish(postgres_site.script(code)) == "['ROLLBACK']\n"
+
+
+# --- Bounds -----------------------------------------------------------------------------------------------------------
+
+
+def publish_in_one_transaction(count: str) -> None:
+    """Print the sizes of the notices, and whether all messages have positions."""
+    sizes: list[int] = []
+    notifier = get_notifier()
+    notifier.notify = lambda notice: sizes.append(notice.last - notice.first + 1)  # type: ignore[method-assign]
+    with transaction.atomic():
+        messages = publish_many([NewMessage("news", n) for n in range(int(count))])
+    print(json.dumps([sizes, [message.position for message in messages] == list(range(1, int(count) + 1))]))
+
+
+def test_large_transaction_is_numbered_in_steps(site: Site) -> None:
+    """The lock is held for a step at a time, so that other publishers come in between."""
+    count = 2 * sequencing.STEP_MESSAGES + 500
+    sizes, all_numbered = json.loads(finish(site.call(publish_in_one_transaction, count)))
+    assert sizes == [sequencing.STEP_MESSAGES, sequencing.STEP_MESSAGES, 500]
+    assert all_numbered
+    assert len(assert_no_holes(site)) == count
+
+
+def publish_many_in_a_transaction_that_another_numbers(count: str) -> None:
+    """Print how many queries follow the commit."""
+    from django.test.utils import CaptureQueriesContext
+
+    with CaptureQueriesContext(connection) as queries, transaction.atomic():
+        for n in range(int(count)):
+            publish("news", str(n))
+        say("published")
+        wait_for_word("go on")
+    statements = [query["sql"] for query in queries]
+    print(len(statements) - statements.index("COMMIT") - 1)
+
+
+def test_few_queries_follow_a_commit_however_many_messages(postgres_site: Site, lock: psycopg.Connection) -> None:
+    publisher = postgres_site.call(publish_many_in_a_transaction_that_another_numbers, 300)
+    hear_soon(publisher, "published")
+    publisher.tell("go on")
+    assert int(finish(publisher)) <= 5
+
+
+def fail_to_number() -> None:
+    """Publish ten messages in a transaction whose numbering fails; print how often it was tried."""
+    tried: list[int] = []
+
+    def fail(*args: object, **kwargs: object) -> None:
+        tried.append(1)
+        raise ConnectionError
+
+    log.sequence_after_commit = fail  # type: ignore[assignment]
+    with transaction.atomic():
+        for n in range(10):
+            publish("news", str(n))
+    print(len(tried))
+
+
+def test_numbering_that_fails_is_tried_once(site: Site) -> None:
+    assert finish(site.call(fail_to_number)) == "1\n"
+    assert site.manage("publish", "news", "next").stdout == "11\n"
+    assert len(assert_no_holes(site)) == 11
+
+
+async def publish_large(count: int) -> None:
+    await asyncio.gather(*(apublish("news", "x" * 1_000_000) for _ in range(count)))
+
+
+def publish_large_together(count: str) -> None:
+    asyncio.run(publish_large(int(count)))
+
+
+def test_shared_transactions_are_bounded_in_bytes(postgres_site: Site) -> None:
+    postgres_site.settings(MAX_MESSAGE_BYTES=1_000_000)
+    finish(postgres_site.call(publish_large_together, 16))
+    # A row's xmin is the transaction that wrote it last: the one that has numbered it.
+    groups = postgres_site.execute("SELECT sum(size) FROM streams_message GROUP BY xmin::text")
+    assert max(int(size) for (size,) in groups) <= 4_194_304
+
+
+# --- Processes that stop, and settings of the database ----------------------------------------------------------------
+
+
+def stop_with_the_lock() -> None:
+    transactions.IDLE_SECONDS = 1
+    with log.own_transaction():
+        log.append([NewMessage("news", "never committed")])
+        log.sequence()
+        say("locked")
+        time.sleep(600)
+
+
+def test_process_that_stops_with_the_lock_loses_it(postgres_site: Site) -> None:
+    """As if its machine had vanished. PostgreSQL's default is to wait for ever."""
+    holder = postgres_site.call(stop_with_the_lock)
+    holder.hear("locked")
+    holder.send_signal(signal.SIGSTOP)
+    publisher = postgres_site.call(publish_alone, "goes on")
+    assert finish(publisher, seconds=30) == "starting\n1\n"
+    assert assert_no_holes(postgres_site) == ["goes on"]
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_isolation_level_of_the_database_fails_no_publisher(postgres_site: Site, level: str) -> None:
+    """It can be set where Django does not see it: for a database, a role or a session."""
+    name = postgres_site.database_url.rpartition("/")[2]
+    postgres_site.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = '{level}'")
+    processes = [postgres_site.call(publish_forty, number) for number in range(4)]
+    assert [finish(process) for process in processes] == ["40\n"] * 4
+    assert len(assert_no_holes(postgres_site)) == 160
+
+
+def publish_forty(name: str) -> None:
+    print(sum(publish("news", f"{name} {n}").position is not None for n in range(40)))
+
+
+# --- Idempotency keys -------------------------------------------------------------------------------------------------
+
+HELD = 6
+
+
+def publish_keys_beside_held_ones() -> None:
+    """Publish under keys that an open transaction holds, and beside them under other keys and without any."""
+
+    async def main() -> None:
+        held = [asyncio.create_task(apublish("news", "x", idempotency_key=f"held {n}")) for n in range(HELD)]
+        await asyncio.sleep(0.2)
+        others = [apublish("news", "x", idempotency_key=f"free {n}") for n in range(20)]
+        async with asyncio.timeout(30):
+            await asyncio.gather(*others, *(apublish("news", "x") for _ in range(20)))
+        say(f"{sum(task.done() for task in held)} held done")
+        await asyncio.gather(*held)
+        say("all done")
+
+    asyncio.run(main())
+
+
+def test_keys_that_are_in_use_hold_up_no_other_publisher(postgres_site: Site) -> None:
+    with psycopg.connect(postgres_site.database_url) as holding:
+        for n in range(HELD):
+            holding.execute(
+                "INSERT INTO streams_message (channel, event, data, size, idempotency_key) "
+                "VALUES ('news', 'message', 'first', 5, %s)",
+                [f"held {n}"],
+            )
+        publisher = postgres_site.call(publish_keys_beside_held_ones)
+        hear_soon(publisher, "0 held done")
+        holding.rollback()
+    hear_soon(publisher, "all done")
+    finish(publisher)
+    assert len(assert_no_holes(postgres_site)) == HELD + 40
+
+
+def publish_hundred_keys_together() -> None:
+    async def main() -> None:
+        await asyncio.gather(*(apublish("news", str(n), idempotency_key=str(n)) for n in range(100)))
+
+    asyncio.run(main())
+
+
+def test_publishes_with_keys_share_transactions(postgres_site: Site) -> None:
+    finish(postgres_site.call(publish_hundred_keys_together))
+    [(count,)] = postgres_site.execute("SELECT count(DISTINCT xmin::text) FROM streams_message")
+    assert count <= 20
+    assert len(assert_no_holes(postgres_site)) == 100
+
+
+# --- The low-water mark -----------------------------------------------------------------------------------------------
+
+
+def commit_late() -> None:
+    """Commit a message whose id other processes' searches have passed, as if after more than a minute."""
+    low_water.DELAY_SECONDS = 0.0
+    with transaction.atomic():
+        message = publish("news", "late")
+        say("published")
+        wait_for_word("go on")
+    print(message.position)
+
+
+def test_message_below_the_mark_is_numbered_by_its_own_process(postgres_site: Site) -> None:
+    late = postgres_site.call(commit_late)
+    late.hear("published")
+    postgres_site.manage("publish", "news", "first")
+    late.tell("go on")
+    assert finish(late) == "2\n"
+    assert assert_no_holes(postgres_site) == ["first", "late"]
+
+
+def search_with_and_without_the_mark() -> None:
+    low_water._STEP_SECONDS = 0.0
+    low_water.DELAY_SECONDS = 0.0
+    publish("news", "moves the mark")
+    mark = low_water.LOW_WATER.mark()
+    assert mark == Message.objects.order_by("-pk").values_list("pk", flat=True)[0]
+    Message.objects.filter(pk=mark).update(position=None)
+    assert not sequencing._is_waiting(), "it is not looked for below the mark"
+    low_water.FULL_SEARCH_SECONDS = 0.0
+    assert sequencing._is_waiting(), "a full search finds it"
+    assert low_water.LowWater().mark() == 0, "so does a new process"
+
+
+def test_mark_hides_no_message_for_long(postgres_site: Site) -> None:
+    finish(postgres_site.call(search_with_and_without_the_mark))
+
+
+def test_mark_is_of_one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restored copy of the log gives ids again."""
+    monkeypatch.setattr(low_water, "in_test_run", lambda: False)
+    monkeypatch.setattr(low_water, "DELAY_SECONDS", 0.0)
+    water = low_water.LowWater()
+    assert water.mark() == 0
+    water.record(100, 1)
+    assert water.mark() == 100
+    water.record(7, 2)
+    assert water.mark() == 7
