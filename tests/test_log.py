@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from streams import NewMessage, log, publish, publish_many
@@ -111,6 +111,19 @@ def test_missing_head_loses_neither_positions_nor_what_waits() -> None:
     LogHead.objects.all().delete()
     assert log.tail(4) == (6, [(5, "news", "message", "4"), (6, "news", "message", "left")])
     assert LogHead.objects.get().head == 6
+
+
+def test_lost_connection_raises_error_of_django() -> None:
+    """The isolation level is the first thing that a transaction sets; callers catch Django's errors."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has no server that closes connections")
+    connection.ensure_connection()
+    connection.connection.pgconn.finish()
+    try:
+        with pytest.raises(OperationalError), log.own_transaction():
+            raise AssertionError("There is no connection.")
+    finally:
+        connection.close()
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------

@@ -66,7 +66,8 @@ def _read_committed(connection: Any) -> Iterator[None]:
     connection.ensure_connection()
     driver = connection.connection
     before = driver.isolation_level
-    driver.isolation_level = IsolationLevel.READ_COMMITTED
+    with connection.wrap_database_errors:  # the server can have closed the connection
+        driver.isolation_level = IsolationLevel.READ_COMMITTED
     try:
         yield
     finally:
