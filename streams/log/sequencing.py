@@ -63,19 +63,21 @@ def _number_on_postgresql(cursor: Any) -> dict[int, int] | None:
 def _number_on_sqlite(cursor: Any) -> dict[int, int] | None:
     # A write first: SQLite takes its one write lock at once, and never has to upgrade a read transaction, which would
     # fail whenever somebody else had written in between.
-    cursor.execute("UPDATE streams_loghead SET head = head WHERE id = 1 RETURNING head, epoch, identity")
-    state = cursor.fetchall()
-    if not state:
-        return None
-    epochs.check(cursor, *state[0])
     cursor.execute(
         """
         UPDATE streams_loghead
         SET head = head + (SELECT COUNT(*) FROM streams_message WHERE position IS NULL)
-        WHERE id = 1 RETURNING head
+        WHERE id = 1
+        RETURNING head, (SELECT COUNT(*) FROM streams_message WHERE position IS NULL), epoch, identity
         """
     )
     rows = cursor.fetchall()
+    if not rows:
+        return None
+    [(head, count, epoch, identity)] = rows
+    if (start := epochs.check(cursor, head - count, epoch, identity)) != head - count:  # a new epoch
+        head = start + count
+        cursor.execute("UPDATE streams_loghead SET head = %s WHERE id = 1", [head])
     cursor.execute(
         """
         UPDATE streams_message SET position = %s + 1 - numbered.n
@@ -84,6 +86,6 @@ def _number_on_sqlite(cursor: Any) -> dict[int, int] | None:
         ) AS numbered
         WHERE streams_message.id = numbered.id RETURNING streams_message.id, position
         """,
-        [rows[0][0]],
+        [head],
     )
     return dict(sorted(cursor.fetchall(), key=lambda row: row[1]))
