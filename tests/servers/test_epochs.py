@@ -44,6 +44,7 @@ def backup(site: Site) -> Path:
         target = site.postgres.folder / f"{site.database_url.rpartition('/')[2]}.dump"
         site.postgres.run("pg_dump", "-Fc", "-f", target, site.database_url)
     else:
+        target = site.folder / "backup"
         with (
             contextlib.closing(sqlite3.connect(path_of(site))) as live,
             contextlib.closing(sqlite3.connect(target)) as copy,
