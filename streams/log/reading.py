@@ -111,6 +111,8 @@ def current_head() -> int:
 
 def opening() -> tuple[Epochs, int]:
     """Return the epochs and the head, for one that begins to follow the log. Both are of one moment."""
+    if not in_callers_transaction(connections[database()]):
+        sequence_waiting()  # also to store the database's identity before the first message: a backup can be older
     while True:
         known = epochs.read_epochs()
         state = current()

@@ -201,7 +201,7 @@ class Locked(NamedTuple):
     head: int
     epoch: int
     may_wait: bool | None  # messages wait for positions; None if only the next statement can see that
-    is_new: bool  # this transaction has made the row, or started the epoch
+    is_new: bool  # this transaction has made the row, started the epoch, or stored the first identity
 
 
 def lock(cursor: Any, *, wait: bool) -> Locked | None:
@@ -221,7 +221,7 @@ def lock(cursor: Any, *, wait: bool) -> Locked | None:
         epoch += head != row.head
         if head == row.head:  # a new epoch can still be rolled back
             _VERIFIED.add((row.session, row.identity))
-    return Locked(head, epoch, row.may_wait, is_new or head != row.head)
+    return Locked(head, epoch, row.may_wait, is_new or head != row.head or not row.identity)
 
 
 # The sessions of PostgreSQL of which the database's identity was compared with the stored one. A session ends if the

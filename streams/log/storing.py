@@ -6,6 +6,7 @@ them if it is taken.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from streams.log import low_water
 from streams.log.appending import append
 from streams.log.notices import notify
 from streams.log.rows import insert, insert_unless_waiting, rows_for
-from streams.log.sequencing import STEP_MESSAGES, Locked, lock, number, settle
+from streams.log.sequencing import STEP_MESSAGES, Locked, lock, number, sequence_waiting, settle
 from streams.log.transactions import LOCK_SECONDS, own_transaction
 from streams.models import Message
 from streams.threads import database
@@ -40,10 +41,16 @@ def store(messages: Sequence[NewMessage], *, wait_for_keys: bool = True) -> list
 
     Raises IdempotencyKeyInUse if an open transaction has used one of the keys; if `wait_for_keys`, after LOCK_SECONDS.
     """
-    if _is_inserted_first(messages):
-        rows, numbered = _insert_first(messages, wait_for_keys=wait_for_keys)
-    else:
-        rows, numbered = _lock_first(messages)
+    try:
+        if _is_inserted_first(messages):
+            rows, numbered = _insert_first(messages, wait_for_keys=wait_for_keys)
+        else:
+            rows, numbered = _lock_first(messages)
+    except Exception:
+        # Other publishers can have left their messages to this one while it held the lock.
+        with contextlib.suppress(Error):
+            sequence_waiting()
+        raise
     notify(numbered, rows)
     try:
         settle({row.pk: row for row in rows if row.position is None}, held=bool(numbered), wait=True)
