@@ -9,10 +9,10 @@ from streams.log.transactions import limits
 # The lock is in a statement of its own: the next statement's snapshot is then younger than every commit that went
 # before it. A statement that locked and numbered would number with a snapshot from before the lock.
 #
-# SKIP LOCKED needs no more privileges than publishing does, and returns the newest version of the row. The other values
-# identify the session and the table, at no cost: what the database says about itself is asked once for each of them.
+# SKIP LOCKED needs no more privileges than publishing does, and returns the newest version of the row. The path and the
+# time change with the server, the database or the table: what the database says about itself is compared once for each.
 _ROW = """
-    SELECT head, epoch, identity, pg_backend_pid(), pg_postmaster_start_time(), tableoid{limits}
+    SELECT head, epoch, identity, pg_relation_filepath(tableoid), pg_postmaster_start_time(){limits}
     FROM streams_loghead WHERE id = 1 FOR UPDATE
 """
 
@@ -43,7 +43,7 @@ class Row(NamedTuple):
     head: int
     epoch: int
     identity: str
-    session: tuple[Any, ...]  # the server's process and run, and the table
+    place: tuple[Any, ...]  # the path of the table, and the start of the server
     may_wait: bool | None  # messages wait for positions; None if only another statement can see that
 
 
@@ -62,8 +62,8 @@ def _lock(cursor: Any, statement: str) -> Row | None:
     rows: list[tuple[Any, ...]] = cursor.fetchall()
     if not rows:
         return None
-    head, epoch, identity, *session = rows[0]
-    return Row(head, epoch, identity, tuple(session[:3]), None)
+    head, epoch, identity, *place = rows[0]
+    return Row(head, epoch, identity, tuple(place[:2]), None)
 
 
 def number(cursor: Any, head: int, after_id: int, limit: int | None) -> dict[int, int]:

@@ -48,64 +48,36 @@ def insert(rows: Sequence[Message]) -> None:
     connection = connections[database()]
     with connection.cursor() as cursor:
         for batch in _batches(rows, connection):
-            values, parameters = values_of(batch, connection)
             names = _names(batch)
+            values = ", ".join([f"({', '.join(['%s'] * len(names))})"] * len(batch))
             cursor.execute(
                 f"INSERT INTO streams_message ({', '.join(names)}) VALUES {values} RETURNING id, created_at",  # noqa: S608
-                parameters,
+                [value for row in batch for value in _parameters(row, names, connection)],
             )
-            take(batch, cursor.fetchall())
+            fill(batch, cursor.fetchall())
 
 
-def insert_unless_waiting(cursor: Any, rows: Sequence[Message], newest: int, after_id: int) -> bool:
-    """Insert rows that have positions and move the head to `newest`, in one statement of PostgreSQL's.
+def typed_values(rows: Sequence[Message], connection: Any) -> tuple[list[str], str, list[Any]]:
+    """Return the columns of new rows, the text of a VALUES list that counts them from 1, and its parameters.
 
-    Return False, and do nothing, if committed messages wait for positions: they come first. `after_id` is the low-water
-    mark of that search.
+    The first row's values are cast, because PostgreSQL takes a NULL in a VALUES list that stands alone for a text.
     """
-    connection = connections[database()]
-    values, parameters = values_of(rows, connection, with_types=True)
-    names = _names(rows)
-    cursor.execute(
-        f"""
-        WITH waiting AS MATERIALIZED (
-            SELECT EXISTS (SELECT 1 FROM streams_message WHERE position IS NULL AND id > %s) AS found
-        ), moved AS (
-            UPDATE streams_loghead SET head = %s WHERE id = 1 AND NOT (SELECT found FROM waiting)
-        )
-        INSERT INTO streams_message ({", ".join(names)})
-        SELECT * FROM (VALUES {values}) AS new WHERE NOT (SELECT found FROM waiting)
-        RETURNING id, created_at
-        """,  # noqa: S608
-        [after_id, newest, *parameters],
-    )
-    returned = cursor.fetchall()
-    if not returned:
-        return False
-    take(rows, returned)
-    return True
-
-
-def values_of(rows: Sequence[Message], connection: Any, *, with_types: bool = False) -> tuple[str, list[Any]]:
-    """Return the text of a VALUES list for `rows`, and its parameters.
-
-    `with_types` casts the first row's values: PostgreSQL takes a NULL in a VALUES list that stands alone for a text.
-    """
-    names = _names(rows)
-    parameters: list[Any] = []
-    for row in rows:
-        parameters += [getattr(row, name) for name in names]
-        if row.published_by_id is not None:  # a UUID, maybe, which not every database has
-            by_whom = Message._meta.get_field("published_by")
-            parameters[names.index("published_by_id") - len(names)] = by_whom.get_db_prep_save(
-                row.published_by_id, connection
-            )
-    plain = f"({', '.join(['%s'] * len(names))})"
-    if not with_types:
-        return ", ".join([plain] * len(rows)), parameters
+    names = list(_COLUMNS[2:])
     types = _types(connection.alias)
-    typed = f"({', '.join(f'%s::{types[name]}' for name in names)})"
-    return ", ".join([typed, *[plain] * (len(rows) - 1)]), parameters
+    plain = f"(%s, {', '.join(['%s'] * len(names))})"
+    typed = f"(%s, {', '.join(f'%s::{types[name]}' for name in names)})"
+    parameters: list[Any] = []
+    for n, row in enumerate(rows, 1):
+        parameters += [n, *_parameters(row, names, connection)]
+    return names, ", ".join([typed, *[plain] * (len(rows) - 1)]), parameters
+
+
+def _parameters(row: Message, names: Sequence[str], connection: Any) -> list[Any]:
+    parameters = [getattr(row, name) for name in names]
+    if row.published_by_id is not None:  # it can be of a type that not every database has, such as a UUID
+        by_whom = Message._meta.get_field("published_by")
+        parameters[names.index("published_by_id")] = by_whom.get_db_prep_save(row.published_by_id, connection)
+    return parameters
 
 
 @cache
@@ -115,11 +87,11 @@ def _types(alias: str) -> dict[str, str | None]:
     return {name: Message._meta.get_field(name.removesuffix("_id")).db_type(connection) for name in _COLUMNS}
 
 
-def take(rows: Sequence[Message], returned: Sequence[tuple[Any, ...]]) -> None:
+def fill(rows: Sequence[Message], returned: Sequence[tuple[Any, ...]]) -> None:
     """Give inserted rows the ids and times that the database returned."""
     alias = database()
     connection = connections[alias]
-    created = Message._meta.get_field("created_at")
+    created: Any = Message._meta.get_field("created_at")
     converters = connection.ops.get_db_converters(created.get_col("streams_message"))
     # By their ids, which rise in the order of the INSERT; no database promises the order of what it returns.
     for row, (pk, at) in zip(sorted(rows, key=lambda row: row.pk or 0), sorted(returned), strict=True):

@@ -29,9 +29,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from django.db import connections, transaction
-from django.db.backends.signals import connection_created
 
-from streams.log import epochs, low_water, postgresql, sqlite
+from streams.log import epochs, low_water, one_trip, postgresql, sqlite
 from streams.log.notices import notify
 from streams.log.transactions import own_transaction
 from streams.models import Message
@@ -153,12 +152,17 @@ def _take_positions(missing: dict[int, Message], numbered: Mapping[int, int]) ->
 
 def _try_step() -> dict[int, int] | None:
     """Number one step of the messages that wait, in a transaction of its own; None if the lock is taken."""
+    after_id = low_water.LOW_WATER.mark()
+    if (expected := known()) is not None:
+        outcome = one_trip.step(expected, after_id=after_id, limit=STEP_MESSAGES)
+        if outcome.is_known:
+            return outcome.numbered if outcome.has_locked else None
     connection = connections[database()]
     with own_transaction(with_limits=False), connection.cursor() as cursor:
         locked = lock(cursor, wait=False)
         if locked is None:
             return None
-        numbered = number(cursor, locked, after_id=low_water.LOW_WATER.mark(), limit=STEP_MESSAGES)
+        numbered = number(cursor, locked, after_id=after_id, limit=STEP_MESSAGES)
         if not numbered and not locked.is_new:
             # An empty commit would flush the lock's own record to the disk.
             transaction.set_rollback(True, using=connection.alias)
@@ -183,12 +187,19 @@ def _read_positions(missing: dict[int, Message]) -> None:
 
 def _positions_of(ids: Collection[int]) -> dict[int, int]:
     """Return {id: position} of those messages that have one."""
-    size = connections[database()].features.max_query_params or 10_000
-    rows = Message.objects.using(database()).filter(position__isnull=False).values_list("pk", "position")
+    connection = connections[database()]
+    size = connection.features.max_query_params or 10_000
     wanted = list(ids)
     found: dict[int, int] = {}
-    for start in range(0, len(wanted), size):
-        found |= {pk: position for pk, position in rows.filter(pk__in=wanted[start : start + size]) if position}
+    with connection.cursor() as cursor:
+        for start in range(0, len(wanted), size):
+            some = wanted[start : start + size]
+            places = ", ".join(["%s"] * len(some))
+            cursor.execute(
+                f"SELECT id, position FROM streams_message WHERE position IS NOT NULL AND id IN ({places})",  # noqa: S608
+                some,
+            )
+            found |= dict(cursor.fetchall())
     return found
 
 
@@ -216,18 +227,21 @@ def lock(cursor: Any, *, wait: bool) -> Locked | None:
     if row is None:
         return None
     head, epoch = row.head, row.epoch
-    if not row.session or (row.session, row.identity) not in _VERIFIED:
+    if not row.place or known() != (row.identity, *row.place):
         head = epochs.check(cursor, row.head, row.epoch, row.identity)
         epoch += head != row.head
-        if head == row.head:  # a new epoch can still be rolled back
-            _VERIFIED.add((row.session, row.identity))
+        # A new epoch can still be rolled back, and so can the first identity.
+        _known[database()] = (row.identity, *row.place) if row.place and head == row.head and row.identity else None
     return Locked(head, epoch, row.may_wait, is_new or head != row.head or not row.identity)
 
 
-# The sessions of PostgreSQL of which the database's identity was compared with the stored one. A session ends if the
-# server restarts, and it never changes its database. A new connection can get the process id of an old one.
-_VERIFIED: set[tuple[Any, ...]] = set()
-connection_created.connect(lambda **kwargs: _VERIFIED.clear(), weak=False)
+# By alias: the stored identity and the place of the head's row, after PostgreSQL's own identity was compared.
+_known: dict[str, tuple[Any, ...] | None] = {}
+
+
+def known() -> tuple[Any, ...] | None:
+    """Return the identity and the place for which the log is known to be the one that it was; None if not yet."""
+    return _known.get(database())
 
 
 def _has_head(cursor: Any) -> bool:

@@ -16,11 +16,11 @@ from django.db import Error, OperationalError, connections
 from streams import outages
 from streams.events import NewMessage
 from streams.exceptions import IdempotencyKeyInUse
-from streams.log import low_water
+from streams.log import low_water, one_trip
 from streams.log.appending import append
 from streams.log.notices import notify
-from streams.log.rows import insert, insert_unless_waiting, rows_for
-from streams.log.sequencing import STEP_MESSAGES, Locked, lock, number, sequence_waiting, settle
+from streams.log.rows import insert, rows_for
+from streams.log.sequencing import STEP_MESSAGES, Locked, known, lock, number, sequence_waiting, settle
 from streams.log.transactions import LOCK_SECONDS, own_transaction
 from streams.models import Message
 from streams.threads import database
@@ -76,6 +76,9 @@ def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], dict[int
     """Insert messages with their positions if the lock is free, and without them if it is taken."""
     connection = connections[database()]
     rows = rows_for(messages)
+    if (expected := known()) is not None:
+        after_id = low_water.LOW_WATER.mark()
+        return rows, one_trip.store(rows, expected, after_id=after_id, limit=STEP_MESSAGES).numbered
     with own_transaction(with_limits=False), connection.cursor() as cursor:
         locked = lock(cursor, wait=False)
         if locked is None:
@@ -87,30 +90,18 @@ def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], dict[int
 
 def _insert_numbered(cursor: Any, rows: list[Message], locked: Locked) -> dict[int, int]:
     """Insert rows under the lock, after the messages that wait. Without positions, if too many wait for one step."""
-    after_id = low_water.LOW_WATER.mark()
     earlier: dict[int, int] = {}
-    head = locked.head
-    _give(rows, head)
-    is_inserted = locked.may_wait is None and insert_unless_waiting(cursor, rows, head + len(rows), after_id)
-    if not is_inserted and locked.may_wait is not False:
-        earlier = number(cursor, locked, after_id=after_id, limit=STEP_MESSAGES)
-        if len(earlier) == STEP_MESSAGES:
-            for row in rows:
-                row.position = None
-            insert(rows)
-            return earlier
-        head = max(earlier.values(), default=head)
-        _give(rows, head)
-    if not is_inserted:
+    if locked.may_wait is not False:
+        earlier = number(cursor, locked, after_id=0, limit=STEP_MESSAGES)
+    if len(earlier) == STEP_MESSAGES:
         insert(rows)
-        cursor.execute("UPDATE streams_loghead SET head = %s WHERE id = 1", [head + len(rows)])
-    low_water.LOW_WATER.record(max(row.pk for row in rows), locked.epoch)
-    return earlier | {row.pk: row.position for row in rows if row.position is not None}
-
-
-def _give(rows: Sequence[Message], head: int) -> None:
+        return earlier
+    head = max(earlier.values(), default=locked.head)
     for position, row in enumerate(rows, head + 1):
         row.position = position
+    insert(rows)
+    cursor.execute("UPDATE streams_loghead SET head = %s WHERE id = 1", [head + len(rows)])
+    return earlier | {row.pk: row.position for row in rows if row.position is not None}
 
 
 def _insert_first(messages: Sequence[NewMessage], *, wait_for_keys: bool) -> tuple[list[Message], dict[int, int]]:
