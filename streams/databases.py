@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from django.apps import apps
+from django.core.signals import setting_changed
 from django.db import connections, router, transaction
 
 from streams.private.django import exempt_from_atomic_requests
@@ -20,10 +21,22 @@ from streams.private.django import exempt_from_atomic_requests
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@functools.cache  # each publish asks several times, and routers cannot move the log while the site runs
 def database() -> str:
-    """The alias of the database that holds the log. Reads go there too: a replica lags, and lag looks like a gap."""
-    # The model by its name, for notifiers ask as well, who are to know nothing of the log's tables.
+    """Return the alias of the database that holds the log.
+
+    Reads go there as well: a replica lags, and lag looks like a gap.
+    """
+    # The model by its name: notifiers ask as well, and must not know the log's tables.
     return router.db_for_write(apps.get_model("streams", "Message"))
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting in ("DATABASES", "DATABASE_ROUTERS"):
+        database.cache_clear()
+
+
+setting_changed.connect(_forget)  # sent by override_settings, in tests
 
 
 def log_name() -> str:

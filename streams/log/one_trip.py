@@ -1,8 +1,8 @@
-"""Whole transactions on PostgreSQL in one round trip: lock the head, number the messages that wait, insert, commit.
+"""Transactions on PostgreSQL in as few round trips as can be: lock the head, insert or number, commit.
 
 With a trip for each statement, a publisher would hold the lock while its process waits for the processor and for the
-network, and a process that stops would keep it. The statements have the same order as in postgresql.py, so that each
-one's snapshot is younger than the lock. The head travels between them in a setting of the transaction.
+network. Each statement's snapshot is younger than the lock, as in postgresql.py. The head travels between statements in
+a setting of the transaction.
 
 The lock is only taken if the database is known: `known` is what epochs.check() has found to be right. It is compared in
 the same statement, so that an older copy of the log gives no position before its epoch has started.
@@ -11,128 +11,111 @@ the same statement, so that an older copy of the log gives no position before it
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from django.db import connections
 
+from streams.log.postgresql import NUMBER
 from streams.log.rows import fill, typed_values
-from streams.log.transactions import own_transaction
+from streams.log.transactions import limits, own_transaction
 from streams.models import Message
 from streams.threads import database
 
-_LOCK = """
-    WITH known AS MATERIALIZED (
-        SELECT identity = %s AND pg_relation_filepath(tableoid) = %s AND pg_postmaster_start_time() = %s AS ok
-        FROM streams_loghead WHERE id = 1
-    ), locked AS MATERIALIZED (
-        SELECT head FROM streams_loghead WHERE id = 1 AND (SELECT ok FROM known) {condition} FOR UPDATE SKIP LOCKED
-    )
-    SELECT (SELECT ok FROM known), set_config('streams.head', COALESCE((SELECT head FROM locked)::text, ''), true)
-"""
+_KNOWN = "identity = %s AND pg_relation_filepath(tableoid) = %s AND pg_postmaster_start_time() = %s"
+_LOCKED = f"SELECT head FROM streams_loghead WHERE id = 1 AND {_KNOWN} {{condition}} FOR UPDATE SKIP LOCKED"  # noqa: S608
 
-_NUMBER = """
-    WITH head AS MATERIALIZED (
-        SELECT NULLIF(current_setting('streams.head'), '')::bigint AS at
-    ), waiting AS MATERIALIZED (
-        SELECT id FROM streams_message WHERE position IS NULL AND id > %s AND (SELECT at FROM head) IS NOT NULL
-        ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
-    ), placed AS (
-        UPDATE streams_message AS message SET position = (SELECT at FROM head) + numbered.n
-        FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM waiting) AS numbered
-        WHERE message.id = numbered.id RETURNING message.id, message.position
-    )
-"""
+_WAITING = "EXISTS (SELECT 1 FROM streams_message WHERE position IS NULL AND id > %s)"
 
-_NUMBER_ONLY = f"""{_NUMBER}
-    , moved AS (
-        UPDATE streams_loghead SET head = given.newest FROM (SELECT max(position) AS newest FROM placed) AS given
-        WHERE streams_loghead.id = 1 AND given.newest IS NOT NULL
-    )
-    SELECT id, position FROM placed ORDER BY position
+# The function is called for a row that was locked, because a subquery with FOR UPDATE is not merged with its query.
+_LOCK_AND_KEEP = f"""
+    SELECT set_config('streams.head', head::text, true) FROM ({_LOCKED.format(condition="")}) AS locked
 """  # noqa: S608 - fixed texts
 
-# Without the lock, or if too many messages wait for one step, the new ones get no positions.
-_NUMBER_AND_INSERT = """{number}
-    , added AS (
+# Without the lock there is no head, and messages that wait come first: then the new ones get no positions.
+_INSERT = """
+    WITH added AS (
         INSERT INTO streams_message (position, {columns})
-        SELECT (SELECT at FROM head) + CASE WHEN earlier.n < {limit} THEN earlier.n + new.n END, {new_columns}
-        FROM (SELECT count(*) AS n FROM waiting) AS earlier, (VALUES {values}) AS new (n, {columns})
-        ORDER BY new.n RETURNING id, position, created_at
+        SELECT CASE WHEN NOT {waiting} THEN NULLIF(current_setting('streams.head', true), '')::bigint + new.n END,
+            {new_columns}
+        FROM (VALUES {values}) AS new (n, {columns}) ORDER BY new.n
+        RETURNING id, position, created_at
     ), moved AS (
-        UPDATE streams_loghead SET head = given.newest FROM (
-            SELECT max(position) AS newest
-            FROM (SELECT position FROM placed UNION ALL SELECT position FROM added) AS of_both
-        ) AS given
-        WHERE streams_loghead.id = 1 AND given.newest IS NOT NULL
+        UPDATE streams_loghead SET head = (SELECT max(position) FROM added)
+        WHERE id = 1 AND EXISTS (SELECT FROM added WHERE position IS NOT NULL)
     )
-    SELECT true, id, position, created_at FROM added UNION ALL SELECT false, id, position, NULL FROM placed
+    SELECT id, position, created_at FROM added
 """
 
 
-class Outcome(NamedTuple):
-    """`is_known`: the database is the one that was expected; None if the head's row is missing. `has_locked`: the lock
-    was free. `numbered`: {id: position} of the messages that got positions, in order."""
-
-    is_known: bool | None
-    has_locked: bool
-    numbered: dict[int, int]
-
-
-def store(rows: Sequence[Message], known: Sequence[Any], *, after_id: int, limit: int) -> Outcome:
-    """Insert rows, with positions if the lock is free, and number the messages that waited before them."""
+def store(rows: Sequence[Message], known: Sequence[Any], *, after_id: int) -> bool:
+    """Insert rows, with positions if the lock is free and no messages wait. Return True if the lock was free."""
     columns, values, parameters = typed_values(rows, connections[database()])
-    insert = _NUMBER_AND_INSERT.format(
-        number=_NUMBER,
+    insert = _INSERT.format(
         columns=", ".join(columns),
         new_columns=", ".join(f"new.{name}" for name in columns),
         values=values,
-        limit=limit,
+        waiting=_WAITING,
     )
-    [[(is_known, head)], stored] = _run(
-        f"{_LOCK.format(condition='')}; {insert}", [*known, after_id, limit, *parameters]
-    )
-    own = sorted((pk, position, at) for is_own, pk, position, at in stored if is_own)
-    fill(rows, [(pk, at) for pk, _, at in own])
-    for row, (_, position, _) in zip(rows, own, strict=True):
+    with _transaction() as run:
+        *locked, added = run(f"{_LOCK_AND_KEEP}; {insert}", [*known, after_id, *parameters], commit=True)
+    added.sort()
+    fill(rows, [(pk, at) for pk, _, at in added])
+    for row, (_, position, _) in zip(rows, added, strict=True):
         row.position = position
-    numbered = {pk: position for _, pk, position, _ in stored if position is not None}
-    return Outcome(is_known, bool(head), dict(sorted(numbered.items(), key=lambda item: item[1])))
+    return bool(locked[0])
 
 
-def step(known: Sequence[Any], *, after_id: int, limit: int) -> Outcome:
-    """Number messages that wait, at most `limit`. The lock is not taken if there are none."""
-    waiting = "AND EXISTS (SELECT 1 FROM streams_message WHERE position IS NULL AND id > %s)"
-    statements = f"{_LOCK.format(condition=waiting)}; {_NUMBER_ONLY}"
-    [[(is_known, head)], numbered] = _run(statements, [*known, after_id, after_id, limit])
-    return Outcome(is_known, bool(head), dict(numbered))
+def is_known(cursor: Any, known: Sequence[Any]) -> bool:
+    """Return True if the database is the one that was known."""
+    cursor.execute(f"SELECT 1 FROM streams_loghead WHERE id = 1 AND {_KNOWN}", known)  # noqa: S608 - fixed texts
+    return cursor.fetchone() is not None
 
 
-def _run(statements: str, parameters: Sequence[Any]) -> list[list[tuple[Any, ...]]]:
-    """Run statements as one transaction, or as a part of a test's, and return the rows of each."""
+def step(known: Sequence[Any], *, after_id: int, limit: int) -> dict[int, int] | None:
+    """Number messages that wait, at most `limit`. Return None if the lock is taken, if no message waits, or if the
+    database is not known.
+    """
+    lock = f"SELECT head, {limits()} FROM ({_LOCKED.format(condition=f'AND {_WAITING}')}) AS locked"  # noqa: S608
+    with _transaction() as run:
+        [locked] = run(lock, [*known, after_id])
+        if not locked:
+            return None
+        [numbered] = run(NUMBER, [after_id, limit, locked[0][0]], commit=True)
+    return dict(numbered)
+
+
+@contextlib.contextmanager
+def _transaction() -> Iterator[Any]:
+    """Yield a function that runs statements in a transaction, or in a part of a test's, and returns the rows of each.
+
+    The transaction begins with the first call, and ends with the call that says `commit`, or else without one.
+    """
     from psycopg import ClientCursor
 
     connection: Any = connections[database()]
     connection.ensure_connection()
-    # Several statements with parameters need client-side binding, whatever the site has chosen for its own queries.
-    text = ClientCursor(connection.connection).mogrify(statements, parameters)
-    if connection.in_atomic_block:
-        with own_transaction(with_limits=False):
-            return _execute(connection, text)
-    try:
-        return _execute(connection, f"BEGIN ISOLATION LEVEL READ COMMITTED; {text}; COMMIT")
-    except BaseException:
-        with contextlib.suppress(Exception):  # the connection is lost, or the transaction has ended
-            connection.connection.rollback()
-        raise
+    in_test = connection.in_atomic_block
+    begin = "" if in_test else "BEGIN ISOLATION LEVEL READ COMMITTED; "
 
+    def run(statements: str, parameters: Sequence[Any], *, commit: bool = False) -> list[list[tuple[Any, ...]]]:
+        nonlocal begin
+        # Several statements with parameters need client-side binding, whatever the site has chosen for its own queries.
+        text = ClientCursor(connection.connection).mogrify(statements, parameters)
+        text, begin = begin + text + ("; COMMIT" if commit and not in_test else ""), ""
+        found = []
+        with connection.cursor() as cursor:
+            cursor.execute(text)
+            while True:
+                if cursor.description is not None:
+                    found.append(cursor.fetchall())
+                if not cursor.nextset():
+                    return found
 
-def _execute(connection: Any, text: str) -> list[list[tuple[Any, ...]]]:
-    found = []
-    with connection.cursor() as cursor:
-        cursor.execute(text)
-        while True:
-            if cursor.description is not None:
-                found.append(cursor.fetchall())
-            if not cursor.nextset():
-                return found
+    with own_transaction(with_limits=False) if in_test else contextlib.nullcontext():
+        try:
+            yield run
+        finally:
+            if not in_test:
+                with contextlib.suppress(Exception):  # the connection is lost
+                    connection.connection.rollback()  # does nothing after a commit

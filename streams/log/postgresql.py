@@ -20,7 +20,7 @@ _ROW = """
 # search finds them. Waiting for them would make all publishers wait.
 #
 # The head is the newest position that was given, and no count.
-_NUMBER = """
+NUMBER = """
     WITH waiting AS MATERIALIZED (
         SELECT id FROM streams_message WHERE position IS NULL AND id > %s
         ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
@@ -68,5 +68,5 @@ def _lock(cursor: Any, statement: str) -> Row | None:
 
 def number(cursor: Any, head: int, after_id: int, limit: int | None) -> dict[int, int]:
     """Give the positions after `head` to committed messages without one, in the order of their ids, at most `limit`."""
-    cursor.execute(_NUMBER, [after_id, limit, head])
+    cursor.execute(NUMBER, [after_id, limit, head])
     return dict(cursor.fetchall())

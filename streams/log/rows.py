@@ -32,12 +32,13 @@ def rows_for(messages: Sequence[NewMessage]) -> list[Message]:
             data=message.data,
             size=len(message.data.encode()),
             idempotency_key=message.idempotency_key,
-            published_by=message.published_by,
         )
-        if message.published_by is not None and row.published_by_id is None:
-            raise ValueError(
-                f"`published_by` must be a saved user; got {message.published_by!r}, which has no primary key."
-            )
+        if message.published_by is not None:
+            row.published_by = message.published_by
+            if row.published_by_id is None:
+                raise ValueError(
+                    f"`published_by` must be a saved user; got {message.published_by!r}, which has no primary key."
+                )
         row.is_new = True
         rows.append(row)
     return rows
@@ -90,15 +91,20 @@ def _types(alias: str) -> dict[str, str | None]:
 def fill(rows: Sequence[Message], returned: Sequence[tuple[Any, ...]]) -> None:
     """Give inserted rows the ids and times that the database returned."""
     alias = database()
-    connection = connections[alias]
-    created: Any = Message._meta.get_field("created_at")
-    converters = connection.ops.get_db_converters(created.get_col("streams_message"))
+    converters = _converters(alias)
     # By their ids, which rise in the order of the INSERT; no database promises the order of what it returns.
     for row, (pk, at) in zip(sorted(rows, key=lambda row: row.pk or 0), sorted(returned), strict=True):
         for convert in converters:
-            at = convert(at, None, connection)
+            at = convert(at, None, connections[alias])
         row.pk, row.created_at = pk, at
         row._state.adding, row._state.db = False, alias
+
+
+@cache
+def _converters(alias: str) -> list[Any]:
+    """Return the functions that make a Python value of a date as the database returns it."""
+    created: Any = Message._meta.get_field("created_at")
+    return connections[alias].ops.get_db_converters(created.get_col("streams_message"))
 
 
 def _names(rows: Sequence[Message]) -> list[str]:

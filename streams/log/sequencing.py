@@ -120,6 +120,13 @@ def settle(missing: dict[int, Message], *, held: bool, wait: bool) -> dict[int, 
     pause = _FIRST_PAUSE_SECONDS
     given: dict[int, int] = {}
     numbered: dict[int, int] | None = None
+    if missing and wait and is_busy():
+        # The others number these messages soon. Asking earlier, and trying the lock, would only slow them down.
+        time.sleep(min(max(_usual_wait / 2, pause), _MAX_PAUSE_SECONDS))
+        _read_positions(missing)
+        note_wait(time.monotonic() - now)
+        if not missing:
+            return given
     while True:
         if held and not (_is_waiting() if is_postgresql else len(numbered or ()) == STEP_MESSAGES):
             _read_positions(missing)
@@ -154,9 +161,9 @@ def _try_step() -> dict[int, int] | None:
     """Number one step of the messages that wait, in a transaction of its own; None if the lock is taken."""
     after_id = low_water.LOW_WATER.mark()
     if (expected := known()) is not None:
-        outcome = one_trip.step(expected, after_id=after_id, limit=STEP_MESSAGES)
-        if outcome.is_known:
-            return outcome.numbered if outcome.has_locked else None
+        numbered = one_trip.step(expected, after_id=after_id, limit=STEP_MESSAGES)
+        if numbered is not None or _is_still_known(expected):
+            return numbered
     connection = connections[database()]
     with own_transaction(with_limits=False), connection.cursor() as cursor:
         locked = lock(cursor, wait=False)
@@ -242,6 +249,48 @@ _known: dict[str, tuple[Any, ...] | None] = {}
 def known() -> tuple[Any, ...] | None:
     """Return the identity and the place for which the log is known to be the one that it was; None if not yet."""
     return _known.get(database())
+
+
+def _is_still_known(expected: tuple[Any, ...]) -> bool:
+    """Return False if the lock was not taken because the database is another one. Asks the database now and then."""
+    global _asked_at
+    now = time.monotonic()
+    if now - _asked_at < ASK_SECONDS:
+        return True
+    _asked_at = now
+    with connections[database()].cursor() as cursor:
+        return one_trip.is_known(cursor, expected)
+
+
+_asked_at = 0.0
+ASK_SECONDS = 0.25
+
+
+# Until when a publisher inserts its messages without trying the lock first, in time.monotonic() seconds.
+_busy_until = 0.0
+BUSY_SECONDS = 0.1
+
+
+def is_busy() -> bool:
+    """Return True if other processes publish at the same time, as far as this one has noticed."""
+    return time.monotonic() < _busy_until
+
+
+# How long this process waited for positions lately, in seconds.
+_usual_wait = 0.0
+
+
+def note_wait(seconds: float) -> None:
+    """Remember how long a publisher has waited for its positions so far."""
+    global _usual_wait
+    _usual_wait += (seconds - _usual_wait) / 8
+
+
+def note_lock(*, free: bool) -> None:
+    """Remember if the lock was free when a publisher tried it."""
+    global _busy_until
+    if not free:
+        _busy_until = time.monotonic() + BUSY_SECONDS
 
 
 def _has_head(cursor: Any) -> bool:

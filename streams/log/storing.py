@@ -20,7 +20,17 @@ from streams.log import low_water, one_trip
 from streams.log.appending import append
 from streams.log.notices import notify
 from streams.log.rows import insert, rows_for
-from streams.log.sequencing import STEP_MESSAGES, Locked, known, lock, number, sequence_waiting, settle
+from streams.log.sequencing import (
+    STEP_MESSAGES,
+    Locked,
+    is_busy,
+    known,
+    lock,
+    note_lock,
+    number,
+    sequence_waiting,
+    settle,
+)
 from streams.log.transactions import LOCK_SECONDS, own_transaction
 from streams.models import Message
 from streams.threads import database
@@ -77,8 +87,11 @@ def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], dict[int
     connection = connections[database()]
     rows = rows_for(messages)
     if (expected := known()) is not None:
-        after_id = low_water.LOW_WATER.mark()
-        return rows, one_trip.store(rows, expected, after_id=after_id, limit=STEP_MESSAGES).numbered
+        if is_busy():
+            insert(rows)
+        else:
+            note_lock(free=one_trip.store(rows, expected, after_id=low_water.LOW_WATER.mark()))
+        return rows, {row.pk: row.position for row in rows if row.position is not None}
     with own_transaction(with_limits=False), connection.cursor() as cursor:
         locked = lock(cursor, wait=False)
         if locked is None:
