@@ -16,7 +16,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db import IntegrityError, connection, connections, transaction
+from django.db import DataError, connection, connections, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import AsyncClient, Client
 from django.test.utils import CaptureQueriesContext
@@ -30,6 +30,9 @@ from streams.testing import read_events
 from tests.sites import Site, finish
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+# What the databases raise for a value that their columns cannot hold.
+UNSTORABLE = (DataError, OverflowError)
 
 
 class RolledBack(Exception):
@@ -172,22 +175,28 @@ def test_data_is_stored_as_the_text_that_goes_on_the_wire(data: object, text: st
     assert (row.data, row.size) == (text, len(text.encode()))
 
 
-def test_publish_outside_a_transaction_is_one_transaction_of_three_statements() -> None:
-    publish("news", "the first makes the head's row")
+def test_publish_outside_a_transaction_is_one_transaction_of_few_statements() -> None:
+    for _ in range(3):
+        publish("news", "the first makes the head's row and compares the database's identity")
     with CaptureQueriesContext(connection) as queries:
         publish("news", "counted")
     statements = [query["sql"] for query in queries.captured_queries]
+    if connection.vendor == "postgresql":
+        whole, look = statements  # each is one round trip
+        assert whole.startswith("BEGIN")
+        assert whole.endswith("COMMIT")
+        assert look.startswith("SELECT EXISTS"), "a publisher that has held the head's lock looks once more"
+        return
     assert [sql for sql in statements if sql in ("COMMIT", "ROLLBACK")] == ["COMMIT"]
     assert len([sql for sql in statements if not sql.startswith(("BEGIN", "COMMIT"))]) <= 3
-    # On PostgreSQL, a publisher that has held the head's lock looks once more after it has released it.
-    assert statements.index("COMMIT") >= len(statements) - (2 if connection.vendor == "postgresql" else 1)
+    assert statements[-1] == "COMMIT"
 
 
 def test_publish_many_is_one_transaction_in_the_order_given() -> None:
     publish("news", "first")
     with CaptureQueriesContext(connection) as queries:
         messages = publish_many([NewMessage(f"channel.{n % 3}", n) for n in range(100)])
-    assert [query["sql"] for query in queries.captured_queries].count("COMMIT") == 1
+    assert sum(query["sql"].endswith("COMMIT") for query in queries.captured_queries) == 1
     assert [message.position for message in messages] == list(range(2, 102))
     assert [data for _, data in stored()[1:]] == [str(n) for n in range(100)]
 
@@ -209,8 +218,8 @@ def test_bad_message_among_many_stores_none_of_them(bad: NewMessage) -> None:
 
 
 def test_message_among_many_that_cannot_be_stored_stores_none_of_them() -> None:
-    nobody = get_user_model()(pk=987_654)
-    with pytest.raises(IntegrityError):
+    nobody = get_user_model()(pk=2**70)  # larger than the column
+    with pytest.raises(UNSTORABLE):
         publish_many([NewMessage("news", "good"), NewMessage("news", "bad", published_by=nobody)])
     assert stored() == []
     assert publish("news", "next").position == 1
@@ -274,11 +283,11 @@ async def test_publish_works_in_a_thread_of_an_async_program() -> None:
 
 
 async def test_message_that_cannot_be_stored_harms_none_of_those_published_with_it() -> None:
-    nobody = get_user_model()(pk=987_654)
+    nobody = get_user_model()(pk=2**70)  # larger than the column
     calls = [apublish("news", str(n), published_by=nobody if n == 10 else None) for n in range(20)]
     results = await asyncio.gather(*calls, return_exceptions=True)
     bad = results.pop(10)
-    assert isinstance(bad, IntegrityError)
+    assert isinstance(bad, UNSTORABLE)
     rows = await off_the_loop(stored)
     assert [position for position, _ in rows] == list(range(1, 20))
     assert [(result.position, result.data) for result in results if isinstance(result, Message)] == rows

@@ -16,13 +16,13 @@ from typing import Any
 
 from django.db import connections
 
-from streams.log.postgresql import NUMBER
+from streams.log.postgresql import NUMBER, PLACE
 from streams.log.rows import fill, typed_values
 from streams.log.transactions import limits, own_transaction
 from streams.models import Message
 from streams.threads import database
 
-_KNOWN = "identity = %s AND pg_relation_filepath(tableoid) = %s AND pg_postmaster_start_time() = %s"
+_KNOWN = " AND ".join(["identity = %s", *(f"{part} = %s" for part in PLACE)])
 _LOCKED = f"SELECT head FROM streams_loghead WHERE id = 1 AND {_KNOWN} {{condition}} FOR UPDATE SKIP LOCKED"  # noqa: S608
 
 _WAITING = "EXISTS (SELECT 1 FROM streams_message WHERE position IS NULL AND id > %s)"

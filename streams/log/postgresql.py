@@ -6,13 +6,20 @@ from typing import Any, NamedTuple
 
 from streams.log.transactions import limits
 
+# These change with the server, the database and the table, and with how durable commits are. What the database says
+# about itself takes longer to find out, so that it is compared once for each place.
+PLACE = (
+    "pg_relation_filepath(tableoid)",
+    "pg_postmaster_start_time()",
+    "current_setting('fsync') || current_setting('synchronous_commit')",
+)
+
 # The lock is in a statement of its own: the next statement's snapshot is then younger than every commit that went
 # before it. A statement that locked and numbered would number with a snapshot from before the lock.
 #
-# SKIP LOCKED needs no more privileges than publishing does, and returns the newest version of the row. The path and the
-# time change with the server, the database or the table: what the database says about itself is compared once for each.
+# SKIP LOCKED needs no more privileges than publishing does, and returns the newest version of the row.
 _ROW = """
-    SELECT head, epoch, identity, pg_relation_filepath(tableoid), pg_postmaster_start_time(){limits}
+    SELECT head, epoch, identity, {place}{limits}
     FROM streams_loghead WHERE id = 1 FOR UPDATE
 """
 
@@ -43,18 +50,18 @@ class Row(NamedTuple):
     head: int
     epoch: int
     identity: str
-    place: tuple[Any, ...]  # the path of the table, and the start of the server
+    place: tuple[Any, ...]  # the values of PLACE
     may_wait: bool | None  # messages wait for positions; None if only another statement can see that
 
 
 def try_lock(cursor: Any) -> Row | None:
     """Lock the head's row and return it; None if another transaction has locked it, or if it is missing."""
-    return _lock(cursor, _ROW.format(limits=f", {limits()}") + " SKIP LOCKED")
+    return _lock(cursor, _ROW.format(place=", ".join(PLACE), limits=f", {limits()}") + " SKIP LOCKED")
 
 
 def wait_for_lock(cursor: Any) -> Row | None:
     """See try_lock(). Waits for the lock, for as long as the transaction's lock_timeout allows."""
-    return _lock(cursor, _ROW.format(limits=""))
+    return _lock(cursor, _ROW.format(place=", ".join(PLACE), limits=""))
 
 
 def _lock(cursor: Any, statement: str) -> Row | None:
@@ -63,7 +70,7 @@ def _lock(cursor: Any, statement: str) -> Row | None:
     if not rows:
         return None
     head, epoch, identity, *place = rows[0]
-    return Row(head, epoch, identity, tuple(place[:2]), None)
+    return Row(head, epoch, identity, tuple(place[: len(PLACE)]), None)
 
 
 def number(cursor: Any, head: int, after_id: int, limit: int | None) -> dict[int, int]:

@@ -162,6 +162,8 @@ def _try_step() -> dict[int, int] | None:
     after_id = low_water.LOW_WATER.mark()
     if (expected := known()) is not None:
         numbered = one_trip.step(expected, after_id=after_id, limit=STEP_MESSAGES)
+        if numbered:
+            note_numbered(numbered)
         if numbered is not None or _is_still_known(expected):
             return numbered
     connection = connections[database()]
@@ -239,11 +241,13 @@ def lock(cursor: Any, *, wait: bool) -> Locked | None:
         epoch += head != row.head
         # A new epoch can still be rolled back, and so can the first identity.
         _known[database()] = (row.identity, *row.place) if row.place and head == row.head and row.identity else None
+        _known_epoch[database()] = epoch
     return Locked(head, epoch, row.may_wait, is_new or head != row.head or not row.identity)
 
 
 # By alias: the stored identity and the place of the head's row, after PostgreSQL's own identity was compared.
 _known: dict[str, tuple[Any, ...] | None] = {}
+_known_epoch: dict[str, int] = {}
 
 
 def known() -> tuple[Any, ...] | None:
@@ -305,3 +309,8 @@ def number(cursor: Any, locked: Locked, *, after_id: int, limit: int | None) -> 
     if numbered:
         low_water.LOW_WATER.record(max(numbered), locked.epoch)
     return numbered
+
+
+def note_numbered(ids: Iterable[int]) -> None:
+    """Move the low-water mark, after messages with these ids got positions in the epoch that is known."""
+    low_water.LOW_WATER.record(max(ids), _known_epoch[database()])

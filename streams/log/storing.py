@@ -27,6 +27,7 @@ from streams.log.sequencing import (
     known,
     lock,
     note_lock,
+    note_numbered,
     number,
     sequence_waiting,
     settle,
@@ -91,7 +92,10 @@ def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], dict[int
             insert(rows)
         else:
             note_lock(free=one_trip.store(rows, expected, after_id=low_water.LOW_WATER.mark()))
-        return rows, {row.pk: row.position for row in rows if row.position is not None}
+        numbered = {row.pk: row.position for row in rows if row.position is not None}
+        if numbered:
+            note_numbered(numbered)
+        return rows, numbered
     with own_transaction(with_limits=False), connection.cursor() as cursor:
         locked = lock(cursor, wait=False)
         if locked is None:
@@ -114,6 +118,7 @@ def _insert_numbered(cursor: Any, rows: list[Message], locked: Locked) -> dict[i
         row.position = position
     insert(rows)
     cursor.execute("UPDATE streams_loghead SET head = %s WHERE id = 1", [head + len(rows)])
+    low_water.LOW_WATER.record(max(row.pk for row in rows), locked.epoch)
     return earlier | {row.pk: row.position for row in rows if row.position is not None}
 
 
