@@ -483,7 +483,8 @@ def test_key_that_another_transaction_holds_is_waited_for(site: Site, how: str, 
     expected = ["first", *before] if outcome == "commit" else [*before, "second"]
     assert data == returned
     assert assert_no_holes(site) == expected
-    assert position == expected.index(returned) + 1
+    # Right after a transaction, the other process can still be giving the positions.
+    assert position in {expected.index(returned) + 1, *([None] if how == "inside" else [])}
 
 
 def wait_for_key_then_publish_others() -> None:

@@ -120,7 +120,7 @@ def settle(missing: dict[int, Message], *, held: bool, wait: bool) -> dict[int, 
     pause = _FIRST_PAUSE_SECONDS
     given: dict[int, int] = {}
     numbered: dict[int, int] | None = None
-    if missing and wait and is_busy():
+    if missing and wait and not held and is_busy():
         # The others number these messages soon. Asking earlier, and trying the lock, would only slow them down.
         time.sleep(min(max(_usual_wait / 2, pause), _MAX_PAUSE_SECONDS))
         _read_positions(missing)

@@ -54,9 +54,9 @@ def store(messages: Sequence[NewMessage], *, wait_for_keys: bool = True) -> list
     """
     try:
         if _is_inserted_first(messages):
-            rows, numbered = _insert_first(messages, wait_for_keys=wait_for_keys)
+            rows, numbered, held = _insert_first(messages, wait_for_keys=wait_for_keys)
         else:
-            rows, numbered = _lock_first(messages)
+            rows, numbered, held = _lock_first(messages)
     except Exception:
         # Other publishers can have left their messages to this one while it held the lock.
         with contextlib.suppress(Error):
@@ -64,7 +64,7 @@ def store(messages: Sequence[NewMessage], *, wait_for_keys: bool = True) -> list
         raise
     notify(numbered, rows)
     try:
-        settle({row.pk: row for row in rows if row.position is None}, held=bool(numbered), wait=True)
+        settle({row.pk: row for row in rows if row.position is None}, held=held, wait=True)
     except Error:
         # The messages are stored: their publisher must not fail, and publish them twice. A hub's poll numbers the rest.
         outages.report(logger, "Messages were stored, and could not be given their positions yet.")
@@ -83,26 +83,31 @@ def _is_inserted_first(messages: Sequence[NewMessage]) -> bool:
     )
 
 
-def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], dict[int, int]]:
-    """Insert messages with their positions if the lock is free, and without them if it is taken."""
+def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], dict[int, int], bool]:
+    """Insert messages with their positions if the lock is free, and without them if it is taken.
+
+    Returns their rows, {id: position} of what was numbered, and whether this process has held the lock.
+    """
     connection = connections[database()]
     rows = rows_for(messages)
     if (expected := known()) is not None:
+        held = False
         if is_busy():
             insert(rows)
         else:
-            note_lock(free=one_trip.store(rows, expected, after_id=low_water.LOW_WATER.mark()))
+            held = one_trip.store(rows, expected, after_id=low_water.LOW_WATER.mark())
+            note_lock(free=held)
         numbered = {row.pk: row.position for row in rows if row.position is not None}
         if numbered:
             note_numbered(numbered)
-        return rows, numbered
+        return rows, numbered, held
     with own_transaction(with_limits=False), connection.cursor() as cursor:
         locked = lock(cursor, wait=False)
         if locked is None:
             insert(rows)
-            return rows, {}
+            return rows, {}, False
         numbered = _insert_numbered(cursor, rows, locked)
-    return rows, numbered
+    return rows, numbered, True
 
 
 def _insert_numbered(cursor: Any, rows: list[Message], locked: Locked) -> dict[int, int]:
@@ -122,10 +127,14 @@ def _insert_numbered(cursor: Any, rows: list[Message], locked: Locked) -> dict[i
     return earlier | {row.pk: row.position for row in rows if row.position is not None}
 
 
-def _insert_first(messages: Sequence[NewMessage], *, wait_for_keys: bool) -> tuple[list[Message], dict[int, int]]:
-    """Insert messages without positions, then number them in the same transaction if the lock is free."""
+def _insert_first(messages: Sequence[NewMessage], *, wait_for_keys: bool) -> tuple[list[Message], dict[int, int], bool]:
+    """Insert messages without positions, then number them in the same transaction if the lock is free.
+
+    Returns the same as _lock_first().
+    """
     connection = connections[database()]
     numbered: dict[int, int] = {}
+    locked: Locked | None = None
     with own_transaction(lock_seconds=LOCK_SECONDS if wait_for_keys else KEY_SECONDS):
         try:
             rows = append(messages)
@@ -143,4 +152,4 @@ def _insert_first(messages: Sequence[NewMessage], *, wait_for_keys: bool) -> tup
                     numbered = number(cursor, locked, after_id=0, limit=STEP_MESSAGES)
     for row in fresh:
         row.position = numbered.get(row.pk)
-    return rows, numbered
+    return rows, numbered, locked is not None

@@ -24,8 +24,10 @@ chain ends only with a crash (or with a bound on the number of attempts), and th
 
 What a publisher does depends on its kind:
 
-- `own`, a publish outside a transaction: try the lock first. Got: number the others' messages, insert the message with
-  the next position, commit. Busy: insert, commit, then try until the message has its position.
+- `own`, a publish outside a transaction: try the lock first. Got, and no message waits: insert the message with the
+  next position, commit. Got, and messages wait: number them first in the same transaction, or insert the message without a
+  position. Busy: insert the message without a position. If the lock was busy lately, it does that without trying it.
+  Whoever inserts without a position commits, then tries until the message has its position.
 - `atomic`, inside the caller's transaction: insert; after the caller's commit a hook tries the lock once.
 - `keyed`, a group with idempotency keys or a large one: insert, then try the lock in the same transaction. Got: number,
   commit. Busy: commit, then continue as `own` does.
@@ -85,10 +87,11 @@ def _go(state: State, me: Process, at: str, **changes: object) -> State:
 def _start(state: State, me: Process, rules: Rules) -> Iterator[State]:
     unnumbered = state.unnumbered
     if me.kind == "own":
-        if state.locked and rules.takes_lock:
-            yield _go(state, me, "insert", earlier=unnumbered)
-        else:
+        yield _go(state, me, "insert", earlier=unnumbered)
+        if not state.locked or not rules.takes_lock:
             yield _go(state, me, "number", holds=rules.takes_lock, earlier=unnumbered)
+            if unnumbered:
+                yield _go(state, me, "insert", holds=rules.takes_lock, earlier=unnumbered)
     elif me.kind == "atomic":
         leaves = state.locked and not rules.tries_after_commit
         yield _inserted(state, me, "commit and stop" if leaves else "commit", unnumbered)
@@ -203,7 +206,7 @@ def _commit(state: State, me: Process, rules: Rules) -> Iterator[State]:
     after = "wait"
     if me.at == "commit and stop":
         after = "done"
-    elif me.given:  # it has held the lock
+    elif me.given or me.holds:  # it has held the lock
         after = "look" if rules.looks_again else "done"
     elif me.kind == "atomic":
         after = "try"

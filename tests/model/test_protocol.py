@@ -53,7 +53,7 @@ MUTANTS = [
     ("tries_after_commit", "own atomic", "left without a position"),
     ("holds_until_commit", "own own", SEEN),
     ("takes_lock", "own own", SEEN),
-    ("fresh_snapshot", "own own", "a position changed"),
+    ("fresh_snapshot", "own own", ORDER),
     ("only_committed", "own own", "a position for a message that is not committed"),
     ("numbers_the_others", "own atomic", ORDER),
     ("in_order_of_ids", "own atomic", ORDER),
