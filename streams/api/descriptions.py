@@ -30,6 +30,12 @@ ERRORS = {
         "unsupported-media-type",
         "A body is JSON in UTF-8: send `Content-Type: application/json`; got 'text/plain'.",
     ),
+    409: (
+        "The idempotency key is being used by a transaction that is still open.",
+        "idempotency-key-in-use",
+        "An idempotency key of these messages is being used by a transaction that is still open. Nothing was "
+        "published: publish them again later.",
+    ),
     422: (
         "The idempotency key was used for another message.",
         "idempotency-key-reused",
@@ -109,7 +115,7 @@ PUBLISH: dict[str, Any] = {
                 REPEATED,
             ),
         },
-        *(400, 401, 403, 413, 415, 422, 429, 503),
+        *(400, 401, 403, 409, 413, 415, 422, 429, 503),
     ),
     "examples": [_sent({"data": {"title": "Hello"}, "event": "message"})],
 }
@@ -137,7 +143,7 @@ PUBLISH_MANY: dict[str, Any] = {
                 {"messages": [REPEATED]},
             ),
         },
-        *(400, 401, 403, 413, 415, 422, 429, 503),
+        *(400, 401, 403, 409, 413, 415, 422, 429, 503),
     ),
     "examples": [
         _sent(

@@ -25,7 +25,7 @@ from streams.api.errors import answer_to, as_response
 from streams.api.negotiation import json_response
 from streams.api.schema import described
 from streams.databases import non_atomic_requests
-from streams.exceptions import InvalidMessage, InvalidToken
+from streams.exceptions import IdempotencyKeyInUse, InvalidMessage, InvalidToken
 from streams.policies import get_policy
 from streams.publishing import apublish_many
 from streams.tokens import Token, atoken_of, user_of_token
@@ -81,7 +81,7 @@ async def _publish(request: HttpRequest, channel: str) -> HttpResponse:
     publishing.check_wait(await rates.atake(publishing.caller_of(request, request.user, token), 1))
     try:
         rows = await apublish_many([message])
-    except InvalidMessage as error:
+    except (InvalidMessage, IdempotencyKeyInUse) as error:
         raise publishing.as_error(error) from None
     outages.DATABASE.works()
     status, [told] = publishing.answer(rows)

@@ -16,7 +16,7 @@ from streams.api.fields import MAX_POSITION
 from streams.api.schema import described
 from streams.api.serializers import HistoryQuery, checked
 from streams.events import NewMessage
-from streams.exceptions import InvalidMessage
+from streams.exceptions import IdempotencyKeyInUse, InvalidMessage
 from streams.models import Message
 from streams.policies import get_policy
 from streams.publishing import publish_many
@@ -93,6 +93,6 @@ def _publish(request: Request, messages: Sequence[NewMessage]) -> tuple[int, lis
     publishing.check_wait(rates.take(caller, len(messages)))
     try:
         rows: list[Message] = publish_many(messages)
-    except InvalidMessage as error:
+    except (InvalidMessage, IdempotencyKeyInUse) as error:
         raise publishing.as_error(error) from None
     return publishing.answer(rows)

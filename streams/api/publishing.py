@@ -16,7 +16,7 @@ from streams.api.errors import ApiError
 from streams.api.serializers import NewMessageBody, NewMessagesBody, checked
 from streams.conf import settings
 from streams.events import NewMessage, validate_idempotency_key
-from streams.exceptions import IdempotencyKeyReused, InvalidMessage
+from streams.exceptions import IdempotencyKeyInUse, IdempotencyKeyReused, InvalidMessage
 from streams.models import Message
 from streams.policies import BasePolicy
 from streams.tokens import Token
@@ -86,8 +86,10 @@ def check_wait(seconds: int) -> None:
         )
 
 
-def as_error(error: InvalidMessage) -> ApiError:
-    """What is answered where the log refuses messages."""
+def as_error(error: InvalidMessage | IdempotencyKeyInUse) -> ApiError:
+    """Return the answer to messages that the log refuses."""
+    if isinstance(error, IdempotencyKeyInUse):
+        return ApiError(409, "idempotency-key-in-use", str(error), retry_after_seconds=1)
     if isinstance(error, IdempotencyKeyReused):
         return ApiError(422, "idempotency-key-reused", str(error))
     return ApiError(400, "invalid-request", str(error))

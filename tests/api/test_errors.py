@@ -18,6 +18,7 @@ from streams import outages
 from streams.api.errors import answer_to
 from streams.api.fast import FastMessages
 from streams.api.messages import ChannelMessages
+from streams.exceptions import IdempotencyKeyInUse
 from streams.models import Message
 from tests.api.callers import CHANNEL_MESSAGES, CHANNELS, FAST, bearer, code, get, post, user
 
@@ -145,3 +146,19 @@ def test_site_without_anonymous_users() -> None:
     assert code(post(CHANNEL_MESSAGES, BODY)) == (403, "forbidden")
     assert code(post("/api/tokens/", {"read": ["news"]})) == (401, "not-authenticated")
     assert code(post("/api/streams/disconnect/", {"channel": "news"})) == (401, "not-authenticated")
+
+
+def test_key_that_is_in_use_is_409(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction that has used it stays open for longer than a publisher waits."""
+
+    def in_use(messages: object) -> None:
+        raise IdempotencyKeyInUse("It is in use.")
+
+    async def ain_use(messages: object) -> None:
+        in_use(messages)
+
+    monkeypatch.setattr("streams.api.messages.publish_many", in_use)
+    monkeypatch.setattr("streams.api.fast.apublish_many", ain_use)
+    for path in (CHANNEL_MESSAGES, FAST):
+        answer = post(path, BODY, bearer())
+        assert (code(answer), answer.headers["Retry-After"]) == ((409, "idempotency-key-in-use"), "1")
