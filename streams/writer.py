@@ -168,7 +168,9 @@ class Writer:
                     self._writing = []
             for group in groups:
                 if not group.done:  # this thread is being interrupted: no other may wait for it any longer
-                    group.error = StreamsError("The thread that was publishing this was interrupted. Publish it again.")
+                    group.error = StreamsError(
+                        "The thread that was publishing this was interrupted. It is unknown whether it was published."
+                    )
                 group.called.set()
 
     def _next(self) -> list[Group]:
@@ -197,7 +199,10 @@ class Writer:
             try:
                 self._store(part)
             except Exception as error:
-                if len(part) > 1:
+                if isinstance(error, InterfaceError | OperationalError):
+                    for group in part:  # it can be stored: written again, it would be so twice
+                        group.error = error
+                elif len(part) > 1:
                     self._store_apart(part)
                 else:
                     part[0].error = error

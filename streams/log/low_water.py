@@ -33,19 +33,40 @@ class LowWater:
         self._mark = 0
         self._epoch = 0
         self._full_search_at = 0.0
+        self._wants_full = False
 
     def mark(self) -> int:
-        """Return the id above which to search now; 0 for a full search."""
+        """Return the id above which to search."""
         if in_test_run():  # tests empty tables and start their ids again
             return 0
-        now = time.monotonic()
         with self._lock:
-            if now - self._full_search_at > FULL_SEARCH_SECONDS:
-                self._full_search_at = now
-                return 0
-            while self._seen and self._seen[0][0] <= now - DELAY_SECONDS:
+            while self._seen and self._seen[0][0] <= time.monotonic() - DELAY_SECONDS:
                 self._mark = self._seen.popleft()[1]
             return self._mark
+
+    def mark_for_poll(self) -> int:
+        """Return mark(), or 0 once in FULL_SEARCH_SECONDS. If that finds messages, call want_full_numbering()."""
+        now = time.monotonic()
+        with self._lock:
+            is_due = now - self._full_search_at > FULL_SEARCH_SECONDS
+            if is_due:
+                self._full_search_at = now
+        return 0 if is_due else self.mark()
+
+    def want_full_numbering(self) -> None:
+        """Have the next numbering search all ids."""
+        self._wants_full = True
+
+    def mark_for_numbering(self) -> int:
+        """Return mark(), or 0 if a poll has found messages by a full search."""
+        wants_full, self._wants_full = self._wants_full, False
+        return 0 if wants_full else self.mark()
+
+    def forget(self) -> None:
+        """Search all ids until new ones have been numbered: the log is another copy."""
+        with self._lock:
+            self._mark = 0
+            self._seen.clear()
 
     def record(self, newest_id: int, epoch: int) -> None:
         """Note that messages up to `newest_id` were searched and got their positions, in this epoch of the log."""

@@ -96,21 +96,18 @@ def _transaction() -> Iterator[Any]:
     connection: Any = connections[database()]
     connection.ensure_connection()
     in_test = connection.in_atomic_block
-    begin = "" if in_test else "BEGIN ISOLATION LEVEL READ COMMITTED; "
+    # A test's transaction keeps the setting of an earlier call.
+    begin = "SELECT set_config('streams.head', '', true); " if in_test else "BEGIN ISOLATION LEVEL READ COMMITTED; "
 
     def run(statements: str, parameters: Sequence[Any], *, commit: bool = False) -> list[list[tuple[Any, ...]]]:
         nonlocal begin
         # Several statements with parameters need client-side binding, whatever the site has chosen for its own queries.
         text = ClientCursor(connection.connection).mogrify(statements, parameters)
-        text, begin = begin + text + ("; COMMIT" if commit and not in_test else ""), ""
-        found = []
-        with connection.cursor() as cursor:
-            cursor.execute(text)
-            while True:
-                if cursor.description is not None:
-                    found.append(cursor.fetchall())
-                if not cursor.nextset():
-                    return found
+        found = _execute(connection, begin + text + ("; COMMIT" if commit and not in_test else ""))
+        if in_test and begin:
+            del found[0]
+        begin = ""
+        return found
 
     with own_transaction(with_limits=False) if in_test else contextlib.nullcontext():
         try:
@@ -119,3 +116,23 @@ def _transaction() -> Iterator[Any]:
             if not in_test:
                 with contextlib.suppress(Exception):  # the connection is lost
                     connection.connection.rollback()  # does nothing after a commit
+
+
+def _execute(connection: Any, text: str) -> list[list[tuple[Any, ...]]]:
+    """Execute several statements, and return the rows of each that returns rows."""
+    from psycopg import ClientCursor
+
+    found = []
+    with contextlib.ExitStack() as stack:
+        if connection.settings_dict["OPTIONS"].get("server_side_binding"):
+            # Django's cursor would prepare the text on the server, which takes one statement at a time.
+            stack.enter_context(connection.wrap_database_errors)
+            cursor: Any = stack.enter_context(ClientCursor(connection.connection))
+        else:
+            cursor = stack.enter_context(connection.cursor())
+        cursor.execute(text)
+        while True:
+            if cursor.description is not None:
+                found.append(cursor.fetchall())
+            if not cursor.nextset():
+                return found

@@ -10,7 +10,7 @@ from streams.log.transactions import limits
 # about itself takes longer to find out, so that it is compared once for each place.
 PLACE = (
     "pg_relation_filepath(tableoid)",
-    "pg_postmaster_start_time()",
+    "extract(epoch FROM pg_postmaster_start_time())::text",
     "current_setting('fsync') || current_setting('synchronous_commit')",
 )
 

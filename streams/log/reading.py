@@ -10,9 +10,9 @@ from django.db import connections
 from django.db.models import Case, Q, QuerySet, When
 
 from streams.events import StoredEvent
-from streams.log import epochs
+from streams.log import epochs, low_water
 from streams.log.epochs import Epochs
-from streams.log.sequencing import sequence_waiting
+from streams.log.sequencing import forget_known, sequence_waiting
 from streams.models import Channel, LogHead, Message
 from streams.private.django import in_callers_transaction
 from streams.threads import database
@@ -74,17 +74,20 @@ def head(*positions: int) -> Head:
     Written out, for every process asks this every POLL_SECONDS: the ORM takes longer to say it than SQLite to answer.
     """
     connection = connections[database()]
+    after_id = low_water.LOW_WATER.mark_for_poll()
     times = ", (SELECT created_at FROM streams_message WHERE position = %s)" * len(positions)
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
-            SELECT head, floor, EXISTS (SELECT 1 FROM streams_message WHERE position IS NULL),
+            SELECT head, floor, EXISTS (SELECT 1 FROM streams_message WHERE position IS NULL AND id > %s),
                 COALESCE((SELECT max(start) FROM streams_epoch), 0), identity, {epochs.identity_sql(connection)}{times}
             FROM streams_loghead WHERE id = 1
             """,  # noqa: S608 - fixed texts
-            positions,
+            [after_id, *positions],
         )
         row = cursor.fetchone()
+    if row is not None and row[2] and after_id == 0:
+        low_water.LOW_WATER.want_full_numbering()
     if row is None:
         return Head(0, 0, True, times=(None,) * len(positions))
     is_replaced = epochs.differs(row[4], epochs.identity(connection, row[5]))
@@ -98,10 +101,18 @@ def current(*positions: int) -> Head:
     head's lock, nor hold it.
     """
     state = head(*positions)
-    if (state.unsequenced or state.is_replaced) and not in_callers_transaction(connections[database()]):
+    if (state.unsequenced or state.is_replaced) and not _in_callers_transaction():
+        if state.is_replaced:
+            forget_known()
         sequence_waiting()
         state = head(*positions)
     return state
+
+
+def _in_callers_transaction() -> bool:
+    connection = connections[database()]
+    is_manual = not connection.in_atomic_block and not connection.get_autocommit()
+    return is_manual or in_callers_transaction(connection)
 
 
 def current_head() -> int:
@@ -111,7 +122,7 @@ def current_head() -> int:
 
 def opening() -> tuple[Epochs, int]:
     """Return the epochs and the head, for one that begins to follow the log. Both are of one moment."""
-    if not in_callers_transaction(connections[database()]):
+    if not _in_callers_transaction():
         sequence_waiting()  # also to store the database's identity before the first message: a backup can be older
     while True:
         known = epochs.read_epochs()

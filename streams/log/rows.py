@@ -19,7 +19,7 @@ from streams.threads import database
 _COLUMNS = ("id", "position", "channel", "event", "data", "size", "published_by_id", "idempotency_key")
 
 # How many rows one INSERT takes, if the database does not allow fewer.
-_INSERT_ROWS = 500
+INSERT_ROWS = 500
 
 
 def rows_for(messages: Sequence[NewMessage]) -> list[Message]:
@@ -100,9 +100,10 @@ def fill(rows: Sequence[Message], returned: Sequence[tuple[Any, ...]]) -> None:
         row._state.adding, row._state.db = False, alias
 
 
-@cache
 def _converters(alias: str) -> list[Any]:
     """Return the functions that make a Python value of a date as the database returns it."""
+    if connections[alias].vendor == "postgresql":
+        return []
     created: Any = Message._meta.get_field("created_at")
     return connections[alias].ops.get_db_converters(created.get_col("streams_message"))
 
@@ -115,6 +116,6 @@ def _names(rows: Sequence[Message]) -> list[str]:
 
 def _batches(rows: Sequence[Message], connection: Any) -> Iterator[Sequence[Message]]:
     limit = connection.features.max_query_params
-    size = min(_INSERT_ROWS, limit // len(_COLUMNS)) if limit else _INSERT_ROWS
+    size = min(INSERT_ROWS, limit // len(_COLUMNS)) if limit else INSERT_ROWS
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

@@ -29,12 +29,13 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from django.db import connections, transaction
+from django.db.backends.signals import connection_created
 
 from streams.log import epochs, low_water, one_trip, postgresql, sqlite
 from streams.log.notices import notify
 from streams.log.transactions import own_transaction
 from streams.models import Message
-from streams.threads import database
+from streams.threads import database, in_test_run, timeout_seconds, wrapped_in_test
 
 # How many messages one transaction numbers: it bounds how long the lock is held.
 STEP_MESSAGES = 1000
@@ -71,7 +72,8 @@ def sequence_after_commit(rows: Mapping[int, Message], *, age_seconds: float) ->
             break
     given |= settle(missing, held=bool(given), wait=False)
     if not is_postgresql and (unknown := rows.keys() - given.keys()):
-        given |= _positions_of(unknown)  # another process was quicker
+        found = _positions_of(unknown).items()
+        given |= {pk: position for pk, position in found if position is not None}  # another process was quicker
     return given | {pk: row.position for pk, row in rows.items() if is_postgresql and row.position is not None}
 
 
@@ -116,7 +118,8 @@ def settle(missing: dict[int, Message], *, held: bool, wait: bool) -> dict[int, 
             return {}
         held = False
     now = time.monotonic()
-    stop_looking, stop_waiting = now + LOOK_SECONDS, now + POSITION_SECONDS
+    # Less than a caller's deadline: the messages are stored, and must not seem to be lost.
+    stop_looking, stop_waiting = now + LOOK_SECONDS, now + min(POSITION_SECONDS, (timeout_seconds() or 60) / 2)
     pause = _FIRST_PAUSE_SECONDS
     given: dict[int, int] = {}
     numbered: dict[int, int] | None = None
@@ -131,14 +134,16 @@ def settle(missing: dict[int, Message], *, held: bool, wait: bool) -> dict[int, 
         if held and not (_is_waiting() if is_postgresql else len(numbered or ()) == STEP_MESSAGES):
             _read_positions(missing)
             return given
-        if held and not missing and is_postgresql and time.monotonic() > stop_looking:
+        if held and not (missing and wait) and is_postgresql and time.monotonic() > stop_looking:
             return given
         was_empty, numbered = numbered == {}, _try_step()
         held = numbered is not None
         if numbered:
             given |= numbered
             notify(numbered, _take_positions(missing, numbered) if is_postgresql else ())
-        if held and not (was_empty and numbered == {}):  # messages that are locked wait, and cannot be numbered
+        if was_empty and numbered == {}:
+            return given  # messages that another transaction has locked wait, and cannot be numbered now
+        if held:
             continue
         if not (missing and wait) or time.monotonic() > stop_waiting:
             return given
@@ -159,7 +164,7 @@ def _take_positions(missing: dict[int, Message], numbered: Mapping[int, int]) ->
 
 def _try_step() -> dict[int, int] | None:
     """Number one step of the messages that wait, in a transaction of its own; None if the lock is taken."""
-    after_id = low_water.LOW_WATER.mark()
+    after_id = low_water.LOW_WATER.mark_for_numbering()
     if (expected := known()) is not None:
         numbered = one_trip.step(expected, after_id=after_id, limit=STEP_MESSAGES)
         if numbered:
@@ -190,22 +195,26 @@ def _is_waiting() -> bool:
 
 def _read_positions(missing: dict[int, Message]) -> None:
     """Take from `missing` the messages that have got positions from other processes."""
-    if missing:
-        _take_positions(missing, _positions_of(missing))
+    if not missing:
+        return
+    found = _positions_of(missing)
+    for pk in missing.keys() - found.keys():
+        del missing[pk]  # the message was deleted
+    _take_positions(missing, {pk: position for pk, position in found.items() if position is not None})
 
 
-def _positions_of(ids: Collection[int]) -> dict[int, int]:
-    """Return {id: position} of those messages that have one."""
+def _positions_of(ids: Collection[int]) -> dict[int, int | None]:
+    """Return {id: position} of those messages that are in the log."""
     connection = connections[database()]
     size = connection.features.max_query_params or 10_000
     wanted = list(ids)
-    found: dict[int, int] = {}
+    found: dict[int, int | None] = {}
     with connection.cursor() as cursor:
         for start in range(0, len(wanted), size):
             some = wanted[start : start + size]
             places = ", ".join(["%s"] * len(some))
             cursor.execute(
-                f"SELECT id, position FROM streams_message WHERE position IS NOT NULL AND id IN ({places})",  # noqa: S608
+                f"SELECT id, position FROM streams_message WHERE id IN ({places})",  # noqa: S608
                 some,
             )
             found |= dict(cursor.fetchall())
@@ -239,15 +248,36 @@ def lock(cursor: Any, *, wait: bool) -> Locked | None:
     if not row.place or known() != (row.identity, *row.place):
         head = epochs.check(cursor, row.head, row.epoch, row.identity)
         epoch += head != row.head
-        # A new epoch can still be rolled back, and so can the first identity.
-        _known[database()] = (row.identity, *row.place) if row.place and head == row.head and row.identity else None
+        if _known_epoch.get(database(), epoch) != epoch:
+            low_water.LOW_WATER.forget()  # the ids of a restored copy begin lower
         _known_epoch[database()] = epoch
+        # A new epoch can still be rolled back, and so can the first identity, and all that a test does.
+        is_certain = row.place and head == row.head and row.identity and wrapped_in_test() is None
+        _known[database()] = (row.identity, *row.place) if is_certain else None
     return Locked(head, epoch, row.may_wait, is_new or head != row.head or not row.identity)
 
 
 # By alias: the stored identity and the place of the head's row, after PostgreSQL's own identity was compared.
 _known: dict[str, tuple[Any, ...] | None] = {}
 _known_epoch: dict[str, int] = {}
+
+
+def _forget_if_not_durable(*, connection: Any, **kwargs: Any) -> None:
+    """Compare the identity again if the last one was of a session whose commits a crash can take away.
+
+    A crash of the server's processes ends all connections, and need not change the place.
+    """
+    for alias, (_, *place) in [(alias, found) for alias, found in _known.items() if found]:
+        if alias == connection.alias and "off" in place[-1]:
+            _known[alias] = None
+
+
+connection_created.connect(_forget_if_not_durable)
+
+
+def forget_known() -> None:
+    """Compare the database's identity again before positions are given."""
+    _known.pop(database(), None)
 
 
 def known() -> tuple[Any, ...] | None:
@@ -259,7 +289,7 @@ def _is_still_known(expected: tuple[Any, ...]) -> bool:
     """Return False if the lock was not taken because the database is another one. Asks the database now and then."""
     global _asked_at
     now = time.monotonic()
-    if now - _asked_at < ASK_SECONDS:
+    if now - _asked_at < ASK_SECONDS and not in_test_run():
         return True
     _asked_at = now
     with connections[database()].cursor() as cursor:

@@ -19,7 +19,7 @@ from streams.exceptions import IdempotencyKeyInUse
 from streams.log import low_water, one_trip
 from streams.log.appending import append
 from streams.log.notices import notify
-from streams.log.rows import insert, rows_for
+from streams.log.rows import INSERT_ROWS, insert, rows_for
 from streams.log.sequencing import (
     STEP_MESSAGES,
     Locked,
@@ -62,10 +62,10 @@ def store(messages: Sequence[NewMessage], *, wait_for_keys: bool = True) -> list
         with contextlib.suppress(Error):
             sequence_waiting()
         raise
-    notify(numbered, rows)
     try:
+        notify(numbered, rows)
         settle({row.pk: row for row in rows if row.position is None}, held=held, wait=True)
-    except Error:
+    except Exception:
         # The messages are stored: their publisher must not fail, and publish them twice. A hub's poll numbers the rest.
         outages.report(logger, "Messages were stored, and could not be given their positions yet.")
     return rows
@@ -93,7 +93,8 @@ def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], dict[int
     if (expected := known()) is not None:
         held = False
         if is_busy():
-            insert(rows)
+            with own_transaction(with_limits=False) if len(rows) > INSERT_ROWS else contextlib.nullcontext():
+                insert(rows)
         else:
             held = one_trip.store(rows, expected, after_id=low_water.LOW_WATER.mark())
             note_lock(free=held)
@@ -135,11 +136,12 @@ def _insert_first(messages: Sequence[NewMessage], *, wait_for_keys: bool) -> tup
     connection = connections[database()]
     numbered: dict[int, int] = {}
     locked: Locked | None = None
-    with own_transaction(lock_seconds=LOCK_SECONDS if wait_for_keys else KEY_SECONDS):
+    has_keys = any(message.idempotency_key is not None for message in messages)
+    with own_transaction(lock_seconds=KEY_SECONDS if has_keys and not wait_for_keys else LOCK_SECONDS):
         try:
             rows = append(messages)
         except OperationalError as error:
-            if type(error.__cause__).__name__ != "LockNotAvailable":
+            if not has_keys or type(error.__cause__).__name__ != "LockNotAvailable":
                 raise
             raise IdempotencyKeyInUse(
                 "An idempotency key of these messages is being used by a transaction that is still open. Nothing was "

@@ -63,6 +63,7 @@ def _read_committed(connection: Any) -> Iterator[None]:
     """
     from psycopg import IsolationLevel
 
+    connection.close_if_health_check_failed()
     connection.ensure_connection()
     driver = connection.connection
     before = driver.isolation_level
