@@ -7,14 +7,16 @@ SQLite has one write lock.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
 
 import psycopg
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 
 from streams import apublish, log, publish, publish_many
 from streams.events import NewMessage
@@ -23,6 +25,7 @@ from streams.models import Message
 from streams.notifiers import get_notifier
 from tests.clients import StreamClient
 from tests.services import wait_until
+from tests.services.postgres import PostgresServer
 from tests.sites import Site, finish
 from tests.test_concurrency import assert_no_holes, hear_soon, say, wait_for_word
 
@@ -342,3 +345,69 @@ def test_mark_is_of_one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert water.mark() == 100
     water.record(7, 2)
     assert water.mark() == 7
+
+
+# --- Outcomes that must not be mistaken -------------------------------------------------------------------------------
+
+
+def publish_many_while_others_do() -> None:
+    """Publish 600 messages, the last of which cannot be stored, as if the lock had just been busy."""
+    from django.contrib.auth import get_user_model
+    from django.db import DataError
+
+    for _ in range(3):
+        publish("news", "x")
+    sequencing.note_lock(free=False)
+    too_large = NewMessage("news", "x", published_by=get_user_model()(pk=2**70))
+    with pytest.raises(DataError):
+        publish_many([*[NewMessage("news", n) for n in range(599)], too_large])
+    print(Message.objects.count())
+
+
+def test_busy_publisher_stores_all_messages_or_none(postgres_site: Site) -> None:
+    assert finish(postgres_site.call(publish_many_while_others_do)) == "3\n"
+
+
+def publish_again_after_a_crash() -> None:
+    for _ in range(4):
+        publish("news", "before")
+    say("published")
+    wait_for_word("go on")
+    for _ in range(20):
+        with contextlib.suppress(OperationalError):
+            print(publish("news", "after").position)
+            return
+        connection.close()
+        time.sleep(0.5)
+
+
+def test_same_process_starts_an_epoch_after_a_crash(postgres: PostgresServer, postgres_site: Site) -> None:
+    """Without durable commits, a crash of one server process can take commits away, and the server's start stays."""
+    name = postgres_site.database_url.rpartition("/")[2]
+    postgres_site.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    publisher = postgres_site.call(publish_again_after_a_crash)
+    publisher.hear("published")
+    postgres_site.execute("CHECKPOINT")  # what was committed so far is kept
+    [(pid,)] = postgres_site.execute(
+        f"SELECT pid FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+    )
+    os.kill(pid, signal.SIGKILL)
+    publisher.tell("go on")
+    position = int(finish(publisher))
+    assert [(position - 1,)] == postgres_site.execute("SELECT start FROM streams_epoch")
+
+
+def publish_beside_a_locked_row() -> None:
+    began = time.monotonic()
+    message = publish("news", "x")
+    print(json.dumps([message.position, time.monotonic() - began < sequencing.POSITION_SECONDS / 2]))
+
+
+def test_locked_row_makes_no_publisher_wait(postgres_site: Site) -> None:
+    postgres_site.manage("publish", "news", "first")
+    postgres_site.execute(
+        "INSERT INTO streams_message (channel, event, data, size) VALUES ('news', 'message', 'waits', 5)"
+    )
+    with psycopg.connect(postgres_site.database_url) as other:
+        other.execute("SELECT 1 FROM streams_message WHERE data = 'waits' FOR UPDATE")
+        assert json.loads(finish(postgres_site.call(publish_beside_a_locked_row))) == [2, True]
