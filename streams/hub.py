@@ -180,6 +180,7 @@ class Hub:
         await asyncio.sleep(0)
         self._news.clear()  # what was heard of up to now, the head holds
         try:
+            await threads.run(log.identify, pool=threads.FOLLOWING)
             self.epochs, newest = await threads.run(log.opening, pool=threads.FOLLOWING)
             await self._begin_at(newest)
         except BaseException:

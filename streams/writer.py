@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import threading
 import time
 from collections import deque
@@ -209,5 +211,11 @@ class Writer:
 
     def _store(self, groups: Sequence[Group]) -> None:
         rows = iter(log.store([message for group in groups for message in group.messages], wait_for_keys=False))
+        owners: dict[int, Group] = {}
         for group in groups:
-            group.rows = [next(rows) for _ in group.messages]
+            group.rows = []
+            for row in itertools.islice(rows, len(group.messages)):
+                if owners.setdefault(id(row), group) is not group:
+                    row = copy.copy(row)  # found under the key of another call's message
+                    row.is_new = False
+                group.rows.append(row)

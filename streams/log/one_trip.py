@@ -102,7 +102,8 @@ def _transaction() -> Iterator[Any]:
     def run(statements: str, parameters: Sequence[Any], *, commit: bool = False) -> list[list[tuple[Any, ...]]]:
         nonlocal begin
         # Several statements with parameters need client-side binding, whatever the site has chosen for its own queries.
-        text = ClientCursor(connection.connection).mogrify(statements, parameters)
+        with connection.wrap_database_errors:
+            text = ClientCursor(connection.connection).mogrify(statements, parameters)
         found = _execute(connection, begin + text + ("; COMMIT" if commit and not in_test else ""))
         if in_test and begin:
             del found[0]

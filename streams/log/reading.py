@@ -120,10 +120,14 @@ def current_head() -> int:
     return current().head
 
 
+def identify() -> None:
+    """Store the database's identity if there is none yet: a backup can be older than the first message."""
+    if not LogHead.objects.using(database()).exclude(identity="").exists() and not _in_callers_transaction():
+        sequence_waiting()
+
+
 def opening() -> tuple[Epochs, int]:
     """Return the epochs and the head, for one that begins to follow the log. Both are of one moment."""
-    if not _in_callers_transaction():
-        sequence_waiting()  # also to store the database's identity before the first message: a backup can be older
     while True:
         known = epochs.read_epochs()
         state = current()
