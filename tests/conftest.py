@@ -36,6 +36,17 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
+def durable_postgres() -> Iterator[PostgresServer]:
+    """See `postgres`. With fsync: without, each start of the server begins a new epoch of the log."""
+    if programs() is None:
+        missing("PostgreSQL", "postgresql")
+    server = PostgresServer(fsync=True)
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
 def redis() -> Iterator[RedisServer]:
     """A Redis server for the whole run. Whoever stops it starts it again."""
     if redis_program.program() is None:
@@ -67,6 +78,14 @@ def migrated_postgres(postgres: PostgresServer) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def migrated_durable_postgres(durable_postgres: PostgresServer) -> str:
+    """A migrated database of the durable server, to be copied."""
+    name = durable_postgres.create_database()
+    _migrate(durable_postgres.dsn(name))
+    return name
+
+
 @pytest.fixture
 def sqlite_site(migrated_sqlite: Path, tmp_path: Path) -> Iterator[Site]:
     """A site of the test's own on SQLite."""
@@ -82,6 +101,17 @@ def postgres_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Si
     postgres: PostgresServer = request.getfixturevalue("postgres")
     name = postgres.create_database(template=request.getfixturevalue("migrated_postgres"))
     site = Site(postgres.dsn(name), tmp_path, postgres)
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def durable_postgres_site(
+    durable_postgres: PostgresServer, migrated_durable_postgres: str, tmp_path: Path
+) -> Iterator[Site]:
+    """A site of the test's own on PostgreSQL, whose log keeps its epoch when the server starts again."""
+    name = durable_postgres.create_database(template=migrated_durable_postgres)
+    site = Site(durable_postgres.dsn(name), tmp_path, durable_postgres)
     yield site
     site.close()
 

@@ -9,9 +9,10 @@ import asyncio
 import http.client
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
+from django.db import OperationalError
 
 from streams import apublish, log, publish
 from streams.events import NewMessage
@@ -153,16 +154,23 @@ async def test_database_that_was_stopped_is_used_again(site: Site) -> None:
 
 def publish_after_one_that_hangs() -> None:
     """Have a request's thread hang while it writes for all, and print when apublish works."""
-    real = log.append
+    real = log.store
+    errors: list[Exception] = []
 
-    def append(messages: list[NewMessage]) -> list[Message]:
+    def store(messages: Sequence[NewMessage], *, wait_for_keys: bool = True) -> list[Message]:
         if threading.current_thread() is stuck:
             print("writing", flush=True)
             sys.stdin.readline()  # until the connection is silent
-        return real(messages)
+        return real(messages, wait_for_keys=wait_for_keys)
 
-    log.append = append  # type: ignore[assignment]
-    stuck = threading.Thread(target=publish, args=["news", "stuck"], daemon=True)
+    def hang() -> None:
+        try:
+            publish("news", "stuck")
+        except (DatabaseTimeout, OperationalError) as error:
+            errors.append(error)
+
+    log.store = store
+    stuck = threading.Thread(target=hang, daemon=True)
 
     async def main() -> None:
         stuck.start()
@@ -174,8 +182,9 @@ def publish_after_one_that_hangs() -> None:
                     break
                 except DatabaseTimeout:
                     pass
-        assert stuck.is_alive()
         print("published", flush=True)
+        await asyncio.to_thread(stuck.join, RECOVERY_SECONDS)
+        assert errors, "it hung until its connection was shut down, and was woken by that"
 
     asyncio.run(main())
 

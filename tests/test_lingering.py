@@ -136,17 +136,17 @@ def test_loop_that_ends_does_not_wait_for_its_hub(site: Site) -> None:
     assert float(finish(process)) < hub.LINGER_SECONDS
 
 
-def test_lone_visitor_does_not_wait_for_a_database_that_is_away(postgres_site: Site) -> None:
+def test_lone_visitor_does_not_wait_for_a_database_that_is_away(durable_postgres_site: Site) -> None:
     """The hub that lingers does not pretend that it can read the log."""
-    process = postgres_site.call(find_it_away)
+    process = durable_postgres_site.call(find_it_away)
     process.hear("ready")
-    assert postgres_site.postgres is not None
-    postgres_site.postgres.stop()
+    assert durable_postgres_site.postgres is not None
+    durable_postgres_site.postgres.stop()
     try:
         process.tell()
         process.hear("refused")
     finally:
-        postgres_site.postgres.start()
+        durable_postgres_site.postgres.start()
     process.tell()
     finish(process)
 
