@@ -287,13 +287,16 @@ def known() -> tuple[Any, ...] | None:
 
 def _is_still_known(expected: tuple[Any, ...]) -> bool:
     """Return False if the lock was not taken because the database is another one. Asks the database now and then."""
-    global _asked_at
+    global _asked_at, _busy_until
     now = time.monotonic()
     if now - _asked_at < ASK_SECONDS and not in_test_run():
         return True
     _asked_at = now
     with connections[database()].cursor() as cursor:
-        return one_trip.is_known(cursor, expected)
+        if one_trip.is_known(cursor, expected):
+            return True
+    _busy_until = 0.0  # the lock was not taken by others
+    return False
 
 
 _asked_at = 0.0

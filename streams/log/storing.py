@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from django.db import Error, OperationalError, connections
+from django.db import Error, InterfaceError, OperationalError, connections
 
 from streams import outages
 from streams.events import NewMessage
@@ -57,6 +57,8 @@ def store(messages: Sequence[NewMessage], *, wait_for_keys: bool = True) -> list
             rows, numbered, held = _insert_first(messages, wait_for_keys=wait_for_keys)
         else:
             rows, numbered, held = _lock_first(messages)
+    except (InterfaceError, OperationalError):
+        raise  # the connection may be lost, and another one can take long to open
     except Exception:
         # Other publishers can have left their messages to this one while it held the lock.
         with contextlib.suppress(Error):
