@@ -164,8 +164,7 @@ def _send(pk: int, *, by: Any = None, revision: int | None = None, only_due: boo
         positions = log.sequence()
         broadcast.positions = [positions[row.pk] for row in rows]
         Broadcast.objects.using(database()).filter(pk=pk).update(positions=broadcast.positions)
-    if rows:
-        log.finish(positions, rows)
+    log.finish(positions, rows)
     return broadcast
 
 

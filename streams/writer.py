@@ -63,7 +63,7 @@ class Writer:
         self._waiting: deque[Group] = deque()
         self._writing: list[Group] = []  # the groups of the transaction that is being written
         self._began = 0.0  # that transaction, in time.monotonic() seconds
-        self._connection: Any = None  # of the thread that writes it
+        self._connection: Any = None  # of the thread that writes it; of the last one, if none does
 
     def is_ours(self) -> bool:
         """Return True if the calling thread is writing: it publishes because publishing made it log something."""
@@ -102,7 +102,8 @@ class Writer:
         for group in self._writing:
             group.error = error
             group.called.set()
-        shut_down(self._connection)  # so that the thread wakes and ends
+        if self._writing:
+            shut_down(self._connection)  # so that the thread wakes and ends
         self._writing = []
         self._thread = None
         self._pass_on()
@@ -213,9 +214,9 @@ class Writer:
         rows = iter(log.store([message for group in groups for message in group.messages], wait_for_keys=False))
         owners: dict[int, Group] = {}
         for group in groups:
-            group.rows = []
-            for row in itertools.islice(rows, len(group.messages)):
+            own = list(itertools.islice(rows, len(group.messages)))
+            for n, row in enumerate(own):
                 if owners.setdefault(id(row), group) is not group:
-                    row = copy.copy(row)  # found under the key of another call's message
-                    row.is_new = False
-                group.rows.append(row)
+                    own[n] = copy.copy(row)  # found under the key of another call's message
+                    own[n].is_new = False
+            group.rows = own

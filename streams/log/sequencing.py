@@ -7,10 +7,10 @@ lock: positions follow commits, without holes.
 A commit takes as long as a flush to the disk, and PostgreSQL flushes many commits at once. But commits under one lock
 cannot share a flush. So a publisher on PostgreSQL never waits for the lock; it tries it:
 
-1. The lock is free. The publisher numbers the messages that wait, inserts its own with the next positions, and commits:
-   one flush.
-2. The lock is taken. The publisher inserts its messages without positions and commits, at the same time as others do.
-   Then it tries the lock again. If it gets the lock, it numbers every message that waits. If not, the holder does that.
+1. The lock is free, and no messages wait. The publisher inserts its messages with the next positions, and commits: one
+   flush.
+2. Otherwise the publisher inserts its messages without positions and commits, at the same time as others do. Then it
+   tries the lock again. If it gets the lock, it numbers every message that waits. If not, the holder does that.
 3. A process that has held the lock looks once more *after* the commit that released it. So a message that was committed
    before a failed try is always found: by the holder of that moment, or by the next one.
 4. If a process dies before it has looked, the next publisher or the next poll of any hub finds the messages.

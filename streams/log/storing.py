@@ -92,9 +92,7 @@ def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], dict[int
     """
     connection = connections[database()]
     rows = rows_for(messages)
-    # A thread beside a test's transaction must not commit what the test's rollback would leave behind. It waits for the
-    # lock, which that transaction holds, and fails.
-    beside_test = wrapped_in_test() is not None and not connection.in_atomic_block
+    beside_test = _is_beside_test()
     if (expected := known()) is not None and not beside_test:
         held = False
         if is_busy():
@@ -114,6 +112,15 @@ def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], dict[int
             return rows, {}, False
         numbered = _insert_numbered(cursor, rows, locked)
     return rows, numbered, True
+
+
+def _is_beside_test() -> bool:
+    """Return True if another connection has the transaction of the running test.
+
+    What this thread committed would be left behind by the test's rollback. So it waits for the lock, which the test's
+    transaction holds once the test has published, and fails.
+    """
+    return wrapped_in_test() is not None and not connections[database()].in_atomic_block
 
 
 def _insert_numbered(cursor: Any, rows: list[Message], locked: Locked) -> dict[int, int]:
@@ -155,7 +162,7 @@ def _insert_first(messages: Sequence[NewMessage], *, wait_for_keys: bool) -> tup
         fresh = [row for row in rows if row.position is None]
         if fresh:
             with connection.cursor() as cursor:
-                if (locked := lock(cursor, wait=False)) is not None:
+                if (locked := lock(cursor, wait=_is_beside_test())) is not None:
                     numbered = number(cursor, locked, after_id=0, limit=STEP_MESSAGES)
     for row in fresh:
         row.position = numbered.get(row.pk)
