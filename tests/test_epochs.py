@@ -14,7 +14,7 @@ from django.db import OperationalError, connection, connections
 from django.db.backends.sqlite3.base import DatabaseWrapper
 
 from streams import NewMessage, log, publish
-from streams.log import epochs, sequencing
+from streams.log import epochs, known
 from streams.log.files import birth
 from streams.models import Epoch, LogHead, Message
 
@@ -63,7 +63,7 @@ def test_identity_is_stored_with_the_first_position() -> None:
 
 def find(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """Have the database tell this of itself from now on, as if this process were connected to it anew."""
-    sequencing._known.clear()
+    known.forget()
     monkeypatch.setattr(epochs, "identity", lambda connection, found=None: text)
 
 

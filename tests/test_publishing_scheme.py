@@ -20,7 +20,7 @@ from django.db import OperationalError, connection, transaction
 
 from streams import apublish, log, publish, publish_many
 from streams.events import NewMessage
-from streams.log import low_water, sequencing, transactions
+from streams.log import contention, low_water, sequencing, transactions
 from streams.models import Message
 from streams.notifiers import get_notifier
 from tests.clients import StreamClient
@@ -357,7 +357,7 @@ def publish_many_while_others_do() -> None:
 
     for _ in range(3):
         publish("news", "x")
-    sequencing.note_lock(free=False)
+    contention.note_taken()
     too_large = NewMessage("news", "x", published_by=get_user_model()(pk=2**70))
     with pytest.raises(DataError):
         publish_many([*[NewMessage("news", n) for n in range(599)], too_large])

@@ -66,10 +66,11 @@ def store(rows: Sequence[Message], known: Sequence[Any], *, after_id: int) -> bo
     return bool(locked[0])
 
 
-def is_known(cursor: Any, known: Sequence[Any]) -> bool:
+def is_known(known: Sequence[Any]) -> bool:
     """Return True if the database is the one that was known."""
-    cursor.execute(f"SELECT 1 FROM streams_loghead WHERE id = 1 AND {_KNOWN}", known)  # noqa: S608 - fixed texts
-    return cursor.fetchone() is not None
+    with connections[database()].cursor() as cursor:
+        cursor.execute(f"SELECT 1 FROM streams_loghead WHERE id = 1 AND {_KNOWN}", known)  # noqa: S608 - fixed texts
+        return cursor.fetchone() is not None
 
 
 def step(known: Sequence[Any], *, after_id: int, limit: int) -> dict[int, int] | None:

@@ -10,9 +10,9 @@ from django.db import connections
 from django.db.models import Case, Q, QuerySet, When
 
 from streams.events import StoredEvent
-from streams.log import epochs, low_water
+from streams.log import epochs, known, low_water
 from streams.log.epochs import Epochs
-from streams.log.sequencing import forget_known, sequence_waiting
+from streams.log.sequencing import sequence_waiting
 from streams.models import Channel, LogHead, Message
 from streams.private.django import in_callers_transaction
 from streams.threads import database
@@ -103,7 +103,7 @@ def current(*positions: int) -> Head:
     state = head(*positions)
     if (state.unsequenced or state.is_replaced) and not _in_callers_transaction():
         if state.is_replaced:
-            forget_known()
+            known.forget()
         sequence_waiting()
         state = head(*positions)
     return state

@@ -29,13 +29,12 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from django.db import connections, transaction
-from django.db.backends.signals import connection_created
 
-from streams.log import epochs, low_water, one_trip, postgresql, sqlite
+from streams.log import contention, epochs, known, low_water, one_trip, postgresql, sqlite
 from streams.log.notices import notify
 from streams.log.transactions import own_transaction
 from streams.models import Message
-from streams.threads import database, in_test_run, timeout_seconds, wrapped_in_test
+from streams.threads import database, timeout_seconds, wrapped_in_test
 
 # How many messages one transaction numbers: it bounds how long the lock is held.
 STEP_MESSAGES = 1000
@@ -45,9 +44,6 @@ LOOK_SECONDS = 0.5
 
 # For how long publish() waits for the positions of committed messages; their `position` is None if it takes longer.
 POSITION_SECONDS = 10.0
-
-_FIRST_PAUSE_SECONDS = 0.001
-_MAX_PAUSE_SECONDS = 0.02
 
 
 def sequence_after_commit(rows: Mapping[int, Message], *, age_seconds: float) -> dict[int, int]:
@@ -120,14 +116,14 @@ def settle(missing: dict[int, Message], *, held: bool, wait: bool) -> dict[int, 
     now = time.monotonic()
     # Less than a caller's deadline: the messages are stored, and must not seem to be lost.
     stop_looking, stop_waiting = now + LOOK_SECONDS, now + min(POSITION_SECONDS, (timeout_seconds() or 60) / 2)
-    pause = _FIRST_PAUSE_SECONDS
+    pause = contention.FIRST_PAUSE_SECONDS
     given: dict[int, int] = {}
     numbered: dict[int, int] | None = None
-    if missing and wait and not held and is_busy():
+    if missing and wait and not held and contention.is_busy():
         # The others number these messages soon. Asking earlier, and trying the lock, would only slow them down.
-        time.sleep(min(max(_usual_wait / 2, pause), _MAX_PAUSE_SECONDS))
+        time.sleep(contention.first_pause())
         _read_positions(missing)
-        note_wait(time.monotonic() - now)
+        contention.note_wait(time.monotonic() - now)
         if not missing:
             return given
     while True:
@@ -148,7 +144,7 @@ def settle(missing: dict[int, Message], *, held: bool, wait: bool) -> dict[int, 
         if not (missing and wait) or time.monotonic() > stop_waiting:
             return given
         time.sleep(pause)
-        pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+        pause = min(2 * pause, contention.MAX_PAUSE_SECONDS)
         _read_positions(missing)
         if not missing:
             return given
@@ -165,12 +161,13 @@ def _take_positions(missing: dict[int, Message], numbered: Mapping[int, int]) ->
 def _try_step() -> dict[int, int] | None:
     """Number one step of the messages that wait, in a transaction of its own; None if the lock is taken."""
     after_id = low_water.LOW_WATER.mark_for_numbering()
-    if (expected := known()) is not None:
+    if (expected := known.known()) is not None:
         numbered = one_trip.step(expected, after_id=after_id, limit=STEP_MESSAGES)
         if numbered:
-            note_numbered(numbered)
-        if numbered is not None or _is_still_known(expected):
+            known.note_numbered(max(numbered))
+        if numbered is not None or not known.may_ask() or one_trip.is_known(expected):
             return numbered
+        contention.note_not_taken()  # the database is another one
     connection = connections[database()]
     with own_transaction(with_limits=False), connection.cursor() as cursor:
         locked = lock(cursor, wait=False)
@@ -245,89 +242,13 @@ def lock(cursor: Any, *, wait: bool) -> Locked | None:
     if row is None:
         return None
     head, epoch = row.head, row.epoch
-    if not row.place or known() != (row.identity, *row.place):
+    if not row.place or known.known() != (row.identity, *row.place):
         head = epochs.check(cursor, row.head, row.epoch, row.identity)
         epoch += head != row.head
-        if _known_epoch.get(database(), epoch) != epoch:
-            low_water.LOW_WATER.forget()  # the ids of a restored copy begin lower
-        _known_epoch[database()] = epoch
         # A new epoch can still be rolled back, and so can the first identity, and all that a test does.
         is_certain = row.place and head == row.head and row.identity and wrapped_in_test() is None
-        _known[database()] = (row.identity, *row.place) if is_certain else None
+        known.remember(epoch, (row.identity, *row.place) if is_certain else None)
     return Locked(head, epoch, row.may_wait, is_new or head != row.head or not row.identity)
-
-
-# By alias: the stored identity and the place of the head's row, after PostgreSQL's own identity was compared.
-_known: dict[str, tuple[Any, ...] | None] = {}
-_known_epoch: dict[str, int] = {}
-
-
-def _forget_if_not_durable(*, connection: Any, **kwargs: Any) -> None:
-    """Compare the identity again if the last one was of a session whose commits a crash can take away.
-
-    A crash of the server's processes ends all connections, and need not change the place.
-    """
-    for alias, (_, *place) in [(alias, found) for alias, found in _known.items() if found]:
-        if alias == connection.alias and "off" in place[-1]:
-            _known[alias] = None
-
-
-connection_created.connect(_forget_if_not_durable)
-
-
-def forget_known() -> None:
-    """Compare the database's identity again before positions are given."""
-    _known.pop(database(), None)
-
-
-def known() -> tuple[Any, ...] | None:
-    """Return the identity and the place for which the log is known to be the one that it was; None if not yet."""
-    return _known.get(database())
-
-
-def _is_still_known(expected: tuple[Any, ...]) -> bool:
-    """Return False if the lock was not taken because the database is another one. Asks the database now and then."""
-    global _asked_at, _busy_until
-    now = time.monotonic()
-    if now - _asked_at < ASK_SECONDS and not in_test_run():
-        return True
-    _asked_at = now
-    with connections[database()].cursor() as cursor:
-        if one_trip.is_known(cursor, expected):
-            return True
-    _busy_until = 0.0  # the lock was not taken by others
-    return False
-
-
-_asked_at = 0.0
-ASK_SECONDS = 0.25
-
-
-# Until when a publisher inserts its messages without trying the lock first, in time.monotonic() seconds.
-_busy_until = 0.0
-BUSY_SECONDS = 0.1
-
-
-def is_busy() -> bool:
-    """Return True if other processes publish at the same time, as far as this one has noticed."""
-    return time.monotonic() < _busy_until
-
-
-# How long this process waited for positions lately, in seconds.
-_usual_wait = 0.0
-
-
-def note_wait(seconds: float) -> None:
-    """Remember how long a publisher has waited for its positions so far."""
-    global _usual_wait
-    _usual_wait += (seconds - _usual_wait) / 8
-
-
-def note_lock(*, free: bool) -> None:
-    """Remember if the lock was free when a publisher tried it."""
-    global _busy_until
-    if not free:
-        _busy_until = time.monotonic() + BUSY_SECONDS
 
 
 def _has_head(cursor: Any) -> bool:
@@ -342,8 +263,3 @@ def number(cursor: Any, locked: Locked, *, after_id: int, limit: int | None) -> 
     if numbered:
         low_water.LOW_WATER.record(max(numbered), locked.epoch)
     return numbered
-
-
-def note_numbered(ids: Iterable[int]) -> None:
-    """Move the low-water mark, after messages with these ids got positions in the epoch that is known."""
-    low_water.LOW_WATER.record(max(ids), _known_epoch[database()])

@@ -16,22 +16,11 @@ from django.db import Error, InterfaceError, OperationalError, connections
 from streams import outages
 from streams.events import NewMessage
 from streams.exceptions import IdempotencyKeyInUse
-from streams.log import low_water, one_trip
+from streams.log import contention, known, low_water, one_trip
 from streams.log.appending import append
 from streams.log.notices import notify
 from streams.log.rows import INSERT_ROWS, insert, rows_for
-from streams.log.sequencing import (
-    STEP_MESSAGES,
-    Locked,
-    is_busy,
-    known,
-    lock,
-    note_lock,
-    note_numbered,
-    number,
-    sequence_waiting,
-    settle,
-)
+from streams.log.sequencing import STEP_MESSAGES, Locked, lock, number, sequence_waiting, settle
 from streams.log.transactions import LOCK_SECONDS, own_transaction
 from streams.models import Message
 from streams.threads import database, wrapped_in_test
@@ -93,17 +82,18 @@ def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], dict[int
     connection = connections[database()]
     rows = rows_for(messages)
     beside_test = _is_beside_test()
-    if (expected := known()) is not None and not beside_test:
+    if (expected := known.known()) is not None and not beside_test:
         held = False
-        if is_busy():
+        if contention.is_busy():
             with own_transaction(with_limits=False) if len(rows) > INSERT_ROWS else contextlib.nullcontext():
                 insert(rows)
         else:
             held = one_trip.store(rows, expected, after_id=low_water.LOW_WATER.mark())
-            note_lock(free=held)
+            if not held:
+                contention.note_taken()
         numbered = {row.pk: row.position for row in rows if row.position is not None}
         if numbered:
-            note_numbered(numbered)
+            known.note_numbered(max(numbered))
         return rows, numbered, held
     with own_transaction(with_limits=beside_test), connection.cursor() as cursor:
         locked = lock(cursor, wait=beside_test)

@@ -16,7 +16,7 @@ from typing import Any
 from django.db import connections
 
 from streams.hub import Hub
-from streams.log import epochs, postgresql, sequencing, storing
+from streams.log import epochs, known, postgresql, storing
 from streams.notifiers import Notice
 from streams.subscriber import Subscriber
 from streams.threads import database
@@ -80,7 +80,7 @@ def _number_by(number: Any) -> None:
     # All messages are inserted before they are numbered.
     storing._is_inserted_first = lambda messages: True
     # one_trip.py takes the real lock, and is only used if the database is known.
-    sequencing.known = storing.known = lambda: None  # type: ignore[attr-defined]
+    known.known = lambda: None
     # Storing an identity would lock the head, and `number` would then wait for its own process.
     epochs.check = lambda cursor, head, *args: head
 

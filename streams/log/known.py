@@ -1,0 +1,69 @@
+"""Which database is known to hold the log that it held before, so that its identity need not be compared each time.
+
+What PostgreSQL says about itself takes as long to find out as a publish. So it is compared with the stored identity
+once for each place (see postgresql.PLACE), and the place is compared each time, in the statement that takes the lock.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from django.db.backends.signals import connection_created
+
+from streams.log import low_water
+from streams.threads import database, in_test_run
+
+# How often the database is asked whether it is still the same, if the lock could not be taken.
+ASK_SECONDS = 0.25
+
+# By alias: the stored identity and the values of PLACE for which both were compared, and the epoch.
+_known: dict[str, tuple[Any, ...] | None] = {}
+_epochs: dict[str, int] = {}
+_asked_at = 0.0  # in time.monotonic() seconds
+
+
+def known() -> tuple[Any, ...] | None:
+    """Return the identity and the place that were compared; None if they must be compared first."""
+    return _known.get(database())
+
+
+def remember(epoch: int, compared: tuple[Any, ...] | None) -> None:
+    """Remember the epoch of the log, and the identity and the place that were compared in it."""
+    if _epochs.get(database(), epoch) != epoch:
+        low_water.LOW_WATER.forget()  # the ids of a restored copy begin lower
+    _epochs[database()] = epoch  # before the other: note_numbered() needs it
+    _known[database()] = compared
+
+
+def forget() -> None:
+    """Have the identity compared again before positions are given."""
+    _known[database()] = None
+
+
+def note_numbered(newest_id: int) -> None:
+    """Move the low-water mark: messages up to `newest_id` got positions in the epoch that is known."""
+    low_water.LOW_WATER.record(newest_id, _epochs[database()])
+
+
+def may_ask() -> bool:
+    """Return True if it is time to ask the database whether it is still the same."""
+    global _asked_at
+    now = time.monotonic()
+    if now - _asked_at < ASK_SECONDS and not in_test_run():
+        return False
+    _asked_at = now
+    return True
+
+
+def _forget_if_not_durable(*, connection: Any, **kwargs: Any) -> None:
+    """Compare again if commits on the last connection could be lost by a crash.
+
+    A crash of the server's processes ends all connections, and need not change the place.
+    """
+    compared = _known.get(connection.alias)
+    if compared is not None and "off" in compared[-1]:
+        _known[connection.alias] = None
+
+
+connection_created.connect(_forget_if_not_durable)
