@@ -5,8 +5,13 @@ So the hub need not know of retention, presence or broadcasts, and these need no
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +39,12 @@ def register(chore: Chore) -> None:
 
 def registered() -> Iterable[Chore]:
     return tuple(_chores.values())
+
+
+def spawn(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start a task of the process's own on the running event loop.
+
+    It has a context of its own: the task outlives the request that happened to start it, and must not keep that
+    request's thread, its user or its trace alive.
+    """
+    return asyncio.get_running_loop().create_task(coroutine, context=contextvars.Context())

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from django.dispatch import Signal
-
 from streams import chores, log, outages, presence, shutdown, threads
-from streams.chores import Chore
+from streams.announcer import announce
+from streams.chores import Chore, spawn
 from streams.conf import settings
 from streams.events import StoredEvent
 from streams.forks import REASON, Marks, contradicts, find_fork
@@ -45,9 +43,6 @@ SLICE_SECONDS = 0.005
 
 # How often a chore that is switched off is looked at again.
 IDLE_CHORE_SECONDS = 60.0
-
-# Signals that may wait for slow receivers. They hold their requests, so that there is an end to it.
-MAX_WAITING_SIGNALS = 1000
 
 # For how long a hub goes on after its last subscriber has left. Otherwise a lone visitor who goes from page to page
 # would wait at each page until a new hub has started.
@@ -81,7 +76,7 @@ class Hub:
         self._marks = Marks()
         self._is_doubtful = False  # a notice contradicts the window: no notice is applied before the next look
         self._census = presence.open_census(asyncio.get_running_loop(), self.subscribers)
-        self._rechecks = Rechecks(self.subscribers, _spawn)
+        self._rechecks = Rechecks(self.subscribers, spawn)
 
     @staticmethod
     def running() -> Hub | None:
@@ -102,7 +97,7 @@ class Hub:
         hub._census.add(subscriber.channels)
         follows = hub._started is not None and hub._started.done()
         if hub._started is None:
-            hub._started = _spawn(hub._start())
+            hub._started = spawn(hub._start())
         try:
             await asyncio.shield(hub._started)
             if lingers:
@@ -113,7 +108,7 @@ class Hub:
             hub.leave(subscriber)
             raise
         subscriber.announced = True
-        _announce(subscriber_connected, subscriber)
+        announce(subscriber_connected, subscriber)
         return hub
 
     def leave(self, subscriber: Subscriber) -> None:
@@ -124,7 +119,7 @@ class Hub:
             self._census.remove(subscriber.channels)
             self._rechecks.forget(subscriber)
             if subscriber.announced:
-                _announce(subscriber_disconnected, subscriber)
+                announce(subscriber_disconnected, subscriber)
         if not self.subscribers and self._lingering is None:
             self._linger()
 
@@ -162,7 +157,7 @@ class Hub:
         threads.sync_caller()  # as in join
         key = (question, *args)
         if (asked := self._asked.get(key)) is None:
-            asked = self._asked[key] = _spawn(threads.run(question, *args))
+            asked = self._asked[key] = spawn(threads.run(question, *args))
             asked.add_done_callback(lambda _: self._asked.pop(key, None))
         # Shielded: a client that leaves does not take the answer away from the others.
         answer: T = await asyncio.shield(asked)
@@ -176,7 +171,7 @@ class Hub:
 
     async def _start(self) -> None:
         # Listening before the head is read, so that no notice falls in between; the pause lets it begin.
-        self._tasks.append(_spawn(self._listen()))
+        self._tasks.append(spawn(self._listen()))
         await asyncio.sleep(0)
         self._news.clear()  # what was heard of up to now, the head holds
         try:
@@ -187,11 +182,11 @@ class Hub:
             self._stop()
             raise
         outages.DATABASE.works()
-        self._tasks += [_spawn(self._poll()), _spawn(self._tick())]
+        self._tasks += [spawn(self._poll()), spawn(self._tick())]
         self._begin_chores()
 
     def _begin_chores(self) -> None:
-        self._chores = [_spawn(self._do(chore)) for chore in chores.registered()]
+        self._chores = [spawn(self._do(chore)) for chore in chores.registered()]
 
     def _linger(self) -> None:
         """Go on following the log for a while, without subscribers. To all others it looks as if the hub had stopped.
@@ -457,63 +452,4 @@ def _read(channels: tuple[str, ...], after: int, through: int) -> Stretch:
     return Stretch([Frame.of(message) for message in page.messages], page.through, page.pruned)
 
 
-def _spawn(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    # In a context of its own: the hub outlives the request that happened to start it, and must not keep that
-    # request's thread, its user or its trace alive.
-    return asyncio.get_running_loop().create_task(coroutine, context=contextvars.Context())
-
-
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
-
-
-# --- Signals ----------------------------------------------------------------------------------------------------------
-
-
-def _announce(signal: Signal, subscriber: Subscriber) -> None:
-    """Send a signal by and by, in order, and away from the event loop."""
-    if not signal.has_listeners(type(subscriber)):
-        return
-    loop = asyncio.get_running_loop()
-    announcer = _announcers.get(loop)
-    if announcer is None:
-        announcer = _announcers[loop] = _Announcer()
-    # The number alone: a copy of all counts at every connect would make a storm of them costly.
-    connections = presence.connections()
-    about = {"channels": subscriber.channels, "request": subscriber.request, "connections": connections}
-    announcer.announce(signal, type(subscriber), about)
-
-
-class _Announcer:
-    """Sends the signals of one event loop, one after the other. It outlives the hub: its last stream's end is told."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[Signal, type, dict[str, Any]]] = deque()
-        self._is_dropping = False
-        self._task: asyncio.Task[None] | None = None
-
-    def announce(self, signal: Signal, sender: type, about: dict[str, Any]) -> None:
-        if len(self._waiting) >= MAX_WAITING_SIGNALS:
-            if not self._is_dropping:
-                logger.warning(
-                    "The receivers of subscriber_connected and subscriber_disconnected are too slow: %d signals wait, "
-                    "and more are dropped. Have a receiver hand its work on, and do it elsewhere.",
-                    MAX_WAITING_SIGNALS,
-                )
-            self._is_dropping = True
-            return
-        self._is_dropping = False
-        self._waiting.append((signal, sender, about))
-        if self._task is None or self._task.done():  # done: cancelled
-            self._task = _spawn(self._send())
-
-    async def _send(self) -> None:
-        while self._waiting:
-            signal, sender, about = self._waiting.popleft()
-            try:
-                await threads.run(partial(signal.send_robust, sender, **about), pool=threads.WAITING)
-            except Exception:
-                logger.exception("A signal could not be sent.")
-        self._task = None  # it knows its loop, and would keep it
-
-
-_announcers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Announcer] = WeakKeyDictionary()

@@ -26,6 +26,7 @@ from streams.events import NewMessage, check
 from streams.models import Message
 from tests.clients import StreamClient
 from tests.forks import ForkedProcess
+from tests.reads import tail
 from tests.services import wait_until
 from tests.sites import Site, finish
 
@@ -158,7 +159,7 @@ def reader() -> None:
     while True:
         last = stop.is_set()
         polls += 1
-        head, messages = log.tail(cursor)
+        head, messages = tail(cursor)
         for message in messages:
             cursor = message.position
             followed.append((message.position, message.data))
@@ -376,7 +377,7 @@ def hook_before_fails() -> None:
 def test_message_is_sequenced_by_the_next_reader_where_another_hook_took_ours_away(site: Site) -> None:
     assert finish(site.call(hook_before_fails)) == "failed\n"
     assert site.execute("SELECT position FROM streams_message") == [(None,)]
-    assert finish(site.script("from streams import log\nprint(log.tail(0))")).startswith("(1, [StoredEvent(position=1")
+    assert finish(site.script("from tests.reads import tail\nprint(tail(0))")).startswith("(1, [StoredEvent(position=1")
     assert assert_no_holes(site) == ["committed"]
 
 
@@ -626,9 +627,9 @@ def cancel_before_it_begins() -> None:
         release.set()
         await asyncio.gather(*occupied)
         await asyncio.sleep(0.5)
-        _, before = await threads.run(log.tail, 0)
+        _, before = await threads.run(tail, 0)
         await apublish("news", "much later")
-        _, after = await threads.run(log.tail, 0)
+        _, after = await threads.run(tail, 0)
         print(json.dumps([[message.data for message in before], [message.data for message in after]]))
 
     asyncio.run(main())

@@ -15,6 +15,7 @@ from streams import NewMessage, log, publish, publish_many
 from streams.events import StoredEvent
 from streams.log import pruning, reading
 from streams.models import Channel, LogHead, Message
+from tests.reads import tail
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -102,14 +103,14 @@ def test_current_head_counts_what_a_dead_process_left() -> None:
 
 def test_empty_log_has_head_zero() -> None:
     assert log.current_head() == 0
-    assert log.tail(0) == (0, [])
+    assert tail(0) == (0, [])
 
 
 def test_missing_head_loses_neither_positions_nor_what_waits() -> None:
     publish_many([NewMessage("news", n) for n in range(5)])
     appended("left")
     LogHead.objects.all().delete()
-    assert log.tail(4) == (6, [(5, "news", "message", "4"), (6, "news", "message", "left")])
+    assert tail(4) == (6, [(5, "news", "message", "4"), (6, "news", "message", "left")])
     assert LogHead.objects.get().head == 6
 
 
@@ -131,14 +132,14 @@ def test_lost_connection_raises_error_of_django() -> None:
 
 def test_tail_brings_all_channels_from_the_cursor_in_pages() -> None:
     publish_many([NewMessage(f"channel.{n % 3}", n, event="alert") for n in range(600)])
-    head, first = log.tail(0)
+    head, first = tail(0)
     assert (head, positions(first)) == (600, list(range(1, log.PAGE_MESSAGES + 1)))
     assert first[4] == StoredEvent(5, "channel.1", "alert", "4")
-    _, second = log.tail(first[-1].position)
-    _, third = log.tail(second[-1].position)
+    _, second = tail(first[-1].position)
+    _, third = tail(second[-1].position)
     assert positions(first + second + third) == list(range(1, 601))
-    assert log.tail(600) == (600, [])
-    assert log.tail(10_000) == (600, [])
+    assert tail(600) == (600, [])
+    assert tail(10_000) == (600, [])
 
 
 def test_newest_goes_back_from_a_position() -> None:
@@ -208,8 +209,8 @@ def test_page_of_large_messages_is_bounded_by_their_bytes() -> None:
 
 def test_tail_and_newest_are_bounded_by_bytes() -> None:
     publish_many([NewMessage("news", LARGE) for _ in range(12)])
-    assert positions(log.tail(0)[1]) == [1, 2, 3, 4, 5]
-    assert positions(log.tail(10)[1]) == [11, 12]
+    assert positions(tail(0)[1]) == [1, 2, 3, 4, 5]
+    assert positions(tail(10)[1]) == [11, 12]
     assert positions(log.newest(12)) == [12, 11, 10, 9, 8]
 
 
@@ -282,7 +283,7 @@ def test_deleting_takes_the_oldest_and_records_how_far_each_channel_was_pruned()
 def test_deleting_from_one_channel_leaves_the_others() -> None:
     publish_many([NewMessage("ab"[n % 2], n) for n in range(10)])
     assert log.delete_through(7, channel="a", limit=100) == 4
-    assert positions(log.tail(0)[1]) == [2, 4, 6, 8, 9, 10]
+    assert positions(tail(0)[1]) == [2, 4, 6, 8, 9, 10]
     assert log.pruned(["a", "b"], 0) == {"a": 7}
 
 
@@ -290,7 +291,7 @@ def test_deleting_leaves_what_is_not_sequenced() -> None:
     publish("news", "x")
     appended("waiting")
     assert log.delete_through(100, limit=100) == 1
-    assert log.tail(1) == (2, [(2, "news", "message", "waiting")])
+    assert tail(1) == (2, [(2, "news", "message", "waiting")])
 
 
 def test_mark_of_what_was_pruned_never_goes_back() -> None:
@@ -524,7 +525,7 @@ def test_page_of_a_large_log_reads_little_more_than_it_returns(
 
 def test_other_reads_of_a_large_log_read_little(large_log: None) -> None:
     reads = {
-        "tail": lambda: log.tail(1000),
+        "tail": lambda: tail(1000),
         "newest": lambda: log.newest(ROWS),
         "head": log.head,
         "earliest": lambda: log.earliest(FEW),

@@ -17,7 +17,7 @@ from django.test import AsyncClient, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from streams import hub, presence, threads
+from streams import announcer, presence, threads
 from streams.models import Node
 from streams.signals import subscriber_connected, subscriber_disconnected
 from streams.subscriber import Subscriber
@@ -470,13 +470,13 @@ async def test_signals_go_on_after_one_that_could_not_be_sent(
 async def test_signals_that_wait_for_slow_receivers_have_an_end(
     heard: Heard, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.hub.MAX_WAITING_SIGNALS", 5)
+    monkeypatch.setattr("streams.announcer.MAX_WAITING_SIGNALS", 5)
     subscriber = Subscriber(["news"])
     for _ in range(20):  # faster than any receiver: none of them is called meanwhile
-        hub._announce(subscriber_connected, subscriber)
+        announcer.announce(subscriber_connected, subscriber)
     assert caplog.text.count("are too slow: 5 signals wait, and more are dropped.") == 1
     await heard.until(5)
-    hub._announce(subscriber_disconnected, subscriber)
+    announcer.announce(subscriber_disconnected, subscriber)
     calls = [call[0] for call in await heard.until(6)]
     assert calls == ["connected"] * 5 + ["disconnected"]
 

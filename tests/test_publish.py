@@ -27,6 +27,7 @@ from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, In
 from streams.models import LogHead, Message
 from streams.notifiers import BaseNotifier, Notice, get_notifier
 from streams.testing import read_events
+from tests.reads import tail
 from tests.sites import Site, finish
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -241,7 +242,7 @@ def test_publish_with_manual_transaction_management_is_sequenced_after_its_commi
         transaction.set_autocommit(True)
 
     in_thread(manually)
-    assert log.tail(0) == (1, [(1, "news", "message", "manual")])
+    assert tail(0) == (1, [(1, "news", "message", "manual")])
     assert publish("news", "next").position == 2
 
 
@@ -329,7 +330,7 @@ def test_rolled_back_message_never_was(notices: list[Notice]) -> None:
     assert ghost.position is None
     assert publish("news", "after").position == 2
     assert stored() == [(1, "before"), (2, "after")]
-    assert log.tail(0)[1] == [(1, "news", "message", "before"), (2, "news", "message", "after")]
+    assert tail(0)[1] == [(1, "news", "message", "before"), (2, "news", "message", "after")]
     assert [message.data for notice in notices for message in notice.messages] == ["before", "after"]
 
 
@@ -738,7 +739,7 @@ def test_missing_head_is_made_where_the_log_ends(how: str) -> None:
     publish_many([NewMessage("news", n) for n in range(3)])
     LogHead.objects.all().delete()
     if how == "tail":
-        assert log.tail(2) == (3, [(3, "news", "message", "2")])
+        assert tail(2) == (3, [(3, "news", "message", "2")])
     elif how == "inside":
         with transaction.atomic():
             publish("news", "x")

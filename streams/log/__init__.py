@@ -28,7 +28,6 @@ from streams.log.reading import (
     pruning_marks,
     rows_of,
     start_of_newest,
-    tail,
     times_of,
 )
 from streams.log.references import forget_publisher
@@ -74,6 +73,5 @@ __all__ = [
     "start_new_epoch",
     "start_of_newest",
     "store",
-    "tail",
     "times_of",
 ]

@@ -141,20 +141,11 @@ def continues(position: int) -> bool:
     return position <= newest and not known.is_lost(position)
 
 
-def tail(after: int) -> tuple[int, list[StoredEvent]]:
-    """The head, and the oldest messages of all channels above `after`, at most a page.
-
-    Sequences what waits first, so that a message whose publisher died after its commit is found as well.
-    """
-    newest = current_head()
-    return newest, between(after, newest)
-
-
 def follow(position: int, mark: int) -> News:
-    """Return tail(position), and what shows whether it is still the same log: the message at `position`, and times.
+    """Return the head, the messages above `position`, at most a page, and what shows whether it is still the same log.
 
-    `mark` is a position that the caller knows the message's time of. `head.times` has that of `mark` and of `position`.
-    If they are the same, that is enough, and the message is not read.
+    That is the message at `position`, and the times in `head.times` of `mark`, a position whose time the caller knows,
+    and of `position`. If these two are the same, the time is enough, and the message is not read.
     """
     state = current(mark, position)
     messages = between(position if mark == position else position - 1, state.head)

@@ -1,0 +1,73 @@
+"""Signals about streams: sent in order, and away from the event loop, because receivers can be slow."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from django.dispatch import Signal
+
+from streams import presence, threads
+from streams.chores import spawn
+
+if TYPE_CHECKING:
+    from streams.subscriber import Subscriber
+
+logger = logging.getLogger("streams.hub")
+
+# How many signals can wait for slow receivers. They hold their requests, so that their number is bounded.
+MAX_WAITING_SIGNALS = 1000
+
+
+def announce(signal: Signal, subscriber: Subscriber) -> None:
+    """Send a signal about a stream soon, after those that wait already, and away from the event loop."""
+    if not signal.has_listeners(type(subscriber)):
+        return
+    loop = asyncio.get_running_loop()
+    announcer = _announcers.get(loop)
+    if announcer is None:
+        announcer = _announcers[loop] = _Announcer()
+    # The number alone: a copy of all counts at every connect would make a storm of them costly.
+    connections = presence.connections()
+    about = {"channels": subscriber.channels, "request": subscriber.request, "connections": connections}
+    announcer.announce(signal, type(subscriber), about)
+
+
+class _Announcer:
+    """Sends the signals of one event loop, one after the other. It outlives the hub, whose last stream ends as well."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Signal, type, dict[str, Any]]] = deque()
+        self._is_dropping = False
+        self._task: asyncio.Task[None] | None = None
+
+    def announce(self, signal: Signal, sender: type, about: dict[str, Any]) -> None:
+        if len(self._waiting) >= MAX_WAITING_SIGNALS:
+            if not self._is_dropping:
+                logger.warning(
+                    "The receivers of subscriber_connected and subscriber_disconnected are too slow: %d signals wait, "
+                    "and more are dropped. Have a receiver hand its work on, and do it elsewhere.",
+                    MAX_WAITING_SIGNALS,
+                )
+            self._is_dropping = True
+            return
+        self._is_dropping = False
+        self._waiting.append((signal, sender, about))
+        if self._task is None or self._task.done():  # done: cancelled
+            self._task = spawn(self._send())
+
+    async def _send(self) -> None:
+        while self._waiting:
+            signal, sender, about = self._waiting.popleft()
+            try:
+                await threads.run(partial(signal.send_robust, sender, **about), pool=threads.WAITING)
+            except Exception:
+                logger.exception("A signal could not be sent.")
+        self._task = None  # it knows its loop, and would keep it
+
+
+_announcers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Announcer] = WeakKeyDictionary()
