@@ -106,7 +106,7 @@ async def apublish_many(messages: Iterable[NewMessage]) -> list[Message]:
 
 async def _publish_when_key_is_free(messages: Sequence[NewMessage]) -> list[Message]:
     """Wait for the transaction that has used an idempotency key, without holding a thread while it lasts."""
-    for pause in key_pauses():
+    for pause in _key_pauses():
         await asyncio.sleep(pause)
         try:
             return await threads.run(partial(log.store, messages, wait_for_keys=False), pool=threads.WAITING)
@@ -149,14 +149,14 @@ def _publish_on_this_thread(messages: Sequence[NewMessage]) -> list[Message]:
         return _writer.write(_writer.enqueue(messages))
     except IdempotencyKeyInUse:
         pass  # the caller's own thread waits, and no other publisher with it
-    for pause in key_pauses():
+    for pause in _key_pauses():
         time.sleep(pause)
         with contextlib.suppress(IdempotencyKeyInUse):
             return log.store(messages, wait_for_keys=False)
     return log.store(messages, wait_for_keys=False)
 
 
-def key_pauses() -> Iterator[float]:
+def _key_pauses() -> Iterator[float]:
     """Yield the pauses, in seconds, after which a message is tried again whose idempotency key is in use."""
     end = time.monotonic() + KEY_IN_USE_SECONDS
     pause = 0.05
