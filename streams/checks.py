@@ -137,7 +137,7 @@ def _connections(wrong: dict[str, str]) -> Iterator[CheckMessage]:
                 f"use {needed - 1} at the same time, and each request that queries uses one more: they wait for each "
                 "other, and fail after the pool's timeout.",
                 hint=f"Set 'pool': {{'max_size': {needed}}} or more. Or lower STREAMS['LOG_THREADS'], which is "
-                f"{conf.settings.LOG_THREADS}: the log threads are twice as many, and two.",
+                f"{conf.settings.LOG_THREADS}: the log threads are twice as many, and three.",
                 id="streams.W004",
             )
     if _is_far(str(database["HOST"] or "")) and not database["OPTIONS"].keys() & set(KEEPALIVES):

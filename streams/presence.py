@@ -157,7 +157,7 @@ def close_census(census: Census) -> None:
     if last and settings.PRESENCE_SECONDS is not None and not threads.in_test_run():
         # Straight to a thread: the loop may be ending, and would not come back to a task.
         try:
-            threads.READING.submit(_write_if_nobody_came_back)
+            threads.CHORES.submit(_write_if_nobody_came_back)
         except RuntimeError:  # the interpreter is ending
             logger.info("That nobody listens here any more could not be written; the row will fade.", exc_info=True)
 
@@ -217,7 +217,7 @@ async def beat() -> None:
         process.beat_at = now
     # Among the reads: nobody else writes this row, so that it waits for nobody, but for SQLite's one lock.
     try:
-        await threads.run(_write_and_read)
+        await threads.run(_write_and_read, pool=threads.CHORES)
     except BaseException:
         process.beat_at = float("-inf")  # or the next try would find nothing to do, and pass for a success
         raise

@@ -70,22 +70,24 @@ def connect() -> None:
 
 
 def _renew_pools() -> None:
-    global FOLLOWING, READING, WRITING, WAITING, _borrowing
-    FOLLOWING, WRITING = LogThreads(1, seconds=timeout_seconds), LogThreads(1, seconds=timeout_seconds)
+    global FOLLOWING, WRITING, CHORES, READING, WAITING, _borrowing
+    FOLLOWING, WRITING, CHORES = (LogThreads(1, seconds=timeout_seconds) for _ in range(3))
     READING, WAITING = LogThreads(seconds=timeout_seconds), LogThreads(seconds=_waiting_seconds)
     _borrowing = threading.Lock()
 
 
 def max_threads() -> int:
     """Return how many log threads can hold a connection at the same time."""
-    return 2 + 2 * settings.LOG_THREADS
+    return 3 + 2 * settings.LOG_THREADS
 
 
 # FOLLOWING: the hubs' reads of the log's tail. Live delivery must not wait for replays.
-# READING: all other reads. They must not wait for publishers that wait for a lock.
 # WRITING: apublish. One thread is enough, because it takes all that wait into its transaction.
+# CHORES: what the hubs look for every few seconds. They do so all at once: in more threads, an idle process would keep
+# as many connections.
+# READING: all other reads. They must not wait for publishers that wait for a lock.
 # WAITING: jobs that can wait for another transaction, or take long.
-FOLLOWING = READING = WRITING = WAITING = LogThreads()
+FOLLOWING = WRITING = CHORES = READING = WAITING = LogThreads()
 _borrowing = threading.Lock()
 _renew_pools()
 os.register_at_fork(after_in_child=_renew_pools)  # a child inherits no threads

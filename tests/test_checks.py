@@ -288,10 +288,10 @@ def test_w004_pool_smaller_than_the_log_threads(tmp_path: Path, pool: Any, size:
         [
             "Warning",
             f"DATABASES['default']['OPTIONS']['pool'] gives each process {size} connections. Its log threads can use "
-            "10 at the same time, and each request that queries uses one more: they wait for each other, and fail "
+            "11 at the same time, and each request that queries uses one more: they wait for each other, and fail "
             "after the pool's timeout.",
-            "Set 'pool': {'max_size': 11} or more. Or lower STREAMS['LOG_THREADS'], which is 4: the log threads are "
-            "twice as many, and two.",
+            "Set 'pool': {'max_size': 12} or more. Or lower STREAMS['LOG_THREADS'], which is 4: the log threads are "
+            "twice as many, and three.",
             "streams.W004",
         ]
     ]
@@ -312,7 +312,7 @@ def test_w005_database_over_a_network_without_keepalives(tmp_path: Path, host: s
     [
         ("", {}),
         ("/run/postgresql", {}),
-        ("localhost", {"pool": {"max_size": 11}}),
+        ("localhost", {"pool": {"max_size": 12}}),
         ("127.0.0.1", {"pool": {"min_size": 2, "max_size": 20}}),
         ("db.example", {"keepalives_idle": 30}),
         ("db.example", {"tcp_user_timeout": 30000}),

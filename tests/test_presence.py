@@ -270,8 +270,8 @@ def test_process_that_cannot_say_that_its_last_stream_has_ended_logs_it(site: Si
 def leave_twice() -> None:
     """Close a census twice, and print how many beats were begun and how many written."""
     begun: list[Future[Any]] = []
-    submit = threads.READING.submit
-    threads.READING.submit = lambda *args: begun.append(submit(*args))  # type: ignore[method-assign, assignment, func-returns-value]
+    submit = threads.CHORES.submit
+    threads.CHORES.submit = lambda *args: begun.append(submit(*args))  # type: ignore[method-assign, assignment, func-returns-value]
 
     async def leave() -> None:
         census = presence.open_census(asyncio.get_running_loop(), set())

@@ -109,7 +109,7 @@ def stop() -> None:
 
 async def attend_as_chore() -> None:
     """What each process that streams does every second: interrupt what the dead have left, take up what waits."""
-    if await threads.run(housekeeping.attend):
+    if await threads.run(housekeeping.attend, pool=threads.CHORES):
         call()
 
 
