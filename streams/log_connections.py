@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import select
 import socket
 from typing import Any
 
@@ -53,6 +54,28 @@ def tidy_connections() -> None:
         if is_pooled(connection) and not connection.in_atomic_block:
             connection.close()  # back to the pool: the site's requests need it, and this thread can be idle for long
         connection.queries_log.clear()  # DEBUG collects every query, and no request ends here to forget them
+
+
+def close_ended_connections() -> None:
+    """Close those of the calling thread's connections that the server has ended while they were idle.
+
+    So a job does not fail because the database was restarted in the meantime. The server sends nothing on an idle
+    connection but the reason for its end, so that a connection with something to read has ended. A connection that has
+    fallen silent looks like a good one.
+    """
+    for connection in connections.all(initialized_only=True):
+        if connection.vendor == "postgresql" and connection.connection is not None and not connection.in_atomic_block:
+            with contextlib.suppress(Exception):  # it knows of its end, and has no file any more
+                if _is_readable(connection.connection.fileno()):
+                    connection.close()
+
+
+def _is_readable(file: int) -> bool:
+    if not hasattr(select, "poll"):
+        return bool(select.select([file], [], [], 0)[0])
+    waiting = select.poll()
+    waiting.register(file, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def close_connections() -> None:

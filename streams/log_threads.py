@@ -21,7 +21,13 @@ from django.db import OperationalError
 
 from streams import outages
 from streams.conf import settings
-from streams.log_connections import close_connections, limit_connecting, shut_down, tidy_connections
+from streams.log_connections import (
+    close_connections,
+    close_ended_connections,
+    limit_connecting,
+    shut_down,
+    tidy_connections,
+)
 from streams.private.django import in_test_run
 
 T = TypeVar("T")
@@ -164,6 +170,7 @@ class LogThreads(Executor):
         while not is_waiting or self._is_handed_a_job(worker):
             assert worker.job is not None
             worker.trust()
+            close_ended_connections()
             deliver = worker.job.run()
             with self._lock:
                 worker.job = None

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection, connections, transaction
 
 from streams import apublish, log, publish, publish_many
 from streams.events import NewMessage
-from streams.log import contention, low_water, sequencing, transactions
+from streams.log import known, low_water, sequencing, transactions
 from streams.models import Message
 from streams.notifiers import get_notifier
 from tests.clients import StreamClient
@@ -124,7 +124,7 @@ def test_nothing_to_number_is_not_committed(postgres_site: Site) -> None:
         "with CaptureQueriesContext(connection) as queries: sequencing.sequence_waiting()\n"
         "print([q['sql'] for q in queries if q['sql'] in ('COMMIT', 'ROLLBACK')])"
     )
-    assert finish(postgres_site.script(code)) == "['ROLLBACK']\n"
+    assert finish(postgres_site.script(code)) == "[]\n"
 
 
 # --- Bounds -----------------------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_few_queries_follow_a_commit_however_many_messages(postgres_site: Site, 
     publisher = postgres_site.call(publish_many_in_a_transaction_that_another_numbers, 300)
     hear_soon(publisher, "published")
     publisher.tell("go on")
-    assert int(finish(publisher)) <= 5
+    assert int(finish(publisher)) <= 6
 
 
 def fail_to_number() -> None:
@@ -347,17 +347,97 @@ def test_mark_is_of_one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert water.mark() == 7
 
 
+# --- The procedure of the database ------------------------------------------------------------------------------------
+
+
+def publish_and_count_queries() -> None:
+    """Print how many queries a publish takes, outside a transaction and inside one."""
+    from django.test.utils import CaptureQueriesContext
+
+    for _ in range(2):
+        publish("news", "x")  # the first stores what the database says of itself, and the second compares it
+    with CaptureQueriesContext(connection) as queries:
+        publish_many([NewMessage("news", "x"), NewMessage("news", "y")])
+        alone = len(queries)
+        with transaction.atomic():
+            publish("news", "z")
+    print(alone, len(queries) - alone)
+
+
+def test_publish_is_one_round_trip(postgres_site: Site) -> None:
+    """Inside a transaction: BEGIN, INSERT, COMMIT, and one that numbers."""
+    assert finish(postgres_site.call(publish_and_count_queries)) == "1 4\n"
+
+
+def publish_with_all_columns() -> None:
+    from django.contrib.auth import get_user_model
+
+    user = get_user_model().objects.create(username="ada")
+    publish("news", "x")
+    awkward = "1;' \\ %s {} \"\n"
+    rows = publish_many([NewMessage("news", awkward, "e", None, user), NewMessage("other", {"n": 1})])
+    assert known.for_one_trip() is not None
+    for row in rows:
+        stored = Message.objects.get(pk=row.pk)
+        for field in Message._meta.concrete_fields:
+            assert getattr(row, field.attname) == getattr(stored, field.attname), field
+    assert [rows[0].data, rows[0].event, rows[0].published_by_id, rows[1].event] == [awkward, "e", user.pk, "message"]
+    assert [row.position for row in rows] == [2, 3]
+
+
+def test_procedure_stores_every_column(postgres_site: Site) -> None:
+    finish(postgres_site.call(publish_with_all_columns))
+
+
+def publish_by_prepared_statements() -> None:
+    connections.settings["default"]["OPTIONS"] |= {"server_side_binding": True, "prepare_threshold": 2}
+    print([publish("news", "x").position for _ in range(8)], known.for_one_trip() is not None)
+
+
+def test_procedure_takes_parameters_that_the_server_binds(postgres_site: Site) -> None:
+    """As Django's option has it: psycopg's extended query protocol."""
+    assert finish(postgres_site.call(publish_by_prepared_statements)) == "[1, 2, 3, 4, 5, 6, 7, 8] True\n"
+
+
+def publish_ten(role: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET ROLE {role}")
+    for number in range(10):
+        publish("news", number)
+    print(known.for_one_trip())
+
+
+@pytest.mark.parametrize(
+    "how", ["DROP FUNCTION streams_place", "REVOKE EXECUTE ON PROCEDURE streams_publish FROM PUBLIC"]
+)
+def test_database_without_the_procedure_works(postgres_site: Site, how: str) -> None:
+    """It is missing in a test run without migrations, and a role can be forbidden to call it."""
+    postgres_site.execute(how)
+    role = f"publisher_{time.monotonic_ns()}"
+    postgres_site.execute(f"CREATE ROLE {role}")
+    try:
+        postgres_site.execute(f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {role}")
+        postgres_site.execute(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}")
+        publishers = [postgres_site.call(publish_ten, role) for _ in range(2)]
+        assert [finish(publisher) for publisher in publishers] == ["None\n"] * 2
+        assert len(assert_no_holes(postgres_site)) == 20
+    finally:
+        postgres_site.execute(f"DROP OWNED BY {role}")
+        postgres_site.execute(f"DROP ROLE {role}")
+
+
 # --- Outcomes that must not be mistaken -------------------------------------------------------------------------------
 
 
 def publish_many_while_others_do() -> None:
-    """Publish 600 messages, the last of which cannot be stored, as if the lock had just been busy."""
+    """Publish 600 messages, the last of which cannot be stored, while the lock is taken."""
     from django.contrib.auth import get_user_model
     from django.db import DataError
 
     for _ in range(3):
         publish("news", "x")
-    contention.note_taken()
+    say("published")
+    wait_for_word("go on")
     too_large = NewMessage("news", "x", published_by=get_user_model()(pk=2**70))
     with pytest.raises(DataError):
         publish_many([*[NewMessage("news", n) for n in range(599)], too_large])
@@ -365,7 +445,12 @@ def publish_many_while_others_do() -> None:
 
 
 def test_busy_publisher_stores_all_messages_or_none(postgres_site: Site) -> None:
-    assert finish(postgres_site.call(publish_many_while_others_do)) == "3\n"
+    publisher = postgres_site.call(publish_many_while_others_do)
+    publisher.hear("published")
+    with psycopg.connect(postgres_site.database_url) as session:
+        session.execute(LOCK)
+        publisher.tell("go on")
+        assert finish(publisher) == "3\n"
 
 
 def publish_again_after_a_crash() -> None:

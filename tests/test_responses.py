@@ -270,7 +270,7 @@ async def test_iterators_own_comments_do_not_keep_heartbeats_away() -> None:
     async def items() -> AsyncIterator[bytes]:
         yield b"data: 1\n\n"
         yield b": still here\n"
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1)
 
     sent = await body(EventStreamResponse(items(), heartbeat=0.02))
     assert sent.partition(b": still here\n")[2].count(HEARTBEAT) > 1

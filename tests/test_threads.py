@@ -216,6 +216,7 @@ def test_queries_are_not_collected_in_debug(pool: LogThreads, settings: Any) -> 
         log.head()
         return len(connections["default"].queries_log)
 
+    pool.submit(look).result(30)  # opens the connection, which takes queries as well
     assert [pool.submit(look).result(30) for _ in range(5)] == [1] * 5
 
 
@@ -233,6 +234,29 @@ def test_job_after_a_lost_connection_has_a_new_one(pool: LogThreads, settings: A
     with pytest.raises(OperationalError):
         pool.submit(lose).result(30)
     assert pool.submit(log.current_head).result(30) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_job_after_the_server_has_ended_an_idle_connection_does_not_fail(
+    pool: LogThreads, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at a restart of the database. The stream that asks would end, and its client would have to come back."""
+    if connection.vendor != "postgresql":
+        pytest.skip("a file has no connection to lose")
+    set_threads(settings, 1)
+    monkeypatch.setattr(log_threads, "_linger", lambda: 1.0)  # or the thread would have closed it by itself
+
+    def backend() -> tuple[threading.Thread, int]:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            return threading.current_thread(), int(cursor.fetchone()[0])
+
+    thread, first = pool.submit(backend).result(30)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 10000)", [first])
+    again, second = pool.submit(backend).result(30)
+    assert (again, first != second) == (thread, True)
+    wait_until(all_gone({thread}), "the end of the thread")
 
 
 def read_together() -> None:

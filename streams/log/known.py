@@ -12,28 +12,40 @@ from typing import Any
 from django.db.backends.signals import connection_created
 
 from streams.log import low_water
-from streams.threads import database, in_test_run
+from streams.threads import database, in_test_run, wrapped_in_test
 
 # How often the database is asked whether it is still the same, if the lock could not be taken.
 ASK_SECONDS = 0.25
 
-# By alias: the stored identity and the values of PLACE for which both were compared, and the epoch.
-_known: dict[str, tuple[Any, ...] | None] = {}
+# By alias: the stored identity and the value of PLACE for which both were compared; whether the database has the
+# procedure of one_trip.py; and the epoch.
+_known: dict[str, tuple[str, str] | None] = {}
+_has_procedure: dict[str, bool] = {}
 _epochs: dict[str, int] = {}
 _asked_at = 0.0  # in time.monotonic() seconds
 
 
-def known() -> tuple[Any, ...] | None:
-    """Return the identity and the place that were compared; None if they must be compared first."""
-    return _known.get(database())
+def is_compared(identity: str, place: str) -> bool:
+    """Return True if the database was compared with this identity at this place."""
+    return bool(place) and _known.get(database()) == (identity, place)
 
 
-def remember(epoch: int, compared: tuple[Any, ...] | None) -> None:
+def for_one_trip() -> tuple[str, str] | None:
+    """Return the identity and the place that were compared; None if one_trip.py cannot be used.
+
+    It commits, so that it cannot be used in a test's transaction, nor beside one.
+    """
+    alias = database()
+    return _known.get(alias) if _has_procedure.get(alias) and wrapped_in_test() is None else None
+
+
+def remember(epoch: int, compared: tuple[str, str] | None, *, has_procedure: bool) -> None:
     """Remember the epoch of the log, and the identity and the place that were compared in it."""
     if _epochs.get(database(), epoch) != epoch:
         low_water.LOW_WATER.forget()  # the ids of a restored copy begin lower
     _epochs[database()] = epoch  # before the other: note_numbered() needs it
     _known[database()] = compared
+    _has_procedure[database()] = has_procedure
 
 
 def forget() -> None:

@@ -1,140 +1,100 @@
-"""Transactions on PostgreSQL in as few round trips as can be: lock the head, insert or number, commit.
+"""Publish and number on PostgreSQL in one round trip, by a procedure that a migration has created.
 
 With a trip for each statement, a publisher would hold the lock while its process waits for the processor and for the
-network. Each statement's snapshot is younger than the lock, as in postgresql.py. The head travels between statements in
-a setting of the transaction.
+network; and each process would have to ask again and again whether another one has given its positions.
 
-The lock is only taken if the database is known: `known` is what epochs.check() has found to be right. It is compared in
-the same statement, so that an older copy of the log gives no position before its epoch has started.
+The lock is only taken if the database is known: `known` is the identity and the place that epochs.check() has found to
+be right. They are compared in the same statement, so that an older copy of the log gives no position before its epoch
+has started.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 from django.db import connections
 
-from streams.log.postgresql import NUMBER, PLACE
-from streams.log.rows import fill, typed_values
-from streams.log.transactions import limits, own_transaction
+from streams.log.postgresql import PLACE
+from streams.log.rows import COLUMNS, fill, parameters
 from streams.models import Message
 from streams.threads import database
 
-_KNOWN = " AND ".join(["identity = %s", *(f"{part} = %s" for part in PLACE)])
-_LOCKED = f"SELECT head FROM streams_loghead WHERE id = 1 AND {_KNOWN} {{condition}} FOR UPDATE SKIP LOCKED"  # noqa: S608
+# For how long a call waits on the server for positions that another process gives.
+PATIENCE_SECONDS = 0.25
 
-_WAITING = "EXISTS (SELECT 1 FROM streams_message WHERE position IS NULL AND id > %s)"
-
-# The function is called for a row that was locked, because a subquery with FOR UPDATE is not merged with its query.
-_LOCK_AND_KEEP = f"""
-    SELECT set_config('streams.head', head::text, true) FROM ({_LOCKED.format(condition="")}) AS locked
-"""  # noqa: S608 - fixed texts
-
-# Without the lock there is no head, and messages that wait come first: then the new ones get no positions.
-_INSERT = """
-    WITH added AS (
-        INSERT INTO streams_message (position, {columns})
-        SELECT CASE WHEN NOT {waiting} THEN NULLIF(current_setting('streams.head', true), '')::bigint + new.n END,
-            {new_columns}
-        FROM (VALUES {values}) AS new (n, {columns}) ORDER BY new.n
-        RETURNING id, position, created_at
-    ), moved AS (
-        UPDATE streams_loghead SET head = (SELECT max(position) FROM added)
-        WHERE id = 1 AND EXISTS (SELECT FROM added WHERE position IS NOT NULL)
-    )
-    SELECT id, position, created_at FROM added
+_NAMES = ["streams_place", "streams_publish"]
+_CALL = """
+    CALL streams_publish(%s, %s, %s, %s, %s, %s::text[], %s::text[], %s::text[], %s::int[], %s::text[], %s::text[],
+        %s::bigint[], NULL, NULL, NULL, NULL, NULL, NULL, NULL)
 """
 
 
-def store(rows: Sequence[Message], known: Sequence[Any], *, after_id: int) -> bool:
-    """Insert rows, with positions if the lock is free and no messages wait. Return True if the lock was free."""
-    columns, values, parameters = typed_values(rows, connections[database()])
-    insert = _INSERT.format(
-        columns=", ".join(columns),
-        new_columns=", ".join(f"new.{name}" for name in columns),
-        values=values,
-        waiting=_WAITING,
-    )
-    with _transaction() as run:
-        *locked, added = run(f"{_LOCK_AND_KEEP}; {insert}", [*known, after_id, *parameters], commit=True)
-    added.sort()
-    fill(rows, [(pk, at) for pk, _, at in added])
-    for row, (_, position, _) in zip(rows, added, strict=True):
-        row.position = position
-    return bool(locked[0])
+class Outcome(NamedTuple):
+    """What a process has done under the lock."""
+
+    numbered: dict[int, int]  # {id: position}, in order
+    must_look: bool  # others can have left messages to this process: it held the lock in its last transaction
 
 
-def is_known(known: Sequence[Any]) -> bool:
+def is_possible() -> bool:
+    """Return True if the database has the procedure, and the role may call it."""
+    with connections[database()].cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_proc WHERE pg_function_is_visible(oid) AND proname = ANY(%s)"
+            " AND has_function_privilege(oid, 'EXECUTE')",
+            [_NAMES],
+        )
+        return bool(cursor.fetchone()[0] == len(_NAMES))
+
+
+def is_known(known: Sequence[str]) -> bool:
     """Return True if the database is the one that was known."""
     with connections[database()].cursor() as cursor:
-        cursor.execute(f"SELECT 1 FROM streams_loghead WHERE id = 1 AND {_KNOWN}", known)  # noqa: S608 - fixed texts
+        cursor.execute(
+            f"SELECT 1 FROM streams_loghead WHERE id = 1 AND identity = %s AND {PLACE} = %s",  # noqa: S608
+            known,
+        )
         return cursor.fetchone() is not None
 
 
-def step(known: Sequence[Any], *, after_id: int, limit: int) -> dict[int, int] | None:
-    """Number messages that wait, at most `limit`. Return None if the lock is taken, if no message waits, or if the
-    database is not known.
+def store(rows: Sequence[Message], known: Sequence[str], *, after_id: int, limit: int) -> Outcome:
+    """Insert rows and commit. Number what waits, at most `limit` messages at a time, the rows included.
+
+    A row gets no position if another process has the lock for longer than PATIENCE_SECONDS, or if many others wait.
     """
-    lock = f"SELECT head, {limits()} FROM ({_LOCKED.format(condition=f'AND {_WAITING}')}) AS locked"  # noqa: S608
-    with _transaction() as run:
-        [locked] = run(lock, [*known, after_id])
-        if not locked:
-            return None
-        [numbered] = run(NUMBER, [after_id, limit, locked[0][0]], commit=True)
-    return dict(numbered)
+    connection = connections[database()]
+    columns = zip(*(parameters(row, COLUMNS, connection) for row in rows), strict=True)
+    arrays = dict(zip(COLUMNS, map(list, columns), strict=True))
+    arrays["published_by_id"] = [None if user is None else str(user) for user in arrays["published_by_id"]]
+    ids, times, outcome, found = _call([*known, after_id, limit, PATIENCE_SECONDS, *arrays.values(), []])
+    fill(rows, list(zip(ids, times, strict=True)))
+    positions = found | outcome.numbered
+    for row in rows:
+        row.position = positions.get(row.pk)
+    return outcome
 
 
-@contextlib.contextmanager
-def _transaction() -> Iterator[Any]:
-    """Yield a function that runs statements in a transaction, or in a part of a test's, and returns the rows of each.
+def number(
+    known: Sequence[str], *, after_id: int, limit: int, wanted: Collection[int], wait: bool
+) -> tuple[Outcome, dict[int, int | None]]:
+    """Number what waits, at most `limit` messages at a time, unless another process has the lock.
 
-    The transaction begins with the first call, and ends with the call that says `commit`, or else without one.
+    Also returns {id: position} of those messages among `wanted` that are in the log; if `wait`, after waiting for them
+    for up to PATIENCE_SECONDS.
     """
-    from psycopg import ClientCursor
-
-    connection: Any = connections[database()]
-    connection.ensure_connection()
-    in_test = connection.in_atomic_block
-    # A test's transaction keeps the setting of an earlier call.
-    begin = "SELECT set_config('streams.head', '', true); " if in_test else "BEGIN ISOLATION LEVEL READ COMMITTED; "
-
-    def run(statements: str, parameters: Sequence[Any], *, commit: bool = False) -> list[list[tuple[Any, ...]]]:
-        nonlocal begin
-        # Several statements with parameters need client-side binding, whatever the site has chosen for its own queries.
-        with connection.wrap_database_errors:
-            text = ClientCursor(connection.connection).mogrify(statements, parameters)
-        found = _execute(connection, begin + text + ("; COMMIT" if commit and not in_test else ""))
-        if in_test and begin:
-            del found[0]
-        begin = ""
-        return found
-
-    with own_transaction(with_limits=False) if in_test else contextlib.nullcontext():
-        try:
-            yield run
-        finally:
-            if not in_test:
-                with contextlib.suppress(Exception):  # the connection is lost
-                    connection.connection.rollback()  # does nothing after a commit
+    nothing: list[object] = [[]] * len(COLUMNS)
+    _, _, outcome, found = _call(
+        [*known, after_id, limit, PATIENCE_SECONDS if wait else 0, *nothing, list(wanted)],
+    )
+    return outcome, found
 
 
-def _execute(connection: Any, text: str) -> list[list[tuple[Any, ...]]]:
-    """Execute several statements, and return the rows of each that returns rows."""
-    from psycopg import ClientCursor
-
-    found = []
-    with contextlib.ExitStack() as stack:
-        if connection.settings_dict["OPTIONS"].get("server_side_binding"):
-            # Django's cursor would prepare the text on the server, which takes one statement at a time.
-            stack.enter_context(connection.wrap_database_errors)
-            cursor: Any = stack.enter_context(ClientCursor(connection.connection))
-        else:
-            cursor = stack.enter_context(connection.cursor())
-        cursor.execute(text)
-        while True:
-            if cursor.description is not None:
-                found.append(cursor.fetchall())
-            if not cursor.nextset():
-                return found
+def _call(arguments: Sequence[Any]) -> tuple[list[int], list[Any], Outcome, dict[int, int | None]]:
+    with connections[database()].cursor() as cursor:
+        cursor.execute(_CALL, arguments)
+        [(new, times, *arrays, must_look)] = cursor.fetchall()
+    numbered_ids, numbered_positions, found_ids, found_positions = (array or [] for array in arrays)
+    numbered = dict(zip(numbered_ids, numbered_positions, strict=True))
+    found = dict(zip(found_ids, found_positions, strict=True))
+    return new or [], times or [], Outcome(numbered, must_look), found

@@ -9,9 +9,8 @@ from streams.log.transactions import limits
 # These change with the server, the database and the table, and with how durable commits are. What the database says
 # about itself takes longer to find out, so that it is compared once for each place.
 PLACE = (
-    "pg_relation_filepath(tableoid)",
-    "extract(epoch FROM pg_postmaster_start_time())::text",
-    "current_setting('fsync') || current_setting('synchronous_commit')",
+    "concat_ws(' ', pg_relation_filepath(tableoid), extract(epoch FROM pg_postmaster_start_time()), "
+    "current_setting('fsync'), current_setting('synchronous_commit'))"
 )
 
 # The lock is in a statement of its own: the next statement's snapshot is then younger than every commit that went
@@ -50,18 +49,18 @@ class Row(NamedTuple):
     head: int
     epoch: int
     identity: str
-    place: tuple[Any, ...]  # the values of PLACE
+    place: str  # the value of PLACE; empty on SQLite
     may_wait: bool | None  # messages wait for positions; None if only another statement can see that
 
 
 def try_lock(cursor: Any) -> Row | None:
     """Lock the head's row and return it; None if another transaction has locked it, or if it is missing."""
-    return _lock(cursor, _ROW.format(place=", ".join(PLACE), limits=f", {limits()}") + " SKIP LOCKED")
+    return _lock(cursor, _ROW.format(place=PLACE, limits=f", {limits()}") + " SKIP LOCKED")
 
 
 def wait_for_lock(cursor: Any) -> Row | None:
     """See try_lock(). Waits for the lock, for as long as the transaction's lock_timeout allows."""
-    return _lock(cursor, _ROW.format(place=", ".join(PLACE), limits=""))
+    return _lock(cursor, _ROW.format(place=PLACE, limits=""))
 
 
 def _lock(cursor: Any, statement: str) -> Row | None:
@@ -69,8 +68,8 @@ def _lock(cursor: Any, statement: str) -> Row | None:
     rows: list[tuple[Any, ...]] = cursor.fetchall()
     if not rows:
         return None
-    head, epoch, identity, *place = rows[0]
-    return Row(head, epoch, identity, tuple(place[: len(PLACE)]), None)
+    head, epoch, identity, place, *_ = rows[0]
+    return Row(head, epoch, identity, place, None)
 
 
 def number(cursor: Any, head: int, after_id: int, limit: int | None) -> dict[int, int]:

@@ -7,7 +7,6 @@ database sets.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import Any
 
 from django.db import connections
@@ -16,7 +15,9 @@ from streams.events import NewMessage
 from streams.models import Message
 from streams.threads import database
 
-_COLUMNS = ("id", "position", "channel", "event", "data", "size", "published_by_id", "idempotency_key")
+# Those of a message as it is published.
+COLUMNS = ("channel", "event", "data", "size", "published_by_id", "idempotency_key")
+_COLUMNS = ("id", "position", *COLUMNS)
 
 # How many rows one INSERT takes, if the database does not allow fewer.
 INSERT_ROWS = 500
@@ -53,39 +54,18 @@ def insert(rows: Sequence[Message]) -> None:
             values = ", ".join([f"({', '.join(['%s'] * len(names))})"] * len(batch))
             cursor.execute(
                 f"INSERT INTO streams_message ({', '.join(names)}) VALUES {values} RETURNING id, created_at",  # noqa: S608
-                [value for row in batch for value in _parameters(row, names, connection)],
+                [value for row in batch for value in parameters(row, names, connection)],
             )
             fill(batch, cursor.fetchall())
 
 
-def typed_values(rows: Sequence[Message], connection: Any) -> tuple[list[str], str, list[Any]]:
-    """Return the columns of new rows, the text of a VALUES list that counts them from 1, and its parameters.
-
-    The first row's values are cast, because PostgreSQL takes a NULL in a VALUES list that stands alone for a text.
-    """
-    names = list(_COLUMNS[2:])
-    types = _types(connection.alias)
-    plain = f"(%s, {', '.join(['%s'] * len(names))})"
-    typed = f"(%s, {', '.join(f'%s::{types[name]}' for name in names)})"
-    parameters: list[Any] = []
-    for n, row in enumerate(rows, 1):
-        parameters += [n, *_parameters(row, names, connection)]
-    return names, ", ".join([typed, *[plain] * (len(rows) - 1)]), parameters
-
-
-def _parameters(row: Message, names: Sequence[str], connection: Any) -> list[Any]:
-    parameters = [getattr(row, name) for name in names]
+def parameters(row: Message, names: Sequence[str], connection: Any) -> list[Any]:
+    """Return the row's values of these columns, for an INSERT."""
+    values = [getattr(row, name) for name in names]
     if row.published_by_id is not None:  # it can be of a type that not every database has, such as a UUID
         by_whom = Message._meta.get_field("published_by")
-        parameters[names.index("published_by_id")] = by_whom.get_db_prep_save(row.published_by_id, connection)
-    return parameters
-
-
-@cache
-def _types(alias: str) -> dict[str, str | None]:
-    """Return the type of each column in the database."""
-    connection = connections[alias]
-    return {name: Message._meta.get_field(name.removesuffix("_id")).db_type(connection) for name in _COLUMNS}
+        values[names.index("published_by_id")] = by_whom.get_db_prep_save(row.published_by_id, connection)
+    return values
 
 
 def fill(rows: Sequence[Message], returned: Sequence[tuple[Any, ...]]) -> None:

@@ -30,8 +30,9 @@ from typing import Any, NamedTuple
 
 from django.db import connections, transaction
 
-from streams.log import contention, epochs, known, low_water, one_trip, postgresql, sqlite
+from streams.log import epochs, known, low_water, one_trip, postgresql, sqlite
 from streams.log.notices import notify
+from streams.log.one_trip import Outcome
 from streams.log.transactions import own_transaction
 from streams.models import Message
 from streams.threads import database, timeout_seconds, wrapped_in_test
@@ -41,6 +42,10 @@ STEP_MESSAGES = 1000
 
 # For how long a publisher that has its positions numbers other publishers' messages. Polls number what is left.
 LOOK_SECONDS = 0.5
+
+# How long a publisher pauses before it asks again for positions that another process gives.
+FIRST_PAUSE_SECONDS = 0.001
+MAX_PAUSE_SECONDS = 0.02
 
 # For how long publish() waits for the positions of committed messages; their `position` is None if it takes longer.
 POSITION_SECONDS = 10.0
@@ -66,7 +71,7 @@ def sequence_after_commit(rows: Mapping[int, Message], *, age_seconds: float) ->
         given |= step
         if len(step) < STEP_MESSAGES:
             break
-    given |= settle(missing, held=bool(given), wait=False)
+    given |= settle(missing, Outcome({}, must_look=is_postgresql or not given), wait=False)
     if not is_postgresql and (unknown := rows.keys() - given.keys()):
         found = _positions_of(unknown).items()
         given |= {pk: position for pk, position in found if position is not None}  # another process was quicker
@@ -90,64 +95,54 @@ def sequence(limit: int | None = None) -> dict[int, int]:
 def finish(numbered: Mapping[int, int], rows: Iterable[Message]) -> None:
     """Notify of the positions that sequence() gave, and look for other messages. Call it after the commit."""
     notify(numbered, rows)
-    settle({}, held=True, wait=False)
+    settle({}, held({}), wait=False)
 
 
 def sequence_waiting() -> None:
     """Give positions to committed messages that have none, unless another process is doing that."""
-    settle({}, held=False, wait=False)
+    settle({}, Outcome({}, must_look=True), wait=False)
 
 
 # --- Rounds -----------------------------------------------------------------------------------------------------------
 
 
-def settle(missing: dict[int, Message], *, held: bool, wait: bool) -> dict[int, int]:
+def settle(missing: dict[int, Message], last: Outcome, *, wait: bool) -> dict[int, int]:
     """Give positions to committed messages until none waits, or until another process holds the lock.
 
-    `missing` are this publisher's messages that have no position yet, by their ids; `wait` until they have. `held` says
-    that this process has held the lock, so that it must look for messages first. Returns what it has numbered.
+    `missing` are this publisher's messages that have no position yet, by their ids; `wait` until they have. `last` is
+    what this process did last. Returns what it has numbered.
     """
-    is_postgresql = connections[database()].vendor == "postgresql"
-    if held and not is_postgresql:
-        # On SQLite each publisher gets the lock itself: others leave nothing, but one step may not have been enough.
-        if not missing:
-            return {}
-        held = False
     now = time.monotonic()
     # Less than a caller's deadline: the messages are stored, and must not seem to be lost.
     stop_looking, stop_waiting = now + LOOK_SECONDS, now + min(POSITION_SECONDS, (timeout_seconds() or 60) / 2)
-    pause = contention.FIRST_PAUSE_SECONDS
+    pause = FIRST_PAUSE_SECONDS
     given: dict[int, int] = {}
-    numbered: dict[int, int] | None = None
-    if missing and wait and not held and contention.is_busy():
-        # The others number these messages soon. Asking earlier, and trying the lock, would only slow them down.
-        time.sleep(contention.first_pause())
-        _read_positions(missing)
-        contention.note_wait(time.monotonic() - now)
-        if not missing:
-            return given
-    while True:
-        if held and not (_is_waiting() if is_postgresql else len(numbered or ()) == STEP_MESSAGES):
-            _read_positions(missing)
-            return given
-        if held and not (missing and wait) and is_postgresql and time.monotonic() > stop_looking:
-            return given
-        was_empty, numbered = numbered == {}, _try_step()
-        held = numbered is not None
-        if numbered:
-            given |= numbered
-            notify(numbered, _take_positions(missing, numbered) if is_postgresql else ())
-        if was_empty and numbered == {}:
-            return given  # messages that another transaction has locked wait, and cannot be numbered now
-        if held:
-            continue
-        if not (missing and wait) or time.monotonic() > stop_waiting:
-            return given
-        time.sleep(pause)
-        pause = min(2 * pause, contention.MAX_PAUSE_SECONDS)
-        _read_positions(missing)
-        if not missing:
-            return given
+    was_empty = has_tried = False
+    while last.must_look or missing:
+        last = _try_step(missing, wait=wait and has_tried)
+        has_tried = True
+        given |= last.numbered
+        notify(last.numbered, _take_positions(missing, last.numbered))
+        if last.must_look:
+            if was_empty and not last.numbered:
+                break  # messages that another transaction has locked wait, and cannot be numbered now
+            if not (missing and wait) and time.monotonic() > stop_looking:
+                break
+            was_empty = not last.numbered
+        elif missing:
+            if not wait or time.monotonic() > stop_waiting:
+                break
+            time.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+    return given
+
+
+def held(numbered: dict[int, int]) -> Outcome:
+    """Return the outcome of a transaction that has held the lock and committed, and of one of a test.
+
+    On SQLite others leave it nothing: each publisher gets the lock itself.
+    """
+    return Outcome(numbered, must_look=connections[database()].vendor == "postgresql")
 
 
 def _take_positions(missing: dict[int, Message], numbered: Mapping[int, int]) -> list[Message]:
@@ -158,30 +153,38 @@ def _take_positions(missing: dict[int, Message], numbered: Mapping[int, int]) ->
     return rows
 
 
-def _try_step() -> dict[int, int] | None:
-    """Number one step of the messages that wait, in a transaction of its own; None if the lock is taken."""
+def _try_step(missing: dict[int, Message], *, wait: bool) -> Outcome:
+    """Number one step of the messages that wait, in a transaction of its own, if the lock is free.
+
+    Gives positions to the messages among `missing` that have got them from other processes, and takes these out.
+    """
     after_id = low_water.LOW_WATER.mark_for_numbering()
-    if (expected := known.known()) is not None:
-        numbered = one_trip.step(expected, after_id=after_id, limit=STEP_MESSAGES)
-        if numbered:
-            known.note_numbered(max(numbered))
-        if numbered is not None or not known.may_ask() or one_trip.is_known(expected):
-            return numbered
-        contention.note_not_taken()  # the database is another one
+    if (expected := known.for_one_trip()) is not None:
+        outcome, found = one_trip.number(expected, after_id=after_id, limit=STEP_MESSAGES, wanted=missing, wait=wait)
+        if outcome.numbered:
+            known.note_numbered(max(outcome.numbered))
+        _take_found(missing, found, outcome.numbered)
+        if outcome.numbered or outcome.must_look or not known.may_ask() or one_trip.is_known(expected):
+            return outcome
     connection = connections[database()]
-    with own_transaction(with_limits=False), connection.cursor() as cursor:
-        locked = lock(cursor, wait=False)
-        if locked is None:
-            return None
-        numbered = number(cursor, locked, after_id=after_id, limit=STEP_MESSAGES)
-        if not numbered and not locked.is_new:
-            # An empty commit would flush the lock's own record to the disk.
-            transaction.set_rollback(True, using=connection.alias)
-    return numbered
+    is_postgresql = connection.vendor == "postgresql"
+    numbered: dict[int, int] = {}
+    locked: Locked | None = None
+    if not is_postgresql or _is_waiting():
+        with own_transaction(with_limits=False), connection.cursor() as cursor:
+            locked = lock(cursor, wait=False)
+            if locked is not None:
+                numbered = number(cursor, locked, after_id=after_id, limit=STEP_MESSAGES)
+                if not numbered and not locked.is_new:
+                    # An empty commit would flush the lock's own record to the disk.
+                    transaction.set_rollback(True, using=connection.alias)
+    if missing:
+        _take_found(missing, _positions_of(missing), numbered)
+    return Outcome(numbered, locked is not None if is_postgresql else len(numbered) == STEP_MESSAGES)
 
 
 def _is_waiting() -> bool:
-    """Return True if committed messages wait for positions that another process left to this one."""
+    """Return True if committed messages wait for positions."""
     with connections[database()].cursor() as cursor:
         cursor.execute(
             "SELECT EXISTS (SELECT 1 FROM streams_message WHERE position IS NULL AND id > %s)",
@@ -190,14 +193,15 @@ def _is_waiting() -> bool:
         return bool(cursor.fetchone()[0])
 
 
-def _read_positions(missing: dict[int, Message]) -> None:
-    """Take from `missing` the messages that have got positions from other processes."""
-    if not missing:
-        return
-    found = _positions_of(missing)
+def _take_found(missing: dict[int, Message], found: Mapping[int, int | None], numbered: Mapping[int, int]) -> None:
+    """Give the rows among `missing` the positions that were `found`, but for those that this process has `numbered`.
+
+    A message that was not found has been deleted.
+    """
     for pk in missing.keys() - found.keys():
-        del missing[pk]  # the message was deleted
-    _take_positions(missing, {pk: position for pk, position in found.items() if position is not None})
+        del missing[pk]
+    positions = {pk: position for pk, position in found.items() if position is not None and pk not in numbered}
+    _take_positions(missing, positions)
 
 
 def _positions_of(ids: Collection[int]) -> dict[int, int | None]:
@@ -242,12 +246,13 @@ def lock(cursor: Any, *, wait: bool) -> Locked | None:
     if row is None:
         return None
     head, epoch = row.head, row.epoch
-    if not row.place or known.known() != (row.identity, *row.place):
+    if not known.is_compared(row.identity, row.place):
         head = epochs.check(cursor, row.head, row.epoch, row.identity)
         epoch += head != row.head
         # A new epoch can still be rolled back, and so can the first identity, and all that a test does.
         is_certain = row.place and head == row.head and row.identity and wrapped_in_test() is None
-        known.remember(epoch, (row.identity, *row.place) if is_certain else None)
+        compared = (row.identity, row.place) if is_certain else None
+        known.remember(epoch, compared, has_procedure=bool(row.place) and one_trip.is_possible())
     return Locked(head, epoch, row.may_wait, is_new or head != row.head or not row.identity)
 
 

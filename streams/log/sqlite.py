@@ -34,7 +34,7 @@ def wait_for_lock(cursor: Any) -> Row | None:
     if not rows:
         return None
     head, epoch, identity, is_waiting = rows[0]
-    return Row(head, epoch, identity, (), bool(is_waiting))
+    return Row(head, epoch, identity, "", bool(is_waiting))
 
 
 def try_lock(cursor: Any) -> Row | None:

@@ -16,11 +16,12 @@ from django.db import Error, InterfaceError, OperationalError, connections
 from streams import outages
 from streams.events import NewMessage
 from streams.exceptions import IdempotencyKeyInUse
-from streams.log import contention, known, low_water, one_trip
+from streams.log import known, low_water, one_trip
 from streams.log.appending import append
 from streams.log.notices import notify
-from streams.log.rows import INSERT_ROWS, insert, rows_for
-from streams.log.sequencing import STEP_MESSAGES, Locked, lock, number, sequence_waiting, settle
+from streams.log.one_trip import Outcome
+from streams.log.rows import insert, rows_for
+from streams.log.sequencing import STEP_MESSAGES, Locked, held, lock, number, sequence_waiting, settle
 from streams.log.transactions import LOCK_SECONDS, own_transaction
 from streams.models import Message
 from streams.threads import database, wrapped_in_test
@@ -43,9 +44,9 @@ def store(messages: Sequence[NewMessage], *, wait_for_keys: bool = True) -> list
     """
     try:
         if _is_inserted_first(messages):
-            rows, numbered, held = _insert_first(messages, wait_for_keys=wait_for_keys)
+            rows, outcome = _insert_first(messages, wait_for_keys=wait_for_keys)
         else:
-            rows, numbered, held = _lock_first(messages)
+            rows, outcome = _lock_first(messages)
     except (InterfaceError, OperationalError):
         raise  # the connection may be lost, and another one can take long to open
     except Exception:
@@ -54,8 +55,8 @@ def store(messages: Sequence[NewMessage], *, wait_for_keys: bool = True) -> list
             sequence_waiting()
         raise
     try:
-        notify(numbered, rows)
-        settle({row.pk: row for row in rows if row.position is None}, held=held, wait=True)
+        notify(outcome.numbered, rows)
+        settle({row.pk: row for row in rows if row.position is None}, outcome, wait=True)
     except Exception:
         # The messages are stored: their publisher must not fail, and publish them twice. A hub's poll numbers the rest.
         outages.report(logger, "Messages were stored, and could not be given their positions yet.")
@@ -74,34 +75,24 @@ def _is_inserted_first(messages: Sequence[NewMessage]) -> bool:
     )
 
 
-def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], dict[int, int], bool]:
-    """Insert messages with their positions if the lock is free, and without them if it is taken.
-
-    Returns their rows, {id: position} of what was numbered, and whether this process has held the lock.
-    """
+def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], Outcome]:
+    """Insert messages with their positions if the lock is free, and without them if it is taken. Return their rows."""
     connection = connections[database()]
     rows = rows_for(messages)
     beside_test = _is_beside_test()
-    if (expected := known.known()) is not None and not beside_test:
-        held = False
-        if contention.is_busy():
-            with own_transaction(with_limits=False) if len(rows) > INSERT_ROWS else contextlib.nullcontext():
-                insert(rows)
-        else:
-            held = one_trip.store(rows, expected, after_id=low_water.LOW_WATER.mark())
-            if not held:
-                contention.note_taken()
-        numbered = {row.pk: row.position for row in rows if row.position is not None}
-        if numbered:
-            known.note_numbered(max(numbered))
-        return rows, numbered, held
+    if (expected := known.for_one_trip()) is not None:
+        mark = low_water.LOW_WATER.mark()
+        outcome = one_trip.store(rows, expected, after_id=mark, limit=STEP_MESSAGES)
+        if outcome.numbered:
+            known.note_numbered(max(outcome.numbered))
+        return rows, outcome
     with own_transaction(with_limits=beside_test), connection.cursor() as cursor:
         locked = lock(cursor, wait=beside_test)
         if locked is None:
             insert(rows)
-            return rows, {}, False
+            return rows, Outcome({}, must_look=False)
         numbered = _insert_numbered(cursor, rows, locked)
-    return rows, numbered, True
+    return rows, held(numbered)
 
 
 def _is_beside_test() -> bool:
@@ -130,11 +121,8 @@ def _insert_numbered(cursor: Any, rows: list[Message], locked: Locked) -> dict[i
     return earlier | {row.pk: row.position for row in rows if row.position is not None}
 
 
-def _insert_first(messages: Sequence[NewMessage], *, wait_for_keys: bool) -> tuple[list[Message], dict[int, int], bool]:
-    """Insert messages without positions, then number them in the same transaction if the lock is free.
-
-    Returns the same as _lock_first().
-    """
+def _insert_first(messages: Sequence[NewMessage], *, wait_for_keys: bool) -> tuple[list[Message], Outcome]:
+    """Insert messages without positions, then number them in the same transaction if the lock is free."""
     connection = connections[database()]
     numbered: dict[int, int] = {}
     locked: Locked | None = None
@@ -156,4 +144,4 @@ def _insert_first(messages: Sequence[NewMessage], *, wait_for_keys: bool) -> tup
                     numbered = number(cursor, locked, after_id=0, limit=STEP_MESSAGES)
     for row in fresh:
         row.position = numbered.get(row.pk)
-    return rows, numbered, locked is not None
+    return rows, Outcome({}, must_look=False) if locked is None else held(numbered)

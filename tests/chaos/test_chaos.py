@@ -43,8 +43,11 @@ async def test_nothing_is_lost_repeated_reordered_or_skipped_in_silence(redis: R
 
 @pytest.mark.parametrize("which", BREAKS)
 async def test_what_is_broken_is_found(which: str, postgres: PostgresServer, migrated_postgres: str) -> None:
-    with World(1, broken=which, postgres=postgres, template=migrated_postgres) as world:
-        verdict = await run(world, seconds=1, clients=60, disrupted=False, messages=250, settle_seconds=3)
+    for _ in range(4):  # on a busy machine, publishers seldom meet
+        with World(1, broken=which, postgres=postgres, template=migrated_postgres) as world:
+            verdict = await run(world, seconds=1, clients=60, disrupted=False, messages=250, settle_seconds=3)
+        if verdict.faults:
+            break
     assert {fault.kind for fault in verdict.faults} & FAULTS[which], str(verdict)
     assert f"--seed {verdict.seed}" in str(verdict)
     assert "positioned" in str(verdict)  # the story of a message

@@ -26,8 +26,8 @@ What a publisher does depends on its kind:
 
 - `own`, a publish outside a transaction: try the lock first. Got, and no message waits: insert the message with the
   next position, commit. Got, and messages wait: number them first in the same transaction, or insert the message
-  without a position. Busy: insert the message without a position. If the lock was busy lately, it does that without
-  trying it. After an insert without a position, commit, then try until the message has its position.
+  without a position. Busy: insert the message without a position. (Not to try the lock would be right as well, and is
+  explored too.) After an insert without a position, commit, then try until the message has its position.
 - `atomic`, inside the caller's transaction: insert; after the caller's commit a hook tries the lock once.
 - `keyed`, a group with idempotency keys or a large one: insert, then try the lock in the same transaction. Got: number,
   commit. Busy: commit, then continue as `own` does.

@@ -1,0 +1,174 @@
+"""The procedure that publishes on PostgreSQL: streams/log/one_trip.py calls it.
+
+PostgreSQL keeps the plans of its statements for each connection, also behind a connection pooler. Planning the same
+statements at each publish would take longer than executing them. A database without the procedure works as well, with a
+round trip for each statement.
+
+A change needs new names: processes of the version before call these until they have ended.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import migrations
+
+# Give positions after `newest` to messages that wait, at most `most`. The caller has locked the head, and moves it.
+PLACE = """
+CREATE FUNCTION streams_place(newest bigint, after_id bigint, most integer)
+RETURNS TABLE (id bigint, "position" bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH waiting AS MATERIALIZED (
+        SELECT message.id FROM streams_message AS message WHERE message.position IS NULL AND message.id > after_id
+        ORDER BY message.id LIMIT most FOR UPDATE SKIP LOCKED
+    ), counted AS (
+        SELECT waiting.id, row_number() OVER (ORDER BY waiting.id) AS n FROM waiting
+    ), placed AS (
+        UPDATE streams_message AS message SET position = newest + n FROM counted
+        WHERE message.id = counted.id RETURNING message.id, message.position
+    )
+    SELECT placed.id, placed.position FROM placed ORDER BY placed.position;
+END
+$$
+"""
+
+# Insert messages, one for each element of the arrays, and commit. They get positions if the head's lock is free, after
+# the messages that wait. Then number what waits, as long as the lock is free. If another process has it, wait until the
+# new messages and those `wanted` have their positions, at most `patience` seconds.
+#
+# `numbered_ids` and `numbered_positions` are the messages that got positions here, `found_ids` and `found_positions`
+# those that are `wanted`, with null for a position that they do not have. `must_look`: the caller must go on numbering.
+#
+# Each statement has a snapshot of its own, younger than the locks that the statements before it have taken.
+PUBLISH = """
+CREATE PROCEDURE streams_publish(
+    known_identity text, known_place text, after_id bigint, most integer, patience double precision,
+    channels text[], events text[], texts text[], sizes integer[], users text[], keys text[], wanted bigint[],
+    OUT new_ids bigint[], OUT times timestamptz[], OUT numbered_ids bigint[], OUT numbered_positions bigint[],
+    OUT found_ids bigint[], OUT found_positions bigint[], OUT must_look boolean
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    newest bigint;
+    some_ids bigint[];
+    some_positions bigint[];
+    rounds integer := 0;
+    pause double precision := 0.004;
+BEGIN
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    must_look := false;
+    IF cardinality(channels) > 0 THEN
+        {lock}
+        IF newest IS NOT NULL THEN
+            IF {waiting} THEN
+                SELECT array_agg(id), array_agg(position) INTO numbered_ids, numbered_positions
+                FROM streams_place(newest, after_id, most);
+                newest := newest + coalesce(cardinality(numbered_ids), 0);
+            END IF;
+            IF cardinality(numbered_ids) = most THEN  -- more may wait, and they come first
+                UPDATE streams_loghead SET head = newest WHERE id = 1;
+                newest := NULL;
+            ELSE
+                UPDATE streams_loghead SET head = newest + cardinality(channels) WHERE id = 1;
+            END IF;
+        END IF;
+        WITH added AS (
+            INSERT INTO streams_message (position, channel, event, data, size, published_by_id, idempotency_key)
+            SELECT newest + n, channel, event, text, size,
+                -- Of the type that the user model's primary key has.
+                CASE WHEN by IS NOT NULL THEN (
+                    json_populate_record(NULL::streams_message, json_build_object('published_by_id', by))
+                ).published_by_id END, key
+            FROM unnest(channels, events, texts, sizes, users, keys) WITH ORDINALITY
+                AS new (channel, event, text, size, by, key, n)
+            ORDER BY n
+            RETURNING id, position, created_at
+        )
+        SELECT array_agg(id), array_agg(position), array_agg(created_at) INTO new_ids, some_positions, times FROM added;
+        IF newest IS NULL THEN
+            wanted := new_ids;
+        ELSE
+            numbered_ids := numbered_ids || new_ids;
+            numbered_positions := numbered_positions || some_positions;
+        END IF;
+        COMMIT;
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    END IF;
+    LOOP
+        newest := NULL;
+        IF {waiting} THEN
+            {lock}
+        END IF;
+        must_look := newest IS NOT NULL;
+        IF must_look THEN
+            SELECT array_agg(id), array_agg(position) INTO some_ids, some_positions
+            FROM streams_place(newest, after_id, most);
+            IF some_ids IS NULL THEN  -- another transaction has locked all that waits
+                ROLLBACK;  -- a commit would flush the record of the lock to the disk
+                EXIT;
+            END IF;
+            UPDATE streams_loghead SET head = newest + cardinality(some_ids) WHERE id = 1;
+            numbered_ids := numbered_ids || some_ids;
+            numbered_positions := numbered_positions || some_positions;
+            rounds := rounds + 1;
+            EXIT WHEN rounds = {rounds};
+            COMMIT;
+            SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+        ELSE
+            EXIT WHEN patience <= 0 OR NOT {missing};
+            -- Asleep on the server: the process would need the processor, and the network, to ask again.
+            PERFORM pg_sleep(pause);
+            EXIT WHEN NOT {missing};
+            patience := patience - pause;
+            pause := least(2 * pause, 0.016);
+        END IF;
+    END LOOP;
+    IF cardinality(wanted) > 0 THEN
+        SELECT array_agg(id), array_agg(position) INTO found_ids, found_positions
+        FROM streams_message WHERE id = ANY (wanted);
+    END IF;
+END
+$$
+"""
+
+MISSING = "EXISTS (SELECT FROM streams_message WHERE id = ANY (wanted) AND position IS NULL)"
+WAITING = "EXISTS (SELECT FROM streams_message WHERE position IS NULL AND id > after_id)"
+
+# The head's row. None if another transaction has locked it, or if the database is not the one that is known.
+LOCK = """SELECT head INTO newest FROM streams_loghead
+    WHERE id = 1 AND identity = known_identity AND known_place = concat_ws(
+        ' ', pg_relation_filepath(tableoid), extract(epoch FROM pg_postmaster_start_time()),
+        current_setting('fsync'), current_setting('synchronous_commit')
+    )
+    FOR UPDATE SKIP LOCKED;"""
+
+# How many steps one call numbers, so that its publisher learns of its own messages soon.
+ROUNDS = 3
+
+
+def create(apps: Any, schema_editor: Any) -> None:
+    if schema_editor.connection.vendor == "postgresql":
+        schema_editor.execute(PLACE, params=None)
+        procedure = PUBLISH
+        for name, text in {"waiting": WAITING, "missing": MISSING, "lock": LOCK, "rounds": str(ROUNDS)}.items():
+            procedure = procedure.replace(f"{{{name}}}", text)
+        schema_editor.execute(procedure, params=None)
+
+
+def drop(apps: Any, schema_editor: Any) -> None:
+    if schema_editor.connection.vendor == "postgresql":
+        schema_editor.execute("DROP PROCEDURE streams_publish", params=None)
+        schema_editor.execute("DROP FUNCTION streams_place", params=None)
+
+
+class Migration(migrations.Migration):
+    dependencies = [
+        ("streams", "0006_size_of_the_log"),
+    ]
+
+    operations = [
+        migrations.RunPython(create, drop),
+    ]
