@@ -186,7 +186,7 @@ def _step(pk: int, revision: int | None, *allowed: str, skip_locked: bool = Fals
     if not connection.in_atomic_block and not connection.get_autocommit():
         raise RuntimeError("A broadcast's steps commit by themselves; call them with autocommit switched on.")
     rows = Broadcast.objects.using(alias).filter(pk=pk)
-    with log.own_transaction():
+    with log.sequencing_transaction():
         if connection.vendor == "postgresql":
             broadcast = rows.select_for_update(skip_locked=skip_locked).first()
         else:

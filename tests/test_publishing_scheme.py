@@ -101,6 +101,24 @@ def test_holder_looks_once_more_after_the_commit(postgres_site: Site) -> None:
     assert assert_no_holes(postgres_site) == ["holder", "left to the holder"]
 
 
+def hold_the_lock_and_fail() -> None:
+    with contextlib.suppress(ValueError), log.sequencing_transaction():
+        log.append([NewMessage("news", "never committed")])
+        log.sequence()
+        say("locked")
+        wait_for_word("go on")
+        raise ValueError
+
+
+def test_holder_that_fails_looks_all_the_same(postgres_site: Site) -> None:
+    holder = postgres_site.call(hold_the_lock_and_fail)
+    holder.hear("locked")
+    assert finish(postgres_site.call(publish_in_transaction, "left to the holder")) == "null\n"
+    holder.tell("go on")
+    finish(holder)
+    assert assert_no_holes(postgres_site) == ["left to the holder"]
+
+
 async def test_new_stream_does_not_wait_for_the_lock(postgres_site: Site, lock: psycopg.Connection) -> None:
     """Even if messages wait for positions, which a reader would give them."""
     finish(postgres_site.call(publish_in_transaction, "waits"))

@@ -31,7 +31,7 @@ from streams.log.reading import (
     times_of,
 )
 from streams.log.references import forget_publisher
-from streams.log.sequencing import finish, sequence, sequence_after_commit
+from streams.log.sequencing import finish, sequence, sequence_after_commit, sequencing_transaction
 from streams.log.sizing import count_size, size
 from streams.log.storing import store
 from streams.log.transactions import own_transaction
@@ -69,6 +69,7 @@ __all__ = [
     "rows_of",
     "sequence",
     "sequence_after_commit",
+    "sequencing_transaction",
     "size",
     "start_new_epoch",
     "start_of_newest",

@@ -25,10 +25,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from django.db import connections, transaction
+from django.db import Error, connections, transaction
 
 from streams.log import epochs, known, low_water, one_trip, postgresql, sqlite
 from streams.log.notices import notify
@@ -78,10 +78,25 @@ def sequence_after_commit(rows: Mapping[int, Message], *, age_seconds: float) ->
     return given | {pk: row.position for pk, row in rows.items() if is_postgresql and row.position is not None}
 
 
+@contextlib.contextmanager
+def sequencing_transaction() -> Iterator[None]:
+    """Open a transaction of the log's own that ends with sequence(). See own_transaction().
+
+    If it fails, this process still gives positions to the messages that others have left to it in the meantime.
+    """
+    try:
+        with own_transaction():
+            yield
+    except Exception:
+        with contextlib.suppress(Error):
+            sequence_waiting()
+        raise
+
+
 def sequence(limit: int | None = None) -> dict[int, int]:
     """Give positions to all messages that wait, those of the caller's transaction included. Waits for the head's lock.
 
-    Call it as the last step of a transaction of the log's own that needs the positions of its messages, and finish()
+    Call it as the last step of a sequencing_transaction(), if that needs the positions of its messages, and finish()
     after the commit: the lock is held until then. Returns {id: position}, in order.
     """
     connection = connections[database()]

@@ -163,7 +163,7 @@ def write(worker: str, batches: Sequence[Batch], *, renew: bool = False) -> dict
     Returns {id: position of its newest message}. Those that are missing in it are no longer the worker's, and nothing
     of them was stored.
     """
-    with log.own_transaction():
+    with log.sequencing_transaction():
         held = _hold(worker, [batch.id for batch in batches])
         kept = [batch for batch in batches if batch.id in held]
         if renew:  # those that it knows of, and not all that bear its name: a claim may have been stored unseen
@@ -251,7 +251,7 @@ def give_up(id: str) -> Generation:
 def end(id: str, ending: Ending, *, only: Q | None = None) -> Generation:
     """End an active generation, whoever has it, where its row meets the condition. Raises Generation.DoesNotExist."""
     rows, positions = [], {}
-    with log.own_transaction():
+    with log.sequencing_transaction():
         found = _rows().filter(pk=id)
         generation = _locked(found).get()
         # Asked anew, for it may have changed until the lock was ours.
