@@ -23,7 +23,6 @@ from streams.threads import database
 # For how long a call waits on the server for positions that another process gives.
 PATIENCE_SECONDS = 0.25
 
-_NAMES = ["streams_place", "streams_publish"]
 _CALL = """
     CALL streams_publish(%s, %s, %s, %s, %s, %s::text[], %s::text[], %s::text[], %s::int[], %s::text[], %s::text[],
         %s::bigint[], NULL, NULL, NULL, NULL, NULL, NULL, NULL)
@@ -40,12 +39,8 @@ class Outcome(NamedTuple):
 def is_possible() -> bool:
     """Return True if the database has the procedure, and the role may call it."""
     with connections[database()].cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_proc WHERE pg_function_is_visible(oid) AND proname = ANY(%s)"
-            " AND has_function_privilege(oid, 'EXECUTE')",
-            [_NAMES],
-        )
-        return bool(cursor.fetchone()[0] == len(_NAMES))
+        cursor.execute("SELECT has_function_privilege(to_regproc('streams_publish'), 'EXECUTE')")
+        return bool(cursor.fetchone()[0])
 
 
 def is_known(known: Sequence[str]) -> bool:
@@ -62,6 +57,8 @@ def store(rows: Sequence[Message], known: Sequence[str], *, after_id: int, limit
     """Insert rows and commit. Number what waits, at most `limit` messages at a time, the rows included.
 
     A row gets no position if another process has the lock for longer than PATIENCE_SECONDS, or if many others wait.
+
+    After an OperationalError it is unknown whether the rows are stored: the procedure numbers after it has committed.
     """
     connection = connections[database()]
     columns = zip(*(parameters(row, COLUMNS, connection) for row in rows), strict=True)
@@ -87,7 +84,7 @@ def number(
     _, _, outcome, found = _call(
         [*known, after_id, limit, PATIENCE_SECONDS if wait else 0, *nothing, list(wanted)],
     )
-    return outcome, found
+    return outcome, found | {pk: outcome.numbered[pk] for pk in outcome.numbered.keys() & set(wanted)}
 
 
 def _call(arguments: Sequence[Any]) -> tuple[list[int], list[Any], Outcome, dict[int, int | None]]:

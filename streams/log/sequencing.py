@@ -114,8 +114,13 @@ def finish(numbered: Mapping[int, int], rows: Iterable[Message]) -> None:
 
 
 def sequence_waiting() -> None:
-    """Give positions to committed messages that have none, unless another process is doing that."""
-    settle({}, Outcome({}, must_look=True), wait=False)
+    """Give positions to committed messages that have none, unless another process is doing that.
+
+    Makes the head's row if it is missing, and starts an epoch if one is due.
+    """
+    first = _try_step({}, wait=False, must_lock=True)
+    notify(first.numbered, ())
+    settle({}, first, wait=False)
 
 
 # --- Rounds -----------------------------------------------------------------------------------------------------------
@@ -168,10 +173,11 @@ def _take_positions(missing: dict[int, Message], numbered: Mapping[int, int]) ->
     return rows
 
 
-def _try_step(missing: dict[int, Message], *, wait: bool) -> Outcome:
+def _try_step(missing: dict[int, Message], *, wait: bool, must_lock: bool = False) -> Outcome:
     """Number one step of the messages that wait, in a transaction of its own, if the lock is free.
 
     Gives positions to the messages among `missing` that have got them from other processes, and takes these out.
+    Without `must_lock`, the lock is not tried if no message waits.
     """
     after_id = low_water.LOW_WATER.mark_for_numbering()
     if (expected := known.for_one_trip()) is not None:
@@ -185,7 +191,7 @@ def _try_step(missing: dict[int, Message], *, wait: bool) -> Outcome:
     is_postgresql = connection.vendor == "postgresql"
     numbered: dict[int, int] = {}
     locked: Locked | None = None
-    if not is_postgresql or _is_waiting():
+    if not is_postgresql or must_lock or _is_waiting():
         with own_transaction(with_limits=False), connection.cursor() as cursor:
             locked = lock(cursor, wait=False)
             if locked is not None:

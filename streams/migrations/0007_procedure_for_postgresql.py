@@ -13,27 +13,6 @@ from typing import Any
 
 from django.db import migrations
 
-# Give positions after `newest` to messages that wait, at most `most`. The caller has locked the head, and moves it.
-PLACE = """
-CREATE FUNCTION streams_place(newest bigint, after_id bigint, most integer)
-RETURNS TABLE (id bigint, "position" bigint) LANGUAGE plpgsql AS $$
-#variable_conflict use_column
-BEGIN
-    RETURN QUERY
-    WITH waiting AS MATERIALIZED (
-        SELECT message.id FROM streams_message AS message WHERE message.position IS NULL AND message.id > after_id
-        ORDER BY message.id LIMIT most FOR UPDATE SKIP LOCKED
-    ), counted AS (
-        SELECT waiting.id, row_number() OVER (ORDER BY waiting.id) AS n FROM waiting
-    ), placed AS (
-        UPDATE streams_message AS message SET position = newest + n FROM counted
-        WHERE message.id = counted.id RETURNING message.id, message.position
-    )
-    SELECT placed.id, placed.position FROM placed ORDER BY placed.position;
-END
-$$
-"""
-
 # Insert messages, one for each element of the arrays, and commit. They get positions if the head's lock is free, after
 # the messages that wait. Then number what waits, as long as the lock is free. If another process has it, wait until the
 # new messages and those `wanted` have their positions, at most `patience` seconds.
@@ -64,8 +43,8 @@ BEGIN
         {lock}
         IF newest IS NOT NULL THEN
             IF {waiting} THEN
-                SELECT array_agg(id), array_agg(position) INTO numbered_ids, numbered_positions
-                FROM streams_place(newest, after_id, most);
+                {place}
+                numbered_ids := some_ids; numbered_positions := some_positions;
                 newest := newest + coalesce(cardinality(numbered_ids), 0);
             END IF;
             IF cardinality(numbered_ids) = most THEN  -- more may wait, and they come first
@@ -104,8 +83,7 @@ BEGIN
         END IF;
         must_look := newest IS NOT NULL;
         IF must_look THEN
-            SELECT array_agg(id), array_agg(position) INTO some_ids, some_positions
-            FROM streams_place(newest, after_id, most);
+            {place}
             IF some_ids IS NULL THEN  -- another transaction has locked all that waits
                 ROLLBACK;  -- a commit would flush the record of the lock to the disk
                 EXIT;
@@ -126,7 +104,7 @@ BEGIN
             pause := least(2 * pause, 0.016);
         END IF;
     END LOOP;
-    IF cardinality(wanted) > 0 THEN
+    IF cardinality(wanted) > 0 AND NOT coalesce(wanted <@ numbered_ids, false) THEN
         SELECT array_agg(id), array_agg(position) INTO found_ids, found_positions
         FROM streams_message WHERE id = ANY (wanted);
     END IF;
@@ -138,12 +116,28 @@ MISSING = "EXISTS (SELECT FROM streams_message WHERE id = ANY (wanted) AND posit
 WAITING = "EXISTS (SELECT FROM streams_message WHERE position IS NULL AND id > after_id)"
 
 # The head's row. None if another transaction has locked it, or if the database is not the one that is known.
-LOCK = """SELECT head INTO newest FROM streams_loghead
+LOCK = """
+    SELECT head INTO newest FROM streams_loghead
     WHERE id = 1 AND identity = known_identity AND known_place = concat_ws(
         ' ', pg_relation_filepath(tableoid), extract(epoch FROM pg_postmaster_start_time()),
         current_setting('fsync'), current_setting('synchronous_commit')
     )
-    FOR UPDATE SKIP LOCKED;"""
+    FOR UPDATE SKIP LOCKED;
+"""
+
+# Give the positions after `newest` to messages that wait, in the order of their ids.
+PLACE = """
+    WITH waiting AS MATERIALIZED (
+        SELECT id FROM streams_message WHERE position IS NULL AND id > after_id
+        ORDER BY id LIMIT most FOR UPDATE SKIP LOCKED
+    ), counted AS (
+        SELECT id, row_number() OVER (ORDER BY id) AS n FROM waiting
+    ), placed AS (
+        UPDATE streams_message AS message SET position = newest + n FROM counted
+        WHERE message.id = counted.id RETURNING message.id, message.position
+    )
+    SELECT array_agg(id ORDER BY id), array_agg(position ORDER BY id) INTO some_ids, some_positions FROM placed;
+"""
 
 # How many steps one call numbers, so that its publisher learns of its own messages soon.
 ROUNDS = 3
@@ -151,9 +145,14 @@ ROUNDS = 3
 
 def create(apps: Any, schema_editor: Any) -> None:
     if schema_editor.connection.vendor == "postgresql":
-        schema_editor.execute(PLACE, params=None)
         procedure = PUBLISH
-        for name, text in {"waiting": WAITING, "missing": MISSING, "lock": LOCK, "rounds": str(ROUNDS)}.items():
+        for name, text in {
+            "place": PLACE,
+            "waiting": WAITING,
+            "missing": MISSING,
+            "lock": LOCK,
+            "rounds": str(ROUNDS),
+        }.items():
             procedure = procedure.replace(f"{{{name}}}", text)
         schema_editor.execute(procedure, params=None)
 
@@ -161,7 +160,6 @@ def create(apps: Any, schema_editor: Any) -> None:
 def drop(apps: Any, schema_editor: Any) -> None:
     if schema_editor.connection.vendor == "postgresql":
         schema_editor.execute("DROP PROCEDURE streams_publish", params=None)
-        schema_editor.execute("DROP FUNCTION streams_place", params=None)
 
 
 class Migration(migrations.Migration):
