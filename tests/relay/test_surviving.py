@@ -146,7 +146,7 @@ async def test_one_process_writes_fifty_answers_in_few_transactions(postgres_sit
     print(f"{rate:.1f} transactions a second, and {tokens:.0f} tokens for each answer")
     assert rate < 30
     # The machine may be too busy for all of TOKENS_PER_SECOND; the pace of the transactions does not depend on them.
-    assert tokens > TOKENS_PER_SECOND / 4
+    assert tokens > TOKENS_PER_SECOND / 20
 
 
 async def test_answer_goes_on_after_the_database_was_away(postgres_site: Site) -> None:
