@@ -151,7 +151,7 @@ async def _left_over(world: World) -> list[Fault]:
                 server,
                 lambda found: all(found[what] <= most for what, most in MOST_LEFT.items()),
                 f"at most {MOST_LEFT}",
-                15,
+                60,
             )
         except TimeoutError as error:
             faults.append(Fault("left over", f"server-{number}: {error}"))

@@ -65,6 +65,8 @@ def test_what_was_answered_and_committed_is_in_the_log_once() -> None:
     assert publishing((), (), ("two.0:1:commits",)) == ["published, and not in the log"]
     twice = ("post-1:1:keyed", "post-1:1:keyed")
     assert publishing(twice) == ["published once, and in the log more often"]
+    assert [fault.kind for fault in judge(audit(1, 2, texts=twice, pruned={1: 1.5}), [], Outcome())] == []
+    assert publishing(("one.0:1:alone", "one.0:1:alone")) == ["published once, and in the log more often"]
 
 
 def test_what_was_rolled_back_is_a_ghost_and_so_is_a_part_of_a_transaction() -> None:
