@@ -143,23 +143,25 @@ PLACE = """
 ROUNDS = 3
 
 
-def create(apps: Any, schema_editor: Any) -> None:
-    if schema_editor.connection.vendor == "postgresql":
-        procedure = PUBLISH
-        for name, text in {
-            "place": PLACE,
-            "waiting": WAITING,
-            "missing": MISSING,
-            "lock": LOCK,
-            "rounds": str(ROUNDS),
-        }.items():
-            procedure = procedure.replace(f"{{{name}}}", text)
-        schema_editor.execute(procedure, params=None)
+PARTS = {"place": PLACE, "waiting": WAITING, "missing": MISSING, "lock": LOCK, "rounds": str(ROUNDS)}
 
 
-def drop(apps: Any, schema_editor: Any) -> None:
-    if schema_editor.connection.vendor == "postgresql":
-        schema_editor.execute("DROP PROCEDURE streams_publish", params=None)
+class RunSQLOnPostgreSQL(migrations.RunSQL):
+    """RunSQL that does nothing on other databases."""
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        if schema_editor.connection.vendor == "postgresql":
+            super().database_forwards(app_label, schema_editor, from_state, to_state)
+
+    def database_backwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        if schema_editor.connection.vendor == "postgresql":
+            super().database_backwards(app_label, schema_editor, from_state, to_state)
+
+
+def written_out(text: str) -> str:
+    for name, part in PARTS.items():
+        text = text.replace(f"{{{name}}}", part)
+    return text
 
 
 class Migration(migrations.Migration):
@@ -168,5 +170,5 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.RunPython(create, drop),
+        RunSQLOnPostgreSQL(written_out(PUBLISH), reverse_sql="DROP PROCEDURE streams_publish"),
     ]
