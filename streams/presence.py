@@ -215,7 +215,7 @@ async def beat() -> None:
         if now - process.beat_at < interval / 2:
             return
         process.beat_at = now
-    # Among the reads: nobody else writes this row, so that it waits for nobody, but for SQLite's one lock.
+    # Nobody else writes this row, so that other chores do not wait for it, but for SQLite's one lock.
     try:
         await threads.run(_write_and_read, pool=threads.CHORES)
     except BaseException:

@@ -82,41 +82,27 @@ def test_publish_commits_at_once_and_then_waits_for_its_position(postgres_site: 
     assert len(assert_no_holes(postgres_site)) == 4
 
 
-def hold_the_lock_and_finish() -> None:
-    with log.own_transaction():
-        rows = log.append([NewMessage("news", "holder")])
-        numbered = log.sequence()
-        say("locked")
-        wait_for_word("go on")
-    log.finish(numbered, rows)
+def hold_the_lock(end: str) -> None:
+    with contextlib.suppress(ValueError):
+        with log.sequencing_transaction():
+            rows = log.append([NewMessage("news", "holder")])
+            numbered = log.sequence()
+            say("locked")
+            wait_for_word("go on")
+            if end == "fails":
+                raise ValueError
+        log.finish(numbered, rows)
 
 
-def test_holder_looks_once_more_after_the_commit(postgres_site: Site) -> None:
+@pytest.mark.parametrize(("end", "stored"), [("commits", ["holder"]), ("fails", [])])
+def test_holder_looks_once_more_after_the_end(postgres_site: Site, end: str, stored: list[str]) -> None:
     """No other process would number what was left to it: there is no hub here."""
-    holder = postgres_site.call(hold_the_lock_and_finish)
+    holder = postgres_site.call(hold_the_lock, end)
     holder.hear("locked")
     assert finish(postgres_site.call(publish_in_transaction, "left to the holder")) == "null\n"
     holder.tell("go on")
     finish(holder)
-    assert assert_no_holes(postgres_site) == ["holder", "left to the holder"]
-
-
-def hold_the_lock_and_fail() -> None:
-    with contextlib.suppress(ValueError), log.sequencing_transaction():
-        log.append([NewMessage("news", "never committed")])
-        log.sequence()
-        say("locked")
-        wait_for_word("go on")
-        raise ValueError
-
-
-def test_holder_that_fails_looks_all_the_same(postgres_site: Site) -> None:
-    holder = postgres_site.call(hold_the_lock_and_fail)
-    holder.hear("locked")
-    assert finish(postgres_site.call(publish_in_transaction, "left to the holder")) == "null\n"
-    holder.tell("go on")
-    finish(holder)
-    assert assert_no_holes(postgres_site) == ["left to the holder"]
+    assert assert_no_holes(postgres_site) == [*stored, "left to the holder"]
 
 
 async def test_new_stream_does_not_wait_for_the_lock(postgres_site: Site, lock: psycopg.Connection) -> None:
@@ -415,6 +401,25 @@ def publish_by_prepared_statements() -> None:
 def test_procedure_takes_parameters_that_the_server_binds(postgres_site: Site) -> None:
     """As Django's option has it: psycopg's extended query protocol."""
     assert finish(postgres_site.call(publish_by_prepared_statements)) == "[1, 2, 3, 4, 5, 6, 7, 8] True\n"
+
+
+def finish_inside_a_transaction() -> None:
+    for _ in range(2):
+        publish("news", "x")
+    assert known.for_one_trip() is not None
+    with transaction.atomic():
+        log.finish({}, [])
+        publish("news", "inside")
+    transaction.set_autocommit(False)
+    log.finish({}, [])
+    transaction.commit()
+    transaction.set_autocommit(True)
+
+
+def test_procedure_is_not_called_inside_a_transaction(postgres_site: Site) -> None:
+    """It would fail, and the caller's transaction with it: an answer can be ended beneath somebody's atomic()."""
+    finish(postgres_site.call(finish_inside_a_transaction))
+    assert assert_no_holes(postgres_site) == ["x", "x", "inside"]
 
 
 def publish_ten(role: str) -> None:

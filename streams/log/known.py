@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from django.db import connections
 from django.db.backends.signals import connection_created
 
 from streams.log import low_water
@@ -33,10 +34,13 @@ def is_compared(identity: str, place: str) -> bool:
 def for_one_trip() -> tuple[str, str] | None:
     """Return the identity and the place that were compared; None if one_trip.py cannot be used.
 
-    It commits, so that it cannot be used in a test's transaction, nor beside one.
+    Its procedure commits, which fails in a transaction, and would leave rows behind beside that of a test.
     """
     alias = database()
-    return _known.get(alias) if _has_procedure.get(alias) and wrapped_in_test() is None else None
+    if not _has_procedure.get(alias) or wrapped_in_test() is not None:
+        return None
+    connection = connections[alias]
+    return None if connection.in_atomic_block or not connection.get_autocommit() else _known.get(alias)
 
 
 def remember(epoch: int, compared: tuple[str, str] | None, *, has_procedure: bool) -> None:

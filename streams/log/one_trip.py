@@ -77,14 +77,13 @@ def number(
 ) -> tuple[Outcome, dict[int, int | None]]:
     """Number what waits, at most `limit` messages at a time, unless another process has the lock.
 
-    Also returns {id: position} of those messages among `wanted` that are in the log; if `wait`, after waiting for them
-    for up to PATIENCE_SECONDS.
+    Also returns {id: position} of what was numbered, and of those messages among `wanted` that are in the log; if
+    `wait`, after waiting for these for up to PATIENCE_SECONDS.
     """
     nothing: list[object] = [[]] * len(COLUMNS)
-    _, _, outcome, found = _call(
-        [*known, after_id, limit, PATIENCE_SECONDS if wait else 0, *nothing, list(wanted)],
-    )
-    return outcome, found | {pk: outcome.numbered[pk] for pk in outcome.numbered.keys() & set(wanted)}
+    patience = PATIENCE_SECONDS if wait else 0
+    _, _, outcome, found = _call([*known, after_id, limit, patience, *nothing, list(wanted)])
+    return outcome, found | outcome.numbered
 
 
 def _call(arguments: Sequence[Any]) -> tuple[list[int], list[Any], Outcome, dict[int, int | None]]:

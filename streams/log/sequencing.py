@@ -7,10 +7,10 @@ lock: positions follow commits, without holes.
 A commit takes as long as a flush to the disk, and PostgreSQL flushes many commits at once. But commits under one lock
 cannot share a flush. So a publisher on PostgreSQL never waits for the lock; it tries it:
 
-1. The lock is free, and no messages wait. The publisher inserts its messages with the next positions, and commits: one
-   flush.
-2. Otherwise the publisher inserts its messages without positions and commits, at the same time as others do. Then it
-   tries the lock again. If it gets the lock, it numbers every message that waits. If not, the holder does that.
+1. The lock is free. The publisher numbers the messages that wait, inserts its own with the next positions, and commits:
+   one flush.
+2. The lock is taken. The publisher inserts its messages without positions and commits, at the same time as others do.
+   Then it tries the lock again. If it gets the lock, it numbers every message that waits. If not, the holder does that.
 3. A process that has held the lock looks once more *after* the commit that released it. So a message that was committed
    before a failed try is always found: by the holder of that moment, or by the next one.
 4. If a process dies before it has looked, the next publisher or the next poll of any hub finds the messages.
@@ -28,7 +28,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from django.db import Error, connections, transaction
+from django.db import Error, InterfaceError, OperationalError, connections, transaction
 
 from streams.log import epochs, known, low_water, one_trip, postgresql, sqlite
 from streams.log.notices import notify
@@ -82,11 +82,22 @@ def sequence_after_commit(rows: Mapping[int, Message], *, age_seconds: float) ->
 def sequencing_transaction() -> Iterator[None]:
     """Open a transaction of the log's own that ends with sequence(). See own_transaction().
 
-    If it fails, this process still gives positions to the messages that others have left to it in the meantime.
+    See looking_after_failure() as well: while the lock is held, others leave their messages to this process.
+    """
+    with looking_after_failure(), own_transaction():
+        yield
+
+
+@contextlib.contextmanager
+def looking_after_failure() -> Iterator[None]:
+    """If the code within fails, give positions to the messages that others have left to this process in the meantime.
+
+    Not if the database has failed: the connection may be lost, and another one can take long to open.
     """
     try:
-        with own_transaction():
-            yield
+        yield
+    except (InterfaceError, OperationalError):
+        raise
     except Exception:
         with contextlib.suppress(Error):
             sequence_waiting()
@@ -139,6 +150,7 @@ def settle(missing: dict[int, Message], last: Outcome, *, wait: bool) -> dict[in
     given: dict[int, int] = {}
     was_empty = has_tried = False
     while last.must_look or missing:
+        # The first step does not wait: publish() has waited just now, and in another copy of the log nobody numbers.
         last = _try_step(missing, wait=wait and has_tried)
         has_tried = True
         given |= last.numbered
@@ -273,7 +285,7 @@ def lock(cursor: Any, *, wait: bool) -> Locked | None:
         # A new epoch can still be rolled back, and so can the first identity, and all that a test does.
         is_certain = row.place and head == row.head and row.identity and wrapped_in_test() is None
         compared = (row.identity, row.place) if is_certain else None
-        known.remember(epoch, compared, has_procedure=bool(row.place) and one_trip.is_possible())
+        known.remember(epoch, compared, has_procedure=compared is not None and one_trip.is_possible())
     return Locked(head, epoch, row.may_wait, is_new or head != row.head or not row.identity)
 
 

@@ -6,12 +6,11 @@ them if it is taken.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Any
 
-from django.db import Error, InterfaceError, OperationalError, connections
+from django.db import OperationalError, connections
 
 from streams import outages
 from streams.events import NewMessage
@@ -21,7 +20,7 @@ from streams.log.appending import append
 from streams.log.notices import notify
 from streams.log.one_trip import Outcome
 from streams.log.rows import insert, rows_for
-from streams.log.sequencing import STEP_MESSAGES, Locked, held, lock, number, sequence_waiting, settle
+from streams.log.sequencing import STEP_MESSAGES, Locked, held, lock, looking_after_failure, number, settle
 from streams.log.transactions import LOCK_SECONDS, own_transaction
 from streams.models import Message
 from streams.threads import database, wrapped_in_test
@@ -42,18 +41,11 @@ def store(messages: Sequence[NewMessage], *, wait_for_keys: bool = True) -> list
 
     Raises IdempotencyKeyInUse if an open transaction has used one of the keys; if `wait_for_keys`, after LOCK_SECONDS.
     """
-    try:
+    with looking_after_failure():
         if _is_inserted_first(messages):
             rows, outcome = _insert_first(messages, wait_for_keys=wait_for_keys)
         else:
             rows, outcome = _lock_first(messages)
-    except (InterfaceError, OperationalError):
-        raise  # the connection may be lost, and another one can take long to open
-    except Exception:
-        # Other publishers can have left their messages to this one while it held the lock.
-        with contextlib.suppress(Error):
-            sequence_waiting()
-        raise
     try:
         notify(outcome.numbered, rows)
         settle({row.pk: row for row in rows if row.position is None}, outcome, wait=True)
@@ -77,16 +69,15 @@ def _is_inserted_first(messages: Sequence[NewMessage]) -> bool:
 
 def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], Outcome]:
     """Insert messages with their positions if the lock is free, and without them if it is taken. Return their rows."""
-    connection = connections[database()]
     rows = rows_for(messages)
-    beside_test = _is_beside_test()
     if (expected := known.for_one_trip()) is not None:
         mark = low_water.LOW_WATER.mark()
         outcome = one_trip.store(rows, expected, after_id=mark, limit=STEP_MESSAGES)
         if outcome.numbered:
             known.note_numbered(max(outcome.numbered))
         return rows, outcome
-    with own_transaction(with_limits=beside_test), connection.cursor() as cursor:
+    beside_test = _is_beside_test()
+    with own_transaction(with_limits=beside_test), connections[database()].cursor() as cursor:
         locked = lock(cursor, wait=beside_test)
         if locked is None:
             insert(rows)
