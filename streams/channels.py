@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +23,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save
 
 from streams import outages, threads
 from streams.conf import settings
+from streams.events import private_prefix
 from streams.models import ChannelGroup, ChannelSettings
 from streams.threads import database
 
@@ -62,6 +64,28 @@ def _groups_of(user: Any) -> frozenset[Any]:
         found = frozenset() if groups is None else frozenset(groups.values_list("pk", flat=True))
         user._streams_groups = found
     return found
+
+
+def is_open(channel: str, rule: Rule | None) -> bool:
+    """Return True if everyone may read `channel`: by its own rule if it has one, else by PUBLIC_CHANNELS."""
+    return is_public(channel) if rule is None else rule.access == Access.PUBLIC and rule_decides(channel)
+
+
+def rule_decides(channel: str) -> bool:
+    """Return True if a rule for `channel` admits all whom it names.
+
+    A rule for a channel that belongs to a user or an answer opens nothing. It can only keep readers out.
+    """
+    return not private_prefix(channel) or is_public(channel)
+
+
+def is_public(channel: str) -> bool:
+    """Return True if a pattern of PUBLIC_CHANNELS matches. Case counts; `*` matches dots as well.
+
+    For a channel that belongs to a user or an answer, the pattern must begin with the same prefix: `*` is not enough.
+    """
+    prefix = private_prefix(channel)
+    return any(pattern.startswith(prefix) and fnmatchcase(channel, pattern) for pattern in settings.PUBLIC_CHANNELS)
 
 
 Rules = Mapping[str, Rule]

@@ -10,6 +10,7 @@ streams.W002  The notifier reaches one process, and the environment says that th
 streams.W003  Streams are limited by address, and there is a proxy that TRUSTED_PROXIES does not name.
 streams.W004  The connection pool of the log's database has fewer connections than the log threads of a process.
 streams.W005  The log's database is reached over a network, and no option notices a connection that has fallen silent.
+streams.W006  A pattern of PUBLIC_CHANNELS matches the channels of all users or of all answers.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import difflib
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from django.conf import settings
@@ -26,12 +28,13 @@ from django.db import connections
 from django.utils.module_loading import import_string
 
 from streams import conf
+from streams.events import GENERATION_PREFIX, USER_PREFIX
 from streams.exceptions import InvalidSetting
 from streams.notifiers import get_notifier
 
 
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E004, W002 to W005."""
+    """E001 to E004, W002 to W006."""
     try:
         configured = conf.configured()
     except InvalidSetting as error:
@@ -44,6 +47,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         *_lonely(wrong),
         *_behind_a_proxy(wrong),
         *_connections(wrong),
+        *_wide_patterns(wrong),
     ]
 
 
@@ -154,6 +158,51 @@ def _is_far(host: str) -> bool:
     """Return True if the host, or one of several, is reached over a network. Not without a host: libpq decides then."""
     hosts = [part.strip() for part in host.split(",")]
     return any(part and not part.startswith(("/", "@", "127.")) and part not in ("localhost", "::1") for part in hosts)
+
+
+# Names as they are in use. A pattern that matches all names of a prefix is taken to match all its channels.
+PRIVATE_NAMES = {
+    USER_PREFIX: ("user.1", "user.2048"),
+    GENERATION_PREFIX: ("generation.0a1b2c3d4e5f40718293a4b5c6d7e8f9", "generation.f9e8d7c6b5a443928170f5e4d3c2b1a0"),
+}
+
+
+def _wide_patterns(wrong: dict[str, str]) -> Iterator[CheckMessage]:
+    """Look at the patterns with a wildcard; a name without one is what it says."""
+    from streams.policies import DefaultPolicy
+
+    if wrong.keys() & {"PUBLIC_CHANNELS", "POLICY"}:
+        return
+    try:
+        policy = import_string(conf.settings.POLICY)
+    except ImportError:  # E004
+        return
+    if isinstance(policy, type) and not issubclass(policy, DefaultPolicy):
+        return  # no other policy looks at PUBLIC_CHANNELS
+    for pattern in conf.settings.PUBLIC_CHANNELS:
+        if not any(wildcard in pattern for wildcard in "*?["):
+            continue
+        if pattern.startswith(tuple(PRIVATE_NAMES)):
+            yield Warning(
+                f"STREAMS['PUBLIC_CHANNELS'] has the pattern {pattern!r}. Everyone can read all channels that it "
+                "matches, without signing in; each of them belongs to one user, or to one answer of the relay.",
+                hint="Remove it. Each user can read the channel user.<pk> without it, and the relay gives each answer "
+                "to the user who asked. If everyone is meant to read them, add streams.W006 to SILENCED_SYSTEM_CHECKS.",
+                id="streams.W006",
+            )
+            continue
+        closed = [p for p, names in PRIVATE_NAMES.items() if all(fnmatchcase(name, pattern) for name in names)]
+        if closed:
+            patterns = [f"{prefix}*" for prefix in closed]
+            yield Warning(
+                f"STREAMS['PUBLIC_CHANNELS'] has the pattern {pattern!r}. It opens all other channels that it matches "
+                f"to everyone, but no channel of {' or '.join(map(repr, patterns))}: these belong to one user, or to "
+                "one answer of the relay.",
+                hint="Name the channels that are public, or their prefixes, such as 'news' and 'score.*'. To open the "
+                f"others to everyone as well, add {' or '.join(map(repr, patterns))}. If the pattern opens what you "
+                "mean, add streams.W006 to SILENCED_SYSTEM_CHECKS.",
+                id="streams.W006",
+            )
 
 
 def check_database(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:

@@ -29,6 +29,11 @@ EVENT_TYPE_MAX_LENGTH = 99
 IDEMPOTENCY_KEY_MAX_LENGTH = 255
 CONTROL_PREFIX = "stream-"
 
+# A channel with one of these prefixes belongs to one user, or to one answer of the relay.
+USER_PREFIX = "user."
+GENERATION_PREFIX = "generation."
+PRIVATE_PREFIXES = (USER_PREFIX, GENERATION_PREFIX)
+
 _STRING_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')
 _CHANNEL = re.compile(rf"[A-Za-z0-9._-]{{1,{CHANNEL_MAX_LENGTH}}}")
 
@@ -84,6 +89,11 @@ class NewMessage:
     idempotency_key: str | None = None
     published_by: Any = None
     strict_key: bool = False
+
+
+def private_prefix(channel: str) -> str:
+    """Return the prefix that makes `channel` a user's or an answer's; "" if it has none of them."""
+    return next((prefix for prefix in PRIVATE_PREFIXES if channel.startswith(prefix)), "")
 
 
 def validate_channel(channel: object) -> str:

@@ -6,7 +6,6 @@ Calling publish() in code asks no policy: whoever can run code can publish.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -15,8 +14,9 @@ from django.http import HttpRequest
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
-from streams.channels import Access, Rule, Rules, aaccess_rules, access_rules
+from streams.channels import Access, Rules, aaccess_rules, access_rules, is_open, is_public, rule_decides
 from streams.conf import settings
+from streams.events import USER_PREFIX
 from streams.tokens import atoken_of, token_of
 
 # The methods with a rule for reading, and for publishing; and their async twins.
@@ -36,6 +36,17 @@ DECIDING = (
 )
 PUBLISHING = ("can_publish", "refused_to_publish")
 PUBLISHING_ASYNC = ("acan_publish", "arefused_to_publish")
+# The same for publishing.
+DECIDING_TO_PUBLISH = (
+    *PUBLISHING,
+    *PUBLISHING_ASYNC,
+    "ask_to_publish",
+    "aask_to_publish",
+    "_arefused_to_publish",
+    "_depth",
+    "_is_staff_who_may",
+    "_is_the_sites",
+)
 
 
 class BasePolicy:
@@ -132,6 +143,15 @@ class BasePolicy:
             return await sync_to_async(self.refused_to_publish)(request, channels)
         return await self.arefused_to_publish(request, channels)
 
+    def ask_to_grant_pattern(self, request: HttpRequest, pattern: str, *, to_publish: bool) -> bool:
+        """Return True if the request's user may make tokens for `pattern`.
+
+        False if a class has rules and inherits can_grant_pattern(): the inherited answer does not know these rules.
+        """
+        rules = DECIDING_TO_PUBLISH if to_publish else DECIDING
+        is_up_to_date = self._depth("can_grant_pattern") <= self._depth(*rules)
+        return is_up_to_date and self.can_grant_pattern(request, pattern, to_publish=to_publish)
+
     def _depth(self, *names: str) -> int:
         """How far up the nearest class of the site's lies that has one of the methods; this module's have them all."""
         return next(
@@ -147,9 +167,10 @@ class BasePolicy:
     # --- What else there is to decide ---
 
     def can_grant_pattern(self, request: HttpRequest, pattern: str, *, to_publish: bool) -> bool:
-        """Whether the request's user may make tokens for all channels that match `pattern`.
+        """Return True if the request's user may make tokens for all channels that match `pattern`.
 
-        For a channel's name, whoever may read it or publish to it may make a token that does.
+        It is asked when a token is made. A token is then judged by what it names, not by the rules of this class. For
+        a channel's name, each user who can read it or publish to it can make a token that does.
         """
         return False
 
@@ -182,6 +203,9 @@ class DefaultPolicy(BasePolicy):
 
     A request with a signed token is judged by the token alone: besides open channels it reads those that the token
     names, and publishes to those that the token names, whoever is signed in.
+
+    Channels of the prefixes `user.` and `generation.` are opened by no settings in the admin, which can only narrow
+    them, and by a pattern of PUBLIC_CHANNELS only if it begins with the prefix.
     """
 
     def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
@@ -207,8 +231,13 @@ class DefaultPolicy(BasePolicy):
 
         So it is unless a subclass has changed one of the methods that decide.
         """
-        changed = vars(self).keys() & set(DECIDING)
-        return not changed and all(getattr(type(self), name) is getattr(DefaultPolicy, name) for name in DECIDING)
+        return not self.has_changed(DECIDING)
+
+    def has_changed(self, names: Sequence[str]) -> bool:
+        """Return True if a subclass, or this instance, has a version of its own of one of the methods."""
+        if not vars(self).keys().isdisjoint(names):
+            return True
+        return any(getattr(type(self), name) is not getattr(DefaultPolicy, name) for name in names)
 
     def can_publish(self, request: HttpRequest, channel: str) -> bool:
         if (token := token_of(request)) is not None:
@@ -221,6 +250,13 @@ class DefaultPolicy(BasePolicy):
         return await super()._arefused_to_publish(request, channels)
 
     def can_grant_pattern(self, request: HttpRequest, pattern: str, *, to_publish: bool) -> bool:
+        """Return True for staff with the permission for all channels. See BasePolicy.can_grant_pattern().
+
+        False, also for super().can_grant_pattern(), if a subclass has rules of its own: it can be narrower than the
+        pattern. Such a subclass decides here by itself, without asking super().
+        """
+        if self.has_changed(DECIDING_TO_PUBLISH if to_publish else DECIDING):
+            return False
         permission = "streams.add_message" if to_publish else "streams.view_message"
         return token_of(request) is None and self._is_staff_who_may(request, permission)
 
@@ -244,7 +280,8 @@ class DefaultPolicy(BasePolicy):
         if user is None or not user.is_authenticated or not user.is_active:
             return False
         # First what mostly needs no query.
-        if channel == f"user.{user.pk}" if rule is None else rule.admits(user):
+        is_own = channel == f"{USER_PREFIX}{user.pk}"
+        if is_own if rule is None else rule.admits(user) and (is_own or rule_decides(channel)):
             return True
         return self._is_staff_who_may(request, "streams.view_message")
 
@@ -256,7 +293,7 @@ class DefaultPolicy(BasePolicy):
     def readers(self, channel: str) -> str:
         rule = access_rules().get(channel)
         staff = str(_("staff who may view messages"))
-        if rule is not None:
+        if rule is not None and rule_decides(channel):
             who = {
                 Access.PUBLIC: _("everyone, by the channel's settings"),
                 Access.SIGNED_IN: _("users who are signed in, by the channel's settings"),
@@ -266,8 +303,10 @@ class DefaultPolicy(BasePolicy):
             return str(who.get(Access(rule.access), staff))
         if is_public(channel):
             return str(_("everyone, by PUBLIC_CHANNELS"))
-        if channel.startswith("user.") and channel != "user.":
-            return str(_("this user, and staff who may view messages"))
+        if channel.startswith(USER_PREFIX) and channel != USER_PREFIX:
+            if rule is None or rule.access in (Access.PUBLIC, Access.SIGNED_IN):
+                return str(_("this user, and staff who may view messages"))
+            return str(_("this user, if the channel's settings admit them, and staff who may view messages"))
         return staff
 
     def refusal(self, channels: Sequence[str]) -> str:
@@ -282,16 +321,6 @@ def has_permission(user: Any, permission: str) -> bool:
     """Whether a user of any kind has a permission: a site's own kind may know none."""
     ask = getattr(user, "has_perm", None)
     return ask is not None and bool(ask(permission))
-
-
-def is_open(channel: str, rule: Rule | None) -> bool:
-    """Whether everyone may read `channel`: by its own rule where it has one, else by PUBLIC_CHANNELS."""
-    return is_public(channel) if rule is None else rule.access == Access.PUBLIC
-
-
-def is_public(channel: str) -> bool:
-    """Whether a pattern of PUBLIC_CHANNELS matches. Case counts; `*` matches dots as well."""
-    return any(fnmatchcase(channel, pattern) for pattern in settings.PUBLIC_CHANNELS)
 
 
 _policy: BasePolicy | None = None

@@ -66,7 +66,7 @@ def check_grants(request: Request, read: list[str], publish: list[str]) -> None:
     def refused(asked: list[str], *, to_publish: bool) -> list[str]:
         ask = policy.ask_to_publish if to_publish else policy.ask_to_read
         names, patterns = ([each for each in asked if is_pattern(each) is kind] for kind in (False, True))
-        left = [each for each in patterns if not policy.can_grant_pattern(http_request, each, to_publish=to_publish)]
+        left = [each for each in patterns if not policy.ask_to_grant_pattern(http_request, each, to_publish=to_publish)]
         return [*(ask(http_request, names) if names else ()), *left]
 
     if found := refused(read, to_publish=False):

@@ -23,6 +23,17 @@ def check_channel_name(name: str) -> None:
         raise ValidationError(rule % {"name": shown, "most": events.CHANNEL_MAX_LENGTH}, code="invalid") from None
 
 
+def check_access(channel: str, access: str) -> None:
+    """Raise ValidationError if settings say who may read a channel that belongs to one user or to one answer."""
+    if access and events.private_prefix(channel):
+        rule = _(
+            "“%(channel)s” belongs to one user or to one answer: its settings cannot say who may read it. "
+            "Leave that at “%(default)s”."
+        )
+        default = ChannelSettings.Access.DEFAULT.label
+        raise ValidationError(rule % {"channel": channel, "default": default}, code="private")
+
+
 class ChannelSettings(models.Model):
     """A channel's title, who may read it, and how long it keeps its messages. A channel needs none of it.
 
@@ -67,6 +78,9 @@ class ChannelSettings(models.Model):
 
     def __str__(self) -> str:
         return self.channel
+
+    def clean(self) -> None:
+        check_access(self.channel, self.access)
 
 
 class ChannelGroup(models.Model):

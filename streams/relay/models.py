@@ -14,9 +14,9 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from streams.events import GENERATION_PREFIX
 from streams.references import Reference
 
-CHANNEL_PREFIX = "generation."
 ID_LENGTH = 32
 KEY_MAX_LENGTH = 255
 
@@ -120,7 +120,7 @@ class Generation(models.Model):
     @property
     def channel(self) -> str:
         """The channel of its pieces."""
-        return CHANNEL_PREFIX + self.id
+        return GENERATION_PREFIX + self.id
 
     @property
     def is_active(self) -> bool:

@@ -1,0 +1,188 @@
+"""Tokens for patterns: a policy with rules of its own grants none unless it says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.http import HttpRequest
+from django.test import AsyncClient, RequestFactory, override_settings
+from django.urls import path
+
+from streams.policies import DECIDING, DECIDING_TO_PUBLISH, BasePolicy, DefaultPolicy
+from streams.tokens import make_token
+from streams.views import EventStreamView
+from tests.api.callers import TOKENS, code, get, key, post, user
+
+pytestmark = pytest.mark.django_db
+
+SECRET = "secret.room"
+
+
+def request_of_root() -> HttpRequest:
+    request = RequestFactory().get("/")
+    request.user = User.objects.create(username="root", is_staff=True, is_superuser=True)
+    return request
+
+
+class NotTheSecretRoom(DefaultPolicy):
+    """Refuses staff one channel. The rule looks at the user, whom a request with a token does not have."""
+
+    def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
+        return self._is_for(request, channel) and super().can_subscribe(request, channel)
+
+    def can_publish(self, request: HttpRequest, channel: str) -> bool:
+        return self._is_for(request, channel) and super().can_publish(request, channel)
+
+    def _is_for(self, request: HttpRequest, channel: str) -> bool:
+        return channel != SECRET or not getattr(request.user, "is_staff", False)
+
+
+@override_settings(STREAMS={"POLICY": f"{__name__}.NotTheSecretRoom"})
+@pytest.mark.parametrize("kind", ["read", "publish"])
+@pytest.mark.parametrize("pattern", ["*", "secret.*", "*room", "harmless.*"])
+def test_narrowed_policy_is_not_widened_by_patterns(kind: str, pattern: str) -> None:
+    staff = key(user("boss", "view_message", "add_message", is_staff=True))
+    assert get(f"/api/channels/{SECRET}/messages/", staff).status_code == 403
+    assert code(post(TOKENS, {kind: [pattern]}, staff)) == (403, "forbidden")
+
+
+@override_settings(STREAMS={"POLICY": f"{__name__}.NotTheSecretRoom"})
+@pytest.mark.parametrize("kind", ["read", "publish"])
+def test_named_channels_are_asked_through_the_policy(kind: str) -> None:
+    staff = key(user("boss", "view_message", "add_message", is_staff=True))
+    assert post(TOKENS, {kind: ["other.room"]}, staff).status_code == 201
+    assert code(post(TOKENS, {kind: [SECRET]}, staff)) == (403, "forbidden")
+
+
+def _anything(self: Any, *args: Any, **kwargs: Any) -> Any:
+    raise AssertionError("only its presence counts")
+
+
+@pytest.mark.parametrize("name", sorted({*DECIDING, *DECIDING_TO_PUBLISH}))
+@pytest.mark.parametrize("way", ["subclass", "derived", "mixin", "instance"])
+def test_every_way_of_narrowing_denies_patterns(name: str, way: str) -> None:
+    """By a method, by a helper that decides, by inheritance, by a mixin, or on the instance alone."""
+    narrow: type[DefaultPolicy] = type("Narrow", (DefaultPolicy,), {name: _anything})
+    if way == "derived":
+        narrow = type("Derived", (narrow,), {})
+    if way == "mixin":
+        narrow = type("Mixed", (type("Mixin", (), {name: _anything}), DefaultPolicy), {})
+    policy = DefaultPolicy() if way == "instance" else narrow()
+    if way == "instance":
+        setattr(policy, name, _anything)
+    request = request_of_root()
+    if name in DECIDING:
+        assert not policy.can_grant_pattern(request, "*", to_publish=False)
+    if name in DECIDING_TO_PUBLISH:
+        assert not policy.can_grant_pattern(request, "*", to_publish=True)
+
+
+def test_deciding_methods_are_all_listed() -> None:
+    """A method that is added to the policies later, and decides, must not be forgotten."""
+    others = {
+        *("can_grant_pattern", "ask_to_grant_pattern", "can_broadcast", "readers", "refusal", "refusal_to_publish"),
+        *("reads_by_user_alone", "has_changed"),
+    }
+    methods = {name for each in (BasePolicy, DefaultPolicy) for name in vars(each) if not name.startswith("__")}
+    assert methods == {*DECIDING, *DECIDING_TO_PUBLISH} | others
+
+
+def test_rules_for_reading_and_publishing_count_apart() -> None:
+    class Reads(DefaultPolicy):
+        async def arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+            return list(channels)
+
+    class Publishes(DefaultPolicy):
+        async def acan_publish(self, request: HttpRequest, channel: str) -> bool:
+            return False
+
+    request = request_of_root()
+    for policy, publishes in ((Reads(), True), (Publishes(), False)):
+        assert policy.ask_to_grant_pattern(request, "a.*", to_publish=True) is publishes
+        assert policy.ask_to_grant_pattern(request, "a.*", to_publish=False) is not publishes
+
+
+def test_policy_that_changes_only_words_grants_patterns() -> None:
+    class Words(DefaultPolicy):
+        def refusal(self, channels: Sequence[str]) -> str:
+            return "No."
+
+    request = request_of_root()
+    assert Words().ask_to_grant_pattern(request, "a.*", to_publish=False)
+    assert Words().ask_to_grant_pattern(request, "a.*", to_publish=True)
+
+
+class GrantsRooms(NotTheSecretRoom):
+    """Says for which patterns tokens can be made."""
+
+    def can_grant_pattern(self, request: HttpRequest, pattern: str, *, to_publish: bool) -> bool:
+        return pattern.startswith("room.") and not to_publish
+
+
+class GrantsByTheDefault(NotTheSecretRoom):
+    def can_grant_pattern(self, request: HttpRequest, pattern: str, *, to_publish: bool) -> bool:
+        return super().can_grant_pattern(request, pattern, to_publish=to_publish)
+
+
+class NarrowerThanThat(GrantsRooms):
+    def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
+        return channel != "room.7" and super().can_subscribe(request, channel)
+
+
+@pytest.mark.parametrize(
+    ("policy", "status"), [("GrantsRooms", 201), ("GrantsByTheDefault", 403), ("NarrowerThanThat", 403)]
+)
+def test_policy_that_says_so_grants_patterns(policy: str, status: int) -> None:
+    """Its own word counts. The default's does not, and neither does that of a class before the newest rule."""
+    staff = key(user("boss", "view_message", "add_message", is_staff=True))
+    with override_settings(STREAMS={"POLICY": f"{__name__}.{policy}"}):
+        assert post(TOKENS, {"read": ["room.*"]}, staff).status_code == status
+        assert post(TOKENS, {"read": ["*"]}, staff).status_code == 403
+        assert post(TOKENS, {"publish": ["room.*"]}, staff).status_code == 403
+
+
+@pytest.mark.parametrize("to_publish", [False, True])
+def test_policy_from_the_base_class_grants_no_patterns(to_publish: bool) -> None:
+    policy = type("Own", (BasePolicy,), {"can_subscribe": lambda *_: True, "can_publish": lambda *_: True})()
+    request = request_of_root()
+    assert not policy.can_grant_pattern(request, "a.*", to_publish=to_publish)
+    assert not policy.ask_to_grant_pattern(request, "a.*", to_publish=to_publish)
+
+
+# --- When a token is used ---------------------------------------------------------------------------------------------
+
+
+class ClosedView(EventStreamView):
+    """A view whose policy refuses one channel to every request, with a token or without."""
+
+    class Policy(DefaultPolicy):
+        def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
+            return channel != SECRET and super().can_subscribe(request, channel)
+
+    def get_policy(self) -> BasePolicy:
+        return self.Policy()
+
+
+urlpatterns = [path("closed/<str:channel>/", ClosedView.as_view())]
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_views_own_policy_is_asked_with_a_pattern_token() -> None:
+    token = make_token(read=["*"])
+    with override_settings(ROOT_URLCONF=__name__):
+        client = AsyncClient()
+        assert (await client.head(f"/closed/{SECRET}/?token={token}")).status_code == 403
+        assert (await client.head(f"/closed/other.room/?token={token}")).status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+@override_settings(STREAMS={"POLICY": f"{__name__}.NotTheSecretRoom"})
+async def test_pattern_token_made_earlier_is_judged_alone() -> None:
+    """It holds until it expires or is revoked, because a rule that looks at the user finds none to refuse."""
+    token = make_token(read=["secret.*"])
+    client = AsyncClient()
+    assert (await client.head(f"/events/{SECRET}/?token={token}")).status_code == 200
+    assert (await client.head(f"/events/other.room/?token={token}")).status_code == 403
