@@ -20,9 +20,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from streams import channels, log
+from streams.admin.channel_access import admits_more, rule_of
 from streams.admin.channel_facts import messages_in_words, seconds_in_words
+from streams.channels import Rule
 from streams.conf import settings
+from streams.events import private_prefix
 from streams.models import ChannelSettings
+from streams.models.channels import check_access
 from streams.threads import database
 
 OTHER = "other"
@@ -42,6 +46,10 @@ class ChangedMeanwhile(Exception):
     """What is stored for the channel is not what the form was loaded with. Nothing was stored."""
 
 
+class AdmitsMore(Exception):
+    """The change lets more people read the channel, and the user is not allowed to do that. Nothing was stored."""
+
+
 class GroupsField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]  # as below
     """A choice of groups. A number that no database can look for is no group's, as any other that none has."""
 
@@ -55,7 +63,10 @@ class GroupsField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]  # 
 
 
 class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for django-stubs alone
-    """A channel's settings. `keep` is a choice of retentions, in `keep_seconds` any other can be given."""
+    """A channel's settings. `keep` is a choice of retentions, in `keep_seconds` any other can be given.
+
+    `may_admit_more`: whether the form's user is allowed to let more people read the channel.
+    """
 
     field_order = ["title", "access", "groups", "retention_messages"]
 
@@ -92,8 +103,10 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for dja
             "title": gettext_lazy("For you and your colleagues; it is not sent."),
         }
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, may_admit_more: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.may_admit_more = may_admit_more
+        self._offer_access()
         self.initial["groups"] = channels.group_keys(self.instance.channel)
         count: Any = self.fields["retention_messages"]
         count.validators.append(MaxValueValidator(MAX_MESSAGES))
@@ -101,6 +114,20 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for dja
             "site": messages_in_words(settings.RETENTION_MESSAGES_PER_CHANNEL)
         }
         self._offer_retentions()
+
+    def _offer_access(self) -> None:
+        access: Any = self.fields["access"]
+        if private_prefix(self.instance.channel):
+            # The others stay valid for the field, so that clean_access() can say why they are refused.
+            access.widget.choices = [each for each in access.choices if not each[0]]
+            access.help_text = _(
+                "The channel belongs to one user or to one answer, and nothing opens it to others here."
+            )
+        elif not self.may_admit_more:
+            access.help_text = _(
+                "You can let fewer people read. To let more people read, you also need the permission “Can view "
+                "message”."
+            )
 
     def _offer_retentions(self) -> None:
         site = _("As the site’s settings say (%(site)s)") % {"site": seconds_in_words(settings.RETENTION_SECONDS)}
@@ -114,6 +141,11 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for dja
             self.initial["keep"] = str(seconds)
         else:
             self.initial.update(keep=OTHER, keep_seconds=seconds)
+
+    def clean_access(self) -> str:
+        access: str = self.cleaned_data["access"]
+        check_access(self.instance.channel, access)
+        return access
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
@@ -129,7 +161,9 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for dja
     def store(self, seen: str) -> bool:
         """Save what was cleaned: the row and its groups, or neither. Returns whether the channel had no row before.
 
-        Raises ChangedMeanwhile where what is stored is not what `seen` is the digest of.
+        Raises:
+            ChangedMeanwhile: the stored settings are not those that `seen` is the digest of.
+            AdmitsMore: more people could read the channel than by the stored settings, and the user may not do that.
         """
         keep = self.cleaned_data.get("keep", "")
         row: ChannelSettings = self.save(commit=False)
@@ -143,12 +177,22 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for dja
                 stored = ChannelSettings.objects.using(database()).filter(channel=row.channel).first()
                 if digest_of(stored) != seen:
                     raise ChangedMeanwhile
+                # Under the lock, so that nobody else can make the settings stricter in between.
+                if not self.may_admit_more and admits_more(row.channel, self._rule(), rule_of(stored)):
+                    raise AdmitsMore
                 # Where there is no row, nothing can be locked: of two who insert it at once, one is refused here.
                 row.save(using=database(), force_insert=stored is None, force_update=stored is not None)
                 channels.set_groups(row.channel, self.cleaned_data["groups"])
         except IntegrityError:
             raise ChangedMeanwhile from None
         return stored is None
+
+    def _rule(self) -> Rule | None:
+        """Return the rule that the cleaned form would store."""
+        access = self.cleaned_data["access"]
+        if not access:
+            return None
+        return Rule(access, frozenset(group.pk for group in self.cleaned_data["groups"]))
 
 
 def digest_of(row: ChannelSettings | None) -> str:
@@ -160,11 +204,16 @@ def digest_of(row: ChannelSettings | None) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def forget(row: ChannelSettings) -> None:
-    """Delete a channel's settings: from then on the site's hold."""
+def forget(channel: str, *, may_admit_more: bool) -> None:
+    """Delete a channel's settings: from then on the site's hold. Raises AdmitsMore as ChannelForm.store() does."""
     with log.own_transaction():
-        _lock(row.channel)
-        row.delete(using=database())
+        _lock(channel)
+        stored = ChannelSettings.objects.using(database()).filter(channel=channel).first()
+        if stored is None:
+            return
+        if not may_admit_more and admits_more(channel, None, rule_of(stored)):
+            raise AdmitsMore
+        stored.delete(using=database())
 
 
 def _lock(channel: str) -> None:

@@ -16,9 +16,10 @@ from django.utils.translation import gettext as _
 
 from streams import presence, survey
 from streams.admin import channel_facts
-from streams.admin.channel_form import ChangedMeanwhile, ChannelForm, digest_of, forget
+from streams.admin.channel_access import PERMISSION, admits_more, rule_of
+from streams.admin.channel_form import AdmitsMore, ChangedMeanwhile, ChannelForm, digest_of, forget
 from streams.admin.pages import StreamsAdmin, stream_url
-from streams.channels import groups_of
+from streams.channels import groups_of, rule_decides
 from streams.conf import settings
 from streams.events import CHANNEL_MAX_LENGTH, validate_channel
 from streams.exceptions import InvalidChannel
@@ -90,21 +91,27 @@ class ChannelAdmin(StreamsAdmin):
         row = self.get_object(request, channel)
         # Also for a channel for which nothing is settled yet: what one may change, one may begin.
         may_save = self.has_change_permission(request, row)
+        may_admit_more = request.user.has_perm(PERMISSION)
         form, seen, status = None, digest_of(row), 200
         if request.method == "POST":
             if not may_save:
                 raise PermissionDenied
-            form = ChannelForm(request.POST, instance=row or ChannelSettings(channel=channel))
+            instance = row or ChannelSettings(channel=channel)
+            form = ChannelForm(request.POST, instance=instance, may_admit_more=may_admit_more)
             seen, status = request.POST.get("seen", ""), 422
             if form.is_valid():
-                if self._store(request, form, seen):
+                try:
+                    self._store(request, form, seen)
                     return redirect(self.url_of_channel(channel))
-                status = 409
+                except ChangedMeanwhile:
+                    status = 409
+                except AdmitsMore:
+                    form.add_error("access", _admits_more_words())
             row = self.get_object(request, channel)  # the form has put what was posted into the other one
             if status == 409:
                 seen = digest_of(row)  # it is shown now, and may be overwritten
         elif may_save:
-            form = ChannelForm(instance=row or ChannelSettings(channel=channel))
+            form = ChannelForm(instance=row or ChannelSettings(channel=channel), may_admit_more=may_admit_more)
         context = {
             **self._channel_context(request, channel, row, form),
             "seen": seen,
@@ -114,12 +121,9 @@ class ChannelAdmin(StreamsAdmin):
             request, "channel.html", _("Channel %(channel)s") % {"channel": channel}, context, status=status
         )
 
-    def _store(self, request: HttpRequest, form: ChannelForm, seen: str) -> bool:
-        """Whether it was stored; not so where somebody has changed meanwhile what this person has `seen`."""
-        try:
-            is_new = form.store(seen)
-        except ChangedMeanwhile:
-            return False
+    def _store(self, request: HttpRequest, form: ChannelForm, seen: str) -> None:
+        """Store the form, and note who did it. Raises what ChannelForm.store() raises."""
+        is_new = form.store(seen)
         changed: Any = form
         told = self.construct_change_message(request, changed, [], add=is_new)
         if is_new:
@@ -131,7 +135,6 @@ class ChannelAdmin(StreamsAdmin):
             "Open streams of those who may not read any more end."
         )
         messages.success(request, words % {"seconds": f"{settings.POLL_SECONDS:g}"})
-        return True
 
     def _channel_context(
         self, request: HttpRequest, channel: str, row: ChannelSettings | None, form: ChannelForm | None
@@ -149,7 +152,8 @@ class ChannelAdmin(StreamsAdmin):
         return {
             "fact": channel_facts.facts_of(channel),
             "row": row,
-            "groups": [str(group) for group in groups_of(channel)] if row else [],
+            "groups": [str(group) for group in groups_of(channel)] if row and rule_decides(channel) else [],
+            "opens_nothing": bool(row and row.access) and not rule_decides(channel),
             "form": form,
             "count_to": channel_facts.COUNT_TO,
             "poll_seconds": f"{settings.POLL_SECONDS:g}",
@@ -176,10 +180,16 @@ class ChannelAdmin(StreamsAdmin):
                 request, _("Nothing is settled for %(channel)s: the site’s settings hold.") % {"channel": channel}
             )
             return redirect(self.url_of_channel(channel))
-        if request.method == "POST":
+        may_admit_more = request.user.has_perm(PERMISSION)
+        is_refused = not may_admit_more and admits_more(channel, None, rule_of(row))
+        if request.method == "POST" and not is_refused:
+            try:
+                forget(channel, may_admit_more=may_admit_more)
+            except AdmitsMore:  # the settings were made stricter since they were read above
+                is_refused = True
+        if request.method == "POST" and not is_refused:
             rows: Any = [row]
             self.log_deletions(request, rows)
-            forget(row)
             messages.success(
                 request, _("Reset. The site’s settings hold for %(channel)s again.") % {"channel": channel}
             )
@@ -190,13 +200,22 @@ class ChannelAdmin(StreamsAdmin):
             "site_retention": channel_facts.site_retention_in_words(),
             "channel_url": self.url_of_channel(channel),
             "poll_seconds": f"{settings.POLL_SECONDS:g}",
+            "refusal": _admits_more_words() if is_refused else "",
             "parent": {"title": channel, "url": self.url_of_channel(channel)},
         }
-        return self.page(request, "channel_reset.html", _("Reset to the site’s settings"), context)
+        status = 403 if request.method == "POST" else 200
+        return self.page(request, "channel_reset.html", _("Reset to the site’s settings"), context, status=status)
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """Who has settled what, by the admin's own page."""
         return super().history_view(request, quote(_named(object_id)), extra_context)
+
+
+def _admits_more_words() -> str:
+    return _(
+        "More people could read the channel than now. For that you also need the permission “Can view message”. "
+        "Without it, you can only let fewer people read."
+    )
 
 
 def _is_name(text: str) -> bool:
