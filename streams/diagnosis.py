@@ -25,6 +25,7 @@ from django.utils.translation import ngettext
 
 from streams import log, presence
 from streams.conf import settings
+from streams.events import private_prefix
 from streams.models import Channel, Message
 from streams.policies import get_policy
 from streams.private.django import empty_form
@@ -219,13 +220,19 @@ def _about_user(channel: str, request: HttpRequest, user: Any, called: str) -> I
         )
         return
     if refused:
+        remedy = _(
+            "Say in the channel's settings who may read it, or change the policy. A stream of several channels is "
+            "refused as a whole if one of them is."
+        )
+        if private_prefix(channel):
+            remedy = _(
+                "The channel belongs to one user or to one answer, so its settings cannot open it. Publish to a "
+                "channel that they may read, or change the policy."
+            )
         yield Finding(
             Verdict.BAD,
             _("%(who)s may not read %(channel)s. Who may: %(readers)s") % {**told, "readers": readers},
-            _(
-                "Say in the channel's settings who may read it, or change the policy. A stream of several channels is "
-                "refused as a whole if one of them is."
-            ),
+            remedy,
         )
     else:
         yield Finding(

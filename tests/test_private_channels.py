@@ -11,8 +11,9 @@ from django.core.checks import CheckMessage, Warning, run_checks
 from django.core.exceptions import ValidationError
 from django.test import AsyncClient, RequestFactory, override_settings
 
-from streams import NewMessage, publish_many
+from streams import NewMessage, publish, publish_many
 from streams.channels import is_public
+from streams.diagnosis import diagnose
 from streams.events import GENERATION_PREFIX, PRIVATE_PREFIXES, USER_PREFIX
 from streams.models import ChannelSettings
 from streams.policies import DefaultPolicy, get_policy
@@ -165,6 +166,20 @@ def test_readers_of_private_channels_are_true(
     with override_settings(STREAMS={"PUBLIC_CHANNELS": public}):
         assert DefaultPolicy().readers("user.7") == user_words
         assert DefaultPolicy().readers(ANSWER) == answer_words
+
+
+def test_diagnosis_gives_a_remedy_that_works() -> None:
+    """The settings of such a channel cannot open it, so that the finding must not send anybody there."""
+    message = publish(ANSWER, 1)
+    remedies = [
+        finding.remedy
+        for finding in diagnose(message.position or 0, request=RequestFactory().get("/"), user=user("ann"))
+        if "may not read" in finding.sentence
+    ]
+    assert remedies == [
+        "The channel belongs to one user or to one answer, so its settings cannot open it. Publish to a channel that "
+        "they may read, or change the policy."
+    ]
 
 
 # --- The system check -------------------------------------------------------------------------------------------------
