@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -19,6 +20,9 @@ from streams.conf import settings
 
 # In the order in which somebody new reads them.
 TAGS = ("Publishing", "Reading", "Access", "Health", "This description")
+
+# Held while the document is made: drf-spectacular looks up its extensions at the first use, which threads cannot share.
+_making = threading.Lock()
 
 V = TypeVar("V", bound=Callable[..., Any])
 
@@ -103,7 +107,8 @@ class _Generator(SchemaGenerator):
 def document(mount: str) -> dict[str, Any]:
     """The OpenAPI document of the API that is mounted at `mount`, with the limits that the site has set."""
     limits = (settings.MAX_MESSAGES_PER_REQUEST, settings.MAX_CHANNELS_PER_STREAM, settings.MAX_TOKEN_SECONDS)
-    return _document(mount, limits)
+    with _making:
+        return _document(mount, limits)
 
 
 @functools.lru_cache(maxsize=8)

@@ -88,6 +88,25 @@ def test_answer_has_the_position_also_where_requests_are_transactions(sqlite_sit
     assert finish(sqlite_site.script(ATOMIC)) == "201 1\n201 2\n"
 
 
+AT_ONCE = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from django.test import Client
+barrier = threading.Barrier(12)
+def ask(path):
+    client = Client(raise_request_exception=False, headers={"host": "localhost"})
+    barrier.wait()
+    return client.get(path).status_code
+with ThreadPoolExecutor(12) as pool:
+    print(list(pool.map(ask, ["/api/schema/", "/api/docs/"] * 6)))
+"""
+
+
+def test_first_requests_for_the_description_at_once_are_answered(sqlite_site: Site) -> None:
+    """drf-spectacular prepares itself at its first use, in a way that threads cannot share."""
+    assert finish(sqlite_site.script(AT_ONCE)).strip() == str([200] * 12)
+
+
 BARE = """
 from django.conf import settings
 settings.ROOT_URLCONF = "streams.api.urls"
