@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.core.exceptions import PermissionDenied
 
 
@@ -76,6 +77,16 @@ class RefusedStream(StreamsError):
         self.status = status
         self.code = code
         self.retry_after_seconds = retry_after_seconds
+
+
+def too_many_parameters() -> RefusedStream:
+    """Return the refusal of a request with more query parameters than Django reads."""
+    most = settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
+    return RefusedStream(
+        400,
+        "too-many-parameters",
+        f"A request has at most {most} query parameters (Django's DATA_UPLOAD_MAX_NUMBER_FIELDS). Send fewer.",
+    )
 
 
 class BroadcastRefused(StreamsError):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.core.exceptions import TooManyFieldsSent
 from django.core.handlers.asgi import ASGIRequest
 from django.db import Error
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
@@ -20,7 +21,7 @@ from streams.admission import Admission
 from streams.conf import settings
 from streams.databases import non_atomic_requests
 from streams.events import validate_channels
-from streams.exceptions import InvalidChannel, InvalidToken, RefusedStream
+from streams.exceptions import InvalidChannel, InvalidToken, RefusedStream, too_many_parameters
 from streams.policies import BasePolicy, get_policy
 from streams.release import close_request_connections, release_request
 from streams.responses import HEADERS, NEEDS_ASGI, EventStreamResponse
@@ -125,6 +126,8 @@ class EventStreamView(View):
             refused = await policy.aask_to_read(request, channels)
         except InvalidToken as error:
             raise RefusedStream(403, error.code, str(error)) from None
+        except TooManyFieldsSent:
+            raise too_many_parameters() from None
         except Error:
             outages.report(logger, "Whether a stream may be read could not be decided.")
             raise RefusedStream(

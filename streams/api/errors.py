@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.core.exceptions import PermissionDenied, SuspiciousOperation, TooManyFieldsSent
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpResponse
 from rest_framework import exceptions
@@ -16,6 +16,7 @@ from rest_framework.response import Response
 
 from streams import outages
 from streams.api.negotiation import json_response
+from streams.exceptions import too_many_parameters
 
 logger = logging.getLogger("streams.api")
 
@@ -67,6 +68,9 @@ def answer_to(error: Exception) -> Answer | None:
         )
     elif isinstance(error, Http404):
         error = exceptions.NotFound()
+    elif isinstance(error, TooManyFieldsSent):
+        refusal = too_many_parameters()
+        error = ApiError(refusal.status, refusal.code, str(refusal))
     elif isinstance(error, SuspiciousOperation):
         error = ApiError(400, "invalid-request", "The request's address or its parameters cannot be read.")
     elif isinstance(error, PermissionDenied):

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from django.core import signing
+from django.core.exceptions import TooManyFieldsSent
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
@@ -19,6 +20,7 @@ from django.urls import reverse
 from streams import EventStreamResponse, log, shutdown, sse, threads
 from streams.conf import settings as core_settings
 from streams.events import encode_data
+from streams.exceptions import too_many_parameters
 from streams.policies import BasePolicy
 from streams.relay import background, generations, housekeeping, pieces
 from streams.relay.access import Caller, admit, bearer, check_access, identify
@@ -301,7 +303,12 @@ def _good_token(request: HttpRequest, id: str) -> str | None:
     """The generation's token, where the request carries it, in its URL or as its Authorization."""
     signer = signing.TimestampSigner(salt=SIGNED_AS)
     limit = datetime.timedelta(seconds=settings.GENERATION_TOKEN_SECONDS)
-    for token in filter(None, (request.GET.get("token"), bearer(request))):
+    try:
+        given = (request.GET.get("token"), bearer(request))
+    except TooManyFieldsSent:
+        refusal = too_many_parameters()
+        raise RelayError(refusal.status, refusal.code, str(refusal)) from None
+    for token in filter(None, given):
         with contextlib.suppress(signing.BadSignature):
             signer.unsign(f"{id}:{token}", max_age=limit)
             return token
