@@ -161,7 +161,7 @@ class Settings:
     MAX_REPLAYS_PER_PROCESS = Setting[int | None](None, or_none(positive_whole))
     MAX_REPLAY_MESSAGES = Setting(1000, positive_whole)
 
-    MAX_REQUEST_BYTES = Setting(10_485_760, positive_whole)
+    MAX_REQUEST_BYTES = Setting(1_048_576, positive_whole)
     MAX_MESSAGES_PER_REQUEST = Setting(1000, positive_whole)
     PUBLISH_MESSAGES_PER_MINUTE = Setting[int | None](6000, or_none(positive_whole))
     PUBLISH_RATE_CACHE = Setting[str | None](None, or_none(cache_alias))

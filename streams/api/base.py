@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.utils.datastructures import MultiValueDict
 from django.utils.decorators import method_decorator
 from rest_framework.parsers import JSONParser
@@ -14,9 +14,8 @@ from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
 from streams import outages
-from streams.api import errors
+from streams.api import bodies, errors
 from streams.api.authentication import SignedTokenAuthentication, bears_unknown_token, unknown_token
-from streams.api.bodies import read_json
 from streams.api.negotiation import AlwaysJSON, PlainJSON
 from streams.api.schema import StreamsSchema
 from streams.databases import non_atomic_requests
@@ -27,8 +26,18 @@ from streams.exceptions import InvalidChannel
 class JSONRequest(Request):
     """DRF's request, whose body is read by bodies.py."""
 
+    body_rule = bodies.ANONYMOUS  # until the caller has authenticated
+
     def _parse(self) -> tuple[Any, MultiValueDict[str, Any]]:
-        return read_json(self._request), MultiValueDict()
+        return bodies.read_json(self._request, self.body_rule), MultiValueDict()
+
+    @property
+    def POST(self) -> QueryDict:
+        """Return an empty form.
+
+        DRF's version would parse the body when SessionAuthentication looks for the CSRF token, which is in a header.
+        """
+        return QueryDict()
 
 
 # Published within the request's transaction, messages would have no position yet when the answer says it.
@@ -49,6 +58,7 @@ class StreamsAPIView(APIView):
     # For the schema's words; who may is decided elsewhere.
     needs_credentials = False
     takes_signed_tokens = True
+    takes_small_bodies_only = False
     schema: Any = StreamsSchema()
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
@@ -66,6 +76,10 @@ class StreamsAPIView(APIView):
             request.user = AnonymousUser()
         if request.successful_authenticator is None and bears_unknown_token(request._request):
             raise unknown_token()
+        if self.takes_small_bodies_only:
+            request.body_rule = bodies.SMALL
+        elif has_credentials(request):
+            request.body_rule = bodies.BY_SETTING
         user = request.user
 
         async def auser() -> Any:
@@ -86,6 +100,11 @@ class StreamsAPIView(APIView):
             outages.DATABASE.works()
         response.headers.setdefault("Cache-Control", "no-store")
         return super().finalize_response(request, response, *args, **kwargs)
+
+
+def has_credentials(request: Request) -> bool:
+    """Return True if the request has authenticated, as a user or as something else, such as a signed token."""
+    return request.successful_authenticator is not None and (request.auth is not None or request.user.is_authenticated)
 
 
 def checked_channel(channel: str) -> str:

@@ -28,6 +28,8 @@ DISCONNECT = "streams.disconnect_stream"
 class Disconnect(StreamsAPIView):
     """Streams that are to end."""
 
+    takes_small_bodies_only = True
+
     @described(**descriptions.DISCONNECT)
     def post(self, request: Request) -> Response:
         told = checked(DisconnectBody, request.data)

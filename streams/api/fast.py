@@ -6,6 +6,7 @@ together share.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -20,11 +21,12 @@ from streams import outages, rates
 from streams.api import descriptions, publishing
 from streams.api.authentication import SignedTokenAuthentication, bears_unknown_token, unknown_token
 from streams.api.base import StreamsAPIView, checked_channel
-from streams.api.bodies import read_json
+from streams.api.bodies import SMALL_BODY_BYTES, parse_json, read_body
 from streams.api.errors import answer_to, as_response
 from streams.api.negotiation import json_response
 from streams.api.schema import described
 from streams.databases import non_atomic_requests
+from streams.events import NewMessage
 from streams.exceptions import IdempotencyKeyInUse, InvalidMessage, InvalidToken
 from streams.policies import get_policy
 from streams.publishing import apublish_many
@@ -76,7 +78,7 @@ async def _publish(request: HttpRequest, channel: str) -> HttpResponse:
     policy = get_policy()
     if refused := await policy.aask_to_publish(request, [channel]):
         raise publishing.refusal(policy, refused)
-    message = publishing.one_message(channel, read_json(request), request, request.user)
+    message = await _read_message(request, channel)
     publishing.check_count(1)
     publishing.check_wait(await rates.atake(publishing.caller_of(request, request.user, token), 1))
     try:
@@ -86,6 +88,17 @@ async def _publish(request: HttpRequest, channel: str) -> HttpResponse:
     outages.DATABASE.works()
     status, [told] = publishing.answer(rows)
     return json_response(told, status)
+
+
+async def _read_message(request: HttpRequest, channel: str) -> NewMessage:
+    """Return the message in the body. Raises ValidationError or ApiError."""
+    body = read_body(request)
+
+    def parse() -> NewMessage:
+        return publishing.one_message(channel, parse_json(body), request, request.user)
+
+    # A large one would keep the event loop, and with it all streams of the process, from running for too long.
+    return parse() if len(body) <= SMALL_BODY_BYTES else await asyncio.to_thread(parse)
 
 
 async def _authenticate(request: HttpRequest) -> Token:

@@ -138,11 +138,12 @@ class PatternsField(serializers.ListField):
     child = PatternField()
 
     def to_internal_value(self, data: Any) -> list[str]:
-        found: list[str] = super().to_internal_value(data)
-        if len(found) > (most := settings.MAX_CHANNELS_PER_STREAM):
+        # Before the items: each one that is wrong would take an error of its own.
+        if isinstance(data, list) and len(data) > (most := settings.MAX_CHANNELS_PER_STREAM):
             raise serializers.ValidationError(
-                f"A token names at most {most} channels (STREAMS['MAX_CHANNELS_PER_STREAM']); got {len(found)}."
+                f"A token names at most {most} channels (STREAMS['MAX_CHANNELS_PER_STREAM']); got {len(data)}."
             )
+        found: list[str] = super().to_internal_value(data)
         return found
 
 

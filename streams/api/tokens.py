@@ -26,6 +26,7 @@ class Tokens(StreamsAPIView):
     """Tokens that others may hold."""
 
     needs_credentials = True
+    takes_small_bodies_only = True
     takes_signed_tokens = False  # they are told so
 
     @described(**descriptions.ISSUE_TOKEN)

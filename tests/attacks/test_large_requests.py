@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -61,6 +63,9 @@ def test_body_of_a_hundred_megabytes_is_refused_and_not_kept_in_memory(attacked:
         (large("/chat/send", JSON, editor), (413,)),
         (large("/ai/v1/chat/completions", JSON, editor), (413,)),
         (large("/ai/generations/", JSON, editor, chunked=True), (413,)),
+        (large("/api/messages/", JSON, ""), (413,)),
+        (large("/api/messages/", JSON, editor, chunked=True), (413,)),
+        (large("/api/streams/disconnect/", JSON, "", chunked=True), (413,)),
         (large("/admin/login/", FORM, "", before=b"username="), (400, 413)),
         (large("/admin/streams/broadcast/add/", FORM, editor, before=b"data="), (400, 413)),
         (large("/events/news/", FORM, editor), (400, 403, 405, 413)),
@@ -71,6 +76,30 @@ def test_body_of_a_hundred_megabytes_is_refused_and_not_kept_in_memory(attacked:
         assert answer.status in statuses, (number, answer.status)
         assert rss(attacked.server.pid) - before < BOUND, number
     assert attacked.messages() == messages
+    assert attacked.serves()
+
+
+def test_nested_lists_from_anonymous_callers_freeze_nothing(attacked: Attacked) -> None:
+    """Ten megabytes of `[[],[],…]`, eight at once, with and without a length: once they took seconds and gigabytes."""
+    body = b"[" + b",".join([b"[]"] * 3_300_000) + b"]"
+    head = "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/json\r\n{}\r\n\r\n"
+    whole = head.format("/api/messages/", f"Content-Length: {len(body)}").encode() + body
+    chunk = head.format("/api/streams/disconnect/", "Transfer-Encoding: chunked").encode() + (
+        b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    )
+    before, waits = rss(attacked.server.pid), []
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(attacked.ask, data) for data in [whole, chunk] * 4]
+        while not all(each.done() for each in asked):
+            began = time.monotonic()
+            assert attacked.get("/api/health/live").status == 200
+            waits.append(time.monotonic() - began)
+            assert rss(attacked.server.pid) - before < 3 * BOUND
+    assert [each.result().status for each in asked] == [413] * 8
+    assert max(waits, default=0) < 20
+    # What is allowed is parsed, and takes no time that anybody would notice.
+    small = head.format("/api/messages/", "Content-Length: 65536").encode() + body[:65_535] + b"]"
+    assert attacked.ask(small).status == 400
     assert attacked.serves()
 
 
