@@ -22,20 +22,24 @@ from streams.threads import database
 MAX_NAMES = 100_000
 
 
-def channel_names(*, after: str = "", prefix: str = "", limit: int, most: int = MAX_NAMES) -> list[str]:
-    """The names of channels that have messages in the log, in the database's order: those after `after` that begin
-    with `prefix`. It skips from name to name by the index, so that it costs by the number of names.
+def channel_names(
+    *, after: str = "", start: str = "", prefix: str = "", limit: int, most: int = MAX_NAMES
+) -> list[str]:
+    """Return the names of channels that have messages in the log and begin with `prefix`, in the database's order.
 
-    By a prefix, it looks through at most `most` names: in most collations those that begin alike lie apart.
+    They are those after `after`, or else from `start` on. The query skips from name to name by the index, so that its
+    cost depends on the number of names.
+
+    With a prefix, it looks at no more than `most` names: in most collations names with the same beginning lie apart.
     """
-    start = "channel > %s" if after else "channel >= %s"
+    condition = "channel > %s" if after else "channel >= %s"
     is_found = "CASE WHEN substr(channel, 1, %s) = %s THEN 1 ELSE 0 END"
     begins: tuple[Any, ...] = (len(prefix), prefix)
     with connections[database()].cursor() as cursor:
         cursor.execute(
             f"""
             WITH RECURSIVE names(channel, n, found) AS (
-                SELECT (SELECT min(channel) FROM streams_message WHERE {start}), 1, 0
+                SELECT (SELECT min(channel) FROM streams_message WHERE {condition}), 1, 0
                 UNION ALL
                 SELECT (SELECT min(channel) FROM streams_message WHERE channel > names.channel),
                     n + 1, found + {is_found}
@@ -43,7 +47,7 @@ def channel_names(*, after: str = "", prefix: str = "", limit: int, most: int = 
             )
             SELECT channel FROM names WHERE channel IS NOT NULL AND substr(channel, 1, %s) = %s
             """,  # noqa: S608 - fixed texts
-            [after or prefix, *begins, most, *begins, limit, *begins],
+            [after or start or prefix, *begins, most, *begins, limit, *begins],
         )
         return [name for (name,) in cursor.fetchall()]
 
@@ -65,12 +69,22 @@ def names_in_order(names: Collection[str], *, after: str = "", limit: int) -> li
 
 
 def known_names(
-    listened: Collection[str], *, after: str = "", prefix: str = "", limit: int, most: int = MAX_NAMES
+    listened: Collection[str],
+    *,
+    after: str = "",
+    start: str = "",
+    prefix: str = "",
+    limit: int,
+    most: int = MAX_NAMES,
 ) -> list[str]:
-    """The names of all channels that are known, in the database's order: those that have messages or settings, and
-    those that are `listened` to. Of the log's, `most` are looked through."""
-    in_log = channel_names(after=after, prefix=prefix, limit=limit, most=most)
-    settled = ChannelSettings.objects.using(database()).filter(channel__gt=after).order_by("channel")
+    """Return the names of all channels that are known, in the database's order: those that have messages or settings,
+    and those that are `listened` to. No more than `most` names of the log are looked at.
+
+    Without `after`, the names of the log and of the settings are those from `start` on.
+    """
+    in_log = channel_names(after=after, start=start, prefix=prefix, limit=limit, most=most)
+    begin = {"channel__gt": after} if after else {"channel__gte": start}
+    settled = ChannelSettings.objects.using(database()).filter(**begin).order_by("channel")
     if prefix:
         # Looked through here: SQLite's LIKE takes upper case for lower.
         settled_names = settled.filter(channel__startswith=prefix).values_list("channel", flat=True)

@@ -7,7 +7,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from streams import NewMessage, publish_many, survey
-from streams.models import Message
+from streams.models import ChannelSettings, Message
 from streams.survey import Summary
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,6 +37,14 @@ def test_names_by_their_beginning_in_which_case_counts() -> None:
     assert survey.channel_names(prefix="a_", limit=10) == ["a_b"]
     assert survey.channel_names(prefix="none", limit=10) == []
     assert len(survey.channel_names(prefix="user", limit=2)) == 2
+
+
+def test_names_start_where_they_are_asked_to() -> None:
+    publish_to("a", "b", "b.1", "c")
+    ChannelSettings.objects.create(channel="b.2")
+    assert survey.channel_names(start="b", limit=10) == ["b", "b.1", "c"]
+    assert survey.known_names([], start="b.1", limit=10) == ["b.1", "b.2", "c"]
+    assert survey.known_names([], start="b", after="b.1", limit=10) == ["b.2", "c"]
 
 
 def test_search_by_a_beginning_looks_through_no_more_names_than_it_is_told() -> None:

@@ -1,4 +1,4 @@
-"""Channels over HTTP: those that the caller may read, and what is known of each."""
+"""Channels over HTTP: the channels that the caller can read, and some facts about each of them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,26 @@ from rest_framework.response import Response
 
 from streams import log, presence, survey
 from streams.api import descriptions
-from streams.api.base import StreamsAPIView, checked_channel
+from streams.api.base import StreamsAPIView, checked_channel, has_credentials
 from streams.api.messages import check_readable
 from streams.api.schema import described
 from streams.api.serializers import ChannelsQuery, checked
+from streams.channels import Access, access_rules
+from streams.conf import settings
 from streams.policies import get_policy
+from streams.tokens import Token, is_pattern
 
-# Names that are looked at for one page, and at a time. Whoever may read few of many channels gets short pages.
+# The number of names that are looked at for one page, and at a time. A caller who can read few of many channels gets
+# short pages.
 MOST_NAMES = 5000
 NAMES_AT_A_TIME = 500
 
+# The characters that make a pattern of PUBLIC_CHANNELS match more than its own text.
+WILDCARDS = frozenset("*?[")
+
 
 class Channels(StreamsAPIView):
-    """The channels that are known."""
+    """The channels that the caller can find out about."""
 
     @described(**descriptions.CHANNELS)
     def get(self, request: Request) -> Response:
@@ -44,13 +51,30 @@ class OneChannel(StreamsAPIView):
 
 
 def _readable(request: Request, after: str, prefix: str, limit: int) -> tuple[list[str], str]:
-    """The first `limit` names that may be read, and after which name to go on; "" at the end."""
-    policy, listened = get_policy(), presence.channels()
+    """Return the first `limit` names that the caller can read, and the name after which to go on; "" at the end.
+
+    A caller without credentials, or with a token that has no pattern, gets the channels that the site or the token
+    names. Only other callers look through the names of the log: the name of a channel that merely matches a pattern of
+    PUBLIC_CHANNELS, such as `job.*`, can be a secret.
+    """
+    policy = get_policy()
+    token = request.auth if isinstance(request.auth, Token) else None
+    named = _named_public_channels() | {name for name in (token.read if token else ()) if not is_pattern(name)}
+    looks_through_all = any(map(is_pattern, token.read)) if token else has_credentials(request)
+    # Once, and not for each step: there can be many listeners.
+    begins = [name for name in (presence.channels() if looks_through_all else named) if name.startswith(prefix)]
+    first = survey.names_in_order(begins, after=after, limit=MOST_NAMES)
     found: list[str] = []
     for _ in range(MOST_NAMES // NAMES_AT_A_TIME):
-        names = survey.known_names(listened, after=after, prefix=prefix, limit=NAMES_AT_A_TIME)
-        refused = set(policy.ask_to_read(request._request, names))
-        for name in names:
+        if looks_through_all:
+            names = survey.known_names(first, after=after, start=prefix, limit=NAMES_AT_A_TIME)
+        else:
+            names = survey.names_in_order(first, after=after, limit=NAMES_AT_A_TIME)
+        own = [name for name in names if name.startswith(prefix)]
+        if token:
+            own = [name for name in own if name in named or token.may_read(name)]
+        refused = set(policy.ask_to_read(request._request, own)) if own else set()
+        for name in own:
             if name in refused:
                 continue
             if len(found) == limit:
@@ -60,6 +84,12 @@ def _readable(request: Request, after: str, prefix: str, limit: int) -> tuple[li
             return found, ""
         after = names[-1]
     return found, after
+
+
+def _named_public_channels() -> set[str]:
+    """Return the channels that PUBLIC_CHANNELS names exactly, or that staff have opened to everyone."""
+    by_setting = {name for name in settings.PUBLIC_CHANNELS if not WILDCARDS.intersection(name)}
+    return by_setting | {name for name, rule in access_rules().items() if rule.access == Access.PUBLIC}
 
 
 def _facts(names: Sequence[str]) -> list[dict[str, object]]:

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group
 from django.db import connection
+from django.http import HttpRequest
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from streams import NewMessage, publish, publish_many
 from streams.api import channels
 from streams.models import ChannelSettings
+from streams.policies import BasePolicy
 from tests.admin.people import node
 from tests.api.callers import CHANNELS, bearer, code, get, key, user
 
@@ -53,9 +55,9 @@ def test_only_what_may_be_read_is_listed() -> None:
 def test_pages_are_full_whatever_lies_between() -> None:
     publish_many([NewMessage(f"{'public' if n % 3 else 'staff'}.{n:02}", n) for n in range(12)])
     with override_settings(STREAMS={"PUBLIC_CHANNELS": ["public.*"]}):
-        found, url = [], f"{CHANNELS}?limit=3"
+        found, url, plain = [], f"{CHANNELS}?limit=3", key(user("plain"))
         while url:
-            answer = get(url)
+            answer = get(url, plain)
             found.append(names(answer))
             url = answer.json()["next"]
     assert [len(page) for page in found] == [3, 3, 2]
@@ -66,7 +68,7 @@ def test_work_for_a_page_is_bounded_and_nothing_is_lost(monkeypatch: pytest.Monk
     monkeypatch.setattr(channels, "MOST_NAMES", 4)
     monkeypatch.setattr(channels, "NAMES_AT_A_TIME", 2)
     publish_many([NewMessage(f"staff.{n}", n) for n in range(9)] + [NewMessage("the-last", 1)])
-    rights = bearer(read=["the-last"])
+    rights = bearer(read=["the-la*"])
     answers = [get(CHANNELS, rights)]
     while url := answers[-1].json()["next"]:
         answers.append(get(url, rights))
@@ -79,6 +81,92 @@ def test_prefix_and_after() -> None:
     answer = get(CHANNELS, bearer(), prefix="a.", limit=2)
     assert names(get(answer.json()["next"], bearer())) == ["a.3"]
     assert names(get(CHANNELS, bearer(), after="a.3")) == ["b.1"]
+
+
+# --- Names that can be secrets ----------------------------------------------------------------------------------------
+
+OPEN = {"PUBLIC_CHANNELS": ["news", "job.*", "room.?", "day.[12]"]}
+
+
+@override_settings(STREAMS=OPEN)
+def test_anonymous_caller_gets_only_channels_that_are_named() -> None:
+    """A channel that merely matches a pattern can be read by a client that knows its name, and has to be guessed."""
+    secret = "job.4f9a1c"
+    publish_many([NewMessage(name, 1) for name in (secret, "room.1", "day.1", "staff")])
+    node({"job.heard": 1})
+    ChannelSettings.objects.create(channel="job.settled", title="A job")
+    ChannelSettings.objects.create(channel="job.open", access="public")
+    ChannelSettings.objects.create(channel="members", access="signed-in")
+    assert get(f"{CHANNELS}{secret}/").status_code == 200
+    assert names(get(CHANNELS)) == ["job.open", "news"]
+    assert names(get(CHANNELS, prefix="job.")) == ["job.open"]
+    assert names(get(CHANNELS, after="job.open")) == ["news"]
+    assert secret in names(get(CHANNELS, key(user("plain"))))
+    assert secret in names(get(CHANNELS, key(user("root", is_superuser=True, is_staff=True))))
+
+
+@override_settings(STREAMS=OPEN)
+def test_named_channel_that_staff_have_closed_is_not_listed() -> None:
+    ChannelSettings.objects.create(channel="news", access="staff")
+    assert names(get(CHANNELS)) == []
+
+
+@override_settings(STREAMS=OPEN)
+def test_token_lists_what_it_names_or_matches() -> None:
+    publish_many([NewMessage(name, 1) for name in ("job.1", "job.2", "job.30", "news", "staff")])
+    assert names(get(CHANNELS, bearer(read=["job.2", "new"]))) == ["job.2", "new", "news"]
+    assert names(get(CHANNELS, bearer(read=["job.3*", "job.1"]))) == ["job.1", "job.30", "news"]
+    assert names(get(CHANNELS, bearer(publish=["staff"]))) == ["news"]
+
+
+class OpenToAll(BasePolicy):
+    def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
+        return channel != "named.2"
+
+
+@override_settings(STREAMS={"POLICY": f"{__name__}.OpenToAll", "PUBLIC_CHANNELS": ["named.1", "named.2"]})
+def test_policy_of_the_site_decides_among_named_channels() -> None:
+    publish("not-named", 1)
+    assert names(get(CHANNELS)) == ["named.1"]
+
+
+def test_anonymous_call_does_not_look_through_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_many([NewMessage(f"public.{n}", n) for n in range(50)])
+    monkeypatch.setattr("streams.survey.known_names", None)
+    monkeypatch.setattr("streams.presence.channels", None)
+    for query in ({}, {"prefix": "public."}, {"after": "public.1"}):
+        assert get(CHANNELS, **query).status_code == 200
+        assert get(CHANNELS, bearer(read=["public.1"]), **query).status_code == 200
+
+
+def test_named_channels_come_page_by_page() -> None:
+    public = [f"room.{n:02}" for n in range(7)]
+    with override_settings(STREAMS={"PUBLIC_CHANNELS": public}):
+        found, url = [], f"{CHANNELS}?limit=3"
+        while url:
+            answer = get(url)
+            found.append(names(answer))
+            url = answer.json()["next"]
+    assert found == [public[:3], public[3:6], public[6:]]
+
+
+def test_search_by_prefix_looks_at_a_bounded_number_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts at the prefix. Where no more names begin with it, the page is empty, and `next` goes on."""
+    monkeypatch.setattr(channels, "MOST_NAMES", 20)
+    monkeypatch.setattr(channels, "NAMES_AT_A_TIME", 5)
+    publish_many([NewMessage(f"a.{n:02}", n) for n in range(50)] + [NewMessage(f"b.{n:02}", n) for n in range(50)])
+    answer = get(CHANNELS, bearer(), prefix="b.0")
+    assert names(answer) == [f"b.{n:02}" for n in range(10)]
+    assert "after=b.19" in answer.json()["next"]
+    pages = 1
+    while url := answer.json()["next"]:
+        answer = get(url, bearer())
+        assert names(answer) == []
+        pages += 1
+    assert pages == 3
+
+
+# --- Requests in general ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("query", [{"after": "a b"}, {"prefix": "\0"}, {"prefix": "x" * 100}, {"limit": "x"}])
