@@ -9,7 +9,12 @@ from project.settings import *  # noqa: F403
 from project.settings import CHANNEL_LAYERS, STREAMS
 
 ROOT_URLCONF = "benchmarks.site"
-STREAMS = {**STREAMS, "PUBLIC_CHANNELS": ["news", "quiet"], "PRUNE_SECONDS": None, "RELAY_MAX_STREAMS_PER_USER": 1000}
+STREAMS = {
+    **STREAMS,
+    "PUBLIC_CHANNELS": ["bench", "news", "quiet"],
+    "PRUNE_SECONDS": None,
+    "RELAY_MAX_STREAMS_PER_USER": 1000,
+}
 STREAMS["MAX_STREAMS_PER_USER"] = None  # a crowd is one user
 STREAMS["PUBLISH_MESSAGES_PER_MINUTE"] = None
 

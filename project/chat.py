@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
@@ -16,6 +16,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_safe
 
+from project.limits import limited
 from project.pages import render_page
 from streams import EventStreamResponse
 from streams.conf import configured
@@ -82,7 +83,7 @@ async def answer(request: HttpRequest) -> HttpResponseBase:
     """The answer's stream. Raises RelayError."""
     if "UPSTREAMS" not in configured():
         read_message(request)
-        return EventStreamResponse(lines())
+        return EventStreamResponse(limited(request, lines()))
     caller = await admit(request)
     question = {"role": "user", "content": read_message(request)}
     return await relay(request, caller, {"messages": [question], "stream": True})
@@ -97,7 +98,7 @@ def read_message(request: HttpRequest) -> str:
     return message
 
 
-async def lines() -> AsyncIterator[str]:
+async def lines() -> AsyncGenerator[str]:
     """The article's answer, a line every CHAT_LINE_SECONDS."""
     for line in LINES:
         await asyncio.sleep(settings.CHAT_LINE_SECONDS)

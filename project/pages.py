@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django import forms
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST, require_safe
 
+from project.limits import limited
 from streams import EventStreamResponse, apublish
 from streams.exceptions import InvalidEventType, InvalidMessage
 from streams.hub import Hub
 from streams.models import Message
 from streams.policies import get_policy
+from streams.relay.endpoints import error_response
+from streams.relay.errors import RelayError
 
 CHANNEL = "news"
 
@@ -95,15 +98,18 @@ async def listeners(request: HttpRequest) -> JsonResponse:
 
 
 @require_GET
-async def random_numbers(request: HttpRequest) -> EventStreamResponse:
+async def random_numbers(request: HttpRequest) -> HttpResponseBase:
     """A number every two seconds, for as long as the client stays. No log: what is missed is gone."""
 
-    async def numbers() -> AsyncIterator[int]:
+    async def numbers() -> AsyncGenerator[int]:
         while True:
             yield random.randrange(100)  # noqa: S311 - nobody's secret
             await asyncio.sleep(RANDOM_SECONDS)
 
-    return EventStreamResponse(numbers())
+    try:
+        return EventStreamResponse(limited(request, numbers()))
+    except RelayError as error:
+        return error_response(error)
 
 
 @require_safe

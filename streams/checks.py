@@ -11,6 +11,7 @@ streams.W003  Streams are limited by address, and there is a proxy that TRUSTED_
 streams.W004  The connection pool of the log's database has fewer connections than the log threads of a process.
 streams.W005  The log's database is reached over a network, and no option notices a connection that has fallen silent.
 streams.W006  A pattern of PUBLIC_CHANNELS matches the channels of all users or of all answers.
+streams.W007  PUBLIC_CHANNELS are open to everyone, and no limit bounds how many streams there are.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from streams.notifiers import get_notifier
 
 
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E004, W002 to W006."""
+    """E001 to E004, W002 to W007."""
     try:
         configured = conf.configured()
     except InvalidSetting as error:
@@ -48,6 +49,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         *_behind_a_proxy(wrong),
         *_connections(wrong),
         *_wide_patterns(wrong),
+        *_without_limits(wrong),
     ]
 
 
@@ -103,15 +105,36 @@ def _behind_a_proxy(wrong: dict[str, str]) -> Iterator[CheckMessage]:
     if conf.settings.MAX_STREAMS_PER_ADDRESS is None or conf.settings.TRUSTED_PROXIES:
         return
     believed = [name for name in ("SECURE_PROXY_SSL_HEADER", "USE_X_FORWARDED_HOST") if getattr(settings, name)]
-    if believed:
+    if not believed:
+        return
+    if "MAX_STREAMS_PER_ADDRESS" in conf.configured():
+        effect = "it can count all clients of a proxy as one"
+    else:
+        effect = (
+            "its default does not apply to a proxy with a private address, and counts all clients of another as one"
+        )
+    yield Warning(
+        f"{' and '.join(believed)} is for sites behind a proxy, but STREAMS['TRUSTED_PROXIES'] names no proxy. "
+        f"STREAMS['MAX_STREAMS_PER_ADDRESS'] needs it: {effect}.",
+        hint="Name the proxy's addresses, or 'unix' for its Unix socket. If your server itself takes the client's "
+        "address from X-Forwarded-For, as uvicorn does for 127.0.0.1, name 127.0.0.1: that changes nothing. Or set "
+        "MAX_STREAMS_PER_ADDRESS to None.",
+        id="streams.W003",
+    )
+
+
+LIMITS = ("MAX_STREAMS", "MAX_STREAMS_PER_PROCESS", "MAX_STREAMS_PER_ADDRESS")
+
+
+def _without_limits(wrong: dict[str, str]) -> Iterator[CheckMessage]:
+    if wrong.keys() & {"PUBLIC_CHANNELS", *LIMITS} or not conf.settings.PUBLIC_CHANNELS:
+        return
+    if all(getattr(conf.settings, name) is None for name in LIMITS):
         yield Warning(
-            f"STREAMS['MAX_STREAMS_PER_ADDRESS'] is set, and {' and '.join(believed)} too, which is for sites behind a "
-            "proxy; but STREAMS['TRUSTED_PROXIES'] names none: all who come by it may count as one address, the "
-            "proxy's.",
-            hint="Name the proxy's addresses, or 'unix' for its Unix socket. Where your server itself takes the "
-            "client's address from X-Forwarded-For, as uvicorn does for 127.0.0.1, name 127.0.0.1: that changes "
-            "nothing.",
-            id="streams.W003",
+            f"STREAMS['PUBLIC_CHANNELS'] can be read by everyone, and {', '.join(LIMITS)} are all None: one client can "
+            "open streams until the process has no memory or no file descriptors left.",
+            hint="Remove these keys from STREAMS to use the defaults, or set at least one of them.",
+            id="streams.W007",
         )
 
 

@@ -153,12 +153,12 @@ class Settings:
     MAX_MESSAGE_BYTES = Setting(262_144, positive_whole)
     # A replay asks for each channel in a part of one query, and SQLite takes 500 of them.
     MAX_CHANNELS_PER_STREAM = Setting(50, whole_up_to(500))
-    MAX_STREAMS_PER_PROCESS = Setting[int | None](None, or_none(positive_whole))
+    MAX_STREAMS_PER_PROCESS = Setting[int | None](10_000, or_none(positive_whole))
     MAX_STREAMS = Setting[int | None](None, or_none(positive_whole))
     MAX_STREAMS_PER_USER = Setting[int | None](100, or_none(positive_whole))
-    # None: whoever has not named the proxies in between would count all clients as one.
-    MAX_STREAMS_PER_ADDRESS = Setting[int | None](None, or_none(positive_whole))
-    MAX_REPLAYS_PER_PROCESS = Setting[int | None](None, or_none(positive_whole))
+    # The default does not apply to peers that look like a proxy; see limits.is_probably_shared().
+    MAX_STREAMS_PER_ADDRESS = Setting[int | None](1000, or_none(positive_whole))
+    MAX_REPLAY_SECONDS = Setting[float | None](300, or_none(positive_number))
     MAX_REPLAY_MESSAGES = Setting(1000, positive_whole)
 
     MAX_REQUEST_BYTES = Setting(1_048_576, positive_whole)

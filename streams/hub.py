@@ -11,10 +11,9 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from streams import chores, log, outages, presence, shutdown, threads
@@ -25,6 +24,7 @@ from streams.events import StoredEvent
 from streams.forks import REASON, Marks, contradicts, find_fork
 from streams.notifiers import Notice, get_notifier
 from streams.outages import Backoff
+from streams.reads import Reads
 from streams.rechecks import Rechecks
 from streams.signals import subscriber_connected, subscriber_disconnected
 from streams.window import Frame, Window
@@ -32,7 +32,6 @@ from streams.window import Frame, Window
 if TYPE_CHECKING:
     from streams.subscriber import Subscriber
 
-T = TypeVar("T")
 logger = logging.getLogger("streams.hub")
 
 # How often quiet streams are looked for. A heartbeat is late by at most this much.
@@ -64,7 +63,7 @@ class Hub:
         self.subscribers: set[Subscriber] = set()
         # In the order of joining, which is about the order in memory: a set's order costs every delivery cache misses.
         self._live: defaultdict[str, dict[Subscriber, None]] = defaultdict(dict)
-        self._asked: dict[tuple[Any, ...], asyncio.Task[Any]] = {}
+        self.reads = Reads()
         self._reads_begun = 0
         self._reads_ended = 0  # the number of the newest that ended well
         self._tasks: list[asyncio.Task[None]] = []
@@ -151,21 +150,6 @@ class Hub:
             while await self._read_tail():
                 pass
             self._reads_ended = self._reads_begun
-
-    async def ask(self, question: Callable[..., T], *args: Any) -> T:
-        """threads.run(), shared: clients that ask the log the same at the same time cost one query."""
-        threads.sync_caller()  # as in join
-        key = (question, *args)
-        if (asked := self._asked.get(key)) is None:
-            asked = self._asked[key] = spawn(threads.run(question, *args))
-            asked.add_done_callback(lambda _: self._asked.pop(key, None))
-        # Shielded: a client that leaves does not take the answer away from the others.
-        answer: T = await asyncio.shield(asked)
-        return answer
-
-    async def read(self, channels: tuple[str, ...], after: int, through: int) -> Stretch:
-        """Read a stretch of the log."""
-        return await self.ask(_read, channels, after, through)
 
     # --- Following the log ---
 
@@ -436,20 +420,6 @@ class Hub:
                 await backoff.wait()
             now = True
             await asyncio.sleep(IDLE_CHORE_SECONDS if seconds is None else seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """A log.Page with its messages encoded."""
-
-    frames: list[Frame]
-    through: int
-    pruned: dict[str, int]
-
-
-def _read(channels: tuple[str, ...], after: int, through: int) -> Stretch:
-    page = log.page(channels, after, through)
-    return Stretch([Frame.of(message) for message in page.messages], page.through, page.pruned)
 
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()

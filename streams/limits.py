@@ -9,19 +9,18 @@ itself.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator
 from weakref import WeakSet
 
 from django.http import HttpRequest
 
 from streams import presence
-from streams.addresses import address_key, client_address
+from streams.addresses import address_key, client_address, parse_address
 from streams.callers import user_of
-from streams.conf import settings
+from streams.conf import configured, settings
 from streams.exceptions import RefusedStream
 from streams.places import Place, Places
-from streams.subscriber import Subscriber, open_streams
+from streams.subscriber import open_streams
 
 RETRY_AFTER_SECONDS = 5
 
@@ -44,21 +43,10 @@ def take(request: HttpRequest) -> Place:
         return places.take(*filter(None, (user_key, address)))
 
 
-async def take_replay(subscriber: Subscriber) -> None:
-    """Count an open subscriber as one that reads the log, until it is live, if it has to. Raises RefusedStream: 429.
-
-    How long it may take is not bounded here: what a slow reader holds is, and MAX_STREAM_SECONDS ends it as any other.
-    """
-    if (most := settings.MAX_REPLAYS_PER_PROCESS) is None or not await subscriber.must_read_log():
-        return
-    with _replays:
-        if _replays.total() >= most and not (_forget_ended_loops() and _replays.total() < most):
-            raise _refusal(
-                "too-many-replays",
-                f"This process reads old messages for its {most} streams (STREAMS['MAX_REPLAYS_PER_PROCESS']), and "
-                "what you have missed lies further back than what it has in memory. Try again later.",
-            )
-        subscriber.replay_place = _replays.take()
+def caller_of(request: HttpRequest) -> str:
+    """Return the key by which a request's reads of the log take turns: its user if that is known, or its address."""
+    user = user_of(request)
+    return address_key(client_address(request)) if user is None else f"user {user.pk}"
 
 
 def _user_key(request: HttpRequest) -> str | None:
@@ -69,7 +57,20 @@ def _user_key(request: HttpRequest) -> str | None:
 
 
 def _address_key(request: HttpRequest) -> str | None:
-    return None if settings.MAX_STREAMS_PER_ADDRESS is None else address_key(client_address(request))
+    if settings.MAX_STREAMS_PER_ADDRESS is None or is_probably_shared(request):
+        return None
+    return address_key(client_address(request))
+
+
+def is_probably_shared(request: HttpRequest) -> bool:
+    """Return True if the peer looks like a proxy that the site has not named, so that many clients have its address.
+
+    Then the default of MAX_STREAMS_PER_ADDRESS does not apply. A limit that the site has set itself does.
+    """
+    if settings.TRUSTED_PROXIES or "MAX_STREAMS_PER_ADDRESS" in configured():
+        return False
+    peer = parse_address(str(request.META.get("REMOTE_ADDR") or ""))
+    return peer is None or not peer.is_global
 
 
 def _over(places: Places, user: str | None, address: str | None) -> Iterator[RefusedStream]:
@@ -118,15 +119,5 @@ def _forget_ended_loops() -> bool:
         return bool(ended)
 
 
-_replays = Places()
-
 # On which streams have been opened. Changed within `with presence.places()`.
 _loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
-
-
-def _renew() -> None:
-    global _replays
-    _replays = Places()
-
-
-os.register_at_fork(after_in_child=_renew)  # a child has none of its parent's streams

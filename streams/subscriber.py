@@ -14,6 +14,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from django.db import Error
@@ -24,16 +25,22 @@ from streams.admission import Admission
 from streams.conf import settings
 from streams.events import encode_data
 from streams.exceptions import LogUnavailable
-from streams.hub import Hub, Stretch
+from streams.feed import CLOSE_SECONDS
+from streams.hub import Hub
 from streams.places import Place
+from streams.reads import Stretch, read_stretch
 from streams.shutdown import farewell
 from streams.window import Frame
 
+T = TypeVar("T")
 logger = logging.getLogger("streams")
 
 # What one write takes at most, unless a single message is larger: enough to be efficient, little enough that a client
 # which stops reading leaves no megabyte in the server's own buffers.
 CHUNK_BYTES = 65_536
+
+# After this time the response starts with a heartbeat, if the first block still waits for its reads.
+FIRST_BYTE_SECONDS = 3.0
 
 # A number of more digits is no position that any log has given.
 MAX_POSITION_DIGITS = 18
@@ -57,7 +64,7 @@ class Subscriber:
     state to send in place of history, on a fresh connect and after a reset. `request`: for the receivers of signals.
     `final_events`: types of messages, not the default one, after which nothing follows in these channels: the stream
     ends with the first of them. `admission`: what may be asked again while the stream lives; None for nothing.
-    `place`: given back when it is closed.
+    `place`: given back when it is closed. `caller`: the key by which its reads of the log take turns (see reads.py).
 
     It is made on an event loop, and iterated by one task there; all its methods are called on that loop.
     """
@@ -67,10 +74,12 @@ class Subscriber:
     __slots__ = (
         "__weakref__",
         "_begun",
+        "_behind_since",
         "_closed",
         "_disowned",
         "_ends_at",
         "_final",
+        "_greeted",
         "_hub",
         "_known_pruned",
         "_last",
@@ -87,6 +96,7 @@ class Subscriber:
         "_sent_at",
         "_sent_id",
         "_snapshot",
+        "_step",
         "_stopped",
         "_stretch",
         "_through",
@@ -95,12 +105,12 @@ class Subscriber:
         "_wanted",
         "admission",
         "announced",
+        "caller",
         "channels",
         "cursor",
         "number",
         "place",
         "recheck_at",
-        "replay_place",
         "request",
         "start",
     )
@@ -116,6 +126,7 @@ class Subscriber:
         final_events: Sequence[str] = (),
         admission: Admission | None = None,
         place: Place | None = None,
+        caller: str = "",
     ) -> None:
         if "message" in final_events:
             raise ValueError("The default type, 'message', cannot be a final event; choose another, such as 'done'.")
@@ -126,7 +137,7 @@ class Subscriber:
         self.number = next(_numbers)  # its own in this process, and never used again
         self.announced = False  # by the hub
         self.place = place
-        self.replay_place: Place | None = None  # held until it is live, where it has to read the log first
+        self.caller = caller
         self.start = 0  # the cursor with which the stream began
         self._wanted = frozenset(channels)
         self.cursor = 0  # everything of our channels up to here has been handed out
@@ -139,7 +150,10 @@ class Subscriber:
 
         self._hub: Hub | None = None
         self._begun = False
+        self._greeted = False  # the response has started
         self._live = False
+        self._behind_since = time.monotonic()
+        self._step: asyncio.Task[bytes | None] | None = None  # what the stream does while it is not live
         self._stopped = False
         self._refused = False
         self._last = b""  # what is still to be sent once it has been stopped
@@ -211,37 +225,26 @@ class Subscriber:
         self._closed = True
         self.stop()
         _open.discard(self)
-        self._give_places_back()
-        if self._hub is not None:
-            self._hub.leave(self)
+        self._give_place_back()
+        try:
+            if (step := self._step) is not None:  # stop() has cancelled it
+                await asyncio.wait([step], timeout=CLOSE_SECONDS)
+                if step.done() and not step.cancelled():
+                    step.exception()  # seen, so that asyncio does not log it
+        finally:
+            if self._hub is not None:
+                self._hub.leave(self)
 
-    def _give_places_back(self) -> None:
-        for place in (self.place, self.replay_place):
-            if place is not None:
-                place.release()
-
-    async def must_read_log(self) -> bool:
-        """Whether what it begins with lies further back than the window. For one that is open, and not iterated yet."""
-        hub, requested = self._hub, self._requested
-        if hub is None or self._begun:
-            return False
-        if requested is None:
-            if not self._replay or self._snapshot is not None or hub.window.start == 0:
-                return False
-            frames = hub.window.after(hub.window.start) or ()
-            return sum(frame.channel in self._wanted for frame in frames) < self._replay
-        if is_position(requested):
-            if int(requested) > hub.position:
-                await hub.catch_up()  # as _look would
-            if int(requested) <= hub.position and not hub.epochs.is_lost(int(requested)):
-                return int(requested) < hub.window.start
-        # No id of this log: all that is retained is sent, unless there is a snapshot.
-        return self._snapshot is None and hub.window.start > 0
+    def _give_place_back(self) -> None:
+        if self.place is not None:
+            self.place.release()
 
     def stop(self, last: bytes = b"") -> None:
         """End the stream, with these bytes: the iterator stops, now or as soon as it is asked again."""
         if not self._stopped:
             self._stopped, self._last = True, last
+            if self._step is not None:
+                self._step.cancel()  # it can be waiting for its turn to read
         if (waiter := self._idle()) is None:
             return
         if self._last:
@@ -285,7 +288,9 @@ class Subscriber:
 
     def fall_behind(self) -> None:
         """Drop what is queued, and go on from the log by the cursor. The hub demotes whom it makes fall behind."""
-        self._live = False
+        if self._live:
+            self._live = False
+            self._behind_since = time.monotonic()
         self._stretch = None
         self._through = 0
         self._ends_at = None
@@ -327,9 +332,9 @@ class Subscriber:
         self._replaying = requested is not None or self._replay > 0
         if requested is None:
             if self._replay and self._snapshot is None:
-                self.cursor = await hub.ask(log.start_of_newest, self.channels, self._replay, self.cursor)
+                self.cursor = await self._ask(log.start_of_newest, self.channels, self._replay, self.cursor)
                 # What was pruned is no gap to a client that had no cursor.
-                self._known_pruned = await hub.ask(log.pruned, self.channels, self.cursor)
+                self._known_pruned = await self._ask(log.pruned, self.channels, self.cursor)
             await self._look_for_the_end()
             block = self._checkpoint(self.cursor) + await self._take_snapshot()
         elif not (requested.isascii() and requested.isdigit()):
@@ -346,30 +351,56 @@ class Subscriber:
         return f"retry: {settings.RETRY_MILLISECONDS}\n".encode() + block
 
     async def _next(self) -> bytes:
+        """The next bytes of a stream that is not live, up to the moment in which it is, or that has been stopped."""
+        while True:
+            if (pending := self.pending()) is not None:
+                return await pending
+            if self._is_overdue():
+                self.stop(self._checkpoint(self.cursor) + farewell())
+            chunk: bytes | None
+            if self._stopped and self._step is None:
+                if not self._last:
+                    raise StopAsyncIteration
+                chunk, self._last = self._last, b""
+            else:
+                chunk = self._take() if self._queue else await self._go_on()
+            if chunk is not None:
+                self._unsent_bytes = len(chunk)
+                self._sent_at = time.monotonic()
+                return chunk
+
+    async def _go_on(self) -> bytes | None:
+        """Begin, or read on. Return bytes to send, or None if the queue holds some or the stream is live.
+
+        It is done in a task of its own, because its reads wait for their turn. The client gets heartbeats until then.
+        """
+        if (step := self._step) is None:
+            step = self._step = self._loop.create_task(self._read_on() if self._begun else self._begin())
+        seconds = settings.HEARTBEAT_SECONDS if self._greeted else FIRST_BYTE_SECONDS
+        await asyncio.wait([step], timeout=seconds)
+        self._greeted = True
+        if not step.done():
+            return sse.HEARTBEAT
+        self._step = None
+        if self._refused or (self._stopped and step.cancelled()):
+            return None
         try:
-            return await self._go_on()
+            return step.result()
         except Error as error:
             outages.report(logger, "A stream could not read what it needs from the database.")
             raise LogUnavailable("A stream could not read what it needs from the database.") from error
 
-    async def _go_on(self) -> bytes:
-        """The next bytes of a stream that is not live, up to the moment in which it is."""
-        chunk: bytes | None = None if self._begun or self._stopped else await self._begin()
-        while chunk is None or self._refused:  # what was read meanwhile is not for this client any more
-            if self._stopped:
-                if not self._last:
-                    raise StopAsyncIteration
-                chunk, self._last = self._last, b""
-                break
-            if self._queue:
-                chunk = self._take()
-            elif (pending := self.pending()) is not None:
-                return await pending
-            else:
-                chunk = await self._read_on()
-        self._unsent_bytes = len(chunk)
-        self._sent_at = time.monotonic()
-        return chunk
+    def _is_overdue(self) -> bool:
+        """Return True if the stream has been behind for too long, and its client can come back with a newer cursor."""
+        if self._live or self._stopped or self._step is not None or self.cursor <= self.start:
+            return False
+        limit = settings.MAX_REPLAY_SECONDS
+        return limit is not None and time.monotonic() - self._behind_since > limit
+
+    async def _ask(self, question: Callable[..., T], *args: Any) -> T:
+        """Read the log when it is this caller's turn."""
+        assert self._hub is not None
+        return await self._hub.reads.ask(self.caller, question, *args)
 
     def _take(self) -> bytes:
         """All that is queued, or as much of it as one write takes."""
@@ -411,9 +442,6 @@ class Subscriber:
             # The join: no await between this look at the hub's position and the admission.
             self._live = True
             hub.admit(self)
-            if self.replay_place is not None:
-                self.replay_place.release()
-                self.replay_place = None
             if self._replaying:
                 self._replaying = False
                 return self._checkpoint(self.cursor)
@@ -435,7 +463,7 @@ class Subscriber:
             return await self._reset("unknown-id", str(self.cursor))
         if hub.window.after(self.cursor) is None:
             epochs = hub.epochs
-            stretch = await hub.read(self.channels, self.cursor, hub.position)
+            stretch = await self._ask(read_stretch, self.channels, self.cursor, hub.position)
             if self._disowned or hub.epochs is not epochs:
                 return await self._look()  # what was read is of the log before
             if any(self._known_pruned.get(channel) != newest for channel, newest in stretch.pruned.items()):
@@ -470,11 +498,11 @@ class Subscriber:
         elif pruned is None:
             self.cursor = 0  # no cursor of this log: all that is retained
         # Told of now, and so no gap any more.
-        self._known_pruned |= await hub.ask(log.pruned, self.channels, self.cursor) if pruned is None else pruned
+        self._known_pruned |= await self._ask(log.pruned, self.channels, self.cursor) if pruned is None else pruned
         told = {
             "reason": reason,
             "requested": requested[:MAX_TOLD_CHARACTERS],
-            "earliest": await hub.ask(log.earliest, self.channels),
+            "earliest": await self._ask(log.earliest, self.channels),
             "head": hub.position,
         }
         self._sent_id = self.start = self.cursor
@@ -485,8 +513,7 @@ class Subscriber:
     async def _look_for_the_end(self) -> None:
         """Whether the end lies behind the cursor, which is not the client's own and has skipped messages."""
         if self._final:
-            assert self._hub is not None
-            newest = await self._hub.ask(log.newest_of, self.channels)
+            newest = await self._ask(log.newest_of, self.channels)
             if newest is not None and newest.position <= self.cursor and newest.encode().startswith(self._final):
                 self._ends_at = newest.position
 
@@ -508,7 +535,7 @@ def open_streams() -> int:
     """How many subscribers this process has, of all its event loops; those that have not sent a byte yet included."""
     for left in [subscriber for subscriber in _open if subscriber._loop.is_closed()]:
         _open.discard(left)  # its loop ended before it was closed, as tests' loops do
-        left._give_places_back()
+        left._give_place_back()
     return len(_open)
 
 

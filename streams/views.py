@@ -163,6 +163,7 @@ class EventStreamView(View):
             final_events=self.final_events,
             admission=admission,
             place=limits.take(request),
+            caller=limits.caller_of(request),
         )
         # The response first: should it, or what follows, fail, it closes the subscriber.
         response = EventStreamResponse(subscriber, timeout=_lifetime(self.timeout, token_of(request)))
@@ -172,10 +173,6 @@ class EventStreamView(View):
         try:
             # Now and not at the first byte, so that what is published once the view has answered is in the stream.
             await subscriber.open()
-            await limits.take_replay(subscriber)
-        except RefusedStream:
-            await response.aclose()
-            raise
         except Exception:
             # Not a 500, at which an EventSource gives up for good: the stream tries again, or ends with stream-error.
             outages.report(logger, "The log could not be read when a stream was opened.")

@@ -167,19 +167,46 @@ def test_nothing_is_said_of_one_process_or_of_a_notifier_for_several(
 )
 def test_w003_limit_of_an_address_behind_a_proxy_that_is_not_named(django_settings: Any, named: str) -> None:
     with override_settings(**django_settings):
-        assert messages(MAX_STREAMS_PER_ADDRESS=50) == [
-            Warning(
-                f"STREAMS['MAX_STREAMS_PER_ADDRESS'] is set, and {named} too, which is for sites behind a proxy; but "
-                "STREAMS['TRUSTED_PROXIES'] names none: all who come by it may count as one address, the proxy's.",
-                hint="Name the proxy's addresses, or 'unix' for its Unix socket. Where your server itself takes the "
-                "client's address from X-Forwarded-For, as uvicorn does for 127.0.0.1, name 127.0.0.1: that changes "
-                "nothing.",
-                id="streams.W003",
-            )
-        ]
+        counted = "it can count all clients of a proxy as one"
+        assert messages(MAX_STREAMS_PER_ADDRESS=50) == [w003(named, counted)]
+        counted = (
+            "its default does not apply to a proxy with a private address, and counts all clients of another as one"
+        )
+        assert messages(MAX_STREAMS_PER_USER=50) == [w003(named, counted)]
         assert messages(MAX_STREAMS_PER_ADDRESS=50, TRUSTED_PROXIES=["127.0.0.1"]) == []
-        assert messages(MAX_STREAMS_PER_USER=50) == []
+        assert messages(TRUSTED_PROXIES=["127.0.0.1"]) == []
+        assert messages(MAX_STREAMS_PER_ADDRESS=None) == []
     assert messages(MAX_STREAMS_PER_ADDRESS=50) == []
+
+
+def w003(named: str, effect: str) -> Warning:
+    return Warning(
+        f"{named} is for sites behind a proxy, but STREAMS['TRUSTED_PROXIES'] names no proxy. "
+        f"STREAMS['MAX_STREAMS_PER_ADDRESS'] needs it: {effect}.",
+        hint="Name the proxy's addresses, or 'unix' for its Unix socket. If your server itself takes the client's "
+        "address from X-Forwarded-For, as uvicorn does for 127.0.0.1, name 127.0.0.1: that changes nothing. Or set "
+        "MAX_STREAMS_PER_ADDRESS to None.",
+        id="streams.W003",
+    )
+
+
+NO_LIMITS = {"MAX_STREAMS": None, "MAX_STREAMS_PER_PROCESS": None, "MAX_STREAMS_PER_ADDRESS": None}
+
+
+def test_w007_public_channels_without_limits() -> None:
+    assert messages(PUBLIC_CHANNELS=["news"], **NO_LIMITS) == [
+        Warning(
+            "STREAMS['PUBLIC_CHANNELS'] can be read by everyone, and MAX_STREAMS, MAX_STREAMS_PER_PROCESS, "
+            "MAX_STREAMS_PER_ADDRESS are all None: one client can open streams until the process has no memory or no "
+            "file descriptors left.",
+            hint="Remove these keys from STREAMS to use the defaults, or set at least one of them.",
+            id="streams.W007",
+        )
+    ]
+    assert messages(**NO_LIMITS) == []
+    assert messages(PUBLIC_CHANNELS=["news"]) == []
+    for name in NO_LIMITS:
+        assert messages(PUBLIC_CHANNELS=["news"], **{**NO_LIMITS, name: 10}) == []
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

@@ -81,7 +81,9 @@ class Client:
         self.subscriber = Subscriber(self.channels, last_event_id=self.cursor)
         self.decoder = EventStreamDecoder()
         self.decoder.last_event_id = self.cursor or ""
-        await self.read(pruned, wait=10.0)
+        seen = len(self.seen)
+        while self.reading is None and len(self.seen) == seen:  # a heartbeat can come first
+            await self.read(pruned, wait=10.0)
 
     async def read(self, pruned: set[int], wait: float = 0.0) -> None:
         """Ask for one chunk, and take it if it comes in time; the question stays open otherwise."""

@@ -15,7 +15,7 @@ from django.db import OperationalError
 from django.test import AsyncClient, AsyncRequestFactory, override_settings
 from django.utils.functional import SimpleLazyObject
 
-from streams import NewMessage, apublish_many, limits, presence, tokens
+from streams import limits, presence, tokens
 from streams.addresses import address_key
 from streams.callers import user_of
 from streams.exceptions import RefusedStream
@@ -36,7 +36,6 @@ def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with override_settings(STREAMS=PUBLIC):
         yield
     assert (presence.places().total(), presence.places().counts()) == (0, {})
-    assert limits._replays.total() == 0
 
 
 def limited(**streams: Any) -> override_settings:
@@ -284,7 +283,7 @@ async def fails(subscriber: Subscriber) -> Hub:
     raise OperationalError("the database has gone")
 
 
-@limited(MAX_STREAMS_PER_PROCESS=1, MAX_REPLAYS_PER_PROCESS=1)
+@limited(MAX_STREAMS_PER_PROCESS=1)
 async def test_stream_that_was_refused_or_failed_holds_no_place() -> None:
     for _ in range(3):
         async with opened("/events/a*/") as malformed:
@@ -325,107 +324,3 @@ async def test_row_tells_the_callers_and_no_address() -> None:
         assert "203.0.113.7" not in str(row.callers)
     await sync_to_async(presence.write)()
     assert (await sync_to_async(presence.nodes)())[0].callers == {}
-
-
-# --- Replays ----------------------------------------------------------------------------------------------------------
-
-LONG = {"MAX_REPLAYS_PER_PROCESS": 1, "WINDOW_MESSAGES": 5}
-
-
-async def fill(count: int = 20) -> None:
-    await apublish_many([NewMessage("news", f"{n} {'x' * 1000}") for n in range(count)])
-
-
-async def until_live(answer: Answer) -> None:
-    """Read what is sent up to the checkpoint that ends the replay."""
-    while b"event: stream-checkpoint" not in await answer.chunk():
-        pass
-
-
-@limited(**LONG)
-async def test_replay_from_the_log_holds_its_place_until_it_is_live() -> None:
-    await fill()
-    old = "/events/news/?last_event_id=3"
-    async with opened(), opened(old) as first:
-        await first.chunk()
-        async with opened(old) as second:
-            is_refused(second, "too-many-replays", "MAX_REPLAYS_PER_PROCESS", 1)
-        await until_live(first)
-        async with opened(old) as third:  # while the first goes on
-            assert third.status == 200
-        async with opened(old) as fourth:  # for the third has left
-            assert fourth.status == 200
-    assert Hub.running() is None
-
-
-@limited(**LONG)
-async def test_first_stream_of_a_process_learns_by_the_window_that_it_fills() -> None:
-    await fill()
-    async with opened("/events/news/?last_event_id=3"), opened("/events/news/?last_event_id=3") as second:
-        assert second.status == 429
-    async with opened("/events/news/?last_event_id=16"):
-        assert limits._replays.total() == 0
-
-
-@pytest.mark.parametrize(
-    ("query", "needs"),
-    [
-        ("", False),
-        ("last_event_id=20", False),
-        ("last_event_id=15", False),  # the window's start: what comes after it is in memory
-        ("last_event_id=14", True),
-        ("last_event_id=0", True),
-        ("last_event_id=garbage", True),  # a reset, and then all that is retained
-        ("last_event_id=21", True),
-        ("last_event_id=999999999999999999999", True),
-        ("replay=3", False),
-        ("replay=5", False),
-        ("replay=6", True),
-    ],
-)
-@limited(**LONG)
-async def test_what_has_to_be_read_from_the_log(query: str, needs: bool) -> None:
-    await fill()
-    async with opened(), opened(f"/events/news/?{query}") as stream:
-        assert stream.status == 200
-        assert limits._replays.total() == needs
-        await stream.chunk()
-    assert limits._replays.total() == 0
-
-
-@limited(**LONG)
-async def test_log_that_is_in_memory_as_a_whole_need_not_be_read() -> None:
-    await fill(4)
-    for query in ("last_event_id=0", "last_event_id=garbage", "last_event_id=1000", "replay=100"):
-        async with opened(f"/events/news/?{query}"):
-            assert limits._replays.total() == 0
-
-
-@limited(**LONG)
-async def test_cursor_that_another_process_has_given_since_is_no_replay(monkeypatch: pytest.MonkeyPatch) -> None:
-    await fill()
-    subscriber = Subscriber(["news"], last_event_id="22")
-    await subscriber.open()
-    hub = Hub.running()
-    assert hub is not None
-
-    async def hear_nothing(notice: Any) -> None: ...
-
-    monkeypatch.setattr(hub, "_hear", hear_nothing)
-    await fill(2)
-    assert hub.position == 20
-    await limits.take_replay(subscriber)
-    assert limits._replays.total() == 0
-    await subscriber.aclose()
-
-
-@limited(**LONG)
-async def test_reader_that_falls_behind_later_is_no_replay() -> None:
-    await fill()
-    async with opened("/events/news/?last_event_id=3") as stream:
-        await stream.chunk()
-        await until_live(stream)
-        hub = Hub.running()
-        assert hub is not None
-        hub._send_back_all()
-        assert limits._replays.total() == 0

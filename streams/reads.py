@@ -1,0 +1,135 @@
+"""Reads of the log for streams that are not live, and the order in which they run.
+
+A client chooses its cursor, so one address can ask for thousands of different reads. Reads therefore take turns: round
+robin over the callers, and each caller has at most READS_PER_CALLER at a time. A turn lasts for one read, so a client
+that takes its messages slowly holds no turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from streams import log, threads
+from streams.chores import spawn
+from streams.conf import settings
+from streams.window import Frame
+
+T = TypeVar("T")
+
+# The reads that run for one caller at a time. With one, the others find free log threads, and the event loop finds the
+# interpreter's lock free, however many streams the caller has.
+READS_PER_CALLER = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A log.Page with its messages encoded."""
+
+    frames: list[Frame]
+    through: int
+    pruned: dict[str, int]
+
+
+def read_stretch(channels: tuple[str, ...], after: int, through: int) -> Stretch:
+    """Read a stretch of the log. Blocks."""
+    page = log.page(channels, after, through)
+    return Stretch([Frame.of(message) for message in page.messages], page.through, page.pruned)
+
+
+class Reads:
+    """The reads of one event loop. All methods are called on that loop.
+
+    Equal questions share one read, also those of different callers: it runs when the first of them has its turn. A
+    question whose askers have all left does not run.
+    """
+
+    def __init__(self) -> None:
+        self._reads: dict[tuple[Any, ...], _Read] = {}  # waiting or running, by their question
+        # The waiting ones by caller. A dict keeps its order: the caller with the next turn is first.
+        self._queues: dict[str, dict[_Read, None]] = {}
+        self._running: Counter[str] = Counter()
+
+    async def ask(self, caller: str, question: Callable[..., T], *args: Any) -> T:
+        """Return `question(*args)`, called in a log thread once it is the caller's turn."""
+        threads.sync_caller()  # if one waits for this loop, the read needs that thread: let it know the way to it
+        key = (question, *args)
+        if (read := self._reads.get(key)) is None:
+            read = self._reads[key] = _Read(key)
+        read.askers += 1
+        if not read.is_running and caller not in read.callers:
+            read.callers.add(caller)
+            self._queues.setdefault(caller, {})[read] = None
+        self._begin_next()
+        try:
+            # Shielded: a client that leaves does not take the answer away from the others.
+            answer: T = await asyncio.shield(read.answer)
+            return answer
+        finally:
+            read.askers -= 1
+            if not read.askers and not read.is_running:
+                self._withdraw(read)
+                self._reads.pop(key, None)
+
+    def waiting(self) -> int:
+        """Return how many reads wait for a turn."""
+        return sum(not read.is_running for read in self._reads.values())
+
+    def _begin_next(self) -> None:
+        while self._running.total() < settings.LOG_THREADS:
+            caller = next((caller for caller in self._queues if self._running[caller] < READS_PER_CALLER), None)
+            if caller is None:
+                return
+            read = next(iter(self._queues[caller]))
+            self._withdraw(read)
+            self._put_last(caller)
+            read.is_running = True
+            self._running[caller] += 1
+            spawn(self._run(caller, read))
+
+    def _withdraw(self, read: _Read) -> None:
+        for caller in read.callers:
+            self._queues[caller].pop(read)
+            if not self._queues[caller]:
+                del self._queues[caller]
+        read.callers.clear()
+
+    async def _run(self, caller: str, read: _Read) -> None:
+        try:
+            result = await threads.run(*read.key)
+        except asyncio.CancelledError:  # the loop is ending, and so are all who wait
+            read.answer.cancel()
+            raise
+        except Exception as error:
+            self._end(caller, read)
+            if read.askers:
+                read.answer.set_exception(error)
+        else:
+            self._end(caller, read)
+            read.answer.set_result(result)
+
+    def _end(self, caller: str, read: _Read) -> None:
+        del self._reads[read.key]
+        self._running[caller] -= 1
+        if not self._running[caller]:
+            del self._running[caller]
+        self._put_last(caller)
+        self._begin_next()
+
+    def _put_last(self, caller: str) -> None:
+        if queue := self._queues.pop(caller, None):
+            self._queues[caller] = queue
+
+
+class _Read:
+    __slots__ = ("answer", "askers", "callers", "is_running", "key")
+
+    def __init__(self, key: tuple[Any, ...]) -> None:
+        self.key = key
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.askers = 0
+        self.callers: set[str] = set()  # those in whose queues it waits
+        self.is_running = False
