@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Generic, TypeVar
 
 from django.http import HttpRequest
 
@@ -23,19 +22,31 @@ RETRY_AFTER_SECONDS = 5
 _places = Places()
 
 
-def limited(request: HttpRequest, items: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """Return `items` as a generator that counts as one stream until it ends. Raises RelayError: 429."""
-    place = _take_place(request)
+def limited(request: HttpRequest, items: AsyncGenerator[T]) -> AsyncIterator[T]:
+    """Return `items` as an iterator that counts as one stream until it ends. Raises RelayError: 429."""
+    return _Counted(items, _take_place(request))
 
-    async def counted() -> AsyncGenerator[T]:
+
+class _Counted(Generic[T]):
+    """Not a generator: closing one that has not started runs none of its code, and would give no place back."""
+
+    def __init__(self, items: AsyncGenerator[T], place: Place) -> None:
+        self._items = items
+        self._place = place
+
+    def __aiter__(self) -> _Counted[T]:
+        return self
+
+    async def __anext__(self) -> T:
         try:
-            async with contextlib.aclosing(items):
-                async for item in items:
-                    yield item
-        finally:
-            place.release()
+            return await anext(self._items)
+        except BaseException:
+            self._place.release()
+            raise
 
-    return counted()
+    async def aclose(self) -> None:
+        self._place.release()
+        await self._items.aclose()
 
 
 def _take_place(request: HttpRequest) -> Place:

@@ -52,10 +52,11 @@ async def test_address_has_its_share(path: str) -> None:
     other = await client.open(path, "9.9.9.9")
     assert other.status_code == 200
     is_refused(await client.open(path, "1.1.1.1"), "its 3 streams")
-    await anext(aiter(served[0]))  # one that has begun, and others that have not
+    chunks = aiter(served[0])  # one that has begun, and others that have not
+    await anext(chunks)
+    await anext(chunks)
     for response in (*served, other):
         await response.aclose()
-    del served, other, response
     again = await client.open(path)
     assert again.status_code == 200
     await again.aclose()
