@@ -35,6 +35,10 @@ Access = ChannelSettings.Access
 # an EventSource waits along, but gives up for good at an error.
 WAIT_FOR_RULES_SECONDS = 30.0
 
+# How old the rules can be that decide without a query. Open streams are judged again, and so the rules read again,
+# every RECHECK_SECONDS.
+KNOWN_SECONDS = 120.0
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -104,6 +108,11 @@ def access_rules() -> Rules:
     """
     rules = _fresh()
     return _load() if rules is None else rules
+
+
+def known_rules() -> Rules | None:
+    """Return the rules if this process has read them in the last KNOWN_SECONDS, or else None. Never queries."""
+    return _rules if time.monotonic() - _read_at < KNOWN_SECONDS else None
 
 
 async def aaccess_rules() -> Rules:

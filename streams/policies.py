@@ -5,7 +5,7 @@ Calling publish() in code asks no policy: whoever can run code can publish.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -14,7 +14,16 @@ from django.http import HttpRequest
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
-from streams.channels import Access, Rules, aaccess_rules, access_rules, is_open, is_public, rule_decides
+from streams.channels import (
+    Access,
+    Rules,
+    aaccess_rules,
+    access_rules,
+    is_open,
+    is_public,
+    known_rules,
+    rule_decides,
+)
 from streams.conf import settings
 from streams.events import USER_PREFIX
 from streams.tokens import atoken_of, token_of
@@ -321,6 +330,17 @@ def has_permission(user: Any, permission: str) -> bool:
     """Whether a user of any kind has a permission: a site's own kind may know none."""
     ask = getattr(user, "has_perm", None)
     return ask is not None and bool(ask(permission))
+
+
+def are_known_to_be_open(channels: Iterable[str]) -> bool:
+    """Return True if it is known without a query that everyone can read all of `channels`.
+
+    False if the site has a policy of its own, or if this process has not read the channels' settings lately.
+    """
+    rules = known_rules()
+    if rules is None or type(get_policy()) is not DefaultPolicy:
+        return False
+    return all(is_open(channel, rules.get(channel)) for channel in channels)
 
 
 _policy: BasePolicy | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
-from streams import outages
+from streams import outages, policies
 from streams.events import StoredEvent
 from streams.models import Message
 from streams.notifiers import Notice, get_notifier
@@ -29,7 +29,8 @@ def notify(positions: Mapping[int, int], rows: Iterable[Message]) -> None:
             for pk, position in positions.items()
         )
     try:
-        get_notifier().notify(Notice(min(positions.values()), max(positions.values()), messages))
+        is_public = policies.are_known_to_be_open({message.channel for message in messages})
+        get_notifier().notify(Notice(min(positions.values()), max(positions.values()), messages, is_public=is_public))
     except Exception:
         outages.SENDING.failed(logger, "The notifier failed; subscribers will find the messages by polling the log.")
     else:

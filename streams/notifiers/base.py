@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from streams.events import StoredEvent
 
@@ -32,6 +32,8 @@ class Notice:
     `messages` holds exactly the messages of that range, in order, or nothing; a hub that has everything up to
     `first - 1` applies them as they are, and any other reads the log.
 
+    `is_public` is True if everyone can read these messages. If not, they must not go over a bus on which others listen.
+
     A control notice has a `revocation` instead, and no positions: `first` and `last` are 0.
     """
 
@@ -39,6 +41,7 @@ class Notice:
     last: int
     messages: tuple[StoredEvent, ...] = ()
     revocation: Revocation | None = None
+    is_public: bool = field(default=False, compare=False)
 
 
 class BaseNotifier(ABC):

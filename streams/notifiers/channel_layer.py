@@ -14,7 +14,6 @@ from channels.exceptions import ChannelFull
 from channels.layers import channel_layers
 
 from streams.exceptions import InvalidSetting
-from streams.notifiers import wire
 from streams.notifiers.base import Notice
 from streams.notifiers.line import THREAD_NAME, Line, LineNotifier
 
@@ -34,7 +33,8 @@ PING = "streams.ping"
 
 
 class ChannelLayerNotifier(LineNotifier):
-    """OPTIONS: `alias`, the layer's name in CHANNEL_LAYERS; `group`, which no other site on the layer may have.
+    """OPTIONS: `alias`, the layer's name in CHANNEL_LAYERS; `group`, which no other site on the layer may have;
+    `carry_messages`, see LineNotifier.
 
     It makes a layer of its own and uses it on one event loop only, for a layer's connections belong to the loop that
     opened them. Where the layer drops a notice because it is full, hubs find the messages by polling.
@@ -43,8 +43,8 @@ class ChannelLayerNotifier(LineNotifier):
     # Sending needs the loop as well. Longer than busy publishers pause, so that they do not connect each time.
     linger_seconds = 10.0
 
-    def __init__(self, alias: str = "default", group: str = "streams") -> None:
-        super().__init__()
+    def __init__(self, alias: str = "default", group: str = "streams", carry_messages: bool | None = None) -> None:
+        super().__init__(carry_messages)
         if alias not in channel_layers:
             raise InvalidSetting(
                 f"ChannelLayerNotifier's alias is one from CHANNEL_LAYERS ({', '.join(channel_layers.configs)}); "
@@ -64,7 +64,7 @@ class ChannelLayerNotifier(LineNotifier):
         trouble = self._trouble
         if trouble is not None and not trouble.done():
             raise TimeoutError("The channel layer has not taken an earlier notice yet.")
-        message = {"type": NOTICE, "notice": wire.encode(notice, MAX_BYTES)}
+        message = {"type": NOTICE, "notice": self.encode(notice, MAX_BYTES)}
         line = self.line(Line.hold)
         sent = line.call(self._send(line, message))
         if trouble is not None and (trouble.cancelled() or trouble.exception() is not None):
@@ -111,7 +111,7 @@ class ChannelLayerNotifier(LineNotifier):
     async def _receive(self, layer: Any, name: str, line: Line, heard: asyncio.Event) -> None:
         async for message in _messages(layer, name):
             heard.set()
-            if message.get("type") == NOTICE and (notice := wire.decode(message.get("notice"))) is not None:
+            if message.get("type") == NOTICE and (notice := self.decode(message.get("notice"))) is not None:
                 line.take(notice)
 
     async def _ping(self, layer: Any, name: str, line: Line, heard: asyncio.Event) -> None:

@@ -11,11 +11,14 @@ import threading
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 from django.db import connections
 
 from streams.databases import database
+from streams.exceptions import InvalidSetting
+from streams.notifiers import wire
 from streams.notifiers.base import BaseNotifier, Notice
 from streams.notifiers.mailboxes import Mailbox, Mailboxes
 
@@ -32,13 +35,32 @@ class LineNotifier(BaseNotifier):
     # How long the thread stays when nobody needs it. Above 0 where sending needs it too.
     linger_seconds = 0.0
 
-    def __init__(self) -> None:
+    def __init__(self, carry_messages: bool | None = None) -> None:
+        """`carry_messages`: True if notices carry their messages, False if they carry positions only.
+
+        None: they carry messages if everyone can read them. Other programs can listen on the bus as well.
+        """
+        if carry_messages not in (True, False, None):
+            raise InvalidSetting(
+                f"{type(self).__name__}'s carry_messages is True, False or None; got {carry_messages!r}."
+            )
+        self._carry_messages = carry_messages
+        self._decoder = wire.Decoder()
         self._lock = threading.Lock()
         self._line: Line | None = None
 
     @abstractmethod
     def carry(self, notice: Notice) -> None:
         """Send the notice to the other processes. On the caller's thread; may raise."""
+
+    def encode(self, notice: Notice, max_bytes: int) -> str:
+        """Return the notice as text, with its messages if they can be carried and fit."""
+        carries = notice.is_public if self._carry_messages is None else self._carry_messages
+        return wire.encode(notice if carries else replace(notice, messages=()), max_bytes)
+
+    def decode(self, text: object) -> Notice | None:
+        """Return the notice that `text` holds, or None if it must be ignored."""
+        return self._decoder.decode(text)
 
     @abstractmethod
     async def hear(self, line: Line) -> None:

@@ -13,7 +13,6 @@ from psycopg.conninfo import conninfo_to_dict
 
 from streams import databases
 from streams.exceptions import InvalidSetting
-from streams.notifiers import wire
 from streams.notifiers.base import Notice
 from streams.notifiers.line import Line, LineNotifier
 from streams.notifiers.sessions import Connection, is_pooled, keeps_session, readable, within
@@ -41,13 +40,19 @@ class PostgresNotifier(LineNotifier):
     """OPTIONS: `database`, an alias, if not that of the log's database; `channel`, the name that sites sharing a
     database must not share; `dsn`, where to listen, if not there: behind a PgBouncer that pools transactions nobody
     hears anything, so that this one connection of each process has to go past it. Without a `dsn` it is found out, and
-    said.
+    said. `carry_messages`: see LineNotifier. Every role that can connect to the database can listen.
 
     NOTIFY is a statement of its own, after the commit: within a transaction it takes a lock over the whole server.
     """
 
-    def __init__(self, dsn: str | None = None, channel: str = "streams", database: str | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        dsn: str | None = None,
+        channel: str = "streams",
+        database: str | None = None,
+        carry_messages: bool | None = None,
+    ) -> None:
+        super().__init__(carry_messages)
         database = database or databases.database()  # where a router has put it
         if not 0 < len(channel.encode()) <= MAX_CHANNEL_BYTES:
             raise InvalidSetting(
@@ -82,13 +87,13 @@ class PostgresNotifier(LineNotifier):
         if connection.in_atomic_block or not connection.get_autocommit():
             return  # a TestCase's, mostly. It would go out with a commit that may never come: hubs poll
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_notify(%s, %s)", [self._channel, wire.encode(notice, MAX_BYTES)])
+            cursor.execute("SELECT pg_notify(%s, %s)", [self._channel, self.encode(notice, MAX_BYTES)])
 
     async def hear(self, line: Line) -> None:
         connection = await self._connect_in_time()
         try:
             # What comes while a statement runs is handed over here.
-            connection.add_notify_handler(lambda heard: _take(line, heard.payload))
+            connection.add_notify_handler(lambda heard: self._take(line, heard.payload))
             pooled = await is_pooled(connection, ANSWER_SECONDS)
             if pooled and not await keeps_session(connection, self._connect_in_time, ANSWER_SECONDS):
                 raise ConnectionError(HEARS_NOTHING)
@@ -99,7 +104,7 @@ class PostgresNotifier(LineNotifier):
             line.begin()
             while True:
                 if await readable(connection.fileno(), QUIET_SECONDS):
-                    _read(line, connection)
+                    self._read(line, connection)
                 else:
                     await within(ANSWER_SECONDS, connection.execute("SELECT 1"), "SELECT 1")
         finally:
@@ -120,8 +125,21 @@ class PostgresNotifier(LineNotifier):
                 # As well as can be: it may be another session by now.
                 await within(ANSWER_SECONDS, connection.execute("UNLISTEN *"), "UNLISTEN")
                 raise ConnectionError(HEARS_NOTHING)
-            if PING in _read(line, connection):
+            if PING in self._read(line, connection):
                 return
+
+    def _read(self, line: Line, connection: Connection) -> list[str]:
+        """Take the payloads that have come, and return them."""
+        connection.pgconn.consume_input()
+        payloads = []
+        while (heard := connection.pgconn.notifies()) is not None:
+            payloads.append(heard.extra.decode(errors="replace"))
+            self._take(line, payloads[-1])
+        return payloads
+
+    def _take(self, line: Line, payload: str) -> None:
+        if payload != PING and (notice := self.decode(payload)) is not None:
+            line.take(notice)
 
     async def _connect_in_time(self) -> Connection:
         return await within(2 * ANSWER_SECONDS, self._connect(), "connect")
@@ -146,18 +164,3 @@ def _is_dsn(text: object) -> bool:
     # Where a password has an @ or a / as it is, its rest is taken for the host or the port.
     host, port = str(parts.get("host", "")), str(parts.get("port", ""))
     return isinstance(text, str) and "@" not in host[1:] and not port.replace(",", "").strip("0123456789")
-
-
-def _read(line: Line, connection: Connection) -> list[str]:
-    """Take what has come; returns it as it came."""
-    connection.pgconn.consume_input()
-    payloads = []
-    while (heard := connection.pgconn.notifies()) is not None:
-        payloads.append(heard.extra.decode(errors="replace"))
-        _take(line, payloads[-1])
-    return payloads
-
-
-def _take(line: Line, payload: str) -> None:
-    if payload != PING and (notice := wire.decode(payload)) is not None:
-        line.take(notice)

@@ -20,7 +20,7 @@ REDIS_LAYERS = {
 
 
 def notice(number: int, data: str = "x") -> Notice:
-    return Notice(number, number, (StoredEvent(number, "news", "message", data),))
+    return Notice(number, number, (StoredEvent(number, "news", "message", data),), is_public=True)
 
 
 def in_thread(call: Callable[[], None]) -> None:

@@ -115,7 +115,8 @@ TEXTS = "line\u2028separator \x1f \U0001f30a \"quotes\" 'single' \\ %s %(a)s 雨
 
 
 async def test_text_and_positions_survive(notifier: BaseNotifier, far: BaseNotifier) -> None:
-    several = Notice(7, 8, (StoredEvent(7, "a.b", "é", TEXTS), StoredEvent(8, "c", "message", "")))
+    messages = (StoredEvent(7, "a.b", "é", TEXTS), StoredEvent(8, "c", "message", ""))
+    several = Notice(7, 8, messages, is_public=True)
     async with aclosing(await listening(far)) as notices:
         control = Notice(0, 0, revocation=Revocation(ends=True, user="7", channel="a.b"))
         await tell(notifier, Notice(3, 5), control, several)

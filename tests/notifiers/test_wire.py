@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,15 @@ from streams.notifiers import Notice, Revocation, wire
 NOTICE = Notice(4, 5, (StoredEvent(4, "news", "message", "雨 \u2028 \U0001f30a \ud800"), StoredEvent(5, "b", "t", "")))
 
 
+def decode(text: object) -> Notice | None:
+    """Decode as a process does that has just begun to listen."""
+    return wire.Decoder().decode(text)
+
+
 def test_notice_comes_back_as_it_was_and_travels_in_ascii() -> None:
     text = wire.encode(NOTICE, 1000)
     assert text.isascii()
-    assert wire.decode(text) == NOTICE
+    assert decode(text) == NOTICE
 
 
 @pytest.mark.parametrize(
@@ -33,30 +39,30 @@ def test_notice_comes_back_as_it_was_and_travels_in_ascii() -> None:
 def test_revocation_comes_back_as_it_was(revocation: Revocation) -> None:
     text = wire.encode(Notice(0, 0, revocation=revocation), 1000)
     assert text.isascii()
-    assert wire.decode(text) == Notice(0, 0, revocation=revocation)
+    assert decode(text) == Notice(0, 0, revocation=revocation)
 
 
 @pytest.mark.parametrize("most", range(80, 260, 7))
 def test_messages_are_left_out_where_they_do_not_fit(most: int) -> None:
     text = wire.encode(NOTICE, most)
     assert len(text) <= most
-    assert wire.decode(text) in (NOTICE, Notice(4, 5))
+    assert decode(text) in (NOTICE, Notice(4, 5))
 
 
 def test_old_keys_are_accepted_for_as_long_as_settings_name_them() -> None:
     with override_settings(SECRET_KEY="old"):
         text = wire.encode(NOTICE, 1000)
     with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["older", "old"]):
-        assert wire.decode(text) == NOTICE
+        assert decode(text) == NOTICE
     with override_settings(SECRET_KEY="new"):
-        assert wire.decode(text) is None
+        assert decode(text) is None
 
 
 def test_notice_of_another_log_is_none_also_under_the_same_key(monkeypatch: pytest.MonkeyPatch) -> None:
     text = wire.encode(NOTICE, 1000)
     monkeypatch.setitem(connections["default"].settings_dict, "NAME", "of a copy of the site")
-    assert wire.decode(text) is None
-    assert wire.decode(wire.encode(NOTICE, 1000)) == NOTICE
+    assert decode(text) is None
+    assert decode(wire.encode(NOTICE, 1000)) == NOTICE
 
 
 def test_logs_have_names_that_differ_where_they_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -83,19 +89,95 @@ def test_logs_have_names_that_differ_where_they_do(monkeypatch: pytest.MonkeyPat
     )
 
 
-@pytest.mark.parametrize("text", ["", "hello", None, 7, "1:a:b", "2" + wire.encode(Notice(1, 1), 99)[1:], "1:é:[]"])
+@pytest.mark.parametrize("text", ["", "hello", None, 7, "2:a:b", "1" + wire.encode(Notice(1, 1), 99)[1:], "2:é:[]"])
 def test_anything_else_is_none(text: object) -> None:
-    assert wire.decode(text) is None
+    assert decode(text) is None
 
 
 def test_changed_notice_is_none() -> None:
-    assert wire.decode(wire.encode(NOTICE, 1000).replace("[4,5,", "[4,9,")) is None
+    assert decode(wire.encode(NOTICE, 1000).replace("[4,5,", "[4,9,")) is None
 
 
 def test_what_is_ignored_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     wire._said.clear()
     with caplog.at_level(logging.WARNING, "streams.notifiers"):
         for _ in range(3):
-            wire.decode("1:a:b")
+            decode("2:a:b")
     [record] = caplog.records
     assert "signed with another SECRET_KEY" in record.getMessage()
+
+
+def test_other_version_is_ignored_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    wire._said.clear()
+    with caplog.at_level(logging.INFO, "streams.notifiers"):
+        for version in ("1", "3"):
+            assert decode(version + wire.encode(NOTICE, 1000)[1:]) is None
+    assert caplog.records == []
+
+
+# --- Control notices that are sent again ------------------------------------------------------------------------------
+
+CONTROL = Notice(0, 0, revocation=Revocation(ends=True, user="7"))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock of this machine: a list of one time, which a test can change."""
+    now = [time.time()]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    return now
+
+
+def test_control_notice_works_once() -> None:
+    text, decoder = wire.encode(CONTROL, 1000), wire.Decoder()
+    assert [decoder.decode(text) for _ in range(3)] == [CONTROL, None, None]
+    assert decoder.decode(wire.encode(CONTROL, 1000)) == CONTROL, "one with the same content is another one"
+    assert wire.Decoder().decode(text) == CONTROL, "each process hears it"
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(59, CONTROL), (-59, CONTROL), (61, None), (-61, None)])
+def test_control_notice_is_heard_near_its_time(clock: list[float], seconds: float, expected: Notice | None) -> None:
+    text = wire.encode(CONTROL, 1000)
+    clock[0] += seconds
+    assert decode(text) == expected
+
+
+def test_control_notice_of_the_past_is_explained(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    wire._said.clear()
+    text = wire.encode(CONTROL, 1000)
+    clock[0] += 600
+    with caplog.at_level(logging.WARNING, "streams.notifiers"):
+        assert decode(text) is None
+    [record] = caplog.records
+    assert "must arrive within 60 s, and this one was sent 600 s ago" in record.getMessage()
+
+
+def test_control_notice_from_ahead_works_once(clock: list[float]) -> None:
+    """Its nonce is kept until it is too old, also if the sender's clock is ahead."""
+    clock[0] += 50
+    text, decoder = wire.encode(CONTROL, 1000), wire.Decoder()
+    clock[0] -= 50
+    assert decoder.decode(text) == CONTROL
+    for _ in range(11):
+        clock[0] += 10
+        decoder.decode(wire.encode(CONTROL, 1000))
+        assert decoder.decode(text) is None
+
+
+def test_control_notice_cannot_be_made_young(clock: list[float]) -> None:
+    text = wire.encode(CONTROL, 1000)
+    clock[0] += 600
+    head, _, tail = text.rpartition(f",{round(clock[0] - 600, 3)}")
+    assert head
+    assert decode(f"{head},{round(clock[0], 3)}{tail}") is None
+
+
+def test_nonces_take_bounded_memory(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_NONCES", 20)
+    decoder = wire.Decoder()
+    for _ in range(50):
+        assert decoder.decode(wire.encode(CONTROL, 1000)) == CONTROL
+    assert len(decoder._nonces) == 20
+    clock[0] += 61
+    decoder.decode(wire.encode(CONTROL, 1000))
+    assert len(decoder._nonces) == 1, "those that are too old anyway are forgotten"
