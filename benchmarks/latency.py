@@ -152,10 +152,13 @@ def run() -> None:
         server.start()
         postgresql, by_redis = _by_postgresql(url), _by_redis(server.url)
         layers = {"RedisPubSubChannelLayer": PUBSUB, "RedisChannelLayer": QUEUES}
-        rows = [_row("PostgresNotifier", _milliseconds(url), postgresql)]
-        for name, layer in layers.items():
-            found = _milliseconds(url, REDIS_URL=server.url, BENCH_LAYER=layer)
-            rows.append(_row(f"ChannelLayerNotifier, {name}", found, by_redis))
+        rows = []
+        for carry, what in (("yes", "messages"), ("no", "positions only")):
+            found = _milliseconds(url, BENCH_CARRY=carry)
+            rows.append(_row(f"PostgresNotifier, {what}", found, postgresql))
+            for name, layer in layers.items():
+                found = _milliseconds(url, BENCH_CARRY=carry, REDIS_URL=server.url, BENCH_LAYER=layer)
+                rows.append(_row(f"ChannelLayerNotifier, {name}, {what}", found, by_redis))
         rows.append(_row("LocalNotifier, by polling each second", _milliseconds(url, BENCH_NOTIFIER="local"), None))
         rows.append(_row("a request to uvicorn, there and back", _there_and_back(url), None))
     rig.table(

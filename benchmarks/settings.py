@@ -23,3 +23,6 @@ if os.environ.get("BENCH_NOTIFIER") == "local":
     STREAMS["NOTIFIER"] = {"BACKEND": "streams.notifiers.local.LocalNotifier"}
 if layer := os.environ.get("BENCH_LAYER"):
     CHANNEL_LAYERS["default"]["BACKEND"] = layer
+
+if CARRY := os.environ.get("BENCH_CARRY"):
+    STREAMS["NOTIFIER"] = {**STREAMS["NOTIFIER"], "OPTIONS": {"carry_messages": CARRY == "yes"}}

@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncGenerator
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
+from django.db import Error
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
@@ -18,9 +18,10 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from project.limits import limited
 from project.pages import render_page
-from streams import EventStreamResponse
+from streams import EventStreamResponse, outages
 from streams.conf import configured
 from streams.databases import non_atomic_requests
+from streams.exceptions import NotMigrated
 from streams.relay.access import admit
 from streams.relay.endpoints import error_response, read_payload, unavailable
 from streams.relay.errors import RelayError
@@ -71,9 +72,11 @@ async def send(request: HttpRequest) -> HttpResponseBase:
         response = await answer(request)
     except RelayError as error:
         response = error_response(error)
-    except (InterfaceError, OperationalError):
-        logger.exception("A question could not be taken: the database does not answer.")
-        response = error_response(unavailable())
+    except (Error, NotMigrated) as error:
+        if not outages.is_unavailable(error):
+            raise
+        logger.exception("A question could not be taken. %s", outages.explain(error))
+        response = error_response(unavailable(error))
     for name, value in CORS.items():
         response.headers[name] = value
     return response

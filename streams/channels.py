@@ -143,8 +143,8 @@ async def _load_patiently() -> Rules:
     while True:
         try:
             return await threads.run(_load)
-        except Error:  # also where its tables are still to be made: a deployment may do that last
-            if time.monotonic() > end:
+        except Error as error:
+            if time.monotonic() > end or outages.is_not_migrated(error):
                 raise
             await asyncio.sleep(0.5)
 

@@ -55,6 +55,10 @@ class LogUnavailable(StreamsError):
     """A stream could not read what it needs from the database, and ends; its client comes back. It has been logged."""
 
 
+class NotMigrated(StreamsError):
+    """The database lacks a table or a column: `manage.py migrate` was not run. Nothing was stored."""
+
+
 class InvalidToken(StreamsError, PermissionDenied):
     """A signed token that does not hold. `code`: `invalid-token`, `expired-token` or `revoked-token`.
 

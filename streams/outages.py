@@ -7,14 +7,89 @@ seconds. What their clients are answered is their own business; the log has to t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
+import re
+import sqlite3
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.signals import setting_changed
-from django.db import Error
+from django.db import Error, InterfaceError, OperationalError
+
+from streams.exceptions import NotMigrated
+
+# What is wrong with the database, and what helps: for clients and for the log. The driver's text is in the log only.
+NO_ANSWER = "The database does not answer. Try again later."
+NOT_MIGRATED = "The database lacks a migration, so that its tables do not fit this version: run `manage.py migrate`."
+DISK_FULL = "The database's disk is full, so that nothing can be stored: free space on it, or make it larger."
+NO_MEMORY = "The database is out of memory: give it more, or have fewer connections (its `max_connections`)."
+
+# By PostgreSQL's SQLSTATE, and by SQLite's result code.
+_BY_SQLSTATE = {
+    "42P01": NOT_MIGRATED,  # undefined_table
+    "42703": NOT_MIGRATED,  # undefined_column
+    "53100": DISK_FULL,
+    "53200": NO_MEMORY,
+}
+_BY_SQLITE_CODE = {sqlite3.SQLITE_FULL: DISK_FULL, sqlite3.SQLITE_NOMEM: NO_MEMORY}
+_MISSING_IN_SQLITE = re.compile(r"no such (table|column)\b|has no column named")  # these have no code of their own
+
+
+def explain(error: BaseException | None) -> str:
+    """Return a sentence that says what is wrong with the database, and what helps."""
+    return _cause(error) or NO_ANSWER
+
+
+def is_unavailable(error: BaseException | None) -> bool:
+    """Return True if the database is the reason for the error, and not the request or the code."""
+    return isinstance(error, InterfaceError | OperationalError) or is_not_migrated(error)
+
+
+def is_not_migrated(error: BaseException | None) -> bool:
+    """Return True if a table or a column is missing."""
+    return _cause(error) == NOT_MIGRATED
+
+
+def _cause(error: BaseException | None) -> str | None:
+    """Return what is wrong, if the error or one of its causes says so: the cause of Django's error is the driver's."""
+    while error is not None:
+        if isinstance(error, NotMigrated):
+            return NOT_MIGRATED
+        if (found := _BY_SQLSTATE.get(getattr(error, "sqlstate", None) or "")) is not None:
+            return found
+        if isinstance(error, sqlite3.Error):
+            if (found := _BY_SQLITE_CODE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)) is not None:
+                return found
+            if _MISSING_IN_SQLITE.search(str(error)):
+                return NOT_MIGRATED
+        error = error.__cause__
+    return None
+
+
+def _lacks_value(error: Error) -> bool:
+    """Return True if a column got no value that must have one. Our inserts fill all columns of their own version."""
+    driver = error.__cause__
+    return getattr(driver, "sqlstate", None) == "23502" or str(error).startswith("NOT NULL constraint failed")
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Let an error of the database say what helps, if an administrator has to do something. Within: inserts of ours."""
+    try:
+        yield
+    except Error as error:
+        cause = _cause(error)
+        driver = str(error).partition("\n")[0]  # PostgreSQL's next lines quote the statement
+        if cause == NOT_MIGRATED or _lacks_value(error):
+            raise NotMigrated(f"{NOT_MIGRATED} ({driver})") from error
+        if cause is not None:
+            raise OperationalError(f"{cause} ({driver})") from error
+        raise
+
 
 # After an outage, however long, it is found within this time that things work again.
 MAX_BACKOFF_SECONDS = 5.0
@@ -47,6 +122,8 @@ class Outage:
 
 
 DATABASE = Outage("The database answers again.")
+DISK = Outage("The database can store again.")
+MIGRATIONS = Outage("The database has its tables and columns.")  # logged once by a process, unless migrate is run
 SENDING = Outage("The notifier works again.")
 LISTENING = Outage("The notifier's listener works again.")
 
@@ -58,7 +135,7 @@ def _forget(*, setting: str, **kwargs: Any) -> None:
 
 
 def _renew() -> None:
-    for outage in (DATABASE, SENDING, LISTENING):
+    for outage in (DATABASE, DISK, MIGRATIONS, SENDING, LISTENING):
         outage.forget()
 
 
@@ -72,10 +149,14 @@ def report(logger: logging.Logger, what: str) -> Outage | None:
     Returns that outage, which somebody has to end who sees the database work.
     """
     error = sys.exception()
-    if isinstance(error, Error):
+    if isinstance(error, Error | NotMigrated):
+        cause = _cause(error)
+        # A full disk can still be read, and a database without some tables answers: that it does ends neither.
+        outage = {DISK_FULL: DISK, NOT_MIGRATED: MIGRATIONS}.get(cause or "", DATABASE)
         # Of each kind one, so that a mistake in a query is not taken for part of an outage.
-        DATABASE.failed(logger, what, type(error))
-        return DATABASE
+        kind = type(error) if outage is DATABASE else None
+        outage.failed(logger, f"{what} {cause}" if cause else what, kind)
+        return outage
     logger.exception(what)
     return None
 

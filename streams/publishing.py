@@ -18,7 +18,7 @@ from typing import Any
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections, transaction
 
-from streams import log, threads
+from streams import log, outages, threads
 from streams.events import NewMessage, check
 from streams.exceptions import IdempotencyKeyInUse
 from streams.models import Message
@@ -56,6 +56,8 @@ def publish(
     Raises:
         InvalidMessage: the message cannot be carried. Nothing was stored.
         IdempotencyKeyInUse: a transaction that has used the key is still open after 30 seconds. Nothing was stored.
+        NotMigrated: the database lacks a table or a column, because `manage.py migrate` was not run.
+        django.db.OperationalError: the database does not answer, or its disk is full.
         SynchronousOnlyOperation: called on a running event loop; await apublish() there.
 
     Works in any process that has the models: ASGI, WSGI, Celery, a shell. Inside `transaction.atomic()` the message is
@@ -79,12 +81,17 @@ async def apublish(
 def publish_many(messages: Iterable[NewMessage]) -> list[Message]:
     """Append several messages, all of them or none, in one transaction and in the order given. See publish()."""
     _refuse_on_event_loop()
-    return _publish([check(message) for message in messages])
+    with outages.explained():
+        return _publish([check(message) for message in messages])
 
 
 async def apublish_many(messages: Iterable[NewMessage]) -> list[Message]:
     """See publish_many()."""
-    checked = [check(message) for message in messages]
+    with outages.explained():
+        return await _apublish([check(message) for message in messages])
+
+
+async def _apublish(checked: Sequence[NewMessage]) -> list[Message]:
     if not threads.uses_log_threads():
         # In a sync caller's thread, so that the messages belong to the transaction that it may have open.
         return await threads.run(_publish, checked)

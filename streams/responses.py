@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import json
 import logging
 import time
 import weakref
@@ -20,7 +21,7 @@ from django.utils import timezone
 
 from streams import shutdown, sockets, sse
 from streams.conf import settings
-from streams.exceptions import LogUnavailable
+from streams.exceptions import LogUnavailable, NotMigrated
 from streams.feed import Closable, Feed, Source
 from streams.private.asgiref import main_event_loop
 from streams.private.django import ServedResponse
@@ -205,11 +206,11 @@ class _Body:
             shutdown.forget(self)  # aclose() may be left to the garbage collector, where a middleware wraps this
             raise
         except Exception as error:
-            if not isinstance(error, LogUnavailable):  # of which the log knows
+            if not isinstance(error, LogUnavailable | NotMigrated):  # of which the log knows
                 logger.exception("An event stream failed.")
             self._ended = True
             # After bytes that end within a line, its end comes first: the piece of an event must not become one.
-            chunk = STREAM_ERROR if self._line_ended else b"\n" + STREAM_ERROR
+            chunk = _error_event(error) if self._line_ended else b"\n" + _error_event(error)
         if chunk:
             self._line_ended = chunk.endswith(b"\n")
         if chunk is sse.HEARTBEAT:
@@ -298,6 +299,12 @@ def _watch(body_ref: weakref.ref[_Body], limit: float) -> None:
 def _stop(body_ref: weakref.ref[_Body]) -> None:
     if (body := body_ref()) is not None:
         body.stop()
+
+
+def _error_event(error: Exception) -> bytes:
+    if isinstance(error, NotMigrated):  # whoever sets up the site sees it in the browser
+        return sse.encode(json.dumps({"code": "not-migrated", "message": str(error)}), event="stream-error")
+    return STREAM_ERROR
 
 
 def close_later(source: Closable, loop: asyncio.AbstractEventLoop | None) -> None:

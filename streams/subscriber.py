@@ -24,7 +24,7 @@ from streams import log, outages, sse
 from streams.admission import Admission
 from streams.conf import settings
 from streams.events import encode_data
-from streams.exceptions import LogUnavailable
+from streams.exceptions import LogUnavailable, NotMigrated
 from streams.feed import CLOSE_SECONDS
 from streams.hub import Hub
 from streams.places import Place
@@ -388,6 +388,8 @@ class Subscriber:
             return step.result()
         except Error as error:
             outages.report(logger, "A stream could not read what it needs from the database.")
+            if outages.is_not_migrated(error):
+                raise NotMigrated(outages.NOT_MIGRATED) from error
             raise LogUnavailable("A stream could not read what it needs from the database.") from error
 
     def _is_overdue(self) -> bool:

@@ -128,12 +128,12 @@ class EventStreamView(View):
             raise RefusedStream(403, error.code, str(error)) from None
         except TooManyFieldsSent:
             raise too_many_parameters() from None
-        except Error:
+        except Error as error:
             outages.report(logger, "Whether a stream may be read could not be decided.")
             raise RefusedStream(
                 503,
                 "undecided",
-                "Whether you may read this could not be decided: the database does not answer. Try again later.",
+                f"Whether you may read this could not be decided. {outages.explain(error)}",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             ) from None
         if refused:

@@ -604,7 +604,7 @@ async def test_where_the_policy_cannot_decide_the_client_is_told_to_come_back(op
     async with opening("/events/news/") as answer:
         status, code, text = await refusal(answer)
         assert (status, code) == (503, "undecided")
-        assert text.endswith("the database does not answer. Try again later.")
+        assert text.endswith("The database does not answer. Try again later.")
         assert "db.example" not in text
         assert int(answer.headers["retry-after"]) > 0
     assert Hub.running() is None

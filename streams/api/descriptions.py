@@ -302,7 +302,7 @@ READY: dict[str, Any] = {
     "summary": "Whether the process can serve",
     "description": (
         "`notifier` is `idle` where no stream is open here, and `degraded` where its listener fails: streams are then "
-        "served by polling."
+        "served by polling. `database` is `not-migrated` if a table or a column of Streams is missing."
     ),
     "parameters": [
         OpenApiParameter(

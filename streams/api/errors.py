@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, SuspiciousOperation, TooManyFieldsSent
-from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -58,12 +57,12 @@ def answer_to(error: Exception) -> Answer | None:
 
     Call it where the exception is being handled: a database that does not answer is logged.
     """
-    if isinstance(error, InterfaceError | OperationalError):
-        outages.report(logger, "A request to the API could not be answered: the database does not answer.")
+    if outages.is_unavailable(error):
+        outages.report(logger, "A request to the API could not be answered, because of the database.")
         error = ApiError(
             503,
             "unavailable",
-            "The database does not answer. Try again later.",
+            outages.explain(error),
             retry_after_seconds=RETRY_AFTER_SECONDS,
         )
     elif isinstance(error, Http404):

@@ -6,9 +6,10 @@ import asyncio
 import logging
 from typing import Any
 
+from django.apps import apps
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import SuspiciousOperation
-from django.db import Error, connections
+from django.db import Error, connections, router
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import APIException, MethodNotAllowed
@@ -80,9 +81,10 @@ async def ready(request: HttpRequest) -> HttpResponse:
     now = presence.count()
     problem = now.notifier_problem
     notifier = "degraded" if problem else "idle" if now.head is None else "ok"
-    database = "ok" if await _database_answers() else "unavailable"
+    database = await _state_of_database()
     fit = database == "ok" and not (problem and "require" in request.GET)
     told = {"status": "ok" if fit else "unavailable", "database": database, "notifier": notifier}
+    problem = outages.NOT_MIGRATED if database == "not-migrated" else problem
     return _answer({**told, **({"problem": problem} if problem else {})}, 200 if fit else 503)
 
 
@@ -90,23 +92,49 @@ live.cls, live.initkwargs = LiveDescription, {}  # type: ignore[attr-defined]  #
 ready.cls, ready.initkwargs = ReadyDescription, {}  # type: ignore[attr-defined]
 
 
-async def _database_answers() -> bool:
+async def _state_of_database() -> str:
     try:
         # In the thread that follows the log: there it waits for no replay, and a database that does not answer holds up
         # one thread, however often it is asked. A question that has not begun in time is taken back.
         await asyncio.wait_for(threads.run(_ask, pool=threads.FOLLOWING), DATABASE_SECONDS)
-    except Error:
-        outages.report(logger, "The process is not ready: the database does not answer.")
-        return False
+    except Error as error:
+        outages.report(logger, "The process is not ready, because of the database.")
+        return "not-migrated" if outages.is_not_migrated(error) else "unavailable"
     except TimeoutError:
-        return False
+        return "unavailable"
     outages.DATABASE.works()
-    return True
+    return "ok"
 
 
 def _ask() -> None:
+    if not _has_tables:
+        _look_for_tables()
     with connections[threads.database()].cursor() as cursor:
         cursor.execute("SELECT 1")
+
+
+_has_tables = False  # until they were found once
+
+
+def _look_for_tables() -> None:
+    """Raise the database's error if a table or a column of Streams is missing."""
+    global _has_tables
+    connection = connections[threads.database()]
+    quote = connection.ops.quote_name
+    own = (config for config in apps.get_app_configs() if config.name.partition(".")[0] == "streams")
+    for model in (model for config in own for model in config.get_models()):
+        if router.db_for_write(model) != connection.alias:
+            continue
+        table = quote(model._meta.db_table)
+        # With the table's name: SQLite takes a quoted name that it does not know for a text.
+        columns = ", ".join(f"{table}.{quote(str(field.column))}" for field in model._meta.concrete_fields)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(f"SELECT {columns} FROM {table} WHERE 1 = 0")  # noqa: S608 - names of our own models
+        except Error as error:
+            if outages.is_unavailable(error):
+                raise
+    _has_tables = True
 
 
 def _refused(request: HttpRequest) -> HttpResponse | None:

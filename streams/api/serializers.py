@@ -234,9 +234,11 @@ class Ready(serializers.Serializer):
     """Whether the process can serve."""
 
     status = serializers.ChoiceField(["ok", "unavailable"])
-    database = serializers.ChoiceField(["ok", "unavailable"])
+    database = serializers.ChoiceField(["ok", "unavailable", "not-migrated"])
     notifier = serializers.ChoiceField(["ok", "idle", "degraded"])
-    problem = serializers.CharField(required=False, help_text="The class of the listener's exception.")
+    problem = serializers.CharField(
+        required=False, help_text="What is missing, or the class of the listener's exception."
+    )
 
 
 @functools.cache

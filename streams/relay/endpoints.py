@@ -8,11 +8,13 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig
-from django.db import InterfaceError, OperationalError
+from django.db import Error
 from django.http import HttpRequest, HttpResponseBase, JsonResponse, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
+from streams import outages
 from streams.databases import non_atomic_requests
+from streams.exceptions import NotMigrated
 from streams.relay.errors import RelayError
 from streams.relay.requests import parse_payload
 
@@ -39,21 +41,23 @@ def api_view(*methods: str) -> Callable[[AsyncView], AsyncView]:
                 return await view(request, **kwargs)
             except RelayError as error:
                 return error_response(error)
-            except (InterfaceError, OperationalError):
-                logger.exception("A request could not be answered: the database does not answer.")
-                return error_response(unavailable())
+            except (Error, NotMigrated) as error:
+                if not outages.is_unavailable(error):
+                    raise
+                logger.exception("A request could not be answered. %s", outages.explain(error))
+                return error_response(unavailable(error))
 
         return wrapped
 
     return decorator
 
 
-def unavailable() -> RelayError:
-    """That the database does not answer."""
+def unavailable(error: Exception) -> RelayError:
+    """Return the answer to an error of the database."""
     return RelayError(
         503,
         "unavailable",
-        "The database does not answer. Try again later.",
+        outages.explain(error),
         retry_after_seconds=RETRY_AFTER_SECONDS,
     )
 

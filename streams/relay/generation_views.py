@@ -13,11 +13,11 @@ from typing import Any
 
 from django.core import signing
 from django.core.exceptions import TooManyFieldsSent
-from django.db import InterfaceError, OperationalError
+from django.db import Error
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
 
-from streams import EventStreamResponse, log, shutdown, sse, threads
+from streams import EventStreamResponse, log, outages, shutdown, sse, threads
 from streams.conf import settings as core_settings
 from streams.events import encode_data
 from streams.exceptions import too_many_parameters
@@ -25,7 +25,7 @@ from streams.policies import BasePolicy
 from streams.relay import background, generations, housekeeping, pieces
 from streams.relay.access import Caller, admit, bearer, check_access, identify
 from streams.relay.conf import settings
-from streams.relay.endpoints import api_view, error_response, json_response, read_payload
+from streams.relay.endpoints import api_view, error_response, json_response, read_payload, unavailable
 from streams.relay.errors import RelayError
 from streams.relay.models import ID_LENGTH, Generation
 from streams.relay.pieces import END_EVENT, Answer
@@ -209,7 +209,12 @@ class GenerationEvents(EventStreamView):
             return await _ended_stream(self._generation, super().get_cursor(request))
         except RelayError as error:
             return error_response(error)
-        except (InterfaceError, OperationalError):
+        except Error as error:
+            if outages.is_not_migrated(error):
+                logger.exception("An answer could not be read when its stream was opened. %s", outages.explain(error))
+                return error_response(unavailable(error))
+            if not outages.is_unavailable(error):
+                raise
             # Not a 503, at which an EventSource gives up for good: a stream that ends at once, so that it comes back.
             logger.warning("An answer could not be read when its stream was opened.", exc_info=True)
             return EventStreamResponse(_each([f"retry: {core_settings.RETRY_MILLISECONDS}\n\n".encode()]))

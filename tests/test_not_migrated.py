@@ -1,0 +1,153 @@
+"""A site on which `migrate` was forgotten: everything says so at once, and nothing waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connections
+
+from streams.relay.models import ID_LENGTH
+from tests import clients
+from tests.clients import StreamClient
+from tests.services.postgres import PostgresServer
+from tests.sites import PYTHON, ROOT, Server, Site, finish
+
+pytestmark = pytest.mark.once
+
+REMEDY = "run `manage.py migrate`"
+
+# Before a process that has forgotten to migrate would have waited for its database.
+AT_ONCE_SECONDS = 20.0
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """A site with an empty database."""
+    if request.param == "sqlite":
+        site = Site(f"sqlite:///{tmp_path / 'db.sqlite3'}", tmp_path)
+    else:
+        postgres: PostgresServer = request.getfixturevalue("postgres")
+        site = Site(postgres.dsn(postgres.create_database()), tmp_path, postgres)
+    yield site
+    site.close()
+    clients.leave_all()
+
+
+def migrate(site: Site, *target: str) -> None:
+    command = [PYTHON, "manage.py", "migrate", "-v0", *target]
+    subprocess.run(command, env={**os.environ, **site.env}, cwd=ROOT, check=True)
+
+
+def get(server: Server, path: str, data: bytes | None = None, **headers: str) -> tuple[int, Any]:
+    request = urllib.request.Request(server.url + path, data=data, headers=headers)
+    began = time.monotonic()
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+    finally:
+        assert time.monotonic() - began < AT_ONCE_SECONDS
+
+
+def try_to_publish() -> None:
+    """Publish in several ways, and print what is raised."""
+    from django.db import transaction
+
+    from streams import apublish, publish
+
+    def in_transaction() -> None:
+        with transaction.atomic():
+            publish("news", "x")
+
+    for way in (lambda: publish("news", "x"), in_transaction, lambda: asyncio.run(apublish("news", "x"))):
+        try:
+            way()
+        except Exception as error:
+            print(type(error).__name__, error, "BECAUSE", type(error.__cause__).__name__)
+        connections.close_all()
+
+
+def test_empty_database_is_reported_by_all(site: Site) -> None:
+    server = site.serve()
+    status, told = get(server, "/events/news/")
+    assert (status, told["error"]["code"]) == (503, "undecided")
+    assert REMEDY in told["error"]["message"]
+
+    ready = {"status": "unavailable", "database": "not-migrated", "notifier": "idle"}
+    status, told = get(server, "/api/health/ready")
+    assert REMEDY in told.pop("problem")
+    assert (status, told) == (503, ready)
+
+    status, told = get(server, "/api/channels/news/messages/")
+    assert (status, told["error"]["code"]) == (503, "unavailable")
+    assert REMEDY in told["error"]["message"]
+
+    question = json.dumps({"messages": [{"role": "user", "content": "?"}]}).encode()
+    one = f"/ai/generations/{'a' * ID_LENGTH}/"
+    for path, body in (("/ai/generations/", question), (one, None), (f"{one}events/", None)):
+        status, told = get(server, path, body, **{"Content-Type": "application/json"})
+        assert (status, path) == (503, path)
+        assert REMEDY in told["error"]["message"]
+
+    lines = finish(site.call(try_to_publish)).splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        assert line.startswith("NotMigrated ")
+        assert REMEDY in line
+        assert "(no such table: streams_" in line or '(relation "streams_' in line, "the table is named"
+    assert server.log.read_text().count(REMEDY) >= 1
+
+    migrate(site)
+    assert get(server, "/api/health/ready")[0] == 200
+    assert finish(site.call(try_to_publish)) == ""
+
+
+async def test_earlier_migration_is_reported_by_streams(site: Site) -> None:
+    """The rules for reading can be read, and the log cannot. An EventSource comes back: migrate can be running."""
+    await asyncio.to_thread(migrate, site)
+    await asyncio.to_thread(migrate, site, "streams", "0003")
+    server = site.settings(PRESENCE_SECONDS=0.5, POLL_SECONDS=0.2).serve()
+    for _ in range(3):
+        began = time.monotonic()
+        client = await StreamClient(server.port, "/events/news/").connect()
+        assert client.status == 200
+        while await client.read():
+            pass
+        assert time.monotonic() - began < AT_ONCE_SECONDS
+        [error] = [event for event in client.control if event.event == "stream-error"]
+        assert json.loads(error.data)["code"] == "not-migrated"
+        assert REMEDY in json.loads(error.data)["message"]
+    status, told = await asyncio.to_thread(get, server, "/api/health/ready")
+    assert (status, told["database"]) == (503, "not-migrated")
+    assert server.log.read_text().count(REMEDY) == 1, "one line in the log, with the stack, for all of them"
+    lines = (await asyncio.to_thread(finish, site.call(try_to_publish))).splitlines()
+    assert [line.split()[0] for line in lines] == ["NotMigrated"] * 3, lines
+
+    await asyncio.to_thread(migrate, site)
+    assert (await asyncio.to_thread(get, server, "/api/health/ready"))[0] == 200
+    client = await StreamClient(server.port, "/events/news/").connect()
+    assert [event.event for event in await client.read_control(1)] == ["stream-checkpoint"]
+
+
+def test_tables_are_looked_for_until_they_are_found(site: Site) -> None:
+    """A process that is ready does not look again at each request."""
+    migrate(site)
+    server = site.serve()
+    counts = []
+    for _ in range(3):
+        server.json("/test/queries/")
+        assert get(server, "/api/health/ready")[0] == 200
+        counts.append(len(server.json("/test/queries/")["queries"]))
+    assert counts[0] > 5
+    assert counts[1:] == [1, 1]
