@@ -1,5 +1,5 @@
-"""The ASGI application for sites that stream: Django's own, with the backpressure that daphne lacks, and without tokens
-in daphne's access log.
+"""The ASGI application for sites that stream: Django's own, with an answer to the lifespan protocol, with the
+backpressure that daphne lacks, and without tokens in daphne's access log.
 
 Every other part of Streams works under `django.core.asgi.get_asgi_application()` as well.
 """
@@ -23,7 +23,25 @@ Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None
 
 def get_asgi_application() -> Application:
     """Django's ASGI application, for `project/asgi.py`. On daphne, `send` waits while the client does not read."""
-    return with_backpressure(cast(Application, django.core.asgi.get_asgi_application()))
+    return with_lifespan(with_backpressure(cast(Application, django.core.asgi.get_asgi_application())))
+
+
+def with_lifespan(app: Application) -> Application:
+    """Answer the lifespan protocol, which Django's application raises ValueError for.
+
+    Servers report that exception as a warning, and error trackers as an error, at each start. There is nothing to do in
+    it: a process starts its hub with its first stream, and `shutdown` comes too late to end streams (see shutdown.py).
+    """
+
+    async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        while (message := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": f"{message['type']}.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+
+    return application
 
 
 def with_backpressure(app: Application) -> Application:

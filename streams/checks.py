@@ -16,11 +16,14 @@ streams.W007  PUBLIC_CHANNELS are open to everyone, and no limit bounds how many
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -35,7 +38,7 @@ from streams.notifiers import get_notifier
 
 
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E004, W002 to W007."""
+    """E001 to E004, W001 to W007."""
     try:
         configured = conf.configured()
     except InvalidSetting as error:
@@ -50,6 +53,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         *_connections(wrong),
         *_wide_patterns(wrong),
         *_without_limits(wrong),
+        *_journal_mode(),
     ]
 
 
@@ -229,7 +233,7 @@ def _wide_patterns(wrong: dict[str, str]) -> Iterator[CheckMessage]:
 
 
 def check_database(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """E005 and W001. Runs where Django is told to check databases, as `migrate` does."""
+    """E005. Runs where Django is told to check databases, as `migrate` does."""
     from streams.threads import database
 
     alias = database()
@@ -247,17 +251,40 @@ def check_database(app_configs: Any, databases: Sequence[str] | None = None, **k
                 id="streams.E005",
             )
         ]
-    if connection.is_in_memory_db():
-        return []
-    with connection.cursor() as cursor:
-        cursor.execute("PRAGMA journal_mode")
-        (mode,) = cursor.fetchone()
-    if mode == "wal":
-        return []
-    return [
-        Warning(
+    return []
+
+
+_JOURNAL_MODE = re.compile(r"(?i)\bjournal_mode\s*[=(]\s*['\"]?(\w+)")
+
+
+def _journal_mode() -> Iterator[CheckMessage]:
+    """Look at the settings of the log's database, and at its file. Here, because `check` and `runserver` run no checks
+    of databases."""
+    from streams.threads import database
+
+    alias = database()
+    connection: Any = connections[alias]
+    if connection.vendor != "sqlite" or connection.is_in_memory_db():
+        return
+    options = connection.settings_dict["OPTIONS"]
+    set_at_connect = _JOURNAL_MODE.findall(str(options.get("init_command", "")))
+    mode = set_at_connect[-1].lower() if set_at_connect else _journal_mode_of(str(connection.settings_dict["NAME"]))
+    if mode != "wal":
+        yield Warning(
             f"The database {alias!r} is SQLite in journal mode {mode!r}: while anybody writes, no stream can read.",
             hint="In its OPTIONS, set 'init_command': 'PRAGMA journal_mode=WAL;'.",
             id="streams.W001",
         )
-    ]
+
+
+def _journal_mode_of(path: str) -> str:
+    """Return the journal mode of a SQLite file: it can have been set once, and stays. The file is not changed.
+
+    SQLite reads it: if this process opened and closed the file itself, it would lose its locks on it (see fcntl(2)).
+    """
+    uri = path if path.startswith("file:") else Path(path).absolute().as_uri()
+    try:
+        with contextlib.closing(sqlite3.connect(f"{uri}{'&' if '?' in uri else '?'}mode=ro", uri=True)) as file:
+            return str(file.execute("PRAGMA journal_mode").fetchone()[0])
+    except sqlite3.Error:
+        return "delete"  # SQLite's default: there is no file yet

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import functools
 import json
 import logging
 import time
@@ -33,6 +34,13 @@ NEEDS_ASGI = (
     "Event streams need ASGI: under WSGI each open stream would hold a worker for as long as it lives. Serve the "
     "site's `asgi.application` with daphne, uvicorn, granian or hypercorn (in tests, use AsyncClient)."
 )
+
+
+@functools.cache
+def report_wsgi() -> None:
+    """Log, once in this process, why streams are answered with an error."""
+    logger.error(NEEDS_ASGI)
+
 
 # How long a server has, after its client's connection was reset, to end the request by itself.
 RESET_SECONDS = 1.0
@@ -122,9 +130,9 @@ class EventStreamResponse(ServedResponse):
     __contains__ = has_header
 
     def served_by(self, handler: type) -> None:
-        """Answer with an error under WSGI. Should Django not call this any more, iterating raises it."""
+        """Answer with an error under WSGI. If Django does not call this any more, iterating raises it."""
         if issubclass(handler, WSGIHandler):
-            logger.error(NEEDS_ASGI)
+            report_wsgi()
             self.status_code = 500
             self.headers["Content-Type"] = "text/plain; charset=utf-8"
             self.streaming_content = [NEEDS_ASGI.encode()]

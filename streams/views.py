@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import TooManyFieldsSent
 from django.core.handlers.asgi import ASGIRequest
 from django.db import Error
@@ -24,7 +25,7 @@ from streams.events import validate_channels
 from streams.exceptions import InvalidChannel, InvalidToken, RefusedStream, too_many_parameters
 from streams.policies import BasePolicy, get_policy
 from streams.release import close_request_connections, release_request
-from streams.responses import HEADERS, NEEDS_ASGI, EventStreamResponse
+from streams.responses import HEADERS, NEEDS_ASGI, EventStreamResponse, report_wsgi
 from streams.subscriber import Subscriber, is_position
 from streams.tokens import Token, atoken_of, token_of
 
@@ -33,9 +34,14 @@ logger = logging.getLogger("streams")
 RETRY_AFTER_SECONDS = 5
 ALLOWED = "GET, HEAD, OPTIONS"
 
+# The query's names for a cursor, the freshest first. Client libraries append `lastEventId` to the URL of the page, in
+# which {% stream_url %} may have written `last_event_id`.
+CURSOR_PARAMETERS = ("lastEventId", "lastEventID", "Last-Event-ID", "last-event-id", "last_event_id")
+
 
 # Django refuses ATOMIC_REQUESTS for async views, and a transaction as long as a stream would be no good.
-@method_decorator(non_atomic_requests, name="dispatch")
+# LoginRequiredMiddleware would redirect to a page that is no stream, with a token in the redirect's address.
+@method_decorator([non_atomic_requests, login_not_required], name="dispatch")
 class EventStreamView(View):
     """Streams one or several channels: replay from the client's cursor, then live.
 
@@ -63,12 +69,15 @@ class EventStreamView(View):
         return [kwargs["channel"]] if "channel" in kwargs else request.GET.getlist("channel")
 
     def get_cursor(self, request: HttpRequest) -> str | None:
-        """The last event id that the client has, as it says; None where it does not.
+        """Return the last event id that the client has sent; None if it has sent none.
 
-        The header comes before the query: a browser that reconnects repeats the URL of its first request. Whitespace
-        around a header's value does not belong to it (RFC 9110, section 5.5), and not all servers remove it.
+        The header comes before the query: a browser that reconnects repeats the URL of its first request. If a URL has
+        several cursors, the last one counts, because client libraries append theirs. Whitespace around a header's value
+        does not belong to it (RFC 9110, section 5.5), and not all servers remove it.
         """
-        given = (request.headers.get("Last-Event-ID", ""), request.GET.get("last_event_id", ""))
+        given = [request.headers.get("Last-Event-ID", "")]
+        for name in CURSOR_PARAMETERS:
+            given += reversed(request.GET.getlist(name))
         return next((cursor for text in given if (cursor := text.strip(" \t"))), None)
 
     def get_policy(self) -> BasePolicy:
@@ -116,6 +125,7 @@ class EventStreamView(View):
     async def _admit(self, request: HttpRequest, **kwargs: Any) -> tuple[tuple[str, ...], int, Admission]:
         """The channels, the number of messages to replay, and who was admitted; or RefusedStream."""
         if not isinstance(request, ASGIRequest):
+            report_wsgi()
             raise RefusedStream(500, "asgi-required", NEEDS_ASGI)
         policy, began = self.get_policy(), time.monotonic()
         try:

@@ -1,10 +1,12 @@
-"""streams.asgi: daphne's `send` waits for clients that do not read, and other servers' is left as it is."""
+"""streams.asgi: daphne's `send` waits for clients that do not read, and other servers' is left as it is. It answers the
+lifespan protocol."""
 
 from __future__ import annotations
 
 import asyncio
 import http.client
 import json
+import signal
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -15,7 +17,7 @@ from asgiref.testing import ApplicationCommunicator
 from streams.asgi import get_asgi_application, with_backpressure
 from tests.clients import StreamClient
 from tests.servers.holdings import ask
-from tests.sites import SERVERS, Server, Site
+from tests.sites import SERVERS, Server, Site, command
 
 OURS = "project.asgi:application"
 STOCK = "tests.asgi:application"
@@ -76,6 +78,14 @@ async def test_application_is_djangos() -> None:
     body = await server.receive_output(10)
     assert (start["type"], start["status"]) == ("http.response.start", 200)
     assert (body["type"], body["body"], body.get("more_body", False)) == ("http.response.body", b"{}", False)
+    await server.wait(10)
+
+
+async def test_lifespan_is_answered_to_its_end() -> None:
+    server = ApplicationCommunicator(get_asgi_application(), {"type": "lifespan", "asgi": {"version": "3.0"}})
+    for event in ("startup", "shutdown"):
+        await server.send_input({"type": f"lifespan.{event}"})
+        assert await server.receive_output(10) == {"type": f"lifespan.{event}.complete"}
     await server.wait(10)
 
 
@@ -148,3 +158,22 @@ def test_connection_is_used_again_after_a_stream_has_ended(sqlite_site: Site, na
         connection.request("GET", "/test/response/quick/")
         assert json.load(connection.getresponse()) == {}
     connection.close()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["uvicorn", "granian", "hypercorn"])
+def test_servers_start_and_end_without_a_word_about_lifespan(sqlite_site: Site, name: str) -> None:
+    """daphne does not speak this protocol."""
+    server = sqlite_site.serve(name, OURS)
+    assert server.json("/test/response/quick/") == {}
+    server.stop(signal.SIGTERM)
+    log = server.log.read_text()
+    assert "lifespan" not in log.lower()
+    assert "Traceback" not in log
+
+
+@pytest.mark.once
+def test_uvicorn_that_insists_on_lifespan_starts(sqlite_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--lifespan on`, an exception at startup ends the server."""
+    monkeypatch.setattr("tests.sites.command", lambda *args: [*command(*args), "--lifespan", "on"])
+    assert sqlite_site.serve("uvicorn", OURS).json("/test/response/quick/") == {}

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +9,6 @@ from django.core.checks import CheckMessage, Error, Warning, run_checks
 from django.test import override_settings
 
 from streams import conf
-from tests.sites import PYTHON, ROOT
 
 
 def messages(**streams: Any) -> list[CheckMessage]:
@@ -212,138 +207,3 @@ def test_w007_public_channels_without_limits() -> None:
 def test_all_that_is_wrong_is_said_at_once() -> None:
     found = messages(HEARTBEAT=1, POLL_SECONDS=0, POLICY="no.Policy")
     assert [message.id for message in found] == ["streams.E002", "streams.E003", "streams.E004"]
-
-
-# --- The database: each in a process of its own, for databases come from the settings ---------------------------------
-
-REPORT = """
-import json, django
-django.setup()
-from django.core.checks import run_checks
-print(json.dumps([[type(m).__name__, m.msg, m.hint, m.id] for m in run_checks(databases=["default"])]))
-"""
-
-
-def database_messages(folder: Path, settings: str) -> Any:
-    """What all checks together say under tests.settings with `settings` after them."""
-    (folder / "other_settings.py").write_text(f"from tests.settings import *\n{settings}\n")
-    env = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "other_settings",
-        "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
-        "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
-    }
-    report = subprocess.run([PYTHON, "-c", REPORT], env=env, cwd=ROOT, check=True, text=True, capture_output=True)
-    return json.loads(report.stdout)
-
-
-@pytest.mark.once
-def test_nothing_is_said_of_a_sqlite_file_in_wal_mode(tmp_path: Path) -> None:
-    assert database_messages(tmp_path, "") == []
-
-
-@pytest.mark.once
-def test_w001_sqlite_file_outside_wal_mode(tmp_path: Path) -> None:
-    settings = "DATABASES['default']['OPTIONS'] = {'init_command': 'PRAGMA journal_mode=DELETE;'}"
-    assert database_messages(tmp_path, settings) == [
-        [
-            "Warning",
-            "The database 'default' is SQLite in journal mode 'delete': while anybody writes, no stream can read.",
-            "In its OPTIONS, set 'init_command': 'PRAGMA journal_mode=WAL;'.",
-            "streams.W001",
-        ]
-    ]
-
-
-@pytest.mark.once
-def test_e005_database_that_the_log_cannot_be_kept_in(tmp_path: Path) -> None:
-    """Django's dummy backend stands for all that are neither PostgreSQL nor SQLite."""
-    assert database_messages(tmp_path, "DATABASES = {'default': {'ENGINE': 'django.db.backends.dummy'}}") == [
-        [
-            "Error",
-            "The log is kept in PostgreSQL, or in SQLite 3.35 or newer; the database 'default' is unknown.",
-            "Route the apps `streams` and `streams_relay` to another database with a database router.",
-            "streams.E005",
-        ]
-    ]
-
-
-@pytest.mark.once
-def test_nothing_is_said_of_a_database_that_the_log_is_not_in(tmp_path: Path) -> None:
-    settings = f"""
-DATABASES["default"]["OPTIONS"] = {{"init_command": "PRAGMA journal_mode=DELETE;"}}
-DATABASES["log"] = {{"ENGINE": "django.db.backends.sqlite3", "NAME": "{tmp_path / "log.sqlite3"}"}}
-DATABASE_ROUTERS = ["other_settings.Router"]
-
-class Router:
-    def db_for_read(self, model, **hints):
-        return "log" if model._meta.app_label in ("streams", "streams_relay") else None
-
-    db_for_write = db_for_read
-"""
-    assert database_messages(tmp_path, settings) == []
-
-
-@pytest.mark.once
-def test_checks_of_the_settings_touch_no_database(tmp_path: Path) -> None:
-    """`check` and `runserver` run without one."""
-    settings = "DATABASES['default'] = {'ENGINE': 'django.db.backends.sqlite3', 'NAME': '/nowhere/at/all/db'}"
-    (tmp_path / "other_settings.py").write_text(f"from tests.settings import *\n{settings}\n")
-    env = {**os.environ, "DJANGO_SETTINGS_MODULE": "other_settings", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    checked = subprocess.run([PYTHON, "-m", "django", "check"], env=env, cwd=ROOT, text=True, capture_output=True)
-    assert (checked.returncode, checked.stderr) == (0, "")
-
-
-POSTGRES = """
-DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "site", "HOST": %r, "OPTIONS": %r}}
-"""
-
-
-def connection_messages(folder: Path, host: str, options: dict[str, Any]) -> Any:
-    """What the checks say of a PostgreSQL database that they cannot reach."""
-    (folder / "other_settings.py").write_text(f"from tests.settings import *\n{POSTGRES % (host, options)}")
-    env = {**os.environ, "DJANGO_SETTINGS_MODULE": "other_settings", "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
-    report = REPORT.replace('databases=["default"]', "")
-    done = subprocess.run([PYTHON, "-c", report], env=env, cwd=ROOT, check=True, text=True, capture_output=True)
-    return json.loads(done.stdout)
-
-
-@pytest.mark.once
-@pytest.mark.parametrize(("pool", "size"), [(True, 4), ({"max_size": 10}, 10), ({"min_size": 6}, 6)])
-def test_w004_pool_smaller_than_the_log_threads(tmp_path: Path, pool: Any, size: int) -> None:
-    assert connection_messages(tmp_path, "localhost", {"pool": pool}) == [
-        [
-            "Warning",
-            f"DATABASES['default']['OPTIONS']['pool'] gives each process {size} connections. Its log threads can use "
-            "11 at the same time, and each request that queries uses one more: they wait for each other, and fail "
-            "after the pool's timeout.",
-            "Set 'pool': {'max_size': 12} or more. Or lower STREAMS['LOG_THREADS'], which is 4: the log threads are "
-            "twice as many, and three.",
-            "streams.W004",
-        ]
-    ]
-
-
-@pytest.mark.once
-@pytest.mark.parametrize("host", ["db.example", "10.0.0.1", "localhost,db.example"])
-def test_w005_database_over_a_network_without_keepalives(tmp_path: Path, host: str) -> None:
-    [[kind, message, hint, id]] = connection_messages(tmp_path, host, {})
-    assert (kind, id) == ("Warning", "streams.W005")
-    assert message.startswith(f"DATABASES['default'] is on the host {host!r}, and its OPTIONS set no TCP keepalives")
-    assert "'tcp_user_timeout': 30000" in hint
-
-
-@pytest.mark.once
-@pytest.mark.parametrize(
-    ("host", "options"),
-    [
-        ("", {}),
-        ("/run/postgresql", {}),
-        ("localhost", {"pool": {"max_size": 12}}),
-        ("127.0.0.1", {"pool": {"min_size": 2, "max_size": 20}}),
-        ("db.example", {"keepalives_idle": 30}),
-        ("db.example", {"tcp_user_timeout": 30000}),
-    ],
-)
-def test_nothing_is_said_of_these_connections(tmp_path: Path, host: str, options: dict[str, Any]) -> None:
-    assert connection_messages(tmp_path, host, options) == []

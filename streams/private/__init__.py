@@ -20,7 +20,7 @@ def report_missing(library: str, internal: str, consequence: str) -> None:
     if internal not in _reported:
         _reported.add(internal)
         logger.warning(
-            "The installed version of %s has no %s. %s A newer version of django-streams may support it.",
+            "The installed version of %s has no %s. %s A newer version of django-sse-streams may support it.",
             library,
             internal,
             consequence,

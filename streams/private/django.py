@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
+from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.http import HttpRequest, QueryDict, StreamingHttpResponse
+from django.urls import get_resolver, get_urlconf
 from django.utils.functional import LazyObject, SimpleLazyObject
 
 from streams.private import report_missing
@@ -220,14 +222,38 @@ def empty_form(request: HttpRequest) -> None:
     request._post, request._files = QueryDict(), {}  # type: ignore[attr-defined]
 
 
+def namespaces_of(app_name: str) -> list[str]:
+    """Return the namespaces in which an app's URLs are mounted in the active URLconf, such as `shop:streams`.
+
+    The outer ones come first. Seen in Django 5.2 to 6.1 (URLResolver.app_dict, URLResolver.namespace_dict). A reverse()
+    that finds an app in a nested namespace would make it unnecessary. If one is missing, the list is empty: an app in
+    a nested namespace is not found.
+    """
+    found: list[str] = []
+    level: list[tuple[str, Any]] = [("", get_resolver(get_urlconf()))]
+    try:
+        while level:
+            found += [prefix + name for prefix, resolver in level for name in resolver.app_dict.get(app_name, ())]
+            level = [
+                (f"{prefix}{name}:", nested)
+                for prefix, resolver in level
+                for name, (_, nested) in resolver.namespace_dict.items()
+            ]
+    except AttributeError:
+        report_missing("Django", "URLResolver.app_dict", "{% stream_url %} finds no stream in a nested namespace.")
+        return []
+    return found
+
+
 class ServedResponse(StreamingHttpResponse):
     """A StreamingHttpResponse that learns which handler serves it, and whose iterator can be iterated as it is.
 
     Seen in Django 5.2 to 6.1. `_handler_class`: handlers set it before they look at anything else of a response, which
-    is the one moment in which a response can learn that WSGI is going to serve it. `_iterator`: without the two
-    generators that Django puts around it. If one is missing, the stream works with Django's generators, and under WSGI
-    it raises when it is iterated. An attribute of the request that names its handler, and a public name for the
-    iterator, would make them unnecessary.
+    is the one moment in which a response can learn that WSGI is going to serve it. `wsgi_request`: Django's sync test
+    client sets it in the same place, and has no handler class of WSGI's. `_iterator`: without the two generators that
+    Django puts around it. If one is missing, the stream works with Django's generators, and under WSGI it raises when
+    it is iterated. An attribute of the request that names its handler, and a public name for the iterator, would make
+    them unnecessary.
     """
 
     is_async: bool
@@ -244,6 +270,19 @@ class ServedResponse(StreamingHttpResponse):
         self.__dict__["_handler_class"] = handler
         if handler is not None:
             self.served_by(handler)
+
+    @property
+    def wsgi_request(self) -> WSGIRequest:
+        try:
+            request: WSGIRequest = self.__dict__["wsgi_request"]
+        except KeyError:
+            raise AttributeError("wsgi_request") from None
+        return request
+
+    @wsgi_request.setter
+    def wsgi_request(self, request: WSGIRequest) -> None:
+        self.__dict__["wsgi_request"] = request
+        self.served_by(WSGIHandler)
 
     def plain_iterator(self) -> Any:
         """Return what is going to be iterated, which a middleware may have replaced; None if it is not known."""

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
+from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import RequestDataTooBig
 from django.db import Error
 from django.http import HttpRequest, HttpResponseBase, JsonResponse, UnreadablePostError
@@ -26,11 +27,12 @@ RETRY_AFTER_SECONDS = 5
 
 
 def api_view(*methods: str) -> Callable[[AsyncView], AsyncView]:
-    """A view of this API: its methods, its errors as JSON, and access.py's judgement in place of CSRF's middleware."""
+    """A view of this API: its methods, its errors as JSON, and access.py in place of the CSRF and login middleware."""
 
     def decorator(view: AsyncView) -> AsyncView:
         # Django refuses ATOMIC_REQUESTS for async views, and no transaction is to be as long as an answer.
         @csrf_exempt
+        @login_not_required
         @non_atomic_requests
         @functools.wraps(view)
         async def wrapped(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:

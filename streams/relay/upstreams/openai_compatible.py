@@ -16,7 +16,8 @@ try:
     import aiohttp
 except ImportError as error:  # pragma: no cover
     raise ImportError(
-        "OpenAICompatible calls its upstream by aiohttp, which is not installed: pip install 'django-streams[relay]'"
+        "OpenAICompatible calls its upstream by aiohttp, which is not installed: "
+        "pip install 'django-sse-streams[relay]'"
     ) from error
 
 from streams import __version__
@@ -75,7 +76,7 @@ class OpenAICompatible(BaseUpstream):
             "Content-Type": "application/json",
             "Accept": "text/event-stream" if body.get("stream") else "application/json",
             "Accept-Encoding": "identity",
-            "User-Agent": f"django-streams/{__version__}",
+            "User-Agent": f"django-sse-streams/{__version__}",
         }
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
