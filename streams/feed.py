@@ -66,6 +66,7 @@ class Feed:
         self._asked = asyncio.Event()
         self._answer: asyncio.Future[bytes | None] | None = None  # None: the end
         self._stopped = False
+        self._complete = False
         self._last = b""  # what is still to be sent once it has been stopped
         self._tail = b"\n\n"  # of what was sent; the bytes that the iterator yields may be any piece of an event
 
@@ -90,11 +91,15 @@ class Feed:
                 return sse.HEARTBEAT
         chunk, self._answer = self._answer.result(), None
         if chunk is None:
-            self._stopped = True
+            self._complete, self._stopped = not self._stopped, True
             raise StopAsyncIteration
         if not (_ends_event(self._tail) and _is_comment(chunk)):
             self._tail = (self._tail + chunk[-TAIL_BYTES:])[-TAIL_BYTES:]
         return chunk
+
+    def is_complete(self) -> bool:
+        """Return True if the iterator has come to its own end."""
+        return self._complete
 
     def pending(self) -> None:
         return None

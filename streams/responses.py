@@ -7,7 +7,6 @@ sent, and when, is its source's: a Subscriber of the log, or a Feed around a vie
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 import functools
 import json
@@ -20,11 +19,12 @@ from typing import Any
 from django.core.handlers.wsgi import WSGIHandler
 from django.utils import timezone
 
-from streams import shutdown, sockets, sse
+from streams import shutdown, sockets, sse, unfinished
+from streams.closing import close_later as close_later
+from streams.closing import serving_loop
 from streams.conf import settings
 from streams.exceptions import LogUnavailable, NotMigrated
-from streams.feed import Closable, Feed, Source
-from streams.private.asgiref import main_event_loop
+from streams.feed import Feed, Source
 from streams.private.django import ServedResponse
 from streams.release import release_request, request_context
 
@@ -51,6 +51,8 @@ STREAM_ERROR = sse.encode(
 )
 
 
+ENDS = ("clean", "error")
+
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache, no-transform",
@@ -67,6 +69,8 @@ class EventStreamResponse(ServedResponse):
         timeout: the stream ends after so many seconds. The client then reconnects by itself.
         deadline: the stream ends at this aware datetime.
         heartbeat: seconds of silence after which a comment is sent. Default: HEARTBEAT_SECONDS.
+        end: "clean", or "error": if the stream ends before its iterator does (timeout, deadline, shutdown, failure),
+            the response is left incomplete, so that clients on fetch see an error and come back.
         status, headers: as in HttpResponse.
 
     The iterator runs in one task. When the client goes, that task is cancelled: `try: … finally: …` in the iterator
@@ -83,6 +87,7 @@ class EventStreamResponse(ServedResponse):
         timeout: float | None = None,
         deadline: datetime.datetime | None = None,
         heartbeat: float | None = None,
+        end: str = "clean",
         status: int = 200,
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -96,7 +101,9 @@ class EventStreamResponse(ServedResponse):
         if heartbeat <= 0:
             raise ValueError(f"heartbeat is a number of seconds above 0; got {heartbeat!r}.")
         source: Source = items if isinstance(items, Source) else Feed(aiter(items), heartbeat)
-        self._body = _Body(source, lifetime)
+        if end not in ENDS:
+            raise ValueError(f"end is {' or '.join(map(repr, ENDS))}; got {end!r}.")
+        self._body = (_Body if end == "clean" else _BreakingBody)(source, lifetime)
         super().__init__(self._body, status=status, headers=dict(headers or {}))
         for name, value in HEADERS.items():
             if name != "Cache-Control" or name not in self.headers:
@@ -188,7 +195,7 @@ class _Body:
         self._line_ended = True
         # A client may leave after the view has returned and before anyone iterates. Then nobody calls aclose() either:
         # all that happens is that the response is dropped.
-        self._abandoned = weakref.finalize(self, close_later, source, _serving_loop())
+        self._abandoned = weakref.finalize(self, close_later, source, serving_loop())
         self._abandoned.atexit = False
 
     def __aiter__(self) -> _Body:
@@ -278,6 +285,29 @@ class _Body:
             _watch(weakref.ref(self), settings.SEND_TIMEOUT_SECONDS)
 
 
+class _BreakingBody(_Body):
+    """A body that is left incomplete if the stream ends before its source is complete."""
+
+    __slots__ = ()
+
+    def __anext__(self) -> Awaitable[bytes]:
+        return self._next()  # the source's futures would end the iteration past this class
+
+    async def _next(self) -> bytes:
+        self._handed_at = None
+        try:
+            return await self._step()
+        except StopAsyncIteration:
+            if self.task is None or self._is_complete():
+                raise
+        await unfinished.leave(self.scope)
+        raise AssertionError("The request goes on after it was left.")
+
+    def _is_complete(self) -> bool:
+        """Return True if the source says so. One that cannot say is not."""
+        return bool(getattr(self._source, "is_complete", bool)())
+
+
 def _watch(body_ref: weakref.ref[_Body], limit: float) -> None:
     """Cut a client that takes nothing for `limit` seconds.
 
@@ -313,28 +343,3 @@ def _error_event(error: Exception) -> bytes:
     if isinstance(error, NotMigrated):  # whoever sets up the site sees it in the browser
         return sse.encode(json.dumps({"code": "not-migrated", "message": str(error)}), event="stream-error")
     return STREAM_ERROR
-
-
-def close_later(source: Closable, loop: asyncio.AbstractEventLoop | None) -> None:
-    """Close the source of a response that was dropped. Called by the garbage collector, from any thread."""
-    if loop is None or loop.is_closed():
-        return
-
-    def close() -> None:
-        task = loop.create_task(source.aclose())
-        _closing.add(task)  # a loop keeps only a weak reference to its tasks
-        task.add_done_callback(_closing.discard)
-
-    with contextlib.suppress(RuntimeError):  # the loop is just closing
-        loop.call_soon_threadsafe(close)
-
-
-_closing: set[asyncio.Task[None]] = set()
-
-
-def _serving_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that serves this request, also from a sync view's thread; None under WSGI."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return main_event_loop()

@@ -70,6 +70,18 @@ def reset(scope: Mapping[str, Any]) -> bool:
     return False
 
 
+def close(scope: Mapping[str, Any]) -> bool:
+    """Close a request's connection after all that the kernel holds for it. Whether it was found, see is_sought().
+
+    The server sees what it would see if the client had left, and so does not complete the response.
+    """
+    with contextlib.suppress(OSError), _connection(scope) as connection:
+        if connection is not None:
+            connection.shutdown(socket.SHUT_RDWR)
+            return True
+    return False
+
+
 def can_be_found() -> bool:
     """Whether this system shows a process its own open files."""
     return os.path.isdir(_FILES)

@@ -188,7 +188,7 @@ class Subscriber:
         it is the larger part of what a delivery costs at all.
         """
         self._unsent_bytes = 0  # whoever asks for more has sent what it had
-        if self._ends_at is not None and self.cursor >= self._ends_at:
+        if self.is_complete():
             self._stopped = True
         if not self._live or self._stopped:
             return None
@@ -198,6 +198,10 @@ class Subscriber:
         else:
             self._waiter = future
         return future
+
+    def is_complete(self) -> bool:
+        """Return True if the client has had the final event: the stream ends for good."""
+        return self._ends_at is not None and self.cursor >= self._ends_at
 
     def has_had(self, position: int) -> bool:
         """Whether this stream has carried the message at `position`, one of its channels', to the server's socket."""

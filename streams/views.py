@@ -25,7 +25,7 @@ from streams.events import validate_channels
 from streams.exceptions import InvalidChannel, InvalidToken, RefusedStream, too_many_parameters
 from streams.policies import BasePolicy, get_policy
 from streams.release import close_request_connections, release_request
-from streams.responses import HEADERS, NEEDS_ASGI, EventStreamResponse, report_wsgi
+from streams.responses import ENDS, HEADERS, NEEDS_ASGI, EventStreamResponse, report_wsgi
 from streams.subscriber import Subscriber, is_position
 from streams.tokens import Token, atoken_of, token_of
 
@@ -133,6 +133,7 @@ class EventStreamView(View):
             await atoken_of(request)
             channels = _check_channels(self.get_channels(request, **kwargs))
             replay = _check_replay(request)
+            _check_end(request)
             refused = await policy.aask_to_read(request, channels)
         except InvalidToken as error:
             raise RefusedStream(403, error.code, str(error)) from None
@@ -176,7 +177,9 @@ class EventStreamView(View):
             caller=limits.caller_of(request),
         )
         # The response first: should it, or what follows, fail, it closes the subscriber.
-        response = EventStreamResponse(subscriber, timeout=_lifetime(self.timeout, token_of(request)))
+        response = EventStreamResponse(
+            subscriber, timeout=_lifetime(self.timeout, token_of(request)), end=_check_end(request)
+        )
         response.serve_to(request.scope)
         # Before the log is read, for its reads must not wait for a connection that this request holds.
         await close_request_connections()
@@ -243,6 +246,12 @@ def _check_replay(request: HttpRequest) -> int:
         "invalid-replay",
         f"replay is a whole number from 0 to {most} (STREAMS['MAX_REPLAY_MESSAGES']); got {asked[:100]!r}.",
     )
+
+
+def _check_end(request: HttpRequest) -> str:
+    if (end := request.GET.get("end", ENDS[0])) in ENDS:
+        return end
+    raise RefusedStream(400, "invalid-end", f"end is {' or '.join(ENDS)}; got {end[:100]!r}.")
 
 
 def _error(refusal: RefusedStream) -> JsonResponse:

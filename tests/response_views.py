@@ -38,12 +38,16 @@ def _seconds(request: HttpRequest, name: str) -> float | None:
 
 def _respond(request: HttpRequest, items: Any) -> EventStreamResponse:
     lives = _seconds(request, "lives")
-    return EventStreamResponse(
+    response = EventStreamResponse(
         items,
         heartbeat=_seconds(request, "heartbeat"),
+        end=request.GET.get("end", "clean"),
         timeout=_seconds(request, "timeout"),
         deadline=None if lives is None else timezone.now() + datetime.timedelta(seconds=lives),
     )
+    if "end" in request.GET:
+        response.serve_to(getattr(request, "scope", {}))
+    return response
 
 
 # --- Publishing ---
