@@ -195,8 +195,9 @@ CHANNELS: dict[str, Any] = {
     "tags": ["Reading"],
     "summary": "List channels",
     "description": (
-        "Those that have messages, settings or listeners, and that the caller may read. Follow `next` until it is "
-        "null; a page may be short before that."
+        "The channels that the caller can read: for a user, those that have messages, settings or listeners; for a "
+        "signed token, those that it names or matches; without credentials, those that the site names, and none that "
+        "merely match a pattern of its settings. Follow `next` until it is null; a page can be short before that."
     ),
     "parameters": [
         OpenApiParameter("after", NAME_OR_NOTHING, description="Names that come after this one."),
