@@ -165,7 +165,7 @@ class Listener:
             await asyncio.sleep(0.1)
             return False
         server = self._reader.response_headers.get("x-server", "?")
-        if self._reader.status != 200:  # nginx finds nobody to pass it on to
+        if self._reader.status != 200 or server == "?":  # nginx itself has answered: it reaches no server
             self._cut()
             await asyncio.sleep(self._choice.uniform(0.05, 0.3))
             return False

@@ -89,13 +89,27 @@ def configured(text: str, port: int, ports: Sequence[int], folder: Path) -> str:
     return text
 
 
+def has_http2_directive() -> bool:
+    """Whether this nginx knows `http2 on`, which 1.25.1 brought. The file names both forms."""
+    found = program()
+    assert found is not None
+    version = subprocess.run([found, "-v"], capture_output=True, text=True, check=True).stderr
+    numbers = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", version)
+    assert numbers is not None, version
+    return tuple(map(int, numbers.groups())) >= (1, 25, 1)
+
+
 def secured(text: str, port: int, certificate: Path, key: Path) -> str:
-    """The file with its lines for TLS and HTTP/2, which wait there as comments for a site's own certificate."""
+    """The file with its lines for TLS and HTTP/2, which are comments there until a site has its own certificate."""
+    listen = f"listen 127.0.0.1:{port} ssl"
     replacements = [
-        ("# listen 443 ssl http2;", f"listen 127.0.0.1:{port} ssl http2;"),
+        ("# listen 443 ssl;", f"{listen};" if has_http2_directive() else f"{listen} http2;"),
+        ("# http2 on;", "http2 on;" if has_http2_directive() else "# http2 on;"),
+        ("# http2_max_concurrent_streams", "http2_max_concurrent_streams"),
         ("# ssl_certificate     /etc/ssl/certs/site.pem;", f"ssl_certificate {certificate};"),
         ("# ssl_certificate_key /etc/ssl/private/site.key;", f"ssl_certificate_key {key};"),
-        ("# http2_max_concurrent_streams", "http2_max_concurrent_streams"),
+        ("# ssl_protocols", "ssl_protocols"),
+        ("# ssl_session_cache", "ssl_session_cache"),
     ]
     for old, new in replacements:
         assert text.count(old) == 1, f"{CONFIGURATION.name} has {old!r} {text.count(old)} times"
