@@ -12,11 +12,16 @@ COVERAGE_FLOOR ?= $(if $(ARGS),0,89)
 
 PY = $(VENV)/bin/python
 
+# For all supported Pythons and platforms. The lock files name no package index: pip uses the one that is configured.
+UPGRADE ?=
+LOCK = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock" $(UPGRADE)
+
 # nox makes the environments of its own, in .nox.
 MATRIX_ARGS = $(if $(ARGS),$(ARGS),--session core)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test matrix lint format messages bench chaos clean venv install install-dev env
+.PHONY: help run test matrix lint format messages bench chaos clean venv install install-dev env lock
 
 help: ## Show what can be done
 	@echo "make COMMAND, where COMMAND is one of:"
@@ -72,16 +77,22 @@ venv:
 		}; \
 		echo "Making $(VENV) …" && $(PYTHON) -m venv $(VENV) && $(PY) -m pip install --quiet --upgrade pip; }
 
-# What was installed is kept beside it, so that nothing is asked again until the requirements change.
+lock: install-dev ## Update the lock files after a change of the requirements (UPGRADE=--upgrade takes newer versions)
+	$(LOCK) requirements.txt --output-file requirements.lock
+	$(LOCK) requirements-dev.txt --constraints requirements.lock --output-file requirements-dev.lock
+
+# The lock file that was installed is copied to the environment, so that pip runs again only if the lock file changes.
 install: venv
-	@cmp -s requirements.txt $(VENV)/installed.txt || { \
-		echo "Installing requirements.txt …" && $(PY) -m pip install --quiet -r requirements.txt && \
-		cp requirements.txt $(VENV)/installed.txt; }
+	@cmp -s requirements.lock $(VENV)/installed.lock || { \
+		echo "Installing requirements.lock …" && \
+		$(PY) -m pip install --quiet --require-hashes -r requirements.lock && \
+		cp requirements.lock $(VENV)/installed.lock; }
 
 install-dev: install
-	@cmp -s requirements-dev.txt $(VENV)/installed-dev.txt || { \
-		echo "Installing requirements-dev.txt …" && $(PY) -m pip install --quiet -r requirements-dev.txt && \
-		cp requirements-dev.txt $(VENV)/installed-dev.txt; }
+	@cmp -s requirements-dev.lock $(VENV)/installed-dev.lock || { \
+		echo "Installing requirements-dev.lock …" && \
+		$(PY) -m pip install --quiet --require-hashes -r requirements-dev.lock && \
+		cp requirements-dev.lock $(VENV)/installed-dev.lock; }
 
 env:
 	@[ -e .env ] || { umask 077 && echo "Writing .env for development …" && \

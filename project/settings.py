@@ -6,6 +6,8 @@
 | SECRET_KEY | needed where DEBUG is false |
 | ALLOWED_HOSTS | localhost,127.0.0.1,[::1] |
 | CSRF_TRUSTED_ORIGINS | none |
+| HTTPS | true if DEBUG is false: clients reach the site over TLS only. `false` is for a proxy that speaks plain HTTP |
+| HSTS_SECONDS | 3600. How long browsers use TLS only, with HTTPS; 31536000 (a year) once everything works |
 | CORS_ALLOWED_ORIGINS | none. Other origins whose pages may read streams and ask the APIs, with a user's cookies too |
 | DATABASE_URL | SQLite in `.local/db.sqlite3` |
 | REDIS_URL | none. With it, processes tell each other of news over Redis, else over a database that is PostgreSQL |
@@ -38,6 +40,18 @@ DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env("SECRET_KEY", default="only-for-development" if DEBUG else environ.Env.NOTSET)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+if env.bool("HTTPS", default=not DEBUG):
+    # A proxy ends TLS and reports it in this header. It has to set the header on every request, as our nginx.conf does.
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_SSL_REDIRECT = True
+    SECURE_REDIRECT_EXEMPT = [r"^api/health/"]  # health checks come past the proxy, over plain HTTP
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+    SECURE_HSTS_SECONDS = env.int("HSTS_SECONDS", default=3600)
+    # Browsers preload a site only if HSTS_SECONDS is a year or more.
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
 
 INSTALLED_APPS = [
     "daphne",  # before staticfiles: its runserver serves ASGI

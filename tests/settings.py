@@ -4,6 +4,7 @@ import json
 import os
 
 os.environ.setdefault("SECRET_KEY", "for-tests-only")
+os.environ.setdefault("HTTPS", "false")  # the servers of the tests speak plain HTTP, unless a test is about TLS
 os.environ.setdefault("ENV_FILE", os.devnull)  # the tests are not to depend on what somebody has in .env
 
 from project.settings import *  # noqa: F403
