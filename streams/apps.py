@@ -33,6 +33,7 @@ class StreamsConfig(AppConfig):
 
         on_deletion(get_user_model(), broadcasts.forget_user)
         on_deletion(get_user_model(), log.forget_publisher)
+        on_deletion(get_user_model(), log.forget_addressee)
         on_deletion(Group, channels.forget_group)
 
         register(Chore("Pruning", retention.prune_as_chore, retention.chore_seconds, at_start=False))

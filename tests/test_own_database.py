@@ -39,7 +39,7 @@ def env(urls: tuple[str, str]) -> dict[str, str]:
 
 
 def test_suite(urls: tuple[str, str]) -> None:
-    tests = ["tests/own_database/suite.py", "tests/test_references.py"]
+    tests = ["tests/own_database/suite.py", "tests/test_references.py", "tests/relay/test_deleted_users.py"]
     done = subprocess.run(
         [PYTHON, "-m", "pytest", "--ds=tests.own_database.settings", "-q", "-m", "not once", *tests],
         env={**os.environ, **env(urls)},

@@ -739,11 +739,11 @@ def test_prunings_at_the_same_time_record_the_furthest(site: Site) -> None:
 
 
 def overtake() -> None:
-    """Hold the channel's record while another pruning begins, and then prune further than that one will."""
-    log.delete_through(1, channel="busy", limit=1)  # makes the record
+    """Hold the lock of prunings while another one begins, and then prune further than that one will."""
+    log.delete_through(1, channel="busy", limit=1)  # makes the records
     with transaction.atomic():
         with connections["default"].cursor() as cursor:
-            cursor.execute("SELECT * FROM streams_channel WHERE name = 'busy' FOR UPDATE")
+            cursor.execute("SELECT * FROM streams_logsize FOR UPDATE")
         print("locked", flush=True)
         sys.stdin.readline()
         log.delete_through(50, channel="busy", limit=100)

@@ -6,7 +6,7 @@ calls it through `threads.run()`.
 
 from streams.log.appending import append
 from streams.log.epochs import Epochs, read_epochs, start_new_epoch
-from streams.log.pruning import date_newest, delete_through, forget_channel, forget_pruned_channels
+from streams.log.pruning import date_newest, delete_through, erase_channels, forget_channel, forget_pruned_channels
 from streams.log.reading import (
     PAGE_BYTES,
     PAGE_MESSAGES,
@@ -30,7 +30,7 @@ from streams.log.reading import (
     start_of_newest,
     times_of,
 )
-from streams.log.references import forget_publisher
+from streams.log.references import forget_addressee, forget_publisher
 from streams.log.sequencing import finish, sequence, sequence_after_commit, sequencing_transaction
 from streams.log.sizing import count_size, size
 from streams.log.storing import store
@@ -51,8 +51,10 @@ __all__ = [
     "date_newest",
     "delete_through",
     "earliest",
+    "erase_channels",
     "finish",
     "follow",
+    "forget_addressee",
     "forget_channel",
     "forget_pruned_channels",
     "forget_publisher",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import partial
 
-from django.db import connections
-from django.db.models import BooleanField, Exists, ExpressionWrapper, F, OuterRef, Q, QuerySet, Sum
+from django.db import connections, transaction
+from django.db.models import BooleanField, Exists, ExpressionWrapper, F, Max, OuterRef, Q, QuerySet, Sum
 from django.db.models.functions import Now
 
 from streams.log.appending import lock_sqlite
@@ -39,7 +40,6 @@ def delete_through(
     Of all channels but the `spared` ones, or of one. How far each channel was pruned is recorded in the same
     transaction, so that no reader can ever see messages gone without also being able to know.
     """
-    alias = database()
     with own_transaction():
         lock_sqlite()
         doomed = _messages(channel, spared).filter(position__gte=start, position__lte=position)
@@ -47,15 +47,57 @@ def delete_through(
         if not rows:
             return 0
         newest = {name: place or 0 for place, name in rows}  # ascending, so that the last one wins
-        with connections[alias].cursor() as cursor:
-            cursor.executemany(_MARK_PRUNED, sorted(newest.items()))
-        doomed = doomed.filter(position__lte=rows[-1][0])
-        # From here on no other transaction deletes or counts, so that exactly what goes is subtracted.
-        counted = doomed.filter(position__lte=lock_size().through)
-        if gone := counted.aggregate(total=Sum("size"))["total"]:
-            LogSize.objects.using(alias).filter(id=LogSize.ROW).update(bytes=F("bytes") - gone)
-        doomed.delete()
+        _delete(doomed.filter(position__lte=rows[-1][0]), newest)
     return len(rows)
+
+
+def erase_channels(names: Collection[str]) -> None:
+    """Delete all messages of these channels, in the calling thread's transaction if one is open.
+
+    How far each channel was pruned is recorded, as by a pruning, so that a stream below gets a reset. Publishers do not
+    wait for the caller's transaction, but prunings do. Messages that have no position yet are deleted after the commit.
+    """
+    if not names:
+        return
+    alias = database()
+    with transaction.atomic(using=alias):
+        _erase(names)
+        transaction.on_commit(partial(_erase_rest, names), using=alias, robust=True)
+
+
+def _erase(names: Collection[str]) -> None:
+    listed = sorted(names)
+    for first in range(0, len(listed), BATCH_CHANNELS):
+        some = Message.objects.using(database()).filter(channel__in=listed[first : first + BATCH_CHANNELS])
+        found = some.filter(position__isnull=False).order_by().values_list("channel")
+        newest = dict(found.annotate(newest=Max("position")))
+        if newest:
+            # Positions that are given after this query are above all of these. _erase_rest() takes them.
+            _delete(some.filter(position__lte=max(newest.values())), newest)
+
+
+def _erase_rest(names: Collection[str]) -> None:
+    """Delete what an erasure has left: messages without a position, and those that have got theirs since."""
+    listed = sorted(names)
+    with own_transaction():
+        lock_sqlite()
+        for first in range(0, len(listed), BATCH_CHANNELS):
+            some = listed[first : first + BATCH_CHANNELS]
+            Message.objects.using(database()).filter(channel__in=some, position__isnull=True).delete()
+        _erase(names)
+
+
+def _delete(doomed: QuerySet[Message], newest: Mapping[str, int]) -> None:
+    """Delete messages that have positions, and record the newest one of each channel. Within a transaction."""
+    alias = database()
+    # First, because it is what transactions that delete messages wait for each other at. From here on no other one
+    # deletes or counts, so that exactly what goes is subtracted.
+    counted = doomed.filter(position__lte=lock_size().through)
+    with connections[alias].cursor() as cursor:
+        cursor.executemany(_MARK_PRUNED, sorted(newest.items()))
+    if gone := counted.aggregate(total=Sum("size"))["total"]:
+        LogSize.objects.using(alias).filter(id=LogSize.ROW).update(bytes=F("bytes") - gone)
+    doomed.delete()
 
 
 def date_newest(channel: str | None = None, spared: Collection[str] = ()) -> bool:

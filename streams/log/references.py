@@ -1,4 +1,4 @@
-"""The log's references to users."""
+"""What the log holds of users: the messages that they published, and those that were published to them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from django.db import transaction
 
+from streams.log.pruning import erase_channels
+from streams.log.sizing import lock_size
 from streams.models import Message
 from streams.threads import database
 
@@ -19,5 +21,14 @@ def forget_publisher(user_pk: Any) -> None:
     """
     alias = database()
     published = Message.objects.using(alias).filter(published_by=user_pk)
-    published.filter(position__isnull=False).update(published_by=None)
-    transaction.on_commit(partial(published.update, published_by=None), using=alias, robust=True)
+    with transaction.atomic(using=alias):
+        numbered = published.filter(position__isnull=False)
+        if numbered.exists():
+            lock_size()  # before the messages, as a pruning does: each would wait for the other
+            numbered.update(published_by=None)
+        transaction.on_commit(partial(published.update, published_by=None), using=alias, robust=True)
+
+
+def forget_addressee(user_pk: Any) -> None:
+    """Delete the messages of a deleted user's own channel, in the calling thread's transaction if one is open."""
+    erase_channels([f"user.{user_pk}"])

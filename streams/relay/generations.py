@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
 
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
@@ -329,7 +329,7 @@ def correct(generation: Generation, told: Mapping[str, Any] | None, tokens: int,
     """Write down what an answer has cost, as its worker knows, that somebody else has ended or deleted."""
     gone = not _rows().filter(pk=generation.pk).exists()
     if not usage.improve(generation.pk, told, tokens, seconds) and gone:
-        generation.owner_id = None
+        generation.owner_id, generation.caller = None, ""
         _record(generation, Ending(State.CANCELLED, usage=told, tokens=tokens, seconds=seconds))
 
 
@@ -344,8 +344,15 @@ def delete(id: str) -> None:
 
 
 def forget_owner(user_pk: Any) -> None:
-    """Delete the generations of a deleted user, also those that have not ended: their workers find them gone."""
-    _rows().filter(owner=user_pk).delete()
+    """Delete the generations of a deleted user with their pieces in the log, also those that have not ended.
+
+    Their workers find them gone. Those that are compacted have no pieces in the log any more.
+    """
+    with transaction.atomic(using=database()):
+        # Locked, so that no worker adds a piece between the two steps.
+        owned = list(_locked(_rows().filter(owner=user_pk).order_by("pk").only("pk", "compacted_at")))
+        _rows().filter(owner=user_pk).delete()
+        log.erase_channels([generation.channel for generation in owned if generation.compacted_at is None])
 
 
 # --- Rows and locks ---------------------------------------------------------------------------------------------------

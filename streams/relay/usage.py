@@ -7,6 +7,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from django.contrib.auth import get_user_model
+
 from streams import threads
 from streams.relay.models import Usage
 from streams.threads import database, run
@@ -63,9 +65,17 @@ def record_soon(**answer: Any) -> asyncio.Task[None]:
 async def _record(answer: dict[str, Any]) -> None:
     try:
         # Not by one of the threads that read: it may have to wait for a lock.
-        await run(lambda: record(**answer), pool=threads.WRITING)
+        await run(lambda: record(**_without_deleted_user(answer)), pool=threads.WRITING)
     except Exception:
         logger.exception("What an answer has cost could not be written down: %s.", answer)
+
+
+def _without_deleted_user(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of an answer, without its user if that one was deleted while the answer came."""
+    user_id = answer["user_id"]
+    if user_id is None or get_user_model()._base_manager.filter(pk=user_id).exists():
+        return answer
+    return {**answer, "user_id": None, "caller": ""}
 
 
 _recording: set[asyncio.Task[None]] = set()  # a loop keeps only a weak reference to its tasks
@@ -88,8 +98,8 @@ def improve(generation: str, usage: Mapping[str, Any] | None, pieces: int, secon
 
 
 def forget_user(user_pk: Any) -> None:
-    """Clear a deleted user from the record."""
-    Usage.objects.using(database()).filter(user=user_pk).update(user=None)
+    """Clear a deleted user from the record. `caller` names the user as well."""
+    Usage.objects.using(database()).filter(user=user_pk).update(user=None, caller="")
 
 
 def counted(usage: object) -> dict[str, Any] | None:
