@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -76,7 +77,26 @@ def _disconnect(user: Any, channel: str | None, token: str | None) -> None:
     pk = None if user is None else str(getattr(user, "pk", user))
     if pk in ("", "None"):
         raise ValueError("disconnect() takes a user who is in the database, or the primary key of one.")
-    announce(Revocation(ends=True, user=pk, channel=channel, token=None if token is None else _revoke(token)))
+    revocation = Revocation(ends=True, user=pk, channel=channel, token=None if token is None else _revoke(token))
+    try:
+        if pk is not None and token is None:
+            for take_back in _on_disconnect:
+                # First, so that no client comes back by it.
+                _after_commit(partial(take_back, pk, channel), database())
+    finally:
+        announce(revocation)
+
+
+_on_disconnect: list[Callable[[str, str | None], object]] = []
+
+
+def on_disconnect(take_back: Callable[[str, str | None], object]) -> None:
+    """Have `take_back(user, channel)` called when disconnect() names a user and no token.
+
+    For apps that issue tokens of their own: these must not let the user's clients come back. `user` is the primary key
+    as text, `channel` the channel that disconnect() names, or None.
+    """
+    _on_disconnect.append(take_back)
 
 
 def _revoke(token: str) -> str:
@@ -93,10 +113,14 @@ def _revoke(token: str) -> str:
 
 def announce(revocation: Revocation, using: str | None = None) -> None:
     """Tell all processes, after the commit where a transaction is open in the database `using`, or in the log's."""
-    if not in_callers_transaction(connections[using or database()]):
-        _tell(revocation)
+    _after_commit(partial(_tell, revocation), using or database())
+
+
+def _after_commit(act: Callable[[], object], using: str) -> None:
+    if not in_callers_transaction(connections[using]):
+        act()
     else:
-        transaction.on_commit(partial(_tell, revocation), using=using or database(), robust=True)
+        transaction.on_commit(act, using=using, robust=True)
 
 
 def _tell(revocation: Revocation) -> None:

@@ -77,7 +77,12 @@ class Token:
 
 
 def make_token(
-    *, read: Iterable[str] = (), publish: Iterable[str] = (), user: Any = None, seconds: float | None = None
+    *,
+    read: Iterable[str] = (),
+    publish: Iterable[str] = (),
+    user: Any = None,
+    seconds: float | None = None,
+    id: str | None = None,
 ) -> str:
     """A token with which its bearer may read some channels and publish to some, for a while.
 
@@ -85,6 +90,7 @@ def make_token(
         read, publish: names of channels, or patterns in which `*` stands for any characters, such as `score.*`.
         user: the user in whose name. The token holds for as long as this user is active and keeps the password.
         seconds: its lifetime; TOKEN_SECONDS where not given, at most MAX_TOKEN_SECONDS.
+        id: the id by which it is revoked, at most 64 characters. By default it is random.
 
     Raises:
         ValueError: for what is no name, nothing to read or to publish, or too long a life. Nobody is asked whether the
@@ -95,7 +101,7 @@ def make_token(
     if not 0 < seconds <= most:
         raise ValueError(f"A token lives for above 0 and at most {most} seconds (MAX_TOKEN_SECONDS); got {seconds!r}.")
     told: dict[str, Any] = {
-        "i": secrets.token_urlsafe(12),
+        "i": id or secrets.token_urlsafe(12),
         "r": _check_patterns(read),
         "p": _check_patterns(publish),
         "e": round(time.time() + seconds, 3),
@@ -306,8 +312,7 @@ def put(request: HttpRequest, token: Token) -> None:
 
 def user_of_token(request: HttpRequest) -> Any:
     """The user of the token that token_of() has found; None where there is none."""
-    found = request.__dict__.get(KEPT)
-    return found[1] if isinstance(found, tuple) else None
+    return found[1] if isinstance(found := request.__dict__.get(KEPT), tuple) else None
 
 
 def _checked(text: str) -> tuple[Token, Any]:

@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.module_loading import import_string
 
-from streams.addresses import client_address
+from streams.addresses import address_key, client_address
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError
 from streams.tokens import mark_of, user_of
@@ -25,7 +25,7 @@ KEY_SALT = "streams.relay.key"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `user` is None for somebody unknown. `key` counts: streams are limited for each."""
+    """Who asks. `user` is None for somebody unknown. Limits count by `key`, and tables hold it: it has no address."""
 
     user: Any
     key: str
@@ -98,7 +98,7 @@ async def identify(request: HttpRequest) -> Caller:
 
 
 def _nobody(request: HttpRequest) -> Caller:
-    return Caller(None, f"address {client_address(request)}")
+    return Caller(None, address_key(client_address(request)))
 
 
 def bearer(request: HttpRequest) -> str | None:

@@ -17,7 +17,7 @@ class RelayConfig(AppConfig):
     def ready(self) -> None:
         from django.contrib.auth import get_user_model
 
-        from streams import conf, shutdown
+        from streams import conf, revocation, shutdown
         from streams.chores import Chore, register
         from streams.references import on_deletion
         from streams.relay import background, generations, usage
@@ -30,6 +30,8 @@ class RelayConfig(AppConfig):
 
         on_deletion(get_user_model(), generations.forget_owner)
         on_deletion(get_user_model(), usage.forget_user)
+
+        revocation.on_disconnect(generations.take_back_tokens)
 
         shutdown.register(background.stop)  # where a signal ends the process, atexit's functions are not run
         register(Chore("Looking after answers", background.attend_as_chore, lambda: ATTEND_SECONDS))

@@ -42,10 +42,12 @@ class RelaySettings:
     RELAY_MAX_ANSWER_BYTES = Setting(16_777_216, positive_whole)
     RELAY_MAX_STREAMS = Setting(200, positive_whole)
     RELAY_MAX_STREAMS_PER_USER = Setting(5, positive_whole)
+    RELAY_QUESTIONS_PER_MINUTE = Setting[int | None](60, or_none(positive_whole))
 
     GENERATION_WORKER = Setting("server", worker_place)
     GENERATION_CONCURRENCY = Setting(100, positive_whole)
     GENERATION_MAX_ACTIVE = Setting(1000, positive_whole)
+    GENERATION_BYTES_PER_HOUR = Setting[int | None](67_108_864, or_none(positive_whole))
     GENERATION_QUEUE_SECONDS = Setting[float](600, positive_number)
     GENERATION_SECONDS = Setting[float](600, positive_number)
     GENERATION_LEASE_SECONDS = Setting[float](6, positive_number)

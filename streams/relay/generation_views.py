@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import logging
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -11,8 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from django.core import signing
-from django.core.exceptions import TooManyFieldsSent
 from django.db import Error
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
@@ -20,24 +16,23 @@ from django.urls import reverse
 from streams import EventStreamResponse, log, outages, shutdown, sse, threads
 from streams.conf import settings as core_settings
 from streams.events import encode_data
-from streams.exceptions import too_many_parameters
 from streams.policies import BasePolicy
-from streams.relay import background, generations, housekeeping, pieces
+from streams.relay import answer_tokens, background, generations, housekeeping, pieces
 from streams.relay.access import Caller, admit, bearer, check_access, identify
 from streams.relay.conf import settings
 from streams.relay.endpoints import api_view, error_response, json_response, read_payload, unavailable
 from streams.relay.errors import RelayError
+from streams.relay.limits import count_question
 from streams.relay.models import ID_LENGTH, Generation
 from streams.relay.pieces import END_EVENT, Answer
 from streams.relay.requests import check_request
 from streams.relay.upstreams import get_upstream, upstream_for
 from streams.release import close_request_connections, request_context
 from streams.subscriber import is_position
+from streams.tokens import put, read_token
 from streams.views import EventStreamView
 
 logger = logging.getLogger("streams.relay")
-
-SIGNED_AS = "streams.relay.generation"
 
 ID = re.compile(rf"[0-9a-f]{{{ID_LENGTH}}}")
 
@@ -49,6 +44,7 @@ ID = re.compile(rf"[0-9a-f]{{{ID_LENGTH}}}")
 async def ask(request: HttpRequest) -> HttpResponseBase:
     """Start an answer: 201, or 200 for one that the same Idempotency-Key has started before."""
     caller = await admit(request)  # first: nobody else has a megabyte of JSON read here
+    count_question(caller.key)
     payload = read_payload(request)
     asked = payload if isinstance(payload, Mapping) else {}
     upstream = upstream_for(asked.get("model"))
@@ -75,6 +71,7 @@ async def regenerate(request: HttpRequest, id: str) -> HttpResponseBase:
     else:
         caller = found.caller
         await check_access(request, caller)
+    count_question(caller.key)
     upstream = get_upstream(generation.upstream) if generation.upstream in settings.UPSTREAMS else get_upstream()
     # Checked again: the site's limits and models may be others now.
     body = check_request({key: value for key, value in generation.request.items() if key != "stream_options"}, upstream)
@@ -95,7 +92,7 @@ async def _start(
         answer = Answer(generation, "", 0, generation.start_position)
     else:
         answer = await threads.run(pieces.read, generation.pk)
-    token = _sign(generation.pk)
+    token = answer_tokens.make(answer.generation)
     return json_response({**_state(answer, token), "token": token}, 201 if is_new else 200)
 
 
@@ -201,8 +198,12 @@ class GenerationEvents(EventStreamView):
 
     async def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         try:
-            self._generation = await _owned(request, kwargs["id"])
+            self._generation, _, token = await _owned(request, kwargs["id"])
             if self._generation.is_active:
+                if token is None and bearer(request) is not None:
+                    # A stream that a key has opened ends with what the key depends on, as if a token had opened it.
+                    own = read_token(answer_tokens.make(self._generation))
+                    await threads.run(put, request, own)
                 _call_for(self._generation)
                 return await super().get(request, **kwargs)
             await close_request_connections()
@@ -299,30 +300,9 @@ def _json(data: Any) -> str:
 # --- Whose it is ------------------------------------------------------------------------------------------------------
 
 
-def _sign(id: str) -> str:
-    """A token that stands for the owner of this one generation, in a URL too: an EventSource has no headers."""
-    return signing.TimestampSigner(salt=SIGNED_AS).sign(id).partition(":")[2]
-
-
-def _good_token(request: HttpRequest, id: str) -> str | None:
-    """The generation's token, where the request carries it, in its URL or as its Authorization."""
-    signer = signing.TimestampSigner(salt=SIGNED_AS)
-    limit = datetime.timedelta(seconds=settings.GENERATION_TOKEN_SECONDS)
-    try:
-        given = (request.GET.get("token"), bearer(request))
-    except TooManyFieldsSent:
-        refusal = too_many_parameters()
-        raise RelayError(refusal.status, refusal.code, str(refusal)) from None
-    for token in filter(None, given):
-        with contextlib.suppress(signing.BadSignature):
-            signer.unsign(f"{id}:{token}", max_age=limit)
-            return token
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A generation, who asks for it and is its owner, and a token for the URLs that it is told by."""
+    """A generation, the caller who is its owner or acts for the owner, and a token for its URLs."""
 
     answer: Answer
     caller: Caller
@@ -332,30 +312,23 @@ class _Found:
 
 async def _find(request: HttpRequest, id: str) -> _Found:
     """The generation with its text, if the request is its owner's. Raises RelayError: 401, 403 or 404."""
-    token = _good_token(request, id)
-    caller = None if token is not None else await identify(request)
-    generation = await _owned(request, id, caller)
-    if caller is None:
-        caller = Caller(generation.owner, generation.caller)  # who has the token acts for the owner
+    generation, caller, token = await _owned(request, id)
     try:
         answer = await threads.run(pieces.read, id)
     except Generation.DoesNotExist:  # deleted meanwhile
         raise _unknown() from None
-    return _Found(answer, caller, token or _sign(id), token is not None)
+    return _Found(answer, caller, token or answer_tokens.make(generation), token is not None)
 
 
-async def _owned(request: HttpRequest, id: str, caller: Caller | None = None) -> Generation:
-    """The generation's row, if the request is its owner's. Raises RelayError: 401, 403 or 404.
+async def _owned(request: HttpRequest, id: str) -> tuple[Generation, Caller, str | None]:
+    """The generation's row, the caller, and the generation's token if the request carries it.
 
-    `caller` is who asks, where that is known already.
+    Raises RelayError, 401, 403 or 404, if the request is not its owner's.
     """
     if not ID.fullmatch(id):
         raise _unknown()
-    has_token = _good_token(request, id) is not None
-    if not has_token and caller is None:
-        caller = await identify(request)
-        if caller.user is not None and bearer(request) is not None:
-            request.user = caller.user  # as below
+    token = await answer_tokens.take(request)
+    caller = None if token is not None else await identify(request)
     await close_request_connections()
     try:
         generation = await threads.run(pieces.get, id)
@@ -366,13 +339,15 @@ async def _owned(request: HttpRequest, id: str, caller: Caller | None = None) ->
     owner = generation.owner
     if owner is None and generation.owner_id is not None:  # deleted, and so is the answer in a moment
         raise _unknown()
-    if has_token and (owner is None or owner.is_active):
-        if owner is not None:
-            request.user = owner  # in whose name the answer is followed, and with whom that ends
-        return generation
-    if caller is None or caller.user is None or owner is None or caller.user.pk != owner.pk:
+    if token is not None and answer_tokens.is_of(request, generation):
+        return generation, Caller(owner, generation.caller), token
+    if caller is None:
+        answer_tokens.ignore(request)
+        caller = await identify(request)
+        await close_request_connections()
+    if caller.user is None or owner is None or caller.user.pk != owner.pk:
         raise RelayError(403, "forbidden", "This answer is somebody else's, or its token has expired.")
-    return generation
+    return generation, caller, None
 
 
 def _unknown() -> RelayError:

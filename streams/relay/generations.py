@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
 
+from django.core.exceptions import ValidationError
 from django.db import connections, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
@@ -27,7 +28,8 @@ from streams.relay import usage
 from streams.relay.access import Caller
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError
-from streams.relay.models import KEY_MAX_LENGTH, Generation
+from streams.relay.limits import check_generation
+from streams.relay.models import CHANNEL_PREFIX, KEY_MAX_LENGTH, Generation
 from streams.relay.pieces import DESERTED, END_EVENT, pieces_after, stored_text
 from streams.threads import database
 
@@ -36,7 +38,6 @@ State = Generation.State
 
 # A caller without an account has nothing but the key to tell it from others, so that the key must be a secret.
 ANONYMOUS_KEY_MIN_LENGTH = 32
-RETRY_AFTER_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,8 @@ def create(
                     "This Idempotency-Key was used for another question. Send a new key with each question.",
                 )
             return first, False
-        _check_limits(caller)
+        size = len(json.dumps(body).encode())
+        check_generation(caller.key, size)
         generation = Generation(
             owner=caller.user,
             caller=caller.key,
@@ -103,6 +105,7 @@ def create(
             request=dict(body),
             idempotency_key=key,
             fingerprint=fingerprint,
+            size=size,
             start_position=log.current_head(),
         )
         generation.save(using=database(), force_insert=True)
@@ -119,26 +122,6 @@ def _check_key(caller: Caller, key: str | None) -> None:
             "invalid-idempotency-key",
             f"An Idempotency-Key has {least} to {KEY_MAX_LENGTH} printable characters"
             f"{'' if caller.user is not None else ' where nobody is signed in'}; got {key[:100]!r}. Use a UUID.",
-        )
-
-
-def _check_limits(caller: Caller) -> None:
-    active = _rows().filter(state__in=Generation.ACTIVE)
-    own, most = active.filter(caller=caller.key).count(), settings.RELAY_MAX_STREAMS_PER_USER
-    if own >= most:
-        raise RelayError(
-            429,
-            "too-many-answers",
-            f"You have {own} answers under way, and may have {most} (STREAMS['RELAY_MAX_STREAMS_PER_USER']). Wait for "
-            "one to end, or cancel one.",
-            retry_after_seconds=RETRY_AFTER_SECONDS,
-        )
-    if active.count() >= (most := settings.GENERATION_MAX_ACTIVE):
-        raise RelayError(
-            429,
-            "too-many-answers",
-            f"The site has its {most} answers under way (STREAMS['GENERATION_MAX_ACTIVE']). Try again later.",
-            retry_after_seconds=RETRY_AFTER_SECONDS,
         )
 
 
@@ -183,8 +166,9 @@ def write(worker: str, batches: Sequence[Batch], *, renew: bool = False) -> dict
             last = newest[batch.id] = max((next(places) for _ in each), default=batch.position)
             if batch.ending is not None:
                 assert batch.text is not None
+                size = F("size") + len(batch.text.encode())
                 kept_text = {"text": batch.text, "pieces": batch.number + len(batch.pieces), "text_position": last}
-                _rows().filter(pk=batch.id).update(**kept_text, **_ended(batch.ending, last))
+                _rows().filter(pk=batch.id).update(size=size, **kept_text, **_ended(batch.ending, last))
     if rows:
         log.finish(positions, rows)
     return newest
@@ -263,7 +247,8 @@ def end(id: str, ending: Ending, *, only: Q | None = None) -> Generation:
                 _record(generation, dataclasses.replace(ending, tokens=pieces))
             positions = log.sequence()
             last = positions[rows[0].pk]
-            found.update(text=text, pieces=pieces, text_position=last, **_ended(ending, last))
+            size = F("size") + len(text.encode())
+            found.update(size=size, text=text, pieces=pieces, text_position=last, **_ended(ending, last))
             generation.refresh_from_db(using=database())
     if rows:
         log.finish(positions, rows)
@@ -353,6 +338,21 @@ def forget_owner(user_pk: Any) -> None:
         owned = list(_locked(_rows().filter(owner=user_pk).order_by("pk").only("pk", "compacted_at")))
         _rows().filter(owner=user_pk).delete()
         log.erase_channels([generation.channel for generation in owned if generation.compacted_at is None])
+
+
+def take_back_tokens(user_pk: str, channel: str | None = None) -> None:
+    """End the tokens of a user's generations, or of the one that has this channel. See revocation.on_disconnect()."""
+    try:
+        owned = _rows().filter(owner_id=Generation._meta.get_field("owner").to_python(user_pk))
+    except (TypeError, ValueError, OverflowError, ValidationError):  # a key of another kind of user
+        return
+    if channel is not None:
+        owned = (
+            owned.filter(pk=channel.removeprefix(CHANNEL_PREFIX))
+            if channel.startswith(CHANNEL_PREFIX)
+            else owned.none()
+        )
+    owned.update(token_series=F("token_series") + 1)
 
 
 # --- Rows and locks ---------------------------------------------------------------------------------------------------

@@ -1,14 +1,29 @@
-"""How many streams there are, in this process and for each caller; who comes over a limit is refused."""
+"""How many streams there are, in this process and for each caller, and how often a caller asks; more are refused."""
 
 from __future__ import annotations
 
+import datetime
+import math
+import os
+import time
+from typing import Any
+
+from django.core.signals import setting_changed
+from django.db.models import Sum
+from django.db.models.functions import Now
+
 from streams.places import Place, Places
+from streams.rates import Buckets
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError
+from streams.relay.models import Generation
+from streams.threads import database
 
 RETRY_AFTER_SECONDS = 5
+BYTES_RETRY_AFTER_SECONDS = 60
 
 _places = Places()
+_questions = Buckets()
 
 
 def take_place(key: str) -> Place:
@@ -22,12 +37,75 @@ def take_place(key: str) -> Place:
         return _places.take(key)
 
 
+def count_question(key: str) -> None:
+    """Count a question of the caller `key` (Caller.key), in this process. Raises RelayError: 429.
+
+    A caller who was quiet can ask a minute's worth at once, and goes on at the rate.
+    """
+    if (most := settings.RELAY_QUESTIONS_PER_MINUTE) is None:
+        return
+    if wait := _questions.take(key, 1, most, time.monotonic()):
+        raise RelayError(
+            429,
+            "too-many-questions",
+            f"You can ask {most} questions in a minute (STREAMS['RELAY_QUESTIONS_PER_MINUTE']). Try again later.",
+            retry_after_seconds=math.ceil(wait),
+        )
+
+
+def check_generation(key: str, size: int) -> None:
+    """Check that the caller `key` can have another generation, whose request has `size` bytes. Raises RelayError: 429.
+
+    Of all processes. Uses the ORM.
+    """
+    rows = Generation.objects.using(database())
+    active = rows.filter(state__in=Generation.ACTIVE)
+    own, most = active.filter(caller=key).count(), settings.RELAY_MAX_STREAMS_PER_USER
+    if own >= most:
+        raise _too_many_answers(
+            f"You have {own} answers under way, and may have {most} (STREAMS['RELAY_MAX_STREAMS_PER_USER']). Wait for "
+            "one to end, or cancel one."
+        )
+    if active.count() >= (most := settings.GENERATION_MAX_ACTIVE):
+        raise _too_many_answers(
+            f"The site has its {most} answers under way (STREAMS['GENERATION_MAX_ACTIVE']). Try again later."
+        )
+    if (most_bytes := settings.GENERATION_BYTES_PER_HOUR) is not None:
+        recent = rows.filter(caller=key, created_at__gt=Now() - datetime.timedelta(hours=1))
+        if (recent.aggregate(total=Sum("size"))["total"] or 0) + size > most_bytes:
+            raise RelayError(
+                429,
+                "too-many-bytes",
+                f"Your questions and answers of the last hour would have more than {most_bytes} bytes "
+                "(STREAMS['GENERATION_BYTES_PER_HOUR']). Try again later, or ask a shorter question.",
+                retry_after_seconds=BYTES_RETRY_AFTER_SECONDS,
+            )
+
+
 def places_taken() -> int:
     """How many there are in this process."""
     return _places.total()
+
+
+def _too_many_answers(what: str) -> RelayError:
+    return RelayError(429, "too-many-answers", what, retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 def _too_many(what: str) -> RelayError:
     return RelayError(
         429, "too-many-streams", f"{what} Try again when one has ended.", retry_after_seconds=RETRY_AFTER_SECONDS
     )
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting == "STREAMS":
+        _questions.clear()
+
+
+def _renew() -> None:
+    global _questions
+    _questions = Buckets()
+
+
+setting_changed.connect(_forget)  # sent by override_settings, in tests
+os.register_at_fork(after_in_child=_renew)  # a child counts for itself, and inherits no lock

@@ -74,9 +74,14 @@ class Generation(models.Model):
     worker = models.CharField(_("worker"), max_length=32, blank=True)
     lease_until = models.DateTimeField(_("lease until"), null=True, blank=True)
 
+    # In its tokens: they end when it moves on.
+    token_series = models.PositiveIntegerField(default=0, db_default=0, editable=False)
+
     start_position = models.PositiveBigIntegerField(_("start"), help_text=_("Its pieces lie above this position."))
     end_position = models.PositiveBigIntegerField(_("end"), null=True, blank=True)
     text = models.TextField(_("text"), blank=True)
+    # Bytes of the request and, at the end, of the text.
+    size = models.PositiveBigIntegerField(default=0, db_default=0, editable=False)
     pieces = models.PositiveIntegerField(_("pieces"), default=0)
     text_position = models.PositiveBigIntegerField(_("text up to"), default=0)
 
@@ -105,6 +110,8 @@ class Generation(models.Model):
             # What workers look for. Not a partial one: SQLite takes none for a condition whose values are parameters.
             models.Index(fields=["state", "created_at"], name="streams_relay_generation_open"),
             models.Index(fields=["ended_at"], name="streams_relay_generation_ended"),
+            # For what one caller has stored lately.
+            models.Index(fields=["caller", "created_at"], name="streams_relay_generation_of"),
             models.Index(
                 fields=["ended_at"], condition=Q(compacted_at__isnull=True), name="streams_relay_generation_whole"
             ),

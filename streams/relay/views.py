@@ -11,6 +11,7 @@ from streams.relay.errors import RelayError
 from streams.relay.exchange import Exchange
 from streams.relay.headers import passed_headers
 from streams.relay.leaving import close_if_client_leaves
+from streams.relay.limits import count_question
 from streams.relay.requests import check_request, wants_usage
 from streams.relay.upstreams import get_upstream, upstream_for
 from streams.release import release_request
@@ -29,6 +30,7 @@ async def relay(request: HttpRequest, caller: Caller, payload: object) -> HttpRe
 
     Raises RelayError where the request is none, or the limits do not allow it.
     """
+    count_question(caller.key)
     upstream = upstream_for(payload.get("model") if isinstance(payload, dict) else None)
     body = check_request(payload, upstream)
     assert isinstance(payload, dict)

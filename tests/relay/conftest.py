@@ -35,6 +35,7 @@ LIMITS: dict[str, Any] = {
     "RELAY_MAX_EVENT_BYTES": 2_000_000,
     "RELAY_MAX_STREAMS": 60,
     "RELAY_MAX_STREAMS_PER_USER": 50,
+    "RELAY_QUESTIONS_PER_MINUTE": None,
 }
 
 USERS = ("ann", "bob", "cleo")
