@@ -17,6 +17,7 @@ from typing import Any
 
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError, UpstreamError
+from streams.relay.hiding import hidden, hide_in_event
 from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
 from streams.responses import close_later
 from streams.sse import DecodedEvent, EventStreamDecoder
@@ -38,16 +39,18 @@ MAX_CHARACTER_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """An event of an answer. `text` and `reasoning` are what it adds to the first choice, "" for nothing.
+    """An event of an answer. `text`, `reasoning` and `refusal` are what it adds to the first choice, "" for nothing.
 
-    `is_usage` where it tells the usage and has no choice.
+    `calls_tools`: the first choice calls a tool. `is_empty`: it has no choice, such as the event with the usage.
     """
 
     data: str
     event: str = "message"
     text: str = ""
     reasoning: str = ""
-    is_usage: bool = False
+    refusal: str = ""
+    calls_tools: bool = False
+    is_empty: bool = False
 
 
 async def open_answer(upstream: BaseUpstream, body: Mapping[str, Any], *, total_seconds: float | None = None) -> Answer:
@@ -79,7 +82,8 @@ class Answer:
         self, upstream: BaseUpstream, response: UpstreamResponse, *, first_event_at: float, end_at: float
     ) -> None:
         self.status = response.status
-        self.headers = [(name, upstream.hide(value)) for name, value in response.headers]
+        headers = response.headers
+        self.headers = [(name, upstream.hide(value)) for name, value in headers if upstream.hide(name) == name]
         # Not the status: there are APIs that answer 200 with an error as JSON, and 400 with one as an event.
         self.is_stream = _content_type(response) == "text/event-stream"
         self.usage: dict[str, Any] | None = None
@@ -186,21 +190,11 @@ class Answer:
 
     def _parsed(self, text: str, status: int) -> Any:
         try:
-            return self._hidden(json.loads(text, parse_constant=_refuse_constant))
+            return hidden(json.loads(text, parse_constant=_refuse_constant), self._upstream.hide)
         except (ValueError, RecursionError):
             raise RelayError(
                 status, "upstream-malformed", f"The upstream answered {self.status} with something that is not JSON."
             ) from None
-
-    def _hidden(self, value: Any) -> Any:
-        """Parsed JSON with what the upstream is to hide hidden in all its texts, however they were spelt."""
-        if isinstance(value, str):
-            return self._upstream.hide(value)
-        if isinstance(value, list):
-            return [self._hidden(each) for each in value]
-        if isinstance(value, dict):
-            return {self._upstream.hide(key): self._hidden(each) for key, each in value.items()}
-        return value
 
     # --- Bytes ---
 
@@ -284,18 +278,17 @@ class Answer:
         if event.data.lstrip().startswith("[DONE]"):  # as clients see it
             self._finished = True
             return
-        data = self._upstream.hide(event.data)
-        chunk = _object(data)
+        hide = self._upstream.hide
+        data, name = hide(event.data), hide(event.event)
         try:
-            if "\\" in data and (shown := self._hidden(chunk)) != chunk:  # in a spelling of JSON's
-                chunk, data = shown, json.dumps(shown, ensure_ascii=False)
+            data, chunk = hide_in_event(data, _object(data), hide)
         except RecursionError:  # it could be read, but not gone through
             self._end = RelayError(502, "upstream-malformed", "An event of the upstream is nested too deeply.")
             return
-        if event.event == "error" or chunk.get("error"):
+        if name == "error" or chunk.get("error"):
             self._end = UpstreamError(chunk.get("error") or chunk or data)
             return
-        self._pieces.append(self._piece(data, event.event, chunk))
+        self._pieces.append(self._piece(data, name, chunk))
 
     def _piece(self, data: str, event: str, chunk: dict[str, Any]) -> Piece:
         if isinstance(chunk.get("usage"), dict):
@@ -304,20 +297,18 @@ class Answer:
             self.model = chunk["model"]
         choice = _first_choice(chunk)
         if choice is None:
-            return Piece(data, event, is_usage=chunk.get("usage") is not None and not chunk.get("choices"))
+            is_usage = chunk.get("usage") is not None and not chunk.get("choices")
+            return Piece(data, event, is_empty=is_usage or chunk.get("choices") == [])
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason != "null":  # as DashScope's own protocol says for None
             self.finish_reason = reason
         delta = choice.get("delta") or choice.get("message")
         if not isinstance(delta, dict):
             return Piece(data, event)
-        text, reasoning = delta.get("content"), delta.get("reasoning_content")
-        return Piece(
-            data,
-            event,
-            text if isinstance(text, str) else "",
-            reasoning if isinstance(reasoning, str) else "",
-        )
+        names = ("content", "reasoning_content", "refusal")
+        text, reasoning, refusal = (value if isinstance(value := delta.get(name), str) else "" for name in names)
+        calls_tools = bool(delta.get("tool_calls") or delta.get("function_call"))
+        return Piece(data, event, text, reasoning, refusal, calls_tools)
 
 
 def _content_type(response: UpstreamResponse) -> str:

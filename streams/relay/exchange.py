@@ -40,7 +40,7 @@ class Exchange:
     """
 
     def __init__(
-        self, caller: Caller, upstream: BaseUpstream, body: Mapping[str, Any], *, shows_usage: bool = True
+        self, caller: Caller, upstream: BaseUpstream, body: Mapping[str, Any], *, shows_usage: bool = False
     ) -> None:
         self.begun = False  # whether the first bytes have been asked for
         self.closed = False
@@ -191,9 +191,9 @@ class Exchange:
         return RelayError(500, "internal", "The answer failed on this server. Ask again.")
 
     def _encoded(self, piece: Piece) -> bytes:
-        if piece.is_usage and not self._shows_usage:
+        if piece.is_empty and not self._shows_usage:
             return b""
-        self._pieces += not piece.is_usage
+        self._pieces += not piece.is_empty
         return sse.encode(piece.data, event=piece.event)
 
     async def _refusal(self) -> RelayError:

@@ -268,7 +268,8 @@ async def _ended_stream(generation: Generation, requested: str | None) -> HttpRe
             blocks.append(sse.encode(_json({"n": 0, "text": generation.text}), id=generation.start_position))
     else:
         whole = Answer(generation, generation.text, generation.pieces, last)
-        told = {"reason": "pruned" if is_within else "unknown-id", "requested": requested[:100]}
+        reason = "malformed-id" if cursor is None else "pruned" if is_within else "unknown-id"
+        told = {"reason": reason, "requested": requested[:100]}
         blocks.append(sse.encode(_json({**told, "earliest": None, "head": last}), event="stream-reset"))
         blocks.append(sse.encode(_json(_snapshot(whole)), event="stream-snapshot"))
     blocks.append(sse.encode(_json(generations.told(generation)), event=END_EVENT, id=last))

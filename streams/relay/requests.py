@@ -12,7 +12,7 @@ from typing import Any
 
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError
-from streams.relay.upstreams.base import BaseUpstream
+from streams.relay.upstreams import BaseUpstream, get_upstream
 
 # They go to the upstream as they are: it says what it does not like, at no cost.
 PASSED = frozenset(
@@ -99,16 +99,16 @@ def check_request(payload: object, upstream: BaseUpstream) -> dict[str, Any]:
 
 
 def wants_usage(payload: Mapping[str, Any]) -> bool:
-    """Whether the client wants to see the usage at a stream's end. It does, unless it says otherwise.
+    """Return True if the client asks for the usage at a stream's end. Raises RelayError for invalid stream_options.
 
-    Raises RelayError where its stream_options are none.
+    The chunk with the usage has no choice, and clients that have not asked for it read `choices[0]` of each chunk.
     """
     options = payload.get("stream_options")
     if options is None:
-        return True
+        return False
     if not isinstance(options, Mapping) or set(options) - {"include_usage", "include_obfuscation"}:
         raise _bad("invalid-stream-options", "stream_options is an object that may have `include_usage`.")
-    return options.get("include_usage") is not False
+    return options.get("include_usage") is True
 
 
 def _model(asked: object, upstream: BaseUpstream) -> str:
@@ -118,9 +118,15 @@ def _model(asked: object, upstream: BaseUpstream) -> str:
         raise _bad("invalid-model", f"model is a name; got {_shown(asked)}.")
     if asked not in upstream.models:
         raise RelayError(
-            404, "model_not_found", f"There is no model {_shown(asked)} here; there are {', '.join(upstream.models)}."
+            404, "model_not_found", f"There is no model {_shown(asked)} here; there are {', '.join(_models(upstream))}."
         )
     return asked
+
+
+def _models(upstream: BaseUpstream) -> list[str]:
+    """Return the models of all upstreams, each once; those of `upstream` first."""
+    others = [model for name in settings.UPSTREAMS for model in get_upstream(name).models]
+    return list(dict.fromkeys([*upstream.models, *others]))
 
 
 def _max_tokens(given: Mapping[str, Any]) -> int:
@@ -155,6 +161,12 @@ def _message(message: object) -> dict[str, Any]:
         raise _bad("invalid-messages", f"Each message is an object whose role is one of {', '.join(ROLES)}.")
     # Clients send back the messages they got, with empty fields that not every upstream knows.
     given = {key: value for key, value in message.items() if value not in (None, [], {})}
+    if given["role"] == "assistant":
+        # An upstream's own message: it can have fields that are for the client alone, such as `annotations`, and that
+        # no upstream takes back. A client need not know which.
+        given = {key: value for key, value in given.items() if key in MESSAGE_KEYS}
+        if not {"content", "tool_calls", "refusal"} & set(given):
+            given["content"] = ""  # it thought, and said nothing
     if unknown := sorted(set(given) - MESSAGE_KEYS):
         raise _bad(
             "unknown-key",
@@ -164,7 +176,7 @@ def _message(message: object) -> dict[str, Any]:
     if isinstance(content, list):
         for part in content:
             _check_part(part)
-    elif not isinstance(content, str) and not (content is None and given.get("tool_calls")):
+    elif not isinstance(content, str) and not (content is None and (given.get("tool_calls") or given.get("refusal"))):
         raise _bad("invalid-messages", "A message's content is a text, or a list of parts.")
     return {**given, "content": content}
 

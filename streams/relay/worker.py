@@ -47,6 +47,7 @@ MAX_BACKOFF_SECONDS = 1.0
 # A worker that is stopped has so long to store what it has.
 STOP_SECONDS = 5.0
 
+CALLS_TOOLS = "The model called a tool, which a generation cannot do. Ask the relay (v1/chat/completions) for that."
 FAILED_HERE = "The answer failed on the server. Ask again."
 
 # One thread writes, so that the transactions of one worker never wait for each other.
@@ -184,16 +185,24 @@ class Worker:
         generation = producer.generation
         later = settings.GENERATION_SECONDS + STOP_SECONDS  # so that the limit that is told is ours
         answer = await open_answer(get_upstream(generation.upstream), generation.request, total_seconds=later)
+        is_refused = False
         async with contextlib.aclosing(answer):
             if not answer.is_stream or answer.status >= 400:
                 raise await answer.read_error()
             async for piece in answer:
                 producer.usage = answer.usage
-                if piece.text:
-                    producer.take(piece.text)
+                if piece.calls_tools:
+                    raise RelayError(502, "tool-calls-unsupported", CALLS_TOOLS)
+                is_refused = is_refused or bool(piece.refusal)
+                if text := piece.text + piece.refusal:
+                    producer.take(text)
                     self._news.set()
                     await producer.room.wait()
             producer.usage = answer.usage
+            if answer.finish_reason in ("tool_calls", "function_call"):
+                raise RelayError(502, "tool-calls-unsupported", CALLS_TOOLS)
+            if is_refused:
+                raise RelayError(502, "refusal", "The model refused to answer. The text says what it said.")
             return answer.finish_reason or ""
 
     # --- Writing ---

@@ -433,6 +433,7 @@ def test_id_that_is_none_gets_all_of_it(client: Client, cursor: str) -> None:
     told = ended(client)
     found = events_of(client.get(told["events_url"], headers={"Last-Event-ID": cursor}), 9)
     assert [event for event, _, _ in found] == ["stream-reset", "stream-snapshot", "end"]
+    assert found[0][2]["reason"] == "malformed-id"
 
 
 async def test_running_answer_that_lost_pieces_is_told_as_a_whole_and_goes_on() -> None:

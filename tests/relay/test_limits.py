@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -51,21 +53,16 @@ def test_network_of_ipv6_counts_as_one_caller(everyone: Any) -> None:
     assert ask("2001:db8:1:3::1").status_code == 201
 
 
-@pytest.mark.parametrize("address", ["203.0.113.7", "2001:db8:1:2::7", "::ffff:203.0.113.7"])
-async def test_no_table_holds_an_address(everyone: Any, address: str) -> None:
-    client = AsyncClient(REMOTE_ADDR=address)
-    for path, more in (("/ai/generations/", {}), ("/ai/v1/chat/completions", {"stream": False})):
-        response = await client.post(path, {**QUESTION, **more}, content_type="application/json")
+async def test_no_table_holds_an_address() -> None:
+    client = AsyncClient()
+    for path in ("/ai/generations/", "/ai/v1/chat/completions"):
+        response = await client.post(path, QUESTION, content_type="application/json")
         assert response.status_code in (200, 201)
-    async for _ in Usage.objects.all():
-        pass
-    usage_recorded = [row async for row in Usage.objects.values_list("caller", flat=True)]
-    asked = [row async for row in Generation.objects.values_list("caller", flat=True)]
-    assert asked
-    for caller in [*usage_recorded, *asked]:
-        assert caller.startswith("address ")
-        assert "203.0" not in caller
-        assert ":" not in caller
+    async with asyncio.timeout(30):
+        while not (spent := [caller async for caller in Usage.objects.values_list("caller", flat=True)]):
+            await asyncio.sleep(0.05)
+    for caller in [*spent, *[caller async for caller in Generation.objects.values_list("caller", flat=True)]]:
+        assert re.fullmatch("address [0-9a-f]{16}", caller)
 
 
 def test_migration_clears_what_was_stored_in_clear() -> None:

@@ -34,12 +34,67 @@ async def test_streaming(client: AsyncOpenAI) -> None:
     # Heartbeats come before the first event, and between two after one that had an id.
     steps: list[Step] = [HEAD, wait(0.8), chunk(f"id:1\n{event('Hel')}"), wait(0.5), piece("lo é\u2028"), *END]
     text, usage = "", None
-    async for part in await client.chat.completions.create(**asking(steps, stream=True, temperature=0.1)):
+    asked = asking(steps, stream=True, temperature=0.1, stream_options={"include_usage": True})
+    async for part in await client.chat.completions.create(**asked):
         text += "".join(choice.delta.content or "" for choice in part.choices)
         usage = part.usage or usage
     assert text == "Hello é\u2028"
     assert usage is not None
     assert usage.total_tokens == 5
+
+
+async def test_usual_loop_reads_each_choice(client: AsyncOpenAI) -> None:
+    text = ""
+    async for part in await client.chat.completions.create(
+        **asking([HEAD, piece("Hel"), piece("lo"), *END], stream=True)
+    ):
+        text += part.choices[0].delta.content or ""
+    assert text == "Hello"
+
+
+EXTRAS = {
+    "annotations": [{"type": "url_citation", "url_citation": {"url": "https://a.example", "title": "a"}}],
+    "reasoning": "hm",
+    "reasoning_details": [{"type": "reasoning.text", "text": "hm"}],
+    "reasoning_content": "hm",
+    "audio": None,
+    "function_call": None,
+    "refusal": None,
+}
+
+
+@pytest.mark.parametrize("exclude_none", [True, False])
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ({"content": "Hello", **EXTRAS}, {"content": "Hello", "reasoning_content": "hm"}),
+        ({"content": "Hello", "tool_calls": []}, {"content": "Hello"}),
+        ({"content": None, "refusal": "I will not."}, {"content": None, "refusal": "I will not."}),
+        ({"content": None, "reasoning": "hm"}, {"content": ""}),
+    ],
+)
+async def test_final_message_sent_back_is_accepted(
+    relay: Relay, client: AsyncOpenAI, said: dict[str, Any], kept: dict[str, Any], exclude_none: bool
+) -> None:
+    message = {"role": "assistant", **said}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    first = await client.chat.completions.create(**asking(whole(200, {**COMPLETION, "choices": [choice]})))
+    history = first.choices[0].message.model_dump(exclude_none=exclude_none)
+    assert set(said) - set(history) <= {name for name, value in said.items() if value is None}
+    asked = asking(whole(200, COMPLETION), user=(name := uuid4().hex))
+    asked["messages"] = [{"role": "user", "content": "Hi"}, history, *asked["messages"]]
+    await client.chat.completions.create(**asked)
+    [seen] = await relay.upstream.seen(name)
+    assert seen["body"]["messages"][1] == {"role": "assistant", **kept}
+
+
+async def test_helpers_final_message_sent_back_is_accepted(client: AsyncOpenAI) -> None:
+    role = chunk(event("H").replace('"content"', '"role": "assistant", "content"'))
+    async with client.chat.completions.stream(**asking([HEAD, role, piece("i"), *END])) as stream:
+        message = (await stream.get_final_completion()).choices[0].message.model_dump()
+    asked = asking(whole(200, COMPLETION))
+    asked["messages"] = [{"role": "user", "content": "Hi"}, message, *asked["messages"]]
+    assert (await client.chat.completions.create(**asked)).choices[0].message.content == "Hello"
 
 
 async def test_streaming_through_its_own_helper(client: AsyncOpenAI) -> None:

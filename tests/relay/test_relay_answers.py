@@ -268,7 +268,8 @@ async def test_bytes_one_by_one_give_the_same_events(relay: Relay) -> None:
     sent = event("H\u2028\u0085é😀") + ": comment\n\n" + event("!") + event(reason="stop") + USAGE + DONE
     for end in ("\n", "\r", "\r\n"):
         data = raw("\ufeff" + sent.replace("\n", end))
-        status, body, _ = await relay.answer([HEAD, *[["chunk", byte] for byte in data], LAST])
+        steps = [HEAD, *[["chunk", byte] for byte in data], LAST]
+        status, body, _ = await relay.answer(steps, stream_options={"include_usage": True})
         assert (status, text_of(body)) == (200, "H\u2028\u0085é😀!")
         assert events_of(body)[-2:] == [USAGE.strip(), "data: [DONE]"]
 
@@ -380,16 +381,27 @@ async def test_limits_of_time_are_not_reset_by_comments(relay: Relay) -> None:
 
 
 async def test_one_done_after_the_usage(relay: Relay) -> None:
-    _, body, _ = await relay.answer([HEAD, piece("Hi"), *END[:1], chunk(DONE + event("more") + DONE), LAST])
+    steps = [HEAD, piece("Hi"), *END[:1], chunk(DONE + event("more") + DONE), LAST]
+    _, body, _ = await relay.answer(steps, stream_options={"include_usage": True})
     assert events_of(body)[-2:] == [USAGE.strip(), "data: [DONE]"]
     assert body.count(b"[DONE]") == 1
     assert b"more" not in body
 
 
-async def test_usage_is_not_shown_to_a_client_that_wants_none(relay: Relay) -> None:
-    _, body, _ = await relay.answer([HEAD, piece("Hi"), *END], stream_options={"include_usage": False})
+@pytest.mark.parametrize("options", [None, {}, {"include_usage": False}, {"include_usage": None}])
+async def test_no_event_without_choice_unless_asked(relay: Relay, options: Any) -> None:
+    """Usage is counted for the site all the same."""
+    empty = 'data: {"choices":[],"prompt_filter_results":[]}\n\n'
+    more = {} if options is None else {"stream_options": options}
+    before = len(await asyncio.to_thread(relay.usage, "bob"))
+    _, body, _ = await relay.answer([HEAD, chunk(empty), piece("Hi"), *END], user="bob", **more)
     assert b"usage" not in body
+    assert b'"choices":[]' not in body.replace(b" ", b"")
     assert body.endswith(DONE.encode())
+    async with asyncio.timeout(20):
+        while len(spent := await asyncio.to_thread(relay.usage, "bob")) == before:
+            await asyncio.sleep(0.05)
+    assert spent[0][:3] == ("done", 2, False)
 
 
 @pytest.mark.parametrize("last", [[LAST], [["close"]], [["reset"]], [["chunk", "data: {"], LAST], [["send", "zz\r\n"]]])

@@ -8,6 +8,7 @@ import pytest
 
 from streams.relay.errors import RelayError
 from streams.relay.requests import check_request, parse_payload, wants_usage
+from streams.relay.upstreams import get_upstream
 from tests.relay.answering import GivenUpstream
 
 UPSTREAM = GivenUpstream([])
@@ -32,7 +33,8 @@ def test_stream_ends_with_its_usage_whatever_the_client_says() -> None:
     body = checked(stream=True, stream_options={"include_usage": False})
     assert (body["stream"], body["stream_options"]) == (True, {"include_usage": True})
     assert not wants_usage({"stream_options": {"include_usage": False}})
-    assert wants_usage({})
+    assert not wants_usage({})
+    assert wants_usage({"stream_options": {"include_usage": True}})
     assert "stream" not in checked(stream=False)
 
 
@@ -181,3 +183,12 @@ def test_body_must_be_json_within_its_bound(settings: Any) -> None:
 def test_thinking_has_the_limit_of_an_answer(budget: object) -> None:
     assert checked(thinking_budget=4096)["thinking_budget"] == 4096
     assert refusal({"messages": MESSAGES, "thinking_budget": budget}).code == "invalid-max-tokens"
+
+
+def test_unknown_model_is_told_models_of_all_upstreams(settings: Any) -> None:
+    scripted = "streams.relay.upstreams.ScriptedUpstream"
+    upstreams = {name: {"BACKEND": scripted, "OPTIONS": {"models": [name, "both"]}} for name in ("default", "other")}
+    settings.STREAMS = {**settings.STREAMS, "UPSTREAMS": upstreams}
+    with pytest.raises(RelayError) as refused:
+        check_request({"messages": MESSAGES, "model": "gpt-99"}, get_upstream())
+    assert "there are default, both, other." in str(refused.value)

@@ -158,7 +158,8 @@ async def test_script_answers_where_there_is_no_upstream() -> None:
 async def test_demo_site_answers_everyone_by_the_script(settings: Any) -> None:
     upstream = {"BACKEND": "streams.relay.upstreams.ScriptedUpstream", "OPTIONS": {"answer": "a b", "seconds": 0.001}}
     settings.STREAMS = {**settings.STREAMS, "UPSTREAMS": {"default": upstream}}
-    payload = {"stream": True, "messages": [{"role": "user", "content": "Why?"}]}
+    usage = {"stream_options": {"include_usage": True}}
+    payload = {"stream": True, "messages": [{"role": "user", "content": "Why?"}], **usage}
     response: Any = await AsyncClient().post("/ai/v1/chat/completions", payload, content_type="application/json")
     assert response["Content-Type"] == "text/event-stream; charset=utf-8"
     body = b"".join([chunk async for chunk in response])

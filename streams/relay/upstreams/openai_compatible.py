@@ -35,6 +35,9 @@ KEEP_ALIVE_SECONDS = 4.0
 # A shorter key is not hidden where it is repeated.
 MIN_SECRET_CHARACTERS = 12
 
+# In its place. No header's name has such characters, so that one with the key in it is not passed on.
+HIDDEN_KEY = "[key]"
+
 # A line in the log, whatever the upstream sent that aiohttp quotes.
 MAX_LOGGED_CHARACTERS = 500
 
@@ -67,8 +70,10 @@ class OpenAICompatible(BaseUpstream):
 
     def hide(self, text: str) -> str:
         # Not the "none" or "EMPTY" that servers of one's own are given: such words stand in answers, too.
-        is_secret = self._key is not None and len(self._key) >= MIN_SECRET_CHARACTERS
-        return text.replace(self._key, "[key]") if self._key and is_secret else text
+        if len(self._key) < MIN_SECRET_CHARACTERS:
+            return text
+        # In lower case as well: the names of headers are.
+        return text.replace(self._key, HIDDEN_KEY).replace(self._key.lower(), HIDDEN_KEY)
 
     async def send(self, body: Mapping[str, Any]) -> UpstreamResponse:
         session = await self._session()
