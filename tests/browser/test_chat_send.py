@@ -1,0 +1,62 @@
+"""The chat page's form for /chat/send, in Chromium: the same page without an upstream and with one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
+
+from project.chat import LINES
+from tests.browser.conftest import Tabs
+from tests.sites import Server, Site, copy_sqlite
+
+pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
+
+ECHO = {"BACKEND": "streams.relay.upstreams.ScriptedUpstream", "OPTIONS": {"answer": "{question}", "seconds": 0.05}}
+
+
+@pytest.fixture
+def site(migrated_sqlite: Path, tmp_path: Path) -> Iterator[Site]:
+    copy_sqlite(migrated_sqlite, tmp_path / "db.sqlite3")
+    site = Site(f"sqlite:///{tmp_path / 'db.sqlite3'}", tmp_path)
+    yield site
+    site.close()
+
+
+async def send(tabs: Tabs, server: Server, words: str) -> Page:
+    page = await tabs.open(f"{server.url}/chat/")
+    await page.get_by_label("Message").fill(words)
+    await page.get_by_role("button", name="Send", exact=True).click()
+    return page
+
+
+async def ends(page: Page, state: str) -> str:
+    await expect(page.locator("#send")).to_have_attribute("data-state", state)
+    return await page.locator("#sent").inner_text()
+
+
+async def test_page_shows_plain_lines_without_upstream(site: Site, tabs: Tabs) -> None:
+    page = await send(tabs, site.serve(CHAT_LINE_SECONDS="0.02"), "Hello")
+    assert (await ends(page, "done")).splitlines() == list(LINES)
+    assert tabs.complaints == []
+
+
+async def test_page_shows_chunks_of_an_upstream(site: Site, tabs: Tabs) -> None:
+    site.settings(UPSTREAMS={"default": ECHO}, RELAY_ACCESS="streams.relay.access.Everyone")
+    server = site.serve()
+    words = 'one <b>two</b> {"three": 4} é'
+    page = await send(tabs, server, words)
+    assert await ends(page, "done") == words
+    assert tabs.complaints == []
+
+
+async def test_page_of_a_user_sends_its_csrf_token(site: Site, tabs: Tabs) -> None:
+    site.settings(UPSTREAMS={"default": ECHO}, RELAY_ACCESS="streams.relay.access.SignedIn")
+    server = site.serve()
+    page = await send(tabs, server, "Hello")
+    assert "Sign in" in await ends(page, "failed")
+    await tabs.log_in(server, "ann")
+    page = await send(tabs, server, "Hello")
+    assert await ends(page, "done") == "Hello"
