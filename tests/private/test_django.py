@@ -211,6 +211,21 @@ def test_wsgi_handler_names_itself(db: None) -> None:
     assert b"need ASGI" in body
 
 
+def test_sync_test_client_names_its_request(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That makes a stream the error that it is under WSGI."""
+    seen: list[type] = []
+    monkeypatch.setattr(EventStreamResponse, "served_by", lambda self, handler: seen.append(handler))
+    Client().get("/test/response/numbers/?n=3")
+    assert seen == [WSGIHandler]
+
+
+def test_namespaces_of_an_app_are_found(monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture) -> None:
+    assert django.namespaces_of("streams") == ["streams"]
+    monkeypatch.setattr(django, "get_resolver", lambda urlconf: SimpleNamespace())
+    assert django.namespaces_of("streams") == []
+    assert warnings.text.count("URLResolver.app_dict") == 1
+
+
 async def test_asgi_handler_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[type] = []
     monkeypatch.setattr(EventStreamResponse, "served_by", lambda self, handler: seen.append(handler))
