@@ -23,13 +23,13 @@ from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
 from streams import clock, log
-from streams.events import NewMessage, check, encode_data
+from streams.events import GENERATION_PREFIX, NewMessage, check, encode_data
 from streams.relay import usage
 from streams.relay.access import Caller
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError
 from streams.relay.limits import check_generation
-from streams.relay.models import CHANNEL_PREFIX, KEY_MAX_LENGTH, Generation
+from streams.relay.models import KEY_MAX_LENGTH, Generation
 from streams.relay.pieces import DESERTED, END_EVENT, pieces_after, stored_text
 from streams.threads import database
 
@@ -348,8 +348,8 @@ def take_back_tokens(user_pk: str, channel: str | None = None) -> None:
         return
     if channel is not None:
         owned = (
-            owned.filter(pk=channel.removeprefix(CHANNEL_PREFIX))
-            if channel.startswith(CHANNEL_PREFIX)
+            owned.filter(pk=channel.removeprefix(GENERATION_PREFIX))
+            if channel.startswith(GENERATION_PREFIX)
             else owned.none()
         )
     owned.update(token_series=F("token_series") + 1)
