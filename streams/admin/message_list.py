@@ -23,6 +23,7 @@ from streams.admin.pages import users_of
 from streams.models import Message
 from streams.models.channels import check_channel_name
 from streams.subscriber import MAX_POSITION_DIGITS
+from streams.templatetags.streams_admin import LONGEST_PART
 from streams.threads import database
 
 PAGE_MESSAGES = 100
@@ -228,7 +229,7 @@ def _first(rows: QuerySet[Message]) -> int | None:
 
 def _fields(rows: QuerySet[Message]) -> Any:
     # Not the whole data: a page of large messages would be megabytes.
-    start = Substr("data", 1, SHOWN_CHARACTERS + 1)
+    start = Substr("data", 1, SHOWN_CHARACTERS + LONGEST_PART)
     names = ("pk", "position", "channel", "event", "size", "created_at", "published_by_id")
     return rows.annotate(start=start).values(*names, "start")
 

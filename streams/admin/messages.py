@@ -28,7 +28,7 @@ from streams.events import StoredEvent
 from streams.exceptions import InvalidMessage
 from streams.models import ChannelSettings, Message
 from streams.policies import get_policy
-from streams.templatetags.streams_admin import pretty
+from streams.templatetags.streams_admin import beginning, pretty
 from streams.threads import database
 
 logger = logging.getLogger("streams")
@@ -91,7 +91,6 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
             "found": found,
             "links": self._links(request, found),
             "shown_characters": message_list.SHOWN_CHARACTERS,
-            "shown_slice": f":{message_list.SHOWN_CHARACTERS}",
             "waiting": message_list.waiting(),
             "most_waiting": message_list.MAX_WAITING_COUNTED,
             "head": log.head().head,
@@ -134,8 +133,8 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
             "message": message,
             "published_by": users_of([message.published_by_id]).get(message.published_by_id),
             **_shown_data(message),
-            "wire": wire[:SHOWN_CHARACTERS],
-            "wire_left_out": max(0, len(wire) - SHOWN_CHARACTERS),
+            "wire": (shown := beginning(wire, SHOWN_CHARACTERS)),
+            "wire_left_out": len(wire) - len(shown),
             "neighbours": self._neighbours(message),
             "channel_url": self._channel_url(request, message.channel),
             "list_url": f"{self.url('changelist')}?{urlencode({'channel': message.channel})}",
@@ -246,7 +245,8 @@ def _title(message: Message) -> str:
 
 def _shown_data(message: Message) -> dict[str, Any]:
     data = pretty(message.data)
-    return {"data": data[:SHOWN_CHARACTERS], "data_left_out": max(0, len(data) - SHOWN_CHARACTERS)}
+    shown = beginning(data, SHOWN_CHARACTERS)
+    return {"data": shown, "data_left_out": len(data) - len(shown)}
 
 
 def _is_key(text: str) -> bool:

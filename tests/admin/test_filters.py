@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from html import unescape
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.templatetags.streams_admin import pretty, visible
+from streams.templatetags.streams_admin import beginning, pretty, shorten, visible
+from tests.admin.shown_texts import BEGINNINGS, SHOWN
 
 
 @pytest.mark.parametrize(
@@ -27,6 +30,20 @@ from streams.templatetags.streams_admin import pretty, visible
 )
 def test_visible(text: object, shown: str) -> None:
     assert visible(text) == shown
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_invisible_characters_by_context(name: str) -> None:
+    written, shown = SHOWN[name]
+    marked = re.sub(r'<span class="invisible" title="[^"]*">(.*?)</span>', r"[\1]", str(visible(written)))
+    assert unescape(marked) == (written if shown is None else shown)
+
+
+@pytest.mark.parametrize("name", BEGINNINGS)
+def test_beginning_cuts_no_emoji(name: str) -> None:
+    written, limit, expected = BEGINNINGS[name]
+    assert beginning(written, limit) == expected
+    assert shorten(written, limit) == (expected if written == expected else f"{expected}…")
 
 
 @pytest.mark.parametrize(

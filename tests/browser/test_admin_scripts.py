@@ -9,6 +9,7 @@ import pytest
 from playwright.async_api import Page
 
 from streams.templatetags.streams_admin import pretty, visible
+from tests.admin.shown_texts import BEGINNINGS, SHOWN
 from tests.browser.conftest import Tabs
 from tests.sites import Site
 
@@ -36,6 +37,69 @@ async def test_the_same_characters_are_written_out_as_on_the_server(sqlite_site:
     assert marked == [point for point in points if "invisible" in visible(f"a{chr(point)}b")]
     assert len(marked) > 100
 
+
+# Before and behind a character: every kind of context that a joiner or a selector can have, and none.
+CONTEXTS = [
+    "a|b",
+    "👨|👩",
+    "1|\u20e3",
+    "م|ی",
+    "۱|۲",
+    "क्|ष",
+    "क|ष",
+    "葛|城",
+    "ᠰ|ᠰ",
+    "≨|",
+    "🏴|\U000e007f",
+    "\u200d|\u200d",
+]
+
+
+async def test_context_counts_as_on_the_server(sqlite_site: Site, tabs: Tabs) -> None:
+    page = await open_page(sqlite_site, tabs)
+    points = [*range(0x20, 0x3100), 0x3164, *range(0xFE00, 0xFF00), *range(0x1F300, 0x1F700), *range(0xE0000, 0xE0200)]
+    texts = [context.replace("|", chr(point)) for context in CONTEXTS for point in points]
+    shown = await page.evaluate(SHOWN_TEXTS, texts)
+    expected = [re.sub(r"<[^>]*>", "", str(visible(text))) for text in texts]
+    assert [
+        text for text, here, there in zip(texts, shown, map(unescape, expected), strict=True) if here != there
+    ] == []
+
+
+async def test_emoji_and_joiners_are_shown_as_by_the_server(sqlite_site: Site, tabs: Tabs) -> None:
+    page = await open_page(sqlite_site, tabs)
+    shown = await page.evaluate(SHOWN_TEXTS, [written for written, _ in SHOWN.values()])
+    expected = [(written if text is None else re.sub(r"\[(U\+\w+)\]", r"\1", text)) for written, text in SHOWN.values()]
+    assert dict(zip(SHOWN, shown, strict=True)) == dict(zip(SHOWN, expected, strict=True))
+    for written, limit, expected_start in BEGINNINGS.values():
+        units = len(written[:limit].encode("utf-16-le")) // 2  # the script counts these
+        assert await page.evaluate("([text, n]) => Streams.shorten(text, n)", [written, units]) == expected_start
+
+
+async def test_every_emoji_of_the_browser_keeps_its_selector(sqlite_site: Site, tabs: Tabs) -> None:
+    """The rule's blocks are compared with Chromium's own Unicode properties."""
+    page = await open_page(sqlite_site, tabs)
+    torn = await page.evaluate(
+        r"""() => {
+            const place = document.createElement("p");
+            const torn = [];
+            for (let point = 0x80; point < 0x30000; point += 1) {
+                const emoji = String.fromCodePoint(point);
+                if (!/^\p{Emoji}$/u.test(emoji)) continue;
+                Streams.show(place, `${emoji}\ufe0f\u200d${emoji}\ufe0f`);
+                if (place.querySelector(".invisible")) torn.push(emoji);
+            }
+            return torn;
+        }"""
+    )
+    assert torn == []
+
+
+SHOWN_TEXTS = """texts => texts.map(text => {
+    const place = document.createElement("p");
+    Streams.show(place, text);
+    return place.textContent;
+})"""
 
 JSON = ['{"a":1.10,"b":[true,null,"x, [y]: {z}",{}],"a":2}', r'["a\"b\\", "😀\u202e"]', "{broken", "12", " [ ] "]
 

@@ -10,21 +10,53 @@ const Streams = (() => {
     return (texts[key] ?? key).replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
   }
 
-  // As the template filter `visible`: what cannot be seen, or turns around what follows, is written out.
+  // The rule of the template filters `visible` and `shorten` (see there): an invisible character is written out, except
+  // where it is part of an emoji or of the spelling of a word. Without lookbehind, which older browsers do not have.
+  const EMOJI =
+    "[\\xa9\\xae\\u203c\\u2049\\u2122\\u2139\\u2190-\\u21ff\\u2300-\\u23ff\\u24c2\\u25a0-\\u27bf\\u2900-\\u297f\\u2b00-\\u2bff\\u3030\\u303d\\u3297\\u3299\\u{1f000}-\\u{1faff}]";
+  const CURSIVE =
+    "\\u0620-\\u065f\\u066e-\\u06d3\\u06d5-\\u06dc\\u06df-\\u06e8\\u06ea-\\u06ef\\u06fa-\\u06ff\\u0710-\\u077f\\u07ca-\\u07f5\\u0840-\\u085b\\u0860-\\u086a\\u0870-\\u0887\\u08a0-\\u08e1\\u08e3-\\u08ff\\u1820-\\u18aa";
+  const INDIC =
+    "\\u0900-\\u0963\\u0970-\\u09e3\\u09f0-\\u0a63\\u0a70-\\u0ae3\\u0af0-\\u0b63\\u0b70-\\u0be3\\u0bf0-\\u0c63\\u0c70-\\u0ce3\\u0cf0-\\u0d63\\u0d70-\\u0de3\\u0df2-\\u0df3\\u1000-\\u103f\\u1050-\\u108f\\u109a-\\u109d\\u1780-\\u17b3\\u17b6-\\u17d3";
+  const IN_CONTEXT = [
+    "\\u{1f3f4}[\\u{e0061}-\\u{e007a}]{2}[\\u{e0030}-\\u{e0039}\\u{e0061}-\\u{e007a}]{1,4}\\u{e007f}",
+    "[0-9#*]\\ufe0f\\u20e3",
+    `${EMOJI}[\\ufe0e\\ufe0f]?(?:\\u200d${EMOJI}[\\ufe0e\\ufe0f]?|[\\u{1f3fb}-\\u{1f3ff}]){0,9}`,
+    "[\\u094d\\u09cd\\u0a4d\\u0acd\\u0b4d\\u0bcd\\u0c4d\\u0ccd\\u0d4d\\u0dca\\u1039\\u103a\\u17d2][\\u200c\\u200d]",
+    `[${CURSIVE}]\\u200d`,
+    `[${CURSIVE}${INDIC}][\\u200c\\u200d](?=[${CURSIVE}${INDIC}])`,
+    "[\\u3400-\\u4dbf\\u4e00-\\u9fff\\uf900-\\ufaff\\u{20000}-\\u{323af}][\\ufe00-\\ufe02\\u{e0100}-\\u{e01ef}]",
+    "[\\u1820-\\u18aa][\\u180b-\\u180f]",
+    "[\\u1000-\\u109f\\u2200-\\u22ff\\u2a00-\\u2aff]\\ufe00",
+  ];
   const INVISIBLE =
-    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb]|[\u{e0000}-\u{e0fff}]/gu;
+    "[\\0-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\u3164\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff0-\\ufffb\\u{1bca0}-\\u{1bca3}\\u{1d173}-\\u{1d17a}\\u{e0000}-\\u{e0fff}]";
+  const PARTS = new RegExp(`${IN_CONTEXT.join("|")}|(${INVISIBLE})`, "gu");
 
   function show(element, written) {
     const parts = [];
     let start = 0;
-    for (const match of written.matchAll(INVISIBLE)) {
+    for (const match of written.matchAll(PARTS)) {
+      if (match[1] === undefined) continue;
       const mark = document.createElement("span");
       mark.className = "invisible";
-      mark.textContent = `U+${match[0].codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+      mark.textContent = `U+${match[1].codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
       parts.push(written.slice(start, match.index), mark);
       start = match.index + match[0].length;
     }
     element.replaceChildren(...parts, written.slice(start));
+  }
+
+  // The beginning of a text, in at most `limit` UTF-16 units. No emoji is cut in two.
+  function shorten(written, limit) {
+    if (written.length <= limit) return written;
+    let end = /[\ud800-\udbff]/.test(written[limit - 1]) ? limit - 1 : limit;
+    for (const match of written.matchAll(PARTS)) {
+      if (match.index + match[0].length <= limit) continue;
+      end = Math.min(match.index, end);
+      break;
+    }
+    return written.slice(0, end).replace(/[\u200c\u200d]+$/, "");
   }
 
   // As the template filter `pretty`: JSON a member a line, numbers as they are written; anything else as it is.
@@ -99,5 +131,5 @@ const Streams = (() => {
     );
   }
 
-  return { text, show, pretty, ask, every, bars };
+  return { text, show, shorten, pretty, ask, every, bars };
 })();

@@ -138,11 +138,11 @@
       Streams.show(place, text || Streams.text("empty-data"));
       return;
     }
-    const end = /[\ud800-\udbff]/.test(text[LONGEST - 1]) ? LONGEST - 1 : LONGEST;
-    Streams.show(place, `${text.slice(0, end)} …`);
+    const start = Streams.shorten(text, LONGEST);
+    Streams.show(place, `${start} …`);
     const more = row.querySelector(".more");
     more.hidden = false;
-    more.querySelector("span").textContent = Streams.text("cut", { n: (text.length - end).toLocaleString() });
+    more.querySelector("span").textContent = Streams.text("cut", { n: (text.length - start.length).toLocaleString() });
     const button = more.querySelector("button");
     button.textContent = Streams.text("show-all", { n: text.length.toLocaleString() });
     button.addEventListener("click", () => {
@@ -159,7 +159,7 @@
     Streams.show(row.querySelector("span"), record.words);
     if (record.data !== undefined) {
       row.querySelector(".data").hidden = false;
-      Streams.show(row.querySelector(".data"), Streams.pretty(record.data).slice(0, LONGEST));
+      Streams.show(row.querySelector(".data"), Streams.shorten(Streams.pretty(record.data), LONGEST));
     }
     return row;
   }
