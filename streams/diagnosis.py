@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import enum
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,12 +204,9 @@ def _about_user(channel: str, request: HttpRequest, user: Any, called: str) -> I
             _("Make the account active again, if it is to be used."),
         )
         user = AnonymousUser()  # as ModelBackend.get_user() has it
-    policy = get_policy()
-    asked = _request_of(request, user)
     try:
-        # What a stream's view asks; it asks acan_subscribe() for the channel, which may ask can_subscribe().
-        refused = async_to_sync(policy.aask_to_read)(asked, (channel,))
-        readers = policy.readers(channel) if refused else ""
+        refused = refused_to(request, user, (channel,))
+        readers = get_policy().readers(channel) if refused else ""
     except Exception as error:
         logger.warning("The policy failed when it was asked for a diagnosis.", exc_info=True)
         yield Finding(
@@ -243,6 +240,12 @@ def _about_user(channel: str, request: HttpRequest, user: Any, called: str) -> I
                 "them."
             ),
         )
+
+
+def refused_to(request: HttpRequest, user: Any, channels: Sequence[str]) -> list[str]:
+    """Return those of `channels` that `user` cannot read. `request`: any request to this site. Blocks."""
+    # What a stream's view asks; it asks acan_subscribe() for a channel, which may ask can_subscribe().
+    return async_to_sync(get_policy().aask_to_read)(_request_of(request, user), channels)
 
 
 def _request_of(request: HttpRequest, user: Any) -> HttpRequest:

@@ -172,6 +172,7 @@ class BroadcastForm(PayloadForm):
     def __init__(self, *args: Any, request: HttpRequest, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.request = request
+        self.fields["channels"].widget.attrs["aria-describedby"] += " warnings"
         if self.instance.pk:
             self.initial["revision"] = self.instance.revision
 

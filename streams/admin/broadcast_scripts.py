@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -15,6 +16,7 @@ from django.views.decorators.http import require_GET, require_POST
 from streams import broadcasts, clock, deliveries, log, presence, publish, survey
 from streams.admin.broadcast_forms import BroadcastForm, PayloadForm, refused_channels
 from streams.admin.broadcast_permissions import BroadcastPermissions
+from streams.admin.broadcast_warnings import audience_in_words, warnings_of
 from streams.admin.pages import ask_texts, error_json
 from streams.events import NewMessage
 from streams.exceptions import InvalidMessage
@@ -75,14 +77,21 @@ class BroadcastScripts(BroadcastPermissions):
         return JsonResponse({"channels": known_channels(request, request.GET.get("q", ""))})
 
     def audience_json(self, request: HttpRequest) -> JsonResponse:
-        """How many listen to channels now."""
+        """How many listen to channels now, and what to know of the channels before sending."""
         if not (self.may_compose(request) or self.has_view_permission(request)):
             return error_json([_("You may not see broadcasts.")], 403)
         wanted = request.GET.getlist("channel")[: broadcasts.MAX_CHANNELS]
         # Who listens to what they may not broadcast to is not their business.
         refused = refused_channels(request, wanted)
         audience = presence.audiences(channel for channel in wanted if channel not in refused)
-        found = {"channels": audience, "total": sum(audience.values()), "is_whole": presence.is_audience_whole()}
+        is_whole = presence.is_audience_whole()
+        found = {
+            "channels": audience,
+            "total": sum(audience.values()),
+            "is_whole": is_whole,
+            "words": audience_in_words(audience, is_whole=is_whole),
+            "warnings": [asdict(warning) for warning in warnings_of(request, audience)],
+        }
         return JsonResponse(found)
 
     def served_json(self, request: HttpRequest, pk: int) -> JsonResponse:
@@ -104,11 +113,7 @@ def compose_texts() -> dict[str, str]:
         "added": _("Added {name}."),
         "removed": _("Removed {name}."),
         "no-channels": _("Name a channel to see how many listen."),
-        "listen-now": _("{channel}: {n} listening now"),
-        "listen-unknown": _("{channel}: not known how many listen"),
-        "more": more_may_listen(),
-        "in-all": _("In all: {n}"),
-        "each-counts": _("A connection that has several of these channels counts for each."),
+        "use-name": _("Use “{name}”"),
         "test-opening": _("Opening your own channel, {channel} …"),
         "test-sending": _("Sending …"),
         "test-sent": _("Sent to {channel} as event {id}. Waiting for it to arrive …"),
@@ -119,14 +124,6 @@ def compose_texts() -> dict[str, str]:
         "test-lost": _("The connection was lost; the browser tries again."),
         "unsaved": _("There are changes that have not been saved."),
     }
-
-
-def more_may_listen() -> str:
-    """What is said where the counts of connections are not whole."""
-    return _(
-        "There are processes with so many channels that they name only those with most connections. So there may be "
-        "more connections than are counted here."
-    )
 
 
 def own_channel(request: HttpRequest) -> str:

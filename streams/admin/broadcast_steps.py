@@ -20,7 +20,8 @@ from django.views.decorators.http import require_POST
 
 from streams import broadcasts, clock, presence
 from streams.admin.broadcast_forms import ScheduleForm, refused_channels
-from streams.admin.broadcast_scripts import BroadcastScripts, more_may_listen, preview_of
+from streams.admin.broadcast_scripts import BroadcastScripts, preview_of
+from streams.admin.broadcast_warnings import more_may_listen, warnings_of
 from streams.admin.pages import ask_texts
 from streams.exceptions import BroadcastRefused, InvalidMessage
 from streams.models import Broadcast
@@ -69,12 +70,12 @@ class BroadcastSteps(BroadcastScripts):
         context = {
             "broadcast": broadcast,
             "preview": preview,
+            "warnings": warnings_of(request, [] if refused else broadcast.channels),
             "audience": audience,
             "total": sum(audience.values()),
             "more_may_listen": "" if presence.is_audience_whole() else more_may_listen(),
             "problem": problem or preview["problem"],
             "may_go_on": not refused and not preview["problem"],
-            "nodes": presence.is_anybody_there(),
             "urls": {"audience": self.url("audience"), "back": self.url("change", broadcast.pk)},
             "texts": {
                 **ask_texts(),
@@ -108,8 +109,8 @@ class BroadcastSteps(BroadcastScripts):
             return self._ask(request, broadcast, str(error))
         else:
             n = sent.listened
-            said = ngettext("Sent. %(n)d connection listened.", "Sent. %(n)d connections listened.", n) % {"n": n}
-            messages.success(request, said)
+            said = ngettext("Sent. %(n)d connection was open.", "Sent. %(n)d connections were open.", n)
+            messages.success(request, said % {"n": n})
         return redirect(self.url("change", broadcast.pk))
 
     def schedule_view(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -144,6 +145,7 @@ class BroadcastSteps(BroadcastScripts):
             "broadcast": broadcast,
             "form": form,
             "preview": preview_of(broadcast),
+            "warnings": warnings_of(request, [] if refused else broadcast.channels),
             "zone": zone_at(),
             "nodes": presence.is_anybody_there(),
             "urls": {"back": self.url("change", pk)},

@@ -29,6 +29,7 @@ from streams.admin.broadcast_scripts import (
     preview_of,
 )
 from streams.admin.broadcast_steps import BroadcastSteps, zone_at
+from streams.admin.broadcast_warnings import audience_in_words, warnings_of
 from streams.admin.pages import ask_texts, stream_missing, stream_url
 from streams.exceptions import BroadcastRefused
 from streams.models import Broadcast, Message
@@ -139,9 +140,14 @@ class BroadcastAdmin(BroadcastSteps):
                     form.add_error(None, str(error))
                 else:
                     return self._saved(request, broadcast, form, is_new=is_new)
+        # Without the script, they are of the channels as they were saved or sent.
+        channels = form.cleaned_data.get("channels", []) if form.is_bound else broadcast.channels
+        audience = presence.audiences(channels)
         context = {
             "form": form,
             "broadcast": broadcast,
+            "warnings": warnings_of(request, channels),
+            "audience": audience_in_words(audience, is_whole=presence.is_audience_whole()),
             "is_refused": is_refused,
             "may_copy": is_refused and self.has_add_permission(request),
             "has_field_problems": any(field.errors for field in form),

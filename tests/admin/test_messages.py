@@ -550,7 +550,9 @@ def test_send_again_asks_and_then_appends_the_same(sender: Client) -> None:
 def test_who_listens_is_not_known_where_a_process_does_not_name_all_channels(sender: Client) -> None:
     message, now = publish("news", "x"), timezone.now()
     path = f"{LIST}{message.pk}/again/"
-    assert "Who listens now nobody; who comes back later gets it then" in text_of(page(sender, path))
+    assert "Who listens now nobody; a browser that was connected before gets it when it connects again" in text_of(
+        page(sender, path)
+    )
     Node.objects.create(
         id="n", host="h", pid=1, started_at=now, seen_at=now, channels={"other": 3}, connections=4, channels_left_out=1
     )

@@ -77,7 +77,7 @@ async def test_compose_preview_test_and_send(sqlite_site: Site, tabs: Tabs) -> N
     await another.close()
     await expect(page.get_by_role("row", name="news")).to_contain_text("2")
     await page.get_by_role("button", name="Send to 3 connections now").click()
-    await expect(page.locator(".messagelist")).to_have_text("Sent. 3 connections listened.")
+    await expect(page.locator(".messagelist")).to_have_text("Sent. 3 connections were open.")
     await expect(page.locator("#served")).to_have_text("Connections served: 3.")
     await expect(page.get_by_role("link", name="2", exact=True)).to_be_visible()
     await expect(page.get_by_role("button", name="Send now…")).to_have_count(0)
@@ -411,7 +411,7 @@ async def test_whole_flow_without_javascript(sqlite_site: Site, chromium: Browse
     await page.get_by_role("button", name="Send now…").click()
     await expect(page.locator("#wire")).to_have_text("id: 1\ndata: a\ndata: b\n\n", use_inner_text=False)
     await page.get_by_role("button", name="Send, although nobody listens now").click()
-    await expect(page.locator(".messagelist")).to_have_text("Sent. 0 connections listened.")
+    await expect(page.locator(".messagelist")).to_have_text("Sent. 0 connections were open.")
     assert [row[1] for row in stored(sqlite_site)] == ["news", "weather"]
     await context.close()
 

@@ -18,6 +18,7 @@
       for (const cell of cells) cell.textContent = data.channels[cell.dataset.channel] ?? 0;
       const button = byId("send-to");
       const nobody = data.is_whole ? "nobody" : "unknown";
+      byId("nobody").hidden = data.total > 0 || !data.is_whole;
       if (button) button.textContent = text(data.total === 0 ? nobody : data.total === 1 ? "send-to-one" : "send-to", { n: data.total });
     });
   }

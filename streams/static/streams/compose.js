@@ -188,25 +188,54 @@
   form.elements.title.addEventListener("input", () => say("title", []));
   form.addEventListener("change", (event) => wasTyped.add(event.target.name));
 
-  // --- Who listens ---
+  // --- Who listens, and warnings ---
 
   let counted = "";
+  let warned = "";
   async function count() {
     const place = byId("audience");
     const wanted = stored.value.split(" ").filter(Boolean);
-    if (!wanted.length) return tell(place, [text("no-channels")]);
+    if (!wanted.length) return warn([]), tell(place, [text("no-channels")]);
     const { ok, data } = await ask(`${form.dataset.audience}?${new URLSearchParams(wanted.map((name) => ["channel", name]))}`);
     if (!ok) return tell(place, data.errors);
-    const lines = wanted.map((channel) => {
-      const n = data.channels[channel] ?? 0;
-      return n || data.is_whole ? text("listen-now", { channel, n }) : text("listen-unknown", { channel });
-    });
-    if (!data.is_whole) lines.push(text("more"));
-    if (wanted.length > 1) lines.push(text("in-all", { n: data.total }), text("each-counts"));
-    tell(place, lines);
+    tell(place, data.words);
+    warn(data.warnings);
   }
 
-  // Written only where something has changed, or a screen reader would say it every three seconds.
+  // There is no warning about a name that is still being typed.
+  function warn(warnings) {
+    const due = warnings.filter(({ channel }) => names.has(channel) || document.activeElement !== input);
+    if (JSON.stringify(due) === warned) return;
+    warned = JSON.stringify(due);
+    byId("warnings").replaceChildren(
+      ...due.map((warning) => {
+        const paragraph = document.createElement("p");
+        paragraph.className = "notice warning";
+        show(paragraph, warning.text);
+        if (warning.nearest) paragraph.append(" ", replacing(warning.channel, warning.nearest));
+        return paragraph;
+      }),
+    );
+  }
+
+  function replacing(name, nearest) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "plain";
+    button.textContent = text("use-name", { name: nearest });
+    button.addEventListener("click", () => {
+      take();
+      names.delete(name);
+      names.add(nearest);
+      said.textContent = text("added", { name: nearest });
+      changed();
+      count();
+      input.focus();
+    });
+    return button;
+  }
+
+  // Written only if something has changed, or a screen reader would read it out every three seconds.
   function tell(place, lines) {
     if (lines.join("\n") === counted) return;
     counted = lines.join("\n");

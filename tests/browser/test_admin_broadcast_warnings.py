@@ -1,0 +1,125 @@
+"""The broadcast desk's warnings in Chromium: while one writes, while one confirms, and by keyboard alone."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from tests.browser.conftest import Tabs
+from tests.browser.layout import fits_its_window
+from tests.browser.test_admin_broadcasts import STAFF, listen, open_desk, write
+from tests.clients import leave_all
+from tests.sites import Site
+
+pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
+
+CLOSED = "Visitors who are not signed in cannot read “{}”. It can be read by: staff who may view messages."
+
+
+async def test_warnings_follow_the_channels(sqlite_site: Site, tabs: Tabs) -> None:
+    server = sqlite_site.settings(POLL_SECONDS=0.3, PUBLIC_CHANNELS=["news"]).serve()
+    await asyncio.to_thread(sqlite_site.manage, "publish", "weather", "x")
+    page = await open_desk(tabs, server)
+    notices = page.locator("#warnings .notice")
+    await write(page, channels="news")
+    await expect(page.locator("#audience")).to_contain_text("Nobody is connected right now, so nobody gets it at once.")
+    await expect(notices).to_have_count(0)
+    channels = page.get_by_label("Channels")
+    await channels.press_sequentially("wether")
+    async with page.expect_response(re.compile("audience.*wether")):
+        pass
+    await expect(notices).to_have_count(0)  # it is still being typed
+    await page.keyboard.press("Enter")
+    await expect(notices).to_have_text(
+        [CLOSED.format("wether"), re.compile("“wether” seems to be new.*Use “weather”$", re.DOTALL)]
+    )
+    await expect(channels).to_have_accessible_description(re.compile("“wether” seems to be new"))
+    await page.keyboard.press("Tab")  # past the two names that can be removed lies the input; after it, the button
+    await expect(page.get_by_role("button", name="Use “weather”")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".chips li")).to_have_text([re.compile("news"), re.compile("weather")])
+    await expect(notices).to_have_text([CLOSED.format("weather")])
+    await expect(channels).to_be_focused()
+    await page.get_by_role("button", name="Remove weather").click()
+    await expect(notices).to_have_count(0)
+    assert tabs.complaints == []
+
+
+async def test_confirmation_counts_on(sqlite_site: Site, tabs: Tabs) -> None:
+    server = sqlite_site.settings(POLL_SECONDS=0.3, PUBLIC_CHANNELS=["news"]).serve()
+    page = await open_desk(tabs, server)
+    await write(page, channels="news")
+    await page.get_by_role("button", name="Send now…").click()
+    nobody = page.locator("#nobody")
+    await expect(nobody).to_be_visible()
+    send = page.locator("#send-to")
+    await expect(send).to_have_accessible_description(re.compile("Nobody is connected right now"))
+    [client] = await listen(server, "news")
+    await expect(nobody).to_be_hidden()
+    await expect(send).to_have_text("Send to 1 connection now")
+    await client.close()
+    await expect(nobody).to_be_visible()
+    await send.click()
+    await expect(page.locator(".messagelist")).to_have_text("Sent. 0 connections were open.")
+    await expect(page.locator("main")).to_contain_text("does not show whether anybody has seen the message")
+    assert tabs.complaints == []
+    leave_all()
+
+
+async def test_warnings_need_no_script(sqlite_site: Site, chromium: Browser) -> None:
+    server = sqlite_site.settings(PUBLIC_CHANNELS=["news"]).serve()
+    context = await chromium.new_context(java_script_enabled=False)
+    tabs = Tabs(context)
+    await tabs.log_in(server, "editor", **STAFF)
+    page = await tabs.open(f"{server.url}/admin/streams/broadcast/add/")
+    await page.get_by_label("Title").fill("Night works")
+    await page.get_by_label("Channels").fill("nwes")
+    await page.get_by_label("Payload", exact=True).fill("No trains.")
+    await page.get_by_role("button", name="Save draft").click()
+    for path in ("change", "schedule", "send"):
+        await page.goto(f"{server.url}/admin/streams/broadcast/1/{path}/")
+        await expect(page.locator("#warnings")).to_contain_text(CLOSED.format("nwes"))
+        await expect(page.locator("#warnings")).to_contain_text("The most similar name that is known is “news”.")
+    await expect(page.locator("#nobody")).to_be_visible()
+    await page.get_by_role("button", name="Send, although nobody listens now").click()
+    await expect(page.locator(".messagelist")).to_have_text("Sent. 0 connections were open.")
+    await context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_warnings_fit_narrow_windows(sqlite_site: Site, tabs: Tabs, scheme: str) -> None:
+    server = sqlite_site.settings(PUBLIC_CHANNELS=["news"]).serve()
+    page = await open_desk(tabs, server)
+    await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    await page.set_viewport_size({"width": 360, "height": 740})
+    await write(page, channels=f"nwes a.{'very.' * 15}long.name")
+    await expect(page.locator("#warnings .notice")).to_have_count(4)
+    await fits_its_window(page)
+    assert await page.locator("#warnings .notice").first.evaluate(CONTRAST) >= 4.5
+    await page.get_by_role("button", name="Send now…").click()
+    await expect(page.locator("#warnings .notice")).to_have_count(4)
+    await fits_its_window(page)
+    assert await page.locator("#nobody").evaluate(CONTRAST) >= 4.5
+
+
+# WCAG's contrast of an element's text with what is painted behind it.
+CONTRAST = """element => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d");
+    const layers = [];
+    for (let each = element; each; each = each.parentElement) layers.unshift(getComputedStyle(each).backgroundColor);
+    const light = (colours) => {
+        canvas.fillStyle = "#fff";
+        canvas.fillRect(0, 0, 1, 1);
+        for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
+        const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map((value) => {
+            const part = value / 255;
+            return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const [low, high] = [light(layers), light([...layers, getComputedStyle(element).color])].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+}"""
