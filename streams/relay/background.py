@@ -109,8 +109,11 @@ def stop() -> None:
 
 async def attend_as_chore() -> None:
     """What each process that streams does every second: interrupt what the dead have left, take up what waits."""
-    if await threads.run(housekeeping.attend, pool=threads.CHORES):
-        call()
+    if found := await threads.run(housekeeping.look, pool=threads.CHORES):
+        # Ending one can wait for a lock, and the one thread of CHORES must not wait.
+        is_waiting = await threads.run(housekeeping.settle, found, pool=threads.WAITING)
+        if is_waiting:
+            call()
 
 
 async def tidy_as_chore() -> None:

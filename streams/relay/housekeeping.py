@@ -40,8 +40,17 @@ _deserted: dict[str, tuple[datetime.datetime | None, float]] = {}
 _looked_at = 0.0
 
 
+# A generation that no worker has: its key, its state, whether it has waited for too long, and its lease.
+Found = list[tuple[str, str, bool, datetime.datetime | None]]
+
+
 def attend() -> bool:
     """End what dead workers have left, and what nobody has taken. Returns whether a generation waits for a worker."""
+    return settle(look())
+
+
+def look() -> Found:
+    """Return the generations that no worker has. It waits for no lock."""
     # One query, for every process asks it every second. Those that run before those that are queued.
     rows = _rows().filter(state__in=Generation.ACTIVE).filter(DESERTED | Q(state=State.QUEUED))
     is_overdue_now = ExpressionWrapper(overdue(), output_field=BooleanField())
@@ -52,6 +61,14 @@ def attend() -> bool:
     deserted = {pk for pk, state, *_ in found if state == State.RUNNING}
     for pk in set(_deserted) if had_a_pause else set(_deserted) - deserted:
         _deserted.pop(pk, None)
+    return found
+
+
+def settle(found: Found) -> bool:
+    """End those that look() has found and whose time has come. Returns True if a generation waits for a worker.
+
+    It can wait for a row that another transaction has locked.
+    """
     is_waiting = False
     for pk, state, is_overdue, lease in found:
         try:

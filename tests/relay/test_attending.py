@@ -1,0 +1,61 @@
+"""Ending answers that no worker has: the chore waits for locks, and no other chore waits for it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.sites import Site, finish
+
+pytestmark = pytest.mark.once
+
+
+def other_chore_while_a_row_is_locked() -> None:
+    """Print whether another chore was served while the row was locked, and how the answer has ended."""
+    import asyncio
+    import datetime
+    import threading
+
+    from django.db import connections, transaction
+    from django.db.models import F
+    from django.db.models.functions import Now
+
+    from streams import threads
+    from streams.relay import background, generations, housekeeping
+    from streams.relay.access import Caller
+    from streams.relay.models import Generation
+
+    housekeeping.CONFIRM_SECONDS = 0.0
+    body = {"model": "small", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    generations.create(Caller(None, "address 192.0.2.1"), body, "default", None)
+    assert generations.claim("a dead worker", 1)
+    Generation.objects.update(lease_until=Now() - datetime.timedelta(seconds=1))
+    is_locked, may_go = threading.Event(), threading.Event()
+
+    def lock() -> None:
+        with transaction.atomic():
+            Generation.objects.update(worker=F("worker"))
+            is_locked.set()
+            may_go.wait(60)
+        connections.close_all()
+
+    locking = threading.Thread(target=lock)
+    locking.start()
+    assert is_locked.wait(60)
+
+    async def attend() -> bool:
+        attending = asyncio.create_task(background.attend_as_chore())
+        await asyncio.sleep(0)
+        served, _ = await asyncio.wait([asyncio.create_task(threads.run(int, pool=threads.CHORES))], timeout=5)
+        may_go.set()
+        await attending
+        return bool(served)
+
+    was_served = asyncio.run(attend())
+    locking.join()
+    print(json.dumps([was_served, Generation.objects.get().state]))
+
+
+def test_locked_row_stops_no_other_chore(site: Site) -> None:
+    assert json.loads(finish(site.call(other_chore_while_a_row_is_locked)).splitlines()[-1]) == [True, "interrupted"]
