@@ -32,6 +32,11 @@ def draft(*channels: str, **fields: Any) -> Broadcast:
     return Broadcast.objects.create(title="Night works", channels=list(channels), payload="No trains.", **fields)
 
 
+def page_of_one() -> str:
+    """The URL under which the one broadcast has its pages."""
+    return f"{DESK}{Broadcast.objects.get().pk}/"
+
+
 def warnings(client: Client, *channels: str) -> list[str]:
     """What the script of the compose page gets."""
     answer = client.get(f"{DESK}audience/", {"channel": channels})
@@ -74,7 +79,7 @@ def test_channel_closed_to_visitors_is_named(client: Client, access: str, reader
 def test_warnings_are_on_each_page_before_sending(client: Client) -> None:
     publish("duty", "so that it is known")
     answer = client.post(f"{DESK}add/", {**TEXT, "title": "x", "channels": "duty nwes", "_send": "1"}, follow=True)
-    pages = [answer.text, client.get(f"{DESK}1/change/").text, client.get(f"{DESK}1/schedule/").text]
+    pages = [answer.text, client.get(f"{page_of_one()}change/").text, client.get(f"{page_of_one()}schedule/").text]
     for page in pages:
         assert "cannot read “duty”. It can be read by: staff who may view messages." in shown(page)
         assert f"“nwes” {NEW} The most similar name that is known is “news”." in shown(page)
@@ -82,14 +87,14 @@ def test_warnings_are_on_each_page_before_sending(client: Client) -> None:
     wrong = client.post(f"{DESK}add/", {**TEXT, "title": "", "channels": "duty"})
     assert wrong.status_code == 422
     assert "cannot read “duty”" in shown(wrong.text)
-    sent = client.post(f"{DESK}1/send/", {"revision": "1"}, follow=True)  # a warning forbids nothing
+    sent = client.post(f"{page_of_one()}send/", {"revision": "1"}, follow=True)  # a warning forbids nothing
     assert "Sent. 0 connections were open." in sent.text
     assert Message.objects.filter(channel="nwes").exists()
 
 
 def test_descriptions_name_the_warnings(client: Client) -> None:
     draft("news")
-    page = client.get(f"{DESK}1/send/").text
+    page = client.get(f"{page_of_one()}send/").text
     assert 'id="send-to" aria-describedby="warnings nobody"' in page
     assert 'aria-describedby="channels-problem channels-help warnings"' in client.get(f"{DESK}add/").text
 
@@ -123,7 +128,7 @@ def test_policy_that_fails_stops_no_page(client: Client, settings: Any, caplog: 
     settings.STREAMS = {"POLICY": f"{__name__}.Broken"}
     publish("duty", "x")
     draft("duty")
-    page = client.get(f"{DESK}1/send/")
+    page = client.get(f"{page_of_one()}send/")
     assert page.status_code == 200
     assert "It is not known who can read “duty”: the site's policy failed." in shown(page.text)
     assert "secret of the site" not in page.text
@@ -141,7 +146,7 @@ class OwnWords(BasePolicy):
 def test_words_of_a_policy_become_no_markup(client: Client, settings: Any) -> None:
     settings.STREAMS = {"POLICY": f"{__name__}.OwnWords"}
     draft("news")
-    page = client.get(f"{DESK}1/send/").text
+    page = client.get(f"{page_of_one()}send/").text
     assert "&lt;b&gt;subscribers" in page
     assert "U+202E" in shown(page)
 
@@ -179,7 +184,7 @@ def test_channel_that_settings_open_is_not_new(client: Client) -> None:
 
 def test_draft_is_no_trace(client: Client) -> None:
     draft("fresh")
-    assert "“fresh” seems to be new" in shown(client.get(f"{DESK}1/send/").text)
+    assert "“fresh” seems to be new" in shown(client.get(f"{page_of_one()}send/").text)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +232,7 @@ def test_channels_that_one_may_not_use_get_no_warning(client: Client, settings: 
     settings.STREAMS = {"POLICY": f"{__name__}.OwnWords"}
     assert warnings(client, "others.news") == []
     draft("others.news")
-    assert shown(client.get(f"{DESK}1/send/").text) == ""
+    assert shown(client.get(f"{page_of_one()}send/").text) == ""
 
 
 def test_many_channels_cost_few_queries(client: Client, django_assert_max_num_queries: Any) -> None:
@@ -242,24 +247,24 @@ def test_many_channels_cost_few_queries(client: Client, django_assert_max_num_qu
 
 def test_nobody_connected_is_said_before_sending(client: Client) -> None:
     draft("news")
-    send = re.sub(r"\s+", " ", client.get(f"{DESK}1/send/").text)
+    send = re.sub(r"\s+", " ", client.get(f"{page_of_one()}send/").text)
     assert f'id="nobody">{NOBODY}<' in send
     assert LATER in send
     assert "log" not in re.findall(r'<p class="quiet">.*?</p>', send)[0]
-    assert NOBODY in client.get(f"{DESK}1/change/").text
+    assert NOBODY in client.get(f"{page_of_one()}change/").text
     assert client.get(f"{DESK}audience/?channel=news").json()["words"] == ["news: 0 listening now", NOBODY]
     node({"news": 2})
-    assert f'id="nobody" hidden>{NOBODY}<' in client.get(f"{DESK}1/send/").text
+    assert f'id="nobody" hidden>{NOBODY}<' in client.get(f"{page_of_one()}send/").text
     assert client.get(f"{DESK}audience/?channel=news").json()["words"] == ["news: 2 listening now"]
-    assert "news: 2 listening now" in client.get(f"{DESK}1/change/").text
+    assert "news: 2 listening now" in client.get(f"{page_of_one()}change/").text
     Node.objects.update(channels={}, channels_left_out=3)
-    assert f'id="nobody" hidden>{NOBODY}<' in client.get(f"{DESK}1/send/").text  # it is not known
+    assert f'id="nobody" hidden>{NOBODY}<' in client.get(f"{page_of_one()}send/").text  # it is not known
 
 
 def test_result_claims_no_more_than_is_known(client: Client) -> None:
     draft("news")
     node({"news": 2})
-    page = re.sub(r"\s+", " ", client.post(f"{DESK}1/send/", {"revision": "1"}, follow=True).text)
+    page = re.sub(r"\s+", " ", client.post(f"{page_of_one()}send/", {"revision": "1"}, follow=True).text)
     assert "Sent. 2 connections were open." in page
     assert "Connected at that moment" in page
     assert "The number does not show whether anybody has seen the message." in page
