@@ -16,11 +16,12 @@ from django.utils.translation import gettext as _
 
 from streams import diagnosis, presence, survey
 from streams.admin.broadcast_forms import refused_channels
+from streams.channels import is_public
 from streams.conf import settings
 from streams.events import validate_channel
 from streams.exceptions import InvalidChannel
 from streams.models import Broadcast, Channel, ChannelSettings, Node
-from streams.policies import get_policy, is_public
+from streams.policies import get_policy
 from streams.threads import database
 
 logger = logging.getLogger("streams")

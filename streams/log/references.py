@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import transaction
 
+from streams.events import USER_PREFIX
 from streams.log.pruning import erase_channels
 from streams.log.sizing import lock_size
 from streams.models import Message
@@ -31,4 +32,4 @@ def forget_publisher(user_pk: Any) -> None:
 
 def forget_addressee(user_pk: Any) -> None:
     """Delete the messages of a deleted user's own channel, in the calling thread's transaction if one is open."""
-    erase_channels([f"user.{user_pk}"])
+    erase_channels([f"{USER_PREFIX}{user_pk}"])

@@ -25,9 +25,8 @@
   const said = document.createElement("p");
   said.className = "visually-hidden";
   said.setAttribute("role", "status");
-  Object.assign(input, { type: "text", autocomplete: "off", spellcheck: false });
+  Object.assign(input, { type: "text", autocomplete: "off", autocapitalize: "none", spellcheck: false });
   input.setAttribute("list", "known-channels");
-  input.setAttribute("autocapitalize", "none");
   input.setAttribute("aria-describedby", stored.getAttribute("aria-describedby"));
   input.id = stored.id;
   stored.removeAttribute("id");
