@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("SECRET_KEY", "for-benchmarks-only")
 os.environ.setdefault("LOG_LEVEL", "WARNING")
+os.environ.setdefault("HTTPS", "false")  # the servers that are measured speak plain HTTP
 
 from project.settings import *  # noqa: F403
 from project.settings import CHANNEL_LAYERS, STREAMS
