@@ -8,6 +8,7 @@
 | CSRF_TRUSTED_ORIGINS | none |
 | HTTPS | true if DEBUG is false: clients reach the site over TLS only. `false` is for a proxy that speaks plain HTTP |
 | HSTS_SECONDS | 3600. How long browsers use TLS only, with HTTPS; 31536000 (a year) once everything works |
+| TRUSTED_PROXIES | 127.0.0.1,::1 with HTTPS, else none: the proxies whose X-Forwarded-For names the client |
 | CORS_ALLOWED_ORIGINS | none. Other origins whose pages may read streams and ask the APIs, with a user's cookies too |
 | DATABASE_URL | SQLite in `.local/db.sqlite3` |
 | REDIS_URL | none. With it, processes tell each other of news over Redis, else over a database that is PostgreSQL |
@@ -41,7 +42,8 @@ SECRET_KEY = env("SECRET_KEY", default="only-for-development" if DEBUG else envi
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
-if env.bool("HTTPS", default=not DEBUG):
+HTTPS = env.bool("HTTPS", default=not DEBUG)
+if HTTPS:
     # A proxy ends TLS and reports it in this header. It has to set the header on every request, as our nginx.conf does.
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = True
@@ -153,6 +155,7 @@ STREAMS = {
     "RETRY_MILLISECONDS": env.int("STREAMS_RETRY_MILLISECONDS", default=3000),
     "HEARTBEAT_SECONDS": env.float("STREAMS_HEARTBEAT_SECONDS", default=15),
     "SEND_TIMEOUT_SECONDS": env.float("STREAMS_SEND_TIMEOUT_SECONDS", default=30),
+    "TRUSTED_PROXIES": env.list("TRUSTED_PROXIES", default=["127.0.0.1", "::1"] if HTTPS else []),
 }
 
 if REDIS_URL:
