@@ -96,6 +96,7 @@ Rules = Mapping[str, Rule]
 
 _rules: Rules | None = None
 _read_at = float("-inf")
+_confirmed_at = float("-inf")  # unlike _read_at, not renewed by a load that failed
 _changes = 0  # of the rules, that this process knows of
 # With the number of changes at which the load began: who asks after a change does not take an answer from before it.
 _loading: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, asyncio.Task[Rules]]] = WeakKeyDictionary()
@@ -112,7 +113,7 @@ def access_rules() -> Rules:
 
 def known_rules() -> Rules | None:
     """Return the rules if this process has read them in the last KNOWN_SECONDS, or else None. Never queries."""
-    return _rules if time.monotonic() - _read_at < KNOWN_SECONDS else None
+    return _rules if time.monotonic() - _confirmed_at < KNOWN_SECONDS else None
 
 
 async def aaccess_rules() -> Rules:
@@ -156,10 +157,11 @@ def _fresh() -> Rules | None:
 
 
 def _load() -> Rules:
-    global _rules, _read_at
-    changes = _changes
+    global _rules, _read_at, _confirmed_at
+    changes, has_read = _changes, False
     try:
         rules = _read()
+        has_read = True
     except Error:
         if _rules is None:
             raise
@@ -171,6 +173,8 @@ def _load() -> Rules:
     # transaction may be its own, and never be committed, or old.
     if changes == _changes and not connections[database()].in_atomic_block:
         _rules, _read_at = rules, time.monotonic()
+        if has_read:
+            _confirmed_at = _read_at
     return rules
 
 
@@ -187,9 +191,9 @@ def _read() -> Rules:
 
 def forget_rules(**kwargs: Any) -> None:
     """Read the rules again at the next request."""
-    global _read_at, _changes
+    global _read_at, _confirmed_at, _changes
     _changes += 1
-    _read_at = float("-inf")
+    _read_at = _confirmed_at = float("-inf")
 
 
 def _forget_now_and_after_commit(**kwargs: Any) -> None:

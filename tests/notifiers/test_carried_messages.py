@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 import redis as redis_client
+from django.db import OperationalError
 from django.test import override_settings
 
 from streams import channels
@@ -229,7 +230,7 @@ class OwnPolicy(DefaultPolicy):
 @pytest.fixture
 def rules_are_known(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channels, "_rules", {"public.staff": channels.Rule("staff"), "opened": channels.Rule("public")})
-    monkeypatch.setattr(channels, "_read_at", time.monotonic())
+    monkeypatch.setattr(channels, "_confirmed_at", time.monotonic())
 
 
 @pytest.mark.usefixtures("rules_are_known")
@@ -258,10 +259,24 @@ def test_no_channel_is_known_to_be_open_under_an_own_policy() -> None:
 
 @pytest.mark.usefixtures("rules_are_known")
 def test_no_channel_is_known_to_be_open_by_old_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "_read_at", time.monotonic() - channels.KNOWN_SECONDS)
+    monkeypatch.setattr(channels, "_confirmed_at", time.monotonic() - channels.KNOWN_SECONDS)
     assert not are_known_to_be_open(["public.a"])
-    monkeypatch.setattr(channels, "_read_at", time.monotonic())
+    monkeypatch.setattr(channels, "_confirmed_at", time.monotonic())
     channels.forget_rules()  # as when staff change a channel's settings in this process
+    assert not are_known_to_be_open(["public.a"])
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("rules_are_known")
+def test_no_channel_is_known_to_be_open_after_failed_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last known rules hold for readers, but they can be the ones from before a change."""
+
+    def fail() -> Any:
+        raise OperationalError("The database does not answer.")
+
+    channels.forget_rules()
+    monkeypatch.setattr(channels, "_read", fail)
+    assert channels.access_rules()
     assert not are_known_to_be_open(["public.a"])
 
 
