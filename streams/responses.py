@@ -228,7 +228,7 @@ class _Body:
             chunk = _error_event(error) if self._line_ended else b"\n" + _error_event(error)
         if chunk:
             self._line_ended = chunk.endswith(b"\n")
-        if chunk is sse.HEARTBEAT:
+        if chunk is sse.HEARTBEAT and not getattr(self._source, "is_reading", bool)():
             await release_request(only_idle=True)  # what the iterator took, unless it is busy there
         self._handed_at = time.monotonic()
         return chunk

@@ -188,6 +188,8 @@ class Subscriber:
         it is the larger part of what a delivery costs at all.
         """
         self._unsent_bytes = 0  # whoever asks for more has sent what it had
+        if self._step is not None:
+            return None  # the bytes of the step come first, also if it has made the stream live
         if self.is_complete():
             self._stopped = True
         if not self._live or self._stopped:
@@ -202,6 +204,10 @@ class Subscriber:
     def is_complete(self) -> bool:
         """Return True if the client has had the final event: the stream ends for good."""
         return self._ends_at is not None and self.cursor >= self._ends_at
+
+    def is_reading(self) -> bool:
+        """Return True while the stream reads the log or takes its snapshot, which can use the request's connections."""
+        return self._step is not None
 
     def has_had(self, position: int) -> bool:
         """Whether this stream has carried the message at `position`, one of its channels', to the server's socket."""
@@ -356,32 +362,36 @@ class Subscriber:
 
     async def _next(self) -> bytes:
         """The next bytes of a stream that is not live, up to the moment in which it is, or that has been stopped."""
+        # For all the steps that it takes: each can end sooner, and have nothing to send.
+        beat_at = time.monotonic() + (settings.HEARTBEAT_SECONDS if self._greeted else FIRST_BYTE_SECONDS)
         while True:
             if (pending := self.pending()) is not None:
                 return await pending
             if self._is_overdue():
                 self.stop(self._checkpoint(self.cursor) + farewell())
             chunk: bytes | None
-            if self._stopped and self._step is None:
+            if self._step is not None:
+                chunk = await self._go_on(beat_at)
+            elif self._stopped:
                 if not self._last:
                     raise StopAsyncIteration
                 chunk, self._last = self._last, b""
             else:
-                chunk = self._take() if self._queue else await self._go_on()
+                chunk = self._take() if self._queue else await self._go_on(beat_at)
             if chunk is not None:
                 self._unsent_bytes = len(chunk)
                 self._sent_at = time.monotonic()
                 return chunk
 
-    async def _go_on(self) -> bytes | None:
+    async def _go_on(self, beat_at: float) -> bytes | None:
         """Begin, or read on. Return bytes to send, or None if the queue holds some or the stream is live.
 
-        It is done in a task of its own, because its reads wait for their turn. The client gets heartbeats until then.
+        It is done in a task of its own, because its reads wait for their turn. If it goes on beyond `beat_at`, in
+        time.monotonic() seconds, the client gets a heartbeat.
         """
         if (step := self._step) is None:
             step = self._step = self._loop.create_task(self._read_on() if self._begun else self._begin())
-        seconds = settings.HEARTBEAT_SECONDS if self._greeted else FIRST_BYTE_SECONDS
-        await asyncio.wait([step], timeout=seconds)
+        await asyncio.wait([step], timeout=max(0.0, beat_at - time.monotonic()))
         self._greeted = True
         if not step.done():
             return sse.HEARTBEAT
