@@ -77,24 +77,27 @@ def _disconnect(user: Any, channel: str | None, token: str | None) -> None:
     pk = None if user is None else str(getattr(user, "pk", user))
     if pk in ("", "None"):
         raise ValueError("disconnect() takes a user who is in the database, or the primary key of one.")
-    revocation = Revocation(ends=True, user=pk, channel=channel, token=None if token is None else _revoke(token))
+    token_id = None if token is None else _revoke(token)
+    revocation = Revocation(ends=True, user=pk, channel=channel, token=token_id)
     try:
-        if pk is not None and token is None:
+        if pk is not None or token_id is not None:
             for take_back in _on_disconnect:
                 # First, so that no client comes back by it.
-                _after_commit(partial(take_back, pk, channel), database())
+                _after_commit(partial(take_back, pk, channel, token_id), database())
     finally:
         announce(revocation)
 
 
-_on_disconnect: list[Callable[[str, str | None], object]] = []
+TakeBack = Callable[[str | None, str | None, str | None], object]
+_on_disconnect: list[TakeBack] = []
 
 
-def on_disconnect(take_back: Callable[[str, str | None], object]) -> None:
-    """Have `take_back(user, channel)` called when disconnect() names a user and no token.
+def on_disconnect(take_back: TakeBack) -> None:
+    """Have `take_back(user, channel, token_id)` called when disconnect() names a user or a token.
 
-    For apps that issue tokens of their own: these must not let the user's clients come back. `user` is the primary key
-    as text, `channel` the channel that disconnect() names, or None.
+    For apps that issue tokens of their own: these must not let the user's clients come back. The arguments are those of
+    disconnect(), or None: `user` is the primary key as text, `token_id` the id of a token that is revoked already. With
+    a `token_id`, no other token is to end.
     """
     _on_disconnect.append(take_back)
 

@@ -340,8 +340,16 @@ def forget_owner(user_pk: Any) -> None:
         log.erase_channels([generation.channel for generation in owned if generation.compacted_at is None])
 
 
-def take_back_tokens(user_pk: str, channel: str | None = None) -> None:
-    """End the tokens of a user's generations, or of the one that has this channel. See revocation.on_disconnect()."""
+def take_back_tokens(user_pk: str | None, channel: str | None = None, token_id: str | None = None) -> None:
+    """End the tokens of a user's generations, or of the one that has this channel. See revocation.on_disconnect().
+
+    A token that was revoked by its id has ended already. The next tokens of its generation then get another id.
+    """
+    if token_id is not None:
+        pk, _, series = token_id.rpartition(".")  # as answer_tokens has it
+        if series.isascii() and series.isdecimal():
+            _rows().filter(pk=pk, token_series=int(series)).update(token_series=F("token_series") + 1)
+        return
     try:
         owned = _rows().filter(owner_id=Generation._meta.get_field("owner").to_python(user_pk))
     except (TypeError, ValueError, OverflowError, ValidationError):  # a key of another kind of user

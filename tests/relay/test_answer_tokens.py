@@ -149,6 +149,28 @@ def test_revoked_token_opens_nothing(ann: User) -> None:
     assert Client().get(told["url"]).status_code == 403
 
 
+def test_owner_gets_new_token_after_revocation(ann: User) -> None:
+    told, other = ask(ann), ask(ann)
+    disconnect(token=told["token"])
+    client = Client()
+    client.force_login(ann)
+    again = client.get(told["url"])
+    assert Client().get(again.json()["url"]).status_code == 200
+    assert Client().get(told["url"]).status_code == 403
+    disconnect(token="no.generation")
+    disconnect(token=f"{other['id']}.{10**29}")
+    assert Client().get(other["url"]).status_code == 200
+
+
+async def test_key_opens_stream_after_revocation(ann: User) -> None:
+    generation, _ = await sync_to_async(generations.create)(Caller(ann, f"user {ann.pk}"), BODY, "default")
+    await adisconnect(token=answer_tokens.make(generation))
+    headers = {"Authorization": f"Bearer {make_key(ann, 600)}"}
+    response = await AsyncClient().get(f"/ai/generations/{generation.pk}/events/", headers=headers)
+    assert response.status_code == 200
+    response.close()
+
+
 def test_token_is_taken_out_of_the_request(ann: User, settings: Any) -> None:
     told = ask(ann)
     response = Client().get(told["url"])
