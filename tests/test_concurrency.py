@@ -797,6 +797,24 @@ def test_default_transaction_mode_of_sqlite_does_not_matter(sqlite_site: Site) -
     assert positions == list(range(positions[0], 2 * 2 * 40 * 3 + 1))
 
 
+def forget_users_in_deferred_transactions() -> None:
+    """As after a user is deleted whose row is in another database: then no transaction of the log's is open."""
+    connections["default"].settings_dict["OPTIONS"].pop("transaction_mode")
+    for number in range(100):
+        Message.objects.create(channel=f"user.{number}", published_by_id=number, data="x", size=1)
+        log.current_head()
+        log.forget_publisher(number)
+        log.forget_addressee(number)
+    assert not Message.objects.filter(channel__startswith="user.").exists()
+
+
+def test_users_are_forgotten_in_default_transaction_mode_of_sqlite(sqlite_site: Site) -> None:
+    running = [sqlite_site.call(publish_in_deferred_transactions, number) for number in range(2)]
+    running.append(sqlite_site.call(forget_users_in_deferred_transactions))
+    for process in running:
+        finish(process)
+
+
 def publish_in_child() -> None:
     """Publish, fork as a pre-forking server does, and publish in the child."""
     publish("news", "parent")

@@ -61,6 +61,7 @@ def erase_channels(names: Collection[str]) -> None:
         return
     alias = database()
     with transaction.atomic(using=alias):
+        lock_sqlite()
         _erase(names)
         transaction.on_commit(partial(_erase_rest, names), using=alias, robust=True)
 

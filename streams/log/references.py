@@ -8,6 +8,7 @@ from typing import Any
 from django.db import transaction
 
 from streams.events import USER_PREFIX
+from streams.log.appending import lock_sqlite
 from streams.log.pruning import erase_channels
 from streams.log.sizing import lock_size
 from streams.models import Message
@@ -23,6 +24,7 @@ def forget_publisher(user_pk: Any) -> None:
     alias = database()
     published = Message.objects.using(alias).filter(published_by=user_pk)
     with transaction.atomic(using=alias):
+        lock_sqlite()
         numbered = published.filter(position__isnull=False)
         if numbered.exists():
             lock_size()  # before the messages, as a pruning does: each would wait for the other
