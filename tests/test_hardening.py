@@ -113,6 +113,19 @@ def test_container_is_hardened_and_bounded(name: str) -> None:
         assert re.fullmatch(r"\w+:\d+(\.\d+)+", service["image"]), "an exact version, to which a digest can be added"
 
 
+def test_nginx_of_the_compose_file_writes_to_its_tmpfs(tmp_path: Path) -> None:
+    """In /tmp every user can write. A tmpfs elsewhere has the owner and the mode of the image's folder."""
+    service = SERVICES["nginx"]
+    assert service["tmpfs"] == ["/tmp"]
+    script = service["command"][-1].partition(" && exec nginx ")[0]
+    made = tmp_path / "nginx.conf"
+    script = script.replace("/site.conf", str(FOLDER / "nginx.conf")).replace("/tmp/nginx.conf", str(made))
+    subprocess.run(["sh", "-c", script], check=True)
+    paths = re.findall(r"^ *(?:pid|\w+_temp_path) (\S+);", made.read_text(), re.MULTILINE)
+    assert len(paths) == 6
+    assert {str(Path(path).parent) for path in paths} == {"/tmp"}
+
+
 def test_redis_of_the_compose_file_wants_its_password() -> None:
     """Compose replaces the variables; Redis itself is started with the file's own command."""
     program = redis.program()
