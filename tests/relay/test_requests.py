@@ -171,12 +171,20 @@ def test_messages_that_an_answer_gave_may_be_sent_back() -> None:
 def test_body_must_be_json_within_its_bound(settings: Any) -> None:
     settings.STREAMS = {**settings.STREAMS, "RELAY_MAX_REQUEST_BYTES": 100_000}
     assert parse_payload(b'{"a": 1}') == {"a": 1}
-    for wrong in (b"", b"{", b"\xff", b'{"a": NaN}', b"[" * 90_000):
+    for wrong in (b"", b"{", b"\xff", b'{"a": NaN}', b"[" * 20_000):
         with pytest.raises(RelayError, match="JSON"):
             parse_payload(wrong)
     with pytest.raises(RelayError) as caught:
         parse_payload(b" " * 100_001)
     assert caught.value.status == 413
+
+
+def test_body_has_limited_number_of_values(settings: Any) -> None:
+    settings.STREAMS = {**settings.STREAMS, "RELAY_MAX_REQUEST_BYTES": 100_000}
+    with pytest.raises(RelayError) as caught:
+        parse_payload(b"[" + b"[]," * 30_000 + b"0]")
+    assert (caught.value.status, caught.value.code) == (413, "too-many-values")
+    assert parse_payload(b"[" + b"[]," * 9_000 + b" " * 60_000 + b"0]")
 
 
 @pytest.mark.parametrize("budget", [0, 4097, 10**9, "many", True, 1.5])
