@@ -15,10 +15,12 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeAlias
 
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from django.db import connections, transaction
+from django.db import connections, router, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
@@ -80,8 +82,8 @@ def create(
     The same idempotency key of the same caller returns the first, if what the client has `sent` (JSON; by default
     `body`) is the same: the site's limits, which are in `body`, may have changed meanwhile.
 
-    Raises RelayError: 400 for a key that cannot be one,
-    422 for one that was used for another question, 429 where the caller, or the site, has too many unfinished ones.
+    Raises RelayError: 400 for a key that cannot be one, 401 for a user who was deleted, 422 for a key that was used for
+    another question, 429 if the caller, or the site, has too many unfinished ones.
     """
     _check_key(caller, key)
     fingerprint = hashlib.sha256(json.dumps(body if sent is None else sent, sort_keys=True).encode()).hexdigest()
@@ -109,7 +111,16 @@ def create(
             start_position=log.current_head(),
         )
         generation.save(using=database(), force_insert=True)
+    if caller.user is not None and not _is_stored(caller.user):
+        forget_owner(caller.user.pk)  # deleted since the request was identified
+        raise RelayError(401, "not-signed-in", "This user was deleted. Sign in to have an answer.")
     return generation, True
+
+
+def _is_stored(user: Any) -> bool:
+    model = get_user_model()
+    # Not from a copy of the database, which can be behind.
+    return model._base_manager.using(router.db_for_write(model)).filter(pk=user.pk).exists()
 
 
 def _check_key(caller: Caller, key: str | None) -> None:
@@ -331,8 +342,16 @@ def delete(id: str) -> None:
 def forget_owner(user_pk: Any) -> None:
     """Delete the generations of a deleted user with their pieces in the log, also those that have not ended.
 
-    Their workers find them gone. Those that are compacted have no pieces in the log any more.
+    Their workers find them gone. Those that are compacted have no pieces in the log any more. One that is created
+    before the caller's transaction commits is deleted after the commit, and a later one by create().
     """
+    alias = database()
+    with transaction.atomic(using=alias):
+        _forget_owned(user_pk)
+        transaction.on_commit(partial(_forget_owned, user_pk), using=alias, robust=True)
+
+
+def _forget_owned(user_pk: Any) -> None:
     with transaction.atomic(using=database()):
         # Locked, so that no worker adds a piece between the two steps.
         owned = list(_locked(_rows().filter(owner=user_pk).order_by("pk").only("pk", "compacted_at")))

@@ -20,6 +20,7 @@ from streams.databases import database
 from streams.models import Message
 from streams.relay import generations, housekeeping, usage
 from streams.relay.access import Caller
+from streams.relay.errors import RelayError
 from streams.relay.generations import Batch, Ending
 from streams.relay.models import Generation, Usage
 from streams.testing import read_events
@@ -168,6 +169,36 @@ async def test_answer_that_ends_after_the_deletion_names_no_user(ann: User) -> N
     answer = {"upstream": "u", "model": "m", "outcome": "done", "usage": None, "pieces": 1, "seconds": 1}
     await usage.record_soon(user_id=key, caller=f"user {key}", **answer)
     assert await sync_to_async(set)(Usage.objects.values_list("user", "caller")) == {(None, "")}
+
+
+def test_question_after_the_deletion_leaves_nothing(ann: User) -> None:
+    """The request was identified before it."""
+    caller = Caller(User.objects.get(pk=ann.pk), f"user {ann.pk}")
+    ann.delete()
+    with pytest.raises(RelayError) as caught:
+        generations.create(caller, BODY, "default")
+    assert caught.value.status == 401
+    assert not Generation.objects.exists()
+
+
+def test_question_during_the_deletion_leaves_nothing(ann: User) -> None:
+    """Its transaction commits between the deletion's statements and its commit."""
+    if connections[database()].vendor != "postgresql" or database() != "default":
+        pytest.skip("SQLite has one writer at a time, and two databases share no transaction.")
+    caller = Caller(User.objects.get(pk=ann.pk), f"user {ann.pk}")
+
+    def ask() -> None:
+        try:
+            generations.create(caller, BODY, "default")
+        finally:
+            connections.close_all()
+
+    with transaction.atomic():
+        User.objects.get(pk=ann.pk).delete()
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join(30)
+    assert not Generation.objects.exists()
 
 
 def test_compacted_answers_and_those_of_nobody(ann: User) -> None:
