@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import User
 from django.db import OperationalError
 from django.http import HttpResponse
@@ -60,14 +60,14 @@ def write(id: str, *texts: str, number: int = 0, end: Ending | None = None, posi
     assert generations.write("w", [Batch(id, number, texts, text=text, ending=end, position=position)])
 
 
-def events_of(response: Any, count: int) -> list[tuple[str, str, Any]]:
-    """(type, id, data) of the first `count` events that are not checkpoints."""
-    found = [event for event in read(response) if event.event != "stream-checkpoint"]
-    return [(event.event, event.id, json.loads(event.data)) for event in found[:count]]
+def events_of(told: Any, cursor: str = "") -> list[tuple[str, str, Any]]:
+    """(type, id, data) of the events that the answer's stream has after `cursor`, but for checkpoints."""
 
+    async def read() -> Any:
+        return await _all(await AsyncClient().get(told["events_url"], headers={"Last-Event-ID": cursor}))
 
-def read(response: Any) -> Any:
-    return asyncio.run(_all(response))
+    found = [event for event in async_to_sync(read)() if event.event != "stream-checkpoint"]
+    return [(event.event, event.id, json.loads(event.data)) for event in found]
 
 
 # --- Asking -----------------------------------------------------------------------------------------------------------
@@ -375,9 +375,9 @@ def test_ended_answer_is_streamed_from_the_log_and_then_there_is_nothing_more(cl
     told = ended(client)
     both = [("message", "1", {"n": 0, "text": "a"}), ("message", "2", {"n": 1, "text": "b"})]
     end = ("end", "3", TOLD)
-    assert events_of(client.get(told["events_url"]), 9) == [*both, end]
-    assert events_of(client.get(told["events_url"], headers={"Last-Event-ID": "1"}), 9) == [both[1], end]
-    assert events_of(client.get(told["events_url"], headers={"Last-Event-ID": "2"}), 9) == [end]
+    assert events_of(told) == [*both, end]
+    assert events_of(told, "1") == [both[1], end]
+    assert events_of(told, "2") == [end]
     publish("news", "later")
     for cursor in ("3", "4"):
         response = client.get(told["events_url"], headers={"Last-Event-ID": cursor})
@@ -385,7 +385,7 @@ def test_ended_answer_is_streamed_from_the_log_and_then_there_is_nothing_more(cl
 
 
 def assert_reset(client: Client, told: dict[str, Any], cursor: str, text: str) -> None:
-    reset, snapshot, end = events_of(client.get(told["events_url"], headers={"Last-Event-ID": cursor}), 9)
+    reset, snapshot, end = events_of(told, cursor)
     assert (reset[0], reset[2]["reason"], reset[2]["requested"]) == ("stream-reset", "unknown-id", cursor)
     assert (snapshot[0], snapshot[2]["text"], end[0]) == ("stream-snapshot", text, "end")
     again = client.get(told["events_url"], headers={"Last-Event-ID": end[1]})
@@ -420,9 +420,9 @@ def test_who_lost_pieces_is_told_so_and_gets_all_of_it(client: Client, lose: Any
     told = ended(client)
     lose(told)
     end = ("end", "3", TOLD)
-    assert events_of(client.get(told["events_url"]), 9) == [("message", "0", {"n": 0, "text": "ab"}), end]
+    assert events_of(told) == [("message", "0", {"n": 0, "text": "ab"}), end]
     cursor = "1" if lose is compact else "0"
-    reset, snapshot, last = events_of(client.get(told["events_url"], headers={"Last-Event-ID": cursor}), 9)
+    reset, snapshot, last = events_of(told, cursor)
     assert (reset[0], reset[2]["reason"]) == ("stream-reset", "pruned")
     assert (snapshot[0], snapshot[2]) == ("stream-snapshot", {"n": 2, "text": "ab", "state": "done"})
     assert last == end
@@ -431,7 +431,7 @@ def test_who_lost_pieces_is_told_so_and_gets_all_of_it(client: Client, lose: Any
 @pytest.mark.parametrize("cursor", ["x", "-1", "9" * 30])
 def test_id_that_is_none_gets_all_of_it(client: Client, cursor: str) -> None:
     told = ended(client)
-    found = events_of(client.get(told["events_url"], headers={"Last-Event-ID": cursor}), 9)
+    found = events_of(told, cursor)
     assert [event for event, _, _ in found] == ["stream-reset", "stream-snapshot", "end"]
     assert found[0][2]["reason"] == "malformed-id"
 
