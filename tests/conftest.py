@@ -20,8 +20,9 @@ from tests.sites import PYTHON, ROOT, Site, copy_sqlite
 
 
 def pytest_configure() -> None:
-    # A shell that runs the tests in the background has SIGINT ignored, and so would all that they start have.
+    # A shell that runs the tests in the background ignores these signals, and so would all processes that they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -120,24 +120,33 @@ async def heard_by(client: StreamClient, publisher: Server, channel: str) -> Non
     client.events.clear()
 
 
+async def carried(client: StreamClient, publisher: Server, channel: str, overhear: Overhear) -> str:
+    """Publish a message while the publishing process knows the channels' settings; return what the bus has carried."""
+    beside = await opened(publisher, "public.open")
+    overhear()
+    position = await publish(publisher, channel, bytes=40)
+    assert (await client.read_until(1))[0].id == str(position)
+    text = await asyncio.to_thread(overhear)
+    assert str(position) in text, "the notice was heard"
+    beside.abort()
+    return text
+
+
 @pytest.mark.once
 async def test_private_messages_are_not_heard_on_the_bus(bus: tuple[Site, Overhear]) -> None:
     """They reach the clients of another process all the same."""
     site, overhear = bus
     token = finish(site.call(restrict)).strip()
     one, other = site.serve(), site.serve()
-    beside = await opened(other, "public.open")  # the publishing process has read the channels' settings
     for channel, is_heard in (("public.open", True), ("private", False), ("public.restricted", False)):
         client = await opened(one, channel, token if channel != "public.open" else "")
         await heard_by(client, other, channel)
-        overhear()
-        position = await publish(other, channel, bytes=40)
-        assert (await client.read_until(1))[0].id == str(position)
-        text = await asyncio.to_thread(overhear)
-        assert str(position) in text, "the notice was heard"
+        async with asyncio.timeout(60):
+            # A process forgets the channels' settings when its listener begins, and reads them for the next stream.
+            while (text := await carried(client, other, channel, overhear)) and is_heard and channel not in text:
+                client.events.clear()
         assert (channel in text, "x" * 40 in text) == (is_heard, is_heard), text
         client.abort()
-    beside.abort()
 
 
 @pytest.mark.once
