@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from streams import sockets
+from streams.private.django import EndOfRequest
 
 # How long a server has to write what it was sent last. It may do so in another thread, or when its loop turns again.
 FLUSH_SECONDS = 0.05
@@ -19,7 +20,7 @@ CLOSE_SECONDS = 1.0
 
 
 async def leave(scope: Mapping[str, Any] | None) -> NoReturn:
-    """Leave the running request's response incomplete. Raises CancelledError, as for a client that has left.
+    """Leave the running request's response incomplete, by an exception that Django's ASGI handler catches.
 
     If the connection can be found, it is closed here: the server then takes it for a client that has left, and logs
     nothing. Otherwise the application returns without the last part of the body, and the server closes the connection,
@@ -31,4 +32,4 @@ async def leave(scope: Mapping[str, Any] | None) -> NoReturn:
         await asyncio.sleep(sockets.AGAIN_SECONDS)
     if scope is not None and sockets.close(scope):
         await asyncio.sleep(CLOSE_SECONDS)
-    raise asyncio.CancelledError("The stream was cut short.")
+    raise EndOfRequest("The stream was cut short.")

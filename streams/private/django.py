@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
+import django
+from django.core.exceptions import RequestAborted
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.http import HttpRequest, QueryDict, StreamingHttpResponse
 from django.urls import get_resolver, get_urlconf
@@ -243,6 +246,12 @@ def namespaces_of(app_name: str) -> list[str]:
         report_missing("Django", "URLResolver.app_dict", "{% stream_url %} finds no stream in a nested namespace.")
         return []
     return found
+
+
+# Raised while a response is sent, it ends the request without the rest: ASGIHandler catches it and returns. Up to
+# Django 6.0 that is a cancellation, as for a client that has left. Django 6.1 (seen in 6.1.3) lets that one through to
+# the server, and catches RequestAborted.
+EndOfRequest: type[BaseException] = RequestAborted if django.VERSION >= (6, 1) else asyncio.CancelledError
 
 
 class ServedResponse(StreamingHttpResponse):
