@@ -40,6 +40,12 @@ class Source(Closable, Protocol):
     def unsent_since(self) -> float | None:
         """Since when bytes that `pending` gave have not been taken; None where there are none."""
 
+    def is_complete(self) -> bool:
+        """Return True if all has been sent that there is, so that the stream ends by itself."""
+
+    def is_reading(self) -> bool:
+        """Return True while the source can use the request's threads and connections."""
+
     def stop(self, last: bytes = b"") -> None:
         """End the iteration, at once where it is waiting. `last`, lines of an event stream, are sent before the end if
         an event may begin there."""
@@ -65,6 +71,7 @@ class Feed:
         self._task: asyncio.Task[None] | None = None
         self._asked = asyncio.Event()
         self._answer: asyncio.Future[bytes | None] | None = None  # None: the end
+        self._begun = False  # the task runs: it closes the iterator at its end
         self._stopped = False
         self._complete = False
         self._last = b""  # what is still to be sent once it has been stopped
@@ -101,6 +108,9 @@ class Feed:
         """Return True if the iterator has come to its own end."""
         return self._complete
 
+    def is_reading(self) -> bool:
+        return False  # release_request() sees by itself whether the iterator is busy
+
     def pending(self) -> None:
         return None
 
@@ -117,9 +127,12 @@ class Feed:
 
     async def aclose(self) -> None:
         self.stop()
-        if self._task is None:
+        if not self._begun:
+            self._begun = True
+            if self._task is not None:
+                self._task.cancel()  # before its first step, so that none of its code runs
             await _close(self._items)
-        elif not self._task.done():
+        elif self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task], timeout=CLOSE_SECONDS)
             if not self._task.done():
@@ -128,6 +141,7 @@ class Feed:
                 )
 
     async def _run(self) -> None:
+        self._begun = True
         try:
             while True:
                 await self._asked.wait()

@@ -20,8 +20,7 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.utils import timezone
 
 from streams import shutdown, sockets, sse, unfinished
-from streams.closing import close_later as close_later
-from streams.closing import serving_loop
+from streams.closing import close_later, serving_loop
 from streams.conf import settings
 from streams.exceptions import LogUnavailable, NotMigrated
 from streams.feed import Feed, Source
@@ -228,7 +227,7 @@ class _Body:
             chunk = _error_event(error) if self._line_ended else b"\n" + _error_event(error)
         if chunk:
             self._line_ended = chunk.endswith(b"\n")
-        if chunk is sse.HEARTBEAT and not getattr(self._source, "is_reading", bool)():
+        if chunk is sse.HEARTBEAT and not self._source.is_reading():
             await release_request(only_idle=True)  # what the iterator took, unless it is busy there
         self._handed_at = time.monotonic()
         return chunk
@@ -298,14 +297,10 @@ class _BreakingBody(_Body):
         try:
             return await self._step()
         except StopAsyncIteration:
-            if self.task is None or self._is_complete():
+            if self.task is None or self._source.is_complete():
                 raise
         await unfinished.leave(self.scope)
         raise AssertionError("The request goes on after it was left.")
-
-    def _is_complete(self) -> bool:
-        """Return True if the source says so. One that cannot say is not."""
-        return bool(getattr(self._source, "is_complete", bool)())
 
 
 def _watch(body_ref: weakref.ref[_Body], limit: float) -> None:

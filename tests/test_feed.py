@@ -34,6 +34,29 @@ async def test_stopped_while_it_waits_it_ends_at_once() -> None:
     assert notes == [0, "closed"]
 
 
+async def test_iterator_is_closed_right_after_first_heartbeat() -> None:
+    """The task has not run yet: cancelled now, it would run none of its code."""
+
+    class Items:
+        closed = 0
+
+        def __aiter__(self) -> Items:
+            return self
+
+        async def __anext__(self) -> int:
+            raise AssertionError("Nothing was asked for.")
+
+        async def aclose(self) -> None:
+            self.closed += 1
+
+    items = Items()
+    feed = Feed(items, heartbeat_seconds=60)
+    assert await anext(feed) == HEARTBEAT
+    await asyncio.gather(feed.aclose(), feed.aclose())
+    await asyncio.sleep(0)
+    assert items.closed == 1
+
+
 async def test_stopped_between_two_chunks_it_ends() -> None:
     feed = Feed(numbers(5, []), heartbeat_seconds=60)
     assert [await anext(feed), await anext(feed)] == [HEARTBEAT, b"data: 0\n\n"]

@@ -18,7 +18,7 @@ from streams.admin.broadcast_forms import BroadcastForm, PayloadForm, refused_ch
 from streams.admin.broadcast_permissions import BroadcastPermissions
 from streams.admin.broadcast_warnings import audience_in_words, warnings_of
 from streams.admin.pages import ask_texts, error_json
-from streams.events import NewMessage
+from streams.events import USER_PREFIX, NewMessage
 from streams.exceptions import InvalidMessage
 from streams.models import Broadcast, Message
 from streams.sse import EventStreamDecoder
@@ -128,7 +128,7 @@ def compose_texts() -> dict[str, str]:
 
 def own_channel(request: HttpRequest) -> str:
     """The channel of the request's user. By the default policy they read it, and staff who may view all messages."""
-    return f"user.{request.user.pk}"
+    return f"{USER_PREFIX}{request.user.pk}"
 
 
 def preview_of(broadcast: Broadcast) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from streams.events import USER_PREFIX
 from streams.models import ChannelSettings
 from streams.policies import DECIDING, DefaultPolicy, get_policy
 
-# Whoever has it reads every channel, so that opening one gives them nothing that they did not have.
+# Users with this permission read every channel already, so opening one gives them nothing new.
 PERMISSION = "streams.view_message"
 
 EVERYONE = Rule(Access.PUBLIC)

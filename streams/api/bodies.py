@@ -6,24 +6,16 @@ DRF's parser is not used: it reads a body of any length, accepts NaN, and ignore
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from django.http import HttpRequest, UnreadablePostError
 
 from streams.api.errors import ApiError
 from streams.conf import settings
+from streams.json_bodies import SMALL_BODY_BYTES, finite, refuse_constant, too_many_values
 from streams.private.django import has_body, keep_body
 
 MEDIA_TYPE = "application/json"
-
-# Every caller can send so much: it takes a few milliseconds to parse, whatever it contains.
-SMALL_BODY_BYTES = 65_536
-
-# In a larger body the structural characters are counted before it is parsed, because each list, object or number takes
-# time and memory that a text of the same length does not take. The limit is one for so many bytes of MAX_REQUEST_BYTES.
-STRUCTURE = b"[{,:"
-BYTES_PER_STRUCTURE = 5
 
 # The rules for bodies, as the error states them.
 BY_SETTING = "A request has at most {most} bytes (STREAMS['MAX_REQUEST_BYTES']). Send less at once."
@@ -69,25 +61,14 @@ def _too_large(rule: str, most: int) -> ApiError:
     return ApiError(413, "request-too-large", rule.format(most=most))
 
 
-def _check_structure(body: bytes) -> None:
-    most = settings.MAX_REQUEST_BYTES // BYTES_PER_STRUCTURE
-    if len(body) > SMALL_BODY_BYTES and (count := sum(map(body.count, STRUCTURE))) > most:
-        raise ApiError(
-            413,
-            "too-many-values",
-            f"A request of more than {SMALL_BODY_BYTES} bytes has at most {most} of the characters [ {{ , and : "
-            f"(one for every {BYTES_PER_STRUCTURE} bytes of STREAMS['MAX_REQUEST_BYTES']); got {count}. "
-            "Send less at once.",
-        )
-
-
 def parse_json(body: bytes) -> Any:
     """Return a body as JSON (RFC 8259). Raises ApiError: 400 or 413."""
-    _check_structure(body)
+    if (problem := too_many_values(body, settings.MAX_REQUEST_BYTES, "MAX_REQUEST_BYTES")) is not None:
+        raise ApiError(413, "too-many-values", problem)
     try:
         # Decoded here, and strictly: json.loads would take UTF-16 as well, and let lone surrogates through.
         return json.loads(
-            body.decode(), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_refuse_repeats
+            body.decode(), parse_constant=refuse_constant, parse_float=finite, object_pairs_hook=_refuse_repeats
         )
     except UnicodeDecodeError as error:
         problem = f"it is not UTF-8, at byte {error.start}"
@@ -98,16 +79,6 @@ def parse_json(body: bytes) -> Any:
     except ValueError as error:
         problem = str(error)
     raise ApiError(400, "invalid-json", f"The request's body is not JSON: {problem}.")
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is none of its values")
-
-
-def _finite(digits: str) -> float:
-    if math.isinf(number := float(digits)):
-        raise ValueError(f"{digits[:40]} is larger than any number here")
-    return number
 
 
 def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

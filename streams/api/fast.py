@@ -21,13 +21,14 @@ from streams import outages, rates
 from streams.api import descriptions, publishing
 from streams.api.authentication import SignedTokenAuthentication, bears_unknown_token, unknown_token
 from streams.api.base import StreamsAPIView, checked_channel
-from streams.api.bodies import SMALL_BODY_BYTES, parse_json, read_body
+from streams.api.bodies import parse_json, read_body
 from streams.api.errors import answer_to, as_response
 from streams.api.negotiation import json_response
 from streams.api.schema import described
 from streams.databases import non_atomic_requests
 from streams.events import NewMessage
 from streams.exceptions import IdempotencyKeyInUse, InvalidMessage, InvalidToken
+from streams.json_bodies import SMALL_BODY_BYTES
 from streams.policies import get_policy
 from streams.publishing import apublish_many
 from streams.tokens import Token, atoken_of, user_of_token

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from streams.closing import close_later
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError, UpstreamError
 from streams.relay.hiding import hidden, hide_in_event
 from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
-from streams.responses import close_later
 from streams.sse import DecodedEvent, EventStreamDecoder
 
 logger = logging.getLogger("streams.relay")

@@ -175,6 +175,12 @@ class Exchange:
     def unsent_since(self) -> None:
         return None
 
+    def is_complete(self) -> bool:
+        return self._over
+
+    def is_reading(self) -> bool:
+        return False  # an upstream is read without the request's connections
+
     def stop(self, last: bytes = b"") -> None:
         """End the iteration, at once where it is waiting; with an error, for a mere end passes for a whole answer.
 

@@ -6,10 +6,10 @@ Denied first: what is not listed here does not pass. Some of what APIs offer mak
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from streams.json_bodies import finite, refuse_constant, too_many_values
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError
 from streams.relay.upstreams import BaseUpstream, get_upstream
@@ -42,14 +42,6 @@ MESSAGE_KEYS = frozenset(["role", "content", "name", "tool_calls", "tool_call_id
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
-# In a larger body the structural characters are counted before it is parsed: each list, object or number takes time, on
-# the event loop, and memory that a text of the same length does not take. A body has one for so many bytes of
-# RELAY_MAX_REQUEST_BYTES.
-SMALL_BODY_BYTES = 65_536
-STRUCTURE = b"[{,:"
-BYTES_PER_STRUCTURE = 5
-
-
 def parse_payload(body: bytes) -> object:
     """A request's body as JSON. Raises RelayError: 413 or 400."""
     if len(body) > (most := settings.RELAY_MAX_REQUEST_BYTES):
@@ -58,28 +50,12 @@ def parse_payload(body: bytes) -> object:
             "request-too-large",
             f"A request has at most {most} bytes (STREAMS['RELAY_MAX_REQUEST_BYTES']); got {len(body)}.",
         )
-    most_values = most // BYTES_PER_STRUCTURE
-    if len(body) > SMALL_BODY_BYTES and (count := sum(map(body.count, STRUCTURE))) > most_values:
-        raise RelayError(
-            413,
-            "too-many-values",
-            f"A request of more than {SMALL_BODY_BYTES} bytes has at most {most_values} of the characters [ {{ , and : "
-            f"(one for every {BYTES_PER_STRUCTURE} bytes of STREAMS['RELAY_MAX_REQUEST_BYTES']); got {count}.",
-        )
+    if (problem := too_many_values(body, most, "RELAY_MAX_REQUEST_BYTES")) is not None:
+        raise RelayError(413, "too-many-values", problem)
     try:
-        return json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
+        return json.loads(body, parse_constant=refuse_constant, parse_float=finite)
     except (ValueError, RecursionError):
         raise _bad("invalid-json", "The request's body must be JSON, in UTF-8.") from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON.")
-
-
-def _finite(digits: str) -> float:
-    if math.isinf(number := float(digits)):
-        raise ValueError(f"{digits} is larger than any number here.")
-    return number
 
 
 def check_request(payload: object, upstream: BaseUpstream) -> dict[str, Any]:

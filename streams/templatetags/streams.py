@@ -60,7 +60,7 @@ def stream_url(
 
 def _checked_replay(replay: Any) -> int:
     most = settings.MAX_REPLAY_MESSAGES
-    if not isinstance(replay, int) or not 0 <= replay <= most:
+    if not isinstance(replay, int) or isinstance(replay, bool) or not 0 <= replay <= most:
         raise template.TemplateSyntaxError(
             f"{{% stream_url %}}: replay is a whole number from 0 to {most} (STREAMS['MAX_REPLAY_MESSAGES']); "
             f"got {replay!r}."
