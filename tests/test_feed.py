@@ -52,7 +52,8 @@ async def test_iterator_is_closed_right_after_first_heartbeat() -> None:
     items = Items()
     feed = Feed(items, heartbeat_seconds=60)
     assert await anext(feed) == HEARTBEAT
-    await asyncio.gather(feed.aclose(), feed.aclose())
+    await feed.aclose()
+    await feed.aclose()
     await asyncio.sleep(0)
     assert items.closed == 1
 
