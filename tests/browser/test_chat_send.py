@@ -43,6 +43,19 @@ async def test_page_shows_plain_lines_without_upstream(site: Site, tabs: Tabs) -
     assert tabs.complaints == []
 
 
+async def test_form_covers_nothing(site: Site, tabs: Tabs) -> None:
+    """The form for questions stays at the bottom of the window; this one must not, for it has text above it."""
+    page = await send(tabs, site.serve(CHAT_LINE_SECONDS="0.02"), "Hello")
+    await ends(page, "done")
+    is_on_top = "line => { const box = line.getBoundingClientRect();"
+    is_on_top += " return line.contains(document.elementFromPoint(box.x + 20, box.y + box.height / 2)); }"
+    line = page.locator("pre", has_text="/chat/send")
+    await line.scroll_into_view_if_needed()
+    assert await line.evaluate(is_on_top)
+    await page.locator("#send").scroll_into_view_if_needed()
+    assert await page.locator("#send").evaluate("form => getComputedStyle(form).position") == "static"
+
+
 async def test_page_shows_chunks_of_an_upstream(site: Site, tabs: Tabs) -> None:
     site.settings(UPSTREAMS={"default": ECHO}, RELAY_ACCESS="streams.relay.access.Everyone")
     server = site.serve()
