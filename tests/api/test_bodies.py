@@ -16,8 +16,8 @@ from tests.api.callers import CHANNEL_MESSAGES, DISCONNECT, FAST, MESSAGES, TOKE
 NOT_JSON = {
     b"": "Expecting value",
     b"{": "line 1, column 2",
-    b'{"data": NaN}': "NaN is none of its values",
-    b'{"data": [-Infinity]}': "-Infinity is none",
+    b'{"data": NaN}': "NaN is not a JSON value",
+    b'{"data": [-Infinity]}': "-Infinity is not a JSON value",
     b'{"data": 1e999}': "1e999 is larger than any number here",
     b'{"data": ' + b"9" * 5000 + b"}": "integer",
     b'{"data": 1, "data": 2}': "names 'data' twice",
