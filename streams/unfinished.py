@@ -28,7 +28,7 @@ async def leave(scope: Mapping[str, Any] | None) -> NoReturn:
     streams.asgi; uvicorn logs an error).
     """
     await asyncio.sleep(FLUSH_SECONDS)
-    while sockets.is_sought(scope):  # noqa: ASYNC110
+    while sockets.is_searching(scope):  # noqa: ASYNC110
         await asyncio.sleep(sockets.AGAIN_SECONDS)
     if scope is not None and sockets.close(scope):
         await asyncio.sleep(CLOSE_SECONDS)
