@@ -1,4 +1,4 @@
-"""Closing the source of a response that was dropped before anything has iterated it."""
+"""Close the source of a response that was dropped before it was iterated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streams.private.asgiref import main_event_loop
 
 
 def close_later(source: Closable, loop: asyncio.AbstractEventLoop | None) -> None:
-    """Close the source of a response that was dropped. Called by the garbage collector, from any thread."""
+    """Close the source of a dropped response, on its event loop. Called by the garbage collector, from any thread."""
     if loop is None or loop.is_closed():
         return
 
@@ -27,7 +27,7 @@ _closing: set[asyncio.Task[None]] = set()
 
 
 def serving_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that serves this request, also from a sync view's thread; None under WSGI."""
+    """Return the event loop that serves this request, also in the thread of a sync view, or None under WSGI."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -142,9 +142,7 @@ def test_connection_that_cannot_be_found_is_left_alone(unknown: dict[str, Any], 
     assert not reset(unknown)
 
 
-def test_search_runs_in_another_thread(
-    server: socket.socket, connect: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_search_runs_in_another_thread(server: socket.socket, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With thousands of them it takes hundreds of milliseconds, in which an event loop would serve no client."""
     monkeypatch.setattr(sockets, "_files", sockets._Files())
     real, threads, go_on = os.listdir, [], threading.Event()
