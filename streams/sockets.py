@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from streams.runtime.resets import per_process
+
 _Ends = tuple[str, int, int]
 
 # How old the knowledge of the open files may be before they are looked through again for a connection that it lacks.
@@ -227,10 +229,4 @@ def _address(pair: Any) -> tuple[str, int]:
     return str(pair[0]).removeprefix("::ffff:"), int(pair[1])  # granian gives the port as text
 
 
-def _renew() -> None:
-    global _files
-    _files = _Files()
-
-
-_files = _Files()
-os.register_at_fork(after_in_child=_renew)  # a child has its own files, and a lock that no thread of its holds
+_files = per_process(_Files)
