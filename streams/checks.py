@@ -158,7 +158,7 @@ def _connections(wrong: dict[str, str]) -> Iterator[CheckMessage]:
         return
     database = connections[alias].settings_dict
     pool = database["OPTIONS"].get("pool")
-    if pool and "LOG_THREADS" not in wrong:
+    if pool and "DATABASE_THREADS" not in wrong:
         options = pool if isinstance(pool, dict) else {}
         size = options.get("max_size") or options.get("min_size", DEFAULT_POOL_SIZE)
         needed = threads.max_threads() + 1
@@ -167,8 +167,8 @@ def _connections(wrong: dict[str, str]) -> Iterator[CheckMessage]:
                 f"DATABASES[{alias!r}]['OPTIONS']['pool'] gives each process {size} connections. Its log threads can "
                 f"use {needed - 1} at the same time, and each request that queries uses one more: they wait for each "
                 "other, and fail after the pool's timeout.",
-                hint=f"Set 'pool': {{'max_size': {needed}}} or more. Or lower STREAMS['LOG_THREADS'], which is "
-                f"{conf.settings.LOG_THREADS}: the log threads are twice as many, and three.",
+                hint=f"Set 'pool': {{'max_size': {needed}}} or more. Or lower STREAMS['DATABASE_THREADS'], which is "
+                f"{conf.settings.DATABASE_THREADS}: the log threads are twice as many, and three.",
                 id="streams.W004",
             )
     if _is_far(str(database["HOST"] or "")) and not database["OPTIONS"].keys() & set(KEEPALIVES):

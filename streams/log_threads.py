@@ -50,7 +50,7 @@ class DatabaseTimeout(OperationalError):
 
 
 class LogThreads(Executor):
-    """At most `size` daemon threads (LOG_THREADS if not given), each with its own database connections.
+    """At most `size` daemon threads (DATABASE_THREADS if not given), each with its own database connections.
 
     `seconds` returns the time that a job can take, or None for any time. After that time the job's future fails with
     DatabaseTimeout. The thread and its connection are abandoned: they no longer count, and their result is dropped.
@@ -132,7 +132,7 @@ class LogThreads(Executor):
 
     def _start_thread(self) -> None:
         with self._lock:
-            size = self._size or settings.LOG_THREADS
+            size = self._size or settings.DATABASE_THREADS
             if not self._jobs or self._threads >= size:
                 return
             can_start = self._threads + len(self._abandoned) < size + MAX_ABANDONED

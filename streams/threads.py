@@ -69,7 +69,7 @@ def connect() -> None:
 
 def max_threads() -> int:
     """Return how many log threads can hold a connection at the same time."""
-    return 3 + 2 * settings.LOG_THREADS
+    return 3 + 2 * settings.DATABASE_THREADS
 
 
 # FOLLOWING: the hubs' reads of the log's tail. Live delivery must not wait for replays.

@@ -171,8 +171,8 @@ def test_w004_pool_smaller_than_the_log_threads(tmp_path: Path, pool: Any, size:
             f"DATABASES['default']['OPTIONS']['pool'] gives each process {size} connections. Its log threads can use "
             "11 at the same time, and each request that queries uses one more: they wait for each other, and fail "
             "after the pool's timeout.",
-            "Set 'pool': {'max_size': 12} or more. Or lower STREAMS['LOG_THREADS'], which is 4: the log threads are "
-            "twice as many, and three.",
+            "Set 'pool': {'max_size': 12} or more. Or lower STREAMS['DATABASE_THREADS'], which is 4: the log threads "
+            "are twice as many, and three.",
             "streams.W004",
         ]
     ]
