@@ -7,6 +7,7 @@ import contextlib
 
 from streams.feed import Closable
 from streams.private.asgiref import main_event_loop
+from streams.runtime.tasks import spawn
 
 
 def close_later(source: Closable, loop: asyncio.AbstractEventLoop | None) -> None:
@@ -15,15 +16,10 @@ def close_later(source: Closable, loop: asyncio.AbstractEventLoop | None) -> Non
         return
 
     def close() -> None:
-        task = loop.create_task(source.aclose())
-        _closing.add(task)  # a loop keeps only a weak reference to its tasks
-        task.add_done_callback(_closing.discard)
+        spawn(source.aclose())
 
     with contextlib.suppress(RuntimeError):  # the loop is just closing
         loop.call_soon_threadsafe(close)
-
-
-_closing: set[asyncio.Task[None]] = set()
 
 
 def serving_loop() -> asyncio.AbstractEventLoop | None:

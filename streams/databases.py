@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from django.apps import apps
-from django.core.signals import setting_changed
 from django.db import connections, router, transaction
 
 from streams.private.django import exempt_from_atomic_requests
+from streams.runtime.resets import on_settings_change
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,12 +31,7 @@ def database() -> str:
     return router.db_for_write(apps.get_model("streams", "Message"))
 
 
-def _forget(*, setting: str, **kwargs: Any) -> None:
-    if setting in ("DATABASES", "DATABASE_ROUTERS"):
-        database.cache_clear()
-
-
-setting_changed.connect(_forget)  # sent by override_settings, in tests
+on_settings_change(database.cache_clear, "DATABASES", "DATABASE_ROUTERS")
 
 
 def log_name() -> str:

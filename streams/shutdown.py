@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import signal
 import threading
@@ -21,8 +20,10 @@ from types import FrameType
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from streams import sockets, threads
+from streams import sockets
 from streams.conf import settings
+from streams.runtime import tasks
+from streams.runtime.resets import per_process
 
 logger = logging.getLogger("streams")
 
@@ -117,8 +118,6 @@ class _Process:
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Install the handlers. At the first request of the event loop, the server has set its own already."""
-        if threads.in_test_run():
-            return
         has_handler = False
         if threading.current_thread() is threading.main_thread():
             has_handler, _ = (_listen_to(number, loop) for number in SIGNALS)
@@ -150,15 +149,13 @@ class _Process:
             # A server without open requests can exit before the hooks are done. This thread is not a daemon, so that
             # the process waits for it.
             threading.Thread(target=hooks.join, args=[GRACE_SECONDS], name="streams-grace").start()
-        task = loop.create_task(self._go_on(hooks, then))
-        _tasks.add(task)  # a loop keeps only a weak reference to its tasks
-        task.add_done_callback(_tasks.discard)
+        tasks.spawn(self._go_on(hooks, then))
 
     async def _go_on(self, hooks: threading.Thread, then: Callable[[], object]) -> None:
         try:
             async with asyncio.timeout(GRACE_SECONDS):
                 # Some servers drop open responses at the signal, so that the streams must send their last bytes first.
-                while hooks.is_alive() or any(self._streams.values()):  # noqa: ASYNC110
+                while hooks.is_alive() or any(self._streams.values()) or tasks.must_finish():  # noqa: ASYNC110
                     await asyncio.sleep(END_LOOK_SECONDS)
         except TimeoutError:
             logger.warning("Shutdown hooks or streams did not finish within %s s; shutdown continues.", GRACE_SECONDS)
@@ -232,12 +229,5 @@ class _Handler:
         self.loop.call_soon_threadsafe(_process.begin, self.loop, _process.pass_on)
 
 
-def _renew() -> None:
-    global _process
-    _process = _Process()
-
-
 _hooks: list[Callable[[], object]] = []
-_tasks: set[asyncio.Task[None]] = set()
-_process = _Process()
-os.register_at_fork(after_in_child=_renew)  # a child has its own streams and its own shutdown
+_process = per_process(_Process)  # a forked child has its own streams, and gets its own signal

@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from streams.runtime.resets import per_process
+
 _Ends = tuple[str, int, int]
 
 # The minimum time between two searches of the open files.
@@ -232,10 +234,4 @@ def _address(pair: Any) -> tuple[str, int]:
     return str(pair[0]).removeprefix("::ffff:"), int(pair[1])  # granian gives the port as text
 
 
-def _renew() -> None:
-    global _files
-    _files = _Files()
-
-
-_files = _Files()
-os.register_at_fork(after_in_child=_renew)  # a child has its own files and must not inherit a locked lock
+_files = per_process(_Files)

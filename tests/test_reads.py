@@ -23,7 +23,7 @@ from streams.window import Window
 pytestmark = pytest.mark.django_db(transaction=True)
 
 # Nothing is served from memory, and the hub looks at the log only when a notice brings news.
-STREAMS = {"POLL_SECONDS": 600, "WINDOW_MESSAGES": 1, "LOG_THREADS": 4}
+STREAMS = {"POLL_SECONDS": 600, "WINDOW_MESSAGES": 1, "DATABASE_THREADS": 4}
 GREEDY = 20
 
 

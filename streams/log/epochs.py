@@ -22,9 +22,11 @@ from weakref import WeakKeyDictionary
 from django.db import NotSupportedError, OperationalError, ProgrammingError, connections, transaction
 from django.db.backends.signals import connection_created
 
+from streams.log import low_water
 from streams.log.files import birth
 from streams.log.transactions import own_transaction
-from streams.threads import database, in_test_run
+from streams.runtime import test_run
+from streams.threads import database
 
 logger = logging.getLogger("streams")
 
@@ -304,7 +306,7 @@ def create_head() -> None:
     """Make LogHead's row if it is missing. Its migration makes it, so that the tables were emptied since.
 
     Clients can then have any position, and a new epoch starts. In a test run the head starts at the newest message,
-    because Django's TransactionTestCase empties all tables, and tests count on small ids.
+    because Django's TransactionTestCase empties all tables, and tests count on small ids (see test_run.py).
     """
     with own_transaction(), connections[database()].cursor() as cursor:
         number = read_epochs().number
@@ -316,7 +318,9 @@ def create_head() -> None:
             """,
             [number],
         )
-        if cursor.rowcount == 1 and not in_test_run():
+        if cursor.rowcount == 1:
+            low_water.LOW_WATER.forget()  # the ids can begin again
+        if cursor.rowcount == 1 and test_run.strategy().starts_new_epochs:
             cursor.execute("SELECT head FROM streams_loghead WHERE id = 1")
             head = cursor.fetchone()[0]
             _begin(cursor, head, number, head, "The log's tables were emptied.", identity(connections[database()]))

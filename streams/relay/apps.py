@@ -18,11 +18,11 @@ class RelayConfig(AppConfig):
         from django.contrib.auth import get_user_model
 
         from streams import conf, revocation, shutdown
-        from streams.chores import Chore, register
         from streams.references import on_deletion
         from streams.relay import background, generations, usage
         from streams.relay.checks import check_database, check_upstreams
         from streams.relay.conf import RelaySettings
+        from streams.runtime.tasks import PeriodicTask, register
 
         conf.register(RelaySettings)
         checks.register(check_upstreams)
@@ -34,5 +34,7 @@ class RelayConfig(AppConfig):
         revocation.on_disconnect(generations.take_back_tokens)
 
         shutdown.register(background.stop)  # where a signal ends the process, atexit's functions are not run
-        register(Chore("Looking after answers", background.attend_as_chore, lambda: ATTEND_SECONDS))
-        register(Chore("Tidying up after answers", background.tidy_as_chore, lambda: TIDY_SECONDS, at_start=False))
+        register(PeriodicTask("Looking after answers", background.attend_as_chore, lambda: ATTEND_SECONDS))
+        register(
+            PeriodicTask("Tidying up after answers", background.tidy_as_chore, lambda: TIDY_SECONDS, at_start=False)
+        )

@@ -9,19 +9,19 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
-import os
 import threading
 
 from streams import threads
 from streams.relay import housekeeping
 from streams.relay.conf import settings
 from streams.relay.worker import STOP_SECONDS, Worker
+from streams.runtime import test_run
+from streams.runtime.resets import per_process
 
 logger = logging.getLogger("streams.relay")
 
-# A worker that has nothing to do ends after so long. In a test run, before the database is dropped under it.
+# A worker that has nothing to do ends after this time.
 LINGER_SECONDS = 3.0
-TEST_LINGER_SECONDS = 0.05
 
 
 class Background:
@@ -37,8 +37,8 @@ class Background:
 
     def call(self) -> None:
         """A generation waits. Start the worker where there is none, if the site has its workers in its servers."""
-        if settings.GENERATION_WORKER != "server" or threads.wrapped_in_test() is not None:
-            return  # what is in a test's transaction, no other thread can see
+        if settings.GENERATION_WORKER != "server" or test_run.strategy().is_wrapped():
+            return  # another thread could not see the rows of the test's transaction
         with self._lock:
             if self._stopped:
                 return
@@ -86,7 +86,7 @@ class Background:
             self._called = False
             self._loop, self._worker = asyncio.get_running_loop(), worker
         try:
-            await worker.run(linger=TEST_LINGER_SECONDS if threads.in_test_run() else LINGER_SECONDS)
+            await worker.run(linger=test_run.strategy().linger_seconds(LINGER_SECONDS))
         finally:
             with self._lock:
                 self._loop = self._worker = None
@@ -121,11 +121,5 @@ async def tidy_as_chore() -> None:
     await threads.run(housekeeping.tidy, pool=threads.WAITING)
 
 
-def _renew() -> None:
-    global _background
-    _background = Background()
-
-
-_background = Background()
-os.register_at_fork(after_in_child=_renew)  # a child inherits no threads
+_background = per_process(Background)
 atexit.register(stop)
