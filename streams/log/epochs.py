@@ -75,14 +75,14 @@ class Epochs:
 
 
 def read_epochs() -> Epochs:
-    """Read the epochs. Read them before the head: a head of a newer epoch is then noticed at the next look."""
+    """Read the epochs. Call it before head(), so that a newer epoch is noticed the next time."""
     with connections[database()].cursor() as cursor:
         cursor.execute("SELECT number, start, fork FROM streams_epoch ORDER BY start")
         rows = cursor.fetchall()
     return Epochs(rows[-1][0], rows[-1][1], tuple((fork, start) for _, start, fork in rows)) if rows else Epochs()
 
 
-# --- What the database can tell about itself --------------------------------------------------------------------------
+# --- The identity of the database -------------------------------------------------------------------------------------
 
 
 def identity_sql(connection: Any) -> str:
@@ -121,7 +121,7 @@ def _can_select(alias: str, expressions: str) -> Exception | None:
 
 
 def identity(connection: Any, found: str | None = None) -> str:
-    """Return what the database can tell about itself, as `key=value` pairs. `found` is the value of identity_sql()."""
+    """Return the identity of the database, as `key=value` pairs. `found` is the value of identity_sql()."""
     if connection.vendor == "postgresql":
         if found is None:
             with connection.cursor() as cursor:
@@ -185,7 +185,7 @@ def _remember_file(*, connection: Any, **signal: object) -> Any:
     return _opened[connection]
 
 
-# As soon as it is opened: when it is first asked, another file can be there.
+# When the connection is opened, because later another file can have this path.
 connection_created.connect(_remember_file, dispatch_uid="streams.log.epochs")
 
 
@@ -205,7 +205,7 @@ class _Opened(NamedTuple):
     file: dict[str, str]
 
 
-# By Django's connection. What is written to a file that another one has replaced would be lost.
+# By Django's connection. Messages that are written to a replaced file would be lost.
 _opened: WeakKeyDictionary[Any, _Opened] = WeakKeyDictionary()
 
 

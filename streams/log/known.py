@@ -1,7 +1,7 @@
 """Which database is known to hold the log that it held before, so that its identity need not be compared each time.
 
-What PostgreSQL says about itself takes as long to find out as a publish. So it is compared with the stored identity
-once for each place (see postgresql.PLACE), and the place is compared each time, in the statement that takes the lock.
+Reading PostgreSQL's identity takes as long as a publish. So the identity is compared once for each place (see
+postgresql.PLACE), and the place is compared each time, in the statement that takes the lock.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _STEP_SECONDS = 5.0
 
 
 class LowWater:
-    """What one process knows of the ids that have their positions. All methods can be called from any thread."""
+    """The low-water mark of one process. All methods can be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
