@@ -17,8 +17,8 @@ from streams.models import Channel, LogHead, Message
 from streams.private.django import in_callers_transaction
 from streams.threads import database
 
-# The limits of a page, which is the result of one read. Only a single message can be larger. A page is large enough that
-# round trips do not dominate a replay, and small because each slow client that reads from the log holds one.
+# The limits of a page, which is the result of one read. Only a single message can be larger. A page is large enough
+# that round trips do not dominate a replay, and small because each slow client that reads from the log holds one.
 PAGE_MESSAGES = 250
 PAGE_BYTES = 1_048_576
 
@@ -210,8 +210,8 @@ def pruned(channels: Collection[str], after: int) -> dict[str, int]:
     For a channel with a record this is exact. A channel without a record never lost a message, or its record was folded
     into the floor. A record is folded only while its channel has no message in the log (see forget_pruned_channels()),
     so that all lost messages of the channel are below all of its later messages. If a message of the channel is at or
-    below `after`, it lost nothing above `after`. Otherwise the two cases cannot be distinguished, and the channel counts
-    as pruned up to the floor.
+    below `after`, it lost nothing above `after`. Otherwise the two cases cannot be distinguished, and the channel
+    counts as pruned up to the floor.
     """
     # The records before the floor: a record that is missing here was folded into the floor that is read after it.
     records = dict(Channel.objects.using(database()).filter(name__in=channels).values_list("name", "pruned_through"))
