@@ -15,7 +15,7 @@ from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 from tests.browser.browsers import CHROMIUM, CHROMIUM_OPTIONS
 from tests.sites import Server, Site, finish
 
-DOCS = Path(__file__).resolve().parent
+IMAGES = Path(__file__).resolve().parent / "images"
 STAFF = {"is_staff": True, "is_superuser": True}
 
 ADMIN_PAGES = {
@@ -127,7 +127,7 @@ def picture_the_board(site: Site, server: Server, context: BrowserContext) -> No
     page.get_by_role("button", name="Connect again").click()
     expect(live).to_be_visible()
     page.wait_for_timeout(1500)
-    page.screenshot(path=DOCS / "board.png")
+    page.screenshot(path=IMAGES / "board.png")
     # It stays open: somebody who listens.
 
 
@@ -141,7 +141,7 @@ def picture_the_chat(server: Server, context: BrowserContext) -> None:
         page.keyboard.press("Enter")
         expect(answer).to_contain_text(question)
         expect(answer).to_contain_text(so_far, timeout=20_000)
-    page.screenshot(path=DOCS / "chat.png")
+    page.screenshot(path=IMAGES / "chat.png")
     page.get_by_role("button", name="Stop").click()
     page.close()
 
@@ -152,7 +152,7 @@ def picture_the_admin(site: Site, server: Server, context: BrowserContext) -> No
     admin = f"{server.url}/admin/streams"
 
     def take(name: str) -> None:
-        page.screenshot(path=DOCS / f"admin-{name}.png", full_page=True)
+        page.screenshot(path=IMAGES / f"admin-{name}.png", full_page=True)
 
     page.goto(f"{admin}/broadcast/add/")
     page.get_by_label("Title").fill("Night works on the line")

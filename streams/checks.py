@@ -1,4 +1,4 @@
-"""System checks. Each id is documented in the README; a check only asks the module that owns the rule.
+"""System checks. docs/reference/checks.md describes each id; a check only asks the module that owns the rule.
 
 streams.E001  STREAMS is not a dict.
 streams.E002  STREAMS has a key that does not exist.

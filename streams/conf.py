@@ -131,7 +131,7 @@ class Secret(Setting[T]):
 
 
 class Settings:
-    """All keys of STREAMS. See the table in the README for what each of them does."""
+    """All keys of STREAMS. docs/reference/settings.md describes each of them."""
 
     NOTIFIER = Secret[Mapping[str, Any]]({"BACKEND": "streams.notifiers.local.LocalNotifier", "OPTIONS": {}}, backend)
     POLICY = Setting("streams.policies.DefaultPolicy", dotted_path)
