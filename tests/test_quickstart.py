@@ -46,7 +46,12 @@ class Project:
         argv = [sys.executable, "manage.py", "runserver", "--noreload", str(port)]
         with (self.folder / "log").open("ab") as log:
             server = subprocess.Popen(argv, cwd=self.folder, env=self.env, stdout=log, stderr=log)
-        wait_until(lambda: _answers(port), "the server's start")
+        try:
+            wait_until(lambda: _answers(port), "the server's start")
+        except BaseException:
+            server.kill()
+            server.wait()
+            raise
         return server
 
 
