@@ -83,7 +83,7 @@ class Admission:
         They have the same session and token, and their policy looks at nothing else of a request. A request whose user
         comes from other code than the session is alone: Streams cannot tell where that code found the user.
         """
-        if not self._policy.reads_by_user_alone() or not has_sessions_user(self._request):
+        if not self._policy.depends_only_on_user() or not has_sessions_user(self._request):
             return None
         session = self._request.__dict__["session"]
         return type(self._policy), type(self._request), type(session), session.session_key, self._token
@@ -142,7 +142,7 @@ async def hold(asked: Sequence[tuple[Admission, str | None]]) -> list[bool]:
         ]
         kept = [admission for (admission, _), holds in zip(asked, holding, strict=True) if holds]
         channels = tuple(dict.fromkeys(channel for admission in kept for channel in admission._channels))
-        refused = set(await first._policy.aask_to_read(request, channels)) if channels else set()
+        refused = set(await first._policy.adenied_channels(request, channels)) if channels else set()
     except (PermissionDenied, Http404):  # a token that does not hold is one
         return [False] * len(asked)
     return [

@@ -18,6 +18,7 @@ from streams.hub import Hub
 from streams.models import ChannelSettings
 from streams.notifiers import Revocation
 from streams.policies import BasePolicy, DefaultPolicy
+from streams.policy_methods import READ_METHODS
 from streams.revocation import announce
 from streams.testing import read_events
 from streams.tokens import make_token
@@ -247,18 +248,18 @@ async def test_token_and_session_are_judged_apart(user: User) -> None:
 
 def test_policies_that_decide_otherwise_share_nothing() -> None:
     class Words(DefaultPolicy):
-        def refusal(self, channels: Any) -> str:
+        def denied_message(self, channels: Any) -> str:
             return "No."
 
-    assert DefaultPolicy().reads_by_user_alone()
-    assert Words().reads_by_user_alone(), "it decides as DefaultPolicy does"
-    assert not BasePolicy().reads_by_user_alone()
-    for name in ("can_subscribe", "acan_subscribe", "refused", "arefused", "_admits", "aask_to_read"):
-        changed = type("Changed", (DefaultPolicy,), {name: lambda *args: None})
-        assert not changed().reads_by_user_alone(), name
+    assert DefaultPolicy().depends_only_on_user()
+    assert Words().depends_only_on_user(), "it decides as DefaultPolicy does"
+    assert not BasePolicy().depends_only_on_user()
+    for name in READ_METHODS:
+        changed = type("Changed", (DefaultPolicy,), dict.fromkeys({name, name.removeprefix("a")}, lambda *args: None))
+        assert not changed().depends_only_on_user(), name
         changed_itself = DefaultPolicy()
         setattr(changed_itself, name, lambda *args: None)
-        assert not changed_itself.reads_by_user_alone(), name
+        assert not changed_itself.depends_only_on_user(), name
 
 
 async def test_streams_that_ended_are_forgotten(user: User) -> None:

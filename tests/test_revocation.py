@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth import get_user_model
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.auth.models import AnonymousUser, Group, Permission, User
@@ -288,6 +288,9 @@ async def test_stream_whose_policy_took_long_is_looked_at_again(user: User) -> N
 class Slow(BasePolicy):
     may_answer: asyncio.Event
     asked = asyncio.Event()
+
+    def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
+        return async_to_sync(self.acan_subscribe)(request, channel)
 
     async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
         user = await request.auser()
