@@ -50,7 +50,7 @@ class BasePolicy:
     `sync_to_async(super().can_subscribe)(request, channel)`.
 
     **Contradictions.** A policy in which two of these methods could give different answers cannot be instantiated:
-    ImproperlyConfigured. The system check streams.E006 reports it first, and says how to solve it.
+    ImproperlyConfigured. The system check streams.E006 reports it, with the remedy.
 
     **What to raise.** Return False to deny. PermissionDenied and Http404 deny as well. django.db.Error means that the
     policy cannot decide: a new stream gets a 503, and an open one continues and is judged again. Any other exception

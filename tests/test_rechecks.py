@@ -87,7 +87,7 @@ def going_on() -> list[tuple[str, ...]]:
     """The channels of the streams that go on."""
     hub = Hub.running()
     assert hub is not None
-    return sorted(subscriber.channels for subscriber in hub.subscribers if not subscriber._refused)
+    return sorted(subscriber.channels for subscriber in hub.subscribers if not subscriber._revoked)
 
 
 async def settings_for(channel: str, access: str) -> None:
@@ -173,15 +173,15 @@ async def test_change_during_a_decision_is_asked_about_again(user: User, monkeyp
     """Also for streams that the decision takes along before they are due."""
     client = await signed_in(user)
     responses = [await opened(client, f"user.{user.pk}") for _ in range(3)]
-    real, began, go_on = rechecks.hold, asyncio.Event(), asyncio.Event()
+    real, began, go_on = rechecks.are_still_authorized, asyncio.Event(), asyncio.Event()
 
-    async def hold(asked: Any) -> list[bool]:
+    async def check(asked: Any) -> list[bool]:
         holding = await real(asked)
         began.set()
         await go_on.wait()
         return holding
 
-    monkeypatch.setattr(rechecks, "hold", hold)
+    monkeypatch.setattr(rechecks, "are_still_authorized", check)
     judging = asyncio.create_task(judge_all())
     await began.wait()
     user.is_active = False
