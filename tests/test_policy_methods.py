@@ -15,6 +15,7 @@ from django.test import AsyncClient, RequestFactory, override_settings
 
 from streams.policies import BasePolicy, DefaultPolicy, get_policy
 from streams.policy_methods import PUBLISH_METHODS, READ_METHODS, contradictions
+from streams.tokens import make_token
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -180,6 +181,16 @@ async def test_denying_with_the_base_class_method_closes_public_channels() -> No
     assert await answers(policy(), ["open"]) == [["open"], ["open"]]
 
 
+@pytest.mark.parametrize("name", METHODS)
+async def test_override_is_obeyed_for_a_token(name: str) -> None:
+    """A token is decided without a thread only if the site has no rule of its own."""
+    policy = subclass(DefaultPolicy, *with_twin(name), decide=lambda channel: False)()
+    request = RequestFactory().get("/", {"token": make_token(read=["a"], publish=["a"])})
+    reads = name in READ_METHODS
+    adenied = policy.adenied_channels if reads else policy.adenied_publish_channels
+    assert await adenied(request, ["a"]) == ["a"]
+
+
 @pytest.mark.parametrize("name", PUBLISH_METHODS)
 def test_broadcasts_go_by_the_rule_for_publishing(name: str) -> None:
     policy = subclass(BasePolicy, *with_twin(name))()
@@ -245,6 +256,11 @@ def test_both_halves_in_the_same_class_are_accepted() -> None:
     for names in (READ_METHODS, PUBLISH_METHODS, METHODS):
         subclass(subclass(DefaultPolicy, *names), *names)()
     assert not [*contradictions(BasePolicy), *contradictions(DefaultPolicy)]
+
+
+async def test_override_for_many_channels_is_accepted_below_one_for_single_channels() -> None:
+    lax = subclass(DefaultPolicy, "can_subscribe", "acan_subscribe", decide=lambda channel: True)
+    assert await answers(subclass(lax, "denied_channels")(), ["open", "closed"]) == [["closed"], ["closed"]]
 
 
 class AsyncAlone(DefaultPolicy):
