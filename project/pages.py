@@ -66,7 +66,7 @@ async def publish_news(request: HttpRequest) -> HttpResponse:
     """Publish what the board's form holds; answers in JSON to the page's script, and with a page to a plain form."""
     as_json = request.get_preferred_type(["text/html", "application/json"]) == "application/json"
     form = PublishForm(request.POST)
-    if await get_policy().aask_to_publish(request, [CHANNEL]):
+    if await get_policy().adenied_publish_channels(request, [CHANNEL]):
         problem = f"Publishing to {CHANNEL} is for staff who may add messages. Log in, and try again."
         if as_json:
             return JsonResponse({"errors": {"__all__": [problem]}}, status=403)
@@ -130,7 +130,7 @@ def _board(request: HttpRequest, form: PublishForm, status: int = 200) -> HttpRe
         "event_types": EVENT_TYPES,
         "form": form,
         "latest": latest,
-        "may_publish": not get_policy().ask_to_publish(request, [CHANNEL]),
+        "may_publish": not get_policy().denied_publish_channels(request, [CHANNEL]),
     }
     return render_page(request, "project/board.html", context, status)
 

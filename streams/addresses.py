@@ -1,4 +1,4 @@
-"""Clients' addresses: who sent a request, through proxies that are trusted, and what of an address limits count by."""
+"""Find a client's address behind trusted proxies, and the key by which limits count it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from streams.conf import UNIX, Network, parse_networks, settings
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# What a provider gives a single customer at the least (RFC 6177), so that one machine has 2**64 addresses to come from.
+# The smallest network that a provider gives to a customer (RFC 6177), so that one machine can use 2**64 addresses.
 IPV6_PREFIX = 64
 
 HASH_CHARACTERS = 16
 
 
 def client_address(request: HttpRequest) -> str:
-    """The address of the client: of the peer, or, where that is one of TRUSTED_PROXIES, the one that it forwards.
+    """Return the client's address: that of the peer, or the one that the peer forwards if it is a trusted proxy.
 
-    Each proxy adds the address of who came to it at the right of X-Forwarded-For. So the list is read from there, past
-    those that are trusted, to the first that is not: that one a trusted proxy has seen, and whatever stands to the left
-    of it the client may have made up. An entry that is no address ends the walk at the one before.
+    Each proxy appends the address of its own peer to X-Forwarded-For. The list is read from the right, past the
+    TRUSTED_PROXIES, to the first address that is not trusted. A trusted proxy added that one; the client can have made
+    up the entries to the left of it. The search also ends before an entry that is not a valid address.
 
-    In its plain form: without a port, IPv4 where it is IPv4 in IPv6. "" for a Unix socket's peer, or what is none.
+    The address has no port, and IPv4 mapped to IPv6 is returned as IPv4. "" is returned for a peer on a Unix socket
+    that is not trusted, and for an invalid address.
     """
     peer = str(request.META.get("REMOTE_ADDR") or "")
     client = parse_address(peer)
@@ -42,16 +43,16 @@ def client_address(request: HttpRequest) -> str:
 
 
 def address_key(address: str) -> str:
-    """What an address counts as: IPv4 alone, IPv6 with all of its /64. Hashed under the SECRET_KEY.
+    """Return the key by which an address is counted: a keyed hash of the IPv4 address, or of the IPv6 /64 network.
 
-    It is stored, and who listens is nobody's business who reads a table or a backup of it. Without the key, the few
-    addresses that there are could be tried one by one.
+    The key is stored in a table. It is hashed with the SECRET_KEY so that the table, or a backup of it, does not reveal
+    who is connected. Without the SECRET_KEY, all addresses could be hashed and compared.
     """
     return f"address {_hash(_counted_as(address))}"
 
 
 def parse_address(text: str) -> Address | None:
-    """An address as headers and servers write it, with a port or without; None where it is none."""
+    """Parse an address from a header or a server, with or without a port. Return None if it is not valid."""
     text = text.strip()
     if text.startswith("["):
         text, closed, port = text[1:].partition("]")
@@ -73,7 +74,7 @@ def parse_address(text: str) -> Address | None:
 
 
 def _is_port(text: str) -> bool:
-    """Whether it is what may follow an address: a colon and a port, or nothing."""
+    """Return True if `text` is empty, or a colon and a port."""
     return not text or (text[0] == ":" and text[1:].isascii() and text[1:].isdigit() and len(text) <= len(":65535"))
 
 
@@ -91,7 +92,7 @@ def _networks(items: tuple[str, ...]) -> tuple[Network, ...]:
 
 
 def _unmapped_network(network: Network) -> Network:
-    """As the addresses: 10.0.0.0/8 may have been written ::ffff:10.0.0.0/104."""
+    """Return ::ffff:10.0.0.0/104 as 10.0.0.0/8, because addresses are compared in that form."""
     mapped = getattr(network.network_address, "ipv4_mapped", None)
     if mapped is None or network.prefixlen < 96:
         return network

@@ -1,4 +1,4 @@
-"""By what a stream was admitted, and whether it still would be: its session, its user or its token, and the policy."""
+"""What authorized a stream: its session, user or token, and the policy. While it is open, it is judged again."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
 
 from streams import tokens
-from streams.callers import is_known, seen_user, user_of
+from streams.callers import is_known, user_of
 from streams.notifiers import Revocation
 from streams.policies import BasePolicy
-from streams.private.django import forget_loaded_user, has_sessions_user
+from streams.private.django import forget_loaded_user, has_sessions_user, loaded_user
 from streams.release import abandon_thread, release_request
-from streams.revocation import mark_of_session
+from streams.revocation import session_fingerprint
 from streams.runtime import test_run
 
-NOBODY = ""
+ANONYMOUS = ""
 
 
 class Admission:
-    """What admitted one stream. Made when the policy has said yes; asked again while the stream lives.
+    """The authorization of one open stream. Create it when the policy has allowed the stream's channels.
 
-    `decided_at`: when the policy began to be asked, in time.monotonic() seconds.
+    `decided_at`: when the policy was called last, in time.monotonic() seconds; the time before the call, and not after.
+    `user`: the user in whose name the stream is open: the token's user, or without a token the signed-in user.
+    `session_user`: the signed-in user. Both are primary keys as text, ANONYMOUS, or None if no code has loaded the user
+    yet. They are not loaded here, because that costs queries.
     """
 
     __slots__ = (
@@ -52,15 +55,13 @@ class Admission:
         self._token = tokens.token_of(request)
         self.decided_at = time.monotonic() if decided_at is None else decided_at
         key = getattr(getattr(request, "session", None), "session_key", None)
-        self._session = None if key is None else mark_of_session(key)
-        self.shared_key: Hashable | None = None  # shared_by(), as rechecks.py has noted it
-        # Both as text; NOBODY for somebody unknown, None where nobody has looked, so that it cost no query. `user`: in
-        # whose name the stream is, the token's user, or without a token the one who is signed in.
+        self._session = None if key is None else session_fingerprint(key)
+        self.shared_key: Hashable | None = None  # the sharing_key() under which rechecks.py keeps the stream
         self.user = known_user(request)
-        self.session_user = self.user if self._token is None else _key_of(seen_user(request))
+        self.session_user = self.user if self._token is None else _key_of(loaded_user(request))
 
-    def is_concerned(self, revocation: Revocation) -> bool | None:
-        """Whether the stream is one of those meant. None: that depends on its user, who is still to be found out."""
+    def matches(self, revocation: Revocation) -> bool | None:
+        """Return True if the revocation concerns this stream; None if that depends on a user who is not loaded yet."""
         if revocation.channel is not None and revocation.channel not in self._channels:
             return False
         if revocation.token is not None and (self._token is None or self._token.id != revocation.token):
@@ -70,98 +71,112 @@ class Admission:
         if revocation.user is None or revocation.user == self.user:
             return True
         if not revocation.ends:
-            # Whom nobody has looked at, nobody has judged the stream by.
+            # If no code has loaded the session's user, the policy has not used it either.
             return revocation.user == self.session_user
         return None if self.user is None and self._session is not None else False
 
-    async def holds(self, ended_user: str | None = None) -> bool:
-        """See hold()."""
-        return (await hold([(self, ended_user)]))[0]
+    async def is_still_authorized(self, ended_user: str | None = None) -> bool:
+        """See are_still_authorized()."""
+        return (await are_still_authorized([(self, ended_user)]))[0]
 
-    def shared_by(self) -> Hashable | None:
-        """Return a key that is the same for streams about which one decision is right; None if this one is alone.
+    def sharing_key(self) -> Hashable | None:
+        """Return a key that is equal for streams that one decision can cover; None if this stream needs its own.
 
-        They have the same session and token, and their policy looks at nothing else of a request. A request whose user
-        comes from other code than the session is alone: Streams cannot tell where that code found the user.
+        Such streams have the same session and token, and a policy that depends on nothing else of a request. If other
+        code than the session provides the user, the stream needs its own decision: Streams cannot tell what that code
+        reads.
         """
-        if not self._policy.reads_by_user_alone() or not has_sessions_user(self._request):
+        if not self._policy.depends_only_on_user() or not has_sessions_user(self._request):
             return None
         session = self._request.__dict__["session"]
         return type(self._policy), type(self._request), type(session), session.session_key, self._token
 
-    def _must_know_user(self, ended_user: str | None) -> bool:
-        # The user who was seen when the stream was opened: also under a policy that does not ask for the user, a user
-        # who was deactivated, or whose session belongs to another user now, must not go on reading.
-        return self.user not in (None, NOBODY) or ended_user is not None
+    def _needs_user(self, ended_user: str | None) -> bool:
+        # If the user was loaded when the stream was opened, it must still be active and the session's, even if the
+        # policy does not look at the user.
+        return self.user not in (None, ANONYMOUS) or ended_user is not None
 
-    def _accepts(self, user: str, ended_user: str | None) -> bool:
-        """Take note of the user as the database has it now. False if the stream's right ends with that."""
-        if self.user not in (None, NOBODY, user) or user == ended_user:
+    def _accepts_user(self, user: str, ended_user: str | None) -> bool:
+        """Store the user that was loaded just now. Return False if the stream must end because of this user."""
+        if self.user not in (None, ANONYMOUS, user) or user == ended_user:
             return False
         if self._token is None:
-            self.user = self.session_user = user  # so that it need not be found out again
+            self.user = self.session_user = user  # so that it need not be loaded again
         return True
 
-    async def _anew(self) -> HttpRequest:
-        """The request as it would be if it came now: a copy with its session and its user still to be loaded."""
-        # Not by copy.copy(), which leaves out what cannot be pickled, such as resolver_match.
+    async def _fresh_request(self) -> HttpRequest:
+        """Return a copy of the stream's request whose session and user are still to be loaded."""
+        # copy.copy() would leave out attributes that cannot be pickled, such as resolver_match.
         request = type(self._request).__new__(type(self._request))
-        kept = request.__dict__
-        kept.update(self._request.__dict__)
+        attributes = request.__dict__
+        attributes.update(self._request.__dict__)
         if self._token is not None:
-            await sync_to_async(tokens.put)(request, self._token)
+            await sync_to_async(tokens.attach_token)(request, self._token)
         if has_sessions_user(request):
             forget_loaded_user(request)
-            kept["session"] = _unchangeable(kept["session"])
+            attributes["session"] = _read_only(attributes["session"])
             AuthenticationMiddleware(lambda request: None).process_request(request)  # type: ignore[arg-type]
-        elif (user := seen_user(request)) is not None and user.is_authenticated:
-            # Somebody else's middleware has put it there, and we do not know from what. So much can be asked.
-            found = await sync_to_async(_still)(user)
+        elif (user := loaded_user(request)) is not None and user.is_authenticated:
+            # Other middleware set this user, in a way that is unknown here. At least the user's row can be read again.
+            current = await sync_to_async(_reload)(user)
 
             async def auser() -> Any:
-                return found
+                return current
 
-            kept["user"], kept["auser"] = found, auser
+            attributes["user"], attributes["auser"] = current, auser
         return request
 
 
-async def hold(asked: Sequence[tuple[Admission, str | None]]) -> list[bool]:
-    """Return for each whether its stream would still be admitted, by what the database says now.
+async def are_still_authorized(streams: Sequence[tuple[Admission, str | None]]) -> list[bool]:
+    """Return for each stream whether it would be allowed if it were opened now.
 
-    Within as_in_a_request(). All have the same shared_by(), or there is only one. With each goes the primary key of a
-    user whose streams end, or None. Raises what the policy raises, except for Django's ways to refuse.
+    Call it within request_context().
+
+    Args:
+        streams: one or more admissions, all with the same sharing_key(), or only one. The second item of each pair is
+            the primary key of a user whose streams end, or None.
+
+    Raises:
+        Exception: what the policy raises, except for PermissionDenied and Http404, which deny all of the streams.
     """
-    first = asked[0][0]
+    first = streams[0][0]
     try:
-        request = await first._anew()
+        request = await first._fresh_request()
         user = None
-        if any(admission._must_know_user(ended) for admission, ended in asked):
-            user = await sync_to_async(_look_at_user)(request)
-        holding = [
-            user is None or not admission._must_know_user(ended) or admission._accepts(user, ended)
-            for admission, ended in asked
+        if any(admission._needs_user(ended_user) for admission, ended_user in streams):
+            user = await sync_to_async(_active_user_key)(request)
+        accepted = [
+            user is None or not admission._needs_user(ended_user) or admission._accepts_user(user, ended_user)
+            for admission, ended_user in streams
         ]
-        kept = [admission for (admission, _), holds in zip(asked, holding, strict=True) if holds]
-        channels = tuple(dict.fromkeys(channel for admission in kept for channel in admission._channels))
-        refused = set(await first._policy.aask_to_read(request, channels)) if channels else set()
-    except (PermissionDenied, Http404):  # a token that does not hold is one
-        return [False] * len(asked)
+        channels = dict.fromkeys(
+            channel
+            for (admission, _), is_accepted in zip(streams, accepted, strict=True)
+            if is_accepted
+            for channel in admission._channels
+        )
+        denied = set(await first._policy.adenied_channels(request, tuple(channels)) if channels else ())
+    except (PermissionDenied, Http404):  # InvalidToken is a PermissionDenied
+        return [False] * len(streams)
     return [
-        holds and refused.isdisjoint(admission._channels) for (admission, _), holds in zip(asked, holding, strict=True)
+        is_accepted and denied.isdisjoint(admission._channels)
+        for (admission, _), is_accepted in zip(streams, accepted, strict=True)
     ]
 
 
 def known_user(request: HttpRequest) -> str | None:
-    """The primary key of the request's user, as text; NOBODY where there is none, None where nobody has asked yet."""
+    """Return the primary key of the request's user as text, ANONYMOUS, or None if no code has loaded the user yet."""
     if (user := user_of(request)) is not None:
         return str(user.pk)
-    return NOBODY if is_known(request) else None
+    return ANONYMOUS if is_known(request) else None
 
 
 @contextlib.asynccontextmanager
-async def as_in_a_request() -> AsyncIterator[Callable[[], None]]:
-    """A thread and connections as those of a request, given back at the end. Call what it yields where the thread may
-    be busy for good: then nobody waits for it."""
+async def request_context() -> AsyncIterator[Callable[[], None]]:
+    """Provide a thread and database connections as a request has them, and give them back at the end.
+
+    It yields a function. Call that if the thread can stay blocked, so that the exit does not wait for it.
+    """
     async with test_run.strategy().request_context():
         try:
             yield abandon_thread
@@ -172,31 +187,34 @@ async def as_in_a_request() -> AsyncIterator[Callable[[], None]]:
 def _key_of(user: Any) -> str | None:
     if user is None:
         return None
-    return str(user.pk) if user.is_authenticated else NOBODY
+    return str(user.pk) if user.is_authenticated else ANONYMOUS
 
 
-def _look_at_user(request: HttpRequest) -> str:
+def _active_user_key(request: HttpRequest) -> str:
     has_token = tokens.token_of(request) is not None
     user = tokens.user_of_token(request) if has_token else getattr(request, "user", None)
-    return str(user.pk) if user is not None and user.is_authenticated and user.is_active else NOBODY
+    return str(user.pk) if user is not None and user.is_authenticated and user.is_active else ANONYMOUS
 
 
-def _unchangeable(session: Any) -> Any:
-    """The session, still to be loaded. Whatever Django would write into it has no response here to tell the client of:
-    with a new key it would be lost, as where its user's signature is of a key before."""
-    found = type(session)(session.session_key)
+def _read_only(session: Any) -> Any:
+    """Return the same session, still to be loaded, that Django cannot change.
+
+    Django can give a session a new key, for example if it was signed with an older SECRET_KEY. No response can tell
+    the client this key, so that the session would be lost.
+    """
+    copy = type(session)(session.session_key)
     for name in ("cycle_key", "flush", "save", "create", "delete"):
-        setattr(found, name, _nothing)
-    return found
+        setattr(copy, name, _do_nothing)
+    return copy
 
 
-def _nothing(*args: Any, **kwargs: Any) -> None:
+def _do_nothing(*args: Any, **kwargs: Any) -> None:
     pass
 
 
-def _still(user: Any) -> Any:
-    """The user as the database has it now; as it is, where it is not of a table."""
-    model = user.__class__  # the wrapped one's, where it is lazy
+def _reload(user: Any) -> Any:
+    """Return the user as it is in the database now. A user without a table is returned unchanged."""
+    model = user.__class__  # of the wrapped user, if `user` is lazy
     if getattr(model, "_default_manager", None) is None:
         return user
     return tokens.active_user(model, user.pk) or AnonymousUser()

@@ -1,7 +1,6 @@
-"""What is known of channels besides their messages: who may read them and how long they keep, as staff have settled it.
+"""The settings of channels that staff make in the admin: who can read a channel, and how long it keeps messages.
 
-Access rules are asked for by every request for a stream, so each process keeps them for POLL_SECONDS. The log's own
-record of a channel, how far it was pruned, is log.py's.
+Every request for a stream needs the access rules, so that each process caches them for POLL_SECONDS.
 """
 
 from __future__ import annotations
@@ -32,24 +31,24 @@ logger = logging.getLogger("streams")
 
 Access = ChannelSettings.Access
 
-# A process that has never read the rules admits nobody by guess. It waits so long for its database before it says so:
-# an EventSource waits along, but gives up for good at an error.
+# A process that has never read the rules cannot decide. It waits for the database this long before it answers with an
+# error, because an EventSource does not reconnect after an error.
 WAIT_FOR_RULES_SECONDS = 30.0
 
-# How old the rules can be that decide without a query. Open streams are judged again, and so the rules read again,
-# every RECHECK_SECONDS.
+# The maximum age of rules that decide without a query. They are usually younger, because they are read again when open
+# streams are checked, every RECHECK_SECONDS.
 KNOWN_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Who may read a channel; it stands above PUBLIC_CHANNELS. `groups`: primary keys, for Access.GROUPS."""
+    """Who can read a channel. It takes precedence over PUBLIC_CHANNELS. `groups`: primary keys, for Access.GROUPS."""
 
     access: str
     groups: frozenset[Any] = frozenset()
 
     def admits(self, user: Any) -> bool:
-        """Whether `user`, of any kind, may read. May query the user's groups, once for all channels of a request."""
+        """Return True if `user`, of any user model, can read. Groups are queried once per request."""
         if self.access == Access.PUBLIC:
             return True
         if user is None or not user.is_authenticated or not user.is_active:
@@ -62,30 +61,30 @@ class Rule:
 
 
 def _groups_of(user: Any) -> frozenset[Any]:
-    # Kept with the user as Django's ModelBackend keeps permissions: for as long as a request.
+    # They are cached on the user, as Django's ModelBackend caches permissions, and so for one request.
     found: frozenset[Any] | None = getattr(user, "_streams_groups", None)
     if found is None:
-        groups = getattr(user, "groups", None)  # a site's own kind of user may have none
+        groups = getattr(user, "groups", None)  # a custom user model can lack them
         found = frozenset() if groups is None else frozenset(groups.values_list("pk", flat=True))
         user._streams_groups = found
     return found
 
 
 def is_open(channel: str, rule: Rule | None) -> bool:
-    """Return True if everyone may read `channel`: by its own rule if it has one, else by PUBLIC_CHANNELS."""
+    """Return True if everyone can read `channel`: by its own rule if it has one, or else by PUBLIC_CHANNELS."""
     return is_public(channel) if rule is None else rule.access == Access.PUBLIC and rule_decides(channel)
 
 
 def rule_decides(channel: str) -> bool:
-    """Return True if a rule for `channel` admits all whom it names.
+    """Return True if a rule can allow users to read `channel`.
 
-    A rule for a channel that belongs to a user or an answer opens nothing. It can only keep readers out.
+    A rule for a channel that belongs to a user or an answer can only restrict it further.
     """
     return not private_prefix(channel) or is_public(channel)
 
 
 def is_public(channel: str) -> bool:
-    """Return True if a pattern of PUBLIC_CHANNELS matches. Case counts; `*` matches dots as well.
+    """Return True if a pattern of PUBLIC_CHANNELS matches. Matching is case-sensitive, and `*` matches dots as well.
 
     For a channel that belongs to a user or an answer, the pattern must begin with the same prefix: `*` is not enough.
     """
@@ -97,30 +96,31 @@ Rules = Mapping[str, Rule]
 
 _rules: Rules | None = None
 _read_at = float("-inf")
-_confirmed_at = float("-inf")  # unlike _read_at, not renewed by a load that failed
-_changes = 0  # of the rules, that this process knows of
-# With the number of changes at which the load began: who asks after a change does not take an answer from before it.
+_confirmed_at = float("-inf")  # unlike _read_at, it is not updated if a query fails
+_changes = 0  # the number of changes to the rules that this process knows of
+# Each task is stored with the number of changes when it began, so that a caller after a change does not use it.
 _loading: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, asyncio.Task[Rules]]] = WeakKeyDictionary()
 
 
 def access_rules() -> Rules:
-    """{channel: rule} of the channels for which staff have settled who may read. At most POLL_SECONDS old.
+    """Return {channel: rule} for the channels with a rule, at most POLL_SECONDS old.
 
-    Raises django.db.Error where they cannot be read, and never could; else what was read last holds on.
+    If the query fails, return the rules that were read last. Raise django.db.Error if this process never read any.
     """
     rules = _fresh()
     return _load() if rules is None else rules
 
 
 def known_rules() -> Rules | None:
-    """Return the rules if this process has read them in the last KNOWN_SECONDS, or else None. Never queries."""
+    """Return the rules if this process has read them in the last KNOWN_SECONDS, or else None. It never queries."""
     return _rules if time.monotonic() - _confirmed_at < KNOWN_SECONDS else None
 
 
 async def aaccess_rules() -> Rules:
-    """See access_rules(). Who asks at the same time shares one query.
+    """See access_rules(). Concurrent callers share one query.
 
-    Where the database does not answer, known rules hold after a moment; a process that knows none waits for it.
+    If the database does not answer, return the last known rules after POLL_SECONDS. A process that knows none waits up
+    to WAIT_FOR_RULES_SECONDS.
     """
     if (rules := _fresh()) is not None:
         return rules
@@ -130,7 +130,7 @@ async def aaccess_rules() -> Rules:
     if task is None or task.done() or began != _changes:
         task = spawn(_load_patiently(), awaited=True)
         _loading[loop] = mine = (_changes, task)
-        # Taken out when it is done: a task knows its loop, and would keep it.
+        # It is removed when it is done, because a task has a reference to its loop.
         task.add_done_callback(lambda _: _loading.pop(loop) if _loading.get(loop) is mine else None)
     if _rules is None:
         return await asyncio.shield(task)
@@ -163,12 +163,12 @@ def _load() -> Rules:
     except Error:
         if _rules is None:
             raise
-        outages.report(logger, "The channels' access rules could not be read; the last known ones hold.")
+        outages.report(logger, "Could not read the channels' access rules. The last known rules stay in force.")
         rules = _rules
     else:
         outages.DATABASE.works()
-    # Somebody may have changed them meanwhile: then whoever asks next reads them again. And what is read within a
-    # transaction may be its own, and never be committed, or old.
+    # If the rules changed during the query, the next caller reads them again. Rules that were read in a transaction are
+    # not kept either: they can be uncommitted, or outdated.
     if changes == _changes and not connections[database()].in_atomic_block:
         _rules, _read_at = rules, time.monotonic()
         if has_read:
@@ -200,7 +200,7 @@ def _forget_now_and_after_commit(**kwargs: Any) -> None:
 
 
 def forget_rules_when_settings_change() -> None:
-    """Connect to the model's signals. Other processes find out within POLL_SECONDS."""
+    """Connect to the model's signals. Other processes notice a change within POLL_SECONDS."""
     for signal in (post_save, post_delete):
         signal.connect(_forget_now_and_after_commit, sender=ChannelSettings)
     m2m_changed.connect(_forget_now_and_after_commit, sender=ChannelSettings.groups.through)
@@ -208,7 +208,7 @@ def forget_rules_when_settings_change() -> None:
 
 # --- Groups -----------------------------------------------------------------------------------------------------------
 
-# Not by ChannelSettings.groups: that joins the two tables, and the groups can be in another database.
+# ChannelSettings.groups is not used: it joins the two tables, and the groups can be in another database.
 
 
 def group_keys(channel: str) -> list[Any]:
@@ -224,7 +224,7 @@ def groups_of(channel: str) -> QuerySet[Group]:
 def set_groups(channel: str, groups: Iterable[Group]) -> None:
     """Store the groups whose members can read a channel.
 
-    Call it in the transaction that saves the channel's settings: open streams are judged again after that.
+    Call it in the transaction that saves the channel's settings, because open streams are checked after that commit.
     """
     wanted, stored = {group.pk for group in groups}, set(group_keys(channel))
     _members().filter(channelsettings=channel, group__in=stored - wanted).delete()

@@ -5,6 +5,7 @@ streams.E002  STREAMS has an unknown key.
 streams.E003  A value in STREAMS is wrong.
 streams.E004  A class named in STREAMS cannot be imported, or the notifier cannot be created with its OPTIONS.
 streams.E005  The log's database is not supported.
+streams.E006  The policy overrides methods in a way that sync and async callers could get different answers.
 streams.W001  The log's SQLite database blocks readers during writes.
 streams.W002  The notifier reaches one process only, but the server is configured to start several.
 streams.W003  Streams are limited by address, but TRUSTED_PROXIES does not name the site's proxy.
@@ -35,10 +36,11 @@ from streams import conf
 from streams.events import GENERATION_PREFIX, USER_PREFIX
 from streams.exceptions import InvalidSetting
 from streams.notifiers import get_notifier
+from streams.policy_methods import contradictions
 
 
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E004, W001 to W007."""
+    """E001 to E004, E006, W001 to W007."""
     try:
         configured = conf.configured()
     except InvalidSetting as error:
@@ -48,6 +50,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         *_unknown(configured),
         *(Error(problem, id="streams.E003") for problem in wrong.values()),
         *_unloadable(wrong),
+        *_contradictory_policy(wrong),
         *_one_process_notifier(wrong),
         *_behind_a_proxy(wrong),
         *_connections(wrong),
@@ -84,6 +87,22 @@ def _unloadable(wrong: dict[str, str]) -> Iterator[CheckMessage]:
                 get_notifier()
             except (InvalidSetting, TypeError) as error:
                 yield Error(f"{path} cannot be created with its OPTIONS: {error}", id="streams.E004")
+
+
+def _contradictory_policy(wrong: dict[str, str]) -> Iterator[CheckMessage]:
+    if "POLICY" in wrong:
+        return
+    try:
+        policy = import_string(conf.settings.POLICY)
+    except ImportError:  # E004
+        return
+    for problem in contradictions(policy) if isinstance(policy, type) else ():
+        yield Error(
+            f"STREAMS['POLICY'] does not give sync and async callers the same answer: {problem}",
+            hint="If the rule is async, the sync method can be `return async_to_sync(self.acan_subscribe)(request, "
+            "channel)`. Without this, the policy cannot be used, and every request that needs it fails.",
+            id="streams.E006",
+        )
 
 
 def _one_process_notifier(wrong: dict[str, str]) -> Iterator[CheckMessage]:

@@ -206,7 +206,7 @@ def _about_user(channel: str, request: HttpRequest, user: Any, called: str) -> I
         user = AnonymousUser()  # as ModelBackend.get_user() has it
     try:
         refused = refused_to(request, user, (channel,))
-        readers = get_policy().readers(channel) if refused else ""
+        readers = get_policy().describe_readers(channel) if refused else ""
     except Exception as error:
         logger.warning("The policy failed when it was asked for a diagnosis.", exc_info=True)
         yield Finding(
@@ -244,8 +244,8 @@ def _about_user(channel: str, request: HttpRequest, user: Any, called: str) -> I
 
 def refused_to(request: HttpRequest, user: Any, channels: Sequence[str]) -> list[str]:
     """Return those of `channels` that `user` cannot read. `request`: any request to this site. Blocks."""
-    # What a stream's view asks; it asks acan_subscribe() for a channel, which may ask can_subscribe().
-    return async_to_sync(get_policy().aask_to_read)(_request_of(request, user), channels)
+    # The method that a stream's view calls.
+    return async_to_sync(get_policy().adenied_channels)(_request_of(request, user), channels)
 
 
 def _request_of(request: HttpRequest, user: Any) -> HttpRequest:

@@ -93,7 +93,7 @@ class Hub:
             hub = _hubs[loop] = Hub()
         lingers = hub._resume()
         hub.subscribers.add(subscriber)
-        hub._rechecks.plan(subscriber)
+        hub._rechecks.schedule(subscriber)
         hub._census.add(subscriber.channels)
         follows = hub._started is not None and hub._started.done()
         if hub._started is None:
@@ -254,7 +254,7 @@ class Hub:
                         self._census.notifier_problem = ""
                         if notice is None:  # there may have been some that nobody heard
                             self._news.set()
-                            self._rechecks.miss()
+                            self._rechecks.on_listener_restored()
                         else:
                             await self._hear(notice)
                 raise RuntimeError("The notifier's listen() has ended; it goes on until it is closed, or raises.")
@@ -266,7 +266,7 @@ class Hub:
     async def _hear(self, notice: Notice) -> None:
         """Apply a notice that continues our position exactly; read the log for any other that brings news."""
         if notice.revocation is not None:
-            self._rechecks.hear(notice.revocation)
+            self._rechecks.on_revocation(notice.revocation)
             return
         started = self._started is not None and self._started.done()
         if started and notice.messages and notice.first == self.position + 1 and not self._is_doubtful:

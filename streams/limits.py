@@ -1,9 +1,9 @@
-"""How many streams may be open: in this process, in all, of a user, from an address. Who comes over it is refused: 429.
+"""Limit the number of open streams: in this process, in all processes, of a user, and from an address.
 
-This process's own streams are counted exactly, as they come and go. Those of the others are what these said of
-themselves at this one's last beat (presence.py), so that no request asks the database: where many streams come to
-several processes within one beat, each may admit as many as are left. Without PRESENCE_SECONDS each process counts for
-itself.
+A stream beyond a limit is refused with 429. This process's own streams are counted exactly. The numbers of the other
+processes are read every PRESENCE_SECONDS (presence.py), so that no request queries the database. If many streams are
+opened in several processes in between, their sum can exceed a limit. Without PRESENCE_SECONDS, each process counts only
+its own streams.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ RETRY_AFTER_SECONDS = 5
 
 
 def check(request: HttpRequest) -> None:
-    """Raise RefusedStream, 429, where the request's stream would be one too many. The policy has been asked before."""
-    with presence.places():  # so that nobody else finds that place taken
+    """Raise RefusedStream (429) if one more stream would exceed a limit. Call it after the policy."""
+    with presence.places():  # so that no other thread sees that place as taken
         take(request).release()
 
 
 def take(request: HttpRequest) -> Place:
-    """A place for the request's stream, which its subscriber gives back. Raises as check() does."""
+    """Return a place for the request's stream. The subscriber releases it. Raise RefusedStream as check() does."""
     user_key, address = _user_key(request), _address_key(request)
     with (places := presence.places()):
         if (refusal := next(_over(places, user_key, address), None)) is not None and _forget_ended_loops():
@@ -50,7 +50,7 @@ def caller_of(request: HttpRequest) -> str:
 
 
 def _user_key(request: HttpRequest) -> str | None:
-    # A public channel is served without a query for the session and its user, and counts by its address alone.
+    # The user of a stream of public channels is usually not loaded. Such a stream counts only for its address.
     if settings.MAX_STREAMS_PER_USER is None or (user := user_of(request)) is None:
         return None
     return f"user {user.pk}"
@@ -65,7 +65,7 @@ def _address_key(request: HttpRequest) -> str | None:
 def is_probably_shared(request: HttpRequest) -> bool:
     """Return True if the peer looks like a proxy that the site has not named, so that many clients have its address.
 
-    Then the default of MAX_STREAMS_PER_ADDRESS does not apply. A limit that the site has set itself does.
+    Then the default of MAX_STREAMS_PER_ADDRESS does not apply, but a limit that the site has set applies.
     """
     if settings.TRUSTED_PROXIES or "MAX_STREAMS_PER_ADDRESS" in configured():
         return False
@@ -74,32 +74,32 @@ def is_probably_shared(request: HttpRequest) -> bool:
 
 
 def _over(places: Places, user: str | None, address: str | None) -> Iterator[RefusedStream]:
-    """The refusals of one stream more. `user`, `address`: the keys that it counts under."""
+    """Yield an error for each limit that one more stream would exceed. `user`, `address`: its keys, or None."""
     own, others = places.total(), presence.others()
-    most = settings.MAX_STREAMS_PER_PROCESS
-    if most is not None and own >= most:
+    limit = settings.MAX_STREAMS_PER_PROCESS
+    if limit is not None and own >= limit:
         yield _refusal(
             "too-many-streams",
-            f"This process serves its {most} streams (STREAMS['MAX_STREAMS_PER_PROCESS']). Try again later.",
+            f"This process serves its {limit} streams (STREAMS['MAX_STREAMS_PER_PROCESS']). Try again later.",
         )
-    most = settings.MAX_STREAMS
-    if most is not None and own + others.connections >= most:
+    limit = settings.MAX_STREAMS
+    if limit is not None and own + others.connections >= limit:
         yield _refusal(
             "too-many-streams",
-            f"This site serves its {most} streams (STREAMS['MAX_STREAMS']). Try again later.",
+            f"This site serves its {limit} streams (STREAMS['MAX_STREAMS']). Try again later.",
         )
-    most = settings.MAX_STREAMS_PER_USER
-    if user and most is not None and places.taken(user) + others.callers.get(user, 0) >= most:
+    limit = settings.MAX_STREAMS_PER_USER
+    if user and limit is not None and places.taken(user) + others.callers.get(user, 0) >= limit:
         yield _refusal(
             "too-many-streams-of-user",
-            f"You have {most} streams open, as many as a user may have (STREAMS['MAX_STREAMS_PER_USER']). Close one, "
-            "and try again.",
+            f"You have {limit} open streams, the maximum for a user (STREAMS['MAX_STREAMS_PER_USER']). Close one, and "
+            "try again.",
         )
-    most = settings.MAX_STREAMS_PER_ADDRESS
-    if address and most is not None and places.taken(address) + others.callers.get(address, 0) >= most:
+    limit = settings.MAX_STREAMS_PER_ADDRESS
+    if address and limit is not None and places.taken(address) + others.callers.get(address, 0) >= limit:
         yield _refusal(
             "too-many-streams-of-address",
-            f"From your address {most} streams are open, as many as one may have "
+            f"Your address has {limit} open streams, the maximum for an address "
             "(STREAMS['MAX_STREAMS_PER_ADDRESS']). Close one, and try again.",
         )
 
@@ -109,7 +109,7 @@ def _refusal(code: str, text: str) -> RefusedStream:
 
 
 def _forget_ended_loops() -> bool:
-    """Let go of streams that were left open when their event loop ended, as in tests. Whether there were such loops."""
+    """Forget streams that were still open when their event loop ended, as in tests. Return True if there were any."""
     with presence.places():
         ended = [loop for loop in _loops if loop.is_closed()]
         for loop in ended:
@@ -119,5 +119,5 @@ def _forget_ended_loops() -> bool:
         return bool(ended)
 
 
-# On which streams have been opened. Changed within `with presence.places()`.
+# The event loops on which streams were opened. Change it only within `with presence.places()`.
 _loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()

@@ -1,4 +1,4 @@
-"""Places: what a process has a limited number of, counted by who holds them. Who may have one, their users decide."""
+"""Count how many of a limited number of places are taken in this process, by key. The callers enforce the limits."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections import Counter, deque
 
 
 class Place:
-    """One place. Given back by release(), or, should nobody call it, when it is forgotten."""
+    """One place that is taken. It is released by release(), or when it is garbage-collected."""
 
     __slots__ = ("__weakref__", "_release")
 
     def __init__(self, returned: deque[tuple[str, ...]], keys: tuple[str, ...]) -> None:
-        # Giving back only notes it down: the garbage collector may do it at any moment and in any thread, also in the
-        # middle of a count, and must neither wait for a lock nor change what is being counted.
+        # A release is only noted in a deque. The garbage collector can trigger it at any time and in any thread, even
+        # during a count, so that it must not wait for the lock or change the counts.
         self._release = weakref.finalize(self, returned.append, keys)
         self._release.atexit = False
 
     def release(self) -> None:
-        """Give it back. May be called twice, and from any thread."""
+        """Release the place. It can be called twice, and from any thread."""
         self._release()
 
 
 class Places:
-    """The places that are taken, in all threads of this process, by key; a place may count under several keys.
+    """The places that are taken in all threads of this process. A place can count for several keys.
 
-    Within `with places:` nobody else takes one, so that whoever looks at the counts may take one by what it sees:
+    No other thread can take a place within `with places:`, so that a caller can first check a count:
 
         with places:
             if places.taken("user 1") >= 5:
@@ -35,7 +35,7 @@ class Places:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # held for moments
+        self._lock = threading.RLock()  # held only briefly
         self._taken: Counter[str] = Counter()
         self._total = 0
         self._returned: deque[tuple[str, ...]] = deque()
@@ -49,7 +49,7 @@ class Places:
         self._lock.release()
 
     def take(self, *keys: str) -> Place:
-        """A place that counts under each of the keys, which may be none."""
+        """Take a place that counts for each of the keys, and return it. Without keys it counts only in total()."""
         with self:
             place = Place(self._returned, keys)
             self._taken.update(keys)
@@ -57,17 +57,17 @@ class Places:
             return place
 
     def taken(self, key: str) -> int:
-        """How many count under `key`."""
+        """Return the number of places that count for `key`."""
         with self:
             return self._taken[key]
 
     def total(self) -> int:
-        """How many there are, each counted once."""
+        """Return the number of all places."""
         with self:
             return self._total
 
     def counts(self) -> Counter[str]:
-        """{key: places} at this moment."""
+        """Return {key: number of places}."""
         with self:
             return self._taken.copy()
 

@@ -1,14 +1,16 @@
-"""Who may subscribe, and who may publish through the site's own doors. Deny first; what a refusal says is decided here.
+"""Policies decide who can subscribe to a channel, and who can publish to it.
 
-Calling publish() in code asks no policy: whoever can run code can publish.
+STREAMS['POLICY'] names the site's policy. The views, the admin and the API ask it. publish() in code asks no policy.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import sync_to_async
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
@@ -25,291 +27,200 @@ from streams.channels import (
 )
 from streams.conf import settings
 from streams.events import USER_PREFIX
+from streams.policy_methods import PUBLISH_METHODS, READ_METHODS, contradictions, is_builtin
 from streams.runtime.resets import on_settings_change
 from streams.tokens import atoken_of, token_of
 
-# The methods with a rule for reading, and for publishing; and their async twins.
-READING = ("can_subscribe", "refused")
-READING_ASYNC = ("acan_subscribe", "arefused")
-# All that DefaultPolicy decides by who may read.
-DECIDING = (
-    *READING,
-    *READING_ASYNC,
-    "ask_to_read",
-    "aask_to_read",
-    "_admits",
-    "_arefused",
-    "_depth",
-    "_is_staff_who_may",
-    "_is_the_sites",
-)
-PUBLISHING = ("can_publish", "refused_to_publish")
-PUBLISHING_ASYNC = ("acan_publish", "arefused_to_publish")
-# The same for publishing.
-DECIDING_TO_PUBLISH = (
-    *PUBLISHING,
-    *PUBLISHING_ASYNC,
-    "ask_to_publish",
-    "aask_to_publish",
-    "_arefused_to_publish",
-    "_depth",
-    "_is_staff_who_may",
-    "_is_the_sites",
-)
-
 
 class BasePolicy:
-    """Decides over requests. Subclass it, and name the subclass in STREAMS['POLICY']; the base class denies everything.
+    """Decides what a request can read and publish. Subclass it and name the subclass in STREAMS['POLICY'].
 
-    The sync methods may use the ORM. The async ones, which the views call, run them in the request's thread, once for
-    all channels of a request; override them where there is an answer without a query. Where many channels can be
-    decided by one query, override `refused`, which then decides alone. One instance serves all threads: keep no state
-    of a request.
+    **Default.** Everything is denied. A channel is allowed only if a method of yours returns True for it. A request
+    for several channels is denied as a whole if one of them is denied.
 
-    A policy is asked again about a stream that is open (every RECHECK_SECONDS, and where something has changed): with
-    a copy of the stream's request, whose session and user are loaded anew.
+    **What to override.** `can_subscribe` and `can_publish` decide about one channel. To decide about many channels with
+    one query, override `denied_channels` or `denied_publish_channels`, which then decide alone.
+
+    **Sync and async.** A sync method is obeyed by async callers too: its async twin (`acan_…`, `adenied_…`) runs it
+    with sync_to_async, once for all channels of a request, in the request's thread. There it can use the ORM and block.
+    Sync views, the API and the admin call the sync methods in their own thread. Override the twin as well if you can
+    answer without a thread; it runs on the event loop and must not block. Overriding a twin alone is refused. If the
+    rule itself is async, write the sync method as `return async_to_sync(self.acan_subscribe)(request, channel)`; then
+    the async method must not call super() (which would call the sync method), but can await
+    `sync_to_async(super().can_subscribe)(request, channel)`.
+
+    **Contradictions.** A policy in which two of these methods could give different answers cannot be instantiated:
+    ImproperlyConfigured. The system check streams.E006 reports it, with the remedy.
+
+    **What to raise.** Return False to deny. PermissionDenied and Http404 deny as well. django.db.Error means that the
+    policy cannot decide: a new stream gets a 503, and an open one continues and is judged again. Any other exception
+    fails a new request and ends an open stream, except that OSError leaves an open stream as django.db.Error does.
+
+    **Open streams** are judged again every RECHECK_SECONDS, and after each relevant change, with a copy of the stream's
+    request. Its session and user are loaded again. One instance serves all threads: keep no state of a request in it.
     """
 
-    def reads_by_user_alone(self) -> bool:
-        """Return True if who may read depends on nothing of a request but its user and its token.
-
-        One decision then holds for all streams of a session. A policy of the site's own can look at anything.
-        """
-        return False
+    def __new__(cls, *args: Any, **kwargs: Any) -> BasePolicy:
+        if problems := list(contradictions(cls)):
+            raise ImproperlyConfigured(" ".join(problems))
+        return super().__new__(cls)
 
     def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
-        """Whether the request may read `channel`, a well-formed name that need not exist yet."""
-        return False
-
-    def can_publish(self, request: HttpRequest, channel: str) -> bool:
-        """Whether the request may publish to `channel`."""
+        """Return True if the request can read `channel`, a valid name of a channel that need not exist yet."""
         return False
 
     async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
-        """See can_subscribe()."""
-        return not await self._arefused(request, [channel])
+        return await sync_to_async(self.can_subscribe)(request, channel)
 
-    async def acan_publish(self, request: HttpRequest, channel: str) -> bool:
-        """See can_publish()."""
-        return not await self._arefused_to_publish(request, [channel])
-
-    # --- Many channels at once ---
-
-    def refused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        """Those of `channels` that the request may not read. One refused channel refuses the stream."""
+    def denied_channels(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        """Return those of `channels` that the request cannot read. This is the method that callers use."""
         return [channel for channel in channels if not self.can_subscribe(request, channel)]
 
-    async def arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        """See refused()."""
-        if self._is_the_sites("acan_subscribe"):
+    async def adenied_channels(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        if self.overrides("acan_subscribe") and not self.overrides("denied_channels"):
             return [channel for channel in channels if not await self.acan_subscribe(request, channel)]
-        return await self._arefused(request, channels)
+        return await sync_to_async(self.denied_channels)(request, channels)
 
-    def refused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        """Those of `channels` that the request may not publish to. One refused channel refuses all."""
+    def can_publish(self, request: HttpRequest, channel: str) -> bool:
+        """Return True if the request can publish to `channel`, a valid name of a channel that need not exist yet."""
+        return False
+
+    async def acan_publish(self, request: HttpRequest, channel: str) -> bool:
+        return await sync_to_async(self.can_publish)(request, channel)
+
+    def denied_publish_channels(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        """Return those of `channels` that the request cannot publish to. This is the method that callers use."""
         return [channel for channel in channels if not self.can_publish(request, channel)]
 
-    async def arefused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        """See refused_to_publish()."""
-        if self._is_the_sites("acan_publish"):
+    async def adenied_publish_channels(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        if self.overrides("acan_publish") and not self.overrides("denied_publish_channels"):
             return [channel for channel in channels if not await self.acan_publish(request, channel)]
-        return await self._arefused_to_publish(request, channels)
+        return await sync_to_async(self.denied_publish_channels)(request, channels)
 
-    # As the classes of this module have it, where the site has no rule that is async.
+    def can_broadcast(self, request: HttpRequest, channel: str) -> bool:
+        """Return True if the request's user can write and send broadcasts to `channel` in the admin.
 
-    async def _arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        return await sync_to_async(self.refused)(request, channels)
-
-    async def _arefused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        return await sync_to_async(self.refused_to_publish)(request, channels)
-
-    # --- What callers use; not to be overridden ---
-
-    # Where a subclass has a rule in one colour alone, it holds for sync and async callers: of the methods for reading,
-    # or for publishing, those count that the more derived class has.
-
-    def ask_to_read(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        """Those of `channels` that the request may not read, by whichever of the methods above is the site's rule."""
-        if self._depth(*READING_ASYNC) < self._depth(*READING):
-            return async_to_sync(self.arefused)(request, channels)
-        return self.refused(request, channels)
-
-    async def aask_to_read(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        """See ask_to_read()."""
-        if self._depth(*READING) < self._depth(*READING_ASYNC):
-            return await sync_to_async(self.refused)(request, channels)
-        return await self.arefused(request, channels)
-
-    def ask_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        """Those of `channels` that the request may not publish to. See ask_to_read()."""
-        if self._depth(*PUBLISHING_ASYNC) < self._depth(*PUBLISHING):
-            return async_to_sync(self.arefused_to_publish)(request, channels)
-        return self.refused_to_publish(request, channels)
-
-    async def aask_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        """See ask_to_publish()."""
-        if self._depth(*PUBLISHING) < self._depth(*PUBLISHING_ASYNC):
-            return await sync_to_async(self.refused_to_publish)(request, channels)
-        return await self.arefused_to_publish(request, channels)
-
-    def ask_to_grant_pattern(self, request: HttpRequest, pattern: str, *, to_publish: bool) -> bool:
-        """Return True if the request's user may make tokens for `pattern`.
-
-        False if a class has rules and inherits can_grant_pattern(): the inherited answer does not know these rules.
+        The permissions for broadcasts are required as well.
         """
-        rules = DECIDING_TO_PUBLISH if to_publish else DECIDING
-        is_up_to_date = self._depth("can_grant_pattern") <= self._depth(*rules)
-        return is_up_to_date and self.can_grant_pattern(request, pattern, to_publish=to_publish)
-
-    def _depth(self, *names: str) -> int:
-        """How far up the nearest class of the site's lies that has one of the methods; this module's have them all."""
-        return next(
-            depth
-            for depth, each in enumerate(type(self).__mro__)
-            if each.__module__ == __name__ or not vars(each).keys().isdisjoint(names)
-        )
-
-    def _is_the_sites(self, *names: str) -> bool:
-        """Whether a class of the site's has one of the methods."""
-        return type(self).__mro__[self._depth(*names)].__module__ != __name__
-
-    # --- What else there is to decide ---
+        return not self.denied_publish_channels(request, [channel])
 
     def can_grant_pattern(self, request: HttpRequest, pattern: str, *, to_publish: bool) -> bool:
-        """Return True if the request's user may make tokens for all channels that match `pattern`.
+        """Return True if the request's user can make tokens for all channels that match `pattern`.
 
-        It is asked when a token is made. A token is then judged by what it names, not by the rules of this class. For
-        a channel's name, each user who can read it or publish to it can make a token that does.
+        It is called when a token is made, and only if no subclass below the one that defines it has rules of its own:
+        see grants_pattern(). The rules of this class do not apply to what the token then allows. A token for a single
+        channel can be made by each user who can read it, or publish to it.
         """
         return False
 
-    def can_broadcast(self, request: HttpRequest, channel: str) -> bool:
-        """Whether the request's user may write and send broadcasts to `channel` in the admin.
+    def grants_pattern(self, request: HttpRequest, pattern: str, *, to_publish: bool) -> bool:
+        """Return can_grant_pattern(), or False if it was inherited by a class with rules that it does not know.
 
-        Asked in addition to the permissions for broadcasts, so that a policy can give each user their own channels.
+        Callers use this method. Do not override it.
         """
-        return not self.ask_to_publish(request, [channel])
+        for each in (self, *type(self).__mro__):
+            if "can_grant_pattern" in vars(each):
+                return self.can_grant_pattern(request, pattern, to_publish=to_publish)
+            if not vars(each).keys().isdisjoint(PUBLISH_METHODS if to_publish else READ_METHODS):
+                break
+        return False
 
-    def readers(self, channel: str) -> str:
-        """Who may read `channel`, in words for staff. They decide nothing."""
+    def depends_only_on_user(self) -> bool:
+        """Return True if reading depends on nothing of a request but its user and its token.
+
+        One decision is then shared by all open streams of a session.
+        """
+        return False
+
+    def overrides(self, *names: str) -> bool:
+        """Return True if this instance, or a class other than those of this module, defines one of the methods."""
+        places = [self, *(each for each in type(self).__mro__ if not is_builtin(each))]
+        return any(not vars(each).keys().isdisjoint(names) for each in places)
+
+    def describe_readers(self, channel: str) -> str:
+        """Return who can read `channel`, in words for staff. It decides nothing."""
         return str(_("whoever the site's policy admits"))
 
-    def refusal(self, channels: Sequence[str]) -> str:
-        """What a client is told whose request to read `channels` is refused."""
+    def denied_message(self, channels: Sequence[str]) -> str:
+        """Return the error text for a client that cannot read `channels`."""
         return _("You may not read %(channels)s.") % {"channels": ", ".join(channels)}
 
-    def refusal_to_publish(self, channels: Sequence[str]) -> str:
-        """What a client is told whose request to publish to `channels` is refused."""
+    def denied_publish_message(self, channels: Sequence[str]) -> str:
+        """Return the error text for a client that cannot publish to `channels`."""
         return _("You may not publish to %(channels)s.") % {"channels": ", ".join(channels)}
 
 
 class DefaultPolicy(BasePolicy):
-    """Admits those whom the channel's settings in the admin name. Where they name nobody: everyone to channels that
-    match PUBLIC_CHANNELS, and each user to `user.<pk>`. Staff who may view messages (`streams.view_message`) read all.
+    """Allows reading by the channel's settings in the admin, or else by PUBLIC_CHANNELS.
 
-    Lets those publish who may add messages (`streams.add_message`), and those broadcast who may do more to broadcasts
-    than look; what that is, the permissions say.
+    A user can also read `user.<pk>`, and staff with the permission `streams.view_message` can read everything. Staff
+    with `streams.add_message` can publish. Staff with a permission to change broadcasts can broadcast.
 
-    A request with a signed token is judged by the token alone: besides open channels it reads those that the token
-    names, and publishes to those that the token names, whoever is signed in.
+    If a request has a signed token, only the token and the public channels count, and the signed-in user does not.
 
-    Channels of the prefixes `user.` and `generation.` are opened by no settings in the admin, which can only narrow
-    them, and by a pattern of PUBLIC_CHANNELS only if it begins with the prefix.
+    Settings in the admin cannot open channels that begin with `user.` or `generation.`, but can restrict them further.
+    A pattern of PUBLIC_CHANNELS opens them only if it begins with that prefix.
     """
 
     def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
-        return self._admits(request, channel, access_rules())
+        return _can_read(request, channel, access_rules())
 
-    def refused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        if self._is_the_sites("can_subscribe"):
-            return super().refused(request, channels)
+    def denied_channels(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        if self.overrides("can_subscribe"):
+            return super().denied_channels(request, channels)
         rules = access_rules()
-        return [channel for channel in channels if not self._admits(request, channel, rules)]
+        return [channel for channel in channels if not _can_read(request, channel, rules)]
 
-    async def _arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        if not self._is_the_sites(*READING):
-            # What is open, or what a token grants, is decided without the user, and so without a query and a thread.
+    async def adenied_channels(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        if not self.overrides(*READ_METHODS):
+            # Public channels and tokens are decided without the user, and so without a query or a thread.
             rules = await aaccess_rules()
             channels = [channel for channel in channels if not is_open(channel, rules.get(channel))]
             if channels and (token := await atoken_of(request)) is not None:
                 return [channel for channel in channels if not token.may_read(channel)]
-        return await super()._arefused(request, channels) if channels else []
-
-    def reads_by_user_alone(self) -> bool:
-        """Return True if who may read depends on nothing of a request but its user and its token.
-
-        So it is unless a subclass has changed one of the methods that decide.
-        """
-        return not self.has_changed(DECIDING)
-
-    def has_changed(self, names: Sequence[str]) -> bool:
-        """Return True if a subclass, or this instance, has a version of its own of one of the methods."""
-        if not vars(self).keys().isdisjoint(names):
-            return True
-        return any(getattr(type(self), name) is not getattr(DefaultPolicy, name) for name in names)
+        return await super().adenied_channels(request, channels) if channels else []
 
     def can_publish(self, request: HttpRequest, channel: str) -> bool:
         if (token := token_of(request)) is not None:
             return token.may_publish(channel)
-        return self._is_staff_who_may(request, "streams.add_message")
+        return _is_staff_with(request, "streams.add_message")
 
-    async def _arefused_to_publish(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        if not self._is_the_sites(*PUBLISHING) and (token := await atoken_of(request)) is not None:
+    async def adenied_publish_channels(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        if not self.overrides(*PUBLISH_METHODS) and (token := await atoken_of(request)) is not None:
             return [channel for channel in channels if not token.may_publish(channel)]
-        return await super()._arefused_to_publish(request, channels)
+        return await super().adenied_publish_channels(request, channels)
+
+    def can_broadcast(self, request: HttpRequest, channel: str) -> bool:
+        verbs = ("add", "change", "send", "schedule", "delete")
+        if not _is_staff_with(request, *(f"streams.{verb}_broadcast" for verb in verbs)):
+            return False
+        # The rules of a subclass for publishing apply to broadcasts as well.
+        return not self.overrides(*PUBLISH_METHODS) or super().can_broadcast(request, channel)
 
     def can_grant_pattern(self, request: HttpRequest, pattern: str, *, to_publish: bool) -> bool:
         """Return True for staff with the permission for all channels. See BasePolicy.can_grant_pattern().
 
-        False, also for super().can_grant_pattern(), if a subclass has rules of its own: it can be narrower than the
-        pattern. Such a subclass decides here by itself, without asking super().
+        If a subclass has rules of its own, return False, even when called with super(), because the pattern can match
+        a channel that these rules deny. Such a subclass decides here by itself.
         """
-        if self.has_changed(DECIDING_TO_PUBLISH if to_publish else DECIDING):
+        if self.overrides(*(PUBLISH_METHODS if to_publish else READ_METHODS)) or token_of(request) is not None:
             return False
-        permission = "streams.add_message" if to_publish else "streams.view_message"
-        return token_of(request) is None and self._is_staff_who_may(request, permission)
+        return _is_staff_with(request, "streams.add_message" if to_publish else "streams.view_message")
 
-    def can_broadcast(self, request: HttpRequest, channel: str) -> bool:
-        user = getattr(request, "user", None)
-        if not (user and user.is_active and getattr(user, "is_staff", False)):
-            return False
-        # A subclass that is stricter about publishing means broadcasts as well.
-        if self._is_the_sites(*PUBLISHING, *PUBLISHING_ASYNC) and self.ask_to_publish(request, [channel]):
-            return False
-        verbs = ("add", "change", "send", "schedule", "delete")
-        return any(has_permission(user, f"streams.{verb}_broadcast") for verb in verbs)
+    def depends_only_on_user(self) -> bool:
+        return not self.overrides(*READ_METHODS)
 
-    def _admits(self, request: HttpRequest, channel: str, rules: Rules) -> bool:
-        rule = rules.get(channel)
-        if is_open(channel, rule):
-            return True
-        if (token := token_of(request)) is not None:
-            return token.may_read(channel)
-        user = getattr(request, "user", None)
-        if user is None or not user.is_authenticated or not user.is_active:
-            return False
-        # First what mostly needs no query.
-        is_own = channel == f"{USER_PREFIX}{user.pk}"
-        if is_own if rule is None else rule.admits(user) and (is_own or rule_decides(channel)):
-            return True
-        return self._is_staff_who_may(request, "streams.view_message")
-
-    @staticmethod
-    def _is_staff_who_may(request: HttpRequest, permission: str) -> bool:
-        user: Any = getattr(request, "user", None)
-        return bool(user and user.is_active and getattr(user, "is_staff", False) and has_permission(user, permission))
-
-    def readers(self, channel: str) -> str:
+    def describe_readers(self, channel: str) -> str:
         rule = access_rules().get(channel)
         staff = str(_("staff who may view messages"))
         if rule is not None and rule_decides(channel):
-            who = {
+            readers = {
                 Access.PUBLIC: _("everyone, by the channel's settings"),
                 Access.SIGNED_IN: _("users who are signed in, by the channel's settings"),
                 Access.STAFF: _("staff, by the channel's settings"),
                 Access.GROUPS: _("members of the channel's groups, and staff who may view messages"),
             }
-            return str(who.get(Access(rule.access), staff))
+            return str(readers.get(Access(rule.access), staff))
         if is_public(channel):
             return str(_("everyone, by PUBLIC_CHANNELS"))
         if channel.startswith(USER_PREFIX) and channel != USER_PREFIX:
@@ -318,24 +229,48 @@ class DefaultPolicy(BasePolicy):
             return str(_("this user, if the channel's settings admit them, and staff who may view messages"))
         return staff
 
-    def refusal(self, channels: Sequence[str]) -> str:
+    def denied_message(self, channels: Sequence[str]) -> str:
         remedy = _(
             "To open a channel to everyone, add it to STREAMS['PUBLIC_CHANNELS'] (patterns such as 'score.*' match "
             "too), or say in the admin who may read it; to decide otherwise, set STREAMS['POLICY']."
         )
-        return f"{super().refusal(channels)} {remedy}"
+        return f"{super().denied_message(channels)} {remedy}"
+
+
+def _can_read(request: HttpRequest, channel: str, rules: Rules) -> bool:
+    rule = rules.get(channel)
+    if is_open(channel, rule):
+        return True
+    if (token := token_of(request)) is not None:
+        return token.may_read(channel)
+    user = getattr(request, "user", None)
+    if user is None or not user.is_authenticated or not user.is_active:
+        return False
+    # These rarely need a query. The permission does, so that it comes last.
+    is_own = channel == f"{USER_PREFIX}{user.pk}"
+    if is_own if rule is None else rule.admits(user) and (is_own or rule_decides(channel)):
+        return True
+    return _is_staff_with(request, "streams.view_message")
+
+
+def _is_staff_with(request: HttpRequest, *permissions: str) -> bool:
+    """Return True if the request's user is active staff and has at least one of the permissions."""
+    user: Any = getattr(request, "user", None)
+    if not (user and user.is_active and getattr(user, "is_staff", False)):
+        return False
+    return any(has_permission(user, permission) for permission in permissions)
 
 
 def has_permission(user: Any, permission: str) -> bool:
-    """Whether a user of any kind has a permission: a site's own kind may know none."""
-    ask = getattr(user, "has_perm", None)
-    return ask is not None and bool(ask(permission))
+    """Return True if `user` has the permission. A custom user model without has_perm() has none."""
+    has_perm = getattr(user, "has_perm", None)
+    return has_perm is not None and bool(has_perm(permission))
 
 
 def are_known_to_be_open(channels: Iterable[str]) -> bool:
     """Return True if it is known without a query that everyone can read all of `channels`.
 
-    False if the site has a policy of its own, or if this process has not read the channels' settings lately.
+    Return False if the site has its own policy, or if this process has not read the channels' settings recently.
     """
     rules = known_rules()
     if rules is None or type(get_policy()) is not DefaultPolicy:
@@ -343,18 +278,11 @@ def are_known_to_be_open(channels: Iterable[str]) -> bool:
     return all(is_open(channel, rules.get(channel)) for channel in channels)
 
 
-_policy: BasePolicy | None = None
-
-
+@functools.cache
 def get_policy() -> BasePolicy:
-    """This process's policy, as STREAMS['POLICY'] names it."""
-    global _policy
-    if _policy is None:
-        _policy = import_string(settings.POLICY)()
-    return _policy
+    """Return the instance of STREAMS['POLICY'] that serves this process."""
+    policy: BasePolicy = import_string(settings.POLICY)()
+    return policy
 
 
-@on_settings_change
-def _forget() -> None:
-    global _policy
-    _policy = None
+on_settings_change(get_policy.cache_clear)

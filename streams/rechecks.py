@@ -1,5 +1,7 @@
-"""Whether those who read still may: asked again every RECHECK_SECONDS, and at once where something is known to have
-changed. One for each hub, on its event loop."""
+"""Check again whether open streams are authorized: every RECHECK_SECONDS, and at once after a relevant change.
+
+Each hub has one Rechecks, on its event loop.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import Error
 
 from streams import channels, outages, tokens
-from streams.admission import as_in_a_request, hold
+from streams.admission import are_still_authorized, request_context
 from streams.conf import settings
 from streams.notifiers import Revocation
 
@@ -25,37 +27,38 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("streams")
 
-# Workers that ask at the same time. Each has a thread and a connection for a moment, for so many streams at the most.
-AT_ONCE = 4
+# The number of workers that run at the same time. Each uses a thread and a connection, which it gives back after a
+# batch of so many streams.
+MAX_WORKERS = 4
 BATCH = 100
 
-# Streams of one session that are judged by one decision. (The rest of a larger number are judged by the next one.)
-TOGETHER = 1000
+# At most so many streams of one session are covered by one decision. The next decision covers the others.
+MAX_SHARING = 1000
 
-# What comes within that time is applied together: a site may save a user with every request, and each time all streams
-# have to be looked through.
+# Revocations that arrive within this time are applied together, because each one has to look at all streams: a site
+# can save a user with every request.
 GATHER_SECONDS = 0.1
 
-# What is told is looked at once more after that: a logout is told just before the session goes.
-AGAIN_SECONDS = 2.0
+# Each revocation is applied a second time after this time: at a logout it is sent just before the session is deleted.
+REPEAT_SECONDS = 2.0
 
-# When the notifier is heard again, nobody knows what it has told meanwhile: all are looked at within that time, by lot.
+# After the notifier was unreachable, revocations can be missing. All streams are checked within this time, at random.
 CATCH_UP_SECONDS = 5.0
 
-# Where it could not be found out. The stream goes on, for an outage is no revocation.
+# If a check fails, it is repeated after this time. The stream stays open: an outage revokes nothing.
 RETRY_SECONDS = 5.0
 
-# How long one policy may take before that is one.
-PATIENCE_SECONDS = 30.0
+# A policy that takes longer than this for one check has failed.
+POLICY_TIMEOUT_SECONDS = 30.0
 
-# Revocations that are remembered, for streams that were on their way when they were told.
+# The number of revocations that are remembered, for streams that were being opened when they arrived.
 MAX_RECENT = 1000
 
 Job = tuple["Subscriber", str | None]
 
 
 class Rechecks:
-    """Looks after the admissions of one hub's subscribers. All methods are called on its event loop."""
+    """Checks the admissions of one hub's subscribers. Call all methods on the hub's event loop."""
 
     def __init__(
         self,
@@ -64,40 +67,39 @@ class Rechecks:
     ) -> None:
         self._subscribers = subscribers
         self._spawn = spawn
-        # Each with the user who is to be ended, where it is not known yet whether it is this stream's. What concerns a
-        # few goes first: behind all of a site's streams they would wait too long.
+        # A job is a stream and the user whose streams end, if the stream's own user is not known yet. Urgent jobs
+        # concern few streams and go first, so that they do not wait behind all streams of the site.
         self._urgent: deque[Job] = deque()
         self._waiting: deque[Job] = deque()
-        self._queued: dict[Job, bool] = {}  # whether it is urgent
-        # Streams about which one decision is right, by Admission.shared_by(), in the order of joining.
+        self._queued: dict[Job, bool] = {}  # the value is True if the job is in `_urgent`
+        # Streams that one decision can cover, by Admission.sharing_key(), in the order in which they were opened.
         self._sharing: dict[Hashable, dict[Subscriber, None]] = {}
         self._workers = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._heard: list[Revocation] = []
+        self._gathered: list[Revocation] = []
         self._timers: set[asyncio.TimerHandle] = set()
         self._recent: deque[tuple[float, Revocation]] = deque(maxlen=MAX_RECENT)
-        self._deaf_until = float("inf")  # since when the notifier is heard, in time.monotonic() seconds
+        self._listening_since = float("inf")  # in time.monotonic() seconds
 
-    def plan(self, subscriber: Subscriber) -> None:
-        """Look at it when its time has come; soon, where something was told while the policy was being asked."""
+    def schedule(self, subscriber: Subscriber) -> None:
+        """Set the time of the stream's next check: now if a relevant change arrived since its policy was called."""
         if (admission := subscriber.admission) is None:
             return
-        if admission.shared_key is None and (key := admission.shared_by()) is not None:
+        if admission.shared_key is None and (key := admission.sharing_key()) is not None:
             admission.shared_key = key
             self._sharing.setdefault(key, {})[subscriber] = None
         now, seconds = time.monotonic(), settings.RECHECK_SECONDS
-        # By lot, so that those who came together are not all looked at together for ever.
-        wait = float("inf") if seconds is None else seconds * random.uniform(0.8, 1)  # noqa: S311
-        # From the newest back: mostly there is none, and each stream that opens comes by here.
-        since = takewhile(lambda each: each[0] >= admission.decided_at, reversed(self._recent))
-        recent = [told for _, told in since]
-        is_concerned = any(admission.is_concerned(told) is not False for told in recent)
-        if is_concerned or len(recent) == MAX_RECENT or admission.decided_at < self._deaf_until < float("inf"):
-            wait = 0.0
-        subscriber.recheck_at = now + wait
+        # With jitter, so that streams that were opened together are not always checked together.
+        delay = float("inf") if seconds is None else seconds * random.uniform(0.8, 1)  # noqa: S311
+        # Newest first: this runs for each new stream, and usually there is none.
+        newer = takewhile(lambda each: each[0] >= admission.decided_at, reversed(self._recent))
+        revocations = [revocation for _, revocation in newer]
+        is_concerned = any(admission.matches(revocation) is not False for revocation in revocations)
+        can_have_missed = len(revocations) == MAX_RECENT or admission.decided_at < self._listening_since < float("inf")
+        subscriber.recheck_at = now if is_concerned or can_have_missed else now + delay
 
     def forget(self, subscriber: Subscriber) -> None:
-        """The stream has ended. May be called twice."""
+        """Remove a stream that has ended. It can be called twice."""
         key = None if subscriber.admission is None else subscriber.admission.shared_key
         if (sharing := self._sharing.get(key)) is not None:
             sharing.pop(subscriber, None)
@@ -105,31 +107,31 @@ class Rechecks:
                 del self._sharing[key]
 
     def tick(self) -> None:
-        """Look at those whose time has come. To be called about once a second."""
+        """Start the checks that are due. Call it about once a second."""
         now = time.monotonic()
         for subscriber in self._subscribers:
             if subscriber.recheck_at <= now:
-                self._ask(subscriber)
+                self._enqueue(subscriber)
 
-    def hear(self, revocation: Revocation) -> None:
-        """Something has changed. End those whom it concerns, or ask about them; and once more a moment later."""
-        # Before anybody else is judged: what this process keeps of the database may be from before.
-        _forget(revocation)
+    def on_revocation(self, revocation: Revocation) -> None:
+        """End the streams that a revocation concerns, or check them; and do so once more a moment later."""
+        # This comes first, because cached rules and tokens can be older than the change.
+        _clear_caches(revocation)
         self._recent.append((time.monotonic(), revocation))
-        self._heard.append(revocation)
-        if len(self._heard) == 1:
-            self._later(GATHER_SECONDS, self._apply_heard)
+        self._gathered.append(revocation)
+        if len(self._gathered) == 1:
+            self._call_later(GATHER_SECONDS, self._apply_gathered)
 
-    def miss(self) -> None:
-        """The notifier is heard from now on; what it has told lately, nobody here knows."""
-        _forget(Revocation())
-        self._deaf_until = time.monotonic()
+    def on_listener_restored(self) -> None:
+        """Check all streams soon: the notifier delivers again, but revocations can have been lost."""
+        _clear_caches(Revocation())
+        self._listening_since = time.monotonic()
         for subscriber in self._subscribers:
-            soon = self._deaf_until + CATCH_UP_SECONDS * random.random()  # noqa: S311
+            soon = self._listening_since + CATCH_UP_SECONDS * random.random()  # noqa: S311
             subscriber.recheck_at = min(subscriber.recheck_at, soon)
 
     def stop(self) -> None:
-        """The hub ends."""
+        """Cancel all checks, because the hub ends."""
         for task in self._tasks:
             task.cancel()
         for timer in self._timers:
@@ -137,49 +139,53 @@ class Rechecks:
         self._urgent.clear()
         self._waiting.clear()
         self._queued.clear()
-        self._heard.clear()
+        self._gathered.clear()
 
-    def _later(self, seconds: float, what: Callable[..., None], *args: Any) -> None:
+    def _call_later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
         loop = asyncio.get_running_loop()
         self._timers = {timer for timer in self._timers if timer.when() > loop.time()}
-        self._timers.add(loop.call_later(seconds, what, *args))
+        self._timers.add(loop.call_later(seconds, function, *args))
 
-    def _apply_heard(self) -> None:
-        heard, self._heard = list(dict.fromkeys(self._heard)), []
-        self._apply(heard)
-        self._later(AGAIN_SECONDS, self._apply, [replace(each, ends=False) for each in heard])
+    def _apply_gathered(self) -> None:
+        gathered, self._gathered = list(dict.fromkeys(self._gathered)), []
+        self._apply(gathered)
+        self._call_later(REPEAT_SECONDS, self._apply, [replace(each, ends=False) for each in gathered])
 
     def _apply(self, revocations: Iterable[Revocation]) -> None:
-        """Look through the streams once, whatever number of revocations there is."""
-        of_user: defaultdict[str | None, list[Revocation]] = defaultdict(list)
-        of_any: list[Revocation] = []
+        """Apply all of the revocations in one pass over the streams."""
+        by_user: defaultdict[str | None, list[Revocation]] = defaultdict(list)
+        others: list[Revocation] = []
         for each in revocations:
-            (of_any if each.user is None or each.ends else of_user[each.user]).append(each)
+            (others if each.user is None or each.ends else by_user[each.user]).append(each)
         for subscriber in tuple(self._subscribers):
             if (admission := subscriber.admission) is not None:
-                told = of_any
-                if of_user:
-                    told = [*of_any, *of_user.get(admission.user, ()), *of_user.get(admission.session_user, ())]
-                for each in told:
+                candidates = others
+                if by_user:
+                    candidates = [
+                        *others,
+                        *by_user.get(admission.user, ()),
+                        *by_user.get(admission.session_user, ()),
+                    ]
+                for each in candidates:
                     self._apply_to(subscriber, each)
 
     def _apply_to(self, subscriber: Subscriber, revocation: Revocation) -> None:
         assert subscriber.admission is not None
-        concerned = subscriber.admission.is_concerned(revocation)
-        if concerned and revocation.ends:
-            subscriber.refuse()
-        elif concerned is None:
-            self._ask(subscriber, revocation.user, is_urgent=True)
-        elif concerned:
-            self._ask(subscriber, is_urgent=revocation != Revocation())
+        matches = subscriber.admission.matches(revocation)
+        if matches and revocation.ends:
+            subscriber.revoke()
+        elif matches is None:
+            self._enqueue(subscriber, revocation.user, is_urgent=True)
+        elif matches:
+            self._enqueue(subscriber, is_urgent=revocation != Revocation())
 
-    def _ask(self, subscriber: Subscriber, ended_user: str | None = None, *, is_urgent: bool = False) -> None:
-        subscriber.recheck_at = float("inf")  # until it is known
+    def _enqueue(self, subscriber: Subscriber, ended_user: str | None = None, *, is_urgent: bool = False) -> None:
+        subscriber.recheck_at = float("inf")  # until the check is done
         job = (subscriber, ended_user)
         if job not in self._queued or (is_urgent and not self._queued[job]):
             self._queued[job] = is_urgent
             (self._urgent if is_urgent else self._waiting).append(job)
-        if self._workers < AT_ONCE:
+        if self._workers < MAX_WORKERS:
             self._workers += 1
             task = self._spawn(self._work())
             self._tasks.add(task)
@@ -188,32 +194,35 @@ class Rechecks:
     async def _work(self) -> None:
         try:
             while self._urgent or self._waiting:
-                async with as_in_a_request() as abandon:
+                async with request_context() as abandon:
                     for _ in range(BATCH):
                         if not (jobs := self._urgent or self._waiting):
                             break
-                        if not await self._do(jobs.popleft()):
+                        if not await self._check(jobs.popleft()):
                             abandon()
                             break
         finally:
             self._workers -= 1
 
-    async def _do(self, job: Job) -> bool:
-        """Ask about one stream, and those that share the answer. False where the thread may still be busy with it, or
-        its connection broken."""
-        # Before it is asked: what changes from here on is asked about again. What became urgent was done before.
+    async def _check(self, job: Job) -> bool:
+        """Check one stream, and those that share its decision.
+
+        Return False if the thread can still be blocked by the policy, or if its connection can be broken.
+        """
+        # It leaves the queue before the policy is called, so that a later change puts it there again. A job that became
+        # urgent stands in both queues, and was done already when it is found in the second one.
         if self._queued.pop(job, None) is None or job[0] not in self._subscribers:
             return True
         jobs = self._with_sharing(job)
-        asked = [(subscriber.admission, ended_user) for subscriber, ended_user in jobs if subscriber.admission]
-        if not asked:
+        streams = [(subscriber.admission, ended_user) for subscriber, ended_user in jobs if subscriber.admission]
+        if not streams:
             return True
-        asked_at = time.monotonic()
+        began_at = time.monotonic()
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                holding = await hold(asked)
-        except (Error, OSError):  # of the database, or of whatever else a policy asks
-            outages.report(logger, "Whether a stream may go on could not be found out; it goes on meanwhile.")
+            async with asyncio.timeout(POLICY_TIMEOUT_SECONDS):
+                authorized = await are_still_authorized(streams)
+        except (Error, OSError):  # from the database, or from another service that the policy uses
+            outages.report(logger, "Could not check whether an open stream is still authorized. It stays open for now.")
             for subscriber, _ in jobs:
                 subscriber.recheck_at = time.monotonic() + RETRY_SECONDS
             return False
@@ -221,40 +230,40 @@ class Rechecks:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # (Nobody has cancelled this task: the policy awaited something that somebody else had cancelled.)
-            # A new request would not be admitted by it either.
-            logger.exception("The policy failed when it was asked again about a stream, which ends.")
-            holding = [False] * len(jobs)
-        for (subscriber, _), holds in zip(jobs, holding, strict=True):
+            # This also handles a CancelledError of something that the policy awaited. As for a new request, an error
+            # of the policy allows nothing.
+            logger.exception("The policy failed while an open stream was checked. The stream ends.")
+            authorized = [False] * len(jobs)
+        for (subscriber, _), is_authorized in zip(jobs, authorized, strict=True):
             if subscriber not in self._subscribers or subscriber.admission is None:
-                continue  # it has ended since
-            if holds:
-                subscriber.admission.decided_at = asked_at
-                self.plan(subscriber)
+                continue  # it has ended in the meantime
+            if is_authorized:
+                subscriber.admission.decided_at = began_at
+                self.schedule(subscriber)
             else:
-                subscriber.refuse()
+                subscriber.revoke()
         return True
 
     def _with_sharing(self, job: Job) -> list[Job]:
-        """Return the job, and one for each other stream about which the same decision is right, due or not."""
+        """Return the job, and one for each other stream that the same decision covers, due or not."""
         subscriber, ended_user = job
-        key = None if subscriber.admission is None else subscriber.admission.shared_by()
+        key = None if subscriber.admission is None else subscriber.admission.sharing_key()
         jobs = [job]
         for other in self._sharing.get(key, ()):
-            if len(jobs) == TOGETHER:
+            if len(jobs) == MAX_SHARING:
                 break
-            # (The key once more: a view may have put another user into its request since.)
-            if other is subscriber or other.admission is None or other.admission.shared_by() != key:
+            # The key is computed again, because a view can have replaced its request's user.
+            if other is subscriber or other.admission is None or other.admission.sharing_key() != key:
                 continue
-            other.recheck_at = float("inf")  # until it is known
-            was_meant = self._queued.pop((other, ended_user), None) is not None
+            other.recheck_at = float("inf")  # until the check is done
+            was_queued = self._queued.pop((other, ended_user), None) is not None
             self._queued.pop((other, None), None)
-            jobs.append((other, ended_user if was_meant else None))
+            jobs.append((other, ended_user if was_queued else None))
         return jobs
 
 
-def _forget(revocation: Revocation) -> None:
-    """Ask the database again for what a change may have made old."""
+def _clear_caches(revocation: Revocation) -> None:
+    """Clear the cached access rules and tokens, unless the change concerns only a user or a session."""
     if revocation.user is None and revocation.session is None:
         channels.forget_rules()
         tokens.forget_revoked()

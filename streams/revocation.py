@@ -1,8 +1,8 @@
-"""Telling all processes that somebody may not read any more: when a user, a session, a token or a channel has changed.
+"""Notify all processes when a user, session, token or channel has changed, so that streams may have to end.
 
     disconnect(user=7, channel="score.1")
 
-It goes by the notifier, as control notices, and so may get lost: rechecks.py asks again by and by in any case.
+The notifier carries these notices, so that they can get lost. rechecks.py checks every open stream regularly anyway.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from streams.threads import database
 
 logger = logging.getLogger("streams")
 
-# Users that one change concerns. Beyond it, everybody is looked at.
+# If one change concerns more users than this, all streams are checked.
 MAX_NOTICES = 20
 
 
 def disconnect(*, user: Any = None, channel: str | None = None, token: str | None = None) -> None:
-    """End streams, in all processes: those for which all holds that is named.
+    """End the streams that match all of the given arguments, in all processes.
+
+    A client that is still authorized reconnects and misses nothing. To keep a client out, take its permission away
+    first. In a transaction, the streams end after the commit.
 
     Args:
-        user: the user, or the primary key, in whose name they were opened, by session or token.
-        channel: a channel that they have.
-        token: the token, or its id, with which they were opened. It is revoked as well, and never opens one again.
-
-    Whoever still may read comes back, and has missed nothing: change first who may. Where a transaction is open, it
-    happens with its commit.
+        user: the user in whose name the streams were opened, by session or token, or the user's primary key.
+        channel: a channel that the streams have.
+        token: the token with which the streams were opened, or its id. It is also revoked, and opens no more streams.
 
     Raises:
-        ValueError: nothing is named, a user who has no primary key, or a token that opens nothing any more.
-        InvalidChannel: the channel's name is outside the rule.
-        SynchronousOnlyOperation: called on a running event loop; await adisconnect() there.
+        ValueError: no argument is given, the user has no primary key, or the token is invalid or has expired.
+        InvalidChannel: the channel's name is not valid.
+        SynchronousOnlyOperation: it was called on a running event loop. Use `await adisconnect(…)` there.
     """
     try:
         asyncio.get_running_loop()
@@ -76,76 +76,84 @@ def _disconnect(user: Any, channel: str | None, token: str | None) -> None:
         validate_channel(channel)
     pk = None if user is None else str(getattr(user, "pk", user))
     if pk in ("", "None"):
-        raise ValueError("disconnect() takes a user who is in the database, or the primary key of one.")
+        raise ValueError("disconnect() takes a user who is in the database, or the user's primary key.")
     token_id = None if token is None else _revoke(token)
     revocation = Revocation(ends=True, user=pk, channel=channel, token=token_id)
     try:
         if pk is not None or token_id is not None:
-            for take_back in _on_disconnect:
-                # First, so that no client comes back by it.
-                _after_commit(partial(take_back, pk, channel, token_id), database())
+            for revoke in _on_disconnect:
+                # This comes before the streams end, so that no client reconnects with such a token.
+                _after_commit(partial(revoke, pk, channel, token_id), database())
     finally:
         announce(revocation)
 
 
-TakeBack = Callable[[str | None, str | None, str | None], object]
-_on_disconnect: list[TakeBack] = []
+RevokeTokens = Callable[[str | None, str | None, str | None], object]
+_on_disconnect: list[RevokeTokens] = []
 
 
-def on_disconnect(take_back: TakeBack) -> None:
-    """Have `take_back(user, channel, token_id)` called when disconnect() names a user or a token.
+def on_disconnect(revoke: RevokeTokens) -> None:
+    """Register a function to be called when disconnect() is called with a user or a token.
 
-    For apps that issue tokens of their own: these must not let the user's clients come back. The arguments are those of
-    disconnect(), or None: `user` is the primary key as text, `token_id` the id of a token that is revoked already. With
-    a `token_id`, no other token is to end.
+    It is for apps that issue their own tokens, which must not let the user's clients reconnect.
+
+    Args:
+        revoke: called as `revoke(user, channel, token_id)` with the arguments of disconnect(), each of which can be
+            None. `user` is the primary key as text. `token_id` is the id of a token that is revoked already; if it is
+            given, no other token is to be revoked.
     """
-    _on_disconnect.append(take_back)
+    _on_disconnect.append(revoke)
 
 
 def _revoke(token: str) -> str:
     token_id, expires_at = token, None
     if token.startswith(PREFIX):
         try:
-            told = tokens.read_token(token)
+            parsed = tokens.read_token(token)
         except InvalidToken as error:
-            raise ValueError(f"{error} It opens no stream any more.") from None
-        token_id, expires_at = told.id, told.expires_at
+            raise ValueError(f"The token is not valid and opens no streams: {error}") from None
+        token_id, expires_at = parsed.id, parsed.expires_at
     tokens.revoke(token_id, expires_at)
     return token_id
 
 
 def announce(revocation: Revocation, using: str | None = None) -> None:
-    """Tell all processes, after the commit where a transaction is open in the database `using`, or in the log's."""
-    _after_commit(partial(_tell, revocation), using or database())
+    """Send a revocation to all processes. If a transaction is open, it is sent after the commit.
+
+    `using`: the alias of the database with that transaction; by default the log's database.
+    """
+    _after_commit(partial(_notify, revocation), using or database())
 
 
-def _after_commit(act: Callable[[], object], using: str) -> None:
+def _after_commit(function: Callable[[], object], using: str) -> None:
     if not in_callers_transaction(connections[using]):
-        act()
+        function()
     else:
-        transaction.on_commit(act, using=using, robust=True)
+        transaction.on_commit(function, using=using, robust=True)
 
 
-def _tell(revocation: Revocation) -> None:
+def _notify(revocation: Revocation) -> None:
     try:
         get_notifier().notify(Notice(0, 0, revocation=revocation))
     except Exception:
-        outages.SENDING.failed(logger, "The notifier failed; open streams are looked at every RECHECK_SECONDS.")
+        outages.SENDING.failed(logger, "The notifier failed. Open streams are checked only every RECHECK_SECONDS.")
     else:
         outages.SENDING.works()
 
 
-def mark_of_session(session_key: str) -> str:
-    """What stands for a session where its key must not be seen."""
+def session_fingerprint(session_key: str) -> str:
+    """Return a hash that identifies a session in notices. The key itself would let a reader take the session over."""
     return salted_hmac("streams.revocation", session_key, algorithm="sha256").hexdigest()[:32]
 
 
-# --- What is found out by itself --------------------------------------------------------------------------------------
+# --- Django signals ---------------------------------------------------------------------------------------------------
 
 
 def connect() -> None:
-    """Listen to the signals of what decides who may read. Changes without signals, as by `update()`, are found by
-    asking again."""
+    """Connect to the signals of all models that authorization depends on.
+
+    Changes that send no signal, such as those by `update()`, are found by the regular checks.
+    """
     user = get_user_model()
     user_logged_out.connect(_logged_out)
     for signal in (post_save, post_delete):
@@ -155,7 +163,7 @@ def connect() -> None:
         signal.connect(_channel_changed, sender=ChannelSettings)
     m2m_changed.connect(_channel_changed, sender=ChannelSettings.groups.through)
     for name in ("groups", "user_permissions"):
-        if (field := getattr(user, name, None)) is not None:  # a site's own kind of user may do without
+        if (field := getattr(user, name, None)) is not None:  # a custom user model can lack it
             m2m_changed.connect(_users_rights_changed, sender=field.through)
     m2m_changed.connect(_rights_changed, sender=Group.permissions.through)
     for model in (Group, Permission):
@@ -165,27 +173,28 @@ def connect() -> None:
 def _logged_out(*, request: Any, user: Any, **kwargs: Any) -> None:
     session = getattr(request, "session", None)
     if isinstance(session, SignedCookies):
-        # Its key is all that is in it, and another one with each change: the user's other sessions end along, and come
-        # back. (Whoever keeps the cookie may too: Django cannot take it back.)
+        # The key contains the session's data and changes with it, so that the session cannot be identified. All of the
+        # user's streams end, and those of other sessions reconnect. Django cannot revoke the cookie itself.
         pk = session.get(SESSION_KEY) if user is None else user.pk
         if pk is not None:
             announce(Revocation(ends=True, user=str(pk)))
-    # The session goes right after this signal; who is quick enough to come back before is found a moment later.
+    # Django deletes the session after this signal. A client that reconnects before that is found when rechecks.py
+    # applies the revocation a second time.
     elif (key := getattr(session, "session_key", None)) is not None:
-        announce(Revocation(ends=True, session=mark_of_session(key)))
+        announce(Revocation(ends=True, session=session_fingerprint(key)))
 
 
 def _user_changed(
     *, instance: Model, using: str, created: bool = False, update_fields: Any = None, raw: bool = False, **kwargs: Any
 ) -> None:
-    # A login writes its time, and nothing else.
+    # A login saves only `last_login`, which decides nothing.
     if not created and not raw and (update_fields is None or set(update_fields) - {"last_login"}):
         announce(Revocation(user=str(instance.pk)), using)
 
 
 def _channel_changed(*, instance: Any, using: str, action: str = "post", **kwargs: Any) -> None:
     if action.startswith("post"):
-        # Of a group's own side there is no name for it.
+        # If the relation was changed from the group's side, the channels are not known.
         channel = instance.channel if isinstance(instance, ChannelSettings) else None
         announce(Revocation(channel=channel), using)
 

@@ -89,10 +89,10 @@ class Subscriber:
         "_max_messages",
         "_queue",
         "_queued_bytes",
-        "_refused",
         "_replay",
         "_replaying",
         "_requested",
+        "_revoked",
         "_sent_at",
         "_sent_id",
         "_snapshot",
@@ -155,7 +155,7 @@ class Subscriber:
         self._behind_since = time.monotonic()
         self._step: asyncio.Task[bytes | None] | None = None  # what the stream does while it is not live
         self._stopped = False
-        self._refused = False
+        self._revoked = False
         self._last = b""  # what is still to be sent once it has been stopped
         self._closed = False
         self._disowned = False
@@ -263,9 +263,9 @@ class Subscriber:
         else:
             waiter.set_exception(StopAsyncIteration())
 
-    def refuse(self) -> None:
-        """End the stream because its client may not read it any more: it is told, and finds out when it comes back."""
-        self._refused = True
+    def revoke(self) -> None:
+        """End the stream because its client is no longer authorized. It gets a `stream-error`."""
+        self._revoked = True
         self.stop(REVOKED + reconnect_hint())
 
     # --- Called by the hub ---
@@ -396,7 +396,7 @@ class Subscriber:
         if not step.done():
             return sse.HEARTBEAT
         self._step = None
-        if self._refused or (self._stopped and step.cancelled()):
+        if self._revoked or (self._stopped and step.cancelled()):
             return None
         try:
             return step.result()

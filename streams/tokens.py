@@ -1,10 +1,9 @@
-"""Signed tokens: what their bearer may read and publish, in whose name, and until when.
+"""Signed tokens, which allow a client to read and publish to some channels until they expire.
 
     make_token(read=["job.17"], user=request.user, seconds=600)
 
-An EventSource can send no header, so that a token may stand in the URL: `events/job.17/?token=…`; whoever can sends
-`Authorization: Bearer …`. This module makes them, reads them, takes them back, and finds them in requests; what they
-are good for, the policy says.
+An EventSource cannot send headers, so that a token can stand in the URL: `events/job.17/?token=…`. Other clients send
+`Authorization: Bearer …`. The policy decides what a token allows.
 """
 
 from __future__ import annotations
@@ -14,11 +13,10 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib.auth import get_user_model
 from django.core import signing
@@ -38,34 +36,36 @@ from streams.threads import database
 
 SALT = "streams.tokens"
 
-# Servers and proxies take request lines of 8 KiB at the least.
+# A token can stand in a URL, and servers and proxies accept request lines of at least 8 KiB.
 MAX_CHARACTERS = 4096
 
-# Where a request keeps what was found: a token and its user, None, or the error.
-KEPT = "_streams_token"
+# The attribute in which a request caches its token and the token's user, None, or the InvalidToken.
+CACHE_ATTRIBUTE = "_streams_token"
 
-# By how much the clocks of a site's machines may differ.
+# The clocks of a site's machines can differ by this much.
 CLOCK_SECONDS = 60.0
 
-# For how long a revoked token's row outlives the token. Each process compares a token's end with its own clock, and one
-# whose clock is slow by less than this still finds the row.
+# The row of a revoked token is kept for this long after the token has expired, for processes whose clock is slow.
 KEPT_REVOKED_SECONDS = 86_400.0
 
-# As much of the hash of a password's hash as tells one password from another. It is signed, and no secret.
-MARK_CHARACTERS = 16
+# The length of a fingerprint: enough to tell one password from another. It is signed, and need not be secret.
+FINGERPRINT_CHARACTERS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a token says. `read`, `publish`: names of channels, or patterns. `user`: a primary key as text, or None.
-    `expires_at`: in Unix seconds."""
+    """The contents of a token.
+
+    `read`, `publish`: names or patterns. `user`: a primary key as text, or None. `expires_at`: in Unix seconds.
+    `fingerprint`: of the user's password when the token was made, or None without a user.
+    """
 
     id: str
     read: tuple[str, ...]
     publish: tuple[str, ...]
     user: str | None
     expires_at: float
-    mark: str | None = None  # of the user's password
+    fingerprint: str | None = None
 
     def may_read(self, channel: str) -> bool:
         return any(fnmatchcase(channel, pattern) for pattern in self.read)
@@ -74,7 +74,7 @@ class Token:
         return any(fnmatchcase(channel, pattern) for pattern in self.publish)
 
 
-# --- Making and reading them, without any I/O -------------------------------------------------------------------------
+# --- Making and parsing tokens, without any I/O -----------------------------------------------------------------------
 
 
 def make_token(
@@ -85,79 +85,83 @@ def make_token(
     seconds: float | None = None,
     id: str | None = None,
 ) -> str:
-    """A token with which its bearer may read some channels and publish to some, for a while.
+    """Return a token that allows its bearer to read some channels, and to publish to some, until it expires.
+
+    No policy is called. Code that makes a token decides what its bearer can do.
 
     Args:
         read, publish: names of channels, or patterns in which `*` stands for any characters, such as `score.*`.
-        user: the user in whose name. The token holds for as long as this user is active and keeps the password.
-        seconds: its lifetime; TOKEN_SECONDS where not given, at most MAX_TOKEN_SECONDS.
-        id: the id by which it is revoked, at most 64 characters. By default it is random.
+        user: the bearer acts as this user. The token is valid while the user is active and keeps the password.
+        seconds: the lifetime, by default TOKEN_SECONDS, at most MAX_TOKEN_SECONDS.
+        id: the id by which the token can be revoked, at most 64 characters; by default random.
 
     Raises:
-        ValueError: for what is no name, nothing to read or to publish, or too long a life. Nobody is asked whether the
-            bearer may: whoever runs code can make tokens.
+        ValueError: a name or the lifetime is not valid, no channel is given, or the token is too long for a URL.
     """
-    most = settings.MAX_TOKEN_SECONDS
-    seconds = min(settings.TOKEN_SECONDS, most) if seconds is None else seconds
-    if not 0 < seconds <= most:
-        raise ValueError(f"A token lives for above 0 and at most {most} seconds (MAX_TOKEN_SECONDS); got {seconds!r}.")
-    told: dict[str, Any] = {
+    limit = settings.MAX_TOKEN_SECONDS
+    seconds = min(settings.TOKEN_SECONDS, limit) if seconds is None else seconds
+    if not 0 < seconds <= limit:
+        raise ValueError(f"A token lives for above 0 and at most {limit} seconds (MAX_TOKEN_SECONDS); got {seconds!r}.")
+    contents: dict[str, Any] = {
         "i": id or secrets.token_urlsafe(12),
         "r": _check_patterns(read),
         "p": _check_patterns(publish),
         "e": round(time.time() + seconds, 3),
     }
-    if not told["r"] and not told["p"]:
+    if not contents["r"] and not contents["p"]:
         raise ValueError("A token names at least one channel to read or to publish to.")
     if user is not None:
-        told |= {"u": str(user.pk), "m": mark_of(user)}
-    text = PREFIX + signing.dumps(told, salt=SALT, compress=False)
+        contents |= {"u": str(user.pk), "m": fingerprint(user)}
+    text = PREFIX + signing.dumps(contents, salt=SALT, compress=False)
     if len(text) > MAX_CHARACTERS:
-        raise ValueError(f"A token has at most {MAX_CHARACTERS} characters, for it stands in URLs; use patterns.")
+        raise ValueError(f"A token has at most {MAX_CHARACTERS} characters, because it stands in URLs. Use patterns.")
     return text
 
 
 def read_token(text: str) -> Token:
-    """What a token says. Raises InvalidToken where it is none of this site's, or has expired.
+    """Return the contents of a token, without a query. See check_token() for the rest.
 
-    Whether it was revoked, and whether its user still is who it was, check_token() asks the database.
+    Raise InvalidToken if it was not issued by this site, is truncated, or has expired.
     """
     try:
         if len(text) > MAX_CHARACTERS or not text.startswith(PREFIX):
             raise signing.BadSignature
-        told = signing.loads(text.removeprefix(PREFIX), salt=SALT)
-        token = Token(told["i"], tuple(told["r"]), tuple(told["p"]), told.get("u"), told["e"], told.get("m"))
+        contents = signing.loads(text.removeprefix(PREFIX), salt=SALT)
+        read, publish = tuple(contents["r"]), tuple(contents["p"])
+        token = Token(contents["i"], read, publish, contents.get("u"), contents["e"], contents.get("m"))
     except (signing.BadSignature, KeyError, TypeError, ValueError):
         raise InvalidToken(
-            "invalid-token", "This token is none of this site's, or is not whole. Ask for a new one."
+            "invalid-token", "Invalid token: it was not issued by this site, or it is truncated. Ask for a new one."
         ) from None
-    left = token.expires_at - time.time()
-    # A longer life is none of now: the setting was lowered since, and what was revoked is not kept for as long.
-    if not 0 < left <= settings.MAX_TOKEN_SECONDS + CLOCK_SECONDS:
+    remaining = token.expires_at - time.time()
+    # If the setting was lowered later, a token can live for longer than its revocation would be kept.
+    if not 0 < remaining <= settings.MAX_TOKEN_SECONDS + CLOCK_SECONDS:
         raise InvalidToken("expired-token", "This token has expired. Ask for a new one.")
     return token
 
 
 def is_pattern(name: str) -> bool:
-    """Whether it may match more than one channel."""
+    """Return True if `name` can match more than one channel."""
     return "*" in name
 
 
 def _check_patterns(names: Iterable[str]) -> list[str]:
     if isinstance(names, str):
-        raise ValueError(f"Channels come as a list of names; got the text {names!r}.")
+        raise ValueError(f"Channels are a list of names; got the text {names!r}.")
     checked = list(dict.fromkeys(names))
-    if len(checked) > (most := settings.MAX_CHANNELS_PER_STREAM):
-        raise ValueError(f"A token names at most {most} channels (MAX_CHANNELS_PER_STREAM); got {len(checked)}.")
+    if len(checked) > (limit := settings.MAX_CHANNELS_PER_STREAM):
+        raise ValueError(f"A token names at most {limit} channels (MAX_CHANNELS_PER_STREAM); got {len(checked)}.")
     return [validate_pattern(name) for name in checked]
 
 
 def validate_pattern(name: object) -> str:
-    """Return `name`, a channel's or a pattern, or raise ValueError."""
+    """Return `name`, the name of a channel or a pattern. Raise ValueError if it is not valid."""
     try:
         validate_channel(name.replace("*", "x") if isinstance(name, str) else name)
     except InvalidChannel:
-        rule = "A channel's name uses A-Z a-z 0-9 . _ - and at most 99 characters; in a pattern, * is for any of them"
+        rule = (
+            "A channel's name uses A-Z a-z 0-9 . _ - and at most 99 characters; in a pattern, * stands for any of them"
+        )
         raise ValueError(f"{rule}; got {name!r:.120}.") from None
     return str(name)
 
@@ -165,47 +169,45 @@ def validate_pattern(name: object) -> str:
 # --- Users ------------------------------------------------------------------------------------------------------------
 
 
-def mark_of(user: Any) -> str:
-    """What changes with the user's password."""
-    mark: str = user.get_session_auth_hash()[:MARK_CHARACTERS]
-    return mark
+def fingerprint(user: Any) -> str:
+    """Return a short hash that changes with the user's password."""
+    return str(user.get_session_auth_hash())[:FINGERPRINT_CHARACTERS]
 
 
-def user_of(pk: str, mark: str | None) -> Any:
-    """The active user whose password had this mark; None where there is none. Uses the ORM."""
+def user_with_fingerprint(pk: str, fingerprint: str | None) -> Any:
+    """Return the active user with this key and password fingerprint; None if there is no such user. Uses the ORM."""
     user = active_user(get_user_model(), pk)
-    if user is None or mark is None:
+    if user is None or fingerprint is None:
         return None
     hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-    return user if any(constant_time_compare(mark, each[:MARK_CHARACTERS]) for each in hashes) else None
+    return user if any(constant_time_compare(fingerprint, each[:FINGERPRINT_CHARACTERS]) for each in hashes) else None
 
 
 def active_user(model: Any, pk: object) -> Any:
-    """The active user with this primary key; None where there is none. `model`: of any kind. Uses the ORM."""
+    """Return the active user of `model` with this primary key; None if there is no such user. Uses the ORM."""
     try:
         user = model._default_manager.filter(pk=pk).first()
-    except (TypeError, ValueError, OverflowError, ValidationError):  # a key of another kind of user
+    except (TypeError, ValueError, OverflowError, ValidationError):  # a key of another user model
         return None
-    # Not asked of the database: a site's own kind of user may have `is_active` without a column.
+    # This is not part of the query, because `is_active` of a custom user model need not be a column.
     return user if user is not None and user.is_active else None
 
 
-# --- Taking them back -------------------------------------------------------------------------------------------------
+# --- Revoking tokens --------------------------------------------------------------------------------------------------
 
 MAX_ID_CHARACTERS = 64
 
-# The ids of tokens that were found not to be taken back, and when: each process asks once in POLL_SECONDS.
-_found_good: OrderedDict[str, float] = OrderedDict()
-_changes = 0  # that this process knows of
-_lock = threading.Lock()  # held for moments
-
-MAX_FOUND_GOOD = 10_000
+# The ids of tokens that are not revoked, each with the time of the query. A process queries once in POLL_SECONDS.
+_known_valid: OrderedDict[str, float] = OrderedDict()
+_changes = 0  # the number of revocations that this process knows of
+_lock = threading.Lock()  # held only briefly
+MAX_KNOWN_VALID = 10_000
 
 
 def revoke(token_id: str, expires_at: float | None = None) -> None:
-    """Have a token hold no more, from the commit on. Other processes find out within POLL_SECONDS.
+    """Revoke a token from the commit on. Other processes notice within POLL_SECONDS. disconnect() ends its streams too.
 
-    `expires_at`: the token's own, where it is known. Open streams of it are revocation.disconnect()'s business.
+    `expires_at`: in Unix seconds, if it is known. Raise ValueError if `token_id` does not have 1 to 64 characters.
     """
     if not 0 < len(token_id) <= MAX_ID_CHARACTERS:
         raise ValueError(f"A token's id has 1 to {MAX_ID_CHARACTERS} characters; got {len(token_id)}.")
@@ -214,110 +216,112 @@ def revoke(token_id: str, expires_at: float | None = None) -> None:
         until = datetime.datetime.fromtimestamp(expires_at, datetime.UTC)
     rows = RevokedToken.objects.using(database())
     rows.bulk_create([RevokedToken(id=token_id, expires_at=until)], ignore_conflicts=True)
-    # By the database's clock, and not at once: a process with a slow clock still takes the token for valid.
+    # The database's clock decides, and rows stay for a while: to a process with a slow clock, the token is still valid.
     rows.filter(expires_at__lt=Now() - datetime.timedelta(seconds=KEPT_REVOKED_SECONDS)).delete()
     forget_revoked()
 
 
 def is_revoked(token_id: str) -> bool:
-    """Whether it was taken back, as of POLL_SECONDS ago at the most. Uses the ORM."""
-    if _is_known_good(token_id):
+    """Return True if the token is revoked. The answer is at most POLL_SECONDS old. Uses the ORM."""
+    if _is_known_valid(token_id):
         return False
-    changes, asked_at = _changes, time.monotonic()
+    changes, queried_at = _changes, time.monotonic()
     if RevokedToken.objects.using(database()).filter(id=token_id).exists():
         return True
     with _lock:
-        if changes == _changes:  # else what was read may be from before
-            _found_good[token_id] = asked_at
-            _found_good.move_to_end(token_id)
-            while len(_found_good) > MAX_FOUND_GOOD:
-                _found_good.popitem(last=False)
+        if changes == _changes:  # otherwise the answer can be older than a revocation
+            _known_valid[token_id] = queried_at
+            _known_valid.move_to_end(token_id)
+            while len(_known_valid) > MAX_KNOWN_VALID:
+                _known_valid.popitem(last=False)
     return False
 
 
-def _is_known_good(token_id: str) -> bool:
-    """Whether that was found out, and not too long ago. Without the ORM."""
-    asked_at = _found_good.get(token_id, float("-inf"))
-    return time.monotonic() - asked_at < test_run.strategy().cache_seconds(settings.POLL_SECONDS)
+def _is_known_valid(token_id: str) -> bool:
+    """Return True if a query in the last POLL_SECONDS found that the token is not revoked. Does not use the ORM."""
+    queried_at = _known_valid.get(token_id, float("-inf"))
+    return time.monotonic() - queried_at < test_run.strategy().cache_seconds(settings.POLL_SECONDS)
 
 
 def forget_revoked() -> None:
-    """Ask the database again about every token."""
+    """Query the database again for every token."""
     global _changes
     with _lock:
         _changes += 1
-        _found_good.clear()
+        _known_valid.clear()
 
 
 # --- Requests ---------------------------------------------------------------------------------------------------------
 
 
 def check_token(token: Token) -> Any:
-    """The token's user, None where it has none. Raises InvalidToken where it holds no more. Uses the ORM."""
+    """Return the token's user, or None if it has none. Uses the ORM.
+
+    Raise InvalidToken if it has expired or is revoked, or if its user is inactive or has a new password.
+    """
     if token.expires_at <= time.time():
         raise InvalidToken("expired-token", "This token has expired. Ask for a new one.")
     if is_revoked(token.id):
         raise InvalidToken("revoked-token", "This token was revoked. Ask for a new one.")
     if token.user is None:
         return None
-    if (user := user_of(token.user, token.mark)) is None:
+    if (user := user_with_fingerprint(token.user, token.fingerprint)) is None:
         raise InvalidToken("revoked-token", "This token's user is not active any more, or has a new password.")
     return user
 
 
 async def _acheck_token(token: Token) -> Any:
-    """See check_token(). Without a thread where the token has no user, and was looked at a moment ago."""
-    if token.user is None and _is_known_good(token.id):
+    """See check_token(). It needs no thread if the token has no user and was checked a moment ago."""
+    if token.user is None and _is_known_valid(token.id):
         return None
     return await threads.run(check_token, token)
 
 
 def token_of(request: HttpRequest) -> Token | None:
-    """The token that a request carries, checked once; None where it carries none. Raises InvalidToken. Uses the ORM.
+    """Return the request's token, or None if it has none. It is checked at the first call. Uses the ORM.
 
-    It is taken out of the request's query then, so that no log of it and no error report shows it.
+    The token is removed from the request's query, so that no log or error report shows it. Raise InvalidToken as
+    read_token() and check_token() do.
     """
-    kept = request.__dict__
-    if KEPT not in kept:
+    attributes = request.__dict__
+    if CACHE_ATTRIBUTE not in attributes:
         text = _take_text(request)
         try:
-            kept[KEPT] = None if text is None else _checked(text)
+            if text is None:
+                attributes[CACHE_ATTRIBUTE] = None
+            else:
+                attach_token(request, read_token(text))
         except InvalidToken as error:
-            kept[KEPT] = error
-    if isinstance(found := kept[KEPT], InvalidToken):
+            attributes[CACHE_ATTRIBUTE] = error
+    if isinstance(found := attributes[CACHE_ATTRIBUTE], InvalidToken):
         raise found
     return None if found is None else found[0]
 
 
 async def atoken_of(request: HttpRequest) -> Token | None:
-    """See token_of(). Without a thread where there is no token, or mostly where it has no user."""
-    kept = request.__dict__
-    if KEPT not in kept:
+    """See token_of(). It needs no thread if there is no token, and rarely one if the token has no user."""
+    attributes = request.__dict__
+    if CACHE_ATTRIBUTE not in attributes:
         text = _take_text(request)
         try:
             if text is None:
-                kept[KEPT] = None
+                attributes[CACHE_ATTRIBUTE] = None
             else:
                 token = read_token(text)
-                kept[KEPT] = token, await _acheck_token(token)
+                attributes[CACHE_ATTRIBUTE] = token, await _acheck_token(token)
         except InvalidToken as error:
-            kept[KEPT] = error
+            attributes[CACHE_ATTRIBUTE] = error
     return token_of(request)
 
 
-def put(request: HttpRequest, token: Token) -> None:
-    """Give a request a token that another one carried, checked anew. Raises InvalidToken. Uses the ORM."""
-    request.__dict__[KEPT] = (token, check_token(token))
+def attach_token(request: HttpRequest, token: Token) -> None:
+    """Check a token, and let it count as the request's own. Raises InvalidToken. Uses the ORM."""
+    request.__dict__[CACHE_ATTRIBUTE] = (token, check_token(token))
 
 
 def user_of_token(request: HttpRequest) -> Any:
-    """The user of the token that token_of() has found; None where there is none."""
-    return found[1] if isinstance(found := request.__dict__.get(KEPT), tuple) else None
-
-
-def _checked(text: str) -> tuple[Token, Any]:
-    token = read_token(text)
-    return token, check_token(token)
+    """Return the user of the token that token_of() has found, or None."""
+    return found[1] if isinstance(found := request.__dict__.get(CACHE_ATTRIBUTE), tuple) else None
 
 
 def _find_text(request: HttpRequest) -> str | None:
@@ -335,16 +339,12 @@ def _take_text(request: HttpRequest) -> str | None:
 
 
 def _hide(request: HttpRequest) -> None:
-    """Take the token out of the query, wherever somebody may read it later: a server that logs the request when it has
-    been answered, Django's page for an error, a reporter of errors."""
-    left = [(name, value) for name, value in _pairs(request.GET) if name != PARAMETER]
-    query = urlencode(left)
-    request.GET = QueryDict(query, mutable=False)
-    request.META["QUERY_STRING"] = query
+    """Remove the token from the query, wherever access logs, Django's error page and error trackers look for it."""
+    query = request.GET.copy()
+    query.pop(PARAMETER, None)
+    text = query.urlencode()
+    request.GET = QueryDict(text)
+    request.META["QUERY_STRING"] = text
     scope = getattr(request, "scope", None)
     if isinstance(scope, dict) and "query_string" in scope:
-        scope["query_string"] = query.encode("ascii")
-
-
-def _pairs(query: QueryDict) -> Sequence[tuple[str, str]]:
-    return [(name, value) for name, values in query.lists() for value in values]
+        scope["query_string"] = text.encode("ascii")

@@ -134,7 +134,7 @@ class EventStreamView(View):
             channels = _check_channels(self.get_channels(request, **kwargs))
             replay = _check_replay(request)
             _check_end(request)
-            refused = await policy.aask_to_read(request, channels)
+            refused = await policy.adenied_channels(request, channels)
         except InvalidToken as error:
             raise RefusedStream(403, error.code, str(error)) from None
         except TooManyFieldsSent:
@@ -148,7 +148,7 @@ class EventStreamView(View):
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             ) from None
         if refused:
-            raise RefusedStream(403, "forbidden", policy.refusal(refused))
+            raise RefusedStream(403, "forbidden", policy.denied_message(refused))
         limits.check(request)
         return channels, replay, Admission(request, channels, policy, began)
 

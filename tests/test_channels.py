@@ -105,7 +105,7 @@ def test_groups_without_a_group_admit_nobody_but_who_may_view_messages() -> None
 
 @database
 def test_readers_are_told_in_words() -> None:
-    readers = get_policy().readers
+    readers = get_policy().describe_readers
     assert readers("news") == "everyone, by PUBLIC_CHANNELS"
     assert readers("room") == "staff who may view messages"
     assert readers("user.7") == "this user, and staff who may view messages"
@@ -198,7 +198,7 @@ def test_rules_that_cannot_be_read_any_more_hold_on(site: Site) -> None:
     for _ in range(5):
         time.sleep(0.15)
         assert (status(server, "open"), status(server, "closed")) == (200, 403)
-    assert server.log.read_text().count("the last known ones hold") == 1
+    assert server.log.read_text().count("The last known rules stay in force") == 1
     site.execute("ALTER TABLE away RENAME TO streams_channelsettings")
     finish(site.call(settle, "closed", "public"))
     wait_until(lambda: status(server, "closed") == 200, "the rules being read again")

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from django.core.checks import CheckMessage, Error, Warning, run_checks
+from django.http import HttpRequest
 from django.test import override_settings
 
 from streams import conf
+from streams.policies import DefaultPolicy
 
 
 def messages(**streams: Any) -> list[CheckMessage]:
@@ -210,3 +212,37 @@ def test_w007_public_channels_without_limits() -> None:
 def test_all_problems_are_reported_together() -> None:
     found = messages(HEARTBEAT=1, POLL_SECONDS=0, POLICY="no.Policy")
     assert [message.id for message in found] == ["streams.E002", "streams.E003", "streams.E004"]
+
+
+class AsyncAlone(DefaultPolicy):
+    """Overrides an async method and not its sync twin."""
+
+    async def acan_publish(self, request: HttpRequest, channel: str) -> bool:
+        return False
+
+
+class AsyncTwice(AsyncAlone):
+    async def adenied_channels(self, request: HttpRequest, channels: Any) -> list[str]:
+        return list(channels)
+
+
+def contradiction(text: str) -> Error:
+    return Error(
+        f"STREAMS['POLICY'] does not give sync and async callers the same answer: {text}",
+        hint="If the rule is async, the sync method can be `return async_to_sync(self.acan_subscribe)(request, "
+        "channel)`. Without this, the policy cannot be used, and every request that needs it fails.",
+        id="streams.E006",
+    )
+
+
+def test_contradictions_of_the_policy_are_reported() -> None:
+    publishes = contradiction(
+        "AsyncAlone overrides acan_publish, but inherits can_publish from DefaultPolicy, which can answer "
+        "differently. Override can_publish in AsyncAlone as well."
+    )
+    reads = contradiction(
+        "AsyncTwice overrides adenied_channels, but inherits denied_channels from DefaultPolicy, which can answer "
+        "differently. Override denied_channels in AsyncTwice as well."
+    )
+    assert messages(POLICY=f"{__name__}.AsyncAlone") == [publishes]
+    assert messages(POLICY=f"{__name__}.AsyncTwice") == [reads, publishes]

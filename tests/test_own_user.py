@@ -24,7 +24,7 @@ from django.test.utils import setup_test_environment
 from streams.admission import Admission
 from streams.models import ChannelSettings
 from streams.policies import get_policy
-from streams.tokens import make_token, user_of
+from streams.tokens import make_token, user_with_fingerprint
 from streams.testing import read_events
 from tests.own_user.models import Person
 
@@ -33,7 +33,7 @@ setup_test_environment()
 ann = Person.objects.create(email="ann")
 ChannelSettings.objects.create(channel="staff", access="staff")
 ChannelSettings.objects.create(channel="club", access="groups").groups.add(Group.objects.create(name="club"))
-told = {"unknown": [user_of(key, "mark") for key in (str(uuid.uuid4()), "7", "none")]}
+told = {"unknown": [user_with_fingerprint(key, "mark") for key in (str(uuid.uuid4()), "7", "none")]}
 token = make_token(read=["job"], user=ann)
 
 async def main():

@@ -11,7 +11,8 @@ from django.http import HttpRequest
 from django.test import AsyncClient, RequestFactory, override_settings
 from django.urls import path
 
-from streams.policies import DECIDING, DECIDING_TO_PUBLISH, BasePolicy, DefaultPolicy
+from streams.policies import BasePolicy, DefaultPolicy
+from streams.policy_methods import PUBLISH_METHODS, READ_METHODS
 from streams.tokens import make_token
 from streams.views import EventStreamView
 from tests.api.callers import TOKENS, code, get, key, post, user
@@ -61,58 +62,59 @@ def _anything(self: Any, *args: Any, **kwargs: Any) -> Any:
     raise AssertionError("only its presence counts")
 
 
-@pytest.mark.parametrize("name", sorted({*DECIDING, *DECIDING_TO_PUBLISH}))
+@pytest.mark.parametrize("name", [*READ_METHODS, *PUBLISH_METHODS])
 @pytest.mark.parametrize("way", ["subclass", "derived", "mixin", "instance"])
 def test_every_way_of_narrowing_denies_patterns(name: str, way: str) -> None:
-    """By a method, by a helper that decides, by inheritance, by a mixin, or on the instance alone."""
-    narrow: type[DefaultPolicy] = type("Narrow", (DefaultPolicy,), {name: _anything})
+    """By a method, by inheritance, by a mixin, or on the instance alone."""
+    methods = dict.fromkeys({name, name.removeprefix("a")}, _anything)
+    narrow: type[DefaultPolicy] = type("Narrow", (DefaultPolicy,), methods)
     if way == "derived":
         narrow = type("Derived", (narrow,), {})
     if way == "mixin":
-        narrow = type("Mixed", (type("Mixin", (), {name: _anything}), DefaultPolicy), {})
+        narrow = type("Mixed", (type("Mixin", (), methods), DefaultPolicy), {})
     policy = DefaultPolicy() if way == "instance" else narrow()
     if way == "instance":
         setattr(policy, name, _anything)
     request = request_of_root()
-    if name in DECIDING:
-        assert not policy.can_grant_pattern(request, "*", to_publish=False)
-    if name in DECIDING_TO_PUBLISH:
-        assert not policy.can_grant_pattern(request, "*", to_publish=True)
+    to_publish = name in PUBLISH_METHODS
+    for ask in (policy.can_grant_pattern, policy.grants_pattern):
+        assert not ask(request, "*", to_publish=to_publish)
+        assert ask(request, "*", to_publish=not to_publish)
 
 
-def test_deciding_methods_are_all_listed() -> None:
+def test_methods_that_decide_are_all_listed() -> None:
     """A method that is added to the policies later, and decides, must not be forgotten."""
     others = {
-        *("can_grant_pattern", "ask_to_grant_pattern", "can_broadcast", "readers", "refusal", "refusal_to_publish"),
-        *("reads_by_user_alone", "has_changed"),
+        *("can_grant_pattern", "grants_pattern", "can_broadcast", "depends_only_on_user", "overrides"),
+        *("describe_readers", "denied_message", "denied_publish_message"),
     }
     methods = {name for each in (BasePolicy, DefaultPolicy) for name in vars(each) if not name.startswith("__")}
-    assert methods == {*DECIDING, *DECIDING_TO_PUBLISH} | others
+    assert methods == {*READ_METHODS, *PUBLISH_METHODS} | others
 
 
 def test_rules_for_reading_and_publishing_count_apart() -> None:
     class Reads(DefaultPolicy):
-        async def arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        def denied_channels(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
             return list(channels)
 
     class Publishes(DefaultPolicy):
-        async def acan_publish(self, request: HttpRequest, channel: str) -> bool:
+        def can_publish(self, request: HttpRequest, channel: str) -> bool:
             return False
 
     request = request_of_root()
     for policy, publishes in ((Reads(), True), (Publishes(), False)):
-        assert policy.ask_to_grant_pattern(request, "a.*", to_publish=True) is publishes
-        assert policy.ask_to_grant_pattern(request, "a.*", to_publish=False) is not publishes
+        assert policy.grants_pattern(request, "a.*", to_publish=True) is publishes
+        assert policy.grants_pattern(request, "a.*", to_publish=False) is not publishes
 
 
 def test_policy_that_changes_only_words_grants_patterns() -> None:
     class Words(DefaultPolicy):
-        def refusal(self, channels: Sequence[str]) -> str:
+        def denied_message(self, channels: Sequence[str]) -> str:
             return "No."
 
     request = request_of_root()
-    assert Words().ask_to_grant_pattern(request, "a.*", to_publish=False)
-    assert Words().ask_to_grant_pattern(request, "a.*", to_publish=True)
+    assert Words().grants_pattern(request, "a.*", to_publish=False)
+    assert Words().grants_pattern(request, "a.*", to_publish=True)
 
 
 class GrantsRooms(NotTheSecretRoom):
@@ -149,7 +151,7 @@ def test_policy_from_the_base_class_grants_no_patterns(to_publish: bool) -> None
     policy = type("Own", (BasePolicy,), {"can_subscribe": lambda *_: True, "can_publish": lambda *_: True})()
     request = request_of_root()
     assert not policy.can_grant_pattern(request, "a.*", to_publish=to_publish)
-    assert not policy.ask_to_grant_pattern(request, "a.*", to_publish=to_publish)
+    assert not policy.grants_pattern(request, "a.*", to_publish=to_publish)
 
 
 # --- When a token is used ---------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -52,8 +51,8 @@ class StricterPolicy(DefaultPolicy):
 @override_settings(STREAMS={"PUBLIC_CHANNELS": ["news"]})
 async def test_stricter_rule_of_a_subclass_holds_for_public_channels_as_well() -> None:
     banned = RequestFactory().get("/", headers={"banned": "yes"})
-    assert await StricterPolicy().aask_to_read(banned, ["news"]) == ["news"]
-    assert await StricterPolicy().aask_to_read(RequestFactory().get("/"), ["news"]) == []
+    assert await StricterPolicy().adenied_channels(banned, ["news"]) == ["news"]
+    assert await StricterPolicy().adenied_channels(RequestFactory().get("/"), ["news"]) == []
 
 
 # --- Public channels --------------------------------------------------------------------------------------------------
@@ -108,7 +107,7 @@ async def test_public_channel_is_decided_without_looking_at_the_user() -> None:
     policy = DefaultPolicy()
     assert await sync_to_async(policy.can_subscribe)(UntouchableRequest(), "news")
     assert await policy.acan_subscribe(UntouchableRequest(), "news")
-    assert await policy.aask_to_read(UntouchableRequest(), ["news"]) == []
+    assert await policy.adenied_channels(UntouchableRequest(), ["news"]) == []
     with pytest.raises(AssertionError):
         await policy.acan_subscribe(UntouchableRequest(), "secret")
 
@@ -203,11 +202,11 @@ async def test_async_answers_are_the_sync_ones() -> None:
 
 @override_settings(STREAMS={"PUBLIC_CHANNELS": ["b"]})
 async def test_each_channel_that_is_refused_is_named() -> None:
-    assert await DefaultPolicy().aask_to_read(request_of(AnonymousUser()), ["a", "b", "c"]) == ["a", "c"]
+    assert await DefaultPolicy().adenied_channels(request_of(AnonymousUser()), ["a", "b", "c"]) == ["a", "c"]
 
 
 def test_refusal_says_how_to_open_a_channel() -> None:
-    assert DefaultPolicy().refusal(["a", "c"]) == (
+    assert DefaultPolicy().denied_message(["a", "c"]) == (
         "You may not read a, c. To open a channel to everyone, add it to STREAMS['PUBLIC_CHANNELS'] (patterns such "
         "as 'score.*' match too), or say in the admin who may read it; to decide otherwise, set STREAMS['POLICY']."
     )
@@ -220,8 +219,8 @@ async def test_base_class_denies_everything() -> None:
     assert not policy.can_publish(request, "news")
     assert not await policy.acan_subscribe(request, "news")
     assert not await policy.acan_publish(request, "news")
-    assert await policy.aask_to_read(request, ["news"]) == ["news"]
-    assert policy.refusal(["news"]) == "You may not read news."
+    assert await policy.adenied_channels(request, ["news"]) == ["news"]
+    assert policy.denied_message(["news"]) == "You may not read news."
 
 
 # --- STREAMS['POLICY'] ------------------------------------------------------------------------------------------------
@@ -233,7 +232,7 @@ class Rooms(BasePolicy):
     def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
         return channel in request.GET.getlist("room")
 
-    def refusal(self, channels: Sequence[str]) -> str:
+    def denied_message(self, channels: Sequence[str]) -> str:
         return f"Join {', '.join(channels)} first."
 
 
@@ -310,7 +309,7 @@ def test_fifty_channels_cost_as_many_queries_as_one(
     ada.user_permissions.set(Permission.objects.filter(codename__in=["view_message", "add_message"]))
     names = [*(f"press.{n}" for n in range(40)), "news.1", f"user.{ada.pk}", *(f"other.{n}" for n in range(8))]
     policy = DefaultPolicy()
-    ask = policy.refused_to_publish if publishing else policy.refused
+    ask = policy.denied_publish_channels if publishing else policy.denied_channels
 
     def queries_for(channels: Sequence[str]) -> int:
         with django_assert_max_num_queries(10) as asked:
@@ -327,171 +326,12 @@ async def test_what_is_open_or_granted_is_decided_without_a_thread(monkeypatch: 
 
     monkeypatch.setattr("streams.policies.sync_to_async", run)
     with_token = RequestFactory().get("/", {"token": make_token(read=["a"], publish=["a"])})
-    assert await DefaultPolicy().aask_to_read(UntouchableRequest(), ["news"]) == []
-    assert await DefaultPolicy().aask_to_read(with_token, ["news", "a", "b"]) == ["b"]
-    assert await DefaultPolicy().aask_to_publish(with_token, ["a", "b"]) == ["b"]
+    assert await DefaultPolicy().adenied_channels(UntouchableRequest(), ["news"]) == []
+    assert await DefaultPolicy().adenied_channels(with_token, ["news", "a", "b"]) == ["b"]
+    assert await DefaultPolicy().adenied_publish_channels(with_token, ["a", "b"]) == ["b"]
 
 
-# --- Many channels at once --------------------------------------------------------------------------------------------
-
-
-class _Noting(BasePolicy):
-    """Notes in which thread it is asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, int]] = []
-
-    def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
-        self.asked.append((channel, threading.get_ident()))
-        return channel.startswith("a")
-
-    can_publish = can_subscribe
-
-
-async def test_sync_policy_is_asked_about_all_channels_in_one_go() -> None:
-    policy, request = _Noting(), request_of(AnonymousUser())
-    assert await policy.aask_to_read(request, ["a1", "b", "a2"]) == ["b"]
-    assert await policy.aask_to_publish(request, ["b", "a1"]) == ["b"]
-    assert [channel for channel, _ in policy.asked] == ["a1", "b", "a2", "b", "a1"]
-    assert threading.get_ident() not in {thread for _, thread in policy.asked}
-
-
-@pytest.mark.parametrize("base", [BasePolicy, DefaultPolicy])
-async def test_async_methods_of_a_subclass_are_asked_and_nothing_else(base: type[BasePolicy]) -> None:
-    class Async(base):  # type: ignore[misc,valid-type]
-        def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
-            raise AssertionError("there is an answer without it")
-
-        can_publish = can_subscribe
-
-        async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
-            return channel == "a"
-
-        acan_publish = acan_subscribe
-
-    policy, request = Async(), request_of(AnonymousUser())
-    assert await policy.aask_to_read(request, ["a", "b"]) == ["b"]
-    assert await policy.aask_to_publish(request, ["a", "b"]) == ["b"]
-
-
-@override_settings(STREAMS={"PUBLIC_CHANNELS": ["news", "closed"]})
-async def test_async_methods_of_a_subclass_may_ask_the_default_ones() -> None:
-    class Async(DefaultPolicy):
-        async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
-            return channel != "closed" and await super().acan_subscribe(request, channel)
-
-        async def acan_publish(self, request: HttpRequest, channel: str) -> bool:
-            return channel == "open" or await super().acan_publish(request, channel)
-
-    request = request_of(AnonymousUser())
-    assert await Async().aask_to_read(request, ["news", "closed", "other"]) == ["closed", "other"]
-    assert await Async().aask_to_publish(request, ["open", "news"]) == ["news"]
-
-
-async def test_a_subclass_may_decide_over_many_at_once() -> None:
-    class Batch(DefaultPolicy):
-        def refused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-            return [channel for channel in channels if channel != "a"]
-
-        refused_to_publish = refused
-
-    policy, request = Batch(), request_of(AnonymousUser())
-    assert await policy.aask_to_read(request, ["a", "b"]) == ["b"]
-    assert await policy.aask_to_publish(request, ["a", "b"]) == ["b"]
-
-
-def _rule(name: str) -> Any:
-    """A method of that name that admits to "open" alone, by one channel or by many, sync or async."""
-    single, is_async = "refused" not in name, name.startswith("a")
-
-    def sync(self: Any, request: HttpRequest, asked: Any) -> Any:
-        return asked == "open" if single else [channel for channel in asked if channel != "open"]
-
-    async def twin(self: Any, request: HttpRequest, asked: Any) -> Any:
-        return sync(self, request, asked)
-
-    return twin if is_async else sync
-
-
-READING = ["can_subscribe", "acan_subscribe", "refused", "arefused"]
-PUBLISHING = ["can_publish", "acan_publish", "refused_to_publish", "arefused_to_publish"]
-
-
-@pytest.mark.parametrize("base", [BasePolicy, DefaultPolicy])
-@pytest.mark.parametrize("name", [*READING, *PUBLISHING])
-@override_settings(STREAMS={"PUBLIC_CHANNELS": ["closed"]})
-async def test_one_method_of_a_subclass_is_the_rule_whoever_asks(base: type[BasePolicy], name: str) -> None:
-    """From sync code and from async: a rule in one colour is not passed over in the other."""
-    policy = type("Own", (base,), {name: _rule(name)})()
-    derived = type("Derived", (type(policy),), {})()
-    request, asked = request_of(AnonymousUser()), ["open", "closed"]
-    for each in (policy, derived):
-        if name in READING:
-            assert await each.aask_to_read(request, asked) == ["closed"]
-            assert await sync_to_async(each.ask_to_read)(request, asked) == ["closed"]
-        else:
-            assert await each.aask_to_publish(request, asked) == ["closed"]
-            assert await sync_to_async(each.ask_to_publish)(request, asked) == ["closed"]
-
-
-@override_settings(STREAMS={"PUBLIC_CHANNELS": ["open", "closed"]})
-@pytest.mark.parametrize("name", READING)
-@pytest.mark.parametrize("before", ["can_subscribe", "acan_subscribe"])  # who decides over many, decides
-async def test_stricter_rule_of_a_derived_class_stands_above_any_of_the_class_before(name: str, before: str) -> None:
-    def admits_all(self: Any, request: HttpRequest, channel: str) -> bool:
-        return True
-
-    async def admits_all_async(self: Any, request: HttpRequest, channel: str) -> bool:
-        return True
-
-    lax = type("Lax", (DefaultPolicy,), {before: admits_all_async if before.startswith("a") else admits_all})
-    policy = type("Strict", (lax,), {name: _rule(name)})()
-    request = request_of(AnonymousUser())
-    assert await policy.aask_to_read(request, ["open", "closed"]) == ["closed"]
-    assert await sync_to_async(policy.ask_to_read)(request, ["open", "closed"]) == ["closed"]
-
-
-@pytest.mark.parametrize("name", [*READING, *PUBLISHING])
-async def test_a_method_may_ask_the_one_that_it_overrides(name: str) -> None:
-    def sync(self: Any, request: HttpRequest, asked: Any) -> Any:
-        return getattr(super(Own, self), name)(request, asked)
-
-    async def twin(self: Any, request: HttpRequest, asked: Any) -> Any:
-        return await getattr(super(Own, self), name)(request, asked)
-
-    Own = type("Own", (DefaultPolicy,), {name: twin if name.startswith("a") else sync})
-    with override_settings(STREAMS={"PUBLIC_CHANNELS": ["news"]}):
-        policy, request = Own(), request_of(AnonymousUser())
-        assert await policy.aask_to_read(request, ["news", "other"]) == ["other"]
-        assert await sync_to_async(policy.ask_to_read)(request, ["news", "other"]) == ["other"]
-        assert await policy.aask_to_publish(request, ["news"]) == ["news"]
-        assert await sync_to_async(policy.ask_to_publish)(request, ["news"]) == ["news"]
-
-
-@pytest.mark.parametrize("base", [BasePolicy, DefaultPolicy])
-@pytest.mark.parametrize("before", ["can_subscribe", "refused"])
-@pytest.mark.parametrize("after", ["acan_subscribe", "arefused"])
-@override_settings(STREAMS={"PUBLIC_CHANNELS": ["open", "closed"]})
-async def test_async_method_that_asks_the_one_before_it_has_the_sync_rule_below_hold(
-    base: type[BasePolicy], before: str, after: str
-) -> None:
-    """As one that only writes down who was refused; nor do the two go round in a circle."""
-    stricter = type("Stricter", (base,), {before: _rule(before)})
-
-    async def asks(self: Any, request: HttpRequest, asked: Any) -> Any:
-        return await getattr(super(Logging, self), after)(request, asked)
-
-    Logging = type("Logging", (stricter,), {after: asks})
-    policy, request = Logging(), request_of(AnonymousUser())
-    assert await policy.aask_to_read(request, ["open", "closed"]) == ["closed"]
-    assert await sync_to_async(policy.ask_to_read)(request, ["open", "closed"]) == ["closed"]
-
-
-@pytest.mark.parametrize("name", PUBLISHING)
-def test_broadcasts_go_by_the_rule_for_publishing(name: str) -> None:
-    policy = type("Own", (BasePolicy,), {name: _rule(name)})()
-    assert policy.can_broadcast(request_of(AnonymousUser()), "open")
-    assert not policy.can_broadcast(request_of(AnonymousUser()), "closed")
+# --- Patterns ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("permission", ["view_message", "add_message"])

@@ -30,8 +30,8 @@ def may_read(who: Any, channel: str) -> bool:
     """Ask the sync way and the async way, which must agree."""
     request = RequestFactory().get("/")
     request.user = who
-    answers = {not get_policy().ask_to_read(request, [channel])}
-    answers.add(not async_to_sync(get_policy().aask_to_read)(request, [channel]))
+    answers = {not get_policy().denied_channels(request, [channel])}
+    answers.add(not async_to_sync(get_policy().adenied_channels)(request, [channel]))
     (answer,) = answers
     return answer
 
@@ -164,8 +164,8 @@ def test_readers_of_private_channels_are_true(
         for channel in ("user.7", ANSWER):
             ChannelSettings.objects.create(channel=channel, access=access)
     with override_settings(STREAMS={"PUBLIC_CHANNELS": public}):
-        assert DefaultPolicy().readers("user.7") == user_words
-        assert DefaultPolicy().readers(ANSWER) == answer_words
+        assert DefaultPolicy().describe_readers("user.7") == user_words
+        assert DefaultPolicy().describe_readers(ANSWER) == answer_words
 
 
 def test_diagnosis_gives_a_remedy_that_works() -> None:

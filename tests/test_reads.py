@@ -301,15 +301,15 @@ async def finish_step(reader: Reader, may_read: asyncio.Event) -> None:
     await asyncio.wait([step], timeout=30)
 
 
-@pytest.mark.parametrize("end", ["refuse", "stop"])
+@pytest.mark.parametrize("end", ["revoke", "stop"])
 async def test_stream_stopped_after_heartbeat_sends_no_messages(waits: asyncio.Event, end: str) -> None:
     await fill(600)
     reader = Reader("", 0)
     await reader.read_until(lambda: len(reader.messages()) == 250)
     await read_heartbeat(reader, waits)
     await finish_step(reader, waits)
-    if end == "refuse":
-        reader.stream.refuse()
+    if end == "revoke":
+        reader.stream.revoke()
     else:
         reader.stream.stop(reconnect_hint())
     await until_the_end(reader)

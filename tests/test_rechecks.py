@@ -18,6 +18,7 @@ from streams.hub import Hub
 from streams.models import ChannelSettings
 from streams.notifiers import Revocation
 from streams.policies import BasePolicy, DefaultPolicy
+from streams.policy_methods import READ_METHODS
 from streams.revocation import announce
 from streams.testing import read_events
 from streams.tokens import make_token
@@ -86,7 +87,7 @@ def going_on() -> list[tuple[str, ...]]:
     """The channels of the streams that go on."""
     hub = Hub.running()
     assert hub is not None
-    return sorted(subscriber.channels for subscriber in hub.subscribers if not subscriber._refused)
+    return sorted(subscriber.channels for subscriber in hub.subscribers if not subscriber._revoked)
 
 
 async def settings_for(channel: str, access: str) -> None:
@@ -172,15 +173,15 @@ async def test_change_during_a_decision_is_asked_about_again(user: User, monkeyp
     """Also for streams that the decision takes along before they are due."""
     client = await signed_in(user)
     responses = [await opened(client, f"user.{user.pk}") for _ in range(3)]
-    real, began, go_on = rechecks.hold, asyncio.Event(), asyncio.Event()
+    real, began, go_on = rechecks.are_still_authorized, asyncio.Event(), asyncio.Event()
 
-    async def hold(asked: Any) -> list[bool]:
+    async def check(asked: Any) -> list[bool]:
         holding = await real(asked)
         began.set()
         await go_on.wait()
         return holding
 
-    monkeypatch.setattr(rechecks, "hold", hold)
+    monkeypatch.setattr(rechecks, "are_still_authorized", check)
     judging = asyncio.create_task(judge_all())
     await began.wait()
     user.is_active = False
@@ -247,18 +248,18 @@ async def test_token_and_session_are_judged_apart(user: User) -> None:
 
 def test_policies_that_decide_otherwise_share_nothing() -> None:
     class Words(DefaultPolicy):
-        def refusal(self, channels: Any) -> str:
+        def denied_message(self, channels: Any) -> str:
             return "No."
 
-    assert DefaultPolicy().reads_by_user_alone()
-    assert Words().reads_by_user_alone(), "it decides as DefaultPolicy does"
-    assert not BasePolicy().reads_by_user_alone()
-    for name in ("can_subscribe", "acan_subscribe", "refused", "arefused", "_admits", "aask_to_read"):
-        changed = type("Changed", (DefaultPolicy,), {name: lambda *args: None})
-        assert not changed().reads_by_user_alone(), name
+    assert DefaultPolicy().depends_only_on_user()
+    assert Words().depends_only_on_user(), "it decides as DefaultPolicy does"
+    assert not BasePolicy().depends_only_on_user()
+    for name in READ_METHODS:
+        changed = type("Changed", (DefaultPolicy,), dict.fromkeys({name, name.removeprefix("a")}, lambda *args: None))
+        assert not changed().depends_only_on_user(), name
         changed_itself = DefaultPolicy()
         setattr(changed_itself, name, lambda *args: None)
-        assert not changed_itself.reads_by_user_alone(), name
+        assert not changed_itself.depends_only_on_user(), name
 
 
 async def test_streams_that_ended_are_forgotten(user: User) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth import get_user_model
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.auth.models import AnonymousUser, Group, Permission, User
@@ -20,13 +20,13 @@ from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.utils.functional import SimpleLazyObject
 
 from streams import adisconnect, apublish, disconnect, rechecks
-from streams.admission import NOBODY, Admission, known_user
+from streams.admission import ANONYMOUS, Admission, known_user
 from streams.exceptions import InvalidChannel
 from streams.models import ChannelSettings
 from streams.notifiers import BaseNotifier, Notice, Revocation
 from streams.policies import BasePolicy, DefaultPolicy
-from streams.rechecks import AGAIN_SECONDS
-from streams.revocation import announce, mark_of_session
+from streams.rechecks import REPEAT_SECONDS
+from streams.revocation import announce, session_fingerprint
 from streams.subscriber import Subscriber
 from streams.testing import read_events
 from streams.tokens import make_token, read_token
@@ -88,7 +88,7 @@ async def test_disconnect_on_an_event_loop_is_awaited(notices: list[Revocation])
     [
         ({}, ValueError, "a user, a channel or a token"),
         ({"channel": "no room"}, InvalidChannel, "no room"),
-        ({"token": "streams.forged"}, ValueError, "opens no stream"),
+        ({"token": "streams.forged"}, ValueError, "opens no streams"),
         ({"token": "x" * 65}, ValueError, "1 to 64 characters; got 65"),
         ({"token": ""}, ValueError, "1 to 64 characters; got 0"),
         ({"user": ""}, ValueError, "a user who is in the database"),
@@ -161,7 +161,7 @@ class Colleague(User):
         app_label = "auth"
 
 revocation.connect()  # as when Django starts, and has loaded all models
-revocation._tell = lambda told: print(told.user)
+revocation._notify = lambda revocation: print(revocation.user)
 ann = User.objects.create_user("ann")
 Colleague.objects.get(pk=ann.pk).save()
 """
@@ -179,7 +179,7 @@ def test_logout_tells_the_sessions_mark_and_not_its_key(notices: list[Revocation
     key = client.session.session_key
     notices.clear()
     client.logout()
-    assert notices == [Revocation(ends=True, session=mark_of_session(key))]
+    assert notices == [Revocation(ends=True, session=session_fingerprint(key))]
     assert key not in repr(notices)
 
 
@@ -194,7 +194,7 @@ def test_notifier_that_fails_fails_nobody_who_changes_something(user: User, capl
         user.save()
         disconnect(user=user)
     assert [record.message for record in caplog.records if record.exc_info] == [
-        "The notifier failed; open streams are looked at every RECHECK_SECONDS."
+        "The notifier failed. Open streams are checked only every RECHECK_SECONDS."
     ]
 
 
@@ -242,7 +242,7 @@ async def test_stream_that_was_on_its_way_when_a_notice_came_is_looked_at(user: 
         client = AsyncClient()
         await client.aforce_login(user)
         public = await client.get("/events/news/")  # a hub runs, and hears
-        await asyncio.sleep(AGAIN_SECONDS + 0.5)
+        await asyncio.sleep(REPEAT_SECONDS + 0.5)
         await sync_to_async(announce)(Revocation(user=str(user.pk)))
         private = await client.get(f"/events/user.{user.pk}/")
         await User.objects.aupdate(is_active=False)
@@ -253,7 +253,7 @@ async def test_stream_that_was_on_its_way_when_a_notice_came_is_looked_at(user: 
 
 async def test_snapshot_that_was_being_taken_is_not_sent_to_who_may_not_read_any_more() -> None:
     async def snapshot() -> object:
-        subscriber.refuse()
+        subscriber.revoke()
         return "secret"
 
     subscriber = Subscriber(["news"], snapshot=snapshot)
@@ -278,7 +278,7 @@ async def test_stream_whose_policy_took_long_is_looked_at_again(user: User) -> N
         await Slow.asked.wait()
         user.is_active = False
         await user.asave()
-        await asyncio.sleep(AGAIN_SECONDS + 0.5)
+        await asyncio.sleep(REPEAT_SECONDS + 0.5)
         Slow.may_answer.set()
         events = await read_events(await asking, 9, timeout=20, control=True)
         assert events[-1].event == "stream-error"
@@ -288,6 +288,9 @@ async def test_stream_whose_policy_took_long_is_looked_at_again(user: User) -> N
 class Slow(BasePolicy):
     may_answer: asyncio.Event
     asked = asyncio.Event()
+
+    def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
+        return async_to_sync(self.acan_subscribe)(request, channel)
 
     async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
         user = await request.auser()
@@ -345,19 +348,19 @@ async def test_outage_of_what_a_policy_asks_is_no_revocation(moody: type[Moody],
 async def test_policies_that_hang_hold_up_the_others_for_a_while_only(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rechecks, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(rechecks, "POLICY_TIMEOUT_SECONDS", 0.5)
     with override_settings(STREAMS={"RECHECK_SECONDS": None, "POLICY": f"{__name__}.Slow"}):
         client = AsyncClient()
         await client.aforce_login(user)
         Slow.may_answer = asyncio.Event()
         Slow.may_answer.set()
-        responses = [await client.get(f"/events/a{n}/") for n in range(rechecks.AT_ONCE + 1)]
+        responses = [await client.get(f"/events/a{n}/") for n in range(rechecks.MAX_WORKERS + 1)]
         Slow.may_answer.clear()
         await sync_to_async(announce)(Revocation(channel="a0"))
-        for n in range(1, rechecks.AT_ONCE):
+        for n in range(1, rechecks.MAX_WORKERS):
             await sync_to_async(announce)(Revocation(channel=f"a{n}"))
         await User.objects.aupdate(is_active=False)
-        await sync_to_async(announce)(Revocation(channel=f"a{rechecks.AT_ONCE}"))
+        await sync_to_async(announce)(Revocation(channel=f"a{rechecks.MAX_WORKERS}"))
         # It is refused by who it is, before the policy is asked.
         events = await read_events(responses[-1], 9, timeout=20, control=True)
         assert events[-1].event == "stream-error"
@@ -384,7 +387,7 @@ def test_revocation_concerns_those_for_whom_all_that_it_names_holds(user: User) 
     admission = Admission(request_of(user), ("a", "b"), Everyone())
     pk = str(user.pk)
     assert [
-        admission.is_concerned(revocation)
+        admission.matches(revocation)
         for revocation in (
             Revocation(),
             Revocation(user=pk),
@@ -397,7 +400,7 @@ def test_revocation_concerns_those_for_whom_all_that_it_names_holds(user: User) 
         )
     ] == [True, True, True, False, False, False, False, False]
     nobody = Admission(request_of(AnonymousUser()), ("a",), Everyone())
-    assert (nobody.user, nobody.is_concerned(Revocation(user=pk))) == (NOBODY, False)
+    assert (nobody.user, nobody.matches(Revocation(user=pk))) == (ANONYMOUS, False)
 
 
 def test_user_whom_nobody_has_looked_at_is_not_looked_at() -> None:
@@ -405,15 +408,15 @@ def test_user_whom_nobody_has_looked_at_is_not_looked_at() -> None:
         raise AssertionError("the user was looked at")
 
     assert known_user(request_of(SimpleLazyObject(look))) is None
-    assert known_user(RequestFactory().get("/")) == NOBODY
+    assert known_user(RequestFactory().get("/")) == ANONYMOUS
 
 
 async def test_user_of_another_middleware_is_looked_at_again(user: User) -> None:
     """From what it has come is not known to us; whether it is active is."""
     admission = Admission(request_of(user), ("a",), Everyone())
-    assert await admission.holds()
+    assert await admission.is_still_authorized()
     await get_user_model().objects.aupdate(is_active=False)
-    assert not await admission.holds()
+    assert not await admission.is_still_authorized()
 
 
 class Active(BasePolicy):
@@ -432,9 +435,9 @@ async def test_lazy_user_of_another_middleware_is_not_taken_for_the_sessions(use
             AuthenticationMiddleware(lambda request: None).process_request(request)  # type: ignore[arg-type]
             request.user = lazy
         admission = Admission(request, ("a",), Active())
-        assert await admission.holds()
+        assert await admission.is_still_authorized()
         await User.objects.aupdate(is_active=False)
-        assert not await admission.holds()
+        assert not await admission.is_still_authorized()
         await User.objects.aupdate(is_active=True)
 
 
@@ -446,7 +449,7 @@ class Stateless:
 
 
 async def test_user_of_no_table_stays_what_it_is() -> None:
-    assert await Admission(request_of(Stateless()), ("a",), Active()).holds()
+    assert await Admission(request_of(Stateless()), ("a",), Active()).is_still_authorized()
 
 
 @override_settings(STREAMS={"POLICY": f"{__name__}.Active"})
@@ -496,7 +499,7 @@ async def test_policy_is_asked_with_what_the_request_had(user: User) -> None:
     seen: list[Any] = []
     request = RequestFactory().get("/", headers={"Tenant": "one"})
     request.user, request.resolver_match = user, "match"  # type: ignore[assignment]
-    assert await Admission(request, ("a",), ByHeader()).holds()
+    assert await Admission(request, ("a",), ByHeader()).is_still_authorized()
     assert seen == [("one", user.pk, "match")]
 
 

@@ -595,7 +595,7 @@ async def test_refused_channel_is_named_and_the_remedy_too(opening: Opening) -> 
 class PolicyWithoutADatabase(BasePolicy):
     """Asks a database that does not answer."""
 
-    async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
+    def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
         raise OperationalError("the server at db.example does not answer")
 
 

@@ -67,7 +67,7 @@ def _is_name(text: str) -> bool:
 def _about_readers(request: HttpRequest, names: Sequence[str]) -> dict[str, ChannelWarning]:
     try:
         refused = diagnosis.refused_to(request, AnonymousUser(), names)
-        readers = {name: get_policy().readers(name) for name in refused}
+        readers = {name: get_policy().describe_readers(name) for name in refused}
     except Exception:
         # The page must stay usable, and sending does not depend on who can read.
         logger.warning("The policy failed when it was asked for warnings about a broadcast.", exc_info=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from streams.channels import Access, Rule, group_keys, is_public
 from streams.events import USER_PREFIX
 from streams.models import ChannelSettings
-from streams.policies import DECIDING, DefaultPolicy, get_policy
+from streams.policies import DefaultPolicy, get_policy
+from streams.policy_methods import READ_METHODS
 
 # Users with this permission read every channel already, so opening one gives them nothing new.
 PERMISSION = "streams.view_message"
@@ -46,7 +47,7 @@ def _is_looser(new: Rule, old: Rule) -> bool:
 
 def _most_by_default(channel: str) -> Rule:
     policy = get_policy()
-    if is_public(channel) or not isinstance(policy, DefaultPolicy) or policy.has_changed(DECIDING):
+    if is_public(channel) or not isinstance(policy, DefaultPolicy) or policy.overrides(*READ_METHODS):
         return EVERYONE
     # A user's channel has one reader, who is signed in.
     return Rule(Access.SIGNED_IN) if channel.startswith(USER_PREFIX) else NOBODY

@@ -67,7 +67,7 @@ def facts(channels: Sequence[str], listened: dict[str, int]) -> list[Facts]:
             count=summaries[name].count,
             pruned_through=pruned.get(name, 0),
             listeners=listened.get(name) or unheard,
-            readers=policy.readers(name),
+            readers=policy.describe_readers(name),
         )
         for name in channels
     ]

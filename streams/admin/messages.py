@@ -55,7 +55,7 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
         if not request.user.has_perm("streams.add_message"):
             return False
         try:
-            return not get_policy().ask_to_publish(request, [channel])
+            return not get_policy().denied_publish_channels(request, [channel])
         except Exception:
             # The message is there to be looked at, whatever the policy cannot say about sending.
             logger.exception("The policy could not say whether messages may be sent to %s again.", channel)
@@ -232,7 +232,7 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
             "audience_is_whole": presence.is_audience_whole(),
             "key": uuid.uuid4().hex,
             "message_url": self.url("change", message.pk),
-            "readers": get_policy().readers(message.channel),
+            "readers": get_policy().describe_readers(message.channel),
         }
         return self.page(request, "message_again.html", _("Send again"), context, status=400 if problem else 200)
 

@@ -215,8 +215,8 @@ def _refusal(request: HttpRequest, channels: Sequence[str]) -> str:
     """What the site's policy says where it refuses this user the stream; else nothing."""
     try:
         policy = get_policy()
-        refused = async_to_sync(policy.aask_to_read)(request, channels)
-        return policy.refusal(refused) if refused else ""
+        refused = async_to_sync(policy.adenied_channels)(request, channels)
+        return policy.denied_message(refused) if refused else ""
     except DatabaseError:
         return _("Whether you may read this could not be decided: the database does not answer. Try again later.")
     except Exception as error:  # it is the site's own code

@@ -73,7 +73,7 @@ def _readable(request: Request, after: str, prefix: str, limit: int) -> tuple[li
         own = [name for name in names if name.startswith(prefix)]
         if token:
             own = [name for name in own if name in named or token.may_read(name)]
-        refused = set(policy.ask_to_read(request._request, own)) if own else set()
+        refused = set(policy.denied_channels(request._request, own)) if own else set()
         for name in own:
             if name in refused:
                 continue

@@ -284,7 +284,7 @@ DISCONNECT: dict[str, Any] = {
         unprocessable=(
             "The token opens nothing.",
             "invalid-token",
-            "This token has expired. Ask for a new one. It opens no stream any more.",
+            "The token is not valid and opens no streams: This token has expired. Ask for a new one.",
         ),
     ),
     "examples": [_sent({"user": 7})],

@@ -77,7 +77,7 @@ async def _publish(request: HttpRequest, channel: str) -> HttpResponse:
     await _check_site_rules(request, channel)
     checked_channel(channel)
     policy = get_policy()
-    if refused := await policy.aask_to_publish(request, [channel]):
+    if refused := await policy.adenied_publish_channels(request, [channel]):
         raise publishing.refusal(policy, refused)
     message = await _read_message(request, channel)
     publishing.check_count(1)

@@ -76,14 +76,14 @@ class Messages(StreamsAPIView):
 def check_readable(request: Request, channel: str) -> None:
     """Raise ApiError where the policy lets the request not read `channel`."""
     policy = get_policy()
-    if refused := policy.ask_to_read(request._request, [channel]):
-        raise ApiError(403, "forbidden", policy.refusal(refused))
+    if refused := policy.denied_channels(request._request, [channel]):
+        raise ApiError(403, "forbidden", policy.denied_message(refused))
 
 
 def check_publishable(request: Request, channels: Sequence[str]) -> None:
     """Raise ApiError where the policy lets the request not publish to one of `channels`."""
     policy = get_policy()
-    if refused := policy.ask_to_publish(request._request, channels):
+    if refused := policy.denied_publish_channels(request._request, channels):
         raise publishing.refusal(policy, refused)
 
 

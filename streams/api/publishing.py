@@ -52,7 +52,7 @@ def _publisher(user: Any) -> Any:
 
 def refusal(policy: BasePolicy, refused: Sequence[str]) -> ApiError:
     """What is answered where the policy lets nobody publish to these."""
-    return ApiError(403, "forbidden", policy.refusal_to_publish(refused))
+    return ApiError(403, "forbidden", policy.denied_publish_message(refused))
 
 
 def caller_of(request: HttpRequest, user: Any, auth: Any) -> str:

@@ -65,15 +65,15 @@ def check_grants(request: Request, read: list[str], publish: list[str]) -> None:
     policy, http_request = get_policy(), request._request
 
     def refused(asked: list[str], *, to_publish: bool) -> list[str]:
-        ask = policy.ask_to_publish if to_publish else policy.ask_to_read
+        ask = policy.denied_publish_channels if to_publish else policy.denied_channels
         names, patterns = ([each for each in asked if is_pattern(each) is kind] for kind in (False, True))
-        left = [each for each in patterns if not policy.ask_to_grant_pattern(http_request, each, to_publish=to_publish)]
+        left = [each for each in patterns if not policy.grants_pattern(http_request, each, to_publish=to_publish)]
         return [*(ask(http_request, names) if names else ()), *left]
 
     if found := refused(read, to_publish=False):
-        raise ApiError(403, "forbidden", policy.refusal(found))
+        raise ApiError(403, "forbidden", policy.denied_message(found))
     if found := refused(publish, to_publish=True):
-        raise ApiError(403, "forbidden", policy.refusal_to_publish(found))
+        raise ApiError(403, "forbidden", policy.denied_publish_message(found))
 
 
 def _in_whose_name(request: Request, told: dict[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from django.utils.module_loading import import_string
 from streams.addresses import address_key, client_address
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError
-from streams.tokens import mark_of, user_of
+from streams.tokens import fingerprint, user_with_fingerprint
 
 KEY_SALT = "streams.relay.key"
 
@@ -126,7 +126,7 @@ def _check_csrf(request: HttpRequest) -> None:
 
 def make_key(user: Any, seconds: float) -> str:
     """A key with which programs ask in the name of `user`, for so many seconds, or until the password changes."""
-    told = {"user": str(user.pk), "hash": mark_of(user), "until": time.time() + seconds}
+    told = {"user": str(user.pk), "hash": fingerprint(user), "until": time.time() + seconds}
     return signing.dumps(told, salt=KEY_SALT)
 
 
@@ -139,7 +139,7 @@ def user_of_key(key: str) -> Any:
         told = signing.loads(key, salt=KEY_SALT)
     except signing.BadSignature:
         raise refusal from None
-    user = user_of(told["user"], told["hash"])
+    user = user_with_fingerprint(told["user"], told["hash"])
     if user is None or told["until"] < time.time():
         raise refusal
     return user

@@ -16,7 +16,7 @@ from streams.relay.access import bearer
 from streams.relay.conf import settings
 from streams.relay.errors import RelayError
 from streams.relay.models import Generation
-from streams.tokens import KEPT, atoken_of, make_token, token_of
+from streams.tokens import CACHE_ATTRIBUTE, atoken_of, make_token, token_of
 
 
 def make(generation: Generation) -> str:
@@ -47,7 +47,7 @@ async def take(request: HttpRequest) -> str | None:
 
 def ignore(request: HttpRequest) -> None:
     """Treat the request from now on as one without a token."""
-    request.__dict__[KEPT] = None
+    request.__dict__[CACHE_ATTRIBUTE] = None
 
 
 def is_of(request: HttpRequest, generation: Generation) -> bool:

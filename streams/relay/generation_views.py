@@ -29,7 +29,7 @@ from streams.relay.requests import check_request
 from streams.relay.upstreams import get_upstream, upstream_for
 from streams.release import close_request_connections, request_context
 from streams.subscriber import is_position
-from streams.tokens import put, read_token
+from streams.tokens import attach_token, read_token
 from streams.views import EventStreamView
 
 logger = logging.getLogger("streams.relay")
@@ -179,9 +179,12 @@ def _state(answer: Answer, token: str) -> dict[str, Any]:
 
 
 class _Owner(BasePolicy):
-    """Whoever comes here was found to be the owner."""
+    """Allow everything: the view has checked that the request is the owner's."""
 
-    async def arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+    def denied_channels(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        return []
+
+    async def adenied_channels(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         return []
 
 
@@ -203,7 +206,7 @@ class GenerationEvents(EventStreamView):
                 if token is None and bearer(request) is not None:
                     # A stream that a key has opened ends with what the key depends on, as if a token had opened it.
                     own = read_token(answer_tokens.make(self._generation))
-                    await threads.run(put, request, own)
+                    await threads.run(attach_token, request, own)
                 _call_for(self._generation)
                 return await super().get(request, **kwargs)
             await close_request_connections()

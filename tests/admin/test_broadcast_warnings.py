@@ -139,7 +139,7 @@ class OwnWords(BasePolicy):
     def can_publish(self, request: HttpRequest, channel: str) -> bool:
         return channel != "others.news"
 
-    def readers(self, channel: str) -> str:
+    def describe_readers(self, channel: str) -> str:
         return "<b>subscribers\u202e"
 
 

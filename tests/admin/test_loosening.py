@@ -61,7 +61,7 @@ def readers(channel: str, people: list[Any]) -> set[Any]:
     for person in people:
         request = RequestFactory().get("/")
         request.user = person
-        if not get_policy().ask_to_read(request, [channel]):
+        if not get_policy().denied_channels(request, [channel]):
             found.add(person)
     return found
 

@@ -10,6 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.db import OperationalError, connection
@@ -604,6 +605,9 @@ def test_what_can_no_longer_be_published_is_told(sender: Client, settings: Any) 
 
 class OwnChannelOnly(DefaultPolicy):
     """Staff publish to the channel of their own name."""
+
+    def can_publish(self, request: Any, channel: str) -> bool:
+        return async_to_sync(self.acan_publish)(request, channel)
 
     async def acan_publish(self, request: Any, channel: str) -> bool:
         return channel == (await request.auser()).username

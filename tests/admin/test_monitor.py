@@ -38,7 +38,7 @@ class Closed(DefaultPolicy):
     def can_subscribe(self, request: Any, channel: str) -> bool:
         return channel != "closed" and super().can_subscribe(request, channel)
 
-    def refusal(self, channels: Any) -> str:
+    def denied_message(self, channels: Any) -> str:
         return f"Nobody reads <{', '.join(channels)}>."
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.http import HttpRequest
 from django.test import Client, override_settings
 
@@ -98,6 +99,12 @@ def test_fast_path_takes_signed_tokens_only() -> None:
 
 class AsksAsync(DefaultPolicy):
     """By the user whom async code asks for."""
+
+    def can_publish(self, request: HttpRequest, channel: str) -> bool:
+        return async_to_sync(self.acan_publish)(request, channel)
+
+    def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
+        return async_to_sync(self.acan_subscribe)(request, channel)
 
     async def acan_publish(self, request: HttpRequest, channel: str) -> bool:
         return channel == f"inbox.{(await request.auser()).username}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.http import HttpRequest
 from django.test import AsyncRequestFactory, override_settings
 
@@ -79,6 +80,9 @@ async def test_publishing_runs_in_a_thread_and_nothing_else_does(hops: list[Any]
 
 
 class AskingPolicy(BasePolicy):
+    def can_publish(self, request: HttpRequest, channel: str) -> bool:
+        return async_to_sync(self.acan_publish)(request, channel)
+
     async def acan_publish(self, request: HttpRequest, channel: str) -> bool:
         user = await request.auser()  # type: ignore[attr-defined]
         assert user == request.user

@@ -147,7 +147,7 @@ def test_one_refused_channel_refuses_all() -> None:
 class CountingPolicy(BasePolicy):
     asked: list[list[str]] = []
 
-    def refused_to_publish(self, request: HttpRequest, channels: Any) -> list[str]:
+    def denied_publish_channels(self, request: HttpRequest, channels: Any) -> list[str]:
         self.asked.append(list(channels))
         assert isinstance(request, HttpRequest)
         return []

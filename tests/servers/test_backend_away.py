@@ -102,7 +102,7 @@ def test_limit_of_streams_passes_as_429(sqlite_site: Site) -> None:
 class PolicyWithoutADatabase(BasePolicy):
     """Asks a database that does not answer."""
 
-    async def acan_subscribe(self, request: HttpRequest, channel: str) -> bool:
+    def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
         raise OperationalError("the server at db.example does not answer")
 
 

@@ -236,26 +236,26 @@ import asyncio, threading, time
 from asgiref.sync import sync_to_async
 from streams import rechecks
 
-rechecks.PATIENCE_SECONDS = 0.3
+rechecks.POLICY_TIMEOUT_SECONDS = 0.3
 go_on = threading.Event()
 
 class Admission:
     decided_at, user, session_user = 0.0, None, None
     hangs = True
-    def is_concerned(self, revocation):
+    def matches(self, revocation):
         return False
     shared_key = None
-    def shared_by(self):
+    def sharing_key(self):
         return None
 
-async def hold(pairs):
+async def are_still_authorized(pairs):
     [(admission, _)] = pairs
     if admission.hangs:
         await sync_to_async(go_on.wait)(60)
     asked.set()
     return [True]
 
-rechecks.hold = hold
+rechecks.are_still_authorized = are_still_authorized
 
 class Subscriber:
     recheck_at = float("inf")
@@ -265,11 +265,11 @@ class Subscriber:
 async def main():
     global asked
     asked = asyncio.Event()
-    subscribers = [Subscriber() for _ in range(rechecks.AT_ONCE + 1)]
+    subscribers = [Subscriber() for _ in range(rechecks.MAX_WORKERS + 1)]
     subscribers[-1].admission.hangs = False
     looked = rechecks.Rechecks(subscribers, asyncio.get_running_loop().create_task)
     for subscriber in subscribers:
-        looked._ask(subscriber)
+        looked._enqueue(subscriber)
     began = time.monotonic()
     await asyncio.wait_for(asked.wait(), 30)
     go_on.set()
