@@ -166,7 +166,7 @@ def _load() -> Rules:
         outages.report(logger, "The channels' access rules could not be read; the last known ones hold.")
         rules = _rules
     else:
-        outages.DATABASE.works()
+        outages.DATABASE.recovered()
     # Somebody may have changed them meanwhile: then whoever asks next reads them again. And what is read within a
     # transaction may be its own, and never be committed, or old.
     if changes == _changes and not connections[database()].in_atomic_block:

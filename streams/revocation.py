@@ -130,9 +130,9 @@ def _tell(revocation: Revocation) -> None:
     try:
         get_notifier().notify(Notice(0, 0, revocation=revocation))
     except Exception:
-        outages.SENDING.failed(logger, "The notifier failed; open streams are looked at every RECHECK_SECONDS.")
+        outages.SENDING.record_failure(logger, "The notifier failed; open streams are looked at every RECHECK_SECONDS.")
     else:
-        outages.SENDING.works()
+        outages.SENDING.recovered()
 
 
 def mark_of_session(session_key: str) -> str:
