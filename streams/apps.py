@@ -34,7 +34,7 @@ class StreamsConfig(AppConfig):
         on_deletion(get_user_model(), log.forget_addressee)
         on_deletion(Group, channels.forget_group)
 
-        register(PeriodicTask("Pruning", retention.prune_as_chore, retention.chore_seconds, at_start=False))
-        register(PeriodicTask("Telling who listens", presence.beat, lambda: settings.PRESENCE_SECONDS))
-        register(PeriodicTask("Sending what is scheduled", broadcasts.send_as_chore, lambda: settings.POLL_SECONDS))
-        register(PeriodicTask("Counting whom it reaches", deliveries.count_as_chore, deliveries.chore_seconds))
+        register(PeriodicTask("Pruning", retention.prune_periodically, retention.period_seconds, at_start=False))
+        register(PeriodicTask("Writing presence", presence.beat, lambda: settings.PRESENCE_SECONDS))
+        register(PeriodicTask("Sending broadcasts", broadcasts.send_due_periodically, lambda: settings.POLL_SECONDS))
+        register(PeriodicTask("Counting deliveries", deliveries.count_periodically, deliveries.period_seconds))

@@ -325,9 +325,9 @@ def _is_due() -> bool:
     return due(clock.now()).exists()
 
 
-async def send_as_chore() -> None:
-    """Send what is due."""
-    if await threads.run(_is_due, pool=threads.CHORES):
+async def send_due_periodically() -> None:
+    """Send the broadcasts that are due."""
+    if await threads.run(_is_due, pool=threads.PERIODIC):
         await threads.run(_send_all_due, pool=threads.WAITING)
 
 

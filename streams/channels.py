@@ -166,7 +166,7 @@ def _load() -> Rules:
         outages.report(logger, "Could not read the channels' access rules. The last known rules stay in force.")
         rules = _rules
     else:
-        outages.DATABASE.works()
+        outages.DATABASE.recovered()
     # If the rules changed during the query, the next caller reads them again. Rules that were read in a transaction are
     # not kept either: they can be uncommitted, or outdated.
     if changes == _changes and not connections[database()].in_atomic_block:

@@ -17,15 +17,15 @@ from streams.threads import database
 COUNTED_SECONDS = 30
 
 
-def chore_seconds() -> float:
-    """How often a process counts: also where it polls the log seldom, several times while it is counted."""
+def period_seconds() -> float:
+    """Return how often a process counts: several times in COUNTED_SECONDS, even if it polls the log seldom."""
     return min(settings.POLL_SECONDS, COUNTED_SECONDS / 5)
 
 
-async def count_as_chore() -> None:
-    """Count whom this process has handed what was sent a moment ago."""
+async def count_periodically() -> None:
+    """Count the streams of this process that have received the broadcasts of the last COUNTED_SECONDS."""
     # The write can wait for a lock.
-    if more := _count(await threads.run(_counted, pool=threads.CHORES)):
+    if more := _count(await threads.run(_counted, pool=threads.PERIODIC)):
         await threads.run(_store, more, pool=threads.WAITING)
 
 

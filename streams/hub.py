@@ -41,8 +41,8 @@ TICK_SECONDS = 1.0
 # How long messages are applied before the event loop gets a turn: a batch can hold tens of thousands.
 SLICE_SECONDS = 0.005
 
-# How often a chore that is switched off is looked at again.
-IDLE_CHORE_SECONDS = 60.0
+# How often the interval of a periodic task that is switched off is read again.
+OFF_SECONDS = 60.0
 
 # For how long a hub goes on after its last subscriber has left. Otherwise a lone visitor who goes from page to page
 # would wait at each page until a new hub has started.
@@ -68,7 +68,7 @@ class Hub:
         self._reads_begun = 0
         self._reads_ended = 0  # the number of the newest that ended well
         self._tasks: list[asyncio.Task[None]] = []
-        self._chores: list[asyncio.Task[None]] = []
+        self._periodic: list[asyncio.Task[None]] = []
         self._started: asyncio.Task[None] | None = None
         self._lingering: asyncio.TimerHandle | None = None  # until it stops; without subscribers only
         self._news = asyncio.Event()
@@ -166,12 +166,12 @@ class Hub:
         except BaseException:
             self._stop()
             raise
-        outages.DATABASE.works()
+        outages.DATABASE.recovered()
         self._tasks += [spawn(self._poll()), spawn(self._tick())]
-        self._begin_chores()
+        self._start_periodic_tasks()
 
-    def _begin_chores(self) -> None:
-        self._chores = [spawn(self._do(task)) for task in tasks.registered()]
+    def _start_periodic_tasks(self) -> None:
+        self._periodic = [spawn(self._do(task)) for task in tasks.registered()]
 
     def _linger(self) -> None:
         """Go on following the log for a while, without subscribers. To all others it looks as if the hub had stopped.
@@ -183,7 +183,7 @@ class Hub:
         if not follows or shutdown.is_ending() or not test_run.strategy().works_unattended:
             self._stop()
             return
-        self._stop_chores()
+        self._stop_periodic_tasks()
         presence.close_census(self._census)
         self._lingering = loop.call_later(LINGER_SECONDS, self._stop)
 
@@ -196,13 +196,13 @@ class Hub:
         before = self._census
         self._census = presence.open_census(asyncio.get_running_loop(), self.subscribers)
         self._census.head, self._census.notifier_problem = before.head, before.notifier_problem
-        self._begin_chores()
+        self._start_periodic_tasks()
         return True
 
-    def _stop_chores(self) -> None:
-        for task in self._chores:
+    def _stop_periodic_tasks(self) -> None:
+        for task in self._periodic:
             task.cancel()
-        self._chores.clear()
+        self._periodic.clear()
 
     def _stop(self) -> None:
         if self._lingering is not None:
@@ -214,7 +214,7 @@ class Hub:
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
-        self._stop_chores()
+        self._stop_periodic_tasks()
         self._rechecks.stop()
         presence.close_census(self._census)
 
@@ -292,7 +292,7 @@ class Hub:
                 try:
                     await self.catch_up()
                     backoff.reset()
-                    outages.DATABASE.works()  # whoever has found that it does not
+                    outages.DATABASE.recovered()  # whoever has found that it does not
                 except Exception:
                     if not self.subscribers:
                         return self._stop()  # the next client needs a hub that can read the log
@@ -420,7 +420,7 @@ class Hub:
             except Exception:
                 await backoff.wait()
             now = True
-            await asyncio.sleep(IDLE_CHORE_SECONDS if seconds is None else seconds)
+            await asyncio.sleep(OFF_SECONDS if seconds is None else seconds)
 
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()

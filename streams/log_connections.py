@@ -1,4 +1,4 @@
-"""The database connections of the log threads: bounded in time, tidied after each job, and given back."""
+"""The database connections of the log threads: limited in time, cleaned up after each job, and closed when idle."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from streams.databases import database
 
 
 def shut_down(connection: Any) -> None:
-    """Wake the thread that waits for this connection. Otherwise it would wait until the kernel gives up: for hours."""
-    with contextlib.suppress(Exception):  # it was closed in this moment, or has no socket
+    """Wake the thread that waits for this connection. Otherwise it would wait for hours."""
+    with contextlib.suppress(Exception):  # it was closed just now, or has no socket
         number = connection.connection.fileno()
         with socket.socket(fileno=os.dup(number)) as copy:
-            if connection.connection.fileno() == number:  # and so it is still open, and the number not another's
+            if connection.connection.fileno() == number:  # it is still open, so the number belongs to it
                 copy.shutdown(socket.SHUT_RDWR)
     if is_pooled(connection):
         with contextlib.suppress(Exception):  # psycopg_pool before 3.3 has no drain()
@@ -28,10 +28,10 @@ def shut_down(connection: Any) -> None:
 
 
 def limit_connecting() -> None:
-    """Give this thread's connection to the log's database a `connect_timeout`, if the site has set none.
+    """Set a `connect_timeout` for this thread's connection to the log's database, if the site has set none.
 
-    A thread that connects cannot be woken, and psycopg's default is 130 s. Django has no public way to give an option
-    to the connection of one thread: the settings are one dict for all threads, so this connection gets its own copy.
+    A thread that is connecting cannot be woken, and psycopg's default is 130 s. Django has no public way to set an
+    option for the connection of one thread: all threads share one dict of settings, so this connection gets a copy.
     """
     seconds, connection = settings.DATABASE_TIMEOUT_SECONDS, connections[database()]
     options = connection.settings_dict["OPTIONS"]
@@ -48,24 +48,25 @@ def is_pooled(connection: Any) -> bool:
 
 
 def tidy_connections() -> None:
+    """Clean up the calling thread's connections after a job, as Django does after a request."""
     for connection in connections.all(initialized_only=True):
         if connection.errors_occurred:
             connection.close_if_unusable_or_obsolete()
         if is_pooled(connection) and not connection.in_atomic_block:
-            connection.close()  # back to the pool: the site's requests need it, and this thread can be idle for long
-        connection.queries_log.clear()  # DEBUG collects every query, and no request ends here to forget them
+            connection.close()  # returns it to the pool: this thread can be idle for long, and requests need it
+        connection.queries_log.clear()  # with DEBUG, Django collects queries until a request ends; none ends here
 
 
 def close_ended_connections() -> None:
-    """Close those of the calling thread's connections that the server has ended while they were idle.
+    """Close the calling thread's connections that the server has closed while they were idle.
 
-    So a job does not fail because the database was restarted in the meantime. The server sends nothing on an idle
-    connection but the reason for its end, so that a connection with something to read has ended. A connection that has
-    fallen silent looks like a good one.
+    So a job does not fail because the database was restarted in the meantime. On an idle connection the server sends
+    only the reason for closing it, so a connection that is readable was closed. A connection that has fallen silent
+    cannot be recognised.
     """
     for connection in connections.all(initialized_only=True):
         if connection.vendor == "postgresql" and connection.connection is not None and not connection.in_atomic_block:
-            with contextlib.suppress(Exception):  # it knows of its end, and has no file any more
+            with contextlib.suppress(Exception):  # the driver knows that it was closed, and it has no file descriptor
                 if _is_readable(connection.connection.fileno()):
                     connection.close()
 
@@ -79,7 +80,7 @@ def _is_readable(file: int) -> bool:
 
 
 def close_connections() -> None:
-    """Close the calling thread's connections, but for those inside an atomic block."""
+    """Close the calling thread's connections, except those inside an atomic block."""
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
             connection.close()

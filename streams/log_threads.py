@@ -1,7 +1,7 @@
 """A pool of threads for work on the log's database. Each thread has its own connections.
 
-Threads start on demand and end when they are idle. A thread whose database does not answer is abandoned, and another
-one takes its place.
+Threads start on demand and end when they are idle. If the database does not answer a thread in time, the thread is
+abandoned, and another one takes its place.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ logger = logging.getLogger("streams")
 # polls of a hub share one connection instead of opening one each second.
 LINGER_SECONDS = 3.0
 
-# The abandoned threads of one pool that can exist at a time. They are few: a thread whose connection is shut down ends
-# at once, and one that waits for a new connection ends with its `connect_timeout`.
+# How many abandoned threads of one pool can exist at a time. Usually there are few: a thread whose connection is shut
+# down ends at once, and a thread that waits for a new connection ends after its `connect_timeout`.
 MAX_ABANDONED = 8
 
-# The shortest pause between two looks at jobs that are overdue.
-MIN_LOOK_SECONDS = 0.01
+# The shortest pause between two checks for overdue jobs.
+MIN_CHECK_SECONDS = 0.01
 
 
 class DatabaseTimeout(OperationalError):
@@ -52,28 +52,31 @@ class DatabaseTimeout(OperationalError):
 class LogThreads(Executor):
     """At most `size` daemon threads (DATABASE_THREADS if not given), each with its own database connections.
 
-    `seconds` returns the time that a job can take, or None for any time. After that time the job's future fails with
-    DatabaseTimeout. The thread and its connection are abandoned: they no longer count, and their result is dropped.
+    `seconds` returns the time that a job can take, or None if there is no limit. After that time the job's future fails
+    with DatabaseTimeout. Its thread and connection are abandoned: they no longer count, and their result is dropped.
 
-    `submit` can be called from any thread. A job that raises hands its exception to its future; the thread lives on.
-    The idle thread that worked last gets the next job, so that surplus threads stay idle and end.
+    `submit` can be called from any thread. If a job raises, its future gets the exception, and the thread goes on. The
+    idle thread that worked last gets the next job, so that surplus threads stay idle and end.
     """
 
     def __init__(self, size: int | None = None, *, seconds: Callable[[], float | None] = lambda: None) -> None:
         self._size = size
         self._seconds = seconds
-        self._lock = threading.Lock()  # held for moments only
+        self._lock = threading.Lock()  # never held during I/O
         self._jobs: deque[_Job] = deque()  # empty while a thread is idle
-        self._threads = 0  # without those that were abandoned
+        self._threads = 0  # without the abandoned ones
         self._idle: list[_Worker] = []
-        self._timed: set[_Worker] = set()  # those whose job has a deadline
+        self._timed: set[_Worker] = set()  # the workers whose job has a deadline
         self._abandoned: set[_Worker] = set()
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         return self._submit(partial(fn, *args, **kwargs), self._seconds())
 
     def begin(self, call: Callable[[], T], seconds: float | None = None) -> asyncio.Future[T]:
-        """Submit `call` from the running event loop, and watch its deadline there. `seconds`: if not the pool's."""
+        """Submit `call` from the running event loop, which also watches the deadline.
+
+        `seconds` replaces the pool's own time limit.
+        """
         seconds = self._seconds() if seconds is None else seconds
         job = asyncio.wrap_future(self._submit(call, seconds))
         if seconds is not None:
@@ -93,13 +96,16 @@ class LogThreads(Executor):
         try:
             self._start_thread()
         except BaseException:
-            # Another thread can have taken the job in the meantime. A job that is cancelled is passed over.
+            # Raise only if no other thread has taken the job in the meantime. The threads skip a cancelled job.
             if job.future.cancel():
                 raise
         return job.future
 
     def abandon_overdue(self) -> float | None:
-        """Abandon the threads whose jobs are overdue. Return the seconds until the next job is, or None without one."""
+        """Abandon the threads whose jobs are overdue.
+
+        Returns the seconds until the next job is overdue, or None if no job has a deadline.
+        """
         with self._lock:
             now = time.monotonic()
             overdue = [(worker, worker.job) for worker in self._timed if worker.due <= now]
@@ -114,20 +120,20 @@ class LogThreads(Executor):
             if job is not None:
                 job.fail(worker.due)
             worker.abandon()
-        with contextlib.suppress(RuntimeError):  # the machine has no thread to give; the next look tries again
+        with contextlib.suppress(RuntimeError):  # the system cannot start a thread; the next check tries again
             for _ in range(min(waiting, len(overdue) or 1)):
                 self._start_thread()
-        return None if following is None else max(following - now, MIN_LOOK_SECONDS)
+        return None if following is None else max(following - now, MIN_CHECK_SECONDS)
 
     def _watch(self, job: asyncio.Future[Any], seconds: float) -> None:
         loop = asyncio.get_running_loop()
         timer: asyncio.TimerHandle
 
-        def look() -> None:
+        def check() -> None:
             nonlocal timer
-            timer = loop.call_later(self.abandon_overdue() or seconds, look)
+            timer = loop.call_later(self.abandon_overdue() or seconds, check)
 
-        timer = loop.call_later(seconds, look)
+        timer = loop.call_later(seconds, check)
         job.add_done_callback(lambda _: timer.cancel())
 
     def _start_thread(self) -> None:
@@ -150,7 +156,7 @@ class LogThreads(Executor):
             with self._lock:
                 self._threads -= 1
                 others = self._threads
-            if not (others and isinstance(error, RuntimeError)):  # the others do the job if there is no more thread
+            if not (others and isinstance(error, RuntimeError)):  # the other threads do the job if no more can start
                 raise
 
     def _assign(self, worker: _Worker, job: _Job) -> None:
@@ -177,7 +183,7 @@ class LogThreads(Executor):
                 self._abandoned.discard(worker)
                 if worker.abandoned:
                     break
-                # Before the result is delivered, so that a caller who then submits another job finds this thread idle.
+                # Before the result is delivered, so that a caller that then submits another job finds this thread idle.
                 is_waiting = self._take(worker)
             deliver()
             del deliver
@@ -193,17 +199,17 @@ class LogThreads(Executor):
         return True
 
     def _is_handed_a_job(self, worker: _Worker) -> bool:
-        """Wait for a job. Return False if there was none for LINGER_SECONDS, and the thread no longer counts."""
-        if worker.wake.acquire(timeout=_linger()):
+        """Wait for a job. Return False if none came for LINGER_SECONDS; the thread then no longer counts."""
+        if worker.wake.acquire(timeout=test_run.strategy().linger_seconds(LINGER_SECONDS)):
             return True
         with self._lock:
             is_idle = worker in self._idle
             if is_idle:
                 self._idle.remove(worker)
-        if not is_idle:  # it was handed one in this moment
+        if not is_idle:  # it got a job just now
             worker.wake.acquire()
             return True
-        # Closed before the thread no longer counts: a test that waits until there is none can then drop its database.
+        # Close them while the thread still counts: once a pool has no thread, nothing of it keeps the database in use.
         close_connections()
         with self._lock:
             if self._jobs:
@@ -230,23 +236,23 @@ class _Job:
         return partial(_deliver, self.future.set_result, result)
 
     def fail(self, due: float) -> None:
-        """Fail a job that was due at `due`."""
+        """Fail a job that had to be done by `due`. Log it, unless it met a silence that is already logged."""
         global _reported_at
         error = DatabaseTimeout(
             f"The log's database did not answer within {self.seconds:g} s. It is unknown whether the work was done. "
-            "The connection is given up, and the next call opens a new one."
+            "Its connection is closed, and the next call opens a new one."
         )
         assert self.seconds is not None
-        if due - self.seconds > _reported_at:  # a job that began earlier met the silence that is known
+        if due - self.seconds > _reported_at:  # a job that began earlier met the silence that is logged
             _reported_at = time.monotonic()
             try:
                 raise error
             except DatabaseTimeout:
-                outages.report(logger, "The log's database does not answer; its connections are given up.")
+                outages.report(logger, "The log's database does not answer; its connections are closed.")
         _deliver(self.future.set_exception, error)
 
     def refuse(self) -> None:
-        """Fail a job that no thread can be started for."""
+        """Fail a job because too many abandoned threads exist to start another one."""
         if self.future.set_running_or_notify_cancel():
             self.future.set_exception(
                 DatabaseTimeout(
@@ -256,45 +262,38 @@ class _Job:
             )
 
 
-def do(future: Future[Any], call: Callable[[], Any]) -> None:
-    """Do the work of `future` in the calling thread."""
-    job = _Job(call, None)
-    job.future = future
-    job.run()()
-
-
 def _deliver(deliver: Callable[[Any], None], outcome: Any) -> None:
-    with contextlib.suppress(InvalidStateError):  # it was abandoned in this moment
+    with contextlib.suppress(InvalidStateError):  # the job has just been abandoned
         deliver(outcome)
 
 
 class _Worker:
-    """A log thread: its job, and the time at which that is overdue."""
+    """The state of one log thread: its job, and when that job is overdue."""
 
     def __init__(self) -> None:
         self.job: _Job | None = None
-        self.due = float("inf")  # in time.monotonic() seconds; of the job, if that has a deadline
-        self.wake = threading.Lock()  # released when an idle thread has been assigned a job
+        self.due = float("inf")  # in time.monotonic() seconds; for a job with a deadline
+        self.wake = threading.Lock()  # released when the idle thread has got a job
         self.wake.acquire()
         self.abandoned = False
-        self.connections: list[Any] = []  # those that the thread has opened
+        self.connections: list[Any] = []  # all that the thread has opened
         self._timeouts = _timeouts
 
     def trust(self) -> None:
-        """Close the connections if the database has been silent on one since: they are probably silent as well."""
+        """Close the connections if the database has been silent on any since: these are probably silent as well."""
         if self._timeouts != _timeouts:
             self._timeouts = _timeouts
             close_connections()
 
     def abandon(self) -> None:
-        """Shut the connections down, so that the thread wakes and ends. Called in another thread."""
+        """Shut down the connections, so that the thread wakes and ends. Called from another thread."""
         global _timeouts
         _timeouts += 1
         for connection in tuple(self.connections):
             shut_down(connection)
 
 
-# How often a thread was abandoned in this process, and when that was last logged.
+# How many threads were abandoned in this process, and when that was last logged.
 _timeouts = 0
 _reported_at = float("-inf")  # in time.monotonic() seconds
 
@@ -302,11 +301,7 @@ _here = threading.local()
 
 
 def remember_connection(connection: Any, **kwargs: Any) -> None:
-    """A receiver of Django's connection_created. A log thread remembers the connections that it opens."""
+    """Receiver of connection_created: a log thread remembers the connections that it opens."""
     worker: _Worker | None = getattr(_here, "worker", None)
     if worker is not None and connection not in worker.connections:
         worker.connections.append(connection)
-
-
-def _linger() -> float:
-    return test_run.strategy().linger_seconds(LINGER_SECONDS)

@@ -1,7 +1,7 @@
-"""Failures that last: logged once, where they begin, whoever comes upon them; and tried again with patience.
+"""Failures that last: each is logged once, when it begins, and retried with growing pauses.
 
-While a database is away, each stream that comes back meets it in several places, and three hundred come back each few
-seconds. What their clients are answered is their own business; the log has to tell an outage once.
+While a database is away, every stream that reconnects fails in several places, and there can be hundreds of streams.
+Each caller decides what its client gets. This module makes sure that an outage is logged once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from django.db import Error, InterfaceError, OperationalError
 from streams.exceptions import NotMigrated
 from streams.runtime.resets import on_settings_change, per_process
 
-# What is wrong with the database, and what helps: for clients and for the log. The driver's text is in the log only.
+# The cause of a database failure and its remedy, for clients and for the log. Only the log has the driver's text.
 NO_ANSWER = "The database does not answer. Try again later."
 NOT_MIGRATED = "The database lacks a migration, so that its tables do not fit this version: run `manage.py migrate`."
 DISK_FULL = "The database's disk is full, so that nothing can be stored: free space on it, or make it larger."
@@ -38,7 +38,7 @@ _MISSING_IN_SQLITE = re.compile(r"no such (table|column)\b|has no column named")
 
 
 def explain(error: BaseException | None) -> str:
-    """Return a sentence that says what is wrong with the database, and what helps."""
+    """Return a sentence with the cause of a database failure and its remedy."""
     return _cause(error) or NO_ANSWER
 
 
@@ -53,7 +53,7 @@ def is_not_migrated(error: BaseException | None) -> bool:
 
 
 def _cause(error: BaseException | None) -> str | None:
-    """Return what is wrong, if the error or one of its causes says so: the cause of Django's error is the driver's."""
+    """Return the cause, if the error or the driver's error that caused it has a known code."""
     while error is not None:
         if isinstance(error, NotMigrated):
             return NOT_MIGRATED
@@ -69,14 +69,17 @@ def _cause(error: BaseException | None) -> str | None:
 
 
 def _lacks_value(error: Error) -> bool:
-    """Return True if a column got no value that must have one. Our inserts fill all columns of their own version."""
+    """Return True if a NOT NULL column got no value: it is of another version, because our inserts fill all columns."""
     driver = error.__cause__
     return getattr(driver, "sqlstate", None) == "23502" or str(error).startswith("NOT NULL constraint failed")
 
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Let an error of the database say what helps, if an administrator has to do something. Within: inserts of ours."""
+    """Add the remedy to a database error if an administrator has to act. Use it around our own inserts.
+
+    Raises NotMigrated or OperationalError instead of the original error, with the driver's first line.
+    """
     try:
         yield
     except Error as error:
@@ -89,33 +92,37 @@ def explained() -> Iterator[None]:
         raise
 
 
-# After an outage, however long, it is found within this time that things work again.
+# The longest pause between two attempts, and so the time until a recovery is noticed.
 MAX_BACKOFF_SECONDS = 5.0
 
 
 class Outage:
-    """Whether something that the whole process uses fails. All methods may be called from any thread."""
+    """The state of something that the whole process uses: works, or fails. Methods can be called from any thread.
+
+    `over` is logged when it has recovered.
+    """
 
     def __init__(self, over: str) -> None:
         self._over = over
         self._failing: dict[object, list[logging.Logger]] = {}
 
-    def failed(self, logger: logging.Logger, what: str, kind: object = None) -> None:
-        """Log `what` with the exception that is being handled, unless one of its kind was since it last worked."""
-        told = [logger]
-        # In one step, for threads may come at once; and before it is logged, for a handler may come upon it as well.
-        if self._failing.setdefault(kind, told) is told:
+    def record_failure(self, logger: logging.Logger, what: str, kind: object = None) -> None:
+        """Log `what` with the current exception, unless a failure of this kind was logged since the last recovery."""
+        entry = [logger]
+        # In one step, because threads can fail at the same time. Before logging, because a log handler can fail too.
+        if self._failing.setdefault(kind, entry) is entry:
             logger.exception(what)
 
-    def works(self) -> None:
-        """It does what it should. Costs nothing where nothing was known of a failure."""
+    def recovered(self) -> None:
+        """Log the recovery, if a failure was recorded. Otherwise the call is cheap."""
         if not self._failing:
             return
         failing, self._failing = self._failing, {}
-        for logger in {told[0] for told in failing.values()}:
+        for logger in {entry[0] for entry in failing.values()}:
             logger.info(self._over)
 
     def forget(self) -> None:
+        """Forget the recorded failures without logging a recovery."""
         self._failing = {}
 
 
@@ -130,27 +137,31 @@ for _outage in (SENDING, LISTENING):
 
 
 def report(logger: logging.Logger, what: str) -> Outage | None:
-    """Log `what` with the exception that is being handled: what the database fails with, once in an outage.
+    """Log `what` with the current exception; a database error only once in an outage.
 
-    Returns that outage, which somebody has to end who sees the database work.
+    Returns the outage of a database error, so that the caller can end it with recovered(); otherwise None.
     """
     error = sys.exception()
     if isinstance(error, Error | NotMigrated):
         cause = _cause(error)
-        # A full disk can still be read, and a database without some tables answers: that it does ends neither.
+        # A full disk can still be read, and a database without some tables still answers. So these are outages of their
+        # own, which an answer does not end.
         outage = {DISK_FULL: DISK, NOT_MIGRATED: MIGRATIONS}.get(cause or "", DATABASE)
-        # Of each kind one, so that a mistake in a query is not taken for part of an outage.
+        # One for each exception class, so that a wrong query is not mistaken for part of an outage.
         kind = type(error) if outage is DATABASE else None
-        outage.failed(logger, f"{what} {cause}" if cause else what, kind)
+        outage.record_failure(logger, f"{what} {cause}" if cause else what, kind)
         return outage
     logger.exception(what)
     return None
 
 
 class Backoff:
-    """Waits longer after each failure, and logs a run of failures once: at its beginning, with the stack.
+    """Waits longer after each failure, and logs a series of failures once, with the traceback of the first.
 
-    `outage`: what it is that fails, where others meet it as well.
+    Args:
+        what: the text to log.
+        max_seconds: the longest pause.
+        outage: the outage that the failures belong to, if other code can record it as well.
     """
 
     def __init__(
@@ -158,32 +169,33 @@ class Backoff:
         logger: logging.Logger,
         what: str,
         *,
-        most_seconds: float = MAX_BACKOFF_SECONDS,
+        max_seconds: float = MAX_BACKOFF_SECONDS,
         outage: Outage | None = None,
     ) -> None:
         self._logger = logger
         self._what = what
-        self._most_seconds = most_seconds
+        self._max_seconds = max_seconds
         self._outage = outage
         self._reported: Outage | None = None
         self._failures = 0
 
     def reset(self) -> None:
-        """It went well."""
+        """Note a success: the next failure is logged, and its pause is short."""
         if (outage := self._outage or self._reported) is not None:
-            outage.works()
+            outage.recovered()
         if self._failures and self._outage is None:
             self._logger.info("Recovered after %d failures: %s", self._failures, self._what)
         self._failures, self._reported = 0, None
 
     async def wait(self) -> None:
+        """Log the exception that is being handled, if it is the first of a series, and pause."""
         if not self._failures:
             if self._outage is not None:
-                self._outage.failed(self._logger, self._what)
+                self._outage.record_failure(self._logger, self._what)
             else:
                 self._reported = report(self._logger, self._what)
         self._failures += 1
-        # A bound on the exponent as well: no float holds what an outage of hours would come to. And by lot, for all
-        # processes of a site have met the outage at the same moment.
-        seconds = min(0.1 * 2 ** min(self._failures, 10), self._most_seconds)
+        # The exponent is bounded because a float would overflow in an outage of hours. The jitter spreads the processes
+        # of a site, which have all failed at the same moment.
+        seconds = min(0.1 * 2 ** min(self._failures, 10), self._max_seconds)
         await asyncio.sleep(seconds * random.uniform(0.5, 1))  # noqa: S311

@@ -151,7 +151,7 @@ def close_census(census: Census) -> None:
     if last and settings.PRESENCE_SECONDS is not None and test_run.strategy().works_unattended:
         # Straight to a thread: the loop may be ending, and would not come back to a task.
         try:
-            threads.CHORES.submit(_write_if_nobody_came_back)
+            threads.PERIODIC.submit(_write_if_nobody_came_back)
         except RuntimeError:  # the interpreter is ending
             logger.info("That nobody listens here any more could not be written; the row will fade.", exc_info=True)
 
@@ -198,7 +198,7 @@ def places() -> Places:
 
 
 async def beat() -> None:
-    """Renew this process's row, unless another of its event loops has just done so. A chore."""
+    """Renew this process's row, unless another of its event loops has just done so. A periodic task."""
     interval = settings.PRESENCE_SECONDS
     if interval is None:
         return
@@ -208,9 +208,9 @@ async def beat() -> None:
         if now - process.beat_at < interval / 2:
             return
         process.beat_at = now
-    # Nobody else writes this row, so that other chores do not wait for it, but for SQLite's one lock.
+    # No other process writes this row, so other periodic tasks wait only for SQLite's one lock.
     try:
-        await threads.run(_write_and_read, pool=threads.CHORES)
+        await threads.run(_write_and_read, pool=threads.PERIODIC)
     except BaseException:
         process.beat_at = float("-inf")  # or the next try would find nothing to do, and pass for a success
         raise

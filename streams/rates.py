@@ -111,13 +111,13 @@ def _window(caller: str) -> tuple[str, int]:
 
 
 def _is_over(total: Any, per_minute: int) -> bool:
-    CACHE.works()
+    CACHE.recovered()
     return int(total) > per_minute
 
 
 def _report() -> None:
     # Better counted less well than not published.
-    CACHE.failed(logger, "PUBLISH_RATE_CACHE does not answer; each process counts for itself.")
+    CACHE.record_failure(logger, "PUBLISH_RATE_CACHE does not answer; each process counts for itself.")
 
 
 def _take_here(caller: str, messages: int, per_minute: int) -> int:

@@ -1,4 +1,4 @@
-"""Giving back what an ASGI request holds, its thread and its database connections, while its response goes on."""
+"""Release the thread and the database connections of an ASGI request while its response is still being sent."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from streams.threads import close_connections
 
 
 async def release_request(*, only_idle: bool = False) -> None:
-    """Give back the thread and the database connections that the running ASGI request holds. They come back by need.
+    """Release the thread and the database connections of the running ASGI request. A later use creates new ones.
 
-    Django keeps one thread for every request, for its signals at the least, and whatever connections that thread has
-    opened, until the response ends: with streams that is hours. The connections are closed in their own thread, but
-    for those inside an atomic block; then asgiref's executor of this request is taken out of its table and let go.
+    Django keeps a thread for every request, and the connections that this thread has opened, until the response ends:
+    for a stream that is hours. The connections are closed in their own thread, except inside an atomic block. Then
+    asgiref's executor of this request is taken out of its table and shut down.
 
-    Does nothing outside an ASGI request, and costs next to nothing where the request holds nothing; with `only_idle`,
-    nothing either where the thread is at work.
+    Does nothing outside an ASGI request. It is cheap if the request holds nothing.
+
+    Args:
+        only_idle: do nothing if the thread is busy.
     """
     context = request_context()
     if only_idle and not await _has_idle_thread(context):
@@ -30,15 +32,17 @@ async def release_request(*, only_idle: bool = False) -> None:
 
 
 def abandon_thread() -> None:
-    """Let go of the running request's thread, which may be busy for good. When it comes to it, it closes its
-    connections; nobody waits for that."""
+    """Release the running request's thread without waiting for it, because it might never return.
+
+    The thread closes its connections and ends when its current job is done.
+    """
     if (executor := take_executor(request_context())) is not None:
         executor.submit(close_connections)
         executor.shutdown(wait=False)
 
 
 async def _has_idle_thread(context: Any) -> bool:
-    """Whether the request has a thread that answers at once. One that does not may be in the middle of a query."""
+    """Return True if the request has a thread that answers at once. Another thread can be in the middle of a query."""
     if (executor := executor_of(context)) is None:
         return False
     try:
@@ -49,7 +53,7 @@ async def _has_idle_thread(context: Any) -> bool:
 
 
 async def close_request_connections() -> bool:
-    """Close the connections that the running ASGI request holds, in its thread. Whether it has a thread."""
+    """Close the connections of the running ASGI request, in its thread. Return False if it has no thread."""
     if not has_thread(request_context()):
         return False
     await sync_to_async(close_connections)()

@@ -198,13 +198,13 @@ def prune_if_due() -> int:
     return pruned
 
 
-async def prune_as_chore() -> None:
-    """prune_if_due(), away from the event loop."""
+async def prune_periodically() -> None:
+    """Run prune_if_due() away from the event loop."""
     await threads.run(prune_if_due, pool=threads.WAITING)
 
 
-def chore_seconds() -> float | None:
-    """Return how often a process checks whether pruning is due, in seconds."""
+def period_seconds() -> float | None:
+    """Return how often a process checks if pruning is due, or None if pruning is switched off."""
     interval = settings.PRUNE_SECONDS
     return None if interval is None else min(interval, 60.0)
 

@@ -136,9 +136,11 @@ def _notify(revocation: Revocation) -> None:
     try:
         get_notifier().notify(Notice(0, 0, revocation=revocation))
     except Exception:
-        outages.SENDING.failed(logger, "The notifier failed. Open streams are checked only every RECHECK_SECONDS.")
+        outages.SENDING.record_failure(
+            logger, "The notifier failed. Open streams are checked only every RECHECK_SECONDS."
+        )
     else:
-        outages.SENDING.works()
+        outages.SENDING.recovered()
 
 
 def session_fingerprint(session_key: str) -> str:

@@ -206,7 +206,6 @@ UNDOCUMENTED = {
     "context_to_thread_executor",
     "loop_thread_executors",
     "run_on_commit",
-    "savepoint_ids",
     "single_thread_executor",
     "thread_sensitive_context",
 }

@@ -498,7 +498,7 @@ def test_process_that_streams_goes_on_at_once_after_one_that_fails(
 def test_whom_it_reached_is_counted_several_times_also_where_the_log_is_polled_seldom() -> None:
     for poll, often in ((0.3, 0.3), (1, 1), (600, 6)):
         with override_settings(STREAMS={"POLL_SECONDS": poll}):
-            assert deliveries.chore_seconds() == often
+            assert deliveries.period_seconds() == often
 
 
 @database

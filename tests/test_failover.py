@@ -114,7 +114,7 @@ async def test_process_recovers_when_old_connections_stay_silent(site: Site, pro
     async with asyncio.timeout(RECOVERY_SECONDS):
         while proxy.open(silent=True):
             await holdings(server)  # collects garbage: a failed attempt to connect is closed with its traceback
-    assert server.log.read_text().count("does not answer; its connections are given up") == 1
+    assert server.log.read_text().count("does not answer; its connections are closed") == 1
 
 
 async def test_outage_of_silence_does_not_pile_up_threads(site: Site, proxy: Proxy) -> None:

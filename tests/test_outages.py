@@ -35,17 +35,17 @@ def fail(outage: Outage, what: str, kind: object = None) -> None:
     try:
         raise ConnectionError("no server")
     except ConnectionError:
-        outage.failed(logger, what, kind)
+        outage.record_failure(logger, what, kind)
 
 
 def test_outage_is_told_with_its_stack_once_and_its_end_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "streams")
     outage = Outage("it works")
-    outage.works()
+    outage.recovered()
     for what in ("a", "b", "c"):
         fail(outage, what)
-    outage.works()
-    outage.works()
+    outage.recovered()
+    outage.recovered()
     fail(outage, "d")
     assert told(caplog) == ["a", "it works", "d"]
     assert caplog.records[0].exc_info is not None
@@ -64,7 +64,7 @@ def test_what_fails_otherwise_is_told_also_during_an_outage(caplog: pytest.LogCa
 async def test_run_of_failures_is_told_once_by_all_that_wait_for_the_same(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "streams")
     outage = Outage("it works")
-    one, other = (Backoff(logger, name, most_seconds=0, outage=outage) for name in ("one", "other"))
+    one, other = (Backoff(logger, name, max_seconds=0, outage=outage) for name in ("one", "other"))
     for backoff in (one, other, one, other):
         try:
             raise ConnectionError("no server")

@@ -267,8 +267,8 @@ def test_process_that_cannot_say_that_its_last_stream_has_ended_logs_it(site: Si
 def leave_twice() -> None:
     """Close a census twice, and print how many beats were begun and how many written."""
     begun: list[Future[Any]] = []
-    submit = threads.CHORES.submit
-    threads.CHORES.submit = lambda *args: begun.append(submit(*args))  # type: ignore[method-assign, assignment, func-returns-value]
+    submit = threads.PERIODIC.submit
+    threads.PERIODIC.submit = lambda *args: begun.append(submit(*args))  # type: ignore[method-assign, assignment, func-returns-value]
 
     async def leave() -> None:
         census = presence.open_census(asyncio.get_running_loop(), set())
@@ -291,5 +291,5 @@ async def test_nothing_is_written_after_the_last_stream_of_a_test() -> None:
         while not await Node.objects.filter(connections=1).aexists():
             await asyncio.sleep(0.01)
     await subscriber.aclose()
-    await threads.run(int, pool=threads.CHORES)  # its one thread has done what was submitted before
+    await threads.run(int, pool=threads.PERIODIC)  # its one thread has done what was submitted before
     assert (await Node.objects.aget()).connections == 1

@@ -18,6 +18,7 @@ from asgiref.sync import async_to_sync
 from django.db import OperationalError, connection, connections
 
 from streams import log, log_threads, publish, threads
+from streams.runtime import test_run
 from streams.threads import DatabaseTimeout, LogThreads
 from tests.services import wait_until
 from tests.sites import Site, finish
@@ -176,7 +177,7 @@ def test_jobs_begin_in_the_order_of_their_coming(pool: LogThreads, settings: Any
 
 def test_thread_whose_job_another_has_taken_still_ends(pool: LogThreads, monkeypatch: pytest.MonkeyPatch) -> None:
     """CPython's SimpleQueue, before 3.13, forgets its timeout where that passes in the moment of such a loss."""
-    monkeypatch.setattr(log_threads, "_linger", lambda: 0.0005)
+    monkeypatch.setattr(test_run, "LINGER_SECONDS", 0.0005)
     for _ in range(6):
         end = time.monotonic() + 0.3
         while time.monotonic() < end:
@@ -244,7 +245,7 @@ def test_job_after_the_server_has_ended_an_idle_connection_does_not_fail(
     if connection.vendor != "postgresql":
         pytest.skip("a file has no connection to lose")
     set_threads(settings, 1)
-    monkeypatch.setattr(log_threads, "_linger", lambda: 1.0)  # or the thread would have closed it by itself
+    monkeypatch.setattr(test_run, "LINGER_SECONDS", 1.0)  # or the thread would have closed it by itself
 
     def backend() -> tuple[threading.Thread, int]:
         with connections["default"].cursor() as cursor:
@@ -393,7 +394,7 @@ def test_sqlite_has_no_deadline(settings: Any) -> None:
 
 def test_surplus_threads_end_while_others_work(pool: LogThreads, monkeypatch: pytest.MonkeyPatch) -> None:
     """The idle thread that worked last is woken first. In turn, each of them would work now and then, and none end."""
-    monkeypatch.setattr(log_threads, "_linger", lambda: 1.0)
+    monkeypatch.setattr(test_run, "LINGER_SECONDS", 1.0)
     work = Work()
     futures = [pool.submit(work) for _ in range(4)]
     wait_until(lambda: work.running == 4, "four jobs at once")

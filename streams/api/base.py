@@ -97,7 +97,7 @@ class StreamsAPIView(APIView):
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         if self.asks_database and response.status_code in (200, 201, 202):
-            outages.DATABASE.works()
+            outages.DATABASE.recovered()
         response.headers.setdefault("Cache-Control", "no-store")
         return super().finalize_response(request, response, *args, **kwargs)
 

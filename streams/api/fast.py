@@ -86,7 +86,7 @@ async def _publish(request: HttpRequest, channel: str) -> HttpResponse:
         rows = await apublish_many([message])
     except (InvalidMessage, IdempotencyKeyInUse) as error:
         raise publishing.as_error(error) from None
-    outages.DATABASE.works()
+    outages.DATABASE.recovered()
     status, [told] = publishing.answer(rows)
     return json_response(told, status)
 

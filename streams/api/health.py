@@ -102,7 +102,7 @@ async def _state_of_database() -> str:
         return "not-migrated" if outages.is_not_migrated(error) else "unavailable"
     except TimeoutError:
         return "unavailable"
-    outages.DATABASE.works()
+    outages.DATABASE.recovered()
     return "ok"
 
 

@@ -47,7 +47,7 @@ def store(messages: Sequence[NewMessage], *, wait_for_keys: bool = True) -> list
             rows, outcome = _insert_first(messages, wait_for_keys=wait_for_keys)
         else:
             rows, outcome = _lock_first(messages)
-    outages.DISK.works()
+    outages.DISK.recovered()
     try:
         notify(outcome.numbered, rows)
         settle({row.pk: row for row in rows if row.position is None}, outcome, wait=True)

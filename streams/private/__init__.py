@@ -1,8 +1,8 @@
-"""The internals of other libraries that Streams needs, each library's in one module.
+"""Access to internals of other libraries, with one module for each library.
 
-No other module uses these names; tests/test_architecture.py checks that. Each accessor's docstring says what it is for,
-the versions it was seen in, and what would make it unnecessary. If an internal is missing at run time, its accessor
-returns the documented substitute and logs one warning: Streams then costs more or does less, and goes on.
+No other module uses these names; tests/test_architecture.py checks that. Each accessor's docstring gives its purpose,
+the versions in which the internal was seen, and a change that would make it unnecessary. If an internal is missing at
+run time, its accessor returns the documented substitute and logs one warning: Streams then costs more or does less.
 tests/private checks each internal against the installed version, and the degraded mode without it.
 """
 
@@ -16,7 +16,7 @@ _reported: set[str] = set()
 
 
 def report_missing(library: str, internal: str, consequence: str) -> None:
-    """Log once in this process that a library has no such internal any more, and what follows from that."""
+    """Log once per process that a library no longer has an internal, with the consequence."""
     if internal not in _reported:
         _reported.add(internal)
         logger.warning(

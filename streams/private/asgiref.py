@@ -1,4 +1,4 @@
-"""What Streams needs of asgiref's internals: the threads in which sync_to_async and async_to_sync run their calls."""
+"""Internals of asgiref: the threads in which sync_to_async and async_to_sync run their calls."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _UNKNOWN = object()
 
 
 def request_context() -> Any:
-    """Return the context of the ASGI request that is being served here; None elsewhere, as in Django's test client.
+    """Return the context of the ASGI request that a server is handling here; None elsewhere, as in the test client.
 
-    It is the key of the request's thread, and it tells whether a server runs this code at all. Seen in asgiref 3.8 to
+    It is the key of the request's thread, and it shows if a server runs this code at all. Seen in asgiref 3.8 to
     3.13 (SyncToAsync.thread_sensitive_context). A public way to ask for the current ThreadSensitiveContext would
     make it unnecessary. If it is missing, a placeholder is returned: streams then end with their server, close their
     connections, and keep their threads.
@@ -45,7 +45,7 @@ def has_thread(context: Any) -> bool:
 
 
 def executor_of(context: Any) -> Executor | None:
-    """Return the executor of a request's thread; None if it has none, or if that is not known. See take_executor()."""
+    """Return the executor of a request's thread; None without a thread, or if it is unknown. See take_executor()."""
     table = _executors()
     return None if context is None or table is None else table.get(context)
 
@@ -53,8 +53,8 @@ def executor_of(context: Any) -> Executor | None:
 def take_executor(context: Any) -> Executor | None:
     """Take the executor of a request's thread away from asgiref, so that it can be shut down before the response ends.
 
-    A later sync_to_async of the request makes a new one. None if there is none, if its owner is another (an executor
-    that was handed to ThreadSensitiveContext, since asgiref 3.12), or if it is not known. Seen in asgiref 3.8 to 3.13
+    A later sync_to_async of the request makes a new one. Returns None without an executor, for an executor that was
+    passed to ThreadSensitiveContext (since asgiref 3.12), or if it is unknown. Seen in asgiref 3.8 to 3.13
     (SyncToAsync.context_to_thread_executor, ThreadSensitiveContext._executor). A public way to release the thread of a
     context would make it unnecessary. If it is missing, a stream keeps its thread.
     """
@@ -85,7 +85,7 @@ def innermost_caller() -> Executor | None:
     except AttributeError:
         report_missing("asgiref", "AsyncToSync.executors", OTHER_THREAD)
         return None
-    # A caller that has gone can leave a task behind in which it still seems to wait.
+    # A caller that has returned can leave a task behind in which it still seems to wait.
     return None if current is None or is_broken(current) else current
 
 
@@ -102,7 +102,7 @@ def outermost_caller(loop: asyncio.AbstractEventLoop) -> Executor | None:
 
 
 def shared_executor() -> Executor | None:
-    """Return the executor of the one thread that sync_to_async uses outside of requests; None if it is not known.
+    """Return the executor of the one thread that sync_to_async uses outside of requests; None if it is unknown.
 
     An async test's own queries run there. Seen in asgiref 3.8 to 3.13 (SyncToAsync.single_thread_executor). A test
     database in memory whose connections wait for each other's locks would make it unnecessary.
@@ -123,7 +123,7 @@ def is_broken(executor: Executor) -> bool:
 
 
 def thread_of(executor: Any) -> threading.Thread | None:
-    """Return the one thread of an executor of asgiref's; None if it has not started, or if that is not known.
+    """Return the one thread of an asgiref executor; None if it has not started, or if it is unknown.
 
     Seen in asgiref 3.8 to 3.13 (CurrentThreadExecutor._work_thread) and in Python 3.11 to 3.13
     (ThreadPoolExecutor._threads).
@@ -132,7 +132,7 @@ def thread_of(executor: Any) -> threading.Thread | None:
 
 
 def main_event_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that has called this thread by sync_to_async; None if there is none, or if it is not known.
+    """Return the event loop that has called this thread by sync_to_async; None without one, or if it is unknown.
 
     Seen in asgiref 3.8 to 3.13 (SyncToAsync.threadlocal.main_event_loop). Code that got the loop handed to it would
     make it unnecessary. If it is missing, a response that a sync view drops is closed by the garbage collector later.

@@ -1,4 +1,4 @@
-"""What Streams needs of daphne's internals: the Twisted request behind an ASGI `send`."""
+"""Internals of daphne: the Twisted request behind an ASGI `send`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from streams.private import report_missing
 
 
 def twisted_request(send: Any) -> Any:
-    """Return daphne's request, a Twisted IConsumer, which its `send` is bound to; None on other servers.
+    """Return the daphne request, a Twisted IConsumer, that `send` is bound to; None on other servers.
 
-    daphne's `send` never waits, and the request's producer is how Twisted tells that its buffer is full. Seen in daphne
-    4.2 (`send` is `functools.partial(Server.handle_reply, request)`). A `send` of daphne's that waits would make
-    it unnecessary. If it is missing, None: a slow client's bytes then wait in daphne's memory, without a bound.
+    daphne's `send` never waits. Twisted reports a full buffer to the producer of the request. Seen in daphne 4.2
+    (`send` is `functools.partial(Server.handle_reply, request)`). A `send` that waits would make it unnecessary. If it
+    is missing, None: the bytes for a slow client then wait in daphne's memory, without a limit.
     """
     bound = send.args[0] if isinstance(send, partial) and send.args else None
     if hasattr(bound, "registerProducer") and hasattr(bound, "unregisterProducer"):
@@ -25,10 +25,10 @@ def twisted_request(send: Any) -> Any:
 
 
 def replace_uri(request: Any, uri: Any) -> None:
-    """Replace the URI by what `uri(text)` returns of it: daphne writes it into its access log.
+    """Replace the URI by the result of `uri(text)`: daphne writes it into its access log.
 
-    daphne has taken path and query out of it by then, and needs it for that log alone; the log is not Python's logging,
-    so that no filter reaches it. Seen in daphne 4.2 (Twisted's Request.uri). An access log by Python's logging
+    daphne has already parsed path and query, and needs the URI for that log alone. It does not use Python's logging, so
+    no filter can change the line. Seen in daphne 4.2 (Twisted's Request.uri). An access log by Python's logging
     would make it unnecessary. If it is missing, nothing is replaced.
     """
     if isinstance(before := getattr(request, "uri", None), bytes):
@@ -38,15 +38,15 @@ def replace_uri(request: Any, uri: Any) -> None:
 
 
 def is_connected(request: Any) -> bool:
-    """Return True unless the client has left, which has ended a producer's registration as well.
+    """Return True unless the client has disconnected, which also ends the registration of a producer.
 
-    Seen in Twisted 26.10 (Request.channel is None then). If it is missing, True, and Twisted ignores what comes.
+    Seen in Twisted 26.10 (Request.channel is None then). If it is missing, True, and Twisted ignores later writes.
     """
     return getattr(request, "channel", request) is not None
 
 
 def abort(request: Any) -> None:
-    """Break a request's connection: daphne keeps one open whose response the application has left unfinished.
+    """Break a request's connection: daphne keeps it open if the application leaves the response unfinished.
 
     Seen in daphne 4.2 (Request.channel.transport). daphne closing it would make it unnecessary. If it is
     missing, the connection stays open until the client closes it.

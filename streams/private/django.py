@@ -1,4 +1,4 @@
-"""What Streams needs of Django's internals: transactions of tests, users that were loaded already, and responses."""
+"""Internals of Django: transactions of tests, users that are already loaded, requests and responses."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def in_test_run() -> bool:
 def in_callers_transaction(connection: Any) -> bool:
     """Return True if the calling code has opened a transaction that will commit.
 
-    The transaction that Django's TestCase, or pytest-django's `db`, has around a test never commits, so that it does
-    not count. Seen in Django 5.2 to 6.1 (connection.atomic_blocks, Atomic._from_testcase, which atomic(durable=True)
+    The transaction that Django's TestCase, or pytest-django's `db`, has around a test never commits, so it does not
+    count. Seen in Django 5.2 to 6.1 (connection.atomic_blocks, Atomic._from_testcase, which atomic(durable=True)
     looks at as well). A public question of this kind would make it unnecessary. If it is missing, a test's transaction
     counts as the caller's: the messages that a test publishes are delivered to no stream.
     """
@@ -58,11 +58,20 @@ def in_tests_transaction(connection: Any) -> bool:
     return bool(blocks) and _is_of_test(blocks[0])
 
 
+def is_nested(connection: Any) -> bool:
+    """Return True if the innermost transaction is inside another one, so that its work can still be rolled back.
+
+    Seen in Django 5.2 to 6.1 (connection.atomic_blocks; see in_callers_transaction()). If it is missing, False: a test
+    can then mistake the identity of an earlier test's log for its own.
+    """
+    return len(_atomic_blocks(connection) or ()) > 1
+
+
 def _atomic_blocks(connection: Any) -> Any:
     try:
         return connection.atomic_blocks
     except AttributeError:
-        report_missing("Django", "connection.atomic_blocks", "What a test publishes is delivered to no stream.")
+        report_missing("Django", "connection.atomic_blocks", "Messages that a test publishes reach no stream.")
         return None
 
 
@@ -70,26 +79,12 @@ def _is_of_test(block: Any) -> bool:
     try:
         return bool(block._from_testcase)
     except AttributeError:
-        report_missing("Django", "Atomic._from_testcase", "What a test publishes is delivered to no stream.")
-        return False
-
-
-def is_nested(connection: Any) -> bool:
-    """Return True if the innermost transaction.atomic() is inside another one, so that its work can be rolled back.
-
-    Seen in Django 5.2 to 6.1 (connection.savepoint_ids, which has an item for each inner block). A public depth of the
-    blocks would make it unnecessary. If it is missing, False: in tests, the identity of a log that was rolled back can
-    be taken for the current one.
-    """
-    try:
-        return bool(connection.savepoint_ids)
-    except AttributeError:
-        report_missing("Django", "connection.savepoint_ids", "Tests can find the state of a log that was rolled back.")
+        report_missing("Django", "Atomic._from_testcase", "Messages that a test publishes reach no stream.")
         return False
 
 
 def commit_hooks(connection: Any) -> list[Callable[[], object]]:
-    """Return the functions that were handed to transaction.on_commit() and still wait, the oldest first.
+    """Return the functions that were passed to transaction.on_commit() and still wait, the oldest first.
 
     All publishes of a transaction find their common hook there. Django removes the hooks of a savepoint that is rolled
     back. Seen in Django 5.2 to 6.1 (connection.run_on_commit). Data of one's own that lives as long as a transaction or
@@ -103,7 +98,7 @@ def commit_hooks(connection: Any) -> list[Callable[[], object]]:
 
 
 class _EveryAlias(set[str]):
-    """Contains every alias, also those of databases that are configured later."""
+    """Contains every alias, including those of databases that are configured later."""
 
     def __contains__(self, alias: object) -> bool:
         return True
@@ -228,7 +223,7 @@ def keep_body(request: HttpRequest, body: bytes) -> None:
 
 
 def empty_form(request: HttpRequest) -> None:
-    """Give a copied request an empty form, and nothing of what was computed for the original one.
+    """Give a copied request an empty form, and drop the values that were computed for the original.
 
     Seen in Django 5.2 to 6.1 (HttpRequest._post, _files, the cached `headers`, `_messages` of django.contrib.messages).
     A public way to make a request from parts would make it unnecessary.
@@ -262,17 +257,17 @@ def namespaces_of(app_name: str) -> list[str]:
     return found
 
 
-# Raised while a response is sent, it ends the request without the rest: ASGIHandler catches it and returns. Up to
-# Django 6.0 that is a cancellation, as for a client that has left. Django 6.1 (seen in 6.1.3) lets that one through to
-# the server, and catches RequestAborted.
+# If this is raised while a response is sent, ASGIHandler catches it and ends the request. Up to Django 6.0 it is a
+# cancellation, as for a client that has disconnected. Django 6.1 (seen in 6.1.3) passes a cancellation on to the
+# server, and catches RequestAborted.
 EndOfRequest: type[BaseException] = RequestAborted if django.VERSION >= (6, 1) else asyncio.CancelledError
 
 
 class ServedResponse(StreamingHttpResponse):
     """A StreamingHttpResponse that learns which handler serves it, and whose iterator can be iterated as it is.
 
-    Seen in Django 5.2 to 6.1. `_handler_class`: handlers set it before they look at anything else of a response, which
-    is the one moment in which a response can learn that WSGI is going to serve it. `wsgi_request`: Django's sync test
+    Seen in Django 5.2 to 6.1. `_handler_class`: handlers set it before they read anything else of a response, which
+    is the only moment at which a response can find out that WSGI will serve it. `wsgi_request`: Django's sync test
     client sets it in the same place, and has no handler class of WSGI's. `_iterator`: without the two generators that
     Django puts around it. If one is missing, the stream works with Django's generators, and under WSGI it raises when
     it is iterated. An attribute of the request that names its handler, and a public name for the iterator, would make
@@ -282,7 +277,7 @@ class ServedResponse(StreamingHttpResponse):
     is_async: bool
 
     def served_by(self, handler: type) -> None:
-        """Do what is to be done if this handler serves the response. Called before it looks at the response."""
+        """Hook: this handler is going to serve the response. Called before the handler reads the response."""
 
     @property
     def _handler_class(self) -> type | None:
@@ -308,16 +303,16 @@ class ServedResponse(StreamingHttpResponse):
         self.served_by(WSGIHandler)
 
     def plain_iterator(self) -> Any:
-        """Return what is going to be iterated, which a middleware may have replaced; None if it is not known."""
+        """Return the iterator of the response, which a middleware can have replaced; None if it is unknown."""
         try:
             return self._iterator  # type: ignore[attr-defined]
         except AttributeError:
             report_missing("Django", "StreamingHttpResponse._iterator", "Each delivery runs through two generators.")
             return None
 
-    # Django's own getter returns a generator that knows the response. Middleware that puts its own around it and then
-    # drops both, because the client has left, leaves a circle: the source would stay open until the garbage collector
-    # comes.
+    # Django's own getter returns a generator that refers to the response. If a middleware wraps it and then drops both
+    # because the client has disconnected, a reference cycle remains: the source would stay open until the garbage
+    # collector runs.
     @property
     def streaming_content(self) -> Any:
         iterator = self.plain_iterator() if self.is_async else None
@@ -330,6 +325,6 @@ class ServedResponse(StreamingHttpResponse):
 
 
 async def _as_bytes(parts: AsyncIterator[Any], charset: str) -> AsyncIterator[bytes]:
-    """As HttpResponse.make_bytes: a middleware's wrapper may yield anything."""
+    """Convert as HttpResponse.make_bytes does: the wrapper of a middleware can yield any type."""
     async for part in parts:
         yield bytes(part) if isinstance(part, (bytes, memoryview)) else str(part).encode(charset)

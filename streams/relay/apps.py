@@ -34,7 +34,7 @@ class RelayConfig(AppConfig):
         revocation.on_disconnect(generations.take_back_tokens)
 
         shutdown.register(background.stop)  # where a signal ends the process, atexit's functions are not run
-        register(PeriodicTask("Looking after answers", background.attend_as_chore, lambda: ATTEND_SECONDS))
+        register(PeriodicTask("Looking for answers that wait", background.attend_periodically, lambda: ATTEND_SECONDS))
         register(
-            PeriodicTask("Tidying up after answers", background.tidy_as_chore, lambda: TIDY_SECONDS, at_start=False)
+            PeriodicTask("Tidying up after answers", background.tidy_periodically, lambda: TIDY_SECONDS, at_start=False)
         )

@@ -107,17 +107,17 @@ def stop() -> None:
     _background.stop()
 
 
-async def attend_as_chore() -> None:
-    """What each process that streams does every second: interrupt what the dead have left, take up what waits."""
-    if found := await threads.run(housekeeping.look, pool=threads.CHORES):
-        # Ending one can wait for a lock, and the one thread of CHORES must not wait.
+async def attend_periodically() -> None:
+    """Interrupt the answers that dead workers have left, and take up those that wait. See housekeeping."""
+    if found := await threads.run(housekeeping.look, pool=threads.PERIODIC):
+        # Ending an answer can wait for a lock, and the one thread of PERIODIC must not wait.
         is_waiting = await threads.run(housekeeping.settle, found, pool=threads.WAITING)
         if is_waiting:
             call()
 
 
-async def tidy_as_chore() -> None:
-    """housekeeping.tidy(), away from the event loop."""
+async def tidy_periodically() -> None:
+    """Run housekeeping.tidy() away from the event loop."""
     await threads.run(housekeeping.tidy, pool=threads.WAITING)
 
 

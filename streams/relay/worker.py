@@ -94,7 +94,7 @@ class Worker:
         writing = asyncio.create_task(self._write_on())
         writing.add_done_callback(lambda _: self._called.set())
         backoff = Backoff(
-            logger, "Answers that wait could not be looked for; trying again.", most_seconds=MAX_BACKOFF_SECONDS
+            logger, "Answers that wait could not be looked for; trying again.", max_seconds=MAX_BACKOFF_SECONDS
         )
         busy_at = time.monotonic()
         try:
@@ -202,7 +202,7 @@ class Worker:
 
     async def _write_on(self) -> None:
         backoff = Backoff(
-            logger, "Pieces of answers could not be stored; trying again.", most_seconds=MAX_BACKOFF_SECONDS
+            logger, "Pieces of answers could not be stored; trying again.", max_seconds=MAX_BACKOFF_SECONDS
         )
         renewed_at = time.monotonic()
         while True:

@@ -1,1 +1,1 @@
-"""How Streams runs inside a process: its threads, its tasks, its state after a fork, and what a test run changes."""
+"""How Streams runs inside a process: threads, tasks, state after a fork, and the differences in a test run."""

@@ -39,7 +39,7 @@ _on_change: list[tuple[tuple[str, ...], Callable[[], object]]] = []
 def on_settings_change(reset: Reset, *names: str) -> Reset:
     """Call `reset()` if one of these settings, or STREAMS if none is given, is overridden. Can be used as a decorator.
 
-    Only tests override settings. What is kept of a setting would otherwise outlive the test.
+    Only tests override settings. A value that was computed from a setting would otherwise outlive the test.
     """
     _on_change.append((names or ("STREAMS",), reset))
     return reset

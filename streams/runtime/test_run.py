@@ -1,10 +1,10 @@
-"""What a test run needs that a site does not. No other module asks whether a test is running.
+"""The differences between a test run and a site. No other module asks if a test is running.
 
 Django's TestCase, and pytest-django's `db`, wrap each test in a transaction that is rolled back. That has consequences:
 
 - Only the test's own connection sees the transaction's rows. So calls to the log run in the thread that has it.
 - A row that another connection commits is left behind by the rollback.
-- What was read from the database is wrong after the test. So it is not cached.
+- A value from the database is no longer true after the test. So it is not cached.
 - The test database is dropped after the last test. So threads, connections and hubs that are idle end quickly.
 
 A TransactionTestCase empties the tables instead; the last two points are true for it as well. Everything else is the
@@ -35,12 +35,12 @@ from streams.runtime import resets
 
 T = TypeVar("T")
 
-# How long a thread lives on without work in a test run.
+# How long an idle thread waits for work in a test run.
 LINGER_SECONDS = 0.05
 
 
 class Site:
-    """A site in production. TestRun overrides what a test run needs, and says why."""
+    """A site in production. Each override in TestRun gives its reason."""
 
     # Start a new epoch if the tables were emptied: clients can have any position.
     starts_new_epochs = True
@@ -49,11 +49,11 @@ class Site:
     works_unattended = True
 
     def cache_seconds(self, seconds: float) -> float:
-        """Return how long a value from the database can be cached on a site that caches it for `seconds`."""
+        """Return how long a value from the database can be cached on a site `seconds`."""
         return seconds
 
     def linger_seconds(self, seconds: float) -> float:
-        """Return how long a thread lives on without work on a site where that is `seconds`."""
+        """Return how long an idle thread waits for work, on a site `seconds`."""
         return seconds
 
     def is_wrapped(self) -> bool:
@@ -69,7 +69,7 @@ class Site:
         return None
 
     def thread_of_queries(self) -> Executor | None:
-        """Return the executor that all queries of this event loop must run in, or None if there is none."""
+        """Return the executor that all queries of this event loop must run in, or None for no such restriction."""
         return None
 
     def call(self, fn: Callable[..., T], *args: Any) -> Callable[[], T]:

@@ -55,6 +55,7 @@ class Transactions(TestCase):
         assert connection.in_atomic_block
         assert django.in_tests_transaction(connection)
         assert not django.in_callers_transaction(connection)
+        assert django.is_nested(connection), "the class has a transaction, and the test a savepoint in it"
         with transaction.atomic():
             assert django.in_callers_transaction(connection)
         assert not django.in_callers_transaction(connection)
@@ -66,6 +67,9 @@ def test_transaction_outside_of_testcase_is_the_callers() -> None:
     with transaction.atomic():
         assert django.in_callers_transaction(connection)
         assert not django.in_tests_transaction(connection)
+        assert not django.is_nested(connection)
+        with transaction.atomic():
+            assert django.is_nested(connection)
 
 
 def test_hooks_of_a_savepoint_that_is_rolled_back_are_gone(db: None) -> None:
@@ -92,6 +96,7 @@ def test_connection_without_internals_has_substitutes(in_block: bool, warnings: 
     for _ in range(2):
         assert django.in_callers_transaction(bare) is in_block, "as outside of tests"
         assert not django.in_tests_transaction(bare)
+        assert not django.is_nested(bare)
         assert django.commit_hooks(bare) == []
         assert django.thread_of(bare) is None
     assert len(warnings.records) == 3

@@ -1,4 +1,4 @@
-"""Ending answers that no worker has: the chore waits for locks, and no other chore waits for it."""
+"""Ending answers that no worker has: the task waits for locks, and no other periodic task waits for it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.sites import Site, finish
 pytestmark = pytest.mark.once
 
 
-def other_chore_while_a_row_is_locked() -> None:
-    """Print whether another chore was served while the row was locked, and how the answer has ended."""
+def other_task_while_a_row_is_locked() -> None:
+    """Print whether another periodic task was served while the row was locked, and how the answer has ended."""
     import asyncio
     import datetime
     import threading
@@ -45,9 +45,9 @@ def other_chore_while_a_row_is_locked() -> None:
     assert is_locked.wait(60)
 
     async def attend() -> bool:
-        attending = asyncio.create_task(background.attend_as_chore())
+        attending = asyncio.create_task(background.attend_periodically())
         await asyncio.sleep(0)
-        served, _ = await asyncio.wait([asyncio.create_task(threads.run(int, pool=threads.CHORES))], timeout=5)
+        served, _ = await asyncio.wait([asyncio.create_task(threads.run(int, pool=threads.PERIODIC))], timeout=5)
         may_go.set()
         await attending
         return bool(served)
@@ -57,5 +57,5 @@ def other_chore_while_a_row_is_locked() -> None:
     print(json.dumps([was_served, Generation.objects.get().state]))
 
 
-def test_locked_row_stops_no_other_chore(site: Site) -> None:
-    assert json.loads(finish(site.call(other_chore_while_a_row_is_locked)).splitlines()[-1]) == [True, "interrupted"]
+def test_locked_row_stops_no_other_task(site: Site) -> None:
+    assert json.loads(finish(site.call(other_task_while_a_row_is_locked)).splitlines()[-1]) == [True, "interrupted"]
