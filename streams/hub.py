@@ -19,7 +19,6 @@ from weakref import WeakKeyDictionary
 from streams import log, outages, presence, shutdown, threads
 from streams.announcer import announce
 from streams.conf import settings
-from streams.events import StoredEvent
 from streams.forks import REASON, Marks, contradicts, find_fork
 from streams.notifiers import Notice, get_notifier
 from streams.outages import Backoff
@@ -28,6 +27,7 @@ from streams.rechecks import Rechecks
 from streams.runtime import tasks, test_run
 from streams.runtime.tasks import PeriodicTask, spawn
 from streams.signals import subscriber_connected, subscriber_disconnected
+from streams.sse import StoredEvent
 from streams.window import Frame, Window
 
 if TYPE_CHECKING:
@@ -382,8 +382,7 @@ class Hub:
             if message.position != self.position + 1 or self.window is not window:
                 self._news.set()
                 return
-            frame = Frame.of(message)
-            self.window.append(frame)
+            frame = window.append(message)
             self.position = frame.position
             for subscriber in self._live.get(frame.channel, ()):
                 if not subscriber.push(frame, now):

@@ -14,10 +14,10 @@ from django.db import OperationalError
 from django.test import override_settings
 
 from streams import NewMessage, log, presence, sse, threads
-from streams.events import StoredEvent, check
+from streams.events import check
 from streams.hub import Hub
 from streams.notifiers import BaseNotifier, Notice
-from streams.sse import EventStreamDecoder
+from streams.sse import EventStreamDecoder, StoredEvent
 from streams.subscriber import Subscriber, open_streams
 from streams.window import Window
 

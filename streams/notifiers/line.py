@@ -205,7 +205,7 @@ class Line:
         with self._lock:
             if hearing is self._hearing:
                 self._ended, self._hears = True, False
-                self._mailboxes.fail(error if isinstance(error, Exception) else RuntimeError("hear() has ended."))
+                self._mailboxes.put(error if isinstance(error, Exception) else RuntimeError("hear() has ended."))
                 self._over.set()
 
     def _run(self) -> None:

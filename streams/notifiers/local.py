@@ -1,11 +1,11 @@
-"""The default notifier: this process's hubs, from any of its threads. Other processes' hubs find news by polling."""
+"""The default notifier: it reaches the hubs of this process. Hubs of other processes find new messages by polling."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
 from streams.notifiers.base import BaseNotifier, Notice
-from streams.notifiers.mailboxes import Mailbox, Mailboxes
+from streams.notifiers.mailboxes import Mailboxes
 
 
 class LocalNotifier(BaseNotifier):
@@ -17,12 +17,5 @@ class LocalNotifier(BaseNotifier):
     def notify(self, notice: Notice) -> None:
         self._mailboxes.put(notice)
 
-    async def listen(self) -> AsyncGenerator[Notice | None, None]:
-        mailbox = Mailbox()
-        self._mailboxes.add(mailbox)
-        try:
-            yield None
-            while True:
-                yield await mailbox.get()
-        finally:
-            self._mailboxes.discard(mailbox)
+    def listen(self) -> AsyncGenerator[Notice | None, None]:
+        return self._mailboxes.listen()

@@ -1,15 +1,16 @@
-"""Notices on their way into event loops, from whatever thread they come. One mailbox for each that listens."""
+"""Queues that carry notices from any thread into the event loops of this process. Each listening hub has a mailbox."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncGenerator
 
 from streams.notifiers.base import Notice
 
 
 class Mailbox:
-    """Belongs to the event loop that makes it. None stands for "it listens", an exception for the end."""
+    """A queue that belongs to the event loop on which it is made. None means that listening has begun."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -17,23 +18,27 @@ class Mailbox:
         self._arrived = asyncio.Event()
 
     def put(self, item: Notice | Exception | None) -> None:
-        """From any thread. Raises RuntimeError where the loop has closed."""
+        """Add a notice, or an exception for get() to raise. Can be called from any thread.
+
+        Raises RuntimeError if the event loop has closed.
+        """
         self._items.append(item)
         self._loop.call_soon_threadsafe(self._arrived.set)
 
     async def get(self) -> Notice | None:
+        """Wait for the next item. Raises ConnectionError for an exception."""
         while not self._items:
             self._arrived.clear()
             await self._arrived.wait()
         item = self._items.popleft()
         if isinstance(item, Exception):
-            # One of its own for each loop: raised in several threads, the same would gather all their frames.
-            raise ConnectionError("What the notifier listened to has gone.") from item
+            # A new exception for each loop: raised in several threads, one would collect the frames of all.
+            raise ConnectionError("The notifier has lost its connection.") from item
         return item
 
 
 class Mailboxes:
-    """Those of all event loops that listen in this process. All methods may be called from any thread."""
+    """The mailboxes of all event loops that listen in this process. All methods can be called from any thread."""
 
     def __init__(self) -> None:
         self._mailboxes: set[Mailbox] = set()
@@ -47,16 +52,21 @@ class Mailboxes:
     def discard(self, mailbox: Mailbox) -> None:
         self._mailboxes.discard(mailbox)
 
-    def put(self, item: Notice | None) -> None:
-        self._put(item)
+    async def listen(self) -> AsyncGenerator[Notice | None, None]:
+        """Yield None, and then what is put into a mailbox of the running event loop, until the generator is closed."""
+        mailbox = Mailbox()
+        self.add(mailbox)
+        try:
+            yield None
+            while True:
+                yield await mailbox.get()
+        finally:
+            self.discard(mailbox)
 
-    def fail(self, error: Exception) -> None:
-        """Let every get() raise, after what came before it."""
-        self._put(error)
-
-    def _put(self, item: Notice | Exception | None) -> None:
+    def put(self, item: Notice | Exception | None) -> None:
+        """Put an item into every mailbox."""
         for mailbox in tuple(self._mailboxes):
             try:
                 mailbox.put(item)
-            except RuntimeError:  # its loop has closed, and its hub with it
+            except RuntimeError:  # its loop has closed, and its hub has ended
                 self._mailboxes.discard(mailbox)
