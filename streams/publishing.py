@@ -76,7 +76,7 @@ async def apublish(
     idempotency_key: str | None = None,
     published_by: Any = None,
 ) -> Message:
-    """See publish(). Calls that run at the same time share a transaction. A call that is cancelled may still publish."""
+    """See publish(). Concurrent calls share a transaction. A call that is cancelled may still publish."""
     return (await apublish_many([NewMessage(channel, data, event, idempotency_key, published_by)]))[0]
 
 

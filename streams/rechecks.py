@@ -11,17 +11,15 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable
 from dataclasses import replace
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import Error
 
 from streams import channels, outages, tokens
 from streams.admission import as_in_a_request, hold
 from streams.conf import settings
+from streams.delivery.listener import Listener
 from streams.notifiers import Revocation
-
-if TYPE_CHECKING:
-    from streams.subscriber import Subscriber
 
 logger = logging.getLogger("streams")
 
@@ -51,7 +49,7 @@ PATIENCE_SECONDS = 30.0
 # Revocations that are remembered, for streams that were on their way when they were told.
 MAX_RECENT = 1000
 
-Job = tuple["Subscriber", str | None]
+Job = tuple[Listener, str | None]
 
 
 class Rechecks:
@@ -59,7 +57,7 @@ class Rechecks:
 
     def __init__(
         self,
-        subscribers: Collection[Subscriber],
+        subscribers: Collection[Listener],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self._subscribers = subscribers
@@ -70,7 +68,7 @@ class Rechecks:
         self._waiting: deque[Job] = deque()
         self._queued: dict[Job, bool] = {}  # whether it is urgent
         # Streams about which one decision is right, by Admission.shared_by(), in the order of joining.
-        self._sharing: dict[Hashable, dict[Subscriber, None]] = {}
+        self._sharing: dict[Hashable, dict[Listener, None]] = {}
         self._workers = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard: list[Revocation] = []
@@ -78,7 +76,7 @@ class Rechecks:
         self._recent: deque[tuple[float, Revocation]] = deque(maxlen=MAX_RECENT)
         self._deaf_until = float("inf")  # since when the notifier is heard, in time.monotonic() seconds
 
-    def plan(self, subscriber: Subscriber) -> None:
+    def plan(self, subscriber: Listener) -> None:
         """Look at it when its time has come; soon, where something was told while the policy was being asked."""
         if (admission := subscriber.admission) is None:
             return
@@ -96,7 +94,7 @@ class Rechecks:
             wait = 0.0
         subscriber.recheck_at = now + wait
 
-    def forget(self, subscriber: Subscriber) -> None:
+    def forget(self, subscriber: Listener) -> None:
         """The stream has ended. May be called twice."""
         key = None if subscriber.admission is None else subscriber.admission.shared_key
         if (sharing := self._sharing.get(key)) is not None:
@@ -163,17 +161,17 @@ class Rechecks:
                 for each in told:
                     self._apply_to(subscriber, each)
 
-    def _apply_to(self, subscriber: Subscriber, revocation: Revocation) -> None:
+    def _apply_to(self, subscriber: Listener, revocation: Revocation) -> None:
         assert subscriber.admission is not None
         concerned = subscriber.admission.is_concerned(revocation)
         if concerned and revocation.ends:
-            subscriber.refuse()
+            subscriber.revoke()
         elif concerned is None:
             self._ask(subscriber, revocation.user, is_urgent=True)
         elif concerned:
             self._ask(subscriber, is_urgent=revocation != Revocation())
 
-    def _ask(self, subscriber: Subscriber, ended_user: str | None = None, *, is_urgent: bool = False) -> None:
+    def _ask(self, subscriber: Listener, ended_user: str | None = None, *, is_urgent: bool = False) -> None:
         subscriber.recheck_at = float("inf")  # until it is known
         job = (subscriber, ended_user)
         if job not in self._queued or (is_urgent and not self._queued[job]):
@@ -232,7 +230,7 @@ class Rechecks:
                 subscriber.admission.decided_at = asked_at
                 self.plan(subscriber)
             else:
-                subscriber.refuse()
+                subscriber.revoke()
         return True
 
     def _with_sharing(self, job: Job) -> list[Job]:

@@ -79,7 +79,7 @@ def is_ending() -> bool:
     return _process.is_ending
 
 
-def farewell() -> bytes:
+def reconnect_hint() -> bytes:
     """The last line of a stream: when its client shall come back. Drawn by lot, so that not all come at once.
 
     Without a blank line: the field counts once its line has ended (WHATWG HTML, section 9.2.6), and some clients
@@ -101,7 +101,7 @@ class _Process:
         loop = self.listen()
         self._streams[loop].add(stream)
         if self.is_ending:
-            stream.stop(farewell())
+            stream.stop(reconnect_hint())
             loop.call_later(CUT_SECONDS, self._cut, loop)
 
     def forget(self, stream: Stream) -> None:
@@ -167,7 +167,7 @@ class _Process:
 
     def _end(self, loop: asyncio.AbstractEventLoop) -> None:
         for stream in tuple(self._streams[loop]):
-            stream.stop(farewell())
+            stream.stop(reconnect_hint())
         loop.call_later(CUT_SECONDS, self._cut, loop)
 
     def _cut(self, loop: asyncio.AbstractEventLoop) -> None:

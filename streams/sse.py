@@ -13,6 +13,9 @@ from typing import NamedTuple
 # A longer wait is of no use to a client, and int() refuses very long numbers.
 MAX_RETRY_DIGITS = 18
 
+# A number with more digits cannot be a position of a log.
+MAX_POSITION_DIGITS = 18
+
 # A comment of one newline, not two: a blank line would end a block, and some clients dispatch an empty event there.
 HEARTBEAT = b":\n"
 
@@ -47,7 +50,7 @@ def encode(
 
 
 class StoredEvent(NamedTuple):
-    """A message that has its position, with the fields that clients get. Readers of the log return it, notices carry it."""
+    """A message that has its position: readers of the log return it, and notices carry it."""
 
     position: int
     channel: str
@@ -56,6 +59,11 @@ class StoredEvent(NamedTuple):
 
     def encode(self) -> bytes:
         return encode(self.data, event=self.event, id=self.position)
+
+
+def is_position(text: str) -> bool:
+    """Return True if a Last-Event-ID can be a position of a log."""
+    return text.isascii() and text.isdigit() and len(text) <= MAX_POSITION_DIGITS
 
 
 def checkpoint(position: int) -> bytes:

@@ -109,10 +109,10 @@ async def test_notice_of_another_history_is_not_applied(hub: Hub) -> None:
     frames = list(hub.window.after(0) or ())
     other = [StoredEvent(n, "news", "message", "of another history") for n in (1, 2)]
     for message in other:
-        await hub._hear(Notice(message.position, message.position, (message,)))
+        await hub._on_notice(Notice(message.position, message.position, (message,)))
     assert list(hub.window.after(0) or ()) == frames
     await hub.catch_up()  # the log shows that the window is right, and that the notice was wrong
-    await hub._hear(Notice(2, 2, (StoredEvent(2, "news", "message", "next"),)))
+    await hub._on_notice(Notice(2, 2, (StoredEvent(2, "news", "message", "next"),)))
     assert hub.position == 2
 
 

@@ -14,8 +14,8 @@ from django.test import override_settings
 
 from streams import EventStreamResponse, NewMessage, apublish, apublish_many, log, sse, subscriber, threads
 from streams.hub import Hub
-from streams.reads import READS_PER_CALLER, Reads, read_stretch
-from streams.shutdown import farewell
+from streams.reads import READS_PER_CALLER, Reads, read_page
+from streams.shutdown import reconnect_hint
 from streams.sse import DecodedEvent, EventStreamDecoder
 from streams.subscriber import Subscriber
 from streams.window import Window
@@ -247,7 +247,7 @@ async def test_waiting_stream_stops_at_once(greedy: list[Reader]) -> None:
     assert hub is not None
     while hub.reads.waiting() < GREEDY:
         await asyncio.sleep(0.01)
-    last = farewell()
+    last = reconnect_hint()
     waiting.stream.stop(last)
     async with asyncio.timeout(10):
         assert await reading == last
@@ -309,9 +309,9 @@ async def test_stream_stopped_after_heartbeat_sends_no_messages(waits: asyncio.E
     await read_heartbeat(reader, waits)
     await finish_step(reader, waits)
     if end == "refuse":
-        reader.stream.refuse()
+        reader.stream.revoke()
     else:
-        reader.stream.stop(farewell())
+        reader.stream.stop(reconnect_hint())
     await until_the_end(reader)
     assert len(reader.messages()) == 250
     assert b"retry: " in reader.chunks[-1]
@@ -331,7 +331,7 @@ async def test_checkpoint_after_heartbeat_precedes_live_messages(waits: asyncio.
     await finish_step(reader, waits)
     await apublish("news", "live")
     await reader.read_until(lambda: len(reader.messages()) == 4)
-    reader.stream.stop(farewell())
+    reader.stream.stop(reconnect_hint())
     await until_the_end(reader)
     assert reader.chunks[-3:-1] == [sse.checkpoint(3), b"id: 4\ndata: live\n\n"]
     assert reader.decoder.last_event_id == "4"
@@ -344,7 +344,7 @@ async def test_quiet_stream_has_heartbeats_between_empty_reads(
     run = threads.run
 
     async def read_slowly(question: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        if question is read_stretch:
+        if question is read_page:
             await apublish_many([NewMessage("busy", "1"), NewMessage("busy", "2"), NewMessage("busy", "3")])
             await asyncio.sleep(0.2)
         return await run(question, *args, **options)
@@ -373,7 +373,7 @@ async def test_snapshot_after_the_end_can_be_stopped(waits: asyncio.Event) -> No
 
     stream = Subscriber(["news"], snapshot=snapshot, final_events=["done"])
     assert await anext(stream) == await anext(stream) == sse.HEARTBEAT
-    last = farewell()
+    last = reconnect_hint()
     stream.stop(last)
     async with asyncio.timeout(2):
         assert await anext(stream) == last

@@ -253,7 +253,7 @@ async def test_stream_that_was_on_its_way_when_a_notice_came_is_looked_at(user: 
 
 async def test_snapshot_that_was_being_taken_is_not_sent_to_who_may_not_read_any_more() -> None:
     async def snapshot() -> object:
-        subscriber.refuse()
+        subscriber.revoke()
         return "secret"
 
     subscriber = Subscriber(["news"], snapshot=snapshot)

@@ -45,9 +45,9 @@ async def test_hook_that_hangs_holds_the_server_up_for_the_grace_alone(
     assert "Ending goes on with what was not done" in caplog.text
 
 
-def test_farewell_is_within_half_of_retry_and_no_event(settings: Any) -> None:
+def test_reconnect_hint_is_within_half_of_retry_and_no_event(settings: Any) -> None:
     settings.STREAMS = {**settings.STREAMS, "RETRY_MILLISECONDS": 2000}
-    lines = {shutdown.farewell() for _ in range(200)}
+    lines = {shutdown.reconnect_hint() for _ in range(200)}
     assert len(lines) > 50
     for line in lines:
         assert line.startswith(b"retry: ")

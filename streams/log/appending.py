@@ -292,7 +292,7 @@ def _insert(rows: Sequence[Message], connection: Any) -> None:
 
 
 def _user_value(key: Any, connection: Any) -> Any:
-    """Return a user's primary key for an INSERT: it can be of a type that the database does not have, such as a UUID."""
+    """Return a user's primary key for an INSERT. Not every database has its type, which can be a UUID."""
     return None if key is None else Message._meta.get_field("published_by").get_db_prep_save(key, connection)
 
 

@@ -59,9 +59,9 @@ def store(
 ) -> tuple[list[tuple[int, Any]], Outcome, dict[int, int | None]]:
     """Insert messages and commit. Number what waits, at most `limit` messages at a time, these messages included.
 
-    `columns`: the values of each of COLUMNS. Returns (id, created_at) of the messages in their order, and {id: position} of
-    those that have one. A message has none if another process held the lock for longer than PATIENCE_SECONDS, or if
-    many others waited.
+    `columns`: the values of each of COLUMNS. Returns (id, created_at) of the messages in their order, and
+    {id: position} of those that have one. A message has none if another process held the lock for longer than
+    PATIENCE_SECONDS, or if many others waited.
 
     After an OperationalError it is unknown whether they are stored: the procedure numbers after it has committed.
     """

@@ -180,7 +180,7 @@ def settle(missing: dict[int, Message], last: Outcome, *, wait: bool) -> dict[in
     given: dict[int, int] = {}
     was_empty = has_tried = False
     while last.must_look or missing:
-        # The first step does not wait: publish() has waited just now, and in another copy of the log no process numbers.
+        # The first step does not wait: publish() has just waited, and in another copy of the log no process numbers.
         last = _try_step(missing, wait=wait and has_tried)
         has_tried = True
         given |= last.numbered

@@ -89,11 +89,10 @@ def _break_join() -> None:
     whole = Subscriber._read_on
 
     async def read_on(self: Subscriber) -> bytes | None:
-        assert self._hub is not None
-        if self._stretch is None and self.cursor == self._hub.position:
+        if self._begun and self._hub is not None and self._page is None and self.cursor == self._hub.position:
             await asyncio.sleep(JOIN_SECONDS)
             self._live = True
-            self._hub.admit(self)
+            self._hub.attach(self)
             return None
         return await whole(self)
 
@@ -110,4 +109,4 @@ def _break_gap() -> None:
         else:
             self._news.set()
 
-    Hub._hear = hear  # type: ignore[method-assign]
+    Hub._on_notice = hear  # type: ignore[method-assign]
