@@ -27,8 +27,8 @@ logger = logging.getLogger("streams.hub")
 # How often quiet streams are looked for. A heartbeat is late by at most this much.
 TICK_SECONDS = 1.0
 
-# How often the setting of a chore that is switched off is read again.
-IDLE_CHORE_SECONDS = 60.0
+# How often the setting of a task that is switched off is read again.
+IDLE_TASK_SECONDS = 60.0
 
 # How long a hub goes on after its last subscriber has left. Without this, a single visitor who goes from page to page
 # would wait at each page until a new hub has started.
@@ -45,7 +45,7 @@ class Hub(Follower):
         super().__init__()
         self.reads = Reads()
         self._tasks: list[asyncio.Task[None]] = []
-        self._chores: list[asyncio.Task[None]] = []
+        self._periodic_tasks: list[asyncio.Task[None]] = []
         self._lingering: asyncio.TimerHandle | None = None  # until it stops; without subscribers only
 
     @staticmethod
@@ -113,10 +113,10 @@ class Hub(Follower):
             raise
         outages.DATABASE.works()
         self._tasks += [spawn(self._poll()), spawn(self._tick())]
-        self._begin_chores()
+        self._begin_periodic_tasks()
 
-    def _begin_chores(self) -> None:
-        self._chores = [spawn(self._do(task)) for task in tasks.registered()]
+    def _begin_periodic_tasks(self) -> None:
+        self._periodic_tasks = [spawn(self._do(task)) for task in tasks.registered()]
 
     def _linger(self) -> None:
         """Follow the log for a while without subscribers. The counts of connections are as if the hub had stopped.
@@ -128,7 +128,7 @@ class Hub(Follower):
         if not follows or shutdown.is_ending() or not test_run.strategy().works_unattended:
             self._stop()
             return
-        self._stop_chores()
+        self._stop_periodic_tasks()
         presence.close_census(self._census)
         self._lingering = loop.call_later(LINGER_SECONDS, self._stop)
 
@@ -141,13 +141,13 @@ class Hub(Follower):
         before = self._census
         self._census = presence.open_census(asyncio.get_running_loop(), self.subscribers)
         self._census.head, self._census.notifier_problem = before.head, before.notifier_problem
-        self._begin_chores()
+        self._begin_periodic_tasks()
         return True
 
-    def _stop_chores(self) -> None:
-        for task in self._chores:
+    def _stop_periodic_tasks(self) -> None:
+        for task in self._periodic_tasks:
             task.cancel()
-        self._chores.clear()
+        self._periodic_tasks.clear()
 
     def _stop(self) -> None:
         if self._lingering is not None:
@@ -159,7 +159,7 @@ class Hub(Follower):
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
-        self._stop_chores()
+        self._stop_periodic_tasks()
         self._rechecks.stop()
         presence.close_census(self._census)
 
@@ -210,7 +210,7 @@ class Hub(Follower):
             except Exception:
                 await backoff.wait()
             now = True
-            await asyncio.sleep(IDLE_CHORE_SECONDS if seconds is None else seconds)
+            await asyncio.sleep(IDLE_TASK_SECONDS if seconds is None else seconds)
 
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()

@@ -133,7 +133,7 @@ async def apublish_many(messages: Iterable[NewMessage]) -> list[Message]:
 
 
 async def _publish_when_key_is_free(messages: Sequence[NewMessage]) -> list[Message]:
-    """Wait for the transaction that has used an idempotency key, without holding a thread meanwhile."""
+    """Wait for the transaction that has used an idempotency key, without holding a thread."""
     for pause in _key_pauses():
         await asyncio.sleep(pause)
         try:

@@ -323,7 +323,7 @@ class Subscriber(Replay):
 
 
 def open_streams() -> int:
-    """Return the number of subscribers on all event loops of this process. They may not have sent a byte yet."""
+    """Return the number of subscribers on all event loops of this process. Some can be without a first byte."""
     for left in [subscriber for subscriber in _open if subscriber._loop.is_closed()]:
         _open.discard(left)  # its event loop ended before it was closed, as in tests
         left._give_place_back()

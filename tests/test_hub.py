@@ -157,7 +157,7 @@ def batch(first: int, last: int, data: str = "x") -> Notice:
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A hub that hears what a test sends it, and lets the event loop go on after each message."""
-    monkeypatch.setattr("streams.hub.SLICE_SECONDS", 0.0)
+    monkeypatch.setattr("streams.delivery.follower.SLICE_SECONDS", 0.0)
 
     async def not_again(hub: Hub) -> None: ...
 

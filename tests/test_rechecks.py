@@ -86,7 +86,7 @@ def going_on() -> list[tuple[str, ...]]:
     """The channels of the streams that go on."""
     hub = Hub.running()
     assert hub is not None
-    return sorted(subscriber.channels for subscriber in hub.subscribers if not subscriber._refused)
+    return sorted(subscriber.channels for subscriber in hub.subscribers if not subscriber._revoked)
 
 
 async def settings_for(channel: str, access: str) -> None:

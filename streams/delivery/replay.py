@@ -1,4 +1,4 @@
-"""The part of a subscriber that reads: where a stream starts, how it reads on in the log, and when it needs a reset."""
+"""The part of a subscriber that reads: the start of a stream, the pages of the log that follow, and resets."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ class Replay:
         return b"".join(taken)
 
     async def _reset(self, reason: str, requested: str, *, pruned: dict[str, int] | None = None) -> bytes:
-        """Return a block that tells the client that it may have missed messages, and where the stream goes on."""
+        """Return a block that reports possibly missed messages, and the cursor at which the stream goes on."""
         hub = self._hub
         assert hub is not None
         if self._snapshot is not None:

@@ -31,7 +31,7 @@ _CALL = """
 
 
 class Outcome(NamedTuple):
-    """What a process has done under the lock."""
+    """The result of a transaction that gave positions."""
 
     numbered: dict[int, int]  # {id: position}, in order
     must_look: bool  # others can have left messages to this process: it held the lock in its last transaction
@@ -76,7 +76,7 @@ def number(
 ) -> tuple[Outcome, dict[int, int | None]]:
     """Number what waits, at most `limit` messages at a time, unless another process has the lock.
 
-    Also returns {id: position} of what was numbered, and of those messages among `wanted` that are in the log; if
+    Also returns {id: position} of the numbered messages, and of the messages among `wanted` that are in the log; if
     `wait`, after waiting for these for up to PATIENCE_SECONDS.
     """
     nothing: list[object] = [[]] * len(COLUMNS)

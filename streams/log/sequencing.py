@@ -46,7 +46,7 @@ logger = logging.getLogger("streams.publishing")
 # How many messages one transaction numbers: it bounds how long the lock is held.
 STEP_MESSAGES = 1000
 
-# For how long a publisher that has its positions numbers other publishers' messages. Polls number what is left.
+# For how long a publisher that has its positions numbers other publishers' messages. Polls number the rest.
 LOOK_SECONDS = 0.5
 
 # How long a publisher pauses before it asks again for positions that another process gives.
@@ -171,7 +171,7 @@ def settle(missing: dict[int, Message], last: Outcome, *, wait: bool) -> dict[in
     """Give positions to committed messages until none waits, or until another process holds the lock.
 
     `missing` are this publisher's messages that have no position yet, by their ids; `wait` until they have. `last` is
-    what this process did last. Returns what it has numbered.
+    the result of this process's last transaction. Returns {id: position} of the messages that it numbered.
     """
     now = time.monotonic()
     # Less than a caller's deadline: the messages are stored, and must not seem to be lost.

@@ -1,4 +1,4 @@
-"""Notifiers tell the hubs of all processes that the log's head has moved. This module holds the process's own one."""
+"""Notifiers carry news of the log's head to the hubs of all processes. This module holds the notifier of this one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a notifier is. The log is the truth and a notice only a hint: it changes latency, never what a client sees."""
+"""The interface of notifiers. A notice is only a hint: it changes the latency of events, never their content."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from streams.sse import StoredEvent
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """Something has changed about who may read what: it concerns the streams for which all holds that is named.
+    """A change of permissions. It concerns the streams that match all fields that are set.
 
-    They are ended where `ends` is true; else the policy is asked about them again. `user`: a primary key as text.
-    `token`: a token's id. `session`: a session's mark (see revocation.py), which is not its key. A notifier carries it
-    as it is, and knows nothing of it.
+    If `ends` is true, these streams are ended. Otherwise the policy is asked about them again. `user`: a primary key as
+    text. `token`: a token's id. `session`: a session's mark (see revocation.py), not its key. Notifiers carry it
+    unchanged.
     """
 
     ends: bool = False
@@ -27,12 +27,12 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """The log has grown: positions `first` to `last`, both included, have been given and committed.
+    """Positions `first` to `last`, both included, have been given and committed.
 
-    `messages` holds exactly the messages of that range, in order, or nothing; a hub that has everything up to
-    `first - 1` applies them as they are, and any other reads the log.
+    `messages` holds exactly the messages of that range, in order, or is empty. A hub whose position is `first - 1`
+    applies them directly. Any other hub reads the log.
 
-    `is_public` is True if everyone can read these messages. If not, they must not go over a bus on which others listen.
+    `is_public` is True if everyone can read these messages. If not, they must not go over a bus that others can read.
 
     A control notice has a `revocation` instead, and no positions: `first` and `last` are 0.
     """
@@ -47,23 +47,22 @@ class Notice:
 class BaseNotifier(ABC):
     """Carries notices from publishers to hubs. One instance serves a process, with all its threads and event loops.
 
-    A notice may be lost, late, repeated or out of order: hubs compare its range with their own position, and poll the
-    log every POLL_SECONDS besides. So an implementation never retries for long, never blocks a publisher for more than
-    a moment, and drops a notice's messages where they do not fit.
+    A notice can be lost, late, repeated or out of order: hubs compare its range with their own position, and also poll
+    the log every POLL_SECONDS. So an implementation should not retry for long, must not block a publisher for more than
+    a moment, and drops a notice's messages if they are too large.
     """
 
     @abstractmethod
     def notify(self, notice: Notice) -> None:
-        """Tell all hubs of `notice`. Called after the commit, from any thread, never from an event loop.
+        """Send `notice` to all hubs. Called after the commit, from any thread, never on an event loop.
 
-        May raise: the caller logs it, for the message is safe in the log.
+        It can raise any exception. The caller logs it, because the message is safe in the log.
         """
 
     @abstractmethod
     def listen(self) -> AsyncGenerator[Notice | None, None]:
-        """Yield None once it listens, and from then on notices, as they come, for the running event loop, until the
-        generator is closed.
+        """Yield None once it listens, and then the notices for the running event loop, until the generator is closed.
 
-        Called once for each hub. May raise when what it listens to has gone; the hub polls meanwhile, calls again, and
-        reads what it may have missed when it is told by the None that it hears again.
+        Each hub calls it once. It raises an exception if its connection is lost. Until it is back, the hub polls the
+        log and calls this again. After the next None, it reads the messages that it has missed.
         """

@@ -53,7 +53,7 @@ class Mailboxes:
         self._mailboxes.discard(mailbox)
 
     async def listen(self) -> AsyncGenerator[Notice | None, None]:
-        """Yield None, and then what is put into a mailbox of the running event loop, until the generator is closed."""
+        """Yield None, and then each item for a mailbox of the running event loop, until the generator is closed."""
         mailbox = Mailbox()
         self.add(mailbox)
         try:
