@@ -6,16 +6,14 @@ import asyncio
 import logging
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from django.dispatch import Signal
 
 from streams import presence, threads
+from streams.delivery.listener import Listener
 from streams.runtime.tasks import spawn
-
-if TYPE_CHECKING:
-    from streams.subscriber import Subscriber
 
 logger = logging.getLogger("streams.hub")
 
@@ -23,7 +21,7 @@ logger = logging.getLogger("streams.hub")
 MAX_WAITING_SIGNALS = 1000
 
 
-def announce(signal: Signal, subscriber: Subscriber) -> None:
+def announce(signal: Signal, subscriber: Listener) -> None:
     """Send a signal about a stream soon, after those that wait already, and away from the event loop."""
     if not signal.has_listeners(type(subscriber)):
         return

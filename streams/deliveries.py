@@ -53,7 +53,7 @@ def _count(counted: Mapping[int, Mapping[str, int]]) -> dict[int, int]:
         for channel in by_channel.keys() & subscriber.channels:
             for pk, position in by_channel[channel]:
                 numbers = _served.setdefault(pk, set())
-                if subscriber.number not in numbers and subscriber.has_had(position):
+                if subscriber.number not in numbers and subscriber.has_received(position):
                     numbers.add(subscriber.number)
                     more.add(pk)
     return {pk: len(_served[pk]) for pk in more}

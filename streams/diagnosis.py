@@ -29,7 +29,7 @@ from streams.events import private_prefix
 from streams.models import Channel, Message
 from streams.policies import get_policy
 from streams.private.django import empty_form
-from streams.subscriber import MAX_POSITION_DIGITS
+from streams.sse import MAX_POSITION_DIGITS
 from streams.threads import database
 from streams.times import in_words
 

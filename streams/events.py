@@ -1,6 +1,6 @@
-"""What may be published and what goes out: names, types and data are checked and encoded here. No I/O.
+"""The rules for channels, event types and data, and the conversion of data to text. No I/O.
 
-Each rule holds on every database alike, so that a message that SQLite takes is not refused by PostgreSQL.
+The rules are the same on every database, so that PostgreSQL never refuses a message that SQLite accepts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 
@@ -38,24 +38,12 @@ _STRING_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')
 _CHANNEL = re.compile(rf"[A-Za-z0-9._-]{{1,{CHANNEL_MAX_LENGTH}}}")
 
 
-class StoredEvent(NamedTuple):
-    """A sequenced message, as much of it as travels: what the log's readers return and notices carry."""
-
-    position: int
-    channel: str
-    event: str
-    data: str
-
-    def encode(self) -> bytes:
-        return sse.encode(self.data, event=self.event, id=self.position)
-
-
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a client receives. For EventStreamResponse; what is published needs no Event.
+    """An event for EventStreamResponse. (publish() takes its fields instead.)
 
-    `data`: a str goes out as it is, anything else as JSON. `event`: the type that the client listens for. `id`: what
-    the client sends back as Last-Event-ID. `retry`: how many milliseconds it waits before it reconnects.
+    `data`: a str is sent as it is, anything else as JSON. `event`: the type that the client listens for. `id`: the
+    client sends it back as Last-Event-ID. `retry`: the milliseconds that the client waits before it reconnects.
     """
 
     data: Any
@@ -64,7 +52,7 @@ class Event:
     retry: int | None = None
 
     def encode(self) -> bytes:
-        """The event's bytes on the wire. Raises InvalidMessage where a field cannot be carried."""
+        """Return the event's bytes on the wire. Raises InvalidMessage if a field cannot be sent."""
         if not _is_line(self.event, without="\r\n"):
             raise InvalidEventType(f"An event's type is one line; got {_short(self.event)}.")
         if self.id is not None and not _is_whole(self.id) and not _is_line(self.id, without="\r\n\0"):
@@ -77,10 +65,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=False)
 class NewMessage:
-    """A message to append, for publish_many. The fields are publish()'s arguments, and one more.
+    """A message to append, for publish_many(). Its fields are the arguments of publish(), and one more.
 
-    `strict_key`: where the idempotency key was used for a message with other data or another type, nothing of the call
-    is appended and IdempotencyKeyReused is raised. Without it, that message is returned.
+    `strict_key`: if the idempotency key was used for a message with other data or another type, the call appends
+    nothing and raises IdempotencyKeyReused. If it is False, the call returns the earlier message.
     """
 
     channel: str
@@ -107,7 +95,7 @@ def validate_channel(channel: object) -> str:
 
 def validate_channels(channels: Iterable[object]) -> tuple[str, ...]:
     """Return the channels, each once and in the order given, or raise InvalidChannel."""
-    if isinstance(channels, str):  # or its letters would be taken for names
+    if isinstance(channels, str):  # otherwise each letter would be a name
         raise InvalidChannel(f"Channels are a list of names; got {_short(channels)}. Write [{_short(channels)}].")
     return tuple(dict.fromkeys(validate_channel(channel) for channel in channels))
 
@@ -143,13 +131,20 @@ def validate_idempotency_key(key: object) -> str | None:
     )
 
 
-def encode_data(data: object, *, max_bytes: int | None, allow_nul: bool = False) -> str:
-    """`data` as the text that goes on the wire, or InvalidData.
+def normalize_newlines(text: str) -> str:
+    """Replace CR and CRLF by LF. Each of the three ends a line on the wire, so that it can carry only one of them."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
-    A str stays as it is, but for CR and CRLF, which become LF. Anything else becomes JSON by DjangoJSONEncoder.
-    `max_bytes` bounds the text in UTF-8.
+
+def encode_data(data: object, *, max_bytes: int | None, allow_nul: bool = False) -> str:
+    """Return `data` as the text that goes on the wire, or raise InvalidData.
+
+    In a str, CR and CRLF become LF. Anything else becomes JSON by DjangoJSONEncoder. `max_bytes` is the limit for the
+    text in UTF-8.
     """
-    text = sse.normalize_newlines(data) if isinstance(data, str) else _to_json(data)
+    text = data if isinstance(data, str) else _to_json(data)
+    if "\r" in text:
+        text = normalize_newlines(text)
     if "\0" in text and not allow_nul:
         raise InvalidData("Data cannot hold NUL (U+0000): PostgreSQL cannot store it. Remove it, or send it as JSON.")
     try:
@@ -168,12 +163,12 @@ def encode_data(data: object, *, max_bytes: int | None, allow_nul: bool = False)
 
 
 def check_json(text: str) -> None:
-    """Raise InvalidJSON, with the line and column of the mistake, where `text` is not JSON.
+    """Raise InvalidJSON, with the line and the column of the mistake, if browsers cannot read `text` as JSON.
 
-    As browsers read JSON (RFC 8259): Python's NaN and Infinity are none.
+    By RFC 8259, unlike in Python, NaN and Infinity are not JSON.
     """
     try:
-        # Numbers as they are written: neither their size nor their digits are ours to judge.
+        # Numbers stay text: their size does not matter here.
         json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise InvalidJSON(error.msg, error.lineno, error.colno) from None
@@ -199,7 +194,7 @@ def _place_of_constant(text: str) -> tuple[int, int]:
 
 
 def check(message: NewMessage) -> NewMessage:
-    """`message` with its data as text and everything in order, or InvalidMessage."""
+    """Return a valid message, with its data as text, or raise InvalidMessage."""
     return NewMessage(
         channel=validate_channel(message.channel),
         data=encode_data(message.data, max_bytes=settings.MAX_MESSAGE_BYTES),

@@ -1,6 +1,7 @@
-"""A view's own async iterator as a source of bytes: encoded, with heartbeats while it is silent, closed for certain.
+"""The sources of a response: the interface, and the one for a view's own async iterator.
 
-The log's streams do without it: a Subscriber paces itself.
+IteratorSource encodes the iterator's items, sends heartbeats while it is silent, and always closes it. A Subscriber
+is a source itself.
 """
 
 from __future__ import annotations
@@ -15,54 +16,52 @@ from streams.events import Event
 
 logger = logging.getLogger("streams")
 
-# How long an iterator may take to clean up before it is left to itself, with a word in the log.
+# How long an iterator can take to clean up. After that, it is left to itself, and the log has an error.
 CLOSE_SECONDS = 5.0
 
-
-# As much of what was sent as tells whether an event has ended: a line end, and a blank line's own.
+# How many of the last bytes show whether an event has ended: a line end and a blank line.
 TAIL_BYTES = 3
 
 
 class Closable(Protocol):
     async def aclose(self) -> None:
-        """Let go of everything. May be called at any time, also before the first byte, and twice."""
+        """Release all resources. Can be called at any time, even before the first byte, and twice."""
 
 
 @runtime_checkable
 class Source(Closable, Protocol):
-    """What a response sends from: an async iterator of bytes, heartbeats too, that can be ended from outside."""
+    """An async iterator of bytes, including heartbeats, that other code can end."""
 
     def __anext__(self) -> Awaitable[bytes]: ...
 
     def pending(self) -> asyncio.Future[bytes] | None:
-        """The next bytes as a future, a shortcut around __anext__; None where there is none."""
+        """Return a future of the next bytes, as a shortcut around __anext__(), or None if the source has none."""
 
     def unsent_since(self) -> float | None:
-        """Since when bytes that `pending` gave have not been taken; None where there are none."""
+        """Return when pending() handed out bytes that have not been taken yet, or None."""
 
     def is_complete(self) -> bool:
-        """Return True if all has been sent that there is, so that the stream ends by itself."""
+        """Return True if the source has sent everything, so that the stream ends by itself."""
 
     def is_reading(self) -> bool:
         """Return True while the source can use the request's threads and connections."""
 
     def stop(self, last: bytes = b"") -> None:
-        """End the iteration, at once where it is waiting. `last`, lines of an event stream, are sent before the end if
-        an event may begin there."""
+        """End the iteration, at once if it is waiting. The lines `last` are sent before, if no event is unfinished."""
 
 
 def encode_item(item: Any) -> bytes:
-    """What an iterator yielded, as bytes: an Event by its fields, bytes as they are, all else as an event's data."""
+    """Return an iterator's item as bytes: an Event by its fields, bytes unchanged, anything else as an event's data."""
     if isinstance(item, bytes):
         return item
     return (item if isinstance(item, Event) else Event(item)).encode()
 
 
-class Feed:
-    """Iterates `items` in one task of its own, from beginning to end, one step for each chunk that is asked for.
+class IteratorSource:
+    """Iterates `items` in a task of its own, one step for each chunk that is asked for.
 
-    One task, because cancel scopes, timeouts and context variables inside an async generator break when its steps run
-    in different ones. Its own, because waiting for a step must not end it when a heartbeat is due.
+    It is one task, because cancel scopes, timeouts and context variables inside an async generator break if its steps
+    run in different tasks. It is a task of its own, because a step must go on when a heartbeat is due.
     """
 
     def __init__(self, items: AsyncIterator[Any], heartbeat_seconds: float) -> None:
@@ -71,13 +70,13 @@ class Feed:
         self._task: asyncio.Task[None] | None = None
         self._asked = asyncio.Event()
         self._answer: asyncio.Future[bytes | None] | None = None  # None: the end
-        self._begun = False  # the task runs: it closes the iterator at its end
+        self._begun = False  # the task runs, and closes the iterator at its end
         self._stopped = False
         self._complete = False
-        self._last = b""  # what is still to be sent once it has been stopped
-        self._tail = b"\n\n"  # of what was sent; the bytes that the iterator yields may be any piece of an event
+        self._last = b""  # bytes to send after it has been stopped
+        self._tail = b"\n\n"  # the last bytes that were sent; a chunk can be any part of an event
 
-    def __aiter__(self) -> Feed:
+    def __aiter__(self) -> IteratorSource:
         return self
 
     async def __anext__(self) -> bytes:
@@ -88,7 +87,7 @@ class Feed:
             return last
         if self._task is None:
             self._task = asyncio.create_task(self._run())
-            # At once, so that no server or proxy sits on the headers until the first event.
+            # At once, so that no server or proxy holds the headers back until the first event.
             return sse.HEARTBEAT
         if self._answer is None:
             self._answer = asyncio.get_running_loop().create_future()
@@ -155,7 +154,7 @@ class Feed:
                     task = asyncio.current_task()
                     if task is None or task.cancelling():
                         raise
-                    # Nobody has cancelled this task: the iterator awaited something that somebody else had cancelled.
+                    # This task was not cancelled: the iterator awaited something that other code had cancelled.
                     failure = RuntimeError(f"{self._items!r} was cancelled from within.")
                     failure.__cause__ = error
                     self._give(failure)
@@ -169,7 +168,7 @@ class Feed:
 
     def _give(self, answer: bytes | Exception | None) -> None:
         if self._answer is None or self._answer.done():
-            return  # stopped meanwhile
+            return  # stopped in the meantime
         if isinstance(answer, Exception):
             self._answer.set_exception(answer)
         else:
@@ -177,7 +176,7 @@ class Feed:
 
 
 def _ends_event(tail: bytes) -> bool:
-    """Whether bytes with this tail end with a blank line; not so where its line end may still be half a CRLF."""
+    """Return True if this tail ends with a blank line whose line end cannot be the first half of a CRLF."""
     return tail.endswith((b"\n\n", b"\r\r", b"\n\r\n", b"\r\r\n"))
 
 

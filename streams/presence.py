@@ -21,21 +21,19 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db.models import DurationField, ExpressionWrapper, F, Q
 from django.db.models.functions import Now
 
 from streams import outages, threads
 from streams.conf import settings
+from streams.delivery.listener import Listener
 from streams.models import Node
 from streams.places import Places
 from streams.runtime import test_run
 from streams.runtime.resets import per_process
 from streams.threads import database
-
-if TYPE_CHECKING:
-    from streams.subscriber import Subscriber
 
 logger = logging.getLogger("streams")
 
@@ -61,7 +59,7 @@ DEFAULT_SECONDS = 5.0
 class Census:
     """The streams of one event loop, counted. Written on that loop; read from any thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, subscribers: set[Subscriber]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, subscribers: set[Listener]) -> None:
         self.loop = loop
         self.subscribers = subscribers  # the hub's own set
         self.connections = 0
@@ -127,7 +125,7 @@ def node_id() -> str:
 # --- Counting, called by the hub --------------------------------------------------------------------------------------
 
 
-def open_census(loop: asyncio.AbstractEventLoop, subscribers: set[Subscriber]) -> Census:
+def open_census(loop: asyncio.AbstractEventLoop, subscribers: set[Listener]) -> Census:
     """A census for an event loop that begins to stream; `subscribers`: the set in which its hub keeps them."""
     census = Census(loop, subscribers)
     with _process.lock:
@@ -163,7 +161,7 @@ def _censuses() -> list[Census]:
         return list(_process.censuses)
 
 
-def subscribers() -> list[Subscriber]:
+def subscribers() -> list[Listener]:
     """All open streams of this process, of all its event loops. From any thread."""
     # tuple() takes what is in a set in one step, whatever the loop's thread does meanwhile.
     return [subscriber for census in _censuses() for subscriber in tuple(census.subscribers)]

@@ -1,8 +1,8 @@
-"""What callers use to append to the log: publish and its async and many-message forms.
+"""publish() and its async and many-message forms.
 
-Outside a transaction, publishers of one process that come at the same time share one (writer.py). Inside one, the
-message belongs to the caller's transaction, and is sequenced after its commit. It never imports the hub: the two meet
-at the log and the notifier.
+Outside a transaction, publishers of one process that arrive together share one (writer.py). Inside a transaction, the
+message belongs to it, and gets its position after the commit. This package never imports the hub: they meet at the log
+and the notifier.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def publish(
 
     Args:
         channel: the channel's name, `A-Z a-z 0-9 . _ -`, 1 to 99 characters.
-        data: a str goes out as it is, but for CR and CRLF, which become LF (the format cannot carry them). Anything
-            else becomes JSON by DjangoJSONEncoder. At most MAX_MESSAGE_BYTES in UTF-8.
-        event: the type that clients listen for, one line of at most 99 characters. `stream-…` is reserved. An
-            EventSource has events of its own called `error` and `open`, so choose other names.
+        data: in a str, CR and CRLF become LF, because the format cannot carry them. Anything else becomes JSON by
+            DjangoJSONEncoder. At most MAX_MESSAGE_BYTES in UTF-8.
+        event: the type that clients listen for, one line of at most 99 characters. `stream-…` is reserved. Do not use
+            `error` and `open`, because an EventSource has events of its own with these names.
         idempotency_key: the same key on the same channel returns the first message and appends nothing.
-        published_by: the user who published, for the record.
+        published_by: the user who published, for the record. Must be saved.
 
     Returns:
         The Message. Its `position`, the event's id, is None until the transaction has committed. Just after the commit
@@ -56,14 +56,14 @@ def publish(
         `is_new` is False if it was found under its idempotency key.
 
     Raises:
-        InvalidMessage: the message cannot be carried. Nothing was stored.
+        InvalidMessage: a field breaks one of the rules. Nothing was stored.
         IdempotencyKeyInUse: a transaction that has used the key is still open after 30 seconds. Nothing was stored.
         NotMigrated: the database lacks a table or a column, because `manage.py migrate` was not run.
         django.db.OperationalError: the database does not answer, or its disk is full.
         SynchronousOnlyOperation: called on a running event loop; await apublish() there.
 
-    Works in any process that has the models: ASGI, WSGI, Celery, a shell. Inside `transaction.atomic()` the message is
-    part of that transaction: rolled back, it never was.
+    Works in any process that has the models: ASGI, WSGI, Celery, a shell. Inside `transaction.atomic()` the message
+    belongs to that transaction: if it is rolled back, nothing is published.
     """
     return publish_many([NewMessage(channel, data, event, idempotency_key, published_by)])[0]
 
@@ -76,7 +76,7 @@ async def apublish(
     idempotency_key: str | None = None,
     published_by: Any = None,
 ) -> Message:
-    """See publish(). Calls that run at the same time share a transaction. Cancelled, it may still publish."""
+    """See publish(). Concurrent calls share a transaction. A call that is cancelled may still publish."""
     return (await apublish_many([NewMessage(channel, data, event, idempotency_key, published_by)]))[0]
 
 
@@ -84,37 +84,56 @@ def publish_many(messages: Iterable[NewMessage]) -> list[Message]:
     """Append several messages, all of them or none, in one transaction and in the order given. See publish()."""
     _refuse_on_event_loop()
     with outages.explained():
-        return _publish([check(message) for message in messages])
+        checked = [check(message) for message in messages]
+        if not checked:
+            return []
+        with test_run.strategy().connection():
+            connection: Any = connections[threads.database()]
+            # The transaction in which Django's TestCase wraps a test is not the caller's: it never commits.
+            if django_internals.in_callers_transaction(connection):
+                return _append_to_callers_transaction(connection, checked)
+            if not connection.in_atomic_block and not connection.get_autocommit():
+                # Manual transaction management has no hooks. The next poll of a hub gives positions after the commit.
+                return log.append(checked)
+            if connection.in_atomic_block or _writer.is_ours():
+                # Another thread must not write the messages of a test's transaction, nor this one others' messages.
+                return log.store(checked)
+            try:
+                return _writer.write(_writer.enqueue(checked))
+            except IdempotencyKeyInUse:
+                pass  # wait in this thread, and hold no other publisher up
+            for pause in _key_pauses():
+                time.sleep(pause)
+                with contextlib.suppress(IdempotencyKeyInUse):
+                    return log.store(checked, wait_for_keys=False)
+            return log.store(checked, wait_for_keys=False)
 
 
 async def apublish_many(messages: Iterable[NewMessage]) -> list[Message]:
     """See publish_many()."""
-    with outages.explained():
-        return await _apublish([check(message) for message in messages])
-
-
-async def _apublish(checked: Sequence[NewMessage]) -> list[Message]:
     if not threads.uses_log_threads():
-        # In a sync caller's thread, so that the messages belong to the transaction that it may have open.
-        return await threads.run(_publish, checked)
-    if not checked:
-        return []
-    # Enqueued before a thread is asked for: what is enqueued in the meantime goes out in the same transaction.
-    group = _writer.enqueue(checked)
-    try:
-        return await threads.run(_writer.write, group, pool=threads.WRITING)
-    except IdempotencyKeyInUse:
-        return await _publish_when_key_is_free(checked)
-    except threads.DatabaseTimeout as error:
-        _writer.give_up(group, error)
-        raise
-    except BaseException:
-        _writer.withdraw(group)  # cancelled, or no thread could start
-        raise
+        # In the thread of the sync caller, so that the messages belong to the transaction that it may have open.
+        return await threads.run(publish_many, list(messages))
+    with outages.explained():
+        checked = [check(message) for message in messages]
+        if not checked:
+            return []
+        # Enqueued before a thread is asked for: messages that arrive in the meantime go out in the same transaction.
+        group = _writer.enqueue(checked)
+        try:
+            return await threads.run(_writer.write, group, pool=threads.WRITING)
+        except IdempotencyKeyInUse:
+            return await _publish_when_key_is_free(checked)
+        except threads.DatabaseTimeout as error:
+            _writer.give_up(group, error)
+            raise
+        except BaseException:
+            _writer.withdraw(group)  # cancelled, or no thread could start
+            raise
 
 
 async def _publish_when_key_is_free(messages: Sequence[NewMessage]) -> list[Message]:
-    """Wait for the transaction that has used an idempotency key, without holding a thread while it lasts."""
+    """Wait for the transaction that has used an idempotency key, without holding a thread."""
     for pause in _key_pauses():
         await asyncio.sleep(pause)
         try:
@@ -129,44 +148,15 @@ def _refuse_on_event_loop() -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    if not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE"):  # as Django's own rule has it, for notebooks
+    if not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE"):  # Django's variable, for notebooks
         raise SynchronousOnlyOperation(
-            "publish() waits for the database, and would hold up everything else on this event loop. "
+            "publish() waits for the database, and would block everything else on this event loop. "
             "Use `await apublish(…)` here."
         )
 
 
-def _publish(messages: Sequence[NewMessage]) -> list[Message]:
-    if not messages:
-        return []
-    with test_run.strategy().connection():
-        return _publish_on_this_thread(messages)
-
-
-def _publish_on_this_thread(messages: Sequence[NewMessage]) -> list[Message]:
-    connection: Any = connections[threads.database()]
-    # The transaction in which Django's TestCase wraps a test is not the caller's: it never commits.
-    if django_internals.in_callers_transaction(connection):
-        return _publish_in_transaction(connection, messages)
-    if not connection.in_atomic_block and not connection.get_autocommit():
-        # Manual transaction management has no hooks; a hub's next poll gives positions to what is committed.
-        return log.append(messages)
-    if connection.in_atomic_block or _writer.is_ours():
-        # What belongs to a test's transaction must not be written by another thread, nor others' messages in it.
-        return log.store(messages)
-    try:
-        return _writer.write(_writer.enqueue(messages))
-    except IdempotencyKeyInUse:
-        pass  # the caller's own thread waits, and no other publisher with it
-    for pause in _key_pauses():
-        time.sleep(pause)
-        with contextlib.suppress(IdempotencyKeyInUse):
-            return log.store(messages, wait_for_keys=False)
-    return log.store(messages, wait_for_keys=False)
-
-
 def _key_pauses() -> Iterator[float]:
-    """Yield the pauses, in seconds, after which a message is tried again whose idempotency key is in use."""
+    """Yield the pauses, in seconds, before each new attempt while an idempotency key is in use."""
     end = time.monotonic() + KEY_IN_USE_SECONDS
     pause = 0.05
     while time.monotonic() < end:
@@ -177,20 +167,20 @@ def _key_pauses() -> Iterator[float]:
 # --- Inside the caller's transaction --------------------------------------------------------------------------------
 
 
-def _publish_in_transaction(connection: Any, messages: Sequence[NewMessage]) -> list[Message]:
+def _append_to_callers_transaction(connection: Any, messages: Sequence[NewMessage]) -> list[Message]:
     rows = log.append(messages)
-    # Django drops the hooks of a savepoint that is rolled back; a hook that is still there now runs if ours does.
+    # Django drops the hooks of a savepoint that is rolled back. So a hook that is still there runs if this one does.
     hooks = reversed(django_internals.commit_hooks(connection))
     earlier = next((hook for hook in hooks if isinstance(hook, _AfterCommit)), None)
     hook = _AfterCommit(rows, earlier.outcome if earlier else _Outcome())
     hook.outcome.rows |= {row.pk: row for row in rows if row.position is None}
-    # robust: the caller's work is committed, and must not fail on what comes after. A hub's poll gives the positions.
+    # robust: the caller's transaction is committed, and must not seem to fail. A hub's poll gives the positions.
     transaction.on_commit(hook, using=connection.alias, robust=True)
     return rows
 
 
 class _Outcome:
-    """What the hooks of one transaction share: the first of them works for all, once."""
+    """The state that the hooks of one transaction share. The first hook gives positions to the messages of all."""
 
     def __init__(self) -> None:
         self.began_at = time.monotonic()
@@ -204,7 +194,7 @@ class _AfterCommit:
     def __init__(self, rows: Sequence[Message], outcome: _Outcome) -> None:
         self.rows = rows
         self.outcome = outcome
-        # Django logs a failed hook by this name, and needs it to be there.
+        # Django logs a failed hook by this name, and requires it.
         self.__qualname__ = "streams.publishing.sequence_after_commit"
 
     def __call__(self) -> None:

@@ -26,7 +26,7 @@ READS_PER_CALLER = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class FramePage:
     """A log.Page with its messages encoded."""
 
     frames: list[Frame]
@@ -34,10 +34,10 @@ class Stretch:
     pruned: dict[str, int]
 
 
-def read_stretch(channels: tuple[str, ...], after: int, through: int) -> Stretch:
-    """Read a stretch of the log. Blocks."""
+def read_page(channels: tuple[str, ...], after: int, through: int) -> FramePage:
+    """Read the next page of the log. Blocks."""
     page = log.page(channels, after, through)
-    return Stretch([Frame.of(message) for message in page.messages], page.through, page.pruned)
+    return FramePage([Frame.of(message) for message in page.messages], page.through, page.pruned)
 
 
 class Reads:

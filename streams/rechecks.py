@@ -13,17 +13,15 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable
 from dataclasses import replace
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import Error
 
 from streams import channels, outages, tokens
 from streams.admission import are_still_authorized, request_context
 from streams.conf import settings
+from streams.delivery.listener import Listener
 from streams.notifiers import Revocation
-
-if TYPE_CHECKING:
-    from streams.subscriber import Subscriber
 
 logger = logging.getLogger("streams")
 
@@ -54,7 +52,7 @@ POLICY_TIMEOUT_SECONDS = 30.0
 # The number of revocations that are remembered, for streams that were being opened when they arrived.
 MAX_RECENT = 1000
 
-Job = tuple["Subscriber", str | None]
+Job = tuple[Listener, str | None]
 
 
 class Rechecks:
@@ -62,7 +60,7 @@ class Rechecks:
 
     def __init__(
         self,
-        subscribers: Collection[Subscriber],
+        subscribers: Collection[Listener],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self._subscribers = subscribers
@@ -73,7 +71,7 @@ class Rechecks:
         self._waiting: deque[Job] = deque()
         self._queued: dict[Job, bool] = {}  # the value is True if the job is in `_urgent`
         # Streams that one decision can cover, by Admission.sharing_key(), in the order in which they were opened.
-        self._sharing: dict[Hashable, dict[Subscriber, None]] = {}
+        self._sharing: dict[Hashable, dict[Listener, None]] = {}
         self._workers = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._gathered: list[Revocation] = []
@@ -81,7 +79,7 @@ class Rechecks:
         self._recent: deque[tuple[float, Revocation]] = deque(maxlen=MAX_RECENT)
         self._listening_since = float("inf")  # in time.monotonic() seconds
 
-    def schedule(self, subscriber: Subscriber) -> None:
+    def schedule(self, subscriber: Listener) -> None:
         """Set the time of the stream's next check: now if a relevant change arrived since its policy was called."""
         if (admission := subscriber.admission) is None:
             return
@@ -98,7 +96,7 @@ class Rechecks:
         can_have_missed = len(revocations) == MAX_RECENT or admission.decided_at < self._listening_since < float("inf")
         subscriber.recheck_at = now if is_concerned or can_have_missed else now + delay
 
-    def forget(self, subscriber: Subscriber) -> None:
+    def forget(self, subscriber: Listener) -> None:
         """Remove a stream that has ended. It can be called twice."""
         key = None if subscriber.admission is None else subscriber.admission.shared_key
         if (sharing := self._sharing.get(key)) is not None:
@@ -169,7 +167,7 @@ class Rechecks:
                 for each in candidates:
                     self._apply_to(subscriber, each)
 
-    def _apply_to(self, subscriber: Subscriber, revocation: Revocation) -> None:
+    def _apply_to(self, subscriber: Listener, revocation: Revocation) -> None:
         assert subscriber.admission is not None
         matches = subscriber.admission.matches(revocation)
         if matches and revocation.ends:
@@ -179,7 +177,7 @@ class Rechecks:
         elif matches:
             self._enqueue(subscriber, is_urgent=revocation != Revocation())
 
-    def _enqueue(self, subscriber: Subscriber, ended_user: str | None = None, *, is_urgent: bool = False) -> None:
+    def _enqueue(self, subscriber: Listener, ended_user: str | None = None, *, is_urgent: bool = False) -> None:
         subscriber.recheck_at = float("inf")  # until the check is done
         job = (subscriber, ended_user)
         if job not in self._queued or (is_urgent and not self._queued[job]):

@@ -1,7 +1,7 @@
-"""EventStreamResponse: an async iterator as an event stream, from any Django view, with or without the log.
+"""EventStreamResponse: send an async iterator as an event stream, from any Django view, with or without the log.
 
-It owns what a stream needs of HTTP and of Django: the headers, the start and the end, in good order or not. What is
-sent, and when, is its source's: a Subscriber of the log, or a Feed around a view's own iterator.
+It handles the HTTP and Django side of a stream: the headers, the start, and a clean or a broken end. Its source decides
+which bytes to send and when: a Subscriber of the log, or an IteratorSource around a view's own iterator.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from streams import shutdown, sockets, sse, unfinished
 from streams.closing import close_later, serving_loop
 from streams.conf import settings
 from streams.exceptions import LogUnavailable, NotMigrated
-from streams.feed import Feed, Source
+from streams.feed import IteratorSource, Source
 from streams.private.django import ServedResponse
 from streams.release import release_request, request_context
 
@@ -41,10 +41,10 @@ def report_wsgi() -> None:
     logger.error(NEEDS_ASGI)
 
 
-# How long a server has, after its client's connection was reset, to end the request by itself.
+# How long a server has to end the request by itself after its client's connection was reset.
 RESET_SECONDS = 1.0
 
-# What a client is told of an exception. The exception itself goes to the log: it may hold anything.
+# The event after an exception. The exception itself is only logged, because its text can hold anything.
 STREAM_ERROR = sse.encode(
     '{"code":"internal","message":"The stream failed on the server. Reconnect to go on."}', event="stream-error"
 )
@@ -99,7 +99,7 @@ class EventStreamResponse(ServedResponse):
         heartbeat = settings.HEARTBEAT_SECONDS if heartbeat is None else heartbeat
         if heartbeat <= 0:
             raise ValueError(f"heartbeat is a number of seconds above 0; got {heartbeat!r}.")
-        source: Source = items if isinstance(items, Source) else Feed(aiter(items), heartbeat)
+        source: Source = items if isinstance(items, Source) else IteratorSource(aiter(items), heartbeat)
         if end not in ENDS:
             raise ValueError(f"end is {' or '.join(map(repr, ENDS))}; got {end!r}.")
         self._body = (_Body if end == "clean" else _BreakingBody)(source, lifetime)
@@ -113,20 +113,20 @@ class EventStreamResponse(ServedResponse):
         return self._body if self.plain_iterator() is self._body else super().__aiter__()
 
     def serve_to(self, scope: Mapping[str, Any]) -> None:
-        """Tell the stream which ASGI request it answers.
+        """Set the ASGI request that the stream answers.
 
-        It can then see, where the kernel tells, whether a slow client takes anything, and break the connection of one
-        that does not. Otherwise it goes by what the server takes.
+        The stream can then ask the kernel whether a slow client takes any bytes, and break the connection if not. If
+        the kernel cannot answer, only the bytes that the server takes count.
         """
         self._body.scope = scope
         self._body.attend()
 
     async def aclose(self) -> None:
-        """End the stream and let go of its source. Handlers do it by themselves; whoever reads by hand does it here."""
+        """End the stream and close its source. ASGI handlers do it; other code that reads a stream must call this."""
         await self._body.aclose()
 
     def has_header(self, header: str) -> bool:
-        """As in HttpResponse, but for Content-Encoding, which it always claims to have.
+        """As in HttpResponse, except that it always claims to have Content-Encoding.
 
         GZipMiddleware leaves such a response alone. In Django 5.2 it compresses each chunk as a gzip member of its own,
         and clients read only the first. The header itself is not sent: "identity" does not belong there (RFC 9110).
@@ -150,7 +150,7 @@ class EventStreamResponse(ServedResponse):
 
 
 def _lifetime(timeout: float | None, deadline: datetime.datetime | None) -> float | None:
-    """Seconds to live, from both; None for no end."""
+    """Return the stream's lifetime in seconds, from both arguments, or None without a limit."""
     if timeout is not None and timeout <= 0:
         raise ValueError(f"timeout is a number of seconds above 0; got {timeout!r}.")
     if deadline is None:
@@ -162,9 +162,9 @@ def _lifetime(timeout: float | None, deadline: datetime.datetime | None) -> floa
 
 
 class _Body:
-    """What the handler iterates: the source's bytes, within the stream's lifetime, with its failures caught."""
+    """The iterator for the ASGI handler: the source's bytes within the stream's lifetime, with its failures caught."""
 
-    # As in Subscriber: every delivery touches it.
+    # As in Subscriber, because every delivery touches it.
     __slots__ = (
         "__weakref__",
         "_abandoned",
@@ -182,18 +182,18 @@ class _Body:
 
     def __init__(self, source: Source, lifetime: float | None) -> None:
         self._source = source
-        # From now on and not from the first byte: what a stream begins with may take a while.
+        # From now on and not from the first byte, because the first reads can take a while.
         self._ends_at = None if lifetime is None else time.monotonic() + lifetime
         self._started = False
         self._ended = False
         self.timers: dict[str, asyncio.TimerHandle] = {}
-        self.scope: Mapping[str, Any] | None = None  # the request's, where the view has told us
-        self.task: asyncio.Task[Any] | None = None  # the request's, where a server serves it
-        self.stuck: tuple[object, float] | None = None  # what was seen of a client that takes nothing, and since when
+        self.scope: Mapping[str, Any] | None = None  # the request's, if the view has set it
+        self.task: asyncio.Task[Any] | None = None  # the request's, if a server serves it
+        self.stuck: tuple[object, float] | None = None  # the state of a client that takes nothing, and since when
         self._handed_at: float | None = None
         self._line_ended = True
-        # A client may leave after the view has returned and before anyone iterates. Then nobody calls aclose() either:
-        # all that happens is that the response is dropped.
+        # If a client leaves after the view has returned and before the handler iterates, aclose() is not called. The
+        # response is only dropped.
         self._abandoned = weakref.finalize(self, close_later, source, serving_loop())
         self._abandoned.atexit = False
 
@@ -201,7 +201,7 @@ class _Body:
         return self
 
     def __anext__(self) -> Awaitable[bytes]:
-        # No coroutine, and none in between where the source can do without: see Subscriber.pending.
+        # Without a coroutine, if the source can do without one: see Subscriber.pending().
         self._handed_at = None
         if self._started and not self._ended and (pending := self._source.pending()) is not None:
             return pending
@@ -217,33 +217,33 @@ class _Body:
             chunk = await self._source.__anext__()
         except StopAsyncIteration:
             self._ended = True
-            shutdown.forget(self)  # aclose() may be left to the garbage collector, where a middleware wraps this
+            shutdown.forget(self)  # if a middleware wraps this, aclose() may be left to the garbage collector
             raise
         except Exception as error:
-            if not isinstance(error, LogUnavailable | NotMigrated):  # of which the log knows
+            if not isinstance(error, LogUnavailable | NotMigrated):  # these are logged already
                 logger.exception("An event stream failed.")
             self._ended = True
-            # After bytes that end within a line, its end comes first: the piece of an event must not become one.
+            # If the last bytes end within a line, it is ended first: part of an event must not become an event.
             chunk = _error_event(error) if self._line_ended else b"\n" + _error_event(error)
         if chunk:
             self._line_ended = chunk.endswith(b"\n")
         if chunk is sse.HEARTBEAT and not self._source.is_reading():
-            await release_request(only_idle=True)  # what the iterator took, unless it is busy there
+            await release_request(only_idle=True)  # the connections that the iterator opened, unless it is using them
         self._handed_at = time.monotonic()
         return chunk
 
     def unsent_since(self) -> float | None:
-        """Since when, in time.monotonic() seconds, a chunk has been handed out that has not been taken yet."""
+        """Return when a chunk was handed out that has not been taken yet, in time.monotonic() seconds, or None."""
         return self._source.unsent_since() if self._handed_at is None else self._handed_at
 
     def attend(self) -> None:
-        """Hear of the process's end from now on. Where no server serves this stream, as in a test, there is none."""
+        """End with the process from now on. Does nothing if no server serves this stream, as in a test."""
         if request_context() is not None:
             self.task = asyncio.current_task()
             shutdown.attach(self)
 
     def stop(self, last: bytes = b"") -> None:
-        """End the stream, in good order."""
+        """End the stream cleanly."""
         self._source.stop(last)
 
     def cut(self) -> None:
@@ -254,8 +254,8 @@ class _Body:
             self.timers["cut"] = self.task.get_loop().call_later(sockets.AGAIN_SECONDS, self.cut)
             return
         if self.scope is not None and sockets.reset(self.scope):
-            # The server sees the end of the connection, and ends the request as for any client that has left. Not so
-            # hypercorn, stuck in its write; by then none of them takes the unfinished response for our fault.
+            # The server notices the end of the connection, and ends the request as for any client that has left. Only
+            # hypercorn hangs in its write. No server blames the application for the incomplete response then.
             self.task.get_loop().call_later(RESET_SECONDS, self.task.cancel)
         else:
             self.task.cancel()
@@ -269,8 +269,10 @@ class _Body:
             await self._source.aclose()
 
     def close(self) -> None:
-        """What Django calls at the response's end, from any thread: also where a middleware's generators around this
-        iterator are left to the garbage collector."""
+        """Close the source. Django calls it at the end of the response, from any thread.
+
+        It does so even if a middleware's generators around this iterator are left to the garbage collector.
+        """
         self._abandoned()
 
     async def _start(self) -> None:
@@ -290,7 +292,7 @@ class _BreakingBody(_Body):
     __slots__ = ()
 
     def __anext__(self) -> Awaitable[bytes]:
-        return self._next()  # the source's futures would end the iteration past this class
+        return self._next()  # with the source's futures, the iteration would end outside of this class
 
     async def _next(self) -> bytes:
         self._handed_at = None
@@ -306,8 +308,8 @@ class _BreakingBody(_Body):
 def _watch(body_ref: weakref.ref[_Body], limit: float) -> None:
     """Cut a client that takes nothing for `limit` seconds.
 
-    Looks twice in that time instead of setting a timer for each chunk; so the cut comes after one to one and a half
-    limits. Nothing is taken while a chunk waits and the kernel's buffer, where it can be seen, does not shrink either.
+    It checks twice in that time instead of setting a timer for each chunk, so that the cut comes after 1 to 1.5 limits.
+    A client takes nothing if a chunk waits, and the kernel's buffer, if it can be seen, does not shrink.
     """
     body = body_ref()
     if body is None or body.task is None or body.task.done():
@@ -335,6 +337,6 @@ def _stop(body_ref: weakref.ref[_Body]) -> None:
 
 
 def _error_event(error: Exception) -> bytes:
-    if isinstance(error, NotMigrated):  # whoever sets up the site sees it in the browser
+    if isinstance(error, NotMigrated):  # so that the developer sees it in the browser
         return sse.encode(json.dumps({"code": "not-migrated", "message": str(error)}), event="stream-error")
     return STREAM_ERROR

@@ -1,25 +1,25 @@
-"""The wire format: events to bytes and back, as the WHATWG's HTML standard has it (section 9.2, server-sent events).
+"""The wire format: encode and decode event streams, as in the WHATWG's HTML standard (section 9.2, server-sent events).
 
-Pure functions and one decoder; no I/O, no Django. What may be published is decided in events.py.
+No I/O and no Django. `events.py` decides which messages can be published.
 """
 
 from __future__ import annotations
 
 import codecs
+import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
-# Longer waits than any client keeps; and int() refuses very long numbers.
+# A longer wait is of no use to a client, and int() refuses very long numbers.
 MAX_RETRY_DIGITS = 18
+
+# A number with more digits cannot be a position of a log.
+MAX_POSITION_DIGITS = 18
 
 # A comment of one newline, not two: a blank line would end a block, and some clients dispatch an empty event there.
 HEARTBEAT = b":\n"
 
-
-def normalize_newlines(text: str) -> str:
-    """CR and CRLF as LF. The format ends a line at each of the three, so that it can carry only one of them."""
-    if "\r" not in text:
-        return text
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+_LINE_END = re.compile("\r\n|\n|\r")
 
 
 def encode(
@@ -29,10 +29,10 @@ def encode(
     id: int | str | None = None,
     retry: int | None = None,
 ) -> bytes:
-    """One block of an event stream, UTF-8, with the blank line that ends it.
+    """Return one block of an event stream in UTF-8, with the blank line that ends it.
 
-    `data` None leaves the field out: such a block dispatches nothing. `retry` is in milliseconds. The caller has seen
-    to it that `event` and `id` hold no line ends and no NUL (see events.py).
+    If `data` is None, the field is left out, and clients dispatch no event. `retry` is in milliseconds. The caller
+    ensures that `data` has no CR, and that `event` and `id` have neither line ends nor NUL (see events.py).
     """
     lines = []
     if retry is not None:
@@ -43,23 +43,40 @@ def encode(
         lines.append(f"id: {id}\n")
     if data is not None:
         # The space is always written: a client strips exactly one, so that data's own leading spaces survive.
-        body = normalize_newlines(data).replace("\n", "\ndata: ")
+        body = data.replace("\n", "\ndata: ")
         lines.append(f"data: {body}\n")
     lines.append("\n")
     return "".join(lines).encode()
 
 
-def checkpoint(position: int) -> bytes:
-    """A block that moves the client's cursor to `position` and that nobody who listens for messages sees.
+class StoredEvent(NamedTuple):
+    """A message that has its position: readers of the log return it, and notices carry it."""
 
-    By the standard an id alone would do; Firefox (seen in 153 ESR) keeps an id only from a block that has data.
+    position: int
+    channel: str
+    event: str
+    data: str
+
+    def encode(self) -> bytes:
+        return encode(self.data, event=self.event, id=self.position)
+
+
+def is_position(text: str) -> bool:
+    """Return True if a Last-Event-ID can be a position of a log."""
+    return text.isascii() and text.isdigit() and len(text) <= MAX_POSITION_DIGITS
+
+
+def checkpoint(position: int) -> bytes:
+    """Return a block that moves the client's cursor to `position`, and that no listener for messages gets.
+
+    In the standard, an id alone is enough. Firefox (seen in 153 ESR) keeps an id only from a block that has data.
     """
     return encode("{}", event="stream-checkpoint", id=position)
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedEvent:
-    """An event as an EventSource would dispatch it. `id` is the last event id at that moment, "" for none."""
+    """An event as an EventSource dispatches it. `id` is the last event id at that moment, or "" if there is none."""
 
     data: str
     event: str = "message"
@@ -67,12 +84,12 @@ class DecodedEvent:
 
 
 class EventStreamDecoder:
-    """An event stream's bytes, in pieces of any size, to events: the standard's parsing rules in full.
+    """Decode the bytes of an event stream, in chunks of any size, by the standard's parsing rules.
 
-    Only CR, LF and CRLF end a line. A leading byte order mark is dropped, an id with NUL ignored, bytes that are no
-    UTF-8 become U+FFFD, and an unfinished block at the end is never dispatched. `last_event_id` and
-    `retry_milliseconds` are what a client would reconnect with. `held` is how many characters wait for their event's
-    end: whoever reads from a stranger looks at it after each feed(), for the standard sets no bound.
+    Only CR, LF and CRLF end a line. A leading byte order mark is dropped, and an id with NUL is ignored. Bytes that are
+    not UTF-8 become U+FFFD. An unfinished block at the end is never dispatched. A client would reconnect with
+    `last_event_id` after `retry_milliseconds`. `held` is the number of characters that wait for the end of their event.
+    The standard sets no limit for it: check it after each feed() if the sender is not trusted.
     """
 
     def __init__(self) -> None:
@@ -81,7 +98,7 @@ class EventStreamDecoder:
         self._text = codecs.getincrementaldecoder("utf-8")("replace")
         self._at_start = True
         self._after_cr = False
-        self._unfinished: list[str] = []  # pieces of the line that has not ended yet
+        self._unfinished: list[str] = []  # chunks of the line that has not ended yet
         self._data: list[str] = []
         self._event = ""
         self._id: str | None = None
@@ -89,18 +106,18 @@ class EventStreamDecoder:
         self._held_lines = 0
 
     def feed(self, chunk: bytes) -> list[DecodedEvent]:
-        """The events that `chunk` completes, in order."""
+        """Return the events that `chunk` completes, in order."""
         text = self._text.decode(chunk)
         if not text:
             return []
         if self._at_start:
             self._at_start = False
             text = text.removeprefix("\ufeff")
-        if self._after_cr and text:  # a CRLF that was cut in two is one line end
+        if self._after_cr and text:  # a CRLF in two chunks is one line end
             self._after_cr = False
             text = text.removeprefix("\n")
         self._after_cr = text.endswith("\r")
-        *lines, rest = normalize_newlines(text).split("\n")
+        *lines, rest = _LINE_END.split(text) if "\r" in text else text.split("\n")
         events = []
         for line in lines:
             self._unfinished.append(line)
@@ -129,7 +146,7 @@ class EventStreamDecoder:
         return None
 
     def _dispatch(self) -> DecodedEvent | None:
-        if self._id is not None:  # also where there is no data: dispatch, step 1
+        if self._id is not None:  # also without data: step 1 of the standard's dispatch
             self.last_event_id, self._id = self._id, None
         data, event = self._data, self._event
         self._data, self._event, self._held_lines = [], "", 0

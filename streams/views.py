@@ -26,7 +26,8 @@ from streams.exceptions import InvalidChannel, InvalidToken, RefusedStream, too_
 from streams.policies import BasePolicy, get_policy
 from streams.release import close_request_connections, release_request
 from streams.responses import ENDS, HEADERS, NEEDS_ASGI, EventStreamResponse, report_wsgi
-from streams.subscriber import Subscriber, is_position
+from streams.sse import is_position
+from streams.subscriber import Subscriber
 from streams.tokens import Token, atoken_of, token_of
 
 logger = logging.getLogger("streams")

@@ -1,4 +1,4 @@
-"""The hub's memory of the newest messages, encoded: what clients that reconnect together are served from."""
+"""The hub's memory of the newest messages, encoded. It serves clients that reconnect at the same time."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from streams.events import StoredEvent
+from streams.sse import StoredEvent
 
 
 class Frame(NamedTuple):
-    """A message as it goes out. Its bytes are made once for each process and shared by all subscribers."""
+    """A message and its bytes on the wire. They are made once for each process, and all subscribers share them."""
 
     position: int
     channel: str
@@ -36,18 +36,20 @@ class Window:
     def start(self) -> int:
         return self.end - len(self._frames)
 
-    def append(self, frame: Frame) -> None:
-        """Add the next position's frame; the oldest make room."""
-        if frame.position != self.end + 1:
-            raise ValueError(f"A window ends at {self.end} and takes the next position only; got {frame.position}.")
+    def append(self, message: StoredEvent) -> Frame:
+        """Encode the message of the next position, remember its frame, and return it. The oldest frames make room."""
+        if message.position != self.end + 1:
+            raise ValueError(f"A window ends at {self.end} and takes the next position only; got {message.position}.")
+        frame = Frame.of(message)
         self._frames.append(frame)
         self._bytes += len(frame.data)
         self.end = frame.position
         while len(self._frames) > self._max_messages or self._bytes > self._max_bytes:
             self._bytes -= len(self._frames.popleft().data)
+        return frame
 
     def extend_back(self, frame: Frame) -> bool:
-        """Add the frame just before the oldest. False where there is no room, or where it is not the next one back."""
+        """Add the frame just before the oldest. Return False if there is no room, or if another one comes before."""
         fits = len(self._frames) < self._max_messages and self._bytes + len(frame.data) <= self._max_bytes
         if not fits or frame.position != self.start:
             return False
@@ -60,7 +62,7 @@ class Window:
         return self._frames[position - self.start - 1] if self.start < position <= self.end else None
 
     def after(self, cursor: int) -> Iterator[Frame] | None:
-        """The frames above `cursor`, of all channels; None where they reach further back than the window."""
+        """Return the frames above `cursor`, of all channels; None if the window does not reach back to it."""
         if not self.start <= cursor <= self.end:
             return None
         return islice(self._frames, cursor - self.start, None)

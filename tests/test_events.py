@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from streams import Event, NewMessage, events
 from streams.events import (
-    StoredEvent,
     check,
     check_json,
     encode_data,
@@ -27,7 +26,7 @@ from streams.events import (
     validate_idempotency_key,
 )
 from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, InvalidJSON, InvalidMessage, StreamsError
-from streams.sse import DecodedEvent, EventStreamDecoder
+from streams.sse import DecodedEvent, EventStreamDecoder, StoredEvent
 
 CHANNEL_RULE = "Channel names use A-Z a-z 0-9 . _ - and at most 99 characters; got {}."
 

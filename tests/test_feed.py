@@ -1,4 +1,4 @@
-"""Feed: one task around an iterator, asked from outside, ended from outside."""
+"""IteratorSource: one task around an iterator, asked from outside, ended from outside."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from streams.feed import Feed
+from streams.feed import IteratorSource
 from streams.sse import HEARTBEAT
 
 
@@ -25,7 +25,7 @@ async def numbers(end: int, notes: list[Any]) -> AsyncIterator[int]:
 
 async def test_stopped_while_it_waits_it_ends_at_once() -> None:
     notes: list[Any] = []
-    feed = Feed(numbers(1, notes), heartbeat_seconds=60)
+    feed = IteratorSource(numbers(1, notes), heartbeat_seconds=60)
     assert [await anext(feed), await anext(feed)] == [HEARTBEAT, b"data: 0\n\n"]
     asyncio.get_running_loop().call_later(0.05, feed.stop)
     async with asyncio.timeout(10):
@@ -50,7 +50,7 @@ async def test_iterator_is_closed_right_after_first_heartbeat() -> None:
             self.closed += 1
 
     items = Items()
-    feed = Feed(items, heartbeat_seconds=60)
+    feed = IteratorSource(items, heartbeat_seconds=60)
     assert await anext(feed) == HEARTBEAT
     await feed.aclose()
     await feed.aclose()
@@ -59,7 +59,7 @@ async def test_iterator_is_closed_right_after_first_heartbeat() -> None:
 
 
 async def test_stopped_between_two_chunks_it_ends() -> None:
-    feed = Feed(numbers(5, []), heartbeat_seconds=60)
+    feed = IteratorSource(numbers(5, []), heartbeat_seconds=60)
     assert [await anext(feed), await anext(feed)] == [HEARTBEAT, b"data: 0\n\n"]
     feed.stop()
     assert [chunk async for chunk in feed] == []
@@ -67,7 +67,7 @@ async def test_stopped_between_two_chunks_it_ends() -> None:
 
 
 async def test_stopped_before_it_began_it_ends() -> None:
-    feed = Feed(numbers(5, []), heartbeat_seconds=60)
+    feed = IteratorSource(numbers(5, []), heartbeat_seconds=60)
     feed.stop()
     assert b"".join([chunk async for chunk in feed]) in (b"", HEARTBEAT)
     await feed.aclose()
@@ -81,7 +81,7 @@ async def test_interrupted_wait_loses_nothing() -> None:
         await go_on.wait()
         yield "b"
 
-    feed = Feed(items(), heartbeat_seconds=60)
+    feed = IteratorSource(items(), heartbeat_seconds=60)
     assert [await anext(feed), await anext(feed)] == [HEARTBEAT, b"data: a\n\n"]
     for _ in range(3):
         with pytest.raises(TimeoutError):
@@ -92,7 +92,7 @@ async def test_interrupted_wait_loses_nothing() -> None:
 
 async def test_closed_twice_and_at_once_it_closes_the_iterator_once() -> None:
     notes: list[Any] = []
-    feed = Feed(numbers(1, notes), heartbeat_seconds=60)
+    feed = IteratorSource(numbers(1, notes), heartbeat_seconds=60)
     assert [await anext(feed), await anext(feed)] == [HEARTBEAT, b"data: 0\n\n"]
     await asyncio.gather(feed.aclose(), feed.aclose())
     await feed.aclose()
@@ -101,7 +101,7 @@ async def test_closed_twice_and_at_once_it_closes_the_iterator_once() -> None:
 
 async def test_closed_before_its_first_item_was_asked_for_it_never_asks() -> None:
     notes: list[Any] = []
-    feed = Feed(numbers(1, notes), heartbeat_seconds=60)
+    feed = IteratorSource(numbers(1, notes), heartbeat_seconds=60)
     assert await anext(feed) == HEARTBEAT
     await feed.aclose()
     assert notes == []
@@ -116,7 +116,7 @@ async def test_iterator_without_aclose_is_fine() -> None:
             await asyncio.Event().wait()
             raise StopAsyncIteration
 
-    feed = Feed(Bare(), heartbeat_seconds=0.01)
+    feed = IteratorSource(Bare(), heartbeat_seconds=0.01)
     assert [await anext(feed), await anext(feed)] == [HEARTBEAT, HEARTBEAT]
     async with asyncio.timeout(10):
         await feed.aclose()
@@ -125,11 +125,11 @@ async def test_iterator_without_aclose_is_fine() -> None:
 async def test_closed_feed_leaves_no_task_behind() -> None:
     before = asyncio.all_tasks()
     for taken in range(4):
-        feed = Feed(numbers(2, []), heartbeat_seconds=0.01)
+        feed = IteratorSource(numbers(2, []), heartbeat_seconds=0.01)
         for _ in range(taken):
             await anext(feed)
         await feed.aclose()
-    feed = Feed(numbers(2, []), heartbeat_seconds=0.01)
+    feed = IteratorSource(numbers(2, []), heartbeat_seconds=0.01)
     del feed
     gc.collect()
     await asyncio.sleep(0)

@@ -14,10 +14,10 @@ from django.db import OperationalError
 from django.test import override_settings
 
 from streams import NewMessage, log, presence, sse, threads
-from streams.events import StoredEvent, check
+from streams.events import check
 from streams.hub import Hub
 from streams.notifiers import BaseNotifier, Notice
-from streams.sse import EventStreamDecoder
+from streams.sse import EventStreamDecoder, StoredEvent
 from streams.subscriber import Subscriber, open_streams
 from streams.window import Window
 
@@ -109,10 +109,10 @@ async def test_notice_of_another_history_is_not_applied(hub: Hub) -> None:
     frames = list(hub.window.after(0) or ())
     other = [StoredEvent(n, "news", "message", "of another history") for n in (1, 2)]
     for message in other:
-        await hub._hear(Notice(message.position, message.position, (message,)))
+        await hub._on_notice(Notice(message.position, message.position, (message,)))
     assert list(hub.window.after(0) or ()) == frames
     await hub.catch_up()  # the log shows that the window is right, and that the notice was wrong
-    await hub._hear(Notice(2, 2, (StoredEvent(2, "news", "message", "next"),)))
+    await hub._on_notice(Notice(2, 2, (StoredEvent(2, "news", "message", "next"),)))
     assert hub.position == 2
 
 
@@ -157,7 +157,7 @@ def batch(first: int, last: int, data: str = "x") -> Notice:
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A hub that hears what a test sends it, and lets the event loop go on after each message."""
-    monkeypatch.setattr("streams.hub.SLICE_SECONDS", 0.0)
+    monkeypatch.setattr("streams.delivery.follower.SLICE_SECONDS", 0.0)
 
     async def not_again(hub: Hub) -> None: ...
 

@@ -262,5 +262,7 @@ def test_every_client_has_seen_what_the_model_says(
     FaultyNotifier.choices = iter(notices)
     with pytest.MonkeyPatch.context() as patch, override_settings(STREAMS=TINY):
         patch.setattr(reading, "PAGE_MESSAGES", 3)
-        patch.setattr("streams.hub.SLICE_SECONDS", 0.0)  # the event loop gets a turn between any two messages
+        patch.setattr(
+            "streams.delivery.follower.SLICE_SECONDS", 0.0
+        )  # the event loop gets a turn between any two messages
         asyncio.run(_play(story))

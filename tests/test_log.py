@@ -12,9 +12,9 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from streams import NewMessage, log, publish, publish_many
-from streams.events import StoredEvent
 from streams.log import pruning, reading
 from streams.models import Channel, LogHead, Message
+from streams.sse import StoredEvent
 from tests.reads import tail
 
 pytestmark = pytest.mark.django_db(transaction=True)

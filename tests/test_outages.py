@@ -163,7 +163,9 @@ async def test_notifier_that_hears_nothing_is_told_once_over_the_visits_of_one_c
                 await asyncio.sleep(0.2)
         finally:
             await asyncio.to_thread(redis.start)
-        assert stacks(server) == ["streams.hub: The notifier's listener failed; polling the log meanwhile."]
+        assert stacks(server) == [
+            "streams.hub: The notifier's listener failed; until it is back, messages are found by polling the log."
+        ]
         client = await stays(server, "public.visits")
         while "The notifier's listener works again." not in server.log.read_text():
             assert await client.read()

@@ -14,7 +14,7 @@ from django.test import override_settings
 
 from streams import EventStreamResponse, NewMessage, apublish, apublish_many, log, sse, subscriber, threads
 from streams.hub import Hub
-from streams.reads import READS_PER_CALLER, Reads, read_stretch
+from streams.reads import READS_PER_CALLER, Reads, read_page
 from streams.shutdown import reconnect_hint
 from streams.sse import DecodedEvent, EventStreamDecoder
 from streams.subscriber import Subscriber
@@ -344,7 +344,7 @@ async def test_quiet_stream_has_heartbeats_between_empty_reads(
     run = threads.run
 
     async def read_slowly(question: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        if question is read_stretch:
+        if question is read_page:
             await apublish_many([NewMessage("busy", "1"), NewMessage("busy", "2"), NewMessage("busy", "3")])
             await asyncio.sleep(0.2)
         return await run(question, *args, **options)

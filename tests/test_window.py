@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.events import StoredEvent
+from streams.sse import StoredEvent
 from streams.window import Frame, Window
 
 ROOMY = {"max_messages": 1000, "max_bytes": 1_000_000}
@@ -14,6 +14,17 @@ ROOMY = {"max_messages": 1000, "max_bytes": 1_000_000}
 
 def frame(position: int, size: int = 1) -> Frame:
     return Frame(position, "news", b"x" * size)
+
+
+class Message(StoredEvent):
+    """A message whose bytes are its data alone."""
+
+    def encode(self) -> bytes:
+        return self.data.encode()
+
+
+def message(position: int, size: int = 1) -> Message:
+    return Message(position, "news", "message", "x" * size)
 
 
 def positions(window: Window, cursor: int) -> list[int] | None:
@@ -36,7 +47,7 @@ def test_empty_window_knows_its_end_and_nothing_before() -> None:
 def test_frames_above_a_cursor_come_in_order() -> None:
     window = Window(5, **ROOMY)
     for position in (6, 7, 8):
-        window.append(frame(position))
+        window.append(message(position))
     assert (window.start, window.end) == (5, 8)
     assert positions(window, 5) == [6, 7, 8]
     assert positions(window, 7) == [8]
@@ -45,7 +56,7 @@ def test_frames_above_a_cursor_come_in_order() -> None:
 
 def test_cursor_outside_the_window_gets_nothing_rather_than_a_part() -> None:
     window = Window(5, **ROOMY)
-    window.append(frame(6))
+    window.append(message(6))
     assert positions(window, 4) is None
     assert positions(window, 7) is None
 
@@ -54,35 +65,35 @@ def test_cursor_outside_the_window_gets_nothing_rather_than_a_part() -> None:
 def test_only_the_next_position_is_appended(position: int) -> None:
     window = Window(5, **ROOMY)
     with pytest.raises(ValueError, match=f"ends at 5 and takes the next position only; got {position}"):
-        window.append(frame(position))
+        window.append(message(position))
     assert (window.start, window.end) == (5, 5)
 
 
 def test_oldest_make_room_by_number() -> None:
     window = Window(0, max_messages=2, max_bytes=1000)
     for position in (1, 2, 3):
-        window.append(frame(position))
+        window.append(message(position))
     assert positions(window, 1) == [2, 3]
     assert positions(window, 0) is None
 
 
 def test_oldest_make_room_by_bytes() -> None:
     window = Window(0, max_messages=1000, max_bytes=10)
-    window.append(frame(1, 4))
-    window.append(frame(2, 4))
-    window.append(frame(3, 4))
+    window.append(message(1, 4))
+    window.append(message(2, 4))
+    window.append(message(3, 4))
     assert positions(window, 1) == [2, 3]
-    window.append(frame(4, 10))
+    window.append(message(4, 10))
     assert (window.start, positions(window, 3)) == (3, [4])
 
 
 def test_frame_that_is_larger_than_the_window_empties_it_and_moves_its_end() -> None:
     window = Window(0, max_messages=1000, max_bytes=10)
-    window.append(frame(1, 4))
-    window.append(frame(2, 11))
+    window.append(message(1, 4))
+    window.append(message(2, 11))
     assert (window.start, window.end) == (2, 2)
     assert positions(window, 1) is None
-    window.append(frame(3, 10))
+    window.append(message(3, 10))
     assert positions(window, 2) == [3]
 
 
@@ -91,7 +102,7 @@ def test_window_is_filled_backwards_from_its_end() -> None:
     assert [window.extend_back(frame(position)) for position in (5, 4, 3)] == [True, True, True]
     assert (window.start, window.end) == (2, 5)
     assert positions(window, 2) == [3, 4, 5]
-    window.append(frame(6))
+    window.append(message(6))
     assert positions(window, 2) == [3, 4, 5, 6]
 
 
@@ -113,7 +124,7 @@ def test_window_is_filled_backwards_only_while_there_is_room() -> None:
 
 def test_reading_takes_no_copy_and_is_not_disturbed_by_an_earlier_reader() -> None:
     window = Window(0, **ROOMY)
-    window.append(frame(1))
+    window.append(message(1))
     first, second = window.after(0), window.after(0)
     assert first is not None
     assert second is not None
@@ -134,7 +145,7 @@ def test_window_is_always_unbroken_and_within_its_bounds(
     for forward, size in steps:
         position = window.end + 1 if forward else window.start
         if forward:
-            window.append(frame(position, size))
+            window.append(message(position, size))
             sizes[position] = size
         elif window.extend_back(frame(position, size)):
             sizes[position] = size

@@ -11,13 +11,14 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop, ngettext
 
-from streams import broadcasts, sse
+from streams import broadcasts
 from streams.conf import settings
 from streams.events import (
     CONTROL_PREFIX,
     EVENT_TYPE_MAX_LENGTH,
     check_json,
     encode_data,
+    normalize_newlines,
     validate_event_type,
 )
 from streams.exceptions import InvalidData, InvalidEventType, InvalidJSON
@@ -92,7 +93,7 @@ class PayloadForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own is
             ) from None
 
     def clean_payload(self) -> str:
-        payload = sse.normalize_newlines(self.cleaned_data["payload"])
+        payload = normalize_newlines(self.cleaned_data["payload"])
         most = settings.MAX_MESSAGE_BYTES
         if (size := len(payload.encode(errors="replace"))) > most:
             raise ValidationError(

@@ -22,7 +22,7 @@ from streams import events, log
 from streams.admin.pages import users_of
 from streams.models import Message
 from streams.models.channels import check_channel_name
-from streams.subscriber import MAX_POSITION_DIGITS
+from streams.sse import MAX_POSITION_DIGITS
 from streams.templatetags.streams_admin import LONGEST_PART
 from streams.threads import database
 

@@ -24,10 +24,10 @@ from streams.admin.channels import ChannelAdmin
 from streams.admin.pages import LookOnlyAdmin, users_of
 from streams.admin.pruning import PruningPage
 from streams.admin.why import WhyPage
-from streams.events import StoredEvent
 from streams.exceptions import InvalidMessage
 from streams.models import ChannelSettings, Message
 from streams.policies import get_policy
+from streams.sse import StoredEvent
 from streams.templatetags.streams_admin import beginning, pretty
 from streams.threads import database
 

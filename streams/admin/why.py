@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy
 
 from streams import diagnosis
 from streams.admin.pages import StreamsAdmin
-from streams.subscriber import MAX_POSITION_DIGITS
+from streams.sse import MAX_POSITION_DIGITS
 
 if TYPE_CHECKING:
     _Base = StreamsAdmin

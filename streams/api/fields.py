@@ -16,7 +16,7 @@ from streams import events, log, redaction, tokens
 from streams.api.errors import ApiError
 from streams.conf import settings
 from streams.exceptions import InvalidMessage, MessageTooLarge
-from streams.subscriber import MAX_POSITION_DIGITS, is_position
+from streams.sse import MAX_POSITION_DIGITS, is_position
 
 CHANNEL = {
     "type": "string",

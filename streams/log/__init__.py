@@ -4,7 +4,7 @@ Everything here is synchronous, runs on the calling thread's database connection
 calls it through `threads.run()`.
 """
 
-from streams.log.appending import append
+from streams.log.appending import append, store
 from streams.log.epochs import Epochs, read_epochs, start_new_epoch
 from streams.log.pruning import date_newest, delete_through, erase_channels, forget_channel, forget_pruned_channels
 from streams.log.reading import (
@@ -33,7 +33,6 @@ from streams.log.reading import (
 from streams.log.references import forget_addressee, forget_publisher
 from streams.log.sequencing import finish, sequence, sequence_after_commit, sequencing_transaction
 from streams.log.sizing import count_size, size
-from streams.log.storing import store
 from streams.log.transactions import own_transaction
 
 __all__ = [

@@ -1,17 +1,153 @@
-"""Append: insert messages without positions, in whatever transaction the caller has open."""
+"""Append messages to the log: in the caller's transaction, or in one of the log's own.
+
+`append()` inserts messages without positions, in the transaction that the caller has open. `store()` is for all other
+publishers: it commits the messages with positions if the head's lock is free, and without them if it is taken. See
+sequencing.py for the steps.
+
+Rows are inserted by SQL. The ORM's bulk_create() takes several times as long as the database, and does not read back
+`created_at`, which the database sets.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models import F
 
+from streams import outages
 from streams.events import NewMessage
-from streams.exceptions import IdempotencyKeyReused
-from streams.log.rows import insert, rows_for
+from streams.exceptions import IdempotencyKeyInUse, IdempotencyKeyReused
+from streams.log import known, low_water, one_trip
+from streams.log.one_trip import COLUMNS, Outcome
+from streams.log.sequencing import (
+    STEP_MESSAGES,
+    Locked,
+    held,
+    lock,
+    looking_after_failure,
+    notify,
+    number,
+    settle,
+)
+from streams.log.transactions import LOCK_SECONDS, own_transaction
 from streams.models import LogHead, Message
+from streams.runtime import test_run
 from streams.threads import database
+
+logger = logging.getLogger("streams.publishing")
+
+# Larger messages are inserted before the lock is taken, so that the lock is not held for longer because of their size.
+QUICK_CHARACTERS = 65_536
+
+# How long an insert waits for a transaction that has used the same idempotency key, if `wait_for_keys` is False.
+KEY_SECONDS = 0.05
+
+# How many rows one INSERT takes, if the database does not allow fewer.
+INSERT_ROWS = 500
+
+
+def store(messages: Sequence[NewMessage], *, wait_for_keys: bool = True) -> list[Message]:
+    """Store checked messages in a transaction of the log's own, give them positions, and notify. Blocks.
+
+    Returns their rows. A row's position is None if another process had not given it within POSITION_SECONDS; the
+    message is stored.
+
+    Raises IdempotencyKeyInUse if an open transaction has used one of the keys; if `wait_for_keys`, after LOCK_SECONDS.
+    """
+    # An insert with an idempotency key can wait for another transaction, and large messages take time to store.
+    must_insert_first = (
+        len(messages) > STEP_MESSAGES
+        or any(message.idempotency_key is not None for message in messages)
+        or sum(len(message.data) for message in messages) > QUICK_CHARACTERS
+    )
+    with looking_after_failure():
+        if must_insert_first:
+            rows, outcome = _insert_first(messages, wait_for_keys=wait_for_keys)
+        else:
+            rows, outcome = _lock_first(messages)
+    outages.DISK.recovered()
+    try:
+        notify(outcome.numbered, rows)
+        settle({row.pk: row for row in rows if row.position is None}, outcome, wait=True)
+    except Exception:
+        # The messages are stored. If their publisher got an error, it would publish them again. A hub's poll numbers
+        # the rest.
+        outages.report(logger, "Messages were stored, and could not be given their positions yet.")
+    return rows
+
+
+def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], Outcome]:
+    """Insert messages with their positions if the lock is free, and without them if it is taken. Return their rows."""
+    connection = connections[database()]
+    rows = _rows_for(messages)
+    if (expected := known.for_one_trip()) is not None:
+        return rows, _insert_in_one_trip(rows, expected, connection)
+    # Rows that this thread commits beside a test's transaction would outlive the test. So it waits for the lock, which
+    # that transaction holds once the test has published, and fails.
+    beside_test = test_run.strategy().is_beside_test()
+    with own_transaction(with_limits=beside_test), connection.cursor() as cursor:
+        locked = lock(cursor, wait=beside_test)
+        if locked is None:
+            _insert(rows, connection)
+            return rows, Outcome({}, must_look=False)
+        numbered: dict[int, int] = {}
+        if locked.may_wait is not False:
+            numbered = number(cursor, locked, after_id=0, limit=STEP_MESSAGES)
+        if len(numbered) == STEP_MESSAGES:  # more can wait, and they come before these rows
+            _insert(rows, connection)
+            return rows, held(numbered)
+        head = max(numbered.values(), default=locked.head)
+        for position, row in enumerate(rows, head + 1):
+            row.position = position
+        _insert(rows, connection)
+        cursor.execute("UPDATE streams_loghead SET head = %s WHERE id = 1", [head + len(rows)])
+        known.note_numbered(max(row.pk for row in rows), locked.epoch)
+    return rows, held(numbered | {row.pk: row.position for row in rows if row.position is not None})
+
+
+def _insert_in_one_trip(rows: Sequence[Message], expected: Sequence[str], connection: Any) -> Outcome:
+    """Insert rows and commit, by the procedure of one_trip.py. They get positions unless the lock is taken for long."""
+    columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
+    columns["published_by_id"] = [_user_value(value, connection) for value in columns["published_by_id"]]
+    after_id = low_water.LOW_WATER.mark()
+    inserted, outcome, positions = one_trip.store(columns, expected, after_id=after_id, limit=STEP_MESSAGES)
+    _fill(rows, inserted, connection)
+    for row in rows:
+        row.position = positions.get(row.pk)
+    if outcome.numbered:
+        known.note_numbered(max(outcome.numbered))
+    return outcome
+
+
+def _insert_first(messages: Sequence[NewMessage], *, wait_for_keys: bool) -> tuple[list[Message], Outcome]:
+    """Insert messages without positions, then number them in the same transaction if the lock is free."""
+    numbered: dict[int, int] = {}
+    locked: Locked | None = None
+    has_keys = any(message.idempotency_key is not None for message in messages)
+    with own_transaction(lock_seconds=KEY_SECONDS if has_keys and not wait_for_keys else LOCK_SECONDS):
+        try:
+            rows = append(messages)
+        except OperationalError as error:
+            if not has_keys or type(error.__cause__).__name__ != "LockNotAvailable":
+                raise
+            raise IdempotencyKeyInUse(
+                "An idempotency key of these messages is being used by a transaction that is still open. Nothing was "
+                "published: publish them again later."
+            ) from error
+        fresh = [row for row in rows if row.position is None]
+        if fresh:
+            with connections[database()].cursor() as cursor:
+                if (locked := lock(cursor, wait=test_run.strategy().is_beside_test())) is not None:
+                    numbered = number(cursor, locked, after_id=0, limit=STEP_MESSAGES)
+    for row in fresh:
+        row.position = numbered.get(row.pk)
+    return rows, Outcome({}, must_look=False) if locked is None else held(numbered)
+
+
+# --- Without positions, in the open transaction -----------------------------------------------------------------------
 
 
 def append(messages: Sequence[NewMessage]) -> list[Message]:
@@ -24,24 +160,24 @@ def append(messages: Sequence[NewMessage]) -> list[Message]:
     if not messages:
         return []
     if not any(message.idempotency_key for message in messages):
-        return _insert(messages)
+        return _insert_new(messages)
     lock_sqlite()
     attempts = 5
     while True:
         attempts -= 1
         found = _by_key(messages)
-        # Each key once, the first message that has it; those without a key are all different.
+        # Each key once, the first message that has it; messages without a key are all different.
         fresh: dict[tuple[str, str] | int, NewMessage] = {}
         for index, message in enumerate(messages):
             if (key := _key(message) or index) not in found:
                 fresh.setdefault(key, message)
         try:
             with transaction.atomic(using=database()):
-                found |= zip(fresh, _insert(list(fresh.values())), strict=True)
+                found |= zip(fresh, _insert_new(list(fresh.values())), strict=True)
                 _check_keys(messages, found)
         except IntegrityError:
-            # Another transaction has just committed one of the keys; the next look finds it. Not so where the caller
-            # reads from an old snapshot (REPEATABLE READ): then there is nothing to be returned.
+            # Another transaction has just committed one of the keys, and the next attempt finds it. It does not if the
+            # caller reads from an old snapshot (REPEATABLE READ).
             if not attempts:
                 raise
         else:
@@ -49,43 +185,44 @@ def append(messages: Sequence[NewMessage]) -> list[Message]:
 
 
 def _check_keys(messages: Sequence[NewMessage], found: Mapping[tuple[str, str] | int | None, Message]) -> None:
-    """Raise IdempotencyKeyReused where a strict key stands for another message, of the log or of the same batch."""
+    """Raise IdempotencyKeyReused if a strict key was used for another message, in the log or in the same batch."""
     for message in messages:
         if message.strict_key and (key := _key(message)) is not None:
             first = found[key]
             if (first.event, first.data) != (message.event, message.data):
                 raise IdempotencyKeyReused(
                     f"The idempotency key {message.idempotency_key!r} was used on {message.channel} for a message with "
-                    "other data or another type. Nothing was published: send what was sent first, or take a new key."
+                    "other data or another type. Nothing was published: send the first message again, or use a new key."
                 )
 
 
 def lock_sqlite() -> None:
-    """Take SQLite's write lock, where a transaction is about to read before it writes.
+    """Take SQLite's write lock in a transaction that is going to read before it writes.
 
-    In Django's default mode a transaction takes it with its first write, and fails there if somebody else has written
-    since its first read.
+    In Django's default mode a transaction takes it with its first write, and fails there if another connection has
+    written since its first read.
     """
     connection = connections[database()]
     if connection.vendor == "sqlite" and connection.in_atomic_block:
         LogHead.objects.using(connection.alias).filter(id=LogHead.ROW).update(head=F("head"))
 
 
-def _insert(messages: Sequence[NewMessage]) -> list[Message]:
-    rows = rows_for(messages)
+def _insert_new(messages: Sequence[NewMessage]) -> list[Message]:
+    connection = connections[database()]
+    rows = _rows_for(messages)
     keyed = [row for row in rows if row.idempotency_key is not None]
-    if len(keyed) < 2 or connections[database()].vendor != "postgresql":
-        insert(rows)
+    if len(keyed) < 2 or connection.vendor != "postgresql":
+        _insert(rows, connection)
         return rows
     # Two transactions that insert the same keys in different orders would wait for one another. All insert in the order
     # of the keys instead. The ids are drawn before, because positions follow them: they keep the batch's order.
-    with connections[database()].cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.execute(
             "SELECT nextval(pg_get_serial_sequence('streams_message', 'id')) FROM generate_series(1, %s)", [len(rows)]
         )
         for row, (pk,) in zip(rows, sorted(cursor.fetchall()), strict=True):
             row.pk = pk
-    insert(sorted(rows, key=lambda row: (row.channel, row.idempotency_key or "")))
+    _insert(sorted(rows, key=lambda row: (row.channel, row.idempotency_key or "")), connection)
     return rows
 
 
@@ -99,7 +236,75 @@ def _by_key(messages: Sequence[NewMessage]) -> dict[tuple[str, str] | int | None
         wanted.setdefault(channel, []).append(key)
     found: dict[tuple[str, str] | int | None, Message] = {}
     for channel, keys in wanted.items():
-        for start in range(0, len(keys), 500):  # databases bound how many values a query may have
+        for start in range(0, len(keys), 500):  # databases limit how many values a query can have
             rows = Message.objects.using(database()).filter(channel=channel)
             found |= {_key(row): row for row in rows.filter(idempotency_key__in=keys[start : start + 500])}
     return found
+
+
+# --- Rows -------------------------------------------------------------------------------------------------------------
+
+
+def _rows_for(messages: Sequence[NewMessage]) -> list[Message]:
+    """Make the rows of checked messages; they are not in the database yet."""
+    rows = []
+    for message in messages:
+        row = Message(
+            channel=message.channel,
+            event=message.event,
+            data=message.data,
+            size=len(message.data.encode()),
+            idempotency_key=message.idempotency_key,
+        )
+        if message.published_by is not None:
+            row.published_by = message.published_by
+            if row.published_by_id is None:
+                raise ValueError(
+                    f"`published_by` must be a saved user; got {message.published_by!r}, which has no primary key."
+                )
+        row.is_new = True
+        rows.append(row)
+    return rows
+
+
+def _insert(rows: Sequence[Message], connection: Any) -> None:
+    """Insert rows, with the ids and positions that they have. Sets their ids and times."""
+    if not rows:
+        return
+    names = [*(name for name in ("id", "position") if getattr(rows[0], name) is not None), *COLUMNS]
+    names.remove("published_by_id")
+    places = f"({', '.join(['%s'] * (len(names) + 1))})"
+    limit = connection.features.max_query_params
+    size = min(INSERT_ROWS, limit // (len(names) + 1)) if limit else INSERT_ROWS
+    with connection.cursor() as cursor:
+        for start in range(0, len(rows), size):
+            batch = rows[start : start + size]
+            values: list[Any] = []
+            for row in batch:
+                values += [getattr(row, name) for name in names]
+                values.append(_user_value(row.published_by_id, connection))
+            cursor.execute(
+                f"INSERT INTO streams_message ({', '.join(names)}, published_by_id) "  # noqa: S608
+                f"VALUES {', '.join([places] * len(batch))} RETURNING id, created_at",
+                values,
+            )
+            _fill(batch, cursor.fetchall(), connection)
+
+
+def _user_value(key: Any, connection: Any) -> Any:
+    """Return a user's primary key for an INSERT. Not every database has its type, which can be a UUID."""
+    return None if key is None else Message._meta.get_field("published_by").get_db_prep_save(key, connection)
+
+
+def _fill(rows: Sequence[Message], inserted: Sequence[tuple[Any, ...]], connection: Any) -> None:
+    """Give inserted rows the ids and times that the database returned."""
+    created: Any = Message._meta.get_field("created_at")
+    # SQLite returns text. PostgreSQL's driver makes a datetime by itself.
+    is_text = connection.vendor != "postgresql"
+    converters = connection.ops.get_db_converters(created.get_col("streams_message")) if is_text else ()
+    # By their ids, which rise in the order of the INSERT; no database promises the order of what it returns.
+    for row, (pk, at) in zip(sorted(rows, key=lambda row: row.pk or 0), sorted(inserted), strict=True):
+        for convert in converters:
+            at = convert(at, None, connection)
+        row.pk, row.created_at = pk, at
+        row._state.adding, row._state.db = False, connection.alias

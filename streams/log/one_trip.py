@@ -10,15 +10,16 @@ has started.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.db import connections
 
 from streams.log.postgresql import PLACE
-from streams.log.rows import COLUMNS, fill, parameters
-from streams.models import Message
 from streams.threads import database
+
+# The columns of a message that is published, in the order of the procedure's parameters.
+COLUMNS = ("channel", "event", "data", "size", "published_by_id", "idempotency_key")
 
 # For how long a call waits on the server for positions that another process gives.
 PATIENCE_SECONDS = 0.25
@@ -30,7 +31,7 @@ _CALL = """
 
 
 class Outcome(NamedTuple):
-    """What a process has done under the lock."""
+    """The result of a transaction that gave positions."""
 
     numbered: dict[int, int]  # {id: position}, in order
     must_look: bool  # others can have left messages to this process: it held the lock in its last transaction
@@ -53,23 +54,21 @@ def is_known(known: Sequence[str]) -> bool:
         return cursor.fetchone() is not None
 
 
-def store(rows: Sequence[Message], known: Sequence[str], *, after_id: int, limit: int) -> Outcome:
-    """Insert rows and commit. Number what waits, at most `limit` messages at a time, the rows included.
+def store(
+    columns: Mapping[str, list[Any]], known: Sequence[str], *, after_id: int, limit: int
+) -> tuple[list[tuple[int, Any]], Outcome, dict[int, int | None]]:
+    """Insert messages and commit. Number what waits, at most `limit` messages at a time, these messages included.
 
-    A row gets no position if another process has the lock for longer than PATIENCE_SECONDS, or if many others wait.
+    `columns`: the values of each of COLUMNS. Returns (id, created_at) of the messages in their order, and
+    {id: position} of those that have one. A message has none if another process held the lock for longer than
+    PATIENCE_SECONDS, or if many others waited.
 
-    After an OperationalError it is unknown whether the rows are stored: the procedure numbers after it has committed.
+    After an OperationalError it is unknown whether they are stored: the procedure numbers after it has committed.
     """
-    connection = connections[database()]
-    columns = zip(*(parameters(row, COLUMNS, connection) for row in rows), strict=True)
-    arrays = dict(zip(COLUMNS, map(list, columns), strict=True))
-    arrays["published_by_id"] = [None if user is None else str(user) for user in arrays["published_by_id"]]
-    ids, times, outcome, found = _call([*known, after_id, limit, PATIENCE_SECONDS, *arrays.values(), []])
-    fill(rows, list(zip(ids, times, strict=True)))
-    positions = found | outcome.numbered
-    for row in rows:
-        row.position = positions.get(row.pk)
-    return outcome
+    users = [None if user is None else str(user) for user in columns["published_by_id"]]
+    arrays = [users if name == "published_by_id" else columns[name] for name in COLUMNS]
+    ids, times, outcome, found = _call([*known, after_id, limit, PATIENCE_SECONDS, *arrays, []])
+    return list(zip(ids, times, strict=True)), outcome, found | outcome.numbered
 
 
 def number(
@@ -77,7 +76,7 @@ def number(
 ) -> tuple[Outcome, dict[int, int | None]]:
     """Number what waits, at most `limit` messages at a time, unless another process has the lock.
 
-    Also returns {id: position} of what was numbered, and of those messages among `wanted` that are in the log; if
+    Also returns {id: position} of the numbered messages, and of the messages among `wanted` that are in the log; if
     `wait`, after waiting for these for up to PATIENCE_SECONDS.
     """
     nothing: list[object] = [[]] * len(COLUMNS)

@@ -9,12 +9,12 @@ from typing import Any
 from django.db import connections
 from django.db.models import Case, Q, QuerySet, When
 
-from streams.events import StoredEvent
 from streams.log import epochs, known, low_water
 from streams.log.epochs import Epochs
 from streams.log.sequencing import sequence_waiting
 from streams.models import Channel, LogHead, Message
 from streams.private.django import in_callers_transaction
+from streams.sse import StoredEvent
 from streams.threads import database
 
 # The limits of a page, which is the result of one read. Only a single message can be larger. A page is large enough

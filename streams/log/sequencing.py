@@ -24,24 +24,29 @@ SQLite has one write lock for everything, so that there is nothing to try, and n
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from django.db import Error, InterfaceError, OperationalError, connections, transaction
 
+from streams import outages, policies
 from streams.log import epochs, known, low_water, one_trip, postgresql, sqlite
-from streams.log.notices import notify
 from streams.log.one_trip import Outcome
 from streams.log.transactions import own_transaction
 from streams.models import Message
+from streams.notifiers import Notice, get_notifier
 from streams.private.django import is_nested
+from streams.sse import StoredEvent
 from streams.threads import database, timeout_seconds
+
+logger = logging.getLogger("streams.publishing")
 
 # How many messages one transaction numbers: it bounds how long the lock is held.
 STEP_MESSAGES = 1000
 
-# For how long a publisher that has its positions numbers other publishers' messages. Polls number what is left.
+# For how long a publisher that has its positions numbers other publishers' messages. Polls number the rest.
 LOOK_SECONDS = 0.5
 
 # How long a publisher pauses before it asks again for positions that another process gives.
@@ -135,6 +140,30 @@ def sequence_waiting() -> None:
     settle({}, first, wait=False)
 
 
+def notify(positions: Mapping[int, int], rows: Iterable[Message]) -> None:
+    """Send a notice of new positions, {id: position}, to the hubs of all processes. Call it after their commit.
+
+    The notice carries the messages if `rows` holds all of them. A failure is logged, not raised: the log has the
+    messages, and the hubs poll it.
+    """
+    if not positions:
+        return
+    by_id = {row.pk: row for row in rows}
+    messages: tuple[StoredEvent, ...] = ()
+    if by_id.keys() >= positions.keys():
+        messages = tuple(
+            StoredEvent(position, by_id[pk].channel, by_id[pk].event, by_id[pk].data)
+            for pk, position in positions.items()
+        )
+    try:
+        is_public = policies.are_known_to_be_open({message.channel for message in messages})
+        get_notifier().notify(Notice(min(positions.values()), max(positions.values()), messages, is_public=is_public))
+    except Exception:
+        outages.SENDING.record_failure(logger, "The notifier failed; subscribers will find the messages by polling the log.")
+    else:
+        outages.SENDING.recovered()
+
+
 # --- Rounds -----------------------------------------------------------------------------------------------------------
 
 
@@ -142,7 +171,7 @@ def settle(missing: dict[int, Message], last: Outcome, *, wait: bool) -> dict[in
     """Give positions to committed messages until none waits, or until another process holds the lock.
 
     `missing` are this publisher's messages that have no position yet, by their ids; `wait` until they have. `last` is
-    what this process did last. Returns what it has numbered.
+    the result of this process's last transaction. Returns {id: position} of the messages that it numbered.
     """
     now = time.monotonic()
     # Less than a caller's deadline: the messages are stored, and must not seem to be lost.
@@ -151,7 +180,7 @@ def settle(missing: dict[int, Message], last: Outcome, *, wait: bool) -> dict[in
     given: dict[int, int] = {}
     was_empty = has_tried = False
     while last.must_look or missing:
-        # The first step does not wait: publish() has waited just now, and in another copy of the log nobody numbers.
+        # The first step does not wait: publish() has just waited, and in another copy of the log no process numbers.
         last = _try_step(missing, wait=wait and has_tried)
         has_tried = True
         given |= last.numbered

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from streams.events import StoredEvent
+from streams.sse import StoredEvent
 
 
 @dataclass(frozen=True, slots=True)

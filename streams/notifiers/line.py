@@ -210,7 +210,7 @@ class ListenerThread:
         with self._lock:
             if receiving is self._receiving:
                 self._ended, self._is_listening = True, False
-                self._mailboxes.fail(error if isinstance(error, Exception) else RuntimeError("receive() has returned."))
+                self._mailboxes.put(error if isinstance(error, Exception) else RuntimeError("receive() has returned."))
                 self._over.set()
 
     def _run(self) -> None:

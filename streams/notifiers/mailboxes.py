@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncGenerator
 
 from streams.notifiers.base import Notice
 
@@ -49,16 +50,21 @@ class Mailboxes:
     def discard(self, mailbox: Mailbox) -> None:
         self._mailboxes.discard(mailbox)
 
-    def put(self, item: Notice | None) -> None:
-        self._put(item)
+    async def listen(self) -> AsyncGenerator[Notice | None, None]:
+        """Yield None, and then each item for a mailbox of the running event loop, until the generator is closed."""
+        mailbox = Mailbox()
+        self.add(mailbox)
+        try:
+            yield None
+            while True:
+                yield await mailbox.get()
+        finally:
+            self.discard(mailbox)
 
-    def fail(self, error: Exception) -> None:
-        """Make every get() raise, after the items that are already in its mailbox."""
-        self._put(error)
-
-    def _put(self, item: Notice | Exception | None) -> None:
+    def put(self, item: Notice | Exception | None) -> None:
+        """Put an item into every mailbox."""
         for mailbox in tuple(self._mailboxes):
             try:
                 mailbox.put(item)
-            except RuntimeError:  # its event loop is closed
+            except RuntimeError:  # its loop has closed, and its hub has ended
                 self._mailboxes.discard(mailbox)

@@ -25,8 +25,8 @@ from django.conf import settings
 from django.utils.crypto import constant_time_compare, salted_hmac
 
 from streams.databases import log_name
-from streams.events import StoredEvent
 from streams.notifiers.base import Notice, Revocation
+from streams.sse import StoredEvent
 
 logger = logging.getLogger("streams.notifiers")
 

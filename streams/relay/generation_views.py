@@ -28,7 +28,7 @@ from streams.relay.pieces import END_EVENT, Answer
 from streams.relay.requests import check_request
 from streams.relay.upstreams import get_upstream, upstream_for
 from streams.release import close_request_connections, request_context
-from streams.subscriber import is_position
+from streams.sse import is_position
 from streams.tokens import attach_token, read_token
 from streams.views import EventStreamView
 

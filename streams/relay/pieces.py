@@ -14,10 +14,10 @@ from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.db.models.functions import Now
 
 from streams import log
-from streams.events import StoredEvent
 from streams.references import with_references
 from streams.relay.conf import settings
 from streams.relay.models import Generation
+from streams.sse import StoredEvent
 from streams.threads import database
 
 END_EVENT = "end"

@@ -8,8 +8,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from streams.events import Event
-from streams.sse import DecodedEvent, EventStreamDecoder, normalize_newlines
+from streams.events import Event, normalize_newlines
+from streams.sse import DecodedEvent, EventStreamDecoder
 from tests.attacks.conftest import Attacked
 from tests.attacks.raw import TOKEN, Answer, form, request
 

@@ -16,7 +16,7 @@ from typing import Any
 from django.db import connections
 
 from streams.hub import Hub
-from streams.log import epochs, known, postgresql, storing
+from streams.log import appending, epochs, known, postgresql
 from streams.notifiers import Notice
 from streams.subscriber import Subscriber
 from streams.threads import database
@@ -78,7 +78,7 @@ def _number_by(number: Any) -> None:
     postgresql.try_lock = postgresql.wait_for_lock = row
     postgresql.number = number
     # All messages are inserted before they are numbered.
-    storing._is_inserted_first = lambda messages: True
+    appending.QUICK_CHARACTERS = -1
     # one_trip.py takes the real lock, and is only used if the database is known.
     known.for_one_trip = lambda: None
     # Storing an identity would lock the head, and `number` would then wait for its own process.
@@ -89,11 +89,10 @@ def _break_join() -> None:
     whole = Subscriber._read_on
 
     async def read_on(self: Subscriber) -> bytes | None:
-        assert self._hub is not None
-        if self._stretch is None and self.cursor == self._hub.position:
+        if self._begun and self._hub is not None and self._page is None and self.cursor == self._hub.position:
             await asyncio.sleep(JOIN_SECONDS)
             self._live = True
-            self._hub.admit(self)
+            self._hub.attach(self)
             return None
         return await whole(self)
 
@@ -110,4 +109,4 @@ def _break_gap() -> None:
         else:
             self._news.set()
 
-    Hub._hear = hear  # type: ignore[method-assign]
+    Hub._on_notice = hear  # type: ignore[method-assign]

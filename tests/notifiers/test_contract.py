@@ -17,11 +17,11 @@ from django.db import connections
 from django.test import override_settings
 
 from streams import threads
-from streams.events import StoredEvent
 from streams.notifiers import BaseNotifier, Notice, Revocation, channel_layer, postgres, wire
 from streams.notifiers.channel_layer import ChannelLayerNotifier
 from streams.notifiers.local import LocalNotifier
 from streams.notifiers.postgres import PostgresNotifier
+from streams.sse import StoredEvent
 from tests.notifiers.telling import REDIS_LAYERS, SECONDS, hear, listening, notice, tell
 from tests.services import wait_until
 from tests.services.postgres import PostgresServer

@@ -12,9 +12,9 @@ from contextlib import aclosing
 import pytest
 from django.test import override_settings
 
-from streams.events import StoredEvent
 from streams.notifiers import BaseNotifier, Notice, get_notifier
 from streams.notifiers.local import LocalNotifier
+from streams.sse import StoredEvent
 
 SECONDS = 20.0
 

@@ -11,8 +11,8 @@ from django.db import connections
 from django.test import override_settings
 
 from streams.databases import log_name
-from streams.events import StoredEvent
 from streams.notifiers import Notice, Revocation, wire
+from streams.sse import StoredEvent
 
 NOTICE = Notice(4, 5, (StoredEvent(4, "news", "message", "雨 \u2028 \U0001f30a \ud800"), StoredEvent(5, "b", "t", "")))
 

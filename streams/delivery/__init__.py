@@ -1,0 +1,1 @@
+"""Deliver the messages of the log to the open streams of an event loop."""

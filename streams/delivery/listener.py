@@ -1,0 +1,36 @@
+"""The interface of an open stream, for modules that the subscriber itself imports. It has no other code."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from django.http import HttpRequest
+
+from streams.admission import Admission
+from streams.window import Frame
+
+
+class Listener(Protocol):
+    """An open stream, as the hub, its rechecks, its signals and the counts of connections use it. See Subscriber."""
+
+    channels: tuple[str, ...]
+    cursor: int  # the stream has handed out all messages of its channels up to this position
+    number: int
+    request: HttpRequest | None
+    admission: Admission | None
+    recheck_at: float  # in time.monotonic() seconds; set by the rechecks
+    announced: bool  # subscriber_connected was sent; set by the hub
+
+    def push(self, frame: Frame, now: float) -> bool: ...
+
+    def fall_behind(self) -> None: ...
+
+    def log_replaced(self) -> None: ...
+
+    def beat(self, quiet_since: float) -> None: ...
+
+    def revoke(self) -> None: ...
+
+    def has_received(self, position: int) -> bool: ...
+
+    async def aclose(self) -> None: ...

@@ -1,0 +1,259 @@
+"""The part of a subscriber that reads: the start of a stream, the pages of the log that follow, and resets."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from streams import log, sse
+from streams.conf import settings
+from streams.events import encode_data
+from streams.hub import Hub
+from streams.reads import FramePage, read_page
+from streams.sse import is_position
+from streams.window import Frame
+
+T = TypeVar("T")
+
+# The size of one write, unless a single message is larger. It is large enough to be efficient, and small enough that a
+# client that stops reading does not leave megabytes in the server's own buffers.
+CHUNK_BYTES = 65_536
+
+# How many characters of an invalid id a reset repeats.
+MAX_REQUESTED_CHARACTERS = 100
+
+Snapshot = Callable[[], Awaitable[object]]
+
+
+class Replay:
+    """The cursor of a stream, its queue, and the reads of the log that fill it. See Subscriber for the arguments."""
+
+    __slots__ = (
+        "_begun",
+        "_ends_at",
+        "_final",
+        "_hub",
+        "_known_pruned",
+        "_max_bytes",
+        "_max_messages",
+        "_page",
+        "_queue",
+        "_queued_bytes",
+        "_replaced",
+        "_replay",
+        "_replaying",
+        "_requested",
+        "_sent_id",
+        "_snapshot",
+        "_through",
+        "_wanted",
+        "caller",
+        "channels",
+        "cursor",
+        "start",
+    )
+
+    def __init__(
+        self,
+        channels: Sequence[str],
+        last_event_id: str | None,
+        replay: int,
+        snapshot: Snapshot | None,
+        final_events: Sequence[str],
+        caller: str,
+    ) -> None:
+        if "message" in final_events:
+            raise ValueError("The default type, 'message', cannot be a final event; choose another, such as 'done'.")
+        self.channels = tuple(channels)
+        self.caller = caller
+        self.cursor = 0  # all messages of these channels up to here have been handed out
+        self.start = 0  # the cursor with which the stream began
+        self._hub: Hub | None = None
+        self._requested = last_event_id or None
+        self._replay = replay
+        self._snapshot = snapshot
+        # The first bytes of a final event (see sse.encode).
+        self._final = tuple(f"event: {name}\n".encode() for name in final_events)
+        self._ends_at: int | None = None  # the position of a final event
+        self._begun = False
+        self._replaying = False  # the client waits for the checkpoint that ends its replay
+        self._replaced = False  # the cursor belongs to a history that is lost
+        self._page: FramePage | None = None  # the next page of the log, already read
+        self._known_pruned: dict[str, int] = {}  # pruned messages that a reset has reported to the client
+        self._sent_id = 0
+        self._wanted = frozenset(channels)
+        self._queue: deque[Frame] = deque()
+        self._queued_bytes = 0
+        self._through = 0  # the position up to which the log was read for the queue
+        self._max_messages = settings.QUEUE_MESSAGES
+        self._max_bytes = settings.QUEUE_BYTES
+
+    def log_replaced(self) -> None:
+        """Note that the cursor belongs to a history that is lost. Called by the hub, which sends the stream back."""
+        self._replaced = True
+
+    def is_complete(self) -> bool:
+        """Return True if the client has received the final event: the stream ends, and is not to be reopened."""
+        return self._ends_at is not None and self.cursor >= self._ends_at
+
+    async def open(self) -> None:
+        raise NotImplementedError
+
+    def _go_live(self, hub: Hub) -> None:
+        raise NotImplementedError
+
+    async def _begin(self) -> bytes:
+        """Return the first block: the retry time, and the cursor at which the stream starts, or a reset."""
+        await self.open()
+        hub = self._hub
+        assert hub is not None
+        requested = self._requested
+        self._replaying = requested is not None or self._replay > 0
+        if requested is None:
+            if self._replay and self._snapshot is None:
+                self.cursor = await self._ask(log.start_of_newest, self.channels, self._replay, self.cursor)
+                # A client without a cursor has missed nothing that was pruned.
+                self._known_pruned = await self._ask(log.pruned, self.channels, self.cursor)
+            await self._find_end()
+            block = self._checkpoint(self.cursor) + await self._take_snapshot()
+        elif not (requested.isascii() and requested.isdigit()):
+            block = await self._reset("malformed-id", requested)
+        elif not is_position(requested):
+            block = await self._reset("unknown-id", requested)
+        else:
+            self.cursor = int(requested)
+            self._replaced = False  # that was about the position at which it joined
+            # Before the first byte, because a reset must come before anything else.
+            block = await self._check_cursor() or self._checkpoint(self.cursor)
+        self._begun = True
+        self.start = self.cursor
+        return f"retry: {settings.RETRY_MILLISECONDS}\n".encode() + block
+
+    async def _read_on(self) -> bytes | None:
+        """Queue the next messages by the cursor, or go live. Return the first block, a reset or the end of a replay."""
+        if not self._begun:
+            return await self._begin()
+        hub = self._hub
+        assert hub is not None
+        if self._page is None and (reset := await self._check_cursor()) is not None:
+            return reset
+        if self._page is not None:
+            page, self._page = self._page, None
+            self._fill(page.frames, page.through)
+        elif self.cursor == hub.position:
+            # The join: there must be no await between this comparison with the hub's position and attach().
+            self._go_live(hub)
+            if self._replaying:
+                self._replaying = False
+                return self._checkpoint(self.cursor)
+        elif (frames := hub.window.after(self.cursor)) is not None:
+            self._fill(frames, hub.position)
+        return None
+
+    async def _check_cursor(self) -> bytes | None:
+        """Return a reset if the log does not continue from the cursor.
+
+        If the window does not reach back to the cursor, this reads a page of the log, and keeps it.
+        """
+        hub = self._hub
+        assert hub is not None
+        if self.cursor > hub.position:
+            await hub.catch_up()  # another process can have published messages that this one has not seen yet
+        if self._replaced or self.cursor > hub.position or hub.epochs.is_lost(self.cursor):
+            self._replaced = False
+            return await self._reset("unknown-id", str(self.cursor))
+        if hub.window.after(self.cursor) is None:
+            epochs = hub.epochs
+            page = await self._ask(read_page, self.channels, self.cursor, hub.position)
+            if self._replaced or hub.epochs is not epochs:
+                return await self._check_cursor()  # the page is of the log before
+            if any(self._known_pruned.get(channel) != newest for channel, newest in page.pruned.items()):
+                return await self._reset("pruned", str(self.cursor), pruned=page.pruned)
+            self._page = page
+        return None
+
+    def _fill(self, frames: Iterable[Frame], through: int) -> None:
+        """Queue the frames of the stream's channels, as many as the queue can hold."""
+        for frame in frames:
+            if frame.channel not in self._wanted:
+                continue
+            size = self._queued_bytes + len(frame.data)
+            if self._queue and (len(self._queue) >= self._max_messages or size > self._max_bytes):
+                through = frame.position - 1
+                break
+            self._queue.append(frame)
+            self._queued_bytes = size
+            if self._final and frame.data.startswith(self._final):
+                self._ends_at = through = frame.position
+                break
+        self._through = through
+        if not self._queue:
+            self.cursor = through
+
+    def _take(self) -> bytes:
+        """Take the queued bytes, as many as one write takes."""
+        queue = self._queue
+        if self._queued_bytes <= CHUNK_BYTES:
+            taken = [frame.data for frame in queue]
+            self._sent_id = queue[-1].position
+            self.cursor = max(self._sent_id, self._through)
+            queue.clear()
+            self._queued_bytes = 0
+            return b"".join(taken)
+        taken, size = [], 0
+        while not taken or size + len(queue[0].data) <= CHUNK_BYTES:
+            frame = queue.popleft()
+            taken.append(frame.data)
+            size += len(frame.data)
+            self._sent_id = self.cursor = frame.position
+            if not queue:
+                break
+        self._queued_bytes -= size
+        return b"".join(taken)
+
+    async def _reset(self, reason: str, requested: str, *, pruned: dict[str, int] | None = None) -> bytes:
+        """Return a block that reports possibly missed messages, and the cursor at which the stream goes on."""
+        hub = self._hub
+        assert hub is not None
+        if self._snapshot is not None:
+            self.cursor = hub.position
+        elif pruned is None:
+            self.cursor = 0  # not a cursor of this log: replay all retained messages
+        # The reset reports these, so that they are no gap any more.
+        self._known_pruned |= await self._ask(log.pruned, self.channels, self.cursor) if pruned is None else pruned
+        data = {
+            "reason": reason,
+            "requested": requested[:MAX_REQUESTED_CHARACTERS],
+            "earliest": await self._ask(log.earliest, self.channels),
+            "head": hub.position,
+        }
+        self._sent_id = self.start = self.cursor
+        await self._find_end()
+        block = sse.encode(json.dumps(data), event="stream-reset", id=self.cursor)
+        return block + await self._take_snapshot()
+
+    async def _find_end(self) -> None:
+        """Look for a final event behind the cursor, if the cursor is not the client's own and has skipped messages."""
+        if self._final:
+            newest = await self._ask(log.newest_of, self.channels)
+            if newest is not None and newest.position <= self.cursor and newest.encode().startswith(self._final):
+                self._ends_at = newest.position
+
+    async def _take_snapshot(self) -> bytes:
+        if self._snapshot is None:
+            return b""
+        # The cursor was taken before: messages that are published meanwhile follow the snapshot. Their effect can be in
+        # it already, but they are never missing.
+        state = await self._snapshot()
+        return sse.encode(encode_data(state, max_bytes=None), event="stream-snapshot", id=self.cursor)
+
+    async def _ask(self, question: Callable[..., T], *args: Any) -> T:
+        """Read the log when it is this caller's turn."""
+        assert self._hub is not None
+        return await self._hub.reads.ask(self.caller, question, *args)
+
+    def _checkpoint(self, position: int) -> bytes:
+        self.cursor = self._sent_id = position
+        return sse.checkpoint(position)
