@@ -41,12 +41,15 @@ class IdempotencyKeyInUse(StreamsError):
 
 
 class InvalidJSON(InvalidData):
-    """A text that was said to be JSON is none. `line` and `column`, from 1, say where; None where there is no place."""
+    """The text is not valid JSON. `line` and `column` of the mistake count from 1, and are None if they are unknown."""
 
     def __init__(self, problem: str, line: int | None = None, column: int | None = None) -> None:
         self.problem, self.line, self.column = problem, line, column
-        where = "" if line is None else f", in line {line}, column {column}"
-        super().__init__(f"This is not JSON: {problem}{where}.")
+        super().__init__(f"This is not JSON: {self.described()}.")
+
+    def described(self) -> str:
+        """Return the problem with its place, without a full stop."""
+        return self.problem if self.line is None else f"{self.problem}, in line {self.line}, column {self.column}"
 
 
 class InvalidSetting(StreamsError):

@@ -20,7 +20,7 @@ INTEGRATIONS = ("admin", "api", "relay", "management", "templatetags", "testing"
 REST = ("rest_framework", "drf_spectacular")
 
 # They are about to be sent, or have been: no I/O, and so neither the ORM nor an event loop.
-VOCABULARY = ("exceptions", "conf", "events", "sse")
+VOCABULARY = ("exceptions", "conf", "events", "json_bodies", "sse")
 
 
 def name_of(path: Path) -> str:

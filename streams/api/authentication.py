@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
-from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
@@ -31,10 +30,6 @@ class SignedTokenAuthentication(BaseAuthentication):
         return "Bearer"
 
 
-def bears_unknown_token(request: HttpRequest) -> bool:
-    """Whether the request has a Bearer's credentials. Where nobody has taken them, they are no good."""
-    return request.headers.get("Authorization", "").partition(" ")[0].lower() == "bearer"
-
-
 def unknown_token() -> AuthenticationFailed:
+    """Return the error for a Bearer token that no authentication class has accepted."""
     return AuthenticationFailed("This token is none of this site's. Ask for a new one.", "invalid-token")

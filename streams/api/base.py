@@ -15,12 +15,13 @@ from rest_framework.views import APIView
 
 from streams import outages
 from streams.api import bodies, errors
-from streams.api.authentication import SignedTokenAuthentication, bears_unknown_token, unknown_token
+from streams.api.authentication import SignedTokenAuthentication, unknown_token
 from streams.api.negotiation import AlwaysJSON, PlainJSON
 from streams.api.schema import StreamsSchema
 from streams.databases import non_atomic_requests
 from streams.events import validate_channel
 from streams.exceptions import HTTPError, InvalidChannel
+from streams.tokens import bearer
 
 
 class JSONRequest(Request):
@@ -74,7 +75,7 @@ class StreamsAPIView(APIView):
         super().perform_authentication(request)
         if request.user is None:  # where a site's UNAUTHENTICATED_USER is
             request.user = AnonymousUser()
-        if request.successful_authenticator is None and bears_unknown_token(request._request):
+        if request.successful_authenticator is None and bearer(request._request) is not None:
             raise unknown_token()
         if self.takes_small_bodies_only:
             request.body_rule = bodies.SMALL

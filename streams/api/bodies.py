@@ -5,14 +5,13 @@ DRF's parser is not used: it reads a body of any length, accepts NaN, and ignore
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django.http import HttpRequest, UnreadablePostError
 
 from streams.conf import settings
 from streams.exceptions import HTTPError
-from streams.json_bodies import SMALL_BODY_BYTES, finite, refuse_constant, too_many_values
+from streams.json_bodies import SMALL_BODY_BYTES, parse_body
 from streams.private.django import has_body, keep_body
 
 MEDIA_TYPE = "application/json"
@@ -62,29 +61,5 @@ def _too_large(rule: str, most: int) -> HTTPError:
 
 
 def parse_json(body: bytes) -> Any:
-    """Return a body as JSON (RFC 8259). Raises HTTPError: 400 or 413."""
-    if (problem := too_many_values(body, settings.MAX_REQUEST_BYTES, "MAX_REQUEST_BYTES")) is not None:
-        raise HTTPError(413, "too-many-values", problem)
-    try:
-        # Decoded here, and strictly: json.loads would take UTF-16 as well, and let lone surrogates through.
-        return json.loads(
-            body.decode(), parse_constant=refuse_constant, parse_float=finite, object_pairs_hook=_refuse_repeats
-        )
-    except UnicodeDecodeError as error:
-        problem = f"it is not UTF-8, at byte {error.start}"
-    except RecursionError:
-        problem = "it is nested too deeply; nest it less"
-    except json.JSONDecodeError as error:
-        problem = f"{error.msg}, in line {error.lineno}, column {error.colno}"
-    except ValueError as error:
-        problem = str(error)
-    raise HTTPError(400, "invalid-json", f"The request's body is not JSON: {problem}.")
-
-
-def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f"an object names {twice[:100]!r} twice, and readers differ in which of them they take")
-    return found
+    """Return a body as JSON. Raises HTTPError: 400 or 413."""
+    return parse_body(body, settings.MAX_REQUEST_BYTES, "MAX_REQUEST_BYTES")

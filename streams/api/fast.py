@@ -19,7 +19,7 @@ from rest_framework.permissions import AllowAny
 
 from streams import outages, rates
 from streams.api import descriptions, publishing
-from streams.api.authentication import SignedTokenAuthentication, bears_unknown_token, unknown_token
+from streams.api.authentication import SignedTokenAuthentication, unknown_token
 from streams.api.base import StreamsAPIView, checked_channel
 from streams.api.bodies import parse_json, read_body
 from streams.api.errors import handle
@@ -31,7 +31,7 @@ from streams.json_bodies import SMALL_BODY_BYTES
 from streams.json_responses import json_response
 from streams.policies import get_policy
 from streams.publishing import apublish_many
-from streams.tokens import Token, atoken_of, user_of_token
+from streams.tokens import Token, atoken_of, bearer, user_of_token
 
 ALLOWED = "POST, OPTIONS"
 
@@ -109,7 +109,7 @@ async def _authenticate(request: HttpRequest) -> Token:
     except InvalidToken as error:
         raise AuthenticationFailed(str(error), error.code) from None
     if token is None:
-        raise unknown_token() if bears_unknown_token(request) else NotAuthenticated()
+        raise unknown_token() if bearer(request) is not None else NotAuthenticated()
     user = user_of_token(request) or AnonymousUser()
 
     async def auser() -> Any:

@@ -18,7 +18,7 @@ from django.utils.module_loading import import_string
 from streams.addresses import address_key, client_address
 from streams.exceptions import HTTPError
 from streams.relay.conf import settings
-from streams.tokens import mark_of, user_of
+from streams.tokens import bearer, mark_of, user_of
 
 KEY_SALT = "streams.relay.key"
 
@@ -99,12 +99,6 @@ async def identify(request: HttpRequest) -> Caller:
 
 def _nobody(request: HttpRequest) -> Caller:
     return Caller(None, address_key(client_address(request)))
-
-
-def bearer(request: HttpRequest) -> str | None:
-    """The credentials of the Authorization header, where it has some of the kind Bearer (RFC 6750)."""
-    kind, _, credentials = request.headers.get("Authorization", "").partition(" ")
-    return credentials.strip() if kind.lower() == "bearer" else None
 
 
 class _CsrfCheck(CsrfViewMiddleware):

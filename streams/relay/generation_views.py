@@ -20,7 +20,7 @@ from streams.exceptions import HTTPError
 from streams.json_responses import json_response
 from streams.policies import BasePolicy
 from streams.relay import answer_tokens, background, generations, housekeeping, pieces
-from streams.relay.access import Caller, admit, bearer, check_access, identify
+from streams.relay.access import Caller, admit, check_access, identify
 from streams.relay.conf import settings
 from streams.relay.endpoints import api_view, error_response, read_payload, unavailable
 from streams.relay.limits import count_question
@@ -30,7 +30,7 @@ from streams.relay.requests import check_request
 from streams.relay.upstreams import get_upstream, upstream_for
 from streams.release import close_request_connections, request_context
 from streams.subscriber import is_position
-from streams.tokens import put, read_token
+from streams.tokens import bearer, put, read_token
 from streams.views import EventStreamView
 
 logger = logging.getLogger("streams.relay")

@@ -5,12 +5,11 @@ Denied first: what is not listed here does not pass. Some of what APIs offer mak
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from streams.exceptions import HTTPError
-from streams.json_bodies import finite, refuse_constant, too_many_values
+from streams.json_bodies import parse_body
 from streams.relay.conf import settings
 from streams.relay.upstreams import BaseUpstream, get_upstream
 
@@ -43,19 +42,14 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 def parse_payload(body: bytes) -> object:
-    """A request's body as JSON. Raises HTTPError: 413 or 400."""
+    """Return a request's body as JSON. Raises HTTPError: 413 or 400."""
     if len(body) > (most := settings.RELAY_MAX_REQUEST_BYTES):
         raise HTTPError(
             413,
             "request-too-large",
             f"A request has at most {most} bytes (STREAMS['RELAY_MAX_REQUEST_BYTES']); got {len(body)}.",
         )
-    if (problem := too_many_values(body, most, "RELAY_MAX_REQUEST_BYTES")) is not None:
-        raise HTTPError(413, "too-many-values", problem)
-    try:
-        return json.loads(body, parse_constant=refuse_constant, parse_float=finite)
-    except (ValueError, RecursionError):
-        raise _bad("invalid-json", "The request's body must be JSON, in UTF-8.") from None
+    return parse_body(body, most, "RELAY_MAX_REQUEST_BYTES")
 
 
 def check_request(payload: object, upstream: BaseUpstream) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from django.http import HttpRequest
 from django.test import AsyncRequestFactory, Client, RequestFactory, override_settings
 
+from streams import json_bodies
 from streams.api import bodies, fast
 from streams.api.bodies import SMALL_BODY_BYTES, parse_json, read_body
 from streams.api.disconnecting import Disconnect
@@ -118,7 +119,7 @@ def test_session_without_csrf_token_is_refused_unparsed() -> None:
 
 @pytest.mark.parametrize("path", [MESSAGES, CHANNEL_MESSAGES, FAST])
 def test_body_of_very_many_lists_is_refused_unparsed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "json", None)
+    monkeypatch.setattr(json_bodies, "json", None)
     answer = post(path, lists(MEBIBYTE), bearer())
     assert code(answer) == (413, "too-many-values")
     assert "at most 209715 of the characters" in answer.json()["error"]["message"]
