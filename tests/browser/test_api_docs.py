@@ -37,6 +37,6 @@ async def test_page_works_under_its_policy(sqlite_site: Site, tabs: Tabs) -> Non
     await page.keyboard.press("Enter")
     await publish.get_by_role("button", name="Try it out").press("Enter")
     await publish.get_by_role("button", name="Execute").press("Enter")
-    await expect(publish.locator(".live-responses-table .response-col_status").first).to_contain_text("201")
+    await expect(publish.locator(".live-responses-table .response .response-col_status")).to_contain_text("201")
     assert {url.startswith((f"{server.url}/", "data:", "about:")) for url in urls} == {True}
     assert tabs.complaints == []
