@@ -1,4 +1,4 @@
-"""Who asks: by one of our signed tokens, or else as the site's own DRF settings have it."""
+"""Authentication by signed tokens, for DRF. Other credentials are left to the site's own classes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from streams.tokens import Token, token_of, user_of_token
 
 
 class SignedTokenAuthentication(BaseAuthentication):
-    """`Authorization: Bearer streams.…`, or `?token=streams.…`. What bears no such token is left to other classes.
+    """Authenticates by `Authorization: Bearer streams.…` or `?token=streams.…`.
 
-    `request.user` is the user in whose name the token was made, or AnonymousUser; `request.auth` is the Token.
+    `request.user` is the token's user, or AnonymousUser if it has none. `request.auth` is the Token.
     """
 
     def authenticate(self, request: Request) -> tuple[Any, Token] | None:
@@ -32,4 +32,4 @@ class SignedTokenAuthentication(BaseAuthentication):
 
 def unknown_token() -> AuthenticationFailed:
     """Return the error for a Bearer token that no authentication class has accepted."""
-    return AuthenticationFailed("This token is none of this site's. Ask for a new one.", "invalid-token")
+    return AuthenticationFailed("Invalid token: it was not issued by this site. Ask for a new one.", "invalid-token")

@@ -12,10 +12,11 @@ from django.http import HttpRequest
 from django.test import AsyncRequestFactory, Client, RequestFactory, override_settings
 
 from streams import json_bodies
-from streams.api import bodies, fast
-from streams.api.bodies import SMALL_BODY_BYTES, parse_json, read_body
-from streams.api.disconnecting import Disconnect
-from streams.api.messages import Messages
+from streams.api.requests import bodies
+from streams.api.requests.bodies import SMALL_BODY_BYTES, parse_json, read_body
+from streams.api.views import fast
+from streams.api.views.disconnecting import Disconnect
+from streams.api.views.messages import Messages
 from streams.exceptions import HTTPError
 from streams.models import Message
 from tests.api.callers import CHANNEL_MESSAGES, DISCONNECT, FAST, MESSAGES, TOKENS, bearer, code, key, post, user

@@ -9,7 +9,7 @@ from django.contrib.staticfiles import finders
 from django.test import Client, modify_settings, override_settings
 from rest_framework.permissions import IsAuthenticated
 
-from streams.api.docs import Docs
+from streams.api.views.docs import Docs
 from tests.api.callers import bearer, code, get, user
 from tests.sites import ROOT
 from tests.test_project import Page

@@ -16,7 +16,7 @@ from streams.private.django import has_body, keep_body
 
 MEDIA_TYPE = "application/json"
 
-# The rules for bodies, as the error states them.
+# Which limit applies to a body: the texts of the error.
 BY_SETTING = "A request has at most {most} bytes (STREAMS['MAX_REQUEST_BYTES']). Send less at once."
 ANONYMOUS = "A request without credentials has at most {most} bytes. Send less at once, or authenticate."
 SMALL = "A request to this URL has at most {most} bytes. Send less at once."
@@ -28,14 +28,14 @@ def read_json(request: HttpRequest, rule: str = BY_SETTING) -> Any:
 
 
 def read_body(request: HttpRequest, rule: str = BY_SETTING) -> bytes:
-    """Return the request's body, which is to be JSON, unparsed. Raises HTTPError: 400, 413 or 415."""
+    """Return the request's body without parsing it. Raises HTTPError: 400, 413 or 415."""
     charset = (request.content_params or {}).get("charset", "utf-8")
     if request.content_type != MEDIA_TYPE or charset.lower() not in ("utf-8", "utf8"):
         given = request.headers.get("Content-Type", "")
         raise HTTPError(
             415,
             "unsupported-media-type",
-            f"A body is JSON in UTF-8: send `Content-Type: {MEDIA_TYPE}`; got {given[:100]!r}.",
+            f"The body must be JSON in UTF-8: send `Content-Type: {MEDIA_TYPE}`; got {given[:100]!r}.",
         )
     most = settings.MAX_REQUEST_BYTES
     if rule == BY_SETTING or most < SMALL_BODY_BYTES:
@@ -46,13 +46,13 @@ def read_body(request: HttpRequest, rule: str = BY_SETTING) -> bytes:
     if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > most):
         raise _too_large(rule, most)
     try:
-        # Not `body` at once, which would hold to DATA_UPLOAD_MAX_MEMORY_SIZE, a limit for forms.
+        # request.body would apply DATA_UPLOAD_MAX_MEMORY_SIZE, which is a limit for forms.
         body: bytes = request.body if has_body(request) else request.read(most + 1)
     except UnreadablePostError:
         raise HTTPError(400, "invalid-json", "The request's body broke off. Send it again.") from None
     if len(body) > most:
         raise _too_large(rule, most)
-    keep_body(request, body)  # whoever looks at the request later may still ask for its body
+    keep_body(request, body)  # so that code that runs later can read request.body
     return body
 
 

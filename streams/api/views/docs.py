@@ -13,9 +13,9 @@ from django.templatetags.static import static
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from streams.api import descriptions
-from streams.api.base import StreamsAPIView
-from streams.api.schema import described, document
+from streams.api.openapi import descriptions
+from streams.api.openapi.schema import described, document
+from streams.api.views.base import StreamsAPIView
 from streams.exceptions import HTTPError
 
 # The app whose static files are Swagger UI. Its Python code is not used, and neither are drf-spectacular's views:
@@ -26,7 +26,7 @@ SWAGGER_UI = "drf_spectacular_sidecar"
 class Schema(StreamsAPIView):
     """The OpenAPI document."""
 
-    asks_database = False
+    uses_database = False
 
     @described(**descriptions.SCHEMA)
     def get(self, request: Request) -> Response:
@@ -34,10 +34,10 @@ class Schema(StreamsAPIView):
 
 
 class Docs(StreamsAPIView):
-    """The page."""
+    """The page. The site's permission classes decide who can see it."""
 
     schema = None
-    asks_database = False
+    uses_database = False
 
     def get(self, request: Request) -> HttpResponse:
         if not apps.is_installed(SWAGGER_UI):
