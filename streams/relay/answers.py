@@ -157,7 +157,7 @@ class Answer:
             close_later(self._response, self._loop)
 
     async def read_error(self) -> HTTPError:
-        """What the upstream says of why it does not answer. Never raises."""
+        """Return the error that the upstream sent instead of an answer. Never raises."""
         try:
             found = await self.read_json(MAX_ERROR_BYTES)
         except HTTPError as error:
@@ -320,7 +320,7 @@ def _content_type(response: UpstreamResponse) -> str:
 
 
 def _object(text: str) -> dict[str, Any]:
-    """A JSON object; an empty one where the text is none."""
+    """Return the JSON object in `text`, or an empty dict. NaN is allowed, because only some values are read."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""How many streams there are, in this process and for each caller, and how often a caller asks; more are refused."""
+"""Limits: the streams of this process and of each caller, and the rate at which a caller asks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _questions = Buckets()
 
 
 def take_place(key: str) -> Place:
-    """A place for a stream of the caller `key` (Caller.key). Raises HTTPError: 429."""
+    """Take a place for a stream of the caller `key` (Caller.key). Raises HTTPError: 429."""
     most, own = settings.RELAY_MAX_STREAMS, settings.RELAY_MAX_STREAMS_PER_USER
     with _places:
         if _places.taken(key) >= own:
@@ -83,7 +83,7 @@ def check_generation(key: str, size: int) -> None:
 
 
 def places_taken() -> int:
-    """How many there are in this process."""
+    """Return the number of streams in this process."""
     return _places.total()
 
 

@@ -53,10 +53,10 @@ def parse_payload(body: bytes) -> object:
 
 
 def check_request(payload: object, upstream: BaseUpstream) -> dict[str, Any]:
-    """The request for the upstream that a client's parsed JSON asks for, a new dict. Raises HTTPError: 400 or 404.
+    """Return the upstream's request for a client's parsed JSON, as a new dict. Raises HTTPError: 400 or 404.
 
-    The model is one of the upstream's, and its first one where none is named. The answer's length has a limit, the
-    client's or ours. A stream ends with its usage.
+    The model is one of the upstream's, by default its first one. The answer's length has the client's limit or ours. A
+    stream ends with its usage.
     """
     if not isinstance(payload, Mapping):
         raise _bad("invalid-request", "A request is a JSON object with `messages`.")
@@ -104,7 +104,7 @@ def _model(asked: object, upstream: BaseUpstream) -> str:
         raise _bad("invalid-model", f"model is a name; got {_shown(asked)}.")
     if asked not in upstream.models:
         raise HTTPError(
-            404, "model_not_found", f"There is no model {_shown(asked)} here; there are {', '.join(_models(upstream))}."
+            404, "model_not_found", f"Unknown model {_shown(asked)}. Available: {', '.join(_models(upstream))}."
         )
     return asked
 

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 async def test_page_works_under_its_policy(sqlite_site: Site, tabs: Tabs) -> None:
     """A phone's width and dark mode; keyboard only; nothing is loaded from elsewhere, or blocked by the policy."""
     server = sqlite_site.serve()
-    await tabs.log_in(server, "ann", is_superuser=True)
+    await tabs.log_in(server, "ann", is_staff=True, is_superuser=True)
     urls: list[str] = []
 
     def note(request: Request) -> None:

@@ -202,4 +202,4 @@ def test_unknown_model_is_told_models_of_all_upstreams(settings: Any) -> None:
     settings.STREAMS = {**settings.STREAMS, "UPSTREAMS": upstreams}
     with pytest.raises(HTTPError) as refused:
         check_request({"messages": MESSAGES, "model": "gpt-99"}, get_upstream())
-    assert "there are default, both, other." in str(refused.value)
+    assert "Available: default, both, other." in str(refused.value)
