@@ -1,29 +1,31 @@
-"""Every error that Streams raises for its callers. Each message names the rule, the value and the remedy."""
+"""The exceptions that Streams raises for its callers. Each message names the rule, the value and the remedy."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 
 
 class StreamsError(Exception):
-    """The base class: `except StreamsError` catches all that Streams raises on purpose."""
+    """The base class of all exceptions of Streams."""
 
 
 class InvalidMessage(StreamsError, ValueError):
-    """What was to be published cannot be carried. Nothing was stored."""
+    """The message cannot be published. Nothing was stored."""
 
 
 class InvalidChannel(InvalidMessage):
-    """The channel's name is outside the rule."""
+    """The channel's name is not valid."""
 
 
 class InvalidEventType(InvalidMessage):
-    """The event's type cannot stand in a stream."""
+    """The event's type is not valid."""
 
 
 class InvalidData(InvalidMessage):
-    """The data cannot be carried, or is too large."""
+    """The data is not valid, or is too large."""
 
 
 class MessageTooLarge(InvalidData):
@@ -31,7 +33,7 @@ class MessageTooLarge(InvalidData):
 
 
 class IdempotencyKeyReused(InvalidMessage):
-    """The key was used on its channel for another message. Raised only where NewMessage asks for it by `strict_key`."""
+    """The key was used on its channel for another message. Raised only for a NewMessage with `strict_key=True`."""
 
 
 class IdempotencyKeyInUse(StreamsError):
@@ -39,20 +41,23 @@ class IdempotencyKeyInUse(StreamsError):
 
 
 class InvalidJSON(InvalidData):
-    """A text that was said to be JSON is none. `line` and `column`, from 1, say where; None where there is no place."""
+    """The text is not valid JSON. `line` and `column` of the mistake count from 1, and are None if they are unknown."""
 
     def __init__(self, problem: str, line: int | None = None, column: int | None = None) -> None:
         self.problem, self.line, self.column = problem, line, column
-        where = "" if line is None else f", in line {line}, column {column}"
-        super().__init__(f"This is not JSON: {problem}{where}.")
+        super().__init__(f"This is not JSON: {self.described()}.")
+
+    def described(self) -> str:
+        """Return the problem with its place, without a full stop."""
+        return self.problem if self.line is None else f"{self.problem}, in line {self.line}, column {self.column}"
 
 
 class InvalidSetting(StreamsError):
-    """A value in the STREAMS setting is of the wrong form. `manage.py check` says the same, earlier."""
+    """A value in the STREAMS setting is not valid. `manage.py check` reports it as well, and earlier."""
 
 
 class LogUnavailable(StreamsError):
-    """A stream could not read what it needs from the database, and ends; its client comes back. It has been logged."""
+    """A stream could not read from the database, and ends. Its client reconnects. The failure has been logged."""
 
 
 class NotMigrated(StreamsError):
@@ -60,9 +65,9 @@ class NotMigrated(StreamsError):
 
 
 class InvalidToken(StreamsError, PermissionDenied):
-    """A signed token that does not hold. `code`: `invalid-token`, `expired-token` or `revoked-token`.
+    """A signed token is not valid. `code` is `invalid-token`, `expired-token` or `revoked-token`.
 
-    Where a view does not catch it, Django answers 403, and no 500 that anybody could cause by a made-up token.
+    It is a PermissionDenied, so that Django answers 403 if a view does not catch it.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -70,28 +75,46 @@ class InvalidToken(StreamsError, PermissionDenied):
         self.code = code
 
 
-class RefusedStream(StreamsError):
-    """A request for a stream that is answered with an error.
+class HTTPError(StreamsError):
+    """A request that is answered with an error. streams.json_responses.error_response() makes the response.
 
-    `status` is the HTTP status, `code` a word for programs, and the exception's text is for people.
+    Args:
+        status: the HTTP status.
+        code: a short name for programs, such as `too-many-streams`.
+        message: a text for people; str(error) returns it.
+        fields: for each invalid part of the request, such as `messages[3].channel`, what is wrong with it.
+        retry_after_seconds: the value of a Retry-After header, in whole seconds.
+        headers: other headers of the response.
     """
 
-    def __init__(self, status: int, code: str, message: str, *, retry_after_seconds: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        fields: Mapping[str, str] | None = None,
+        retry_after_seconds: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
-        self.retry_after_seconds = retry_after_seconds
+        self.fields = dict(fields or {})
+        self.headers = dict(headers or {})
+        if retry_after_seconds is not None:
+            self.headers["Retry-After"] = str(retry_after_seconds)
 
 
-def too_many_parameters() -> RefusedStream:
-    """Return the refusal of a request with more query parameters than Django reads."""
-    most = settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
-    return RefusedStream(
+def too_many_parameters() -> HTTPError:
+    """Return the error for a request with more query parameters than Django reads."""
+    limit = settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
+    return HTTPError(
         400,
         "too-many-parameters",
-        f"A request has at most {most} query parameters (Django's DATA_UPLOAD_MAX_NUMBER_FIELDS). Send fewer.",
+        f"A request has at most {limit} query parameters (Django's DATA_UPLOAD_MAX_NUMBER_FIELDS). Send fewer.",
     )
 
 
 class BroadcastRefused(StreamsError):
-    """A step with a broadcast that its state does not allow. The text is for the person who asked for it."""
+    """A broadcast's state does not allow the requested step. The text is for the person who requested it."""

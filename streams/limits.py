@@ -18,7 +18,7 @@ from streams import presence
 from streams.addresses import address_key, client_address, parse_address
 from streams.callers import user_of
 from streams.conf import configured, settings
-from streams.exceptions import RefusedStream
+from streams.exceptions import HTTPError
 from streams.places import Place, Places
 from streams.subscriber import open_streams
 
@@ -26,13 +26,13 @@ RETRY_AFTER_SECONDS = 5
 
 
 def check(request: HttpRequest) -> None:
-    """Raise RefusedStream (429) if one more stream would exceed a limit. Call it after the policy."""
+    """Raise HTTPError, 429, if the request's stream would exceed a limit. Call it after the policy."""
     with presence.places():  # so that no other thread sees that place as taken
         take(request).release()
 
 
 def take(request: HttpRequest) -> Place:
-    """Return a place for the request's stream. The subscriber releases it. Raise RefusedStream as check() does."""
+    """Return a place for the request's stream. The subscriber releases it. Raise HTTPError as check() does."""
     user_key, address = _user_key(request), _address_key(request)
     with (places := presence.places()):
         if (refusal := next(_over(places, user_key, address), None)) is not None and _forget_ended_loops():
@@ -73,7 +73,7 @@ def is_probably_shared(request: HttpRequest) -> bool:
     return peer is None or not peer.is_global
 
 
-def _over(places: Places, user: str | None, address: str | None) -> Iterator[RefusedStream]:
+def _over(places: Places, user: str | None, address: str | None) -> Iterator[HTTPError]:
     """Yield an error for each limit that one more stream would exceed. `user`, `address`: its keys, or None."""
     own, others = places.total(), presence.others()
     limit = settings.MAX_STREAMS_PER_PROCESS
@@ -104,8 +104,8 @@ def _over(places: Places, user: str | None, address: str | None) -> Iterator[Ref
         )
 
 
-def _refusal(code: str, text: str) -> RefusedStream:
-    return RefusedStream(429, code, text, retry_after_seconds=RETRY_AFTER_SECONDS)
+def _refusal(code: str, text: str) -> HTTPError:
+    return HTTPError(429, code, text, retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 def _forget_ended_loops() -> bool:

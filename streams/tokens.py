@@ -324,15 +324,20 @@ def user_of_token(request: HttpRequest) -> Any:
     return found[1] if isinstance(found := request.__dict__.get(CACHE_ATTRIBUTE), tuple) else None
 
 
-def _find_text(request: HttpRequest) -> str | None:
+def bearer(request: HttpRequest) -> str | None:
+    """Return the Authorization header's credentials if their scheme is Bearer (RFC 6750), or None."""
     kind, _, credentials = request.headers.get("Authorization", "").partition(" ")
-    candidates = [credentials.strip()] if kind.lower() == "bearer" else []
-    candidates += request.GET.getlist(PARAMETER)
+    return credentials.strip() if kind.lower() == "bearer" else None
+
+
+def find_text(request: HttpRequest) -> str | None:
+    """Return the text of the signed token in the header or in the URL, unchecked, or None."""
+    candidates = (bearer(request) or "", *request.GET.getlist(PARAMETER))
     return next((text for text in candidates if text.startswith(PREFIX)), None)
 
 
 def _take_text(request: HttpRequest) -> str | None:
-    text = _find_text(request)
+    text = find_text(request)
     if text is not None and PARAMETER in request.GET:
         _hide(request)
     return text

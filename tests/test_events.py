@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from streams import Event, NewMessage, events
 from streams.events import (
     check,
-    check_json,
     encode_data,
     validate_channel,
     validate_channels,
@@ -26,6 +25,7 @@ from streams.events import (
     validate_idempotency_key,
 )
 from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, InvalidJSON, InvalidMessage, StreamsError
+from streams.json_bodies import check_json
 from streams.sse import DecodedEvent, EventStreamDecoder, StoredEvent
 
 CHANNEL_RULE = "Channel names use A-Z a-z 0-9 . _ - and at most 99 characters; got {}."

@@ -159,7 +159,9 @@ def notify(positions: Mapping[int, int], rows: Iterable[Message]) -> None:
         is_public = policies.are_known_to_be_open({message.channel for message in messages})
         get_notifier().notify(Notice(min(positions.values()), max(positions.values()), messages, is_public=is_public))
     except Exception:
-        outages.SENDING.record_failure(logger, "The notifier failed; subscribers will find the messages by polling the log.")
+        outages.SENDING.record_failure(
+            logger, "The notifier failed; subscribers will find the messages by polling the log."
+        )
     else:
         outages.SENDING.recovered()
 

@@ -1,6 +1,6 @@
-"""Who may have an answer: by a key in the Authorization header, or by the session's user and the CSRF token.
+"""Access to the relay: by a key in the Authorization header, or by the session's user and the CSRF token.
 
-Models cost money, so that nobody may who is not admitted. What is refused, and why, is decided here.
+Models cost money, so access is denied by default.
 """
 
 from __future__ import annotations
@@ -16,50 +16,51 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.module_loading import import_string
 
 from streams.addresses import address_key, client_address
+from streams.exceptions import HTTPError
 from streams.relay.conf import settings
-from streams.relay.errors import RelayError
-from streams.tokens import fingerprint, user_with_fingerprint
+from streams.tokens import bearer, fingerprint, user_with_fingerprint
 
 KEY_SALT = "streams.relay.key"
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `user` is None for somebody unknown. Limits count by `key`, and tables hold it: it has no address."""
+    """The user who makes a request, or None for an anonymous one. Limits count by `key`, which is stored in tables and
+    therefore contains no IP address."""
 
     user: Any
     key: str
 
 
 class BaseAccess:
-    """Decides who may have answers. Subclass it, and name the subclass in STREAMS['RELAY_ACCESS']."""
+    """Decides who can use the relay. Subclass it, and name the subclass in STREAMS['RELAY_ACCESS']."""
 
     def may_use(self, request: HttpRequest, user: Any) -> bool:
-        """Whether `user`, None for somebody unknown, may. May use the ORM."""
+        """Return True if `user`, which is None for an anonymous request, can use the relay. It can use the ORM."""
         return False
 
 
 class SignedIn(BaseAccess):
-    """Users who are signed in, or whose key the request carries."""
+    """Admits users who are signed in or whose key the request has."""
 
     def may_use(self, request: HttpRequest, user: Any) -> bool:
         return user is not None
 
 
 class Everyone(BaseAccess):
-    """Everyone. For upstreams that cost nothing."""
+    """Admits everyone. For upstreams that cost nothing."""
 
     def may_use(self, request: HttpRequest, user: Any) -> bool:
         return True
 
 
 async def admit(request: HttpRequest) -> Caller:
-    """The caller who asks for an answer. Raises RelayError: 401 or 403."""
+    """Return the caller if RELAY_ACCESS admits it. Raises HTTPError: 401 or 403."""
     try:
         caller = await identify(request)
-    except RelayError as refusal:
-        # Clients such as OpenAI's always send a key. Where everybody may ask, one that is none of ours asks as nobody.
-        caller = _nobody(request)
+    except HTTPError as refusal:
+        # Clients such as OpenAI's always send a key. If everyone is admitted, an unknown key counts as anonymous.
+        caller = _anonymous(request)
         if refusal.status != 401 or not await _may_use(request, caller):
             raise
     await check_access(request, caller)
@@ -67,13 +68,13 @@ async def admit(request: HttpRequest) -> Caller:
 
 
 async def check_access(request: HttpRequest, caller: Caller) -> None:
-    """Raise RelayError, 401 or 403, where the site's RELAY_ACCESS does not admit the caller."""
+    """Raise HTTPError, 401 or 403, if the site's RELAY_ACCESS does not admit the caller."""
     if not await _may_use(request, caller):
         if caller.user is None:
-            raise RelayError(
+            raise HTTPError(
                 401, "not-signed-in", "Sign in, or send a key as `Authorization: Bearer …`, to have an answer."
             )
-        raise RelayError(403, "forbidden", "You may not have answers here (STREAMS['RELAY_ACCESS']).")
+        raise HTTPError(403, "forbidden", "You may not have answers here (STREAMS['RELAY_ACCESS']).")
 
 
 async def _may_use(request: HttpRequest, caller: Caller) -> bool:
@@ -82,10 +83,10 @@ async def _may_use(request: HttpRequest, caller: Caller) -> bool:
 
 
 async def identify(request: HttpRequest) -> Caller:
-    """Who asks, by the key or by the session. Raises RelayError: 401 for a key that is none, 403 without CSRF token.
+    """Return the caller, by key or session. Raises HTTPError: 401 for an invalid key, 403 without the CSRF token.
 
-    A request that names a key is judged by it alone. One that comes with a session may come from another site's page,
-    unless it is a safe one or carries the token (RFC 9110, section 9.2.1).
+    If the request has a key, its session does not count. An unsafe request with a session needs the CSRF token, because
+    another site's page could have sent it (RFC 9110, section 9.2.1, defines safe methods).
     """
     if (key := bearer(request)) is not None:
         user = await sync_to_async(user_of_key)(key)
@@ -94,52 +95,48 @@ async def identify(request: HttpRequest) -> Caller:
         user = user if user.is_authenticated and user.is_active else None
         if user is not None:
             await sync_to_async(_check_csrf)(request)
-    return _nobody(request) if user is None else Caller(user, f"user {user.pk}")
+    return _anonymous(request) if user is None else Caller(user, f"user {user.pk}")
 
 
-def _nobody(request: HttpRequest) -> Caller:
+def _anonymous(request: HttpRequest) -> Caller:
     return Caller(None, address_key(client_address(request)))
-
-
-def bearer(request: HttpRequest) -> str | None:
-    """The credentials of the Authorization header, where it has some of the kind Bearer (RFC 6750)."""
-    kind, _, credentials = request.headers.get("Authorization", "").partition(" ")
-    return credentials.strip() if kind.lower() == "bearer" else None
 
 
 class _CsrfCheck(CsrfViewMiddleware):
     def _reject(self, request: HttpRequest, reason: str) -> Any:
-        return reason  # in place of the middleware's page
+        return reason  # instead of the middleware's HTML page
 
 
 def _check_csrf(request: HttpRequest) -> None:
-    """What CsrfViewMiddleware does, for a view that is exempt because others come to it without cookies."""
+    """Check the CSRF token as CsrfViewMiddleware does. The views are exempt from it, because keys need no token."""
     check = _CsrfCheck(lambda request: None)  # type: ignore[arg-type]
     check.process_request(request)
     reason = check.process_view(request, None, (), {})  # type: ignore[arg-type]
     if reason is not None:
-        raise RelayError(403, "csrf", f"Send the CSRF token as the header X-CSRFToken. {reason}")
+        raise HTTPError(403, "csrf", f"Send the CSRF token as the header X-CSRFToken. {reason}")
 
 
-# --- Keys: what programs send, such as the `openai` client ---
+# --- Keys, for programs such as the `openai` client ---
 
 
 def make_key(user: Any, seconds: float) -> str:
-    """A key with which programs ask in the name of `user`, for so many seconds, or until the password changes."""
-    told = {"user": str(user.pk), "hash": fingerprint(user), "until": time.time() + seconds}
-    return signing.dumps(told, salt=KEY_SALT)
+    """Return a key for programs of `user`. It is valid for `seconds`, and until the password changes."""
+    content = {"user": str(user.pk), "hash": fingerprint(user), "until": time.time() + seconds}
+    return signing.dumps(content, salt=KEY_SALT)
 
 
 def user_of_key(key: str) -> Any:
-    """The active user in whose name `key` was made. Raises RelayError: 401. Uses the ORM."""
-    refusal = RelayError(
-        401, "invalid-key", "This key is none of this site's, or has expired. `manage.py create_relay_key` makes one."
+    """Return the active user for whom `key` was made. Raises HTTPError: 401. Uses the ORM."""
+    refusal = HTTPError(
+        401,
+        "invalid-key",
+        "This key has expired, or was not issued by this site. `manage.py create_relay_key` makes one.",
     )
     try:
-        told = signing.loads(key, salt=KEY_SALT)
+        content = signing.loads(key, salt=KEY_SALT)
     except signing.BadSignature:
         raise refusal from None
-    user = user_with_fingerprint(told["user"], told["hash"])
-    if user is None or told["until"] < time.time():
+    user = user_with_fingerprint(content["user"], content["hash"])
+    if user is None or content["until"] < time.time():
         raise refusal
     return user
