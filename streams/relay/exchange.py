@@ -42,7 +42,6 @@ class Exchange:
     def __init__(
         self, caller: Caller, upstream: BaseUpstream, body: Mapping[str, Any], *, shows_usage: bool = False
     ) -> None:
-        self.begun = False  # whether the first bytes have been asked for
         self.closed = False
         self.answer: Answer | None = None
         self._caller = caller
@@ -112,7 +111,6 @@ class Exchange:
         return self
 
     async def __anext__(self) -> bytes:
-        self.begun = True
         if self._over or self.closed:
             return self._stop_here()
         try:

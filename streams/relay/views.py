@@ -10,7 +10,6 @@ from streams.relay.endpoints import api_view, error_response, json_response, rea
 from streams.relay.errors import RelayError
 from streams.relay.exchange import Exchange
 from streams.relay.headers import passed_headers
-from streams.relay.leaving import close_if_client_leaves
 from streams.relay.limits import count_question
 from streams.relay.requests import check_request, wants_usage
 from streams.relay.upstreams import get_upstream, upstream_for
@@ -52,7 +51,6 @@ async def _stream(request: HttpRequest, exchange: Exchange) -> HttpResponseBase:
     for name, value in () if answer is None else passed_headers(answer.headers):
         response.headers[name] = value
     response.serve_to(getattr(request, "scope", {}))
-    close_if_client_leaves(exchange, request)
     return response
 
 
