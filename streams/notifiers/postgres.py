@@ -15,7 +15,7 @@ from streams import databases
 from streams.exceptions import InvalidSetting
 from streams.notifiers.base import Notice
 from streams.notifiers.line import Line, LineNotifier
-from streams.notifiers.sessions import Connection, is_pooled, keeps_session, readable, within
+from streams.notifiers.sessions import Connection, keeps_session, readable, server_process, within
 
 # PostgreSQL refuses a payload of 8000 bytes.
 MAX_BYTES = 7999
@@ -32,7 +32,7 @@ HEARS_NOTHING = (
     "subscribers are served by polling."
 )
 
-# What a listener sends itself through a pooler. It is no notice, and others who hear it let it be.
+# A listener sends this to itself through a pooler. It is not a notice: other listeners ignore it.
 PING = "ping"
 
 
@@ -94,8 +94,9 @@ class PostgresNotifier(LineNotifier):
         try:
             # What comes while a statement runs is handed over here.
             connection.add_notify_handler(lambda heard: self._take(line, heard.payload))
-            pooled = await is_pooled(connection, ANSWER_SECONDS)
-            if pooled and not await keeps_session(connection, self._connect_in_time, ANSWER_SECONDS):
+            process = await server_process(connection, ANSWER_SECONDS)
+            pooled = process != connection.info.backend_pid
+            if pooled and not await keeps_session(connection, process, self._connect_in_time, ANSWER_SECONDS):
                 raise ConnectionError(HEARS_NOTHING)
             listen = sql.SQL("LISTEN {}").format(sql.Identifier(self._channel))
             await within(ANSWER_SECONDS, connection.execute(listen), "LISTEN")
@@ -111,7 +112,7 @@ class PostgresNotifier(LineNotifier):
             connection.pgconn.finish()  # without a word to the server, which may not answer any more
 
     async def _prove_to_hear(self, line: Line, connection: Connection) -> None:
-        """Raise where what others send does not arrive, whatever the pooler looked like."""
+        """Raise ConnectionError if a notice that another connection sends does not arrive through the pooler."""
         pinged = asyncio.Event()
         connection.add_notify_handler(lambda heard: pinged.set() if heard.payload == PING else None)
         other = await self._connect_in_time()
@@ -122,7 +123,7 @@ class PostgresNotifier(LineNotifier):
             other.pgconn.finish()
         while not pinged.is_set():
             if not await readable(connection.fileno(), ANSWER_SECONDS):
-                # As well as can be: it may be another session by now.
+                # This can reach another session than LISTEN did; there is no better way.
                 await within(ANSWER_SECONDS, connection.execute("UNLISTEN *"), "UNLISTEN")
                 raise ConnectionError(HEARS_NOTHING)
             if PING in self._read(line, connection):
