@@ -1,17 +1,17 @@
-"""System checks. Each id is documented in the README; a check only asks the module that owns the rule.
+"""System checks. docs/reference/checks.md describes each of them.
 
 streams.E001  STREAMS is not a dict.
-streams.E002  STREAMS has a key that does not exist.
-streams.E003  A value in STREAMS is of the wrong form.
-streams.E004  A class that STREAMS names cannot be loaded, or the notifier not be made with its OPTIONS.
-streams.E005  The log's database is one that the log cannot be kept in.
-streams.W001  The log's SQLite database locks readers out while it is written.
-streams.W002  The notifier reaches one process, and the environment says that there are several.
-streams.W003  Streams are limited by address, and there is a proxy that TRUSTED_PROXIES does not name.
-streams.W004  The connection pool of the log's database has fewer connections than the log threads of a process.
-streams.W005  The log's database is reached over a network, and no option notices a connection that has fallen silent.
-streams.W006  A pattern of PUBLIC_CHANNELS matches the channels of all users or of all answers.
-streams.W007  PUBLIC_CHANNELS are open to everyone, and no limit bounds how many streams there are.
+streams.E002  STREAMS has an unknown key.
+streams.E003  A value in STREAMS is wrong.
+streams.E004  A class named in STREAMS cannot be imported, or the notifier cannot be created with its OPTIONS.
+streams.E005  The log's database is not supported.
+streams.W001  The log's SQLite database blocks readers during writes.
+streams.W002  The notifier reaches one process only, but the server is configured to start several.
+streams.W003  Streams are limited by address, but TRUSTED_PROXIES does not name the site's proxy.
+streams.W004  The connection pool of the log's database is smaller than the number of database threads.
+streams.W005  The log's database is on another machine, and its connections have no TCP keepalives.
+streams.W006  A pattern in PUBLIC_CHANNELS matches the channels of all users or of all answers.
+streams.W007  PUBLIC_CHANNELS are open to everyone, and the number of streams is not limited.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         *_unknown(configured),
         *(Error(problem, id="streams.E003") for problem in wrong.values()),
         *_unloadable(wrong),
-        *_lonely(wrong),
+        *_one_process_notifier(wrong),
         *_behind_a_proxy(wrong),
         *_connections(wrong),
         *_wide_patterns(wrong),
@@ -62,8 +62,8 @@ def _unknown(configured: Any) -> Iterator[CheckMessage]:
     for key in configured:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"The settings are: {', '.join(known)}."
-            yield Error(f"STREAMS has no setting {key!r}.", hint=hint, id="streams.E002")
+            hint = f"Did you mean {near[0]!r}?" if near else f"Valid keys: {', '.join(known)}."
+            yield Error(f"STREAMS has the unknown key {key!r}.", hint=hint, id="streams.E002")
 
 
 def _unloadable(wrong: dict[str, str]) -> Iterator[CheckMessage]:
@@ -73,55 +73,56 @@ def _unloadable(wrong: dict[str, str]) -> Iterator[CheckMessage]:
         paths[notifier] = conf.settings.NOTIFIER["BACKEND"]
     if "POLICY" not in wrong:
         paths["STREAMS['POLICY']"] = conf.settings.POLICY
-    for where, path in paths.items():
+    for key, path in paths.items():
         try:
             import_string(path)
         except ImportError as error:
-            yield Error(f"{where} cannot be loaded: {error}.", id="streams.E004")
+            yield Error(f"{key} cannot be imported: {error}.", id="streams.E004")
             continue
-        if where == notifier:
+        if key == notifier:
             try:
                 get_notifier()
             except (InvalidSetting, TypeError) as error:
-                yield Error(f"{path} cannot be made with its OPTIONS: {error}", id="streams.E004")
+                yield Error(f"{path} cannot be created with its OPTIONS: {error}", id="streams.E004")
 
 
-def _lonely(wrong: dict[str, str]) -> Iterator[CheckMessage]:
-    """Where it can be known only: uvicorn and gunicorn take their number of workers from this variable."""
+def _one_process_notifier(wrong: dict[str, str]) -> Iterator[CheckMessage]:
+    """Check WEB_CONCURRENCY, from which uvicorn and gunicorn take their number of workers."""
     workers = os.environ.get("WEB_CONCURRENCY", "")
     local = conf.Settings.NOTIFIER.default["BACKEND"]
     if "NOTIFIER" in wrong or conf.settings.NOTIFIER["BACKEND"] != local or not workers.isdecimal():
         return
     if int(workers) > 1:
         yield Warning(
-            f"WEB_CONCURRENCY asks for {int(workers)} processes, and STREAMS['NOTIFIER'] reaches only the one that "
-            f"publishes: clients of the others wait up to POLL_SECONDS for each message.",
-            hint="Choose streams.notifiers.postgres.PostgresNotifier or "
+            f"WEB_CONCURRENCY starts {int(workers)} processes, but STREAMS['NOTIFIER'] reaches only the process that "
+            f"publishes. Clients of the others wait up to POLL_SECONDS for each message.",
+            hint="Use streams.notifiers.postgres.PostgresNotifier or "
             "streams.notifiers.channel_layer.ChannelLayerNotifier.",
             id="streams.W002",
         )
 
 
 def _behind_a_proxy(wrong: dict[str, str]) -> Iterator[CheckMessage]:
-    """Where the site's settings say so only: those that believe what a proxy tells of the request."""
+    """Check the settings that trust a proxy's headers; a site without them might still be behind a proxy."""
     if wrong.keys() & {"MAX_STREAMS_PER_ADDRESS", "TRUSTED_PROXIES"}:
         return
     if conf.settings.MAX_STREAMS_PER_ADDRESS is None or conf.settings.TRUSTED_PROXIES:
         return
-    believed = [name for name in ("SECURE_PROXY_SSL_HEADER", "USE_X_FORWARDED_HOST") if getattr(settings, name)]
-    if not believed:
+    trusting = [name for name in ("SECURE_PROXY_SSL_HEADER", "USE_X_FORWARDED_HOST") if getattr(settings, name)]
+    if not trusting:
         return
     if "MAX_STREAMS_PER_ADDRESS" in conf.configured():
         effect = "it can count all clients of a proxy as one"
     else:
         effect = (
-            "its default does not apply to a proxy with a private address, and counts all clients of another as one"
+            "its default does not apply to a proxy with a private address, and counts all clients of any other proxy "
+            "as one"
         )
     yield Warning(
-        f"{' and '.join(believed)} is for sites behind a proxy, but STREAMS['TRUSTED_PROXIES'] names no proxy. "
+        f"{' and '.join(trusting)} is for sites behind a proxy, but STREAMS['TRUSTED_PROXIES'] names no proxy. "
         f"STREAMS['MAX_STREAMS_PER_ADDRESS'] needs it: {effect}.",
-        hint="Name the proxy's addresses, or 'unix' for its Unix socket. If your server itself takes the client's "
-        "address from X-Forwarded-For, as uvicorn does for 127.0.0.1, name 127.0.0.1: that changes nothing. Or set "
+        hint="List the proxy's addresses, or 'unix' for its Unix socket. If your server already takes the client's "
+        "address from X-Forwarded-For, as uvicorn does for 127.0.0.1, list 127.0.0.1, which changes nothing. Or set "
         "MAX_STREAMS_PER_ADDRESS to None.",
         id="streams.W003",
     )
@@ -135,22 +136,22 @@ def _without_limits(wrong: dict[str, str]) -> Iterator[CheckMessage]:
         return
     if all(getattr(conf.settings, name) is None for name in LIMITS):
         yield Warning(
-            f"STREAMS['PUBLIC_CHANNELS'] can be read by everyone, and {', '.join(LIMITS)} are all None: one client can "
-            "open streams until the process has no memory or no file descriptors left.",
+            f"Everyone can read STREAMS['PUBLIC_CHANNELS'], and {', '.join(LIMITS)} are all None. One client can open "
+            "streams until the process has no memory or no file descriptors left.",
             hint="Remove these keys from STREAMS to use the defaults, or set at least one of them.",
             id="streams.W007",
         )
 
 
-# Each of them shows that the site has thought of connections that fall silent.
+# A site that sets one of these options has considered connections that fall silent.
 KEEPALIVES = ("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
 
-# The connections of psycopg's pool if its options name no number.
+# The default size of psycopg's pool.
 DEFAULT_POOL_SIZE = 4
 
 
 def _connections(wrong: dict[str, str]) -> Iterator[CheckMessage]:
-    """Look at the settings of the log's database. No connection is opened."""
+    """Check the settings of the log's database, without opening a connection."""
     from streams import threads
 
     alias = threads.database()
@@ -164,16 +165,16 @@ def _connections(wrong: dict[str, str]) -> Iterator[CheckMessage]:
         needed = threads.max_threads() + 1
         if size < needed:
             yield Warning(
-                f"DATABASES[{alias!r}]['OPTIONS']['pool'] gives each process {size} connections. Its log threads can "
-                f"use {needed - 1} at the same time, and each request that queries uses one more: they wait for each "
-                "other, and fail after the pool's timeout.",
+                f"DATABASES[{alias!r}]['OPTIONS']['pool'] gives each process {size} connections. Its database threads "
+                f"can use {needed - 1} at the same time, and each request with queries uses another one. They wait for "
+                "each other, and fail after the pool's timeout.",
                 hint=f"Set 'pool': {{'max_size': {needed}}} or more. Or lower STREAMS['LOG_THREADS'], which is "
-                f"{conf.settings.LOG_THREADS}: the log threads are twice as many, and three.",
+                f"{conf.settings.LOG_THREADS}; a process uses twice as many threads, plus three.",
                 id="streams.W004",
             )
     if _is_far(str(database["HOST"] or "")) and not database["OPTIONS"].keys() & set(KEEPALIVES):
         yield Warning(
-            f"DATABASES[{alias!r}] is on the host {database['HOST']!r}, and its OPTIONS set no TCP keepalives: if that "
+            f"DATABASES[{alias!r}] is on the host {database['HOST']!r}, and its OPTIONS set no TCP keepalives. If that "
             "machine vanishes, or a firewall forgets a connection, a query can wait for hours.",
             hint="Set 'keepalives_idle': 30, 'keepalives_interval': 10, 'keepalives_count': 3 and 'tcp_user_timeout': "
             "30000 in OPTIONS, and 'connect_timeout': 10.",
@@ -182,12 +183,12 @@ def _connections(wrong: dict[str, str]) -> Iterator[CheckMessage]:
 
 
 def _is_far(host: str) -> bool:
-    """Return True if the host, or one of several, is reached over a network. Not without a host: libpq decides then."""
+    """Return True if one of the hosts is reached over a network. Without a host, libpq uses a local socket."""
     hosts = [part.strip() for part in host.split(",")]
     return any(part and not part.startswith(("/", "@", "127.")) and part not in ("localhost", "::1") for part in hosts)
 
 
-# Names as they are in use. A pattern that matches all names of a prefix is taken to match all its channels.
+# Typical names. A pattern that matches both names of a prefix is assumed to match all channels with that prefix.
 PRIVATE_NAMES = {
     USER_PREFIX: ("user.1", "user.2048"),
     GENERATION_PREFIX: ("generation.0a1b2c3d4e5f40718293a4b5c6d7e8f9", "generation.f9e8d7c6b5a443928170f5e4d3c2b1a0"),
@@ -195,7 +196,7 @@ PRIVATE_NAMES = {
 
 
 def _wide_patterns(wrong: dict[str, str]) -> Iterator[CheckMessage]:
-    """Look at the patterns with a wildcard; a name without one is what it says."""
+    """Check the patterns with a wildcard. A name without one opens exactly one channel."""
     from streams.policies import DefaultPolicy
 
     if wrong.keys() & {"PUBLIC_CHANNELS", "POLICY"}:
@@ -205,16 +206,16 @@ def _wide_patterns(wrong: dict[str, str]) -> Iterator[CheckMessage]:
     except ImportError:  # E004
         return
     if isinstance(policy, type) and not issubclass(policy, DefaultPolicy):
-        return  # no other policy looks at PUBLIC_CHANNELS
+        return  # other policies do not use PUBLIC_CHANNELS
     for pattern in conf.settings.PUBLIC_CHANNELS:
         if not any(wildcard in pattern for wildcard in "*?["):
             continue
         if pattern.startswith(tuple(PRIVATE_NAMES)):
             yield Warning(
                 f"STREAMS['PUBLIC_CHANNELS'] has the pattern {pattern!r}. Everyone can read all channels that it "
-                "matches, without signing in; each of them belongs to one user, or to one answer of the relay.",
+                "matches, without signing in, but each of them belongs to one user, or to one answer of the relay.",
                 hint="Remove it. Each user can read the channel user.<pk> without it, and the relay gives each answer "
-                "to the user who asked. If everyone is meant to read them, add streams.W006 to SILENCED_SYSTEM_CHECKS.",
+                "to the user who asked. If everyone should read them, add streams.W006 to SILENCED_SYSTEM_CHECKS.",
                 id="streams.W006",
             )
             continue
@@ -222,18 +223,18 @@ def _wide_patterns(wrong: dict[str, str]) -> Iterator[CheckMessage]:
         if closed:
             patterns = [f"{prefix}*" for prefix in closed]
             yield Warning(
-                f"STREAMS['PUBLIC_CHANNELS'] has the pattern {pattern!r}. It opens all other channels that it matches "
-                f"to everyone, but no channel of {' or '.join(map(repr, patterns))}: these belong to one user, or to "
-                "one answer of the relay.",
-                hint="Name the channels that are public, or their prefixes, such as 'news' and 'score.*'. To open the "
-                f"others to everyone as well, add {' or '.join(map(repr, patterns))}. If the pattern opens what you "
-                "mean, add streams.W006 to SILENCED_SYSTEM_CHECKS.",
+                f"STREAMS['PUBLIC_CHANNELS'] has the pattern {pattern!r}. It opens the channels that it matches to "
+                f"everyone, except those of {' or '.join(map(repr, patterns))}, because each of these belongs to one "
+                "user, or to one answer of the relay.",
+                hint="List the public channels, or their prefixes, such as 'news' and 'score.*'. To open the private "
+                f"channels to everyone too, add {' or '.join(map(repr, patterns))}. If the pattern is right, add "
+                "streams.W006 to SILENCED_SYSTEM_CHECKS.",
                 id="streams.W006",
             )
 
 
 def check_database(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """E005. Runs where Django is told to check databases, as `migrate` does."""
+    """E005. Runs if Django is asked to check databases, as `migrate` does."""
     from streams.threads import database
 
     alias = database()
@@ -245,7 +246,7 @@ def check_database(app_configs: Any, databases: Sequence[str] | None = None, **k
     if connection.vendor != "sqlite" or sqlite3.sqlite_version_info < (3, 35):
         return [
             Error(
-                f"The log is kept in PostgreSQL, or in SQLite 3.35 or newer; the database {alias!r} is "
+                f"The log needs PostgreSQL, or SQLite 3.35 or newer; the database {alias!r} is "
                 f"{connection.display_name}{' ' + sqlite3.sqlite_version if connection.vendor == 'sqlite' else ''}.",
                 hint="Route the apps `streams` and `streams_relay` to another database with a database router.",
                 id="streams.E005",
@@ -258,8 +259,10 @@ _JOURNAL_MODE = re.compile(r"(?i)\bjournal_mode\s*[=(]\s*['\"]?(\w+)")
 
 
 def _journal_mode() -> Iterator[CheckMessage]:
-    """Look at the settings of the log's database, and at its file. Here, because `check` and `runserver` run no checks
-    of databases."""
+    """Check the settings of the log's database, and its file.
+
+    This is not a check of databases in Django's sense, because `check` and `runserver` do not run these.
+    """
     from streams.threads import database
 
     alias = database()
@@ -271,16 +274,16 @@ def _journal_mode() -> Iterator[CheckMessage]:
     mode = set_at_connect[-1].lower() if set_at_connect else _journal_mode_of(str(connection.settings_dict["NAME"]))
     if mode != "wal":
         yield Warning(
-            f"The database {alias!r} is SQLite in journal mode {mode!r}: while anybody writes, no stream can read.",
+            f"The database {alias!r} is SQLite in journal mode {mode!r}, in which a write blocks all streams.",
             hint="In its OPTIONS, set 'init_command': 'PRAGMA journal_mode=WAL;'.",
             id="streams.W001",
         )
 
 
 def _journal_mode_of(path: str) -> str:
-    """Return the journal mode of a SQLite file: it can have been set once, and stays. The file is not changed.
+    """Return the journal mode that is stored in a SQLite file. The file is not changed.
 
-    SQLite reads it: if this process opened and closed the file itself, it would lose its locks on it (see fcntl(2)).
+    SQLite reads the file: if this process opened and closed it directly, it would lose its locks on it (see fcntl(2)).
     """
     uri = path if path.startswith("file:") else Path(path).absolute().as_uri()
     try:

@@ -1,7 +1,7 @@
-"""The STREAMS setting, typed and read live, so that `override_settings` works. It leaves the reporting to checks.py.
+"""The STREAMS setting: its keys, their defaults and their rules. checks.py reports wrong values.
 
-Each setting is a class attribute with its default and its rule; `settings.HEARTBEAT_SECONDS` looks it up at every
-access. Units are in the names.
+Each key is a class attribute of Settings. `settings.HEARTBEAT_SECONDS` reads the value at every access, so that
+`override_settings` works. The names contain the units.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def patterns(value: object) -> str | None:
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# In a list of networks: who comes by a Unix socket, which has no address.
+# In a list of networks: clients of a Unix socket, which have no address.
 UNIX = "unix"
 
 
@@ -73,9 +73,9 @@ def networks(value: object) -> str | None:
     return "a list of addresses or networks, such as ['127.0.0.1', '10.0.0.0/8'], or 'unix' for a Unix socket"
 
 
-@lru_cache(maxsize=8)  # a request asks, and 20 networks take longer to read than the request's address to look up
+@lru_cache(maxsize=8)  # called for each request, and parsing is slower than looking up the address
 def parse_networks(items: tuple[str, ...]) -> tuple[Network, ...]:
-    """The networks that a list names, but for UNIX. Raises ValueError or TypeError where an item is none."""
+    """Return the networks in a list, without UNIX. Raises ValueError or TypeError if an item is not a network."""
     return tuple(ipaddress.ip_network(item) for item in items if item != UNIX)
 
 
@@ -93,7 +93,7 @@ def backend(value: object) -> str | None:
 
 
 class Setting(Generic[T]):
-    """One key of STREAMS: its default, and the rule that says what was expected where a value does not fit."""
+    """One key of STREAMS, with its default and its rule. A rule returns the expected form if a value is wrong."""
 
     name: str
 
@@ -117,28 +117,31 @@ class Setting(Generic[T]):
         return cast(T, value)
 
     def problem(self, value: object) -> str | None:
-        """What is wrong with `value`, or None."""
+        """Return an error message if `value` is wrong, or None."""
         expected = self.rule(value)
         return expected and f"STREAMS[{self.name!r}] must be {expected}; got {value!r}."
 
 
 class Secret(Setting[T]):
-    """A setting that may hold passwords or keys: what is wrong with it is told without its value."""
+    """A setting that can contain passwords or keys, so that errors do not show its value."""
 
     def problem(self, value: object) -> str | None:
         expected = self.rule(value)
-        return expected and f"STREAMS[{self.name!r}] must be {expected}. (What it is may hold a key, and is not shown.)"
+        return (
+            expected
+            and f"STREAMS[{self.name!r}] must be {expected}. (The value is not shown, because it can contain a key.)"
+        )
 
 
 class Settings:
-    """All keys of STREAMS. See the table in the README for what each of them does."""
+    """All keys of STREAMS. docs/reference/settings.md describes each of them."""
 
     NOTIFIER = Secret[Mapping[str, Any]]({"BACKEND": "streams.notifiers.local.LocalNotifier", "OPTIONS": {}}, backend)
     POLICY = Setting("streams.policies.DefaultPolicy", dotted_path)
     PUBLIC_CHANNELS = Setting[list[str]]([], patterns)
 
     TOKEN_SECONDS = Setting[float](3600, positive_number)
-    # That long the ids of revoked tokens are kept.
+    # The ids of revoked tokens are kept for this time.
     MAX_TOKEN_SECONDS = Setting[float](2_592_000, positive_number)
     RECHECK_SECONDS = Setting[float | None](60, or_none(positive_number))
     TRUSTED_PROXIES = Setting[list[str]]([], networks)
@@ -151,12 +154,12 @@ class Settings:
     PRESENCE_SECONDS = Setting[float | None](5, or_none(positive_number))
 
     MAX_MESSAGE_BYTES = Setting(262_144, positive_whole)
-    # A replay asks for each channel in a part of one query, and SQLite takes 500 of them.
+    # The query of a replay has one part for each channel, and SQLite allows 500 parts.
     MAX_CHANNELS_PER_STREAM = Setting(50, whole_up_to(500))
     MAX_STREAMS_PER_PROCESS = Setting[int | None](10_000, or_none(positive_whole))
     MAX_STREAMS = Setting[int | None](None, or_none(positive_whole))
     MAX_STREAMS_PER_USER = Setting[int | None](100, or_none(positive_whole))
-    # The default does not apply to peers that look like a proxy; see limits.is_probably_shared().
+    # The default does not apply to clients that look like a proxy; see is_probably_shared() in limits.py.
     MAX_STREAMS_PER_ADDRESS = Setting[int | None](1000, or_none(positive_whole))
     MAX_REPLAY_SECONDS = Setting[float | None](300, or_none(positive_number))
     MAX_REPLAY_MESSAGES = Setting(1000, positive_whole)
@@ -180,10 +183,10 @@ class Settings:
 
 
 def configured() -> Mapping[str, Any]:
-    """The site's STREAMS dict, as it is; empty where there is none."""
+    """Return the site's STREAMS dict, unchecked. It is empty if the site has none."""
     value: object = getattr(django_settings, "STREAMS", {})
     if not isinstance(value, Mapping):
-        # Not what it is: a comma too many after the dict makes a tuple, which holds what the dict holds.
+        # Only its type is shown: a comma after the dict makes a tuple, which contains the passwords of the dict.
         raise InvalidSetting(f"STREAMS must be a dict of settings; got a {type(value).__name__}.")
     return value
 
@@ -192,13 +195,13 @@ _groups: list[type] = [Settings]
 
 
 def register(group: type) -> None:
-    """Have STREAMS take the settings of another class as well: those of an app that comes with Streams."""
+    """Add the settings of another class to the keys of STREAMS, for an app that comes with Streams."""
     if group not in _groups:
         _groups.append(group)
 
 
 def known() -> dict[str, Setting[Any]]:
-    """{key: setting} of all keys that STREAMS may have."""
+    """Return {key: setting} for all keys of STREAMS."""
     return {key: value for group in _groups for key, value in vars(group).items() if isinstance(value, Setting)}
 
 
@@ -207,7 +210,7 @@ def known_keys() -> list[str]:
 
 
 def problems() -> Iterator[tuple[str, str]]:
-    """Yield (key, sentence) for each value in STREAMS that does not fit."""
+    """Yield (key, error message) for each wrong value in STREAMS."""
     settings_by_key = known()
     for key, value in configured().items():
         if key in settings_by_key and (problem := settings_by_key[key].problem(value)) is not None:

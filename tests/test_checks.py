@@ -1,4 +1,4 @@
-"""The system checks. Each test compares the whole list of messages: nothing is missing, and nothing else is said."""
+"""The system checks. Each test compares the whole list of messages."""
 
 from __future__ import annotations
 
@@ -20,45 +20,49 @@ def messages(**streams: Any) -> list[CheckMessage]:
 KNOWN = ", ".join(conf.known_keys())
 
 
-def test_nothing_is_said_of_these_settings() -> None:
+def test_these_settings_pass() -> None:
     assert run_checks(databases=[]) == []
 
 
-def test_nothing_is_said_of_no_settings() -> None:
+def test_no_settings_pass() -> None:
     assert messages() == []
 
 
 @pytest.mark.django_db
-def test_nothing_is_said_of_this_database() -> None:
+def test_this_database_passes() -> None:
     assert run_checks(databases=["default"]) == []
 
 
 @override_settings(STREAMS=["news"])
-def test_e001_streams_is_no_dict() -> None:
+def test_e001_streams_not_a_dict() -> None:
     assert run_checks(databases=[]) == [Error("STREAMS must be a dict of settings; got a list.", id="streams.E001")]
 
 
-def test_e002_unknown_key_with_the_one_that_was_meant() -> None:
+def test_e002_unknown_key_with_similar_key() -> None:
     assert messages(HEARTBEAT_SECOND=10) == [
-        Error("STREAMS has no setting 'HEARTBEAT_SECOND'.", hint="Did you mean 'HEARTBEAT_SECONDS'?", id="streams.E002")
+        Error(
+            "STREAMS has the unknown key 'HEARTBEAT_SECOND'.",
+            hint="Did you mean 'HEARTBEAT_SECONDS'?",
+            id="streams.E002",
+        )
     ]
 
 
-def test_e002_unknown_key_that_is_near_to_none() -> None:
+def test_e002_unknown_key_without_similar_key() -> None:
     assert messages(COLOR="red", **{"": 1}) == [
-        Error("STREAMS has no setting 'COLOR'.", hint=f"The settings are: {KNOWN}.", id="streams.E002"),
-        Error("STREAMS has no setting ''.", hint=f"The settings are: {KNOWN}.", id="streams.E002"),
+        Error("STREAMS has the unknown key 'COLOR'.", hint=f"Valid keys: {KNOWN}.", id="streams.E002"),
+        Error("STREAMS has the unknown key ''.", hint=f"Valid keys: {KNOWN}.", id="streams.E002"),
     ]
 
 
 @override_settings(STREAMS={7: 1})
-def test_e002_unknown_key_that_is_no_text() -> None:
+def test_e002_key_not_a_string() -> None:
     assert run_checks(databases=[]) == [
-        Error("STREAMS has no setting 7.", hint=f"The settings are: {KNOWN}.", id="streams.E002"),
+        Error("STREAMS has the unknown key 7.", hint=f"Valid keys: {KNOWN}.", id="streams.E002"),
     ]
 
 
-def test_e003_values_of_the_wrong_form() -> None:
+def test_e003_wrong_values() -> None:
     assert messages(HEARTBEAT_SECONDS=0, PUBLIC_CHANNELS="news") == [
         Error("STREAMS['HEARTBEAT_SECONDS'] must be a number above 0; got 0.", id="streams.E003"),
         Error(
@@ -69,25 +73,25 @@ def test_e003_values_of_the_wrong_form() -> None:
     ]
 
 
-def test_e003_of_a_class_says_nothing_about_loading_it() -> None:
+def test_e003_of_a_class_path() -> None:
     assert messages(POLICY=None, NOTIFIER={"BACKEND": 7}) == [
         Error("STREAMS['POLICY'] must be the dotted path of a class; got None.", id="streams.E003"),
         Error(
             "STREAMS['NOTIFIER'] must be a dict such as {'BACKEND': 'streams.notifiers.local.LocalNotifier', "
-            "'OPTIONS': {}}. (What it is may hold a key, and is not shown.)",
+            "'OPTIONS': {}}. (The value is not shown, because it can contain a key.)",
             id="streams.E003",
         ),
     ]
 
 
-def test_e004_classes_that_cannot_be_loaded() -> None:
+def test_e004_classes_that_cannot_be_imported() -> None:
     assert messages(POLICY="streams.policies.NoPolicy", NOTIFIER={"BACKEND": "streams.notifiers.none.Notifier"}) == [
         Error(
-            "STREAMS['NOTIFIER']['BACKEND'] cannot be loaded: No module named 'streams.notifiers.none'.",
+            "STREAMS['NOTIFIER']['BACKEND'] cannot be imported: No module named 'streams.notifiers.none'.",
             id="streams.E004",
         ),
         Error(
-            'STREAMS[\'POLICY\'] cannot be loaded: Module "streams.policies" does not define a "NoPolicy" '
+            'STREAMS[\'POLICY\'] cannot be imported: Module "streams.policies" does not define a "NoPolicy" '
             "attribute/class.",
             id="streams.E004",
         ),
@@ -103,30 +107,30 @@ LOCAL = {"BACKEND": "streams.notifiers.local.LocalNotifier"}
         (LOCAL | {"OPTIONS": {"group": "a"}}, "LocalNotifier.__init__() got an unexpected keyword argument 'group'"),
         (
             {"BACKEND": "streams.notifiers.postgres.PostgresNotifier", "OPTIONS": {"channel": ""}},
-            "PostgresNotifier's channel is a name of 1 to 63 bytes; got ''.",
+            "PostgresNotifier's option 'channel' must have 1 to 63 bytes; got ''.",
         ),
         (
             {"BACKEND": "streams.notifiers.postgres.PostgresNotifier", "OPTIONS": {"dsn": "postgresql//me:secret@db"}},
-            "PostgresNotifier's dsn is PostgreSQL's connection string, such as 'postgresql://user@host:5432/name', in "
-            "which a password's @ is %40, its / %2F, and its % %25; libpq does not understand this one. (It may hold a "
-            "password, and is not shown.)",
+            "PostgresNotifier's option 'dsn' must be a connection string of PostgreSQL, such as "
+            "'postgresql://user@host:5432/name'. In a password, write @ as %40, / as %2F and % as %25. libpq cannot "
+            "read the given value, which is not shown because it can contain a password.",
         ),
     ],
 )
-def test_e004_notifier_that_cannot_be_made(notifier: Any, problem: str) -> None:
+def test_e004_notifier_that_cannot_be_created(notifier: Any, problem: str) -> None:
     assert messages(NOTIFIER=notifier) == [
-        Error(f"{notifier['BACKEND']} cannot be made with its OPTIONS: {problem}", id="streams.E004")
+        Error(f"{notifier['BACKEND']} cannot be created with its OPTIONS: {problem}", id="streams.E004")
     ]
 
 
 @pytest.mark.parametrize("streams", [{}, {"NOTIFIER": LOCAL}])
-def test_w002_several_processes_with_a_notifier_for_one(streams: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_w002_several_processes_with_local_notifier(streams: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", "4")
     assert messages(**streams) == [
         Warning(
-            "WEB_CONCURRENCY asks for 4 processes, and STREAMS['NOTIFIER'] reaches only the one that publishes: "
-            "clients of the others wait up to POLL_SECONDS for each message.",
-            hint="Choose streams.notifiers.postgres.PostgresNotifier or "
+            "WEB_CONCURRENCY starts 4 processes, but STREAMS['NOTIFIER'] reaches only the process that publishes. "
+            "Clients of the others wait up to POLL_SECONDS for each message.",
+            hint="Use streams.notifiers.postgres.PostgresNotifier or "
             "streams.notifiers.channel_layer.ChannelLayerNotifier.",
             id="streams.W002",
         )
@@ -142,9 +146,7 @@ def test_w002_several_processes_with_a_notifier_for_one(streams: Any, monkeypatc
         ("4", {"NOTIFIER": {"BACKEND": "tests.test_publish.UnsteadyNotifier"}}),
     ],
 )
-def test_nothing_is_said_of_one_process_or_of_a_notifier_for_several(
-    workers: str, streams: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_process_or_shared_notifier_passes(workers: str, streams: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", workers)
     assert messages(**streams) == []
 
@@ -160,12 +162,13 @@ def test_nothing_is_said_of_one_process_or_of_a_notifier_for_several(
         ),
     ],
 )
-def test_w003_limit_of_an_address_behind_a_proxy_that_is_not_named(django_settings: Any, named: str) -> None:
+def test_w003_address_limit_without_trusted_proxies(django_settings: Any, named: str) -> None:
     with override_settings(**django_settings):
         counted = "it can count all clients of a proxy as one"
         assert messages(MAX_STREAMS_PER_ADDRESS=50) == [w003(named, counted)]
         counted = (
-            "its default does not apply to a proxy with a private address, and counts all clients of another as one"
+            "its default does not apply to a proxy with a private address, and counts all clients of any other proxy "
+            "as one"
         )
         assert messages(MAX_STREAMS_PER_USER=50) == [w003(named, counted)]
         assert messages(MAX_STREAMS_PER_ADDRESS=50, TRUSTED_PROXIES=["127.0.0.1"]) == []
@@ -178,8 +181,8 @@ def w003(named: str, effect: str) -> Warning:
     return Warning(
         f"{named} is for sites behind a proxy, but STREAMS['TRUSTED_PROXIES'] names no proxy. "
         f"STREAMS['MAX_STREAMS_PER_ADDRESS'] needs it: {effect}.",
-        hint="Name the proxy's addresses, or 'unix' for its Unix socket. If your server itself takes the client's "
-        "address from X-Forwarded-For, as uvicorn does for 127.0.0.1, name 127.0.0.1: that changes nothing. Or set "
+        hint="List the proxy's addresses, or 'unix' for its Unix socket. If your server already takes the client's "
+        "address from X-Forwarded-For, as uvicorn does for 127.0.0.1, list 127.0.0.1, which changes nothing. Or set "
         "MAX_STREAMS_PER_ADDRESS to None.",
         id="streams.W003",
     )
@@ -191,8 +194,8 @@ NO_LIMITS = {"MAX_STREAMS": None, "MAX_STREAMS_PER_PROCESS": None, "MAX_STREAMS_
 def test_w007_public_channels_without_limits() -> None:
     assert messages(PUBLIC_CHANNELS=["news"], **NO_LIMITS) == [
         Warning(
-            "STREAMS['PUBLIC_CHANNELS'] can be read by everyone, and MAX_STREAMS, MAX_STREAMS_PER_PROCESS, "
-            "MAX_STREAMS_PER_ADDRESS are all None: one client can open streams until the process has no memory or no "
+            "Everyone can read STREAMS['PUBLIC_CHANNELS'], and MAX_STREAMS, MAX_STREAMS_PER_PROCESS, "
+            "MAX_STREAMS_PER_ADDRESS are all None. One client can open streams until the process has no memory or no "
             "file descriptors left.",
             hint="Remove these keys from STREAMS to use the defaults, or set at least one of them.",
             id="streams.W007",
@@ -204,6 +207,6 @@ def test_w007_public_channels_without_limits() -> None:
         assert messages(PUBLIC_CHANNELS=["news"], **{**NO_LIMITS, name: 10}) == []
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     found = messages(HEARTBEAT=1, POLL_SECONDS=0, POLICY="no.Policy")
     assert [message.id for message in found] == ["streams.E002", "streams.E003", "streams.E004"]

@@ -134,7 +134,7 @@ BACKEND = "a dict such as {'BACKEND': 'streams.notifiers.local.LocalNotifier', '
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_with_the_rule_and_the_value(key: str, value: Any, expected: str) -> None:
-    got = ". (What it is may hold a key, and is not shown.)" if key == "NOTIFIER" else f"; got {value!r}."
+    got = ". (The value is not shown, because it can contain a key.)" if key == "NOTIFIER" else f"; got {value!r}."
     text = f"STREAMS[{key!r}] must be {expected}{got}"
     with override_settings(STREAMS={key: value}):
         with pytest.raises(InvalidSetting) as error:

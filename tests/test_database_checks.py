@@ -51,14 +51,14 @@ def check(folder: Path, settings: str) -> subprocess.CompletedProcess[str]:
 
 
 def database_messages(folder: Path, settings: str, report: str = REPORT) -> Any:
-    """What all checks together say."""
+    """Return the messages of all checks."""
     done = _run(folder, settings, "-c", report)
     done.check_returncode()
     return json.loads(done.stdout)
 
 
 @pytest.mark.once
-def test_nothing_is_said_of_a_sqlite_file_in_wal_mode(tmp_path: Path) -> None:
+def test_sqlite_file_in_wal_mode_passes(tmp_path: Path) -> None:
     assert database_messages(tmp_path, "") == []
 
 
@@ -71,12 +71,12 @@ def test_nothing_is_said_of_a_sqlite_file_in_wal_mode(tmp_path: Path) -> None:
     ],
 )
 def test_w001_sqlite_file_outside_wal_mode(tmp_path: Path, options: Any, mode: str) -> None:
-    """Once, also if the checks of databases run."""
+    """The message appears once, also if the checks of databases run."""
     _make_database(tmp_path, mode)
     assert database_messages(tmp_path, f"DATABASES['default']['OPTIONS'] = {options!r}") == [
         [
             "Warning",
-            "The database 'default' is SQLite in journal mode 'delete': while anybody writes, no stream can read.",
+            "The database 'default' is SQLite in journal mode 'delete', in which a write blocks all streams.",
             "In its OPTIONS, set 'init_command': 'PRAGMA journal_mode=WAL;'.",
             "streams.W001",
         ]
@@ -95,7 +95,7 @@ def test_w001_sqlite_file_outside_wal_mode(tmp_path: Path, options: Any, mode: s
     ],
 )
 def test_w001_appears_in_check(tmp_path: Path, options: Any, mode: str | None, warns: bool) -> None:
-    """`check` and `runserver` run no checks of databases. A file can be in the write-ahead log without an option."""
+    """`check` and `runserver` do not run checks of databases. A file can be in WAL mode without an option."""
     if mode is not None:
         _make_database(tmp_path, mode)
     checked = check(tmp_path, f"DATABASES['default']['OPTIONS'] = {options!r}")
@@ -110,12 +110,12 @@ def _make_database(folder: Path, journal_mode: str, name: str = "db.sqlite3") ->
 
 
 @pytest.mark.once
-def test_e005_database_that_the_log_cannot_be_kept_in(tmp_path: Path) -> None:
-    """Django's dummy backend stands for all that are neither PostgreSQL nor SQLite."""
+def test_e005_unsupported_database(tmp_path: Path) -> None:
+    """Django's dummy backend stands for every database that is neither PostgreSQL nor SQLite."""
     assert database_messages(tmp_path, "DATABASES = {'default': {'ENGINE': 'django.db.backends.dummy'}}") == [
         [
             "Error",
-            "The log is kept in PostgreSQL, or in SQLite 3.35 or newer; the database 'default' is unknown.",
+            "The log needs PostgreSQL, or SQLite 3.35 or newer; the database 'default' is unknown.",
             "Route the apps `streams` and `streams_relay` to another database with a database router.",
             "streams.E005",
         ]
@@ -123,7 +123,7 @@ def test_e005_database_that_the_log_cannot_be_kept_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.once
-def test_nothing_is_said_of_a_database_that_the_log_is_not_in(tmp_path: Path) -> None:
+def test_database_without_the_log_passes(tmp_path: Path) -> None:
     _make_database(tmp_path, "wal", "log.sqlite3")
     settings = f"""
 DATABASES["default"]["OPTIONS"] = {{"init_command": "PRAGMA journal_mode=DELETE;"}}
@@ -140,8 +140,8 @@ class Router:
 
 
 @pytest.mark.once
-def test_checks_of_the_settings_touch_no_database(tmp_path: Path) -> None:
-    """`check` and `runserver` run without one. (Django 6.1's own checks of models connect to each database.)"""
+def test_settings_checks_use_no_database(tmp_path: Path) -> None:
+    """`check` and `runserver` work without a database. (Django 6.1's own checks of models connect to each one.)"""
     settings = "DATABASES['default'].update({'NAME': '/nowhere/at/all/db'})"
     assert database_messages(tmp_path, settings, OURS) == []
     assert len(database_messages(tmp_path, "DATABASES['default']['OPTIONS'] = {}", OURS)) == 1
@@ -154,7 +154,7 @@ DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "sit
 
 
 def connection_messages(folder: Path, host: str, options: dict[str, Any]) -> Any:
-    """What the checks say of a PostgreSQL database that they cannot reach."""
+    """Return the messages for a PostgreSQL database that cannot be reached."""
     (folder / "other_settings.py").write_text(f"from tests.settings import *\n{POSTGRES % (host, options)}")
     env = {**os.environ, "DJANGO_SETTINGS_MODULE": "other_settings", "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
     report = REPORT.replace('databases=["default"]', "")
@@ -164,15 +164,15 @@ def connection_messages(folder: Path, host: str, options: dict[str, Any]) -> Any
 
 @pytest.mark.once
 @pytest.mark.parametrize(("pool", "size"), [(True, 4), ({"max_size": 10}, 10), ({"min_size": 6}, 6)])
-def test_w004_pool_smaller_than_the_log_threads(tmp_path: Path, pool: Any, size: int) -> None:
+def test_w004_pool_smaller_than_the_database_threads(tmp_path: Path, pool: Any, size: int) -> None:
     assert connection_messages(tmp_path, "localhost", {"pool": pool}) == [
         [
             "Warning",
-            f"DATABASES['default']['OPTIONS']['pool'] gives each process {size} connections. Its log threads can use "
-            "11 at the same time, and each request that queries uses one more: they wait for each other, and fail "
-            "after the pool's timeout.",
-            "Set 'pool': {'max_size': 12} or more. Or lower STREAMS['LOG_THREADS'], which is 4: the log threads are "
-            "twice as many, and three.",
+            f"DATABASES['default']['OPTIONS']['pool'] gives each process {size} connections. Its database threads "
+            "can use 11 at the same time, and each request with queries uses another one. They wait for each other, "
+            "and fail after the pool's timeout.",
+            "Set 'pool': {'max_size': 12} or more. Or lower STREAMS['LOG_THREADS'], which is 4; a process uses twice "
+            "as many threads, plus three.",
             "streams.W004",
         ]
     ]
@@ -199,5 +199,5 @@ def test_w005_database_over_a_network_without_keepalives(tmp_path: Path, host: s
         ("db.example", {"tcp_user_timeout": 30000}),
     ],
 )
-def test_nothing_is_said_of_these_connections(tmp_path: Path, host: str, options: dict[str, Any]) -> None:
+def test_these_connections_pass(tmp_path: Path, host: str, options: dict[str, Any]) -> None:
     assert connection_messages(tmp_path, host, options) == []

@@ -192,11 +192,10 @@ def w006(*patterns: str, **streams: Any) -> list[CheckMessage]:
 
 def closed(pattern: str, closed: str) -> Warning:
     return Warning(
-        f"STREAMS['PUBLIC_CHANNELS'] has the pattern {pattern!r}. It opens all other channels that it matches to "
-        f"everyone, but no channel of {closed}: these belong to one user, or to one answer of the relay.",
-        hint="Name the channels that are public, or their prefixes, such as 'news' and 'score.*'. To open the others "
-        f"to everyone as well, add {closed}. If the pattern opens what you mean, add streams.W006 to "
-        "SILENCED_SYSTEM_CHECKS.",
+        f"STREAMS['PUBLIC_CHANNELS'] has the pattern {pattern!r}. It opens the channels that it matches to everyone, "
+        f"except those of {closed}, because each of these belongs to one user, or to one answer of the relay.",
+        hint="List the public channels, or their prefixes, such as 'news' and 'score.*'. To open the private channels "
+        f"to everyone too, add {closed}. If the pattern is right, add streams.W006 to SILENCED_SYSTEM_CHECKS.",
         id="streams.W006",
     )
 
@@ -222,7 +221,7 @@ def test_w006_pattern_that_names_a_prefix(pattern: str) -> None:
     (found,) = w006(pattern)
     assert found.msg == (
         f"STREAMS['PUBLIC_CHANNELS'] has the pattern {pattern!r}. Everyone can read all channels that it matches, "
-        "without signing in; each of them belongs to one user, or to one answer of the relay."
+        "without signing in, but each of them belongs to one user, or to one answer of the relay."
     )
     assert "SILENCED_SYSTEM_CHECKS" in str(found.hint)
 

@@ -1,4 +1,4 @@
-"""Notifiers tell the hubs of all processes that the log's head has moved. This module holds the process's own one."""
+"""Notifiers: they notify the hubs of all processes that the log has grown. Each process has one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _notifier: BaseNotifier | None = None
 
 
 def get_notifier() -> BaseNotifier:
-    """This process's notifier, as STREAMS['NOTIFIER'] names it. One for all threads and event loops."""
+    """Return this process's notifier, made from STREAMS['NOTIFIER'] at the first call."""
     global _notifier
     with _lock:
         if _notifier is None:

@@ -1,4 +1,7 @@
-"""What a notifier is. The log is the truth and a notice only a hint: it changes latency, never what a client sees."""
+"""The interface of a notifier, and the notices that it delivers.
+
+The log is the truth, and a notice is only a hint: it changes how soon a client sees a message, never which messages.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,15 @@ from streams.events import StoredEvent
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """Something has changed about who may read what: it concerns the streams for which all holds that is named.
+    """A change of access. It applies to the open streams that match every field that is not None.
 
-    They are ended where `ends` is true; else the policy is asked about them again. `user`: a primary key as text.
-    `token`: a token's id. `session`: a session's mark (see revocation.py), which is not its key. A notifier carries it
-    as it is, and knows nothing of it.
+    ends: True ends these streams. False asks the policy about them again.
+    user: The primary key of a user, as text.
+    channel: The name of a channel.
+    token: The id of a signed token.
+    session: The fingerprint of a session (see revocation.py), not its key.
+
+    A notifier delivers it unchanged and does not look inside.
     """
 
     ends: bool = False
@@ -27,14 +34,13 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """The log has grown: positions `first` to `last`, both included, have been given and committed.
+    """The log has grown: the positions `first` to `last`, both included, are assigned and committed.
 
-    `messages` holds exactly the messages of that range, in order, or nothing; a hub that has everything up to
-    `first - 1` applies them as they are, and any other reads the log.
-
-    `is_public` is True if everyone can read these messages. If not, they must not go over a bus on which others listen.
-
-    A control notice has a `revocation` instead, and no positions: `first` and `last` are 0.
+    messages: Exactly the messages of that range, in order, or empty. A hub that has all positions up to `first - 1`
+        applies them without reading the log. Any other hub reads the log.
+    revocation: Set in a control notice, which has no positions: `first` and `last` are 0.
+    is_public: True if everyone can read these messages. If False, they must not be sent over a bus on which other
+        programs can listen.
     """
 
     first: int
@@ -45,25 +51,25 @@ class Notice:
 
 
 class BaseNotifier(ABC):
-    """Carries notices from publishers to hubs. One instance serves a process, with all its threads and event loops.
+    """Delivers notices from publishers to hubs. One instance serves all threads and event loops of a process.
 
-    A notice may be lost, late, repeated or out of order: hubs compare its range with their own position, and poll the
-    log every POLL_SECONDS besides. So an implementation never retries for long, never blocks a publisher for more than
-    a moment, and drops a notice's messages where they do not fit.
+    A notice can be lost, late, repeated or out of order: each hub compares its range with its own position, and also
+    polls the log every POLL_SECONDS. So an implementation does not retry for long, does not block a publisher for more
+    than a moment, and drops the messages of a notice that is too large.
     """
 
     @abstractmethod
     def notify(self, notice: Notice) -> None:
-        """Tell all hubs of `notice`. Called after the commit, from any thread, never from an event loop.
+        """Deliver `notice` to all hubs. Called after the commit, from any thread, never from an event loop.
 
-        May raise: the caller logs it, for the message is safe in the log.
+        It can raise any exception. The caller logs it and goes on, because the message is safe in the log.
         """
 
     @abstractmethod
     def listen(self) -> AsyncGenerator[Notice | None, None]:
-        """Yield None once it listens, and from then on notices, as they come, for the running event loop, until the
-        generator is closed.
+        """Yield None when it has begun to listen, and then each notice, until the generator is closed.
 
-        Called once for each hub. May raise when what it listens to has gone; the hub polls meanwhile, calls again, and
-        reads what it may have missed when it is told by the None that it hears again.
+        Called once for each hub, on the hub's event loop. It raises an exception if its connection is lost. The hub
+        then polls the log and calls again. After the next None it reads the log once, because notices can have been
+        lost in between.
         """

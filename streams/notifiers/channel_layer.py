@@ -1,4 +1,4 @@
-"""The notifier for sites that have a channel layer of Channels: over Redis, it reaches all processes and machines."""
+"""The notifier for sites with a channel layer of Channels. With Redis, it reaches all processes on all machines."""
 
 from __future__ import annotations
 
@@ -15,86 +15,97 @@ from channels.layers import channel_layers
 
 from streams.exceptions import InvalidSetting
 from streams.notifiers.base import Notice
-from streams.notifiers.line import THREAD_NAME, Line, LineNotifier
+from streams.notifiers.line import THREAD_NAME, ListenerThread, ProcessNotifier
 
-# Beyond that, hubs read the messages from the log. A layer over Redis keeps a copy for each process.
+# Larger notices are sent without their messages, and hubs read these from the log. A layer on Redis stores one copy for
+# each process.
 MAX_BYTES = 65_536
 
-# How long a publisher waits for its notice to be sent, and for how long that is tried at all.
+# How long a publisher waits until its notice is sent, and how long sending can take.
 PUBLISHER_SECONDS = 1.0
 SENDING_SECONDS = 5.0
 
-# How often the listener sends itself a word, which it must have heard before the next: a layer may lose the group when
-# Redis is restarted, or after its group_expiry, and RedisPubSubChannelLayer says nothing when its connection breaks.
+# How often the listener sends a ping to itself, which it must receive before the next one. A layer can lose the group
+# when Redis restarts, or after its group_expiry, and RedisPubSubChannelLayer raises nothing if its connection breaks.
 PING_SECONDS = 3.0
 
 NOTICE = "streams.notice"
 PING = "streams.ping"
 
 
-class ChannelLayerNotifier(LineNotifier):
-    """OPTIONS: `alias`, the layer's name in CHANNEL_LAYERS; `group`, which no other site on the layer may have;
-    `carry_messages`, see LineNotifier.
+class ChannelLayerNotifier(ProcessNotifier):
+    """A notifier over a channel layer. Its OPTIONS:
 
-    It makes a layer of its own and uses it on one event loop only, for a layer's connections belong to the loop that
-    opened them. Where the layer drops a notice because it is full, hubs find the messages by polling.
+    alias: The name of the layer in CHANNEL_LAYERS.
+    group: The name of the group. Another site on the same layer needs another name.
+    carry_messages: See ProcessNotifier.
+
+    It makes its own instance of the layer and uses it on one event loop only, because the connections of a layer belong
+    to the loop that opened them. If the layer is full and drops a notice, hubs find the messages by polling.
     """
 
-    # Sending needs the loop as well. Longer than busy publishers pause, so that they do not connect each time.
+    # Sending uses the thread too. This is longer than the pauses of busy publishers, so that they reuse the connection.
     linger_seconds = 10.0
 
     def __init__(self, alias: str = "default", group: str = "streams", carry_messages: bool | None = None) -> None:
         super().__init__(carry_messages)
         if alias not in channel_layers:
             raise InvalidSetting(
-                f"ChannelLayerNotifier's alias is one from CHANNEL_LAYERS ({', '.join(channel_layers.configs)}); "
-                f"got {alias!r}."
+                f"ChannelLayerNotifier's option 'alias' must be a name from CHANNEL_LAYERS "
+                f"({', '.join(channel_layers.configs)}); got {alias!r}."
             )
         self._alias = alias
         self._group = group
-        self._layers: dict[Line, Any] = {}
-        self._trouble: Future[None] | None = None  # the last sending that failed, or has not ended in time
+        self._layers: dict[ListenerThread, Any] = {}
+        self._failed: Future[None] | None = None  # the last notice that was not sent, or not in time
 
     def __repr__(self) -> str:  # without the layer's hosts, which hold passwords
         return f"<ChannelLayerNotifier alias={self._alias!r} group={self._group!r}>"
 
-    def carry(self, notice: Notice) -> None:
-        """Waits until it is sent: the process may end right after. In an outage the first waits, and those that
-        follow only try, one at a time, until one has gone through."""
-        trouble = self._trouble
-        if trouble is not None and not trouble.done():
-            raise TimeoutError("The channel layer has not taken an earlier notice yet.")
+    def send(self, notice: Notice) -> None:
+        """Send the notice, and wait until it is sent, because the process can end right after.
+
+        In an outage only the first publisher waits. Those after it try without waiting, one at a time, until a notice
+        is sent.
+        """
+        failed = self._failed
+        if failed is not None and not failed.done():
+            raise TimeoutError("The channel layer has not accepted an earlier notice yet.")
         message = {"type": NOTICE, "notice": self.encode(notice, MAX_BYTES)}
-        line = self.line(Line.hold)
-        sent = line.call(self._send(line, message))
-        if trouble is not None and (trouble.cancelled() or trouble.exception() is not None):
-            self._trouble = sent
-            raise ConnectionError("The channel layer failed before; nobody waits for this notice to go through.")
+        thread = self.thread(ListenerThread.reserve)
+        sent = thread.run(self._send(thread, message))
+        if failed is not None and (failed.cancelled() or failed.exception() is not None):
+            self._failed = sent
+            raise ConnectionError(
+                "The channel layer failed before; this notice is sent without waiting for the result."
+            )
         try:
             sent.result(PUBLISHER_SECONDS)
         except BaseException:
-            self._trouble = sent
+            self._failed = sent
             raise
-        self._trouble = None
+        self._failed = None
 
-    async def _send(self, line: Line, message: dict[str, Any]) -> None:
+    async def _send(self, thread: ListenerThread, message: dict[str, Any]) -> None:
         async with asyncio.timeout(SENDING_SECONDS):
-            await self._layer(line).group_send(self._group, message)
+            await self._layer(thread).group_send(self._group, message)
 
-    def _layer(self, line: Line) -> Any:
-        """The layer of this line's loop. Asked for on that loop only."""
-        if line not in self._layers:
-            self._layers = {line: channel_layers.make_backend(self._alias)}  # those of lines that ended are let go
-        return self._layers[line]
+    def _layer(self, thread: ListenerThread) -> Any:
+        """Return the layer of this thread's event loop. Called on that loop only."""
+        if thread not in self._layers:
+            self._layers = {
+                thread: channel_layers.make_backend(self._alias)
+            }  # the layers of threads that have ended are dropped
+        return self._layers[thread]
 
-    async def hear(self, line: Line) -> None:
-        layer = self._layer(line)
+    async def receive(self, thread: ListenerThread) -> None:
+        layer = self._layer(thread)
         async with asyncio.timeout(SENDING_SECONDS):
             name = await layer.new_channel("streams")
         heard = asyncio.Event()
-        # In tasks: a layer's receive() takes being cancelled as its channel's end, so that nothing may interrupt it.
-        tasks = [asyncio.ensure_future(self._receive(layer, name, line, heard))]
-        tasks.append(asyncio.ensure_future(self._ping(layer, name, line, heard)))
+        # In tasks, because cancelling a layer's receive() closes its channel: nothing must interrupt it.
+        tasks = [asyncio.ensure_future(self._receive(layer, name, thread, heard))]
+        tasks.append(asyncio.ensure_future(self._ping(layer, name, thread, heard)))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -104,26 +115,26 @@ class ChannelLayerNotifier(LineNotifier):
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=SENDING_SECONDS)
-            with contextlib.suppress(Exception):  # where it is reachable
+            with contextlib.suppress(Exception):  # the layer can be unreachable
                 async with asyncio.timeout(PUBLISHER_SECONDS):
                     await layer.group_discard(self._group, name)
 
-    async def _receive(self, layer: Any, name: str, line: Line, heard: asyncio.Event) -> None:
+    async def _receive(self, layer: Any, name: str, thread: ListenerThread, heard: asyncio.Event) -> None:
         async for message in _messages(layer, name):
             heard.set()
             if message.get("type") == NOTICE and (notice := self.decode(message.get("notice"))) is not None:
-                line.take(notice)
+                thread.deliver(notice)
 
-    async def _ping(self, layer: Any, name: str, line: Line, heard: asyncio.Event) -> None:
+    async def _ping(self, layer: Any, name: str, thread: ListenerThread, heard: asyncio.Event) -> None:
         while True:
             async with asyncio.timeout(PING_SECONDS):
-                # Each time: a layer that has lost the group since, or lets memberships expire, has it again.
+                # Join each time, because the layer can have lost the group, and memberships expire.
                 await layer.group_add(self._group, name)
                 heard.clear()
-                with contextlib.suppress(ChannelFull):  # then there is enough to hear
+                with contextlib.suppress(ChannelFull):  # then there are messages enough to receive
                     await layer.send(name, {"type": PING, "token": secrets.token_hex(4)})
                 await heard.wait()
-            line.begin()
+            thread.mark_listening()
             await asyncio.sleep(PING_SECONDS)
 
 
@@ -133,12 +144,12 @@ async def _messages(layer: Any, name: str) -> AsyncIterator[dict[str, Any]]:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a layer says something else than that its connection is lost, in our thread: that the line says, once."""
+    """Return False for records about a lost connection from our thread. The hub logs these once."""
     error = record.exc_info[1] if record.exc_info else None
-    # By name: redis has classes of its own for them, and need not be installed.
+    # By name, because redis has its own classes for them and might not be installed.
     lost = any(kind.__name__ in ("ConnectionError", "TimeoutError") for kind in type(error).__mro__)
     return not lost or record.threadName != THREAD_NAME
 
 
-# It logs a lost connection once a second, each time with the stack, until our ping is missed (seen in 4.3).
+# channels_redis 4.3 logs a lost connection once a second, each time with the stack, until our ping is missed.
 logging.getLogger("channels_redis.pubsub").addFilter(_is_news)

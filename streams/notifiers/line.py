@@ -1,7 +1,7 @@
-"""What notifiers between processes have in common: one listening connection for a process, in a thread of its own.
+"""The base of notifiers between processes: one listening connection for each process, in a thread of its own.
 
-The event loops that streams run on come and go, and a connection belongs to one loop. So it lives on a loop that has
-nothing else to do, in a daemon thread, and notices go from there into the mailboxes of the loops that listen.
+A connection belongs to one event loop, and the event loops that serve streams start and stop. So the connection has an
+event loop of its own in a daemon thread, which puts the notices into the mailboxes of the loops that listen.
 """
 
 from __future__ import annotations
@@ -23,38 +23,39 @@ from streams.notifiers.base import BaseNotifier, Notice
 from streams.notifiers.mailboxes import Mailbox, Mailboxes
 
 THREAD_NAME = "streams-notifier"
-ENDED = "The line to the other processes has ended."
+ENDED = "The notifier's thread has ended."
 
 
-class LineNotifier(BaseNotifier):
-    """Hands each notice to this process at once, and carries it to the others. Its echo is a repeated notice: harmless.
+class ProcessNotifier(BaseNotifier):
+    """Delivers each notice to this process directly, and sends it to the other processes over a bus.
 
-    A subclass says how to carry and how to hear.
+    The process receives its own notice again from the bus. That is a repeated notice, which hubs ignore. A subclass
+    implements send() and receive().
     """
 
-    # How long the thread stays when nobody needs it. Above 0 where sending needs it too.
+    # How long the unused thread is kept. Above 0 in notifiers that use the thread for sending too.
     linger_seconds = 0.0
 
     def __init__(self, carry_messages: bool | None = None) -> None:
-        """`carry_messages`: True if notices carry their messages, False if they carry positions only.
+        """carry_messages: True to send notices with their messages, False to send positions only.
 
-        None: they carry messages if everyone can read them. Other programs can listen on the bus as well.
+        With None, messages are sent only if everyone can read them, because other programs can listen on the bus.
         """
         if carry_messages not in (True, False, None):
             raise InvalidSetting(
-                f"{type(self).__name__}'s carry_messages is True, False or None; got {carry_messages!r}."
+                f"{type(self).__name__}'s option 'carry_messages' must be True, False or None; got {carry_messages!r}."
             )
         self._carry_messages = carry_messages
         self._decoder = wire.Decoder()
         self._lock = threading.Lock()
-        self._line: Line | None = None
+        self._thread: ListenerThread | None = None
 
     @abstractmethod
-    def carry(self, notice: Notice) -> None:
-        """Send the notice to the other processes. On the caller's thread; may raise."""
+    def send(self, notice: Notice) -> None:
+        """Send the notice to the other processes. Called on the publisher's thread. It can raise any exception."""
 
     def encode(self, notice: Notice, max_bytes: int) -> str:
-        """Return the notice as text, with its messages if they can be carried and fit."""
+        """Return the notice as text of at most `max_bytes` bytes, with its messages if they are allowed and fit."""
         carries = notice.is_public if self._carry_messages is None else self._carry_messages
         return wire.encode(notice if carries else replace(notice, messages=()), max_bytes)
 
@@ -63,52 +64,56 @@ class LineNotifier(BaseNotifier):
         return self._decoder.decode(text)
 
     @abstractmethod
-    async def hear(self, line: Line) -> None:
-        """Connect, call `line.begin()`, then `line.take()` for each notice, without end. Runs on the line's loop.
+    async def receive(self, thread: ListenerThread) -> None:
+        """Connect, call `thread.mark_listening()`, then `thread.deliver()` for each notice, until cancelled.
 
-        Raises where the connection is lost; is cancelled when nobody listens any more, and then gives it back.
+        Runs on the thread's event loop. It raises an exception if the connection is lost, and is cancelled when no
+        event loop listens any more; then it closes the connection.
         """
 
     def notify(self, notice: Notice) -> None:
-        if (line := self._line) is not None:
-            line.take(notice)
-        # In a transaction it is one that is around a test: other processes will never find there what it tells of.
+        if (thread := self._thread) is not None:
+            thread.deliver(notice)
+        # A transaction that is open here is one around a test: other processes never see its messages.
         if not connections[database()].in_atomic_block:
-            self.carry(notice)
+            self.send(notice)
 
     async def listen(self) -> AsyncGenerator[Notice | None, None]:
         mailbox = Mailbox()
-        line = self.line(lambda line: line.join(mailbox))
+        thread = self.thread(lambda thread: thread.add_mailbox(mailbox))
         try:
             while True:
                 yield await mailbox.get()
         finally:
-            line.leave(mailbox)
+            thread.remove_mailbox(mailbox)
 
-    def line(self, use: Callable[[Line], bool]) -> Line:
-        """The line on which `use` succeeded: the present one, or a new one where that has ended."""
+    def thread(self, use: Callable[[ListenerThread], bool]) -> ListenerThread:
+        """Return the thread on which `use` returned True: the present one, or a new one if that has ended."""
         with self._lock:
-            if self._line is None or not use(self._line):
-                self._line = Line(self.hear, self.linger_seconds)
-                use(self._line)
-            return self._line
+            if self._thread is None or not use(self._thread):
+                self._thread = ListenerThread(self.receive, self.linger_seconds)
+                use(self._thread)
+            return self._thread
 
 
-class Line:
-    """A daemon thread with an event loop. Ends when nobody needs it, or with the connection. Never used again then."""
+class ListenerThread:
+    """A daemon thread with an event loop, on which a notifier listens.
 
-    def __init__(self, hear: Callable[[Line], Coroutine[Any, Any, None]], linger_seconds: float) -> None:
-        self._hear = hear
+    It ends when it is not needed or when the connection is lost. It is not used again after that.
+    """
+
+    def __init__(self, receive: Callable[[ListenerThread], Coroutine[Any, Any, None]], linger_seconds: float) -> None:
+        self._receive = receive
         self._linger_seconds = linger_seconds
         self._lock = threading.Lock()
         self._mailboxes = Mailboxes()
         self._calls = 0
         self._called: dict[Future[None], Coroutine[Any, Any, None]] = {}
-        self._hears = False
+        self._is_listening = False
         self._ended = False
         self._over = asyncio.Event()
-        self._hearing: asyncio.Task[None] | None = None
-        # asyncio's own, whatever loop a site's policy would make.
+        self._receiving: asyncio.Task[None] | None = None
+        # asyncio's own loop, also if the site's event loop policy makes another kind.
         self.loop = asyncio.SelectorEventLoop()
         try:
             threading.Thread(target=self._run, name=THREAD_NAME, daemon=True).start()
@@ -118,47 +123,47 @@ class Line:
 
     # --- From any thread ---
 
-    def join(self, mailbox: Mailbox) -> bool:
-        """Put notices into `mailbox` as well, beginning with None when they are heard. False: the line has ended."""
+    def add_mailbox(self, mailbox: Mailbox) -> bool:
+        """Put notices into `mailbox` too, after a None once listening has begun. Return False if the thread ended."""
         with self._lock:
             if self._ended:
                 return False
             self._mailboxes.add(mailbox)
-            if self._hears:
+            if self._is_listening:
                 mailbox.put(None)
-            self._look_soon()
+            self._update_soon()
             return True
 
-    def leave(self, mailbox: Mailbox) -> None:
-        """May be called twice, and after the end."""
+    def remove_mailbox(self, mailbox: Mailbox) -> None:
+        """Put no more notices into `mailbox`. Can be called twice, and after the thread has ended."""
         with self._lock:
             self._mailboxes.discard(mailbox)
             if not self._ended:
-                self._look_soon()
+                self._update_soon()
 
-    def hold(self) -> bool:
-        """Keep the line for one call(). False: it has ended."""
+    def reserve(self) -> bool:
+        """Keep the thread alive for one call of run(). Return False if it has ended."""
         with self._lock:
             self._calls += not self._ended
             return not self._ended
 
-    def call(self, coroutine: Coroutine[Any, Any, None]) -> Future[None]:
-        """Run on the line's loop what it was held for. Its future is done in the end, whatever becomes of the line."""
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> Future[None]:
+        """Run a coroutine on the thread's event loop, after reserve(). The future is done even if the thread ends."""
         with self._lock:
             if not self._ended:
                 future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
                 self._called[future] = coroutine
-            else:  # what it hears has failed since: the loop may be past its tasks, and never come to another one
+            else:  # the connection was lost since reserve(), and the event loop is about to close
                 coroutine.close()
                 future = Future()
                 future.set_exception(ConnectionError(ENDED))
         future.add_done_callback(self._release)
         return future
 
-    def take(self, notice: Notice) -> None:
-        """Hand a notice to all who have been told that they hear."""
+    def deliver(self, notice: Notice) -> None:
+        """Put a notice into all mailboxes, if listening has begun."""
         with self._lock:
-            if self._hears:
+            if self._is_listening:
                 self._mailboxes.put(notice)
 
     def _release(self, future: Future[None]) -> None:
@@ -166,29 +171,29 @@ class Line:
             self._calls -= 1
             self._called.pop(future, None)
             if not self._ended:
-                self._look_soon()
+                self._update_soon()
 
-    def _look_soon(self) -> None:
-        self.loop.call_soon_threadsafe(self._look)
+    def _update_soon(self) -> None:
+        self.loop.call_soon_threadsafe(self._update)
 
-    # --- On the loop ---
+    # --- On the thread's event loop ---
 
-    def begin(self) -> None:
-        """It listens: whatever is sent from now on will be heard."""
+    def mark_listening(self) -> None:
+        """Record that every notice that is sent from now on will be received."""
         with self._lock:
-            if not self._hears:
-                self._hears = True
+            if not self._is_listening:
+                self._is_listening = True
                 self._mailboxes.put(None)
 
-    def _look(self) -> None:
-        """Begin to hear, or stop, as there are mailboxes; and end when there is nothing to do."""
+    def _update(self) -> None:
+        """Start to receive if there are mailboxes, stop if there are none, and end the thread if it is not needed."""
         with self._lock:
-            if self._mailboxes and self._hearing is None:
-                self._hearing = self.loop.create_task(self._hear(self))
-                self._hearing.add_done_callback(self._end_with)
-            elif not self._mailboxes and self._hearing is not None:
-                self._hearing.cancel()
-                self._hearing, self._hears = None, False
+            if self._mailboxes and self._receiving is None:
+                self._receiving = self.loop.create_task(self._receive(self))
+                self._receiving.add_done_callback(self._end_with)
+            elif not self._mailboxes and self._receiving is not None:
+                self._receiving.cancel()
+                self._receiving, self._is_listening = None, False
             if not self._mailboxes and not self._calls:
                 self.loop.call_later(self._linger_seconds, self._end_idle)
 
@@ -198,31 +203,31 @@ class Line:
                 self._ended = True
                 self._over.set()
 
-    def _end_with(self, hearing: asyncio.Task[None]) -> None:
-        if hearing.cancelled():
+    def _end_with(self, receiving: asyncio.Task[None]) -> None:
+        if receiving.cancelled():
             return
-        error = hearing.exception()
+        error = receiving.exception()
         with self._lock:
-            if hearing is self._hearing:
-                self._ended, self._hears = True, False
-                self._mailboxes.fail(error if isinstance(error, Exception) else RuntimeError("hear() has ended."))
+            if receiving is self._receiving:
+                self._ended, self._is_listening = True, False
+                self._mailboxes.fail(error if isinstance(error, Exception) else RuntimeError("receive() has returned."))
                 self._over.set()
 
     def _run(self) -> None:
         try:
             with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
-                runner.run(self._until_over())  # and then cancels what is left
+                runner.run(self._until_over())  # and then cancels the remaining tasks
         finally:
             with self._lock:
                 self._ended = True
                 left = dict(self._called)
-            for future, coroutine in left.items():  # nobody comes to them any more
+            for future, coroutine in left.items():  # they were not started
                 coroutine.close()
                 future.set_exception(ConnectionError(ENDED))
 
     async def _until_over(self) -> None:
         try:
             await self._over.wait()
-        finally:  # before the loop closes, which takes no calls then
+        finally:  # before the event loop closes, because it accepts no calls after that
             with self._lock:
                 self._ended = True

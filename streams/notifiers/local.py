@@ -1,4 +1,4 @@
-"""The default notifier: this process's hubs, from any of its threads. Other processes' hubs find news by polling."""
+"""The default notifier. It reaches the hubs of this process; those of other processes find new messages by polling."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from streams.notifiers.mailboxes import Mailbox, Mailboxes
 
 
 class LocalNotifier(BaseNotifier):
-    """Hands notices from publishers' threads to the event loops of this process. Needs no server and no options."""
+    """Delivers notices to the event loops of this process, from any of its threads. Needs no server and no options."""
 
     def __init__(self) -> None:
         self._mailboxes = Mailboxes()

@@ -1,4 +1,4 @@
-"""Notices on their way into event loops, from whatever thread they come. One mailbox for each that listens."""
+"""Mailboxes: they bring notices from any thread to the event loops that listen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from streams.notifiers.base import Notice
 
 
 class Mailbox:
-    """Belongs to the event loop that makes it. None stands for "it listens", an exception for the end."""
+    """A queue that belongs to the event loop on which it is made. The item None means that listening has begun, and an
+    exception that it has ended."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -17,23 +18,24 @@ class Mailbox:
         self._arrived = asyncio.Event()
 
     def put(self, item: Notice | Exception | None) -> None:
-        """From any thread. Raises RuntimeError where the loop has closed."""
+        """Add an item, from any thread. Raises RuntimeError if the event loop is closed."""
         self._items.append(item)
         self._loop.call_soon_threadsafe(self._arrived.set)
 
     async def get(self) -> Notice | None:
+        """Return the next item. Raises ConnectionError if listening has ended."""
         while not self._items:
             self._arrived.clear()
             await self._arrived.wait()
         item = self._items.popleft()
         if isinstance(item, Exception):
-            # One of its own for each loop: raised in several threads, the same would gather all their frames.
-            raise ConnectionError("What the notifier listened to has gone.") from item
+            # A new exception for each event loop: one that is raised in several threads collects all their frames.
+            raise ConnectionError("The notifier's connection is lost.") from item
         return item
 
 
 class Mailboxes:
-    """Those of all event loops that listen in this process. All methods may be called from any thread."""
+    """The mailboxes of all event loops of this process that listen. All methods can be called from any thread."""
 
     def __init__(self) -> None:
         self._mailboxes: set[Mailbox] = set()
@@ -51,12 +53,12 @@ class Mailboxes:
         self._put(item)
 
     def fail(self, error: Exception) -> None:
-        """Let every get() raise, after what came before it."""
+        """Make every get() raise, after the items that are already in its mailbox."""
         self._put(error)
 
     def _put(self, item: Notice | Exception | None) -> None:
         for mailbox in tuple(self._mailboxes):
             try:
                 mailbox.put(item)
-            except RuntimeError:  # its loop has closed, and its hub with it
+            except RuntimeError:  # its event loop is closed
                 self._mailboxes.discard(mailbox)

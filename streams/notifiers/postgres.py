@@ -1,4 +1,4 @@
-"""The notifier for sites whose database is PostgreSQL: LISTEN and NOTIFY, and no further server."""
+"""The notifier for sites on PostgreSQL. It uses LISTEN and NOTIFY, and needs no other server."""
 
 from __future__ import annotations
 
@@ -14,35 +14,39 @@ from psycopg.conninfo import conninfo_to_dict
 from streams import databases
 from streams.exceptions import InvalidSetting
 from streams.notifiers.base import Notice
-from streams.notifiers.line import Line, LineNotifier
+from streams.notifiers.line import ListenerThread, ProcessNotifier
 from streams.notifiers.sessions import Connection, keeps_session, readable, server_process, within
 
 # PostgreSQL refuses a payload of 8000 bytes.
 MAX_BYTES = 7999
 MAX_CHANNEL_BYTES = 63
 
-# After so much silence the server is asked for a sign of life, and given so long for it. A server that hangs, or a
-# machine between that forgot the connection, closes nothing.
+# After QUIET_SECONDS without a notice, a query checks the connection and must be answered within ANSWER_SECONDS. A
+# server that hangs, or a firewall that forgot the connection, does not close it.
 QUIET_SECONDS = 5.0
 ANSWER_SECONDS = 3.0
 
-HEARS_NOTHING = (
-    "PostgresNotifier hears nothing: its connection goes through a pooler that keeps no session, such as PgBouncer "
-    "with pool_mode = transaction. Give NOTIFIER's OPTIONS a 'dsn' that goes straight to PostgreSQL. Until then "
-    "subscribers are served by polling."
+RECEIVES_NOTHING = (
+    "PostgresNotifier cannot receive notices: its connection goes through a pooler that does not keep sessions, such as "
+    "PgBouncer with pool_mode = transaction. In the OPTIONS of NOTIFIER, set 'dsn' to an address that connects to "
+    "PostgreSQL directly. Until then, this process finds new messages by polling, every POLL_SECONDS."
 )
 
 # A listener sends this to itself through a pooler. It is not a notice: other listeners ignore it.
 PING = "ping"
 
 
-class PostgresNotifier(LineNotifier):
-    """OPTIONS: `database`, an alias, if not that of the log's database; `channel`, the name that sites sharing a
-    database must not share; `dsn`, where to listen, if not there: behind a PgBouncer that pools transactions nobody
-    hears anything, so that this one connection of each process has to go past it. Without a `dsn` it is found out, and
-    said. `carry_messages`: see LineNotifier. Every role that can connect to the database can listen.
+class PostgresNotifier(ProcessNotifier):
+    """A notifier over PostgreSQL's LISTEN and NOTIFY. Its OPTIONS:
 
-    NOTIFY is a statement of its own, after the commit: within a transaction it takes a lock over the whole server.
+    database: The alias of the database. The default is the log's database.
+    channel: The name of PostgreSQL's channel. Another site in the same database needs another name.
+    dsn: A connection string for listening. It is needed behind a PgBouncer that pools transactions: LISTEN receives
+        nothing there, so that the one listening connection of each process must go straight to PostgreSQL. Without a
+        `dsn`, a connection that receives nothing is recognised and logged.
+    carry_messages: See ProcessNotifier. Every role that can connect to the database can listen.
+
+    NOTIFY is a statement of its own after the commit, because in a transaction it takes a lock on the whole server.
     """
 
     def __init__(
@@ -53,27 +57,28 @@ class PostgresNotifier(LineNotifier):
         carry_messages: bool | None = None,
     ) -> None:
         super().__init__(carry_messages)
-        database = database or databases.database()  # where a router has put it
+        database = database or databases.database()
         if not 0 < len(channel.encode()) <= MAX_CHANNEL_BYTES:
             raise InvalidSetting(
-                f"PostgresNotifier's channel is a name of 1 to {MAX_CHANNEL_BYTES} bytes; got {channel!r}."
+                f"PostgresNotifier's option 'channel' must have 1 to {MAX_CHANNEL_BYTES} bytes; got {channel!r}."
             )
         if dsn is not None and not _is_dsn(dsn):
             raise InvalidSetting(
-                "PostgresNotifier's dsn is PostgreSQL's connection string, such as 'postgresql://user@host:5432/name', "
-                "in which a password's @ is %40, its / %2F, and its % %25; libpq does not understand this one. (It may "
-                "hold a password, and is not shown.)"
+                "PostgresNotifier's option 'dsn' must be a connection string of PostgreSQL, such as "
+                "'postgresql://user@host:5432/name'. In a password, write @ as %40, / as %2F and % as %25. libpq "
+                "cannot read the given value, which is not shown because it can contain a password."
             )
         try:
             vendor = connections[database].vendor
         except ConnectionDoesNotExist:
             raise InvalidSetting(
-                f"PostgresNotifier's database is an alias from DATABASES ({', '.join(connections)}); got {database!r}."
+                f"PostgresNotifier's option 'database' must be an alias from DATABASES ({', '.join(connections)}); "
+                f"got {database!r}."
             ) from None
         if vendor != "postgresql":
             raise InvalidSetting(
-                f"PostgresNotifier works on PostgreSQL; the database {database!r} is {vendor}. Name another alias "
-                "in its OPTIONS, as 'database', or choose another NOTIFIER."
+                f"PostgresNotifier needs PostgreSQL; the database {database!r} is {vendor}. Set its option 'database' "
+                "to another alias, or choose another NOTIFIER."
             )
         self._dsn = dsn
         self._channel = channel
@@ -82,36 +87,36 @@ class PostgresNotifier(LineNotifier):
     def __repr__(self) -> str:  # without the dsn, which holds a password
         return f"<PostgresNotifier channel={self._channel!r} database={self._database!r}>"
 
-    def carry(self, notice: Notice) -> None:
+    def send(self, notice: Notice) -> None:
         connection = connections[self._database]
         if connection.in_atomic_block or not connection.get_autocommit():
-            return  # a TestCase's, mostly. It would go out with a commit that may never come: hubs poll
+            return  # it would be sent with a commit that might never happen, as in a TestCase; hubs poll
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_notify(%s, %s)", [self._channel, self.encode(notice, MAX_BYTES)])
 
-    async def hear(self, line: Line) -> None:
+    async def receive(self, thread: ListenerThread) -> None:
         connection = await self._connect_in_time()
         try:
-            # What comes while a statement runs is handed over here.
-            connection.add_notify_handler(lambda heard: self._take(line, heard.payload))
+            # Notifications that arrive while a statement runs are passed to this handler.
+            connection.add_notify_handler(lambda heard: self._take(thread, heard.payload))
             process = await server_process(connection, ANSWER_SECONDS)
             pooled = process != connection.info.backend_pid
             if pooled and not await keeps_session(connection, process, self._connect_in_time, ANSWER_SECONDS):
-                raise ConnectionError(HEARS_NOTHING)
+                raise ConnectionError(RECEIVES_NOTHING)
             listen = sql.SQL("LISTEN {}").format(sql.Identifier(self._channel))
             await within(ANSWER_SECONDS, connection.execute(listen), "LISTEN")
             if pooled:
-                await self._prove_to_hear(line, connection)
-            line.begin()
+                await self._check_reception(thread, connection)
+            thread.mark_listening()
             while True:
                 if await readable(connection.fileno(), QUIET_SECONDS):
-                    self._read(line, connection)
+                    self._read(thread, connection)
                 else:
                     await within(ANSWER_SECONDS, connection.execute("SELECT 1"), "SELECT 1")
         finally:
-            connection.pgconn.finish()  # without a word to the server, which may not answer any more
+            connection.pgconn.finish()  # without a goodbye, because the server might not answer
 
-    async def _prove_to_hear(self, line: Line, connection: Connection) -> None:
+    async def _check_reception(self, thread: ListenerThread, connection: Connection) -> None:
         """Raise ConnectionError if a notice that another connection sends does not arrive through the pooler."""
         pinged = asyncio.Event()
         connection.add_notify_handler(lambda heard: pinged.set() if heard.payload == PING else None)
@@ -125,22 +130,22 @@ class PostgresNotifier(LineNotifier):
             if not await readable(connection.fileno(), ANSWER_SECONDS):
                 # This can reach another session than LISTEN did; there is no better way.
                 await within(ANSWER_SECONDS, connection.execute("UNLISTEN *"), "UNLISTEN")
-                raise ConnectionError(HEARS_NOTHING)
-            if PING in self._read(line, connection):
+                raise ConnectionError(RECEIVES_NOTHING)
+            if PING in self._read(thread, connection):
                 return
 
-    def _read(self, line: Line, connection: Connection) -> list[str]:
-        """Take the payloads that have come, and return them."""
+    def _read(self, thread: ListenerThread, connection: Connection) -> list[str]:
+        """Deliver the notices that have arrived, and return their payloads."""
         connection.pgconn.consume_input()
         payloads = []
         while (heard := connection.pgconn.notifies()) is not None:
             payloads.append(heard.extra.decode(errors="replace"))
-            self._take(line, payloads[-1])
+            self._take(thread, payloads[-1])
         return payloads
 
-    def _take(self, line: Line, payload: str) -> None:
+    def _take(self, thread: ListenerThread, payload: str) -> None:
         if payload != PING and (notice := self.decode(payload)) is not None:
-            line.take(notice)
+            thread.deliver(notice)
 
     async def _connect_in_time(self) -> Connection:
         return await within(2 * ANSWER_SECONDS, self._connect(), "connect")
@@ -157,11 +162,11 @@ class PostgresNotifier(LineNotifier):
 
 
 def _is_dsn(text: object) -> bool:
-    """Whether libpq can read it. What it cannot read it quotes, also when it connects, in errors that are logged."""
+    """Return True if libpq can read the text. If not, libpq quotes it in errors, which are logged."""
     try:
         parts = conninfo_to_dict(str(text))
     except psycopg.Error:
         return False
-    # Where a password has an @ or a / as it is, its rest is taken for the host or the port.
+    # If a password contains an unescaped @ or /, the rest of it is read as the host or the port.
     host, port = str(parts.get("host", "")), str(parts.get("port", ""))
     return isinstance(text, str) and "@" not in host[1:] and not port.replace(",", "").strip("0123456789")

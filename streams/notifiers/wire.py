@@ -1,12 +1,13 @@
-"""Notices as text, for buses that others may write to: JSON, signed with the SECRET_KEY for one log.
+"""Encode notices as signed text, for buses to which other programs can write: JSON, signed with the SECRET_KEY.
 
-A hub applies the messages of a notice as they are, without asking the log. So what a stranger put on the bus, or a site
-with another key that shares it, must not pass for a notice. Nor must a notice of another log under the same key: a test
-run's, or a copy's of the site. Only ASCII goes out, whatever encoding the bus has.
+A hub applies the messages of a notice without reading the log. So text from another program, or from a site with
+another key, must not be accepted as a notice. The name of the log is signed too, so that a notice of another log with
+the same key is not accepted, such as that of a test run or of a copy of the site. The text is ASCII, so that the
+encoding of the bus does not matter.
 
-A control notice can end streams, so that a captured one must not work a second time. It carries the time at which it
-was sent and a nonce. A replayed notice of messages changes nothing: a hub applies a notice only if it continues its
-position exactly.
+A control notice can end streams, so that a captured one must not work a second time. It contains the time at which it
+was sent and a nonce. A repeated notice of messages changes nothing, because a hub applies a notice only if it follows
+its position exactly.
 """
 
 from __future__ import annotations
@@ -29,23 +30,23 @@ from streams.notifiers.base import Notice, Revocation
 
 logger = logging.getLogger("streams.notifiers")
 
-# Processes of another version ignore the notice. They poll the log and recheck their streams, as after a lost notice.
+# Processes of another version ignore the notice. They poll the log and recheck their streams, as if it had been lost.
 VERSION = "2"
 _SALT = "streams.notifiers.wire"
-_said = threading.Event()
+_is_logged = threading.Event()
 
-# A control notice that is older is ignored, and so is one from further in the future: clocks of machines can differ.
+# The largest difference between the time of a control notice and this machine's clock. Others are ignored.
 MAX_AGE_SECONDS = 60.0
 
-# How many nonces are remembered. Beyond that, the one that was heard first is forgotten.
+# The number of nonces that are remembered. The oldest one is dropped first.
 MAX_NONCES = 10_000
 
 
 def encode(notice: Notice, max_bytes: int) -> str:
-    """The notice as text of at most `max_bytes` bytes: without its messages where they do not fit."""
+    """Return the notice as text of at most `max_bytes` bytes. If its messages do not fit, they are left out."""
     if notice.revocation is not None:
         return _seal([0, 0, [], asdict(notice.revocation), round(time.time(), 3), secrets.token_urlsafe(9)])
-    # Each character of data takes a byte or more, so that a large message need not be encoded to know it.
+    # Each character takes a byte or more, so that large messages can be left out without encoding them.
     if sum(len(message.data) for message in notice.messages) <= max_bytes:
         text = _encode(notice.first, notice.last, notice.messages)
         if len(text) <= max_bytes:
@@ -54,22 +55,22 @@ def encode(notice: Notice, max_bytes: int) -> str:
 
 
 class Decoder:
-    """Decodes the notices that one notifier hears, and ignores control notices that it has heard before.
+    """Decodes the notices of one notifier, and ignores control notices that it has received before.
 
     It is used by one thread at a time.
     """
 
     def __init__(self) -> None:
-        self._nonces: dict[str, float] = {}  # {nonce: when it was sent}, in the order in which they were heard
+        self._nonces: dict[str, float] = {}  # {nonce: time of sending}, in the order of arrival
 
     def decode(self, text: object) -> Notice | None:
-        """Return the notice, or None if it must be ignored. The reason is logged once in a process, not for each."""
+        """Return the notice, or None if it must be ignored. The first reason is logged, once in each process."""
         try:
             if not isinstance(text, str):
                 raise ValueError("it is not text")
             version, signature, body = text.split(":", 2)
             if version != VERSION:
-                logger.debug("A notice of another version of Streams was ignored, as happens in a rolling restart.")
+                logger.debug("Ignored a notice of another version of Streams. This is normal during a rolling restart.")
                 return None
             keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
             if not any(constant_time_compare(signature, _sign(body, key)) for key in keys):
@@ -80,22 +81,23 @@ class Decoder:
             revocation = Revocation(**control[0]) if control else None
             return Notice(first, last, tuple(StoredEvent(*message) for message in messages), revocation)
         except Exception as error:
-            if not _said.is_set():
-                _said.set()
+            if not _is_logged.is_set():
+                _is_logged.set()
                 logger.warning(
-                    "Something on the notifier's bus was ignored: %s. Sites that share a bus need names of their own "
-                    "on it (OPTIONS: channel or group). This is said once.",
+                    "Ignored a text on the notifier's bus: %s. Sites that share a bus need different names on it "
+                    "(OPTIONS: channel or group). This is logged once.",
                     error,
                 )
             return None
 
     def _is_new(self, sent_at: float, nonce: str) -> bool:
-        """Return True if a control notice was sent lately and was not heard before."""
+        """Return True if a control notice is recent and was not received before."""
         now = time.time()
         if abs(now - sent_at) > MAX_AGE_SECONDS:
             raise ValueError(
                 f"a control notice must arrive within {MAX_AGE_SECONDS:g} s, and this one was sent {now - sent_at:.0f} "
-                "s ago by the clock of this machine: set the clocks of all machines (NTP), or find out who repeats it"
+                "s ago by this machine's clock; synchronise the clocks of all machines (NTP), or find the program that "
+                "repeats notices"
             )
         if nonce in self._nonces:
             return False
@@ -117,6 +119,6 @@ def _seal(content: list[Any]) -> str:
 
 
 def _sign(body: str, key: Any) -> str:
-    # A body has no line end, so that none can be read as another one's with a longer name before it.
+    # JSON contains no line end, so that name and body cannot be confused.
     digest = salted_hmac(_SALT, f"{log_name()}\n{body}", key, algorithm="sha256").digest()
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")

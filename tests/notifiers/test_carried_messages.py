@@ -21,7 +21,7 @@ from streams import channels
 from streams.exceptions import InvalidSetting
 from streams.models import ChannelSettings
 from streams.notifiers.channel_layer import ChannelLayerNotifier
-from streams.notifiers.line import LineNotifier
+from streams.notifiers.line import ProcessNotifier
 from streams.policies import DefaultPolicy, are_known_to_be_open
 from tests import clients
 from tests.clients import StreamClient
@@ -289,13 +289,13 @@ def test_no_channel_is_known_to_be_open_after_failed_read(monkeypatch: pytest.Mo
     assert not are_known_to_be_open(["public.a"])
 
 
-class Silent(LineNotifier):
-    """Goes nowhere."""
+class Silent(ProcessNotifier):
+    """Sends nothing."""
 
-    def carry(self, notice: Any) -> None:
+    def send(self, notice: Any) -> None:
         raise NotImplementedError
 
-    async def hear(self, line: Any) -> None:
+    async def receive(self, thread: Any) -> None:
         raise NotImplementedError
 
 
@@ -313,6 +313,6 @@ def test_option_decides_what_is_encoded(option: bool | None, public: int, privat
 def test_wrong_option_is_refused() -> None:
     with (
         override_settings(CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}),
-        pytest.raises(InvalidSetting, match=re.escape("carry_messages is True, False or None; got 'no'")),
+        pytest.raises(InvalidSetting, match=re.escape("option 'carry_messages' must be True, False or None; got 'no'")),
     ):
         ChannelLayerNotifier(carry_messages="no")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A line's end. What was to be sent by it must not wait for ever: no other notice would go out from then on."""
+"""The end of a listener thread. A call that was waiting fails: if it waited forever, no other notice would be sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from streams.notifiers.line import Line
+from streams.notifiers.line import ListenerThread
 from streams.notifiers.mailboxes import Mailbox
 
 SECONDS = 20.0
@@ -20,12 +20,12 @@ async def for_ever() -> None:
     await asyncio.Event().wait()
 
 
-async def hear_nothing(line: Line) -> None:
+async def receive_nothing(thread: ListenerThread) -> None:
     await for_ever()
 
 
-async def test_call_on_a_line_that_is_just_ending_fails() -> None:
-    """After the loop has cancelled its tasks, and before it is closed, it takes callbacks that it never comes to."""
+async def test_call_fails_while_the_thread_ends() -> None:
+    """An event loop that has cancelled its tasks and is not closed yet accepts callbacks that it never runs."""
     ending, called = threading.Event(), threading.Event()
 
     async def closes_slowly() -> AsyncGenerator[None, None]:
@@ -37,34 +37,34 @@ async def test_call_on_a_line_that_is_just_ending_fails() -> None:
 
     left_open = closes_slowly()
 
-    async def fail(line: Line) -> None:
+    async def fail(thread: ListenerThread) -> None:
         await anext(left_open)
         raise ConnectionError("no server")
 
-    line = Line(fail, 0)
-    assert line.hold()
-    assert line.join(Mailbox())
+    thread = ListenerThread(fail, 0)
+    assert thread.reserve()
+    assert thread.add_mailbox(Mailbox())
     assert await asyncio.to_thread(ending.wait, SECONDS)
-    future = line.call(for_ever())
+    future = thread.run(for_ever())
     called.set()
     with pytest.raises(ConnectionError):
         await asyncio.to_thread(future.result, SECONDS)
-    assert not line.hold()
+    assert not thread.reserve()
 
 
-async def test_call_fails_where_the_thread_ends_before_it_comes_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_call_fails_if_the_thread_ends_first(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
     monkeypatch.setattr(threading, "excepthook", lambda _: ended.set())
-    line = Line(hear_nothing, 0)
-    assert line.hold()
+    thread = ListenerThread(receive_nothing, 0)
+    assert thread.reserve()
     ready = threading.Event()
-    line.loop.call_soon_threadsafe(ready.wait, SECONDS)
-    line.loop.call_soon_threadsafe(sys.exit)
-    future = line.call(for_ever())
+    thread.loop.call_soon_threadsafe(ready.wait, SECONDS)
+    thread.loop.call_soon_threadsafe(sys.exit)
+    future = thread.run(for_ever())
     ready.set()
     with pytest.raises(ConnectionError):
         await asyncio.to_thread(future.result, SECONDS)
-    assert not line.hold()
+    assert not thread.reserve()
     assert await asyncio.to_thread(ended.wait, SECONDS)
-    del future, line
-    gc.collect()  # asyncio complains of the task that nobody comes to, in this test and not in another
+    del future, thread
+    gc.collect()  # so that asyncio reports the task that was not run in this test, and not in another

@@ -23,7 +23,7 @@ from tests.sites import Site
 
 pytestmark = pytest.mark.once
 
-SAID = "PostgresNotifier hears nothing: its connection goes through a pooler that keeps no session"
+SAID = "PostgresNotifier cannot receive notices: its connection goes through a pooler that does not keep sessions"
 
 
 @pytest.fixture

@@ -99,5 +99,5 @@ async def test_postgres_goes_where_a_router_has_put_the_log(settings_database: s
 
 @pytest.mark.skipif(connections["default"].vendor == "postgresql", reason="it is what it should be")
 def test_postgres_notifier_without_postgres_is_refused() -> None:
-    with pytest.raises(InvalidSetting, match="works on PostgreSQL; the database 'default' is sqlite"):
+    with pytest.raises(InvalidSetting, match="needs PostgreSQL; the database 'default' is sqlite"):
         PostgresNotifier()

@@ -98,8 +98,8 @@ def test_changed_notice_is_none() -> None:
     assert decode(wire.encode(NOTICE, 1000).replace("[4,5,", "[4,9,")) is None
 
 
-def test_what_is_ignored_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    wire._said.clear()
+def test_ignored_text_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    wire._is_logged.clear()
     with caplog.at_level(logging.WARNING, "streams.notifiers"):
         for _ in range(3):
             decode("2:a:b")
@@ -108,7 +108,7 @@ def test_what_is_ignored_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_other_version_is_ignored_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    wire._said.clear()
+    wire._is_logged.clear()
     with caplog.at_level(logging.INFO, "streams.notifiers"):
         for version in ("1", "3"):
             assert decode(version + wire.encode(NOTICE, 1000)[1:]) is None
@@ -143,7 +143,7 @@ def test_control_notice_is_heard_near_its_time(clock: list[float], seconds: floa
 
 
 def test_control_notice_of_the_past_is_explained(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
-    wire._said.clear()
+    wire._is_logged.clear()
     text = wire.encode(CONTROL, 1000)
     clock[0] += 600
     with caplog.at_level(logging.WARNING, "streams.notifiers"):
