@@ -21,10 +21,9 @@ from project.pages import render_page
 from streams import EventStreamResponse, outages
 from streams.conf import configured
 from streams.databases import non_atomic_requests
-from streams.exceptions import NotMigrated
+from streams.exceptions import HTTPError, NotMigrated
 from streams.relay.access import admit
 from streams.relay.endpoints import error_response, read_payload, unavailable
-from streams.relay.errors import RelayError
 from streams.relay.views import relay
 
 logger = logging.getLogger("project.chat")
@@ -70,7 +69,7 @@ async def send(request: HttpRequest) -> HttpResponseBase:
         return HttpResponse(headers=CORS)
     try:
         response = await answer(request)
-    except RelayError as error:
+    except HTTPError as error:
         response = error_response(error)
     except (Error, NotMigrated) as error:
         if not outages.is_unavailable(error):
@@ -83,7 +82,7 @@ async def send(request: HttpRequest) -> HttpResponseBase:
 
 
 async def answer(request: HttpRequest) -> HttpResponseBase:
-    """The answer's stream. Raises RelayError."""
+    """The answer's stream. Raises HTTPError."""
     if "UPSTREAMS" not in configured():
         read_message(request)
         return EventStreamResponse(limited(request, lines()))
@@ -93,11 +92,11 @@ async def answer(request: HttpRequest) -> HttpResponseBase:
 
 
 def read_message(request: HttpRequest) -> str:
-    """The body's `msg`. Raises RelayError: 400, or 413 where the body is too large."""
+    """The body's `msg`. Raises HTTPError: 400, or 413 where the body is too large."""
     sent = read_payload(request)
     message = sent.get("msg") if isinstance(sent, dict) else None
     if not isinstance(message, str) or not message.strip():
-        raise RelayError(400, "missing-msg", 'Send an object whose msg is a text, such as {"msg": "Hello"}.')
+        raise HTTPError(400, "missing-msg", 'Send an object whose msg is a text, such as {"msg": "Hello"}.')
     return message
 
 

@@ -8,9 +8,9 @@ from typing import Generic, TypeVar
 from django.http import HttpRequest
 
 from streams.addresses import address_key, client_address
+from streams.exceptions import HTTPError
 from streams.limits import is_probably_shared
 from streams.places import Place, Places
-from streams.relay.errors import RelayError
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ _places = Places()
 
 
 def limited(request: HttpRequest, items: AsyncGenerator[T]) -> AsyncIterator[T]:
-    """Return `items` as an iterator that counts as one stream until it ends. Raises RelayError: 429."""
+    """Return `items` as an iterator that counts as one stream until it ends. Raises HTTPError: 429."""
     return _Counted(items, _take_place(request))
 
 
@@ -59,7 +59,7 @@ def _take_place(request: HttpRequest) -> Place:
         return _places.take(*keys)
 
 
-def _too_many(what: str) -> RelayError:
-    return RelayError(
+def _too_many(what: str) -> HTTPError:
+    return HTTPError(
         429, "too-many-streams", f"{what} Try again when one has ended.", retry_after_seconds=RETRY_AFTER_SECONDS
     )

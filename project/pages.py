@@ -17,12 +17,11 @@ from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from project.limits import limited
 from streams import EventStreamResponse, apublish
-from streams.exceptions import InvalidEventType, InvalidMessage
+from streams.exceptions import HTTPError, InvalidEventType, InvalidMessage
 from streams.hub import Hub
 from streams.models import Message
 from streams.policies import get_policy
 from streams.relay.endpoints import error_response
-from streams.relay.errors import RelayError
 
 CHANNEL = "news"
 
@@ -108,7 +107,7 @@ async def random_numbers(request: HttpRequest) -> HttpResponseBase:
 
     try:
         return EventStreamResponse(limited(request, numbers()))
-    except RelayError as error:
+    except HTTPError as error:
         return error_response(error)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 
@@ -70,26 +72,44 @@ class InvalidToken(StreamsError, PermissionDenied):
         self.code = code
 
 
-class RefusedStream(StreamsError):
-    """A request for a stream that is answered with an error.
+class HTTPError(StreamsError):
+    """A request that is answered with an error. streams.json_responses.error_response() makes the response.
 
-    `status` is the HTTP status, `code` a word for programs, and the exception's text is for people.
+    Args:
+        status: the HTTP status.
+        code: a short name for programs, such as `too-many-streams`.
+        message: a text for people; str(error) returns it.
+        fields: for each invalid part of the request, such as `messages[3].channel`, what is wrong with it.
+        retry_after_seconds: the value of a Retry-After header, in whole seconds.
+        headers: other headers of the response.
     """
 
-    def __init__(self, status: int, code: str, message: str, *, retry_after_seconds: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        fields: Mapping[str, str] | None = None,
+        retry_after_seconds: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
-        self.retry_after_seconds = retry_after_seconds
+        self.fields = dict(fields or {})
+        self.headers = dict(headers or {})
+        if retry_after_seconds is not None:
+            self.headers["Retry-After"] = str(retry_after_seconds)
 
 
-def too_many_parameters() -> RefusedStream:
-    """Return the refusal of a request with more query parameters than Django reads."""
-    most = settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
-    return RefusedStream(
+def too_many_parameters() -> HTTPError:
+    """Return the error for a request with more query parameters than Django reads."""
+    limit = settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
+    return HTTPError(
         400,
         "too-many-parameters",
-        f"A request has at most {most} query parameters (Django's DATA_UPLOAD_MAX_NUMBER_FIELDS). Send fewer.",
+        f"A request has at most {limit} query parameters (Django's DATA_UPLOAD_MAX_NUMBER_FIELDS). Send fewer.",
     )
 
 

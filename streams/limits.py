@@ -18,7 +18,7 @@ from streams import presence
 from streams.addresses import address_key, client_address, parse_address
 from streams.callers import user_of
 from streams.conf import configured, settings
-from streams.exceptions import RefusedStream
+from streams.exceptions import HTTPError
 from streams.places import Place, Places
 from streams.subscriber import open_streams
 
@@ -26,7 +26,7 @@ RETRY_AFTER_SECONDS = 5
 
 
 def check(request: HttpRequest) -> None:
-    """Raise RefusedStream, 429, where the request's stream would be one too many. The policy has been asked before."""
+    """Raise HTTPError, 429, if the request's stream would exceed a limit. Call it after the policy."""
     with presence.places():  # so that nobody else finds that place taken
         take(request).release()
 
@@ -73,8 +73,8 @@ def is_probably_shared(request: HttpRequest) -> bool:
     return peer is None or not peer.is_global
 
 
-def _over(places: Places, user: str | None, address: str | None) -> Iterator[RefusedStream]:
-    """The refusals of one stream more. `user`, `address`: the keys that it counts under."""
+def _over(places: Places, user: str | None, address: str | None) -> Iterator[HTTPError]:
+    """Yield an error for each limit that one more stream would exceed. `user`, `address`: the keys it counts under."""
     own, others = places.total(), presence.others()
     most = settings.MAX_STREAMS_PER_PROCESS
     if most is not None and own >= most:
@@ -104,8 +104,8 @@ def _over(places: Places, user: str | None, address: str | None) -> Iterator[Ref
         )
 
 
-def _refusal(code: str, text: str) -> RefusedStream:
-    return RefusedStream(429, code, text, retry_after_seconds=RETRY_AFTER_SECONDS)
+def _refusal(code: str, text: str) -> HTTPError:
+    return HTTPError(429, code, text, retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 def _forget_ended_loops() -> bool:

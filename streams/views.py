@@ -13,7 +13,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import TooManyFieldsSent
 from django.core.handlers.asgi import ASGIRequest
 from django.db import Error
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.decorators import method_decorator
 from django.views import View
 
@@ -22,7 +22,8 @@ from streams.admission import Admission
 from streams.conf import settings
 from streams.databases import non_atomic_requests
 from streams.events import validate_channels
-from streams.exceptions import InvalidChannel, InvalidToken, RefusedStream, too_many_parameters
+from streams.exceptions import HTTPError, InvalidChannel, InvalidToken, too_many_parameters
+from streams.json_responses import error_response
 from streams.policies import BasePolicy, get_policy
 from streams.release import close_request_connections, release_request
 from streams.responses import ENDS, HEADERS, NEEDS_ASGI, EventStreamResponse, report_wsgi
@@ -94,16 +95,16 @@ class EventStreamView(View):
     async def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         try:
             return await self._stream(request, **kwargs)
-        except RefusedStream as refusal:
-            return _error(refusal)
+        except HTTPError as error:
+            return error_response(error)
 
     async def head(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
-        """What GET would say, without opening a stream."""
+        """Return the status and headers of GET without opening a stream."""
         try:
             await self._admit(request, **kwargs)
-        except RefusedStream as refusal:
-            answer = _error(refusal)
-            return HttpResponse(status=answer.status_code, headers=dict(answer.headers))
+        except HTTPError as error:
+            response = error_response(error)
+            return HttpResponse(status=response.status_code, headers=dict(response.headers))
         return HttpResponse(headers=HEADERS)
 
     async def options(  # type: ignore[override]  # a view is async in all its methods, or in none
@@ -113,20 +114,17 @@ class EventStreamView(View):
         return HttpResponse(headers={"Allow": ALLOWED, "Content-Length": "0"})
 
     def http_method_not_allowed(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        async def refuse() -> JsonResponse:
-            answer = _error(
-                RefusedStream(405, "method-not-allowed", f"A stream is read with GET; got {request.method}.")
-            )
-            answer.headers["Allow"] = ALLOWED
-            return answer
+        async def refuse() -> HttpResponse:
+            message = f"A stream is read with GET; got {request.method}."
+            return error_response(HTTPError(405, "method-not-allowed", message, headers={"Allow": ALLOWED}))
 
         return refuse()
 
     async def _admit(self, request: HttpRequest, **kwargs: Any) -> tuple[tuple[str, ...], int, Admission]:
-        """The channels, the number of messages to replay, and who was admitted; or RefusedStream."""
+        """Return the channels, the number of messages to replay, and the admission. Raises HTTPError."""
         if not isinstance(request, ASGIRequest):
             report_wsgi()
-            raise RefusedStream(500, "asgi-required", NEEDS_ASGI)
+            raise HTTPError(500, "asgi-required", NEEDS_ASGI)
         policy, began = self.get_policy(), time.monotonic()
         try:
             # First, so that the view does not see it; and one that does not hold is refused, also where none is needed.
@@ -136,19 +134,19 @@ class EventStreamView(View):
             _check_end(request)
             refused = await policy.aask_to_read(request, channels)
         except InvalidToken as error:
-            raise RefusedStream(403, error.code, str(error)) from None
+            raise HTTPError(403, error.code, str(error)) from None
         except TooManyFieldsSent:
             raise too_many_parameters() from None
         except Error as error:
             outages.report(logger, "Whether a stream may be read could not be decided.")
-            raise RefusedStream(
+            raise HTTPError(
                 503,
                 "undecided",
                 f"Whether you may read this could not be decided. {outages.explain(error)}",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             ) from None
         if refused:
-            raise RefusedStream(403, "forbidden", policy.refusal(refused))
+            raise HTTPError(403, "forbidden", policy.refusal(refused))
         limits.check(request)
         return channels, replay, Admission(request, channels, policy, began)
 
@@ -224,11 +222,11 @@ def _check_channels(channels: Sequence[str]) -> tuple[str, ...]:
     try:
         checked = validate_channels(channels)
     except InvalidChannel as error:
-        raise RefusedStream(400, "invalid-channel", str(error)) from None
+        raise HTTPError(400, "invalid-channel", str(error)) from None
     if not checked:
-        raise RefusedStream(400, "missing-channel", "Name the channels to read, as in ?channel=news&channel=weather.")
+        raise HTTPError(400, "missing-channel", "Name the channels to read, as in ?channel=news&channel=weather.")
     if len(checked) > (most := settings.MAX_CHANNELS_PER_STREAM):
-        raise RefusedStream(
+        raise HTTPError(
             400,
             "too-many-channels",
             f"A stream has at most {most} channels (STREAMS['MAX_CHANNELS_PER_STREAM']); got {len(checked)}.",
@@ -241,7 +239,7 @@ def _check_replay(request: HttpRequest) -> int:
     most = settings.MAX_REPLAY_MESSAGES
     if asked.isascii() and asked.isdigit() and len(asked) <= len(str(most)) and int(asked) <= most:
         return int(asked)
-    raise RefusedStream(
+    raise HTTPError(
         400,
         "invalid-replay",
         f"replay is a whole number from 0 to {most} (STREAMS['MAX_REPLAY_MESSAGES']); got {asked[:100]!r}.",
@@ -251,12 +249,4 @@ def _check_replay(request: HttpRequest) -> int:
 def _check_end(request: HttpRequest) -> str:
     if (end := request.GET.get("end", ENDS[0])) in ENDS:
         return end
-    raise RefusedStream(400, "invalid-end", f"end is {' or '.join(ENDS)}; got {end[:100]!r}.")
-
-
-def _error(refusal: RefusedStream) -> JsonResponse:
-    response = JsonResponse({"error": {"code": refusal.code, "message": str(refusal)}}, status=refusal.status)
-    response.headers["Cache-Control"] = "no-store"
-    if refusal.retry_after_seconds is not None:
-        response.headers["Retry-After"] = str(refusal.retry_after_seconds)
-    return response
+    raise HTTPError(400, "invalid-end", f"end is {' or '.join(ENDS)}; got {end[:100]!r}.")

@@ -18,7 +18,7 @@ from django.utils.functional import SimpleLazyObject
 from streams import limits, presence, tokens
 from streams.addresses import address_key
 from streams.callers import user_of
-from streams.exceptions import RefusedStream
+from streams.exceptions import HTTPError
 from streams.hub import Hub
 from streams.places import Place
 from streams.subscriber import Subscriber
@@ -249,7 +249,7 @@ def test_event_loops_that_come_together_share_the_places() -> None:
         for _ in range(30):
             try:
                 got.append(limits.take(request))
-            except RefusedStream:
+            except HTTPError:
                 await asyncio.sleep(0)
 
     threads = [threading.Thread(target=lambda: asyncio.run(come())) for _ in range(4)]
@@ -273,7 +273,7 @@ async def test_stream_that_was_left_open_on_a_loop_that_has_ended_holds_no_place
     left = await asyncio.to_thread(asyncio.run, leave_open())
     limits.check(request)
     place = limits.take(request)
-    with pytest.raises(RefusedStream, match="MAX_STREAMS_PER_USER"):
+    with pytest.raises(HTTPError, match="MAX_STREAMS_PER_USER"):
         limits.check(request)
     place.release()
     assert left.cursor == 0  # somebody still holds it

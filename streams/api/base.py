@@ -20,7 +20,7 @@ from streams.api.negotiation import AlwaysJSON, PlainJSON
 from streams.api.schema import StreamsSchema
 from streams.databases import non_atomic_requests
 from streams.events import validate_channel
-from streams.exceptions import InvalidChannel
+from streams.exceptions import HTTPError, InvalidChannel
 
 
 class JSONRequest(Request):
@@ -108,8 +108,8 @@ def has_credentials(request: Request) -> bool:
 
 
 def checked_channel(channel: str) -> str:
-    """The channel that a URL names. Raises ApiError: 400."""
+    """The channel that a URL names. Raises HTTPError: 400."""
     try:
         return validate_channel(channel)
     except InvalidChannel as error:
-        raise errors.ApiError(400, "invalid-channel", str(error)) from None
+        raise HTTPError(400, "invalid-channel", str(error)) from None

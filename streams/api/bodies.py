@@ -10,8 +10,8 @@ from typing import Any
 
 from django.http import HttpRequest, UnreadablePostError
 
-from streams.api.errors import ApiError
 from streams.conf import settings
+from streams.exceptions import HTTPError
 from streams.json_bodies import SMALL_BODY_BYTES, finite, refuse_constant, too_many_values
 from streams.private.django import has_body, keep_body
 
@@ -24,16 +24,16 @@ SMALL = "A request to this URL has at most {most} bytes. Send less at once."
 
 
 def read_json(request: HttpRequest, rule: str = BY_SETTING) -> Any:
-    """Return the request's body as JSON. Raises ApiError: 400, 413 or 415."""
+    """Return the request's body as JSON. Raises HTTPError: 400, 413 or 415."""
     return parse_json(read_body(request, rule))
 
 
 def read_body(request: HttpRequest, rule: str = BY_SETTING) -> bytes:
-    """Return the request's body, which is to be JSON, unparsed. Raises ApiError: 400, 413 or 415."""
+    """Return the request's body, which is to be JSON, unparsed. Raises HTTPError: 400, 413 or 415."""
     charset = (request.content_params or {}).get("charset", "utf-8")
     if request.content_type != MEDIA_TYPE or charset.lower() not in ("utf-8", "utf8"):
         given = request.headers.get("Content-Type", "")
-        raise ApiError(
+        raise HTTPError(
             415,
             "unsupported-media-type",
             f"A body is JSON in UTF-8: send `Content-Type: {MEDIA_TYPE}`; got {given[:100]!r}.",
@@ -50,21 +50,21 @@ def read_body(request: HttpRequest, rule: str = BY_SETTING) -> bytes:
         # Not `body` at once, which would hold to DATA_UPLOAD_MAX_MEMORY_SIZE, a limit for forms.
         body: bytes = request.body if has_body(request) else request.read(most + 1)
     except UnreadablePostError:
-        raise ApiError(400, "invalid-json", "The request's body broke off. Send it again.") from None
+        raise HTTPError(400, "invalid-json", "The request's body broke off. Send it again.") from None
     if len(body) > most:
         raise _too_large(rule, most)
     keep_body(request, body)  # whoever looks at the request later may still ask for its body
     return body
 
 
-def _too_large(rule: str, most: int) -> ApiError:
-    return ApiError(413, "request-too-large", rule.format(most=most))
+def _too_large(rule: str, most: int) -> HTTPError:
+    return HTTPError(413, "request-too-large", rule.format(most=most))
 
 
 def parse_json(body: bytes) -> Any:
-    """Return a body as JSON (RFC 8259). Raises ApiError: 400 or 413."""
+    """Return a body as JSON (RFC 8259). Raises HTTPError: 400 or 413."""
     if (problem := too_many_values(body, settings.MAX_REQUEST_BYTES, "MAX_REQUEST_BYTES")) is not None:
-        raise ApiError(413, "too-many-values", problem)
+        raise HTTPError(413, "too-many-values", problem)
     try:
         # Decoded here, and strictly: json.loads would take UTF-16 as well, and let lone surrogates through.
         return json.loads(
@@ -78,7 +78,7 @@ def parse_json(body: bytes) -> Any:
         problem = f"{error.msg}, in line {error.lineno}, column {error.colno}"
     except ValueError as error:
         problem = str(error)
-    raise ApiError(400, "invalid-json", f"The request's body is not JSON: {problem}.")
+    raise HTTPError(400, "invalid-json", f"The request's body is not JSON: {problem}.")
 
 
 def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

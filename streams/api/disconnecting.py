@@ -13,11 +13,10 @@ from rest_framework.response import Response
 from streams import rates, revocation
 from streams.api import descriptions
 from streams.api.base import StreamsAPIView
-from streams.api.errors import ApiError
 from streams.api.publishing import caller_of, check_wait
 from streams.api.schema import described
 from streams.api.serializers import DisconnectBody, checked
-from streams.exceptions import InvalidToken
+from streams.exceptions import HTTPError, InvalidToken
 from streams.policies import has_permission
 from streams.redaction import PREFIX
 from streams.tokens import Token, read_token
@@ -36,7 +35,7 @@ class Disconnect(StreamsAPIView):
         if not _may_end(request, told):
             if request.successful_authenticator is None:
                 raise NotAuthenticated
-            raise ApiError(
+            raise HTTPError(
                 403,
                 "forbidden",
                 f"To end streams of others takes the permission {DISCONNECT}. Without it, a user may end their own, "
@@ -50,7 +49,7 @@ class Disconnect(StreamsAPIView):
         try:
             revocation.disconnect(**told)
         except ValueError as error:
-            raise ApiError(422, "invalid-token", str(error), fields={"token": str(error)}) from None
+            raise HTTPError(422, "invalid-token", str(error), fields={"token": str(error)}) from None
         token = told.get("token")
         token_id = read_token(token).id if token and token.startswith(PREFIX) else token
         return Response({"user": told.get("user"), "channel": told.get("channel"), "token": token_id}, status=202)
@@ -73,12 +72,12 @@ def _may_end_others(request: Request) -> bool:
 
 
 def _as_key(text: str) -> str:
-    """A user's primary key as it is written where streams are counted by it. Raises ApiError: 422."""
+    """A user's primary key as it is written where streams are counted by it. Raises HTTPError: 422."""
     try:
         return str(get_user_model()._meta.pk.to_python(text))
     except ValidationError:
         problem = "This is no primary key of this site's users."
-        raise ApiError(422, "unknown-user", problem, fields={"user": problem}) from None
+        raise HTTPError(422, "unknown-user", problem, fields={"user": problem}) from None
 
 
 def _is_whole(token: str) -> bool:

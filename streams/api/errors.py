@@ -1,115 +1,73 @@
-"""Errors of the API, from DRF's views and from async ones, in one shape: {"error": {"code", "message", "fields"}}."""
+"""Answers to exceptions, from DRF's views and from async ones: {"error": {"code", "message", "fields"}}."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, SuspiciousOperation, TooManyFieldsSent
 from django.http import Http404, HttpResponse
 from rest_framework import exceptions
-from rest_framework.response import Response
 
 from streams import outages
-from streams.api.negotiation import json_response
-from streams.exceptions import too_many_parameters
+from streams.exceptions import HTTPError, too_many_parameters
+from streams.json_responses import error_response
 
 logger = logging.getLogger("streams.api")
 
 RETRY_AFTER_SECONDS = 5
 
-# Of a thousand messages that are wrong alike, these say it.
+# The number of invalid fields that an error lists. A thousand messages can all have the same mistake.
 MAX_FIELDS = 20
 
 
-class ApiError(exceptions.APIException):
-    """A request that is refused. `code` is for programs, the text for people."""
+def handle(error: Exception, context: Mapping[str, Any] | None = None) -> HttpResponse | None:
+    """Return the response to an exception, or None for a bug, which the server has to report.
 
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        fields: Mapping[str, str] | None = None,
-        retry_after_seconds: int | None = None,
-    ) -> None:
-        super().__init__(message, code)
-        self.status_code = status
-        self.fields = fields
-        self.wait = retry_after_seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An error as it is sent."""
-
-    status: int
-    body: dict[str, Any]
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-def answer_to(error: Exception) -> Answer | None:
-    """The answer to an exception; None where it is a fault of ours, and the server's business.
-
-    Call it where the exception is being handled: a database that does not answer is logged.
+    Call it while the exception is being handled, because it logs a failure of the database. It has the signature of
+    DRF's EXCEPTION_HANDLER. Our views use it instead of the site's.
     """
+    found = as_http_error(error)
+    return None if found is None else error_response(found)
+
+
+def as_http_error(error: Exception) -> HTTPError | None:
+    """Return the HTTPError for an exception of ours, of DRF's or of Django's, or None for any other. See handle()."""
+    if isinstance(error, HTTPError):
+        return error
     if outages.is_unavailable(error):
         outages.report(logger, "A request to the API could not be answered, because of the database.")
-        error = ApiError(
-            503,
-            "unavailable",
-            outages.explain(error),
-            retry_after_seconds=RETRY_AFTER_SECONDS,
-        )
-    elif isinstance(error, Http404):
+        return HTTPError(503, "unavailable", outages.explain(error), retry_after_seconds=RETRY_AFTER_SECONDS)
+    if isinstance(error, TooManyFieldsSent):
+        return too_many_parameters()
+    if isinstance(error, SuspiciousOperation):
+        return HTTPError(400, "invalid-request", "The request's address or its parameters cannot be read.")
+    if isinstance(error, exceptions.ValidationError):
+        return _invalid(error)
+    if isinstance(error, Http404):
         error = exceptions.NotFound()
-    elif isinstance(error, TooManyFieldsSent):
-        refusal = too_many_parameters()
-        error = ApiError(refusal.status, refusal.code, str(refusal))
-    elif isinstance(error, SuspiciousOperation):
-        error = ApiError(400, "invalid-request", "The request's address or its parameters cannot be read.")
     elif isinstance(error, PermissionDenied):
         error = exceptions.PermissionDenied()
-    if isinstance(error, exceptions.ValidationError):
-        error = _invalid(error)
-    if not isinstance(error, exceptions.APIException):
-        return None
-    told: dict[str, Any] = {"code": _code(error), "message": _message(error)}
-    if fields := getattr(error, "fields", None):
-        told["fields"] = dict(fields)
-    headers = {}
-    if challenge := getattr(error, "auth_header", None):
-        headers["WWW-Authenticate"] = challenge
-    if (wait := getattr(error, "wait", None)) is not None:
-        headers["Retry-After"] = str(math.ceil(wait))
-    return Answer(error.status_code, {"error": told}, headers)
+    return _from_drf(error) if isinstance(error, exceptions.APIException) else None
 
 
-def handle(error: Exception, context: Mapping[str, Any]) -> Response | None:
-    """DRF's exception handler, for our views alone."""
-    answer = answer_to(error)
-    return answer and Response(answer.body, answer.status, headers=answer.headers)
-
-
-def as_response(answer: Answer) -> HttpResponse:
-    """See handle(), for views that are not DRF's."""
-    return json_response(answer.body, answer.status, answer.headers)
-
-
-def _code(error: exceptions.APIException) -> str:
+def _from_drf(error: exceptions.APIException) -> HTTPError:
     codes = error.get_codes()
-    return codes.replace("_", "-") if isinstance(codes, str) else "error"
+    code = codes.replace("_", "-") if isinstance(codes, str) else "error"
+    message = error.detail if isinstance(error.detail, str) else "; ".join(text for _, text in _flat(error.detail))
+    challenge, wait = getattr(error, "auth_header", None), getattr(error, "wait", None)
+    return HTTPError(
+        error.status_code,
+        code,
+        message,
+        headers={"WWW-Authenticate": challenge} if challenge else None,
+        retry_after_seconds=None if wait is None else math.ceil(wait),
+    )
 
 
-def _message(error: exceptions.APIException) -> str:
-    return error.detail if isinstance(error.detail, str) else "; ".join(text for _, text in _flat(error.detail))
-
-
-def _invalid(error: exceptions.ValidationError) -> ApiError:
+def _invalid(error: exceptions.ValidationError) -> HTTPError:
     found = list(_flat(error.detail))
     fields: dict[str, str] = {}
     for path, text in found[:MAX_FIELDS]:
@@ -117,11 +75,11 @@ def _invalid(error: exceptions.ValidationError) -> ApiError:
             fields[path] = f"{fields[path]} {text}" if path in fields else text
     first, text = found[0]
     more = f" That is one of {len(found)} problems: see `fields`." if len(found) > 1 else ""
-    return ApiError(400, "invalid-request", f"{f'{first}: ' if first else ''}{text}{more}", fields=fields)
+    return HTTPError(400, "invalid-request", f"{f'{first}: ' if first else ''}{text}{more}", fields=fields)
 
 
 def _flat(detail: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """DRF's nested errors, each with its place: `messages[3].channel`."""
+    """Yield each of DRF's nested errors as (path, text), with paths such as `messages[3].channel`."""
     if isinstance(detail, Mapping):
         for name, inner in detail.items():
             if name == "non_field_errors":

@@ -22,13 +22,13 @@ from streams.api import descriptions, publishing
 from streams.api.authentication import SignedTokenAuthentication, bears_unknown_token, unknown_token
 from streams.api.base import StreamsAPIView, checked_channel
 from streams.api.bodies import parse_json, read_body
-from streams.api.errors import answer_to, as_response
-from streams.api.negotiation import json_response
+from streams.api.errors import handle
 from streams.api.schema import described
 from streams.databases import non_atomic_requests
 from streams.events import NewMessage
 from streams.exceptions import IdempotencyKeyInUse, InvalidMessage, InvalidToken
 from streams.json_bodies import SMALL_BODY_BYTES
+from streams.json_responses import json_response
 from streams.policies import get_policy
 from streams.publishing import apublish_many
 from streams.tokens import Token, atoken_of, user_of_token
@@ -58,10 +58,10 @@ async def fast_publish(request: HttpRequest, channel: str) -> HttpResponse:
     except Exception as error:
         if isinstance(error, NotAuthenticated | AuthenticationFailed):
             error.auth_header = "Bearer"
-        if (answer := answer_to(error)) is None:
+        if (answer := handle(error)) is None:
             raise
-        response = as_response(answer)
-    response.headers["Cache-Control"], response.headers["Allow"] = "no-store", ALLOWED
+        response = answer
+    response.headers["Allow"] = ALLOWED
     return response
 
 
@@ -70,7 +70,7 @@ fast_publish.cls, fast_publish.initkwargs = FastMessages, {}  # type: ignore[att
 
 async def _publish(request: HttpRequest, channel: str) -> HttpResponse:
     if request.method == "OPTIONS":
-        return HttpResponse(status=204)
+        return HttpResponse(status=204, headers={"Cache-Control": "no-store"})
     if request.method != "POST":
         raise MethodNotAllowed(str(request.method))
     token = await _authenticate(request)
@@ -92,7 +92,7 @@ async def _publish(request: HttpRequest, channel: str) -> HttpResponse:
 
 
 async def _read_message(request: HttpRequest, channel: str) -> NewMessage:
-    """Return the message in the body. Raises ValidationError or ApiError."""
+    """Return the message in the body. Raises ValidationError or HTTPError."""
     body = read_body(request)
 
     def parse() -> NewMessage:

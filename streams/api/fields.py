@@ -13,9 +13,8 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from streams import events, log, redaction, tokens
-from streams.api.errors import ApiError
 from streams.conf import settings
-from streams.exceptions import InvalidMessage, MessageTooLarge
+from streams.exceptions import HTTPError, InvalidMessage, MessageTooLarge
 from streams.subscriber import MAX_POSITION_DIGITS, is_position
 
 CHANNEL = {
@@ -109,7 +108,7 @@ class DataField(CheckedField):
         try:
             return events.encode_data(value, max_bytes=settings.MAX_MESSAGE_BYTES)
         except MessageTooLarge as error:
-            raise ApiError(413, "message-too-large", str(error)) from None
+            raise HTTPError(413, "message-too-large", str(error)) from None
 
     def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
         # null is JSON as well, and goes out as such.

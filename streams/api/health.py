@@ -12,16 +12,17 @@ from django.core.exceptions import SuspiciousOperation
 from django.db import Error, connections, router
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
-from rest_framework.exceptions import APIException, MethodNotAllowed
+from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.permissions import AllowAny
 
 from streams import outages, presence, threads
 from streams.api import descriptions
 from streams.api.base import StreamsAPIView
-from streams.api.errors import RETRY_AFTER_SECONDS, ApiError, answer_to, as_response
-from streams.api.negotiation import json_response
+from streams.api.errors import RETRY_AFTER_SECONDS, handle
 from streams.api.schema import described
 from streams.databases import non_atomic_requests
+from streams.exceptions import HTTPError
+from streams.json_responses import json_response
 
 logger = logging.getLogger("streams.api")
 
@@ -72,12 +73,10 @@ async def ready(request: HttpRequest) -> HttpResponse:
     try:
         required = request.GET.get("require", NOTIFIER)
     except SuspiciousOperation as error:  # more of them than Django reads
-        answer = answer_to(error)
-        assert answer is not None
-        return as_response(answer)
+        return _error(error)
     if required != NOTIFIER:
         problem = f"What may be required is `{NOTIFIER}`; got {required[:100]!r}."
-        return _error(ApiError(400, "invalid-request", f"require: {problem}", fields={"require": problem}))
+        return _error(HTTPError(400, "invalid-request", f"require: {problem}", fields={"require": problem}))
     now = presence.count()
     problem = now.notifier_problem
     notifier = "degraded" if problem else "idle" if now.head is None else "ok"
@@ -145,14 +144,13 @@ def _refused(request: HttpRequest) -> HttpResponse | None:
     return _error(MethodNotAllowed(str(request.method)))
 
 
-def _error(error: APIException) -> HttpResponse:
-    answer = answer_to(error)
-    assert answer is not None
-    response = as_response(answer)
-    response.headers["Allow"], response.headers["Cache-Control"] = ALLOWED, "no-store"
+def _error(error: Exception) -> HttpResponse:
+    response = handle(error)
+    assert response is not None
+    response.headers["Allow"] = ALLOWED
     return response
 
 
 def _answer(told: dict[str, str], status: int = 200) -> HttpResponse:
-    retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else {}
-    return json_response(told, status, {"Cache-Control": "no-store", **retry})
+    retry = [("Retry-After", str(RETRY_AFTER_SECONDS))] if status == 503 else []
+    return json_response(told, status, retry)

@@ -11,12 +11,11 @@ from rest_framework.response import Response
 from streams import history, log, rates
 from streams.api import descriptions, publishing
 from streams.api.base import StreamsAPIView, checked_channel
-from streams.api.errors import ApiError
 from streams.api.fields import MAX_POSITION
 from streams.api.schema import described
 from streams.api.serializers import HistoryQuery, checked
 from streams.events import NewMessage
-from streams.exceptions import IdempotencyKeyInUse, InvalidMessage
+from streams.exceptions import HTTPError, IdempotencyKeyInUse, InvalidMessage
 from streams.models import Message
 from streams.policies import get_policy
 from streams.publishing import publish_many
@@ -74,14 +73,14 @@ class Messages(StreamsAPIView):
 
 
 def check_readable(request: Request, channel: str) -> None:
-    """Raise ApiError where the policy lets the request not read `channel`."""
+    """Raise HTTPError where the policy lets the request not read `channel`."""
     policy = get_policy()
     if refused := policy.ask_to_read(request._request, [channel]):
-        raise ApiError(403, "forbidden", policy.refusal(refused))
+        raise HTTPError(403, "forbidden", policy.refusal(refused))
 
 
 def check_publishable(request: Request, channels: Sequence[str]) -> None:
-    """Raise ApiError where the policy lets the request not publish to one of `channels`."""
+    """Raise HTTPError where the policy lets the request not publish to one of `channels`."""
     policy = get_policy()
     if refused := policy.ask_to_publish(request._request, channels):
         raise publishing.refusal(policy, refused)

@@ -1,37 +1,31 @@
-"""What is answered in: JSON, whatever is asked for."""
+"""Content negotiation: the API answers in JSON, whatever the request accepts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from django.http import HttpResponse
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 
 
 class AlwaysJSON(BaseContentNegotiation):
-    """Takes the view's one renderer.
+    """Select the view's only renderer.
 
-    DRF's would answer an EventSource's `Accept: text/event-stream` with 406 before the view has said what is wrong.
+    DRF's class would answer an EventSource's `Accept: text/event-stream` with 406 and hide the actual error.
     """
 
     def select_parser(self, request: Request, parsers: Sequence[Any]) -> Any:
-        return parsers[0]  # it is bodies.py that refuses what is no JSON
+        return parsers[0]  # bodies.py refuses other media types
 
     def select_renderer(self, request: Request, renderers: Sequence[Any], format_suffix: Any = None) -> tuple[Any, str]:
         return renderers[0], renderers[0].media_type
 
 
 class PlainJSON(JSONRenderer):
-    """JSON as the standard has it, whatever the site's other views do."""
+    """JSON as RFC 8259 defines it, whatever the site's settings for its own views are."""
 
     strict = True
     ensure_ascii = False
     compact = True
-
-
-def json_response(told: Any, status: int, headers: Mapping[str, str] | None = None) -> HttpResponse:
-    """The same, for views that are not DRF's."""
-    return HttpResponse(PlainJSON().render(told), status=status, headers=headers, content_type=PlainJSON.media_type)

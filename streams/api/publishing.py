@@ -12,31 +12,30 @@ from django.contrib.auth import get_user_model
 from django.http import HttpRequest
 
 from streams.addresses import address_key, client_address
-from streams.api.errors import ApiError
 from streams.api.serializers import NewMessageBody, NewMessagesBody, checked
 from streams.conf import settings
 from streams.events import NewMessage, validate_idempotency_key
-from streams.exceptions import IdempotencyKeyInUse, IdempotencyKeyReused, InvalidMessage
+from streams.exceptions import HTTPError, IdempotencyKeyInUse, IdempotencyKeyReused, InvalidMessage
 from streams.models import Message
 from streams.policies import BasePolicy
 from streams.tokens import Token
 
 
 def one_message(channel: str, payload: Any, request: HttpRequest, user: Any) -> NewMessage:
-    """The message that a body holds. Raises ValidationError or ApiError."""
+    """The message that a body holds. Raises ValidationError or HTTPError."""
     try:
         key = validate_idempotency_key(request.headers.get("Idempotency-Key"))
     except InvalidMessage as error:
-        raise ApiError(400, "invalid-request", str(error), fields={"Idempotency-Key": str(error)}) from None
+        raise HTTPError(400, "invalid-request", str(error), fields={"Idempotency-Key": str(error)}) from None
     told = checked(NewMessageBody, payload)
     return NewMessage(channel, told["data"], told["event"], key, _publisher(user), strict_key=True)
 
 
 def many_messages(payload: Any, request: HttpRequest, user: Any) -> list[NewMessage]:
-    """The messages that a body holds. Raises ValidationError or ApiError."""
+    """The messages that a body holds. Raises ValidationError or HTTPError."""
     if "Idempotency-Key" in request.headers:
         problem = "Of several messages each has a key of its own, as its `idempotency_key` in the body."
-        raise ApiError(400, "invalid-request", problem, fields={"Idempotency-Key": problem})
+        raise HTTPError(400, "invalid-request", problem, fields={"Idempotency-Key": problem})
     told = checked(NewMessagesBody, payload)
     publisher = _publisher(user)
     return [
@@ -50,9 +49,9 @@ def _publisher(user: Any) -> Any:
     return user if user is not None and user.is_authenticated and isinstance(user, get_user_model()) else None
 
 
-def refusal(policy: BasePolicy, refused: Sequence[str]) -> ApiError:
+def refusal(policy: BasePolicy, refused: Sequence[str]) -> HTTPError:
     """What is answered where the policy lets nobody publish to these."""
-    return ApiError(403, "forbidden", policy.refusal_to_publish(refused))
+    return HTTPError(403, "forbidden", policy.refusal_to_publish(refused))
 
 
 def caller_of(request: HttpRequest, user: Any, auth: Any) -> str:
@@ -63,10 +62,10 @@ def caller_of(request: HttpRequest, user: Any, auth: Any) -> str:
 
 
 def check_count(messages: int) -> None:
-    """Raise ApiError where so many would never be within the rate."""
+    """Raise HTTPError where so many would never be within the rate."""
     most = settings.PUBLISH_MESSAGES_PER_MINUTE
     if most is not None and messages > most:
-        raise ApiError(
+        raise HTTPError(
             400,
             "too-many-messages",
             f"At most {most} messages a minute are published (STREAMS['PUBLISH_MESSAGES_PER_MINUTE']); got {messages} "
@@ -75,9 +74,9 @@ def check_count(messages: int) -> None:
 
 
 def check_wait(seconds: int) -> None:
-    """Raise ApiError where the caller has to wait."""
+    """Raise HTTPError where the caller has to wait."""
     if seconds:
-        raise ApiError(
+        raise HTTPError(
             429,
             "publish-rate",
             f"You may publish {settings.PUBLISH_MESSAGES_PER_MINUTE} messages a minute "
@@ -86,13 +85,13 @@ def check_wait(seconds: int) -> None:
         )
 
 
-def as_error(error: InvalidMessage | IdempotencyKeyInUse) -> ApiError:
+def as_error(error: InvalidMessage | IdempotencyKeyInUse) -> HTTPError:
     """Return the answer to messages that the log refuses."""
     if isinstance(error, IdempotencyKeyInUse):
-        return ApiError(409, "idempotency-key-in-use", str(error), retry_after_seconds=1)
+        return HTTPError(409, "idempotency-key-in-use", str(error), retry_after_seconds=1)
     if isinstance(error, IdempotencyKeyReused):
-        return ApiError(422, "idempotency-key-reused", str(error))
-    return ApiError(400, "invalid-request", str(error))
+        return HTTPError(422, "idempotency-key-reused", str(error))
+    return HTTPError(400, "invalid-request", str(error))
 
 
 def answer(rows: Sequence[Message]) -> tuple[int, list[dict[str, Any]]]:

@@ -9,8 +9,8 @@ from typing import Any
 from rest_framework import serializers
 
 from streams.api import fields
-from streams.api.errors import ApiError
 from streams.conf import settings
+from streams.exceptions import HTTPError
 
 
 class Body(serializers.Serializer):
@@ -63,7 +63,7 @@ class NewMessagesBody(Body):
         most = settings.MAX_MESSAGES_PER_REQUEST
         messages = data.get("messages") if isinstance(data, Mapping) else None
         if isinstance(messages, list) and len(messages) > most:
-            raise ApiError(
+            raise HTTPError(
                 400,
                 "too-many-messages",
                 f"A request has at most {most} messages (STREAMS['MAX_MESSAGES_PER_REQUEST']); got {len(messages)}. "
@@ -247,7 +247,7 @@ def _made(kind: Any) -> Any:
 
 
 def checked(kind: Any, given: Any) -> Any:
-    """What `given` holds, checked by a Body or a Query. Raises ValidationError, or ApiError where it is too much.
+    """What `given` holds, checked by a Body or a Query. Raises ValidationError, or HTTPError where it is too much.
 
     By one serializer for all requests: it keeps nothing of what it checks, and making one costs more than its use.
     """

@@ -13,9 +13,9 @@ from rest_framework.response import Response
 
 from streams.api import descriptions
 from streams.api.base import StreamsAPIView
-from streams.api.errors import ApiError
 from streams.api.schema import described
 from streams.api.serializers import NewTokenBody, checked
+from streams.exceptions import HTTPError
 from streams.policies import get_policy, has_permission
 from streams.tokens import Token, is_pattern, make_token, read_token
 
@@ -32,7 +32,7 @@ class Tokens(StreamsAPIView):
     @described(**descriptions.ISSUE_TOKEN)
     def post(self, request: Request) -> Response:
         if isinstance(request.auth, Token):
-            raise ApiError(
+            raise HTTPError(
                 403,
                 "signed-token",
                 "A signed token makes no tokens, or it would live for ever. Ask as the user: by a session, or a key.",
@@ -45,7 +45,7 @@ class Tokens(StreamsAPIView):
         try:
             text = make_token(read=told["read"], publish=told["publish"], user=user, seconds=told.get("seconds"))
         except ValueError as error:  # of names that are each in order, there are too many for a URL
-            raise ApiError(422, "unusable-token", str(error)) from None
+            raise HTTPError(422, "unusable-token", str(error)) from None
         token = read_token(text)
         return Response(
             {
@@ -61,7 +61,7 @@ class Tokens(StreamsAPIView):
 
 
 def check_grants(request: Request, read: list[str], publish: list[str]) -> None:
-    """Raise ApiError where the requester may not do itself what the token would allow."""
+    """Raise HTTPError where the requester may not do itself what the token would allow."""
     policy, http_request = get_policy(), request._request
 
     def refused(asked: list[str], *, to_publish: bool) -> list[str]:
@@ -71,19 +71,19 @@ def check_grants(request: Request, read: list[str], publish: list[str]) -> None:
         return [*(ask(http_request, names) if names else ()), *left]
 
     if found := refused(read, to_publish=False):
-        raise ApiError(403, "forbidden", policy.refusal(found))
+        raise HTTPError(403, "forbidden", policy.refusal(found))
     if found := refused(publish, to_publish=True):
-        raise ApiError(403, "forbidden", policy.refusal_to_publish(found))
+        raise HTTPError(403, "forbidden", policy.refusal_to_publish(found))
 
 
 def _in_whose_name(request: Request, told: dict[str, Any]) -> Any:
-    """The user for whom the token is. Raises ApiError: 403, or 400 where there is none."""
+    """The user for whom the token is. Raises HTTPError: 403, or 400 where there is none."""
     if "user" not in told or told["user"] == str(request.user.pk):
         if isinstance(request.user, get_user_model()):
             return request.user
-        raise ApiError(403, "forbidden", "Tokens are for users in this site's table, and you are in none.")
+        raise HTTPError(403, "forbidden", "Tokens are for users in this site's table, and you are in none.")
     if not has_permission(request.user, ISSUE):
-        raise ApiError(
+        raise HTTPError(
             403, "forbidden", f"To make tokens in another's name, or in nobody's, takes the permission {ISSUE}."
         )
     if told["user"] is None:
@@ -94,5 +94,5 @@ def _in_whose_name(request: Request, told: dict[str, Any]) -> Any:
         user = None
     if user is None:
         problem = "There is no active user with this primary key."
-        raise ApiError(422, "unknown-user", problem, fields={"user": problem})
+        raise HTTPError(422, "unknown-user", problem, fields={"user": problem})
     return user

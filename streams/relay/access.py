@@ -16,8 +16,8 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.module_loading import import_string
 
 from streams.addresses import address_key, client_address
+from streams.exceptions import HTTPError
 from streams.relay.conf import settings
-from streams.relay.errors import RelayError
 from streams.tokens import mark_of, user_of
 
 KEY_SALT = "streams.relay.key"
@@ -54,10 +54,10 @@ class Everyone(BaseAccess):
 
 
 async def admit(request: HttpRequest) -> Caller:
-    """The caller who asks for an answer. Raises RelayError: 401 or 403."""
+    """The caller who asks for an answer. Raises HTTPError: 401 or 403."""
     try:
         caller = await identify(request)
-    except RelayError as refusal:
+    except HTTPError as refusal:
         # Clients such as OpenAI's always send a key. Where everybody may ask, one that is none of ours asks as nobody.
         caller = _nobody(request)
         if refusal.status != 401 or not await _may_use(request, caller):
@@ -67,13 +67,13 @@ async def admit(request: HttpRequest) -> Caller:
 
 
 async def check_access(request: HttpRequest, caller: Caller) -> None:
-    """Raise RelayError, 401 or 403, where the site's RELAY_ACCESS does not admit the caller."""
+    """Raise HTTPError, 401 or 403, where the site's RELAY_ACCESS does not admit the caller."""
     if not await _may_use(request, caller):
         if caller.user is None:
-            raise RelayError(
+            raise HTTPError(
                 401, "not-signed-in", "Sign in, or send a key as `Authorization: Bearer …`, to have an answer."
             )
-        raise RelayError(403, "forbidden", "You may not have answers here (STREAMS['RELAY_ACCESS']).")
+        raise HTTPError(403, "forbidden", "You may not have answers here (STREAMS['RELAY_ACCESS']).")
 
 
 async def _may_use(request: HttpRequest, caller: Caller) -> bool:
@@ -82,7 +82,7 @@ async def _may_use(request: HttpRequest, caller: Caller) -> bool:
 
 
 async def identify(request: HttpRequest) -> Caller:
-    """Who asks, by the key or by the session. Raises RelayError: 401 for a key that is none, 403 without CSRF token.
+    """Who asks, by the key or by the session. Raises HTTPError: 401 for a key that is none, 403 without CSRF token.
 
     A request that names a key is judged by it alone. One that comes with a session may come from another site's page,
     unless it is a safe one or carries the token (RFC 9110, section 9.2.1).
@@ -118,7 +118,7 @@ def _check_csrf(request: HttpRequest) -> None:
     check.process_request(request)
     reason = check.process_view(request, None, (), {})  # type: ignore[arg-type]
     if reason is not None:
-        raise RelayError(403, "csrf", f"Send the CSRF token as the header X-CSRFToken. {reason}")
+        raise HTTPError(403, "csrf", f"Send the CSRF token as the header X-CSRFToken. {reason}")
 
 
 # --- Keys: what programs send, such as the `openai` client ---
@@ -131,8 +131,8 @@ def make_key(user: Any, seconds: float) -> str:
 
 
 def user_of_key(key: str) -> Any:
-    """The active user in whose name `key` was made. Raises RelayError: 401. Uses the ORM."""
-    refusal = RelayError(
+    """The active user in whose name `key` was made. Raises HTTPError: 401. Uses the ORM."""
+    refusal = HTTPError(
         401, "invalid-key", "This key is none of this site's, or has expired. `manage.py create_relay_key` makes one."
     )
     try:

@@ -14,7 +14,6 @@ from streams.exceptions import InvalidToken, too_many_parameters
 from streams.redaction import PARAMETER, PREFIX
 from streams.relay.access import bearer
 from streams.relay.conf import settings
-from streams.relay.errors import RelayError
 from streams.relay.models import Generation
 from streams.tokens import KEPT, atoken_of, make_token, token_of
 
@@ -28,14 +27,13 @@ def make(generation: Generation) -> str:
 async def take(request: HttpRequest) -> str | None:
     """Return the signed token that the request carries in its URL or as its Authorization, if it holds; or None.
 
-    The request then counts as one with this token, or as one without a token. See is_of() as well. Raises RelayError:
+    The request then counts as one with this token, or as one without a token. See is_of() as well. Raises HTTPError:
     400 if the query has too many parameters.
     """
     try:
         carried = (bearer(request), *request.GET.getlist(PARAMETER))  # in the order in which streams.tokens looks
     except TooManyFieldsSent:
-        refusal = too_many_parameters()
-        raise RelayError(refusal.status, refusal.code, str(refusal)) from None
+        raise too_many_parameters() from None
     text = next((text for text in carried if text and text.startswith(PREFIX)), None)
     try:
         await atoken_of(request)

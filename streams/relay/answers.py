@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from streams.closing import close_later
+from streams.exceptions import HTTPError
 from streams.relay.conf import settings
-from streams.relay.errors import RelayError, UpstreamError
+from streams.relay.errors import UpstreamError
 from streams.relay.hiding import hidden, hide_in_event
 from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
 from streams.sse import DecodedEvent, EventStreamDecoder
@@ -54,7 +55,7 @@ class Piece:
 
 
 async def open_answer(upstream: BaseUpstream, body: Mapping[str, Any], *, total_seconds: float | None = None) -> Answer:
-    """Send the request; returns when the head of the answer is there. Raises RelayError.
+    """Send the request; returns when the head of the answer is there. Raises HTTPError.
 
     `body` has been through check_request(). Where it does not ask for a stream, an upstream is silent until it has the
     whole answer: then only the limit of the whole holds.
@@ -73,7 +74,7 @@ async def open_answer(upstream: BaseUpstream, body: Mapping[str, Any], *, total_
 class Answer:
     """An upstream's answer. Iterating gives a stream's pieces, in order, until the terminal event.
 
-    Raises RelayError, after the pieces that came before, where the upstream sends an error, ends without a terminal
+    Raises HTTPError, after the pieces that came before, where the upstream sends an error, ends without a terminal
     event, breaks off, takes too long or sends too much. `usage`, `finish_reason` and `model` are what it has said of
     them so far. Whoever has an answer calls aclose(); one that is dropped without is closed all the same.
     """
@@ -102,7 +103,7 @@ class Answer:
         self._bytes = 0
         self._decoder = EventStreamDecoder()
         self._pieces: deque[Piece] = deque()
-        self._end: RelayError | None = None  # what to raise after the pieces
+        self._end: HTTPError | None = None  # what to raise after the pieces
         self._finished = False
         self._abandoned = weakref.finalize(self, close_later, response, self._loop)
         self._abandoned.atexit = False
@@ -141,7 +142,7 @@ class Answer:
             return
         drain = self._finished and self._end is None
         if not self._finished:
-            self._end = self._end or RelayError(502, "upstream-closed", "The answer was closed before its end.")
+            self._end = self._end or HTTPError(502, "upstream-closed", "The answer was closed before its end.")
         try:
             if drain:
                 await self._drain()
@@ -154,16 +155,16 @@ class Answer:
             self._end = _too_slow_as_a_whole()
             close_later(self._response, self._loop)
 
-    async def read_error(self) -> RelayError:
+    async def read_error(self) -> HTTPError:
         """What the upstream says of why it does not answer. Never raises."""
         try:
             found = await self.read_json(MAX_ERROR_BYTES)
-        except RelayError as error:
+        except HTTPError as error:
             return error
         return UpstreamError(found.get("error") or found if isinstance(found, dict) else found)
 
     async def read_json(self, most_bytes: int) -> Any:
-        """The body of an answer that is no stream, or an error that came as one. Raises RelayError.
+        """The body of an answer that is no stream, or an error that came as one. Raises HTTPError.
 
         Where the body does not come whole, is too long or no JSON, the error has the upstream's status, if that is one
         of an error.
@@ -175,7 +176,7 @@ class Answer:
         while (chunk := await self._next_of_json(until)) is not None:
             body += chunk
             if len(body) > most_bytes:
-                raise RelayError(status, "upstream-too-large", f"The upstream's answer is over {most_bytes} bytes.")
+                raise HTTPError(status, "upstream-too-large", f"The upstream's answer is over {most_bytes} bytes.")
             if self.is_stream and (events := self._decoder.feed(chunk)):
                 return self._parsed(events[0].data, status)
         self._finished = True
@@ -184,15 +185,15 @@ class Answer:
     async def _next_of_json(self, until: float) -> bytes | None:
         try:
             return await self._next_bytes(until)
-        except RelayError as error:
+        except HTTPError as error:
             status = self.status if self.status >= 400 else error.status
-            raise RelayError(status, error.code, "The upstream's answer did not come whole.") from None
+            raise HTTPError(status, error.code, "The upstream's answer did not come whole.") from None
 
     def _parsed(self, text: str, status: int) -> Any:
         try:
             return hidden(json.loads(text, parse_constant=_refuse_constant), self._upstream.hide)
         except (ValueError, RecursionError):
-            raise RelayError(
+            raise HTTPError(
                 status, "upstream-malformed", f"The upstream answered {self.status} with something that is not JSON."
             ) from None
 
@@ -208,14 +209,14 @@ class Answer:
             chunk = await self._next_bytes(min(self._waits_until, self._end_at), by)
         except TimeoutError:
             return False
-        except RelayError as failure:
+        except HTTPError as failure:
             if not is_whole or self._end is not None:
                 self._end = failure
                 return True
             chunk = None
         if chunk is None:
             if self.finish_reason is None:
-                self._end = RelayError(502, "upstream-ended", "The upstream's answer ended before it was complete.")
+                self._end = HTTPError(502, "upstream-ended", "The upstream's answer ended before it was complete.")
             self._finished = True
         else:
             self._take_bytes(chunk)
@@ -235,7 +236,7 @@ class Answer:
             self._end = _too_large("The answer", "RELAY_MAX_ANSWER_BYTES", self._answer_bytes)
 
     async def _next_bytes(self, until: float, by: float = math.inf) -> bytes | None:
-        """The body's next bytes; None at its end. Raises RelayError at `until`, TimeoutError at `by`."""
+        """The body's next bytes; None at its end. Raises HTTPError at `until`, TimeoutError at `by`."""
         if self._end is not None:
             raise self._end
         if self._loop.time() >= self._end_at:  # bytes that are there already would be read without a look at the clock
@@ -261,7 +262,7 @@ class Answer:
             async with asyncio.timeout(DRAIN_SECONDS):
                 async for _ in self._response:
                     pass
-        except (TimeoutError, RelayError):
+        except (TimeoutError, HTTPError):
             pass  # it is closed then
 
     # --- Events ---
@@ -283,7 +284,7 @@ class Answer:
         try:
             data, chunk = hide_in_event(data, _object(data), hide)
         except RecursionError:  # it could be read, but not gone through
-            self._end = RelayError(502, "upstream-malformed", "An event of the upstream is nested too deeply.")
+            self._end = HTTPError(502, "upstream-malformed", "An event of the upstream is nested too deeply.")
             return
         if name == "error" or chunk.get("error"):
             self._end = UpstreamError(chunk.get("error") or chunk or data)
@@ -345,13 +346,13 @@ def _expire(answer_ref: weakref.ref[Answer]) -> None:
         answer.expire()
 
 
-def _too_slow_as_a_whole() -> RelayError:
-    return RelayError(504, "upstream-timeout", "The answer took longer than it may as a whole.")
+def _too_slow_as_a_whole() -> HTTPError:
+    return HTTPError(504, "upstream-timeout", "The answer took longer than it may as a whole.")
 
 
-def _too_slow(what: str, seconds: float) -> RelayError:
-    return RelayError(504, "upstream-timeout", f"The upstream {what} within {seconds:g} seconds.")
+def _too_slow(what: str, seconds: float) -> HTTPError:
+    return HTTPError(504, "upstream-timeout", f"The upstream {what} within {seconds:g} seconds.")
 
 
-def _too_large(what: str, key: str, most: int) -> RelayError:
-    return RelayError(502, "upstream-too-large", f"{what} of the upstream is over {most} bytes (STREAMS[{key!r}]).")
+def _too_large(what: str, key: str, most: int) -> HTTPError:
+    return HTTPError(502, "upstream-too-large", f"{what} of the upstream is over {most} bytes (STREAMS[{key!r}]).")

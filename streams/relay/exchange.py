@@ -14,10 +14,11 @@ from typing import Any
 
 from streams import sse
 from streams.conf import settings as core_settings
+from streams.exceptions import HTTPError
 from streams.relay.access import Caller
 from streams.relay.answers import MAX_ERROR_BYTES, Answer, Piece, open_answer
 from streams.relay.conf import settings
-from streams.relay.errors import RelayError, UpstreamError
+from streams.relay.errors import UpstreamError, openai_error
 from streams.relay.limits import take_place
 from streams.relay.models import Usage
 from streams.relay.upstreams.base import BaseUpstream
@@ -34,7 +35,7 @@ RECORD_SECONDS = 5.0
 class Exchange:
     """A caller's request on its way through an upstream.
 
-    It takes one of the places for streams (RelayError: 429) and holds it, and the upstream's connection, until
+    It takes one of the places for streams (HTTPError: 429) and holds it, and the upstream's connection, until
     aclose(). First open(); then, where the answer is a stream, it is an async iterator of what to send: each event as
     it comes, and one `[DONE]` at the end, after the error where there was one.
     """
@@ -64,7 +65,7 @@ class Exchange:
         """Ask the upstream; returns its answer, where there is one within `hold_seconds` (None: however long it takes).
 
         A stream counts as an answer with its first event: until then, whatever goes wrong can still be told by the
-        status. Raises RelayError.
+        status. Raises HTTPError.
         """
         self._opening = asyncio.create_task(self._open())
         done, _ = await asyncio.wait([self._opening], timeout=hold_seconds)
@@ -87,17 +88,17 @@ class Exchange:
         return self.answer is not None and self.answer.is_stream and self.answer.status < 400
 
     async def read_json(self) -> Any:
-        """The body of an answer that is no stream. Raises RelayError."""
+        """The body of an answer that is no stream. Raises HTTPError."""
         assert self.answer is not None
         has_failed = self.answer.status >= 400
         try:
             if self._streams:
-                raise RelayError(502, "upstream-malformed", "The upstream streamed what nobody asked it to stream.")
+                raise HTTPError(502, "upstream-malformed", "The upstream streamed what nobody asked it to stream.")
             found = await self.answer.read_json(MAX_ERROR_BYTES if has_failed else settings.RELAY_MAX_ANSWER_BYTES)
             is_object = isinstance(found, dict)
             if not has_failed and is_object and found.get("error") and not found.get("choices"):
                 raise UpstreamError(found["error"])  # the clients of such APIs look at the status
-        except RelayError:
+        except HTTPError:
             self._outcome = Usage.Outcome.FAILED
             raise
         self._outcome = Usage.Outcome.FAILED if has_failed or not is_object else Usage.Outcome.DONE
@@ -125,7 +126,7 @@ class Exchange:
         if self._over or not self._stopped:
             raise StopAsyncIteration
         self._over = True
-        return self._error(RelayError(503, "restarting", "This server is being restarted. Ask again."))
+        return self._error(HTTPError(503, "restarting", "This server is being restarted. Ask again."))
 
     def _last(self, error: Exception) -> bytes:
         """How the stream ends."""
@@ -136,7 +137,7 @@ class Exchange:
         return self._error(error)
 
     def _error(self, error: Exception) -> bytes:
-        return sse.encode(json.dumps(self._told(error).as_json(), separators=(",", ":"))) + DONE
+        return sse.encode(json.dumps(openai_error(self._told(error)), separators=(",", ":"))) + DONE
 
     async def _next(self) -> bytes:
         """The next events, all that are there, or a heartbeat. Raises StopAsyncIteration at a whole answer's end."""
@@ -187,12 +188,12 @@ class Exchange:
         self._stopped = True
         _begin(self.aclose())
 
-    def _told(self, error: Exception) -> RelayError:
-        """What a client is told of a failure. What nobody foresaw goes to the log: it may hold anything."""
-        if isinstance(error, RelayError):
+    def _told(self, error: Exception) -> HTTPError:
+        """Return the error to send. Unexpected exceptions are only logged, because their text can hold secrets."""
+        if isinstance(error, HTTPError):
             return error
         logger.error("Relaying an answer of %s failed.", self._upstream.name, exc_info=error)
-        return RelayError(500, "internal", "The answer failed on this server. Ask again.")
+        return HTTPError(500, "internal", "The answer failed on this server. Ask again.")
 
     def _encoded(self, piece: Piece) -> bytes:
         if piece.is_empty and not self._shows_usage:
@@ -200,15 +201,15 @@ class Exchange:
         self._pieces += not piece.is_empty
         return sse.encode(piece.data, event=piece.event)
 
-    async def _refusal(self) -> RelayError:
+    async def _refusal(self) -> HTTPError:
         """What an upstream said that refused only after the stream to the client had begun."""
         assert self.answer is not None
         if self.answer.is_stream and self.answer.status < 400:
-            return RelayError(502, "upstream-malformed", "The upstream did not answer with a stream.")
+            return HTTPError(502, "upstream-malformed", "The upstream did not answer with a stream.")
         error = await self.answer.read_error()
-        told = error.told if isinstance(error, UpstreamError) else None
+        told = error.sent if isinstance(error, UpstreamError) else None
         if self.answer.status < 400 and isinstance(told, dict) and "choices" in told:
-            return RelayError(502, "upstream-malformed", "The upstream answered at once and not with a stream.")
+            return HTTPError(502, "upstream-malformed", "The upstream answered at once and not with a stream.")
         return error
 
     # --- The end ---
@@ -243,7 +244,7 @@ class Exchange:
             return None  # there was no answer that could have cost something
         if answer is None and opening.done() and not opening.cancelled():
             error = opening.exception()
-            if not (isinstance(error, RelayError) and error.code == "upstream-timeout"):
+            if not (isinstance(error, HTTPError) and error.code == "upstream-timeout"):
                 return None  # it never had the question; one that was late may have worked on it
         return record_soon(
             user_id=None if self._caller.user is None else self._caller.user.pk,

@@ -16,12 +16,13 @@ from django.urls import reverse
 from streams import EventStreamResponse, log, outages, shutdown, sse, threads
 from streams.conf import settings as core_settings
 from streams.events import encode_data
+from streams.exceptions import HTTPError
+from streams.json_responses import json_response
 from streams.policies import BasePolicy
 from streams.relay import answer_tokens, background, generations, housekeeping, pieces
 from streams.relay.access import Caller, admit, bearer, check_access, identify
 from streams.relay.conf import settings
-from streams.relay.endpoints import api_view, error_response, json_response, read_payload, unavailable
-from streams.relay.errors import RelayError
+from streams.relay.endpoints import api_view, error_response, read_payload, unavailable
 from streams.relay.limits import count_question
 from streams.relay.models import ID_LENGTH, Generation
 from streams.relay.pieces import END_EVENT, Answer
@@ -50,7 +51,7 @@ async def ask(request: HttpRequest) -> HttpResponseBase:
     upstream = upstream_for(asked.get("model"))
     body = check_request({**asked, "stream": True} if asked else payload, upstream)
     if "tools" in body:
-        raise RelayError(
+        raise HTTPError(
             400, "unsupported-tools", "A generation keeps text alone. Ask the relay where tools are called."
         )
     return await _start(request, caller, body, upstream.name, sent=payload)
@@ -67,7 +68,7 @@ async def regenerate(request: HttpRequest, id: str) -> HttpResponseBase:
     if generation.owner_id is not None and found.has_token:
         caller = await admit(request)
         if caller.user is None or caller.user.pk != generation.owner_id:
-            raise RelayError(403, "forbidden", "Only who has asked may ask again. Sign in, or send your key.")
+            raise HTTPError(403, "forbidden", "Only who has asked may ask again. Sign in, or send your key.")
     else:
         caller = found.caller
         await check_access(request, caller)
@@ -100,7 +101,7 @@ def _check_storable(value: Any) -> None:
     """Refuse what PostgreSQL's JSON cannot hold."""
     if isinstance(value, str):
         if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-            raise RelayError(
+            raise HTTPError(
                 400, "invalid-text", "Texts cannot hold NUL (U+0000) or halves of characters (lone surrogates)."
             )
     elif isinstance(value, Mapping):
@@ -208,7 +209,7 @@ class GenerationEvents(EventStreamView):
                 return await super().get(request, **kwargs)
             await close_request_connections()
             return await _ended_stream(self._generation, super().get_cursor(request))
-        except RelayError as error:
+        except HTTPError as error:
             return error_response(error)
         except Error as error:
             if outages.is_not_migrated(error):
@@ -223,7 +224,7 @@ class GenerationEvents(EventStreamView):
     async def head(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         try:
             await _owned(request, kwargs["id"])
-        except RelayError as error:
+        except HTTPError as error:
             return HttpResponse(status=error.status)
         return await super().head(request, **kwargs)
 
@@ -312,7 +313,7 @@ class _Found:
 
 
 async def _find(request: HttpRequest, id: str) -> _Found:
-    """The generation with its text, if the request is its owner's. Raises RelayError: 401, 403 or 404."""
+    """The generation with its text, if the request is its owner's. Raises HTTPError: 401, 403 or 404."""
     generation, caller, token = await _owned(request, id)
     try:
         answer = await threads.run(pieces.read, id)
@@ -324,7 +325,7 @@ async def _find(request: HttpRequest, id: str) -> _Found:
 async def _owned(request: HttpRequest, id: str) -> tuple[Generation, Caller, str | None]:
     """The generation's row, the caller, and the generation's token if the request carries it.
 
-    Raises RelayError, 401, 403 or 404, if the request is not its owner's.
+    Raises HTTPError, 401, 403 or 404, if the request is not its owner's.
     """
     if not ID.fullmatch(id):
         raise _unknown()
@@ -347,9 +348,9 @@ async def _owned(request: HttpRequest, id: str) -> tuple[Generation, Caller, str
         caller = await identify(request)
         await close_request_connections()
     if caller.user is None or owner is None or caller.user.pk != owner.pk:
-        raise RelayError(403, "forbidden", "This answer is somebody else's, or its token has expired.")
+        raise HTTPError(403, "forbidden", "This answer is somebody else's, or its token has expired.")
     return generation, caller, None
 
 
-def _unknown() -> RelayError:
-    return RelayError(404, "not-found", "There is no such answer; it may have been deleted, as old ones are.")
+def _unknown() -> HTTPError:
+    return HTTPError(404, "not-found", "There is no such answer; it may have been deleted, as old ones are.")

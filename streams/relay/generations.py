@@ -26,10 +26,10 @@ from django.db.models.functions import Now
 
 from streams import clock, log
 from streams.events import GENERATION_PREFIX, NewMessage, check, encode_data
+from streams.exceptions import HTTPError
 from streams.relay import usage
 from streams.relay.access import Caller
 from streams.relay.conf import settings
-from streams.relay.errors import RelayError
 from streams.relay.limits import check_generation
 from streams.relay.models import KEY_MAX_LENGTH, Generation
 from streams.relay.pieces import DESERTED, END_EVENT, pieces_after, stored_text
@@ -82,7 +82,7 @@ def create(
     The same idempotency key of the same caller returns the first, if what the client has `sent` (JSON; by default
     `body`) is the same: the site's limits, which are in `body`, may have changed meanwhile.
 
-    Raises RelayError: 400 for a key that cannot be one, 401 for a user who was deleted, 422 for a key that was used for
+    Raises HTTPError: 400 for a key that cannot be one, 401 for a user who was deleted, 422 for a key that was used for
     another question, 429 if the caller, or the site, has too many unfinished ones.
     """
     _check_key(caller, key)
@@ -91,7 +91,7 @@ def create(
         _take_turn(f"caller {caller.key}", *([] if key is None else [f"key {caller.user and caller.user.pk} {key}"]))
         if key is not None and (first := _rows().filter(owner=caller.user, idempotency_key=key).first()):
             if first.fingerprint != fingerprint:
-                raise RelayError(
+                raise HTTPError(
                     422,
                     "idempotency-key-reused",
                     "This Idempotency-Key was used for another question. Send a new key with each question.",
@@ -113,7 +113,7 @@ def create(
         generation.save(using=database(), force_insert=True)
     if caller.user is not None and not _is_stored(caller.user):
         forget_owner(caller.user.pk)  # deleted since the request was identified
-        raise RelayError(401, "not-signed-in", "This user was deleted. Sign in to have an answer.")
+        raise HTTPError(401, "not-signed-in", "This user was deleted. Sign in to have an answer.")
     return generation, True
 
 
@@ -128,7 +128,7 @@ def _check_key(caller: Caller, key: str | None) -> None:
         return
     least = 1 if caller.user is not None else ANONYMOUS_KEY_MIN_LENGTH
     if not (least <= len(key) <= KEY_MAX_LENGTH and key.isprintable()):
-        raise RelayError(
+        raise HTTPError(
             400,
             "invalid-idempotency-key",
             f"An Idempotency-Key has {least} to {KEY_MAX_LENGTH} printable characters"

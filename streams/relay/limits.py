@@ -12,10 +12,10 @@ from django.core.signals import setting_changed
 from django.db.models import Sum
 from django.db.models.functions import Now
 
+from streams.exceptions import HTTPError
 from streams.places import Place, Places
 from streams.rates import Buckets
 from streams.relay.conf import settings
-from streams.relay.errors import RelayError
 from streams.relay.models import Generation
 from streams.threads import database
 
@@ -27,7 +27,7 @@ _questions = Buckets()
 
 
 def take_place(key: str) -> Place:
-    """A place for a stream of the caller `key` (Caller.key). Raises RelayError: 429."""
+    """A place for a stream of the caller `key` (Caller.key). Raises HTTPError: 429."""
     most, own = settings.RELAY_MAX_STREAMS, settings.RELAY_MAX_STREAMS_PER_USER
     with _places:
         if _places.taken(key) >= own:
@@ -38,14 +38,14 @@ def take_place(key: str) -> Place:
 
 
 def count_question(key: str) -> None:
-    """Count a question of the caller `key` (Caller.key), in this process. Raises RelayError: 429.
+    """Count a question of the caller `key` (Caller.key), in this process. Raises HTTPError: 429.
 
     A caller who was quiet can ask a minute's worth at once, and goes on at the rate.
     """
     if (most := settings.RELAY_QUESTIONS_PER_MINUTE) is None:
         return
     if wait := _questions.take(key, 1, most, time.monotonic()):
-        raise RelayError(
+        raise HTTPError(
             429,
             "too-many-questions",
             f"You can ask {most} questions in a minute (STREAMS['RELAY_QUESTIONS_PER_MINUTE']). Try again later.",
@@ -54,7 +54,7 @@ def count_question(key: str) -> None:
 
 
 def check_generation(key: str, size: int) -> None:
-    """Check that the caller `key` can have another generation, whose request has `size` bytes. Raises RelayError: 429.
+    """Check that the caller `key` can have another generation, whose request has `size` bytes. Raises HTTPError: 429.
 
     Of all processes. Uses the ORM.
     """
@@ -73,7 +73,7 @@ def check_generation(key: str, size: int) -> None:
     if (most_bytes := settings.GENERATION_BYTES_PER_HOUR) is not None:
         recent = rows.filter(caller=key, created_at__gt=Now() - datetime.timedelta(hours=1))
         if (recent.aggregate(total=Sum("size"))["total"] or 0) + size > most_bytes:
-            raise RelayError(
+            raise HTTPError(
                 429,
                 "too-many-bytes",
                 f"Your questions and answers of the last hour would have more than {most_bytes} bytes "
@@ -87,12 +87,12 @@ def places_taken() -> int:
     return _places.total()
 
 
-def _too_many_answers(what: str) -> RelayError:
-    return RelayError(429, "too-many-answers", what, retry_after_seconds=RETRY_AFTER_SECONDS)
+def _too_many_answers(what: str) -> HTTPError:
+    return HTTPError(429, "too-many-answers", what, retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
-def _too_many(what: str) -> RelayError:
-    return RelayError(
+def _too_many(what: str) -> HTTPError:
+    return HTTPError(
         429, "too-many-streams", f"{what} Try again when one has ended.", retry_after_seconds=RETRY_AFTER_SECONDS
     )
 

@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from streams.exceptions import HTTPError
 from streams.json_bodies import finite, refuse_constant, too_many_values
 from streams.relay.conf import settings
-from streams.relay.errors import RelayError
 from streams.relay.upstreams import BaseUpstream, get_upstream
 
 # They go to the upstream as they are: it says what it does not like, at no cost.
@@ -43,15 +43,15 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 def parse_payload(body: bytes) -> object:
-    """A request's body as JSON. Raises RelayError: 413 or 400."""
+    """A request's body as JSON. Raises HTTPError: 413 or 400."""
     if len(body) > (most := settings.RELAY_MAX_REQUEST_BYTES):
-        raise RelayError(
+        raise HTTPError(
             413,
             "request-too-large",
             f"A request has at most {most} bytes (STREAMS['RELAY_MAX_REQUEST_BYTES']); got {len(body)}.",
         )
     if (problem := too_many_values(body, most, "RELAY_MAX_REQUEST_BYTES")) is not None:
-        raise RelayError(413, "too-many-values", problem)
+        raise HTTPError(413, "too-many-values", problem)
     try:
         return json.loads(body, parse_constant=refuse_constant, parse_float=finite)
     except (ValueError, RecursionError):
@@ -59,7 +59,7 @@ def parse_payload(body: bytes) -> object:
 
 
 def check_request(payload: object, upstream: BaseUpstream) -> dict[str, Any]:
-    """The request for the upstream that a client's parsed JSON asks for, a new dict. Raises RelayError: 400 or 404.
+    """The request for the upstream that a client's parsed JSON asks for, a new dict. Raises HTTPError: 400 or 404.
 
     The model is one of the upstream's, and its first one where none is named. The answer's length has a limit, the
     client's or ours. A stream ends with its usage.
@@ -91,7 +91,7 @@ def check_request(payload: object, upstream: BaseUpstream) -> dict[str, Any]:
 
 
 def wants_usage(payload: Mapping[str, Any]) -> bool:
-    """Return True if the client asks for the usage at a stream's end. Raises RelayError for invalid stream_options.
+    """Return True if the client asks for the usage at a stream's end. Raises HTTPError for invalid stream_options.
 
     The chunk with the usage has no choice, and clients that have not asked for it read `choices[0]` of each chunk.
     """
@@ -109,7 +109,7 @@ def _model(asked: object, upstream: BaseUpstream) -> str:
     if not isinstance(asked, str):
         raise _bad("invalid-model", f"model is a name; got {_shown(asked)}.")
     if asked not in upstream.models:
-        raise RelayError(
+        raise HTTPError(
             404, "model_not_found", f"There is no model {_shown(asked)} here; there are {', '.join(_models(upstream))}."
         )
     return asked
@@ -218,5 +218,5 @@ def _shown(value: object) -> str:
     return repr(value)[:100]
 
 
-def _bad(code: str, message: str) -> RelayError:
-    return RelayError(400, code, message)
+def _bad(code: str, message: str) -> HTTPError:
+    return HTTPError(400, code, message)

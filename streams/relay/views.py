@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
+from streams.exceptions import HTTPError
+from streams.json_responses import json_response
 from streams.relay.access import Caller, admit
 from streams.relay.conf import settings
-from streams.relay.endpoints import api_view, error_response, json_response, read_payload
-from streams.relay.errors import RelayError
+from streams.relay.endpoints import api_view, error_response, read_payload
 from streams.relay.exchange import Exchange
 from streams.relay.headers import passed_headers
 from streams.relay.limits import count_question
@@ -27,7 +28,7 @@ async def chat_completions(request: HttpRequest) -> HttpResponseBase:
 async def relay(request: HttpRequest, caller: Caller, payload: object) -> HttpResponseBase:
     """The upstream's answer to `payload`, for a caller who was admitted. For views of a site's own as well.
 
-    Raises RelayError where the request is none, or the limits do not allow it.
+    Raises HTTPError if the request is invalid or exceeds a limit.
     """
     count_question(caller.key)
     upstream = upstream_for(payload.get("model") if isinstance(payload, dict) else None)
@@ -66,8 +67,10 @@ async def _passed(exchange: Exchange) -> HttpResponse:
     headers = passed_headers(answer.headers)
     try:
         found = await exchange.read_json()
-    except RelayError as error:
-        response = error_response(error, headers)
+    except HTTPError as error:
+        response = error_response(error)
+        for name, value in headers:
+            response.headers.setdefault(name, value)
     else:
         response = json_response(found, answer.status, headers)
     await exchange.aclose()

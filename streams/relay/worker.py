@@ -17,11 +17,12 @@ import uuid
 from django.db import InterfaceError, OperationalError
 
 from streams import threads
+from streams.exceptions import HTTPError
 from streams.outages import Backoff
 from streams.relay import generations, housekeeping
 from streams.relay.answers import open_answer
 from streams.relay.conf import settings
-from streams.relay.errors import RelayError
+from streams.relay.errors import openai_error
 from streams.relay.generations import Batch, Ending
 from streams.relay.models import Generation
 from streams.relay.producer import Producer
@@ -170,8 +171,8 @@ class Worker:
         except TimeoutError:
             limit = f"{settings.GENERATION_SECONDS:g} s (STREAMS['GENERATION_SECONDS'])"
             producer.end(State.FAILED, code="timeout", message=f"The answer took longer than {limit}.")
-        except RelayError as error:
-            words = error.as_json()["error"]
+        except HTTPError as error:
+            words = openai_error(error)["error"]
             producer.end(State.FAILED, code=str(words["code"]), message=str(words["message"]))
         except Exception:
             logger.exception("An answer failed.")
@@ -192,7 +193,7 @@ class Worker:
             async for piece in answer:
                 producer.usage = answer.usage
                 if piece.calls_tools:
-                    raise RelayError(502, "tool-calls-unsupported", CALLS_TOOLS)
+                    raise HTTPError(502, "tool-calls-unsupported", CALLS_TOOLS)
                 is_refused = is_refused or bool(piece.refusal)
                 if text := piece.text + piece.refusal:
                     producer.take(text)
@@ -200,9 +201,9 @@ class Worker:
                     await producer.room.wait()
             producer.usage = answer.usage
             if answer.finish_reason in ("tool_calls", "function_call"):
-                raise RelayError(502, "tool-calls-unsupported", CALLS_TOOLS)
+                raise HTTPError(502, "tool-calls-unsupported", CALLS_TOOLS)
             if is_refused:
-                raise RelayError(502, "refusal", "The model refused to answer. The text says what it said.")
+                raise HTTPError(502, "refusal", "The model refused to answer. The text says what it said.")
             return answer.finish_reason or ""
 
     # --- Writing ---

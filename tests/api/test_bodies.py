@@ -9,7 +9,7 @@ import pytest
 from django.test import Client, RequestFactory, override_settings
 
 from streams.api.bodies import parse_json, read_json
-from streams.api.errors import ApiError
+from streams.exceptions import HTTPError
 from streams.models import Message
 from tests.api.callers import CHANNEL_MESSAGES, DISCONNECT, FAST, MESSAGES, TOKENS, bearer, code, key, post, user
 
@@ -32,9 +32,9 @@ NOT_JSON = {
 
 @pytest.mark.parametrize(("body", "problem"), NOT_JSON.items(), ids=lambda value: repr(value)[:30])
 def test_what_is_no_json_is_refused_with_the_place_or_the_reason(body: bytes, problem: str) -> None:
-    with pytest.raises(ApiError) as refusal:
+    with pytest.raises(HTTPError) as refusal:
         parse_json(body)
-    assert (refusal.value.status_code, refusal.value.get_codes()) == (400, "invalid-json")
+    assert (refusal.value.status, refusal.value.code) == (400, "invalid-json")
     assert problem in str(refusal.value)
 
 
@@ -151,7 +151,7 @@ def test_request_is_not_held_to_the_limit_for_forms() -> None:
 @pytest.mark.parametrize("length", ["9" * 400, "101"])
 def test_told_length_alone_is_enough(length: str) -> None:
     request = RequestFactory().generic("POST", "/", b"{}", "application/json", CONTENT_LENGTH=length)
-    with override_settings(STREAMS={"MAX_REQUEST_BYTES": 100}), pytest.raises(ApiError, match="at most 100 bytes"):
+    with override_settings(STREAMS={"MAX_REQUEST_BYTES": 100}), pytest.raises(HTTPError, match="at most 100 bytes"):
         read_json(request)
 
 

@@ -14,8 +14,8 @@ from django.test import AsyncRequestFactory, Client, RequestFactory, override_se
 from streams.api import bodies, fast
 from streams.api.bodies import SMALL_BODY_BYTES, parse_json, read_body
 from streams.api.disconnecting import Disconnect
-from streams.api.errors import ApiError
 from streams.api.messages import Messages
+from streams.exceptions import HTTPError
 from streams.models import Message
 from tests.api.callers import CHANNEL_MESSAGES, DISCONNECT, FAST, MESSAGES, TOKENS, bearer, code, key, post, user
 
@@ -100,7 +100,7 @@ def test_undeclared_length_is_read_to_the_limit_only() -> None:
     request = HttpRequest()
     request.content_type, request.content_params = "application/json", {}
     request._stream = stream = io.BytesIO(b" " * MEBIBYTE)  # type: ignore[attr-defined]
-    with pytest.raises(ApiError, match="at most 65536 bytes"):
+    with pytest.raises(HTTPError, match="at most 65536 bytes"):
         read_body(request, bodies.ANONYMOUS)
     assert stream.tell() == SMALL_BODY_BYTES + 1
 

@@ -96,7 +96,7 @@ def test_guide_lists_the_codes_that_there_are() -> None:
         code for row in re.findall(r"^\| \d{3} \| (.*?) \|", guide, re.MULTILINE) for code in re.findall("`(.*?)`", row)
     }
     sources = "".join(path.read_text() for path in (ROOT / "streams" / "api").glob("*.py"))
-    ours = set(re.findall(r'ApiError\(\s*\d{3},\s*"([a-z-]+)"', sources))
+    ours = set(re.findall(r'HTTPError\(\s*\d{3},\s*"([a-z-]+)"', sources))
     of_requests = {"too-many-parameters"}  # of streams as well
     of_tokens = {"invalid-token", "expired-token", "revoked-token"}
     of_drf = {"not-authenticated", "authentication-failed", "permission-denied", "method-not-allowed", "throttled"}

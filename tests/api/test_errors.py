@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
@@ -15,7 +16,7 @@ from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.throttling import BaseThrottle
 
 from streams import outages
-from streams.api.errors import answer_to
+from streams.api.errors import as_http_error, handle
 from streams.api.fast import FastMessages
 from streams.api.messages import ChannelMessages
 from streams.exceptions import IdempotencyKeyInUse
@@ -76,16 +77,16 @@ def test_database_that_does_not_answer_is_503_and_logged_once(caplog: pytest.Log
 
 
 def test_faults_of_our_own_are_not_dressed_up() -> None:
-    assert answer_to(DataError("a query is wrong")) is None
-    assert answer_to(KeyError("x")) is None
+    assert as_http_error(DataError("a query is wrong")) is None
+    assert as_http_error(KeyError("x")) is None
 
 
 def test_what_djangos_code_raises_is_answered_as_well() -> None:
     for error, status in ((Http404(), 404), (PermissionDenied(), 403)):
-        answer = answer_to(error)
+        answer = handle(error)
         assert answer is not None
-        assert answer.status == status
-        assert answer.body["error"].keys() == {"code", "message"}
+        assert answer.status_code == status
+        assert json.loads(answer.content)["error"].keys() == {"code", "message"}
 
 
 # --- The site's own rules ---------------------------------------------------------------------------------------------

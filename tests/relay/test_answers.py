@@ -13,27 +13,28 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from streams.exceptions import HTTPError
 from streams.relay.answers import Answer, open_answer
-from streams.relay.errors import RelayError, UpstreamError
+from streams.relay.errors import UpstreamError, openai_error
 from tests.relay.answering import DONE, USAGE, GivenUpstream, answer_of, event
 
 WHOLE = event("Hello") + event(" wörld 😀\u2028\u0085") + event(reason="stop") + USAGE + DONE
 
 
-async def read(answer: Answer) -> tuple[str, RelayError | None]:
+async def read(answer: Answer) -> tuple[str, HTTPError | None]:
     """The text, and how it ended."""
     text = ""
     try:
         async for piece in answer:
             text += piece.text
-    except RelayError as error:
+    except HTTPError as error:
         return text, error
     finally:
         await answer.aclose()
     return text, None
 
 
-async def failure_of(*chunks: bytes | float, **options: Any) -> RelayError:
+async def failure_of(*chunks: bytes | float, **options: Any) -> HTTPError:
     error = (await read(await answer_of(*chunks, **options)))[1]
     assert error is not None
     return error
@@ -138,14 +139,14 @@ async def test_an_error_in_the_middle_is_told_in_the_upstreams_words(sent: bytes
     text, error = await read(await answer_of(event("a") + sent + event("b") + DONE))
     assert text == "a"
     assert isinstance(error, UpstreamError)
-    told = error.as_json()["error"]
+    told = openai_error(error)["error"]
     assert (str(told["message"]), set(told)) == (message, {"message", "type", "param", "code"})
 
 
 async def test_a_failure_stays_one_when_it_is_asked_again() -> None:
     answer = await answer_of(event("a"))
     for _ in range(2):
-        with pytest.raises(RelayError):
+        with pytest.raises(HTTPError):
             [piece async for piece in answer]
 
 
@@ -227,7 +228,7 @@ async def test_json_is_read_whole_and_within_bounds() -> None:
     assert await body(b'{"error"', b": {}}", status=400, content_type="application/json") == {"error": {}}
     assert await body(b'data: {"error": {}}\n\n', status=429) == {"error": {}}, "never as a stream"
     for sent, status, expected in [(b"<html>", 503, 503), (b"<html>", 200, 502), (b" " * 101, 400, 400)]:
-        with pytest.raises(RelayError) as caught:
+        with pytest.raises(HTTPError) as caught:
             await body(sent, status=status, content_type="text/html")
         assert caught.value.status == expected
 
@@ -253,6 +254,6 @@ async def test_limit_of_the_whole_holds_where_nobody_reads() -> None:
     async with asyncio.timeout(20):
         while not upstream.closed:
             await asyncio.sleep(0.02)
-    with pytest.raises(RelayError, match="longer than it may as a whole"):
+    with pytest.raises(HTTPError, match="longer than it may as a whole"):
         await anext(answer)
     await answer.aclose()

@@ -17,10 +17,10 @@ from django.test.utils import CaptureQueriesContext
 
 from streams import log, publish
 from streams.databases import database
+from streams.exceptions import HTTPError
 from streams.models import Message
 from streams.relay import generations, housekeeping, usage
 from streams.relay.access import Caller
-from streams.relay.errors import RelayError
 from streams.relay.generations import Batch, Ending
 from streams.relay.models import Generation, Usage
 from streams.testing import read_events
@@ -175,7 +175,7 @@ def test_question_after_the_deletion_leaves_nothing(ann: User) -> None:
     """The request was identified before it."""
     caller = Caller(User.objects.get(pk=ann.pk), f"user {ann.pk}")
     ann.delete()
-    with pytest.raises(RelayError) as caught:
+    with pytest.raises(HTTPError) as caught:
         generations.create(caller, BODY, "default")
     assert caught.value.status == 401
     assert not Generation.objects.exists()

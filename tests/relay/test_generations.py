@@ -14,11 +14,11 @@ from django.test import override_settings
 from django.utils import timezone
 
 from streams import log, publish
+from streams.exceptions import HTTPError
 from streams.models import Message
 from streams.relay import generations, housekeeping
 from streams.relay import pieces as reading
 from streams.relay.access import Caller
-from streams.relay.errors import RelayError
 from streams.relay.generations import Batch, Ending
 from streams.relay.models import Generation, Usage
 
@@ -84,7 +84,7 @@ def test_same_idempotency_key_returns_the_first() -> None:
 @database
 def test_idempotency_key_of_another_question_is_refused() -> None:
     ask(key=KEY)
-    with pytest.raises(RelayError) as refusal:
+    with pytest.raises(HTTPError) as refusal:
         ask(key=KEY, temperature=1)
     assert (refusal.value.status, refusal.value.code) == (422, "idempotency-key-reused")
 
@@ -100,7 +100,7 @@ def test_idempotency_keys_are_their_owners() -> None:
 @database
 @pytest.mark.parametrize("key", ["", "1", "a" * 31, "a" * 256, "a" * 40 + "\n", "a" * 40 + "\0"])
 def test_key_of_nobody_is_one_that_nobody_guesses(key: str) -> None:
-    with pytest.raises(RelayError, match="An Idempotency-Key has 32 to 255 printable characters"):
+    with pytest.raises(HTTPError, match="An Idempotency-Key has 32 to 255 printable characters"):
         ask(key=key)
     assert not Generation.objects.exists()
 
@@ -110,9 +110,9 @@ def test_key_of_nobody_is_one_that_nobody_guesses(key: str) -> None:
 def test_caller_has_so_many_under_way() -> None:
     first = ask()
     ask()
-    with pytest.raises(RelayError, match="You have 2 answers under way, and may have 2") as refusal:
+    with pytest.raises(HTTPError, match="You have 2 answers under way, and may have 2") as refusal:
         ask()
-    assert (refusal.value.status, refusal.value.retry_after_seconds) == (429, 5)
+    assert (refusal.value.status, refusal.value.headers) == (429, {"Retry-After": "5"})
     ask(Caller(None, "address 192.0.2.2"))
     generations.cancel(first.pk)
     ask()
@@ -122,7 +122,7 @@ def test_caller_has_so_many_under_way() -> None:
 @override_settings(STREAMS={"GENERATION_MAX_ACTIVE": 1})
 def test_site_has_so_many_under_way() -> None:
     ask()
-    with pytest.raises(RelayError, match="GENERATION_MAX_ACTIVE"):
+    with pytest.raises(HTTPError, match="GENERATION_MAX_ACTIVE"):
         ask(Caller(None, "address 192.0.2.2"))
 
 

@@ -71,7 +71,7 @@ def too_many() -> None:
 
 def test_caller_has_no_more_under_way_than_allowed_however_they_come(site: Site) -> None:
     site.settings(RELAY_MAX_STREAMS_PER_USER=2)
-    assert outcome(site, too_many).count("RelayError") == 6
+    assert outcome(site, too_many).count("HTTPError") == 6
     assert site.execute("SELECT count(*) FROM streams_relay_generation") == [(2,)]
 
 

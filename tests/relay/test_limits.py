@@ -15,10 +15,10 @@ from django.db.migrations.executor import MigrationExecutor
 from django.test import AsyncClient, Client
 
 from streams.databases import database
+from streams.exceptions import HTTPError
 from streams.relay import generations, usage
 from streams.relay.access import Caller
 from streams.relay.conf import RelaySettings
-from streams.relay.errors import RelayError
 from streams.relay.generations import Batch, Ending
 from streams.relay.models import Generation, Usage
 
@@ -166,7 +166,7 @@ def test_flood_of_large_questions_stores_little(everyone: Any) -> None:
             stored += generation.size
             generations.cancel(generation.pk)
 
-    with pytest.raises(RelayError) as refused:
+    with pytest.raises(HTTPError) as refused:
         flood()
     assert refused.value.code == "too-many-bytes"
     assert 30_000_000 < stored <= 67_108_864

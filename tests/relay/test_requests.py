@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from streams.relay.errors import RelayError
+from streams.exceptions import HTTPError
 from streams.relay.requests import check_request, parse_payload, wants_usage
 from streams.relay.upstreams import get_upstream
 from tests.relay.answering import GivenUpstream
@@ -19,8 +19,8 @@ def checked(**payload: Any) -> dict[str, Any]:
     return check_request({"messages": MESSAGES, **payload}, UPSTREAM)
 
 
-def refusal(payload: object) -> RelayError:
-    with pytest.raises(RelayError) as caught:
+def refusal(payload: object) -> HTTPError:
+    with pytest.raises(HTTPError) as caught:
         check_request(payload, UPSTREAM)
     return caught.value
 
@@ -172,16 +172,16 @@ def test_body_must_be_json_within_its_bound(settings: Any) -> None:
     settings.STREAMS = {**settings.STREAMS, "RELAY_MAX_REQUEST_BYTES": 100_000}
     assert parse_payload(b'{"a": 1}') == {"a": 1}
     for wrong in (b"", b"{", b"\xff", b'{"a": NaN}', b"[" * 20_000):
-        with pytest.raises(RelayError, match="JSON"):
+        with pytest.raises(HTTPError, match="JSON"):
             parse_payload(wrong)
-    with pytest.raises(RelayError) as caught:
+    with pytest.raises(HTTPError) as caught:
         parse_payload(b" " * 100_001)
     assert caught.value.status == 413
 
 
 def test_body_has_limited_number_of_values(settings: Any) -> None:
     settings.STREAMS = {**settings.STREAMS, "RELAY_MAX_REQUEST_BYTES": 100_000}
-    with pytest.raises(RelayError) as caught:
+    with pytest.raises(HTTPError) as caught:
         parse_payload(b"[" + b"[]," * 30_000 + b"0]")
     assert (caught.value.status, caught.value.code) == (413, "too-many-values")
     assert parse_payload(b"[" + b"[]," * 9_000 + b" " * 60_000 + b"0]")
@@ -197,6 +197,6 @@ def test_unknown_model_is_told_models_of_all_upstreams(settings: Any) -> None:
     scripted = "streams.relay.upstreams.ScriptedUpstream"
     upstreams = {name: {"BACKEND": scripted, "OPTIONS": {"models": [name, "both"]}} for name in ("default", "other")}
     settings.STREAMS = {**settings.STREAMS, "UPSTREAMS": upstreams}
-    with pytest.raises(RelayError) as refused:
+    with pytest.raises(HTTPError) as refused:
         check_request({"messages": MESSAGES, "model": "gpt-99"}, get_upstream())
     assert "there are default, both, other." in str(refused.value)

@@ -16,12 +16,11 @@ import pytest
 from django.core.checks import run_checks
 from django.test import AsyncClient
 
-from streams.exceptions import InvalidSetting
+from streams.exceptions import HTTPError, InvalidSetting
 from streams.places import Place
 from streams.relay import upstreams
 from streams.relay.access import Caller
 from streams.relay.answers import open_answer
-from streams.relay.errors import RelayError
 from streams.relay.exchange import Exchange
 from streams.relay.limits import places_taken, take_place
 from streams.relay.models import Usage
@@ -104,7 +103,7 @@ def test_aiohttp_is_loaded_only_where_it_is_used() -> None:
 def test_upstream_that_is_nowhere_is_unreachable_and_not_named(caplog: pytest.LogCaptureFixture) -> None:
     for host in (f"127.0.0.1:{free_port()}", "nowhere.invalid"):
         upstream = OpenAICompatible("default", {**OPTIONS, "base_url": f"http://{host}/v1"})
-        with pytest.raises(RelayError) as caught:
+        with pytest.raises(HTTPError) as caught:
             asyncio.run(open_answer(upstream, {"stream": True, "model": "m1"}))
         assert (caught.value.status, caught.value.code) == (502, "upstream-unreachable")
         assert host not in str(caught.value)
@@ -123,7 +122,7 @@ def test_upstream_that_takes_no_connection_is_given_up(settings: Any) -> None:
             waiting.setblocking(False)
             waiting.connect_ex(("127.0.0.1", port))
         upstream = OpenAICompatible("default", {**OPTIONS, "base_url": f"http://127.0.0.1:{port}"})
-        with pytest.raises(RelayError) as caught:
+        with pytest.raises(HTTPError) as caught:
             asyncio.run(open_answer(upstream, {"stream": True, "model": "m1"}))
     assert (caught.value.status, caught.value.code) == (504, "upstream-unreachable")
 
@@ -251,10 +250,10 @@ def test_places_come_back_when_they_are_released_or_forgotten(settings: Any) -> 
     before = places_taken()
     first: Place | None = take_place("user 1")
     for key in ("user 1", "user 1"):
-        with pytest.raises(RelayError, match="PER_USER"):
+        with pytest.raises(HTTPError, match="PER_USER"):
             take_place(key)
     second = take_place("user 2")
-    with pytest.raises(RelayError, match="RELAY_MAX_STREAMS'"):
+    with pytest.raises(HTTPError, match="RELAY_MAX_STREAMS'"):
         take_place("user 3")
     second.release()
     second.release()

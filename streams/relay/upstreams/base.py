@@ -21,7 +21,7 @@ class UpstreamResponse(ABC):
 
     @abstractmethod
     async def __anext__(self) -> bytes:
-        """The next bytes. Raises StopAsyncIteration at the body's end, RelayError where the connection broke.
+        """The next bytes. Raises StopAsyncIteration at the body's end, HTTPError where the connection broke.
 
         Cancelled, it loses nothing, and may be called again: waiting is interrupted for heartbeats.
         """
@@ -55,7 +55,7 @@ class BaseUpstream(ABC):
     async def send(self, body: Mapping[str, Any]) -> UpstreamResponse:
         """Send a chat completion request, checked JSON with `model`, and return the response when its head is there.
 
-        Raises RelayError where no response came: 502 where the upstream could not be reached or broke off, 504 where
+        Raises HTTPError where no response came: 502 where the upstream could not be reached or broke off, 504 where
         RELAY_CONNECT_SECONDS passed before there was a connection. Cancelled, it leaves nothing behind.
         """
 

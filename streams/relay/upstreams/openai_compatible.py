@@ -21,9 +21,8 @@ except ImportError as error:  # pragma: no cover
     ) from error
 
 from streams import __version__
-from streams.exceptions import InvalidSetting
+from streams.exceptions import HTTPError, InvalidSetting
 from streams.relay.conf import settings
-from streams.relay.errors import RelayError
 from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
 
 logger = logging.getLogger("streams.relay")
@@ -105,10 +104,10 @@ class OpenAICompatible(BaseUpstream):
             raise self._failure(502, "upstream-malformed", problem)
         return _HTTPResponse(self, response)
 
-    def _failure(self, status: int, code: str, message: str, error: Exception | None = None) -> RelayError:
+    def _failure(self, status: int, code: str, message: str, error: Exception | None = None) -> HTTPError:
         told = f"{type(error).__name__}: {error}" if error is not None else message
         logger.warning("Upstream %s: %s", self.name, " ".join(self.hide(told).split())[:MAX_LOGGED_CHARACTERS])
-        return RelayError(status, code, message)
+        return HTTPError(status, code, message)
 
     async def _session(self) -> aiohttp.ClientSession:
         """The running event loop's session, made where there is none."""

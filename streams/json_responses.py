@@ -1,0 +1,32 @@
+"""JSON responses of the streams, the HTTP API and the relay. All errors are rendered here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django.http import HttpResponse, JsonResponse
+
+from streams.exceptions import HTTPError
+
+
+def json_response(data: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> HttpResponse:
+    """Return `data`, encoded by DjangoJSONEncoder, as a JSON response that no cache stores."""
+    response = JsonResponse(data, safe=False, status=status)
+    response.headers["Cache-Control"] = "no-store"
+    for name, value in headers:
+        response.headers[name] = value
+    return response
+
+
+def error_response(error: HTTPError, body: Mapping[str, Any] | None = None) -> HttpResponse:
+    """Return the response to a request that failed with `error`.
+
+    Args:
+        error: its status and headers are used, and its code, message and fields by default.
+        body: the JSON to send instead of `{"error": {"code", "message", "fields"}}`, for clients of another API.
+    """
+    if body is None:
+        fields = {"fields": error.fields} if error.fields else {}
+        body = {"error": {"code": error.code, "message": str(error), **fields}}
+    return json_response(body, error.status, error.headers.items())
