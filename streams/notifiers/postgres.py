@@ -27,8 +27,8 @@ QUIET_SECONDS = 5.0
 ANSWER_SECONDS = 3.0
 
 RECEIVES_NOTHING = (
-    "PostgresNotifier cannot receive notices: its connection goes through a pooler that does not keep sessions, such as "
-    "PgBouncer with pool_mode = transaction. In the OPTIONS of NOTIFIER, set 'dsn' to an address that connects to "
+    "PostgresNotifier cannot receive notices: its connection goes through a pooler that does not keep sessions, such "
+    "as PgBouncer with pool_mode = transaction. In the OPTIONS of NOTIFIER, set 'dsn' to an address that connects to "
     "PostgreSQL directly. Until then, this process finds new messages by polling, every POLL_SECONDS."
 )
 
