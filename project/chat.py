@@ -24,7 +24,7 @@ from streams.databases import non_atomic_requests
 from streams.exceptions import HTTPError, NotMigrated
 from streams.relay.access import admit
 from streams.relay.endpoints import error_response, read_payload, unavailable
-from streams.relay.views import relay
+from streams.relay.proxy.views import relay
 
 logger = logging.getLogger("project.chat")
 

@@ -20,18 +20,19 @@ class RelayConfig(AppConfig):
         from streams import conf, revocation, shutdown
         from streams.chores import Chore, register
         from streams.references import on_deletion
-        from streams.relay import background, generations, usage
+        from streams.relay import usage
         from streams.relay.checks import check_database, check_upstreams
         from streams.relay.conf import RelaySettings
+        from streams.relay.generations import background, store
 
         conf.register(RelaySettings)
         checks.register(check_upstreams)
         checks.register(check_database)
 
-        on_deletion(get_user_model(), generations.forget_owner)
+        on_deletion(get_user_model(), store.forget_owner)
         on_deletion(get_user_model(), usage.forget_user)
 
-        revocation.on_disconnect(generations.take_back_tokens)
+        revocation.on_disconnect(store.take_back_tokens)
 
         shutdown.register(background.stop)  # where a signal ends the process, atexit's functions are not run
         register(Chore("Looking after answers", background.attend_as_chore, lambda: ATTEND_SECONDS))

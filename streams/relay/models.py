@@ -1,6 +1,6 @@
 """The relay's tables: generations, and what answers have cost. They lie in the log's database.
 
-Only streams.relay.generations writes generations, only streams.relay.usage writes usage.
+Only streams.relay.generations.store writes generations, only streams.relay.usage writes usage.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Generation(models.Model):
             ),
         ]
 
-    # Set by streams.relay.pieces.get(): its worker is dead; no worker has taken it in time.
+    # Set by streams.relay.generations.chunks.get(): its worker is dead; no worker has taken it in time.
     is_deserted: bool
     is_overdue: bool
 

@@ -2,7 +2,8 @@
 
 from django.urls import path
 
-from streams.relay import generation_views, views
+from streams.relay.generations import views as generation_views
+from streams.relay.proxy import views
 
 app_name = "streams_relay"
 

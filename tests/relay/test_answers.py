@@ -14,8 +14,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from streams.exceptions import HTTPError
-from streams.relay.answers import Answer, open_answer
 from streams.relay.errors import UpstreamError, openai_error
+from streams.relay.proxy.answers import Answer, open_answer
 from tests.relay.answering import DONE, USAGE, GivenUpstream, answer_of, event
 
 WHOLE = event("Hello") + event(" wörld 😀\u2028\u0085") + event(reason="stop") + USAGE + DONE

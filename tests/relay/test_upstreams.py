@@ -20,10 +20,10 @@ from streams.exceptions import HTTPError, InvalidSetting
 from streams.places import Place
 from streams.relay import upstreams
 from streams.relay.access import Caller
-from streams.relay.answers import open_answer
-from streams.relay.exchange import Exchange
 from streams.relay.limits import places_taken, take_place
 from streams.relay.models import Usage
+from streams.relay.proxy.answers import open_answer
+from streams.relay.proxy.exchange import Exchange
 from streams.relay.upstreams import OpenAICompatible, get_upstream
 from streams.relay.usage import record_soon
 from tests.relay.conftest import SECRET, UpstreamProcess

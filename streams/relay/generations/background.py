@@ -13,9 +13,9 @@ import os
 import threading
 
 from streams import threads
-from streams.relay import housekeeping
 from streams.relay.conf import settings
-from streams.relay.worker import STOP_SECONDS, Worker
+from streams.relay.generations import housekeeping
+from streams.relay.generations.worker import STOP_SECONDS, Worker
 
 logger = logging.getLogger("streams.relay")
 

@@ -13,11 +13,11 @@ from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.db.models.functions import Now
 
 from streams import log
-from streams.relay import generations
 from streams.relay.conf import settings
-from streams.relay.generations import Rows
+from streams.relay.generations import store
+from streams.relay.generations.chunks import DESERTED, overdue
+from streams.relay.generations.store import Rows
 from streams.relay.models import Generation
-from streams.relay.pieces import DESERTED, overdue
 from streams.threads import database
 
 logger = logging.getLogger("streams.relay")
@@ -91,7 +91,7 @@ def _settle(pk: str, state: str, is_overdue: bool, lease: datetime.datetime | No
         if not is_overdue:
             return False
         limit = settings.GENERATION_QUEUE_SECONDS
-        end, why = generations.give_up, f"no worker has taken it in {limit:g} s. Are there enough (run_generations)?"
+        end, why = store.give_up, f"no worker has taken it in {limit:g} s. Are there enough (run_generations)?"
     else:
         now = time.monotonic()
         seen, seen_at = _deserted.setdefault(pk, (lease, now))
@@ -100,7 +100,7 @@ def _settle(pk: str, state: str, is_overdue: bool, lease: datetime.datetime | No
             _deserted[pk] = (lease, now)
         if now - seen_at < CONFIRM_SECONDS:
             return False
-        end, why = generations.interrupt, "its worker has not renewed the lease."
+        end, why = store.interrupt, "its worker has not renewed the lease."
     try:
         has_ended = not end(pk).is_active
     except Generation.DoesNotExist:  # deleted meanwhile
@@ -119,14 +119,14 @@ def tidy() -> None:
         while time.monotonic() < until and (found := list(old[:MOST_AT_ONCE])):
             for generation in found:
                 _delete_messages(generation)
-                generations.delete(generation.pk)
+                store.delete(generation.pk)
                 log.forget_channel(generation.channel)
     if (seconds := settings.GENERATION_COMPACT_SECONDS) is not None:
         whole = _ended_before(seconds).filter(compacted_at=None)
         while time.monotonic() < until and (found := list(whole[:MOST_AT_ONCE])):
             for generation in found:
                 _delete_messages(generation)
-                generations.mark_compacted(generation.pk)
+                store.mark_compacted(generation.pk)
 
 
 def _delete_messages(generation: Generation) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from streams.conf import settings as core_settings
 from streams.relay.conf import settings
-from streams.relay.generations import Batch, Ending
+from streams.relay.generations.chunks import storable
+from streams.relay.generations.store import Batch, Ending
 from streams.relay.models import Generation
-from streams.relay.pieces import storable
 from streams.relay.usage import counted
 
 # What a generation may hold that is not stored yet, before its upstream is made to wait.

@@ -30,9 +30,9 @@ from streams.exceptions import HTTPError
 from streams.relay import usage
 from streams.relay.access import Caller
 from streams.relay.conf import settings
+from streams.relay.generations.chunks import DESERTED, END_EVENT, pieces_after, stored_text
 from streams.relay.limits import check_generation
 from streams.relay.models import KEY_MAX_LENGTH, Generation
-from streams.relay.pieces import DESERTED, END_EVENT, pieces_after, stored_text
 from streams.threads import database
 
 Rows: TypeAlias = "QuerySet[Generation]"

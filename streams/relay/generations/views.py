@@ -19,14 +19,14 @@ from streams.events import encode_data
 from streams.exceptions import HTTPError
 from streams.json_responses import json_response
 from streams.policies import BasePolicy
-from streams.relay import answer_tokens, background, generations, housekeeping, pieces
 from streams.relay.access import Caller, admit, bearer, check_access, identify
 from streams.relay.conf import settings
 from streams.relay.endpoints import api_view, error_response, read_payload, unavailable
+from streams.relay.generations import background, chunks, housekeeping, store, tokens
+from streams.relay.generations.chunks import END_EVENT, Answer
 from streams.relay.limits import count_question
 from streams.relay.models import ID_LENGTH, Generation
-from streams.relay.pieces import END_EVENT, Answer
-from streams.relay.requests import check_request
+from streams.relay.proxy.requests import check_request
 from streams.relay.upstreams import get_upstream, upstream_for
 from streams.release import close_request_connections, request_context
 from streams.subscriber import is_position
@@ -84,16 +84,14 @@ async def _start(
 ) -> HttpResponseBase:
     _check_storable(body)
     await close_request_connections()
-    create = partial(
-        generations.create, caller, body, upstream, request.headers.get("Idempotency-Key") or None, sent=sent
-    )
+    create = partial(store.create, caller, body, upstream, request.headers.get("Idempotency-Key") or None, sent=sent)
     generation, is_new = await threads.run(create, pool=threads.WAITING)
     if is_new:
         _call_worker()
         answer = Answer(generation, "", 0, generation.start_position)
     else:
-        answer = await threads.run(pieces.read, generation.pk)
-    token = answer_tokens.make(answer.generation)
+        answer = await threads.run(chunks.read, generation.pk)
+    token = tokens.make(answer.generation)
     return json_response({**_state(answer, token), "token": token}, 201 if is_new else 200)
 
 
@@ -142,7 +140,7 @@ async def cancel(request: HttpRequest, id: str) -> HttpResponseBase:
     found = await _find(request, id)
     await close_request_connections()
     try:
-        generation = await threads.run(generations.cancel, id, pool=threads.WAITING)
+        generation = await threads.run(store.cancel, id, pool=threads.WAITING)
     except Generation.DoesNotExist:
         raise _unknown() from None
     background.forget(id)
@@ -203,7 +201,7 @@ class GenerationEvents(EventStreamView):
             if self._generation.is_active:
                 if token is None and bearer(request) is not None:
                     # A stream that a key has opened ends with what the key depends on, as if a token had opened it.
-                    own = read_token(answer_tokens.make(self._generation))
+                    own = read_token(tokens.make(self._generation))
                     await threads.run(put, request, own)
                 _call_for(self._generation)
                 return await super().get(request, **kwargs)
@@ -241,7 +239,7 @@ class GenerationEvents(EventStreamView):
         return super().get_cursor(request) or str(self._generation.start_position)
 
     async def get_snapshot(self, request: HttpRequest, channels: Sequence[str]) -> object:
-        return _snapshot(await threads.run(pieces.read, self._generation.pk))
+        return _snapshot(await threads.run(chunks.read, self._generation.pk))
 
 
 def _snapshot(answer: Answer) -> dict[str, Any]:
@@ -273,7 +271,7 @@ async def _ended_stream(generation: Generation, requested: str | None) -> HttpRe
         told = {"reason": reason, "requested": requested[:100]}
         blocks.append(sse.encode(_json({**told, "earliest": None, "head": last}), event="stream-reset"))
         blocks.append(sse.encode(_json(_snapshot(whole)), event="stream-snapshot"))
-    blocks.append(sse.encode(_json(generations.told(generation)), event=END_EVENT, id=last))
+    blocks.append(sse.encode(_json(store.told(generation)), event=END_EVENT, id=last))
     return EventStreamResponse(_each(blocks))
 
 
@@ -316,10 +314,10 @@ async def _find(request: HttpRequest, id: str) -> _Found:
     """The generation with its text, if the request is its owner's. Raises HTTPError: 401, 403 or 404."""
     generation, caller, token = await _owned(request, id)
     try:
-        answer = await threads.run(pieces.read, id)
+        answer = await threads.run(chunks.read, id)
     except Generation.DoesNotExist:  # deleted meanwhile
         raise _unknown() from None
-    return _Found(answer, caller, token or answer_tokens.make(generation), token is not None)
+    return _Found(answer, caller, token or tokens.make(generation), token is not None)
 
 
 async def _owned(request: HttpRequest, id: str) -> tuple[Generation, Caller, str | None]:
@@ -329,22 +327,22 @@ async def _owned(request: HttpRequest, id: str) -> tuple[Generation, Caller, str
     """
     if not ID.fullmatch(id):
         raise _unknown()
-    token = await answer_tokens.take(request)
+    token = await tokens.take(request)
     caller = None if token is not None else await identify(request)
     await close_request_connections()
     try:
-        generation = await threads.run(pieces.get, id)
+        generation = await threads.run(chunks.get, id)
         if generation.is_active and await threads.run(housekeeping.attend_to, generation):
-            generation = await threads.run(pieces.get, id)
+            generation = await threads.run(chunks.get, id)
     except Generation.DoesNotExist:
         raise _unknown() from None
     owner = generation.owner
     if owner is None and generation.owner_id is not None:  # deleted, and so is the answer in a moment
         raise _unknown()
-    if token is not None and answer_tokens.is_of(request, generation):
+    if token is not None and tokens.is_of(request, generation):
         return generation, Caller(owner, generation.caller), token
     if caller is None:
-        answer_tokens.ignore(request)
+        tokens.ignore(request)
         caller = await identify(request)
         await close_request_connections()
     if caller.user is None or owner is None or caller.user.pk != owner.pk:

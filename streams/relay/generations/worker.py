@@ -19,13 +19,13 @@ from django.db import InterfaceError, OperationalError
 from streams import threads
 from streams.exceptions import HTTPError
 from streams.outages import Backoff
-from streams.relay import generations, housekeeping
-from streams.relay.answers import open_answer
 from streams.relay.conf import settings
 from streams.relay.errors import openai_error
-from streams.relay.generations import Batch, Ending
+from streams.relay.generations import housekeeping, store
+from streams.relay.generations.producer import Producer
+from streams.relay.generations.store import Batch, Ending
 from streams.relay.models import Generation
-from streams.relay.producer import Producer
+from streams.relay.proxy.answers import open_answer
 from streams.relay.upstreams import get_upstream
 from streams.relay.usage import counted
 from streams.threads import LogThreads
@@ -132,7 +132,7 @@ class Worker:
         waiting = await threads.run(housekeeping.attend)
         room = settings.GENERATION_CONCURRENCY - len(self._producers)
         if waiting and room > 0 and not self.is_stopping:
-            for generation in await threads.run(generations.claim, self.id, room):
+            for generation in await threads.run(store.claim, self.id, room):
                 producer = self._producers[generation.pk] = Producer(generation)
                 producer.task = asyncio.create_task(self._produce(producer))
                 self._news.set()  # there is a lease to be renewed
@@ -277,7 +277,7 @@ class Worker:
         """End a generation with what is stored of it. If that fails as well, its lease runs out."""
         ending = Ending(State.FAILED, error_code="internal", error_message=FAILED_HERE)
         try:
-            await threads.run(generations.end, id, ending, pool=_writing)
+            await threads.run(store.end, id, ending, pool=_writing)
         except Exception:
             logger.exception("The answer %s could not be ended.", id)
 
@@ -286,7 +286,7 @@ class Worker:
         for producer in tuple(self._producers.values()):
             if producer.batch is None:
                 continue
-            position = await threads.run(generations.find, producer.batch, pool=_writing)
+            position = await threads.run(store.find, producer.batch, pool=_writing)
             if position is not None and producer.batch is not None and producer.stored(position):
                 self._drop(producer)
         self._doubtful = False
@@ -308,7 +308,7 @@ class Worker:
     async def _tell_cost(self, producer: Producer) -> None:
         told = counted(producer.usage)
         try:
-            await threads.run(generations.correct, producer.generation, told, producer.tokens, producer.seconds)
+            await threads.run(store.correct, producer.generation, told, producer.tokens, producer.seconds)
         except Exception:
             logger.warning("What an answer has cost could not be written down.", exc_info=True)
 
@@ -317,4 +317,4 @@ _jobs: set[asyncio.Task[None]] = set()
 
 
 def _write(worker: str, batches: list[Batch], renew: bool) -> dict[str, int]:
-    return generations.write(worker, batches, renew=renew)
+    return store.write(worker, batches, renew=renew)

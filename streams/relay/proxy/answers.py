@@ -19,7 +19,7 @@ from streams.closing import close_later
 from streams.exceptions import HTTPError
 from streams.relay.conf import settings
 from streams.relay.errors import UpstreamError
-from streams.relay.hiding import hidden, hide_in_event
+from streams.relay.proxy.hiding import hidden, hide_in_event
 from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
 from streams.sse import DecodedEvent, EventStreamDecoder
 

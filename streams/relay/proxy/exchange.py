@@ -16,11 +16,11 @@ from streams import sse
 from streams.conf import settings as core_settings
 from streams.exceptions import HTTPError
 from streams.relay.access import Caller
-from streams.relay.answers import MAX_ERROR_BYTES, Answer, Piece, open_answer
 from streams.relay.conf import settings
 from streams.relay.errors import UpstreamError, openai_error
 from streams.relay.limits import take_place
 from streams.relay.models import Usage
+from streams.relay.proxy.answers import MAX_ERROR_BYTES, Answer, Piece, open_answer
 from streams.relay.upstreams.base import BaseUpstream
 from streams.relay.usage import record_soon
 

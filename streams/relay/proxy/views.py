@@ -9,10 +9,10 @@ from streams.json_responses import json_response
 from streams.relay.access import Caller, admit
 from streams.relay.conf import settings
 from streams.relay.endpoints import api_view, error_response, read_payload
-from streams.relay.exchange import Exchange
-from streams.relay.headers import passed_headers
 from streams.relay.limits import count_question
-from streams.relay.requests import check_request, wants_usage
+from streams.relay.proxy.exchange import Exchange
+from streams.relay.proxy.headers import passed_headers
+from streams.relay.proxy.requests import check_request, wants_usage
 from streams.relay.upstreams import get_upstream, upstream_for
 from streams.release import release_request
 from streams.responses import EventStreamResponse

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from streams.relay.worker import Worker
+from streams.relay.generations.worker import Worker
 
 
 class Command(BaseCommand):
