@@ -86,9 +86,9 @@ async def answer(request: HttpRequest) -> HttpResponseBase:
     if "UPSTREAMS" not in configured():
         read_message(request)
         return EventStreamResponse(limited(request, lines()))
-    caller = await admit(request)
+    principal = await admit(request)
     question = {"role": "user", "content": read_message(request)}
-    return await relay(request, caller, {"messages": [question], "stream": True})
+    return await relay(request, principal, {"messages": [question], "stream": True})
 
 
 def read_message(request: HttpRequest) -> str:

@@ -22,7 +22,7 @@ from streams import broadcasts, channels, publish
 from streams.databases import database
 from streams.models import Broadcast, ChannelGroup, ChannelSettings, Message
 from streams.relay import usage
-from streams.relay.access import Caller
+from streams.relay.access import Principal
 from streams.relay.generations import store
 from streams.relay.generations import tokens as answer_tokens
 from streams.relay.models import Generation, Usage
@@ -45,7 +45,7 @@ def ann() -> User:
     ann = User.objects.create(username="ann")
     publish("news", "by ann", published_by=ann)
     Broadcast.objects.using(database()).create(title="t", created_by=ann, scheduled_by=ann, sent_by=ann)
-    store.create(Caller(ann, f"user {ann.pk}"), BODY, "default")
+    store.create(Principal(ann, f"user {ann.pk}"), BODY, "default")
     spend(ann)
     return ann
 
@@ -288,7 +288,7 @@ def test_locked_user_can_publish(locked: User, key: str | None) -> None:
 
 
 def test_locked_user_can_ask_the_relay(locked: User) -> None:
-    assert ends(in_thread(store.create, Caller(locked, "user"), BODY, "default"))
+    assert ends(in_thread(store.create, Principal(locked, "user"), BODY, "default"))
     assert ends(in_thread(spend, locked))
     assert (Generation.objects.count(), Usage.objects.count()) == (2, 2)
 

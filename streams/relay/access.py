@@ -24,7 +24,7 @@ KEY_SALT = "streams.relay.key"
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Principal:
     """Who asks. `user` is None for somebody unknown. Limits count by `key`, and tables hold it: it has no address."""
 
     user: Any
@@ -53,35 +53,35 @@ class Everyone(BaseAccess):
         return True
 
 
-async def admit(request: HttpRequest) -> Caller:
+async def admit(request: HttpRequest) -> Principal:
     """The caller who asks for an answer. Raises HTTPError: 401 or 403."""
     try:
-        caller = await identify(request)
+        principal = await identify(request)
     except HTTPError as refusal:
         # Clients such as OpenAI's always send a key. Where everybody may ask, one that is none of ours asks as nobody.
-        caller = _nobody(request)
-        if refusal.status != 401 or not await _may_use(request, caller):
+        principal = _nobody(request)
+        if refusal.status != 401 or not await _may_use(request, principal):
             raise
-    await check_access(request, caller)
-    return caller
+    await check_access(request, principal)
+    return principal
 
 
-async def check_access(request: HttpRequest, caller: Caller) -> None:
-    """Raise HTTPError, 401 or 403, where the site's RELAY_ACCESS does not admit the caller."""
-    if not await _may_use(request, caller):
-        if caller.user is None:
+async def check_access(request: HttpRequest, principal: Principal) -> None:
+    """Raise HTTPError, 401 or 403, where the site's RELAY_ACCESS does not admit the principal."""
+    if not await _may_use(request, principal):
+        if principal.user is None:
             raise HTTPError(
                 401, "not-signed-in", "Sign in, or send a key as `Authorization: Bearer …`, to have an answer."
             )
         raise HTTPError(403, "forbidden", "You may not have answers here (STREAMS['RELAY_ACCESS']).")
 
 
-async def _may_use(request: HttpRequest, caller: Caller) -> bool:
+async def _may_use(request: HttpRequest, principal: Principal) -> bool:
     access: BaseAccess = import_string(settings.RELAY_ACCESS)()
-    return bool(await sync_to_async(access.may_use)(request, caller.user))
+    return bool(await sync_to_async(access.may_use)(request, principal.user))
 
 
-async def identify(request: HttpRequest) -> Caller:
+async def identify(request: HttpRequest) -> Principal:
     """Who asks, by the key or by the session. Raises HTTPError: 401 for a key that is none, 403 without CSRF token.
 
     A request that names a key is judged by it alone. One that comes with a session may come from another site's page,
@@ -94,11 +94,11 @@ async def identify(request: HttpRequest) -> Caller:
         user = user if user.is_authenticated and user.is_active else None
         if user is not None:
             await sync_to_async(_check_csrf)(request)
-    return _nobody(request) if user is None else Caller(user, f"user {user.pk}")
+    return _nobody(request) if user is None else Principal(user, f"user {user.pk}")
 
 
-def _nobody(request: HttpRequest) -> Caller:
-    return Caller(None, address_key(client_address(request)))
+def _nobody(request: HttpRequest) -> Principal:
+    return Principal(None, address_key(client_address(request)))
 
 
 def bearer(request: HttpRequest) -> str | None:

@@ -4,8 +4,8 @@ from django.apps import AppConfig
 from django.core import checks
 from django.utils.translation import gettext_lazy as _
 
-ATTEND_SECONDS = 1.0
-TIDY_SECONDS = 60.0
+REAP_SECONDS = 1.0
+COMPACT_SECONDS = 60.0
 
 
 class RelayConfig(AppConfig):
@@ -23,17 +23,17 @@ class RelayConfig(AppConfig):
         from streams.relay import usage
         from streams.relay.checks import check_database, check_upstreams
         from streams.relay.conf import RelaySettings
-        from streams.relay.generations import background, store
+        from streams.relay.generations import background, owners
 
         conf.register(RelaySettings)
         checks.register(check_upstreams)
         checks.register(check_database)
 
-        on_deletion(get_user_model(), store.forget_owner)
+        on_deletion(get_user_model(), owners.forget_owner)
         on_deletion(get_user_model(), usage.forget_user)
 
-        revocation.on_disconnect(store.take_back_tokens)
+        revocation.on_disconnect(owners.take_back_tokens)
 
         shutdown.register(background.stop)  # where a signal ends the process, atexit's functions are not run
-        register(Chore("Looking after answers", background.attend_as_chore, lambda: ATTEND_SECONDS))
-        register(Chore("Tidying up after answers", background.tidy_as_chore, lambda: TIDY_SECONDS, at_start=False))
+        register(Chore("Ending abandoned answers", background.reap_as_chore, lambda: REAP_SECONDS))
+        register(Chore("Compacting answers", background.compact_as_chore, lambda: COMPACT_SECONDS, at_start=False))

@@ -1,4 +1,4 @@
-"""How many streams there are, in this process and for each caller, and how often a caller asks; more are refused."""
+"""How many streams there are, in this process and for each principal, and how often a caller asks; more are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _questions = Buckets()
 
 
 def take_place(key: str) -> Place:
-    """A place for a stream of the caller `key` (Caller.key). Raises HTTPError: 429."""
+    """A place for a stream of the caller `key` (Principal.key). Raises HTTPError: 429."""
     most, own = settings.RELAY_MAX_STREAMS, settings.RELAY_MAX_STREAMS_PER_USER
     with _places:
         if _places.taken(key) >= own:
@@ -38,7 +38,7 @@ def take_place(key: str) -> Place:
 
 
 def count_question(key: str) -> None:
-    """Count a question of the caller `key` (Caller.key), in this process. Raises HTTPError: 429.
+    """Count a question of the caller `key` (Principal.key), in this process. Raises HTTPError: 429.
 
     A caller who was quiet can ask a minute's worth at once, and goes on at the rate.
     """

@@ -17,7 +17,7 @@ from streams import apublish, broadcasts, channels, publish
 from streams.databases import database
 from streams.models import Broadcast, ChannelSettings, Message
 from streams.relay.generations import store
-from streams.relay.generations.store import Batch, Ending
+from streams.relay.generations.endings import Batch, Ending
 from streams.relay.models import Generation, Usage
 from streams.testing import read_events
 from tests.admin.test_pages import assert_all_are_there, fill
@@ -103,7 +103,7 @@ def test_pages_of_the_admin(admin: Client) -> None:
 
 def test_lists_of_the_admin_show_users_and_sort_by_them(admin: Client, root: User) -> None:
     Broadcast.objects.using("log").create(title="t", created_by=root)
-    store.create(store.Caller(root, "user"), BODY, "default")
+    store.create(store.Principal(root, "user"), BODY, "default")
     Usage.objects.using("log").create(user=root, caller="", upstream="", model="", outcome="done", seconds=1)
     for page in ("streams/broadcast/", "streams_relay/generation/", "streams_relay/usage/"):
         for column in range(1, 9):

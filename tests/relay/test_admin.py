@@ -7,7 +7,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from streams.relay import usage
-from streams.relay.access import Caller
+from streams.relay.access import Principal
 from streams.relay.generations import store
 from streams.relay.models import Generation, Usage
 
@@ -31,7 +31,7 @@ def made() -> Generation:
     usage.record(
         user_id=owner.pk, caller="", upstream="default", model="small", outcome="done", usage=None, pieces=7, seconds=1
     )
-    return store.create(Caller(owner, "user 1"), BODY, "default")[0]
+    return store.create(Principal(owner, "user 1"), BODY, "default")[0]
 
 
 def test_staff_who_may_view_them_see_them(staff: Client, made: Generation) -> None:

@@ -20,9 +20,9 @@ from streams.databases import database
 from streams.exceptions import HTTPError
 from streams.models import Message
 from streams.relay import usage
-from streams.relay.access import Caller
+from streams.relay.access import Principal
 from streams.relay.generations import housekeeping, store
-from streams.relay.generations.store import Batch, Ending
+from streams.relay.generations.endings import Batch, Ending
 from streams.relay.models import Generation, Usage
 from streams.testing import read_events
 
@@ -36,7 +36,7 @@ DONE = Ending(Generation.State.DONE, usage={"completion_tokens": 1})
 def answered(user: User | None, *, ends: bool = True, text: str = SECRET) -> Generation:
     """A generation with a piece in the log, and its end."""
     key = "address 1" if user is None else f"user {user.pk}"
-    generation, _ = store.create(Caller(user, key), BODY, "default")
+    generation, _ = store.create(Principal(user, key), BODY, "default")
     store.claim("w", 10)
     ending = DONE if ends else None
     assert store.write("w", [Batch(generation.pk, 0, (text,), text=text if ends else None, ending=ending)])
@@ -174,7 +174,7 @@ async def test_answer_that_ends_after_the_deletion_names_no_user(ann: User) -> N
 
 def test_question_after_the_deletion_leaves_nothing(ann: User) -> None:
     """The request was identified before it."""
-    caller = Caller(User.objects.get(pk=ann.pk), f"user {ann.pk}")
+    caller = Principal(User.objects.get(pk=ann.pk), f"user {ann.pk}")
     ann.delete()
     with pytest.raises(HTTPError) as caught:
         store.create(caller, BODY, "default")
@@ -186,7 +186,7 @@ def test_question_during_the_deletion_leaves_nothing(ann: User) -> None:
     """Its transaction commits between the deletion's statements and its commit."""
     if connections[database()].vendor != "postgresql" or database() != "default":
         pytest.skip("SQLite has one writer at a time, and two databases share no transaction.")
-    caller = Caller(User.objects.get(pk=ann.pk), f"user {ann.pk}")
+    caller = Principal(User.objects.get(pk=ann.pk), f"user {ann.pk}")
 
     def ask() -> None:
         try:

@@ -16,21 +16,21 @@ from django.utils import timezone
 from streams import log, publish
 from streams.exceptions import HTTPError
 from streams.models import Message
-from streams.relay.access import Caller
+from streams.relay.access import Principal
 from streams.relay.generations import chunks as reading
-from streams.relay.generations import housekeeping, store
-from streams.relay.generations.store import Batch, Ending
+from streams.relay.generations import endings, housekeeping, store
+from streams.relay.generations.endings import Batch, Ending
 from streams.relay.models import Generation, Usage
 
 database = pytest.mark.django_db(transaction=True)
 State = Generation.State
 
 BODY = {"model": "small", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-ANN = Caller(None, "address 192.0.2.1")
+ANN = Principal(None, "address 192.0.2.1")
 KEY = "5e9b3a46-1f1d-4d0a-9a8e-0d1f6a3f2b11"
 
 
-def ask(caller: Caller = ANN, key: str | None = None, **body: Any) -> Generation:
+def ask(caller: Principal = ANN, key: str | None = None, **body: Any) -> Generation:
     return store.create(caller, {**BODY, **body}, "default", key)[0]
 
 
@@ -92,9 +92,9 @@ def test_idempotency_key_of_another_question_is_refused() -> None:
 @database
 def test_idempotency_keys_are_their_owners() -> None:
     ann, bob = (User.objects.create(username=name) for name in ("ann", "bob"))
-    made = [ask(Caller(user, f"user {user.pk}"), key="1") for user in (ann, bob)]
+    made = [ask(Principal(user, f"user {user.pk}"), key="1") for user in (ann, bob)]
     assert made[0].pk != made[1].pk
-    assert store.create(Caller(bob, "user 2"), BODY, "default", "1")[0].pk == made[1].pk
+    assert store.create(Principal(bob, "user 2"), BODY, "default", "1")[0].pk == made[1].pk
 
 
 @database
@@ -113,7 +113,7 @@ def test_caller_has_so_many_under_way() -> None:
     with pytest.raises(HTTPError, match="You have 2 answers under way, and may have 2") as refusal:
         ask()
     assert (refusal.value.status, refusal.value.headers) == (429, {"Retry-After": "5"})
-    ask(Caller(None, "address 192.0.2.2"))
+    ask(Principal(None, "address 192.0.2.2"))
     store.cancel(first.pk)
     ask()
 
@@ -123,7 +123,7 @@ def test_caller_has_so_many_under_way() -> None:
 def test_site_has_so_many_under_way() -> None:
     ask()
     with pytest.raises(HTTPError, match="GENERATION_MAX_ACTIVE"):
-        ask(Caller(None, "address 192.0.2.2"))
+        ask(Principal(None, "address 192.0.2.2"))
 
 
 # --- A worker's steps -------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_last_piece_and_the_end_are_one_transaction() -> None:
     assert one.ended_at is not None
     [cost] = Usage.objects.all()
     assert (cost.generation, cost.outcome, cost.completion_tokens, cost.is_estimated) == (one.pk, "done", 2, False)
-    assert store.told(one) == told(one)[-1][1]
+    assert endings.told(one) == told(one)[-1][1]
 
 
 @database
@@ -257,7 +257,7 @@ def test_worker_corrects_what_was_recorded_of_a_cancelled_answer() -> None:
 @database
 def test_answer_that_was_deleted_with_its_owner_has_cost_what_it_has_cost() -> None:
     ann = User.objects.create(username="ann")
-    one = ask(Caller(ann, f"user {ann.pk}"))
+    one = ask(Principal(ann, f"user {ann.pk}"))
     store.claim("w", 1)
     ann.delete()
     assert not Generation.objects.exists()
@@ -296,7 +296,7 @@ def test_dead_workers_generation_is_interrupted(monkeypatch: pytest.MonkeyPatch)
     one = running()
     store.write("w", [pieces(one, "a")])
     let_the_lease_run_out(one)
-    assert not housekeeping.attend()
+    assert not housekeeping.reap()
     assert [event for event, _ in told(one)] == ["message", "end"]
     one.refresh_from_db()
     assert (one.state, one.error_code, one.text) == (State.INTERRUPTED, "interrupted", "a")
@@ -308,7 +308,7 @@ def test_dead_workers_generation_is_interrupted(monkeypatch: pytest.MonkeyPatch)
 def test_answer_that_nobody_takes_fails_in_time() -> None:
     old, young = ask(), ask()
     Generation.objects.filter(pk=old.pk).update(created_at=timezone.now() - datetime.timedelta(seconds=601))
-    assert housekeeping.attend()
+    assert housekeeping.reap()
     old.refresh_from_db()
     young.refresh_from_db()
     assert (old.state, old.error_code, young.state) == (State.FAILED, "no-worker", State.QUEUED)
@@ -317,12 +317,12 @@ def test_answer_that_nobody_takes_fails_in_time() -> None:
 
 
 @database
-def test_attending_tells_whether_something_waits() -> None:
-    assert not housekeeping.attend()
+def test_reaping_tells_whether_something_waits() -> None:
+    assert not housekeeping.reap()
     running()
-    assert not housekeeping.attend()
+    assert not housekeeping.reap()
     ask()
-    assert housekeeping.attend()
+    assert housekeeping.reap()
 
 
 @database
@@ -333,17 +333,17 @@ def test_lease_that_has_run_out_is_looked_at_twice(monkeypatch: pytest.MonkeyPat
     for each in (dead, alive):
         let_the_lease_run_out(each)
     for _ in range(2):
-        housekeeping.attend()
+        housekeeping.reap()
         assert set(Generation.objects.values_list("state", flat=True)) == {State.RUNNING}
         time.sleep(0.6)  # too long a pause: the database may have been away
-    housekeeping.attend()
+    housekeeping.reap()
     store.write("alive", [pieces(alive)], renew=True)
     for _ in range(4):
         time.sleep(0.2)
-        housekeeping.attend()
+        housekeeping.reap()
     assert [each.state for each in Generation.objects.order_by("created_at")] == [State.INTERRUPTED, State.RUNNING]
     let_the_lease_run_out(alive)
-    housekeeping.attend()
+    housekeeping.reap()
     assert Generation.objects.get(pk=alive.pk).state == State.RUNNING, "the first look at it counts anew"
 
 
@@ -361,7 +361,7 @@ def test_one_that_cannot_be_ended_keeps_nobody_from_the_others(monkeypatch: pyte
         return end(id, *args, **kwargs)
 
     monkeypatch.setattr(store, "end", fail_once)
-    assert housekeeping.attend(), "one waits"
+    assert housekeeping.reap(), "one waits"
     states = dict(Generation.objects.values_list("pk", "state"))
     assert states == {one.pk: State.RUNNING, two.pk: State.INTERRUPTED, waiting.pk: State.QUEUED}
 
@@ -428,7 +428,7 @@ def test_old_answers_messages_leave_the_log_and_the_text_stays() -> None:
         store.write("w", [pieces(each, "a", "b", text="ab", ending=Ending(State.DONE))])
     store.write("w", [pieces(under_way, "x")])
     end_long_ago(old, 61)
-    housekeeping.tidy()
+    housekeeping.compact()
     assert [len(told(each)) for each in (old, young, under_way)] == [0, 3, 1]
     assert Message.objects.filter(channel="news").count() == 1
     assert text_of(old) == "ab"
@@ -442,7 +442,7 @@ def test_answers_are_kept_for_so_long() -> None:
     for each in (old, young):
         store.write("w", [pieces(each, "a", text="a", ending=Ending(State.DONE))])
         end_long_ago(each, 61 if each is old else 59)
-    housekeeping.tidy()
+    housekeeping.compact()
     assert {each.pk for each in Generation.objects.all()} == {young.pk, under_way.pk}
     assert told(old) == []
     assert told(young) != []
@@ -455,5 +455,5 @@ def test_everything_is_kept_where_the_site_says_so() -> None:
     one = running()
     store.write("w", [pieces(one, "a", text="a", ending=Ending(State.DONE))])
     end_long_ago(one, 10**9)
-    housekeeping.tidy()
+    housekeeping.compact()
     assert len(told(one)) == 2

@@ -48,10 +48,10 @@ def together(*calls: Callable[[], object]) -> list[Any]:
 
 
 def ask(key: str | None = None) -> str:
-    from streams.relay.access import Caller
+    from streams.relay.access import Principal
     from streams.relay.generations import store
 
-    return store.create(Caller(None, "address 192.0.2.1"), BODY, "default", key)[0].pk
+    return store.create(Principal(None, "address 192.0.2.1"), BODY, "default", key)[0].pk
 
 
 def same_key() -> None:
@@ -92,7 +92,7 @@ def test_each_waiting_generation_is_claimed_by_one_worker(site: Site) -> None:
 
 def ends() -> None:
     from streams.relay.generations import store
-    from streams.relay.generations.store import Batch, Ending
+    from streams.relay.generations.endings import Batch, Ending
     from streams.relay.models import Generation
 
     results = []
@@ -126,7 +126,7 @@ def interrupts() -> None:
     store.claim("w", 1)
     Generation.objects.filter(pk=pk).update(lease_until=Now() - datetime.timedelta(seconds=1))
     housekeeping.CONFIRM_SECONDS = 0.0
-    print(json.dumps(together(*[housekeeping.attend] * 6)))
+    print(json.dumps(together(*[housekeeping.reap] * 6)))
 
 
 def test_dead_workers_generation_is_interrupted_once_by_many(site: Site) -> None:

@@ -17,10 +17,10 @@ from django.test import AsyncClient, Client
 from streams.databases import database
 from streams.exceptions import HTTPError
 from streams.relay import usage
-from streams.relay.access import Caller
+from streams.relay.access import Principal
 from streams.relay.conf import RelaySettings
 from streams.relay.generations import store
-from streams.relay.generations.store import Batch, Ending
+from streams.relay.generations.endings import Batch, Ending
 from streams.relay.models import Generation, Usage
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -70,7 +70,7 @@ def test_migration_clears_what_was_stored_in_clear() -> None:
     ann = User.objects.create(username="ann")
     callers = ["address 203.0.113.7", "address 2001:db8::1", "address 0123456789abcdef", f"user {ann.pk}"]
     for caller in callers:
-        store.create(Caller(None, caller), {"model": "m", **QUESTION}, "default")
+        store.create(Principal(None, caller), {"model": "m", **QUESTION}, "default")
         spend(ann.pk if caller.startswith("user") else None, caller)
     spend(None, "user 12345")  # deleted
     executor = MigrationExecutor(connections[database()])
@@ -146,7 +146,7 @@ def test_bytes_of_last_hour_are_bounded(everyone: Any) -> None:
 
 
 def test_cancelled_answer_counts_its_text(everyone: Any) -> None:
-    caller = Caller(None, "address 1")
+    caller = Principal(None, "address 1")
     generation, _ = store.create(caller, {"model": "m", **QUESTION}, "default")
     before = generation.size
     store.claim("w", 10)
@@ -157,7 +157,10 @@ def test_cancelled_answer_counts_its_text(everyone: Any) -> None:
 def test_flood_of_large_questions_stores_little(everyone: Any) -> None:
     """With the defaults, one address cannot fill the database."""
     everyone.STREAMS = {"RELAY_ACCESS": EVERYONE["RELAY_ACCESS"], "GENERATION_WORKER": "command"}
-    caller, body = Caller(None, "address 1"), {"model": "m", "messages": [{"role": "user", "content": "x" * 1_000_000}]}
+    caller, body = (
+        Principal(None, "address 1"),
+        {"model": "m", "messages": [{"role": "user", "content": "x" * 1_000_000}]},
+    )
     stored = 0
 
     def flood() -> None:

@@ -19,7 +19,7 @@ from django.test import AsyncClient
 from streams.exceptions import HTTPError, InvalidSetting
 from streams.places import Place
 from streams.relay import upstreams
-from streams.relay.access import Caller
+from streams.relay.access import Principal
 from streams.relay.limits import places_taken, take_place
 from streams.relay.models import Usage
 from streams.relay.proxy.answers import open_answer
@@ -168,12 +168,12 @@ async def test_demo_site_answers_everyone_by_the_script(settings: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("hold_seconds", [0.01, 5])
-async def test_stream_that_is_stopped_ends_at_once_and_gives_all_back(hold_seconds: float) -> None:
+@pytest.mark.parametrize("header_delay_seconds", [0.01, 5])
+async def test_stream_that_is_stopped_ends_at_once_and_gives_all_back(header_delay_seconds: float) -> None:
     upstream = upstreams.ScriptedUpstream("default", {"seconds": 0.2})
     before = places_taken()
-    exchange = Exchange(Caller(None, "test"), upstream, {"model": "scripted", "stream": True, "messages": []})
-    await exchange.open(hold_seconds)
+    exchange = Exchange(Principal(None, "test"), upstream, {"model": "scripted", "stream": True, "messages": []})
+    await exchange.open(header_delay_seconds)
     assert await anext(exchange)
     waiting = asyncio.create_task(anext(exchange, b"the end"))
     await asyncio.sleep(0.05)

@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 
 from streams.models import Message
 from streams.relay import upstreams
-from streams.relay.access import Caller
+from streams.relay.access import Principal
 from streams.relay.generations import store
 from streams.relay.generations.chunks import storable
 from streams.relay.generations.worker import Worker
@@ -24,7 +24,7 @@ from tests.relay.answering import DONE, USAGE, GivenUpstream, event
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-ANN = Caller(None, "address 192.0.2.1")
+ANN = Principal(None, "address 192.0.2.1")
 BODY = {"model": "small", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 FOREVER = 1000.0
 JSON = "application/json"
@@ -298,14 +298,14 @@ async def test_answer_that_cannot_be_stored_fails_alone(answer_with: Any, monkey
     """Whatever it is: all of a worker's answers share a transaction."""
     answer_with(event("a"), 0.3, event("b"), event(reason="stop"), DONE)
     bad, good = await ask(), await ask()
-    check = store._messages
+    check = store.messages_of
 
     def refuse(batch: store.Batch) -> Any:
         if batch.id == bad and batch.number == 1 and batch.pieces:
             raise ValueError("this cannot be stored")
         return check(batch)
 
-    monkeypatch.setattr(store, "_messages", refuse)
+    monkeypatch.setattr(store, "messages_of", refuse)
     async with asyncio.timeout(30):
         await Worker().run(linger=0)
     assert ((await ended(good)).state, (await ended(good)).text) == ("done", "ab")

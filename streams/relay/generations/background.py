@@ -12,10 +12,12 @@ import logging
 import os
 import threading
 
-from streams import threads
+from streams import shutdown, threads
 from streams.relay.conf import settings
 from streams.relay.generations import housekeeping
 from streams.relay.generations.worker import STOP_SECONDS, Worker
+from streams.relay.models import Generation
+from streams.release import request_context
 
 logger = logging.getLogger("streams.relay")
 
@@ -93,8 +95,16 @@ class Background:
 
 
 def call() -> None:
-    """See Background.call()."""
+    """Start the worker if needed, because a generation waits. See Background.call()."""
+    if request_context() is not None:
+        shutdown.listen()  # so that the worker can report interruptions, even if no stream was opened in this process
     _background.call()
+
+
+def call_for(generation: Generation) -> None:
+    """Call the worker if the generation waits for one: the process that took the request might have ended."""
+    if generation.state == Generation.State.QUEUED:
+        call()
 
 
 def forget(id: str) -> None:
@@ -107,7 +117,7 @@ def stop() -> None:
     _background.stop()
 
 
-async def attend_as_chore() -> None:
+async def reap_as_chore() -> None:
     """What each process that streams does every second: interrupt what the dead have left, take up what waits."""
     if found := await threads.run(housekeeping.look, pool=threads.CHORES):
         # Ending one can wait for a lock, and the one thread of CHORES must not wait.
@@ -116,9 +126,9 @@ async def attend_as_chore() -> None:
             call()
 
 
-async def tidy_as_chore() -> None:
-    """housekeeping.tidy(), away from the event loop."""
-    await threads.run(housekeeping.tidy, pool=threads.WAITING)
+async def compact_as_chore() -> None:
+    """housekeeping.compact(), away from the event loop."""
+    await threads.run(housekeeping.compact, pool=threads.WAITING)
 
 
 def _renew() -> None:

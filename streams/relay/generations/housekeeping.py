@@ -16,9 +16,8 @@ from streams import log
 from streams.relay.conf import settings
 from streams.relay.generations import store
 from streams.relay.generations.chunks import DESERTED, overdue
-from streams.relay.generations.store import Rows
+from streams.relay.generations.rows import Rows, generation_rows
 from streams.relay.models import Generation
-from streams.threads import database
 
 logger = logging.getLogger("streams.relay")
 
@@ -29,7 +28,7 @@ MOST_AT_ONCE = 100
 BATCH_MESSAGES = 500
 
 # How long tidying may go on at a time.
-TIDY_SECONDS = 10.0
+COMPACT_SECONDS = 10.0
 
 # A lease must be seen to have run out for so long, and without a pause. The database may have been away, and living
 # workers may be about to renew theirs: they try every second.
@@ -44,7 +43,7 @@ _looked_at = 0.0
 Found = list[tuple[str, str, bool, datetime.datetime | None]]
 
 
-def attend() -> bool:
+def reap() -> bool:
     """End what dead workers have left, and what nobody has taken. Returns whether a generation waits for a worker."""
     return settle(look())
 
@@ -52,10 +51,10 @@ def attend() -> bool:
 def look() -> Found:
     """Return the generations that no worker has. It waits for no lock."""
     # One query, for every process asks it every second. Those that run before those that are queued.
-    rows = _rows().filter(state__in=Generation.ACTIVE).filter(DESERTED | Q(state=State.QUEUED))
+    waiting = generation_rows().filter(state__in=Generation.ACTIVE).filter(DESERTED | Q(state=State.QUEUED))
     is_overdue_now = ExpressionWrapper(overdue(), output_field=BooleanField())
     columns = ("pk", "state", is_overdue_now, "lease_until")
-    found = list(rows.order_by("-state", "created_at").values_list(*columns)[:MOST_AT_ONCE])
+    found = list(waiting.order_by("-state", "created_at").values_list(*columns)[:MOST_AT_ONCE])
     global _looked_at
     had_a_pause, _looked_at = time.monotonic() - _looked_at > CONFIRM_SECONDS, time.monotonic()
     deserted = {pk for pk, state, *_ in found if state == State.RUNNING}
@@ -79,7 +78,7 @@ def settle(found: Found) -> bool:
     return is_waiting
 
 
-def attend_to(generation: Generation) -> bool:
+def reap_one(generation: Generation) -> bool:
     """See to one generation, as pieces.get() has read it. Whether it has been ended."""
     is_open = generation.is_deserted or generation.state == State.QUEUED
     return is_open and _settle(generation.pk, generation.state, generation.is_overdue, generation.lease_until)
@@ -111,9 +110,9 @@ def _settle(pk: str, state: str, is_overdue: bool, lease: datetime.datetime | No
     return has_ended
 
 
-def tidy() -> None:
+def compact() -> None:
     """Compact what ended GENERATION_COMPACT_SECONDS ago, and delete what ended GENERATION_RETENTION_SECONDS ago."""
-    until = time.monotonic() + TIDY_SECONDS
+    until = time.monotonic() + COMPACT_SECONDS
     if (seconds := settings.GENERATION_RETENTION_SECONDS) is not None:
         old = _ended_before(seconds)
         while time.monotonic() < until and (found := list(old[:MOST_AT_ONCE])):
@@ -142,10 +141,6 @@ def _delete_messages(generation: Generation) -> None:
         )
 
 
-def _rows() -> Rows:
-    return Generation.objects.using(database())
-
-
 def _ended_before(seconds: float) -> Rows:
-    ended = _rows().filter(ended_at__lt=Now() - datetime.timedelta(seconds=seconds))
+    ended = generation_rows().filter(ended_at__lt=Now() - datetime.timedelta(seconds=seconds))
     return ended.order_by("ended_at").defer("request", "text")

@@ -10,7 +10,7 @@ from typing import Any
 from streams.conf import settings as core_settings
 from streams.relay.conf import settings
 from streams.relay.generations.chunks import storable
-from streams.relay.generations.store import Batch, Ending
+from streams.relay.generations.endings import Batch, Ending
 from streams.relay.models import Generation
 from streams.relay.usage import counted
 

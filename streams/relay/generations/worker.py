@@ -22,8 +22,8 @@ from streams.outages import Backoff
 from streams.relay.conf import settings
 from streams.relay.errors import openai_error
 from streams.relay.generations import housekeeping, store
+from streams.relay.generations.endings import Batch, Ending
 from streams.relay.generations.producer import Producer
-from streams.relay.generations.store import Batch, Ending
 from streams.relay.models import Generation
 from streams.relay.proxy.answers import open_answer
 from streams.relay.upstreams import get_upstream
@@ -129,7 +129,7 @@ class Worker:
                 self._lose(producer)
 
     async def _look(self) -> None:
-        waiting = await threads.run(housekeeping.attend)
+        waiting = await threads.run(housekeeping.reap)
         room = settings.GENERATION_CONCURRENCY - len(self._producers)
         if waiting and room > 0 and not self.is_stopping:
             for generation in await threads.run(store.claim, self.id, room):

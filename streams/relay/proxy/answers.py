@@ -12,13 +12,13 @@ import math
 import weakref
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from streams.closing import close_later
 from streams.exceptions import HTTPError
 from streams.relay.conf import settings
 from streams.relay.errors import UpstreamError
+from streams.relay.proxy.chunks import Chunk, first_choice, parse_object
 from streams.relay.proxy.hiding import hidden, hide_in_event
 from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
 from streams.sse import DecodedEvent, EventStreamDecoder
@@ -36,22 +36,6 @@ END_SECONDS = 2.0
 
 # No character of UTF-8 is longer.
 MAX_CHARACTER_BYTES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """An event of an answer. `text`, `reasoning` and `refusal` are what it adds to the first choice, "" for nothing.
-
-    `calls_tools`: the first choice calls a tool. `is_empty`: it has no choice, such as the event with the usage.
-    """
-
-    data: str
-    event: str = "message"
-    text: str = ""
-    reasoning: str = ""
-    refusal: str = ""
-    calls_tools: bool = False
-    is_empty: bool = False
 
 
 async def open_answer(upstream: BaseUpstream, body: Mapping[str, Any], *, total_seconds: float | None = None) -> Answer:
@@ -102,7 +86,7 @@ class Answer:
         self._has_begun = False
         self._bytes = 0
         self._decoder = EventStreamDecoder()
-        self._pieces: deque[Piece] = deque()
+        self._pieces: deque[Chunk] = deque()
         self._end: HTTPError | None = None  # what to raise after the pieces
         self._finished = False
         self._abandoned = weakref.finalize(self, close_later, response, self._loop)
@@ -113,12 +97,12 @@ class Answer:
     def __aiter__(self) -> Answer:
         return self
 
-    async def __anext__(self) -> Piece:
+    async def __anext__(self) -> Chunk:
         piece = await self.next_by(math.inf)
         assert piece is not None
         return piece
 
-    async def next_by(self, moment: float) -> Piece | None:
+    async def next_by(self, moment: float) -> Chunk | None:
         """The next piece, as __anext__ gives it; None where there is none by that moment of the loop's clock."""
         while not self._pieces:
             if self._end is not None:
@@ -129,7 +113,7 @@ class Answer:
                 return None
         return self._pieces.popleft()
 
-    def take_waiting(self) -> list[Piece]:
+    def take_waiting(self) -> list[Chunk]:
         """The pieces that have come already, beyond those that were handed out."""
         waiting = list(self._pieces)
         self._pieces.clear()
@@ -282,7 +266,7 @@ class Answer:
         hide = self._upstream.hide
         data, name = hide(event.data), hide(event.event)
         try:
-            data, chunk = hide_in_event(data, _object(data), hide)
+            data, chunk = hide_in_event(data, parse_object(data), hide)
         except RecursionError:  # it could be read, but not gone through
             self._end = HTTPError(502, "upstream-malformed", "An event of the upstream is nested too deeply.")
             return
@@ -291,25 +275,25 @@ class Answer:
             return
         self._pieces.append(self._piece(data, name, chunk))
 
-    def _piece(self, data: str, event: str, chunk: dict[str, Any]) -> Piece:
+    def _piece(self, data: str, event: str, chunk: dict[str, Any]) -> Chunk:
         if isinstance(chunk.get("usage"), dict):
             self.usage = chunk["usage"]
         if isinstance(chunk.get("model"), str):
             self.model = chunk["model"]
-        choice = _first_choice(chunk)
+        choice = first_choice(chunk)
         if choice is None:
             is_usage = chunk.get("usage") is not None and not chunk.get("choices")
-            return Piece(data, event, is_empty=is_usage or chunk.get("choices") == [])
+            return Chunk(data, event, is_empty=is_usage or chunk.get("choices") == [])
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason != "null":  # as DashScope's own protocol says for None
             self.finish_reason = reason
         delta = choice.get("delta") or choice.get("message")
         if not isinstance(delta, dict):
-            return Piece(data, event)
+            return Chunk(data, event)
         names = ("content", "reasoning_content", "refusal")
         text, reasoning, refusal = (value if isinstance(value := delta.get(name), str) else "" for name in names)
         calls_tools = bool(delta.get("tool_calls") or delta.get("function_call"))
-        return Piece(data, event, text, reasoning, refusal, calls_tools)
+        return Chunk(data, event, text, reasoning, refusal, calls_tools)
 
 
 def _content_type(response: UpstreamResponse) -> str:
@@ -319,25 +303,6 @@ def _content_type(response: UpstreamResponse) -> str:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON.")
-
-
-def _object(text: str) -> dict[str, Any]:
-    """A JSON object; an empty one where the text is none."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _first_choice(chunk: dict[str, Any]) -> dict[str, Any] | None:
-    """The choice with index 0. DashScope's own protocol has the choices inside `output`."""
-    output = chunk.get("output")
-    choices = chunk.get("choices") or (output.get("choices") if isinstance(output, dict) else None)
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and not choice.get("index"):
-            return choice
-    return None
 
 
 def _expire(answer_ref: weakref.ref[Answer]) -> None:

@@ -15,12 +15,13 @@ from typing import Any
 from streams import sse
 from streams.conf import settings as core_settings
 from streams.exceptions import HTTPError
-from streams.relay.access import Caller
+from streams.relay.access import Principal
 from streams.relay.conf import settings
 from streams.relay.errors import UpstreamError, openai_error
 from streams.relay.limits import take_place
 from streams.relay.models import Usage
-from streams.relay.proxy.answers import MAX_ERROR_BYTES, Answer, Piece, open_answer
+from streams.relay.proxy.answers import MAX_ERROR_BYTES, Answer, open_answer
+from streams.relay.proxy.chunks import Chunk
 from streams.relay.upstreams.base import BaseUpstream
 from streams.relay.usage import record_soon
 
@@ -41,17 +42,17 @@ class Exchange:
     """
 
     def __init__(
-        self, caller: Caller, upstream: BaseUpstream, body: Mapping[str, Any], *, shows_usage: bool = False
+        self, principal: Principal, upstream: BaseUpstream, body: Mapping[str, Any], *, shows_usage: bool = False
     ) -> None:
         self.closed = False
         self.answer: Answer | None = None
-        self._caller = caller
+        self._principal = principal
         self._upstream = upstream
         self._body = body
         self._shows_usage = shows_usage
-        self._place = take_place(caller.key)
+        self._place = take_place(principal.key)
         self._began_at = time.monotonic()
-        self._opening: asyncio.Task[Piece | None] | None = None
+        self._opening: asyncio.Task[Chunk | None] | None = None
         self._heartbeat_seconds = core_settings.HEARTBEAT_SECONDS
         self._has_beaten = False
         self._first_taken = False
@@ -61,14 +62,14 @@ class Exchange:
         self._usage: Mapping[str, Any] | None = None
         self._pieces = 0
 
-    async def open(self, hold_seconds: float | None) -> Answer | None:
-        """Ask the upstream; returns its answer, where there is one within `hold_seconds` (None: however long it takes).
+    async def open(self, header_delay_seconds: float | None) -> Answer | None:
+        """Ask the upstream; return its answer, or None if there is none after `header_delay_seconds` (None: no limit).
 
         A stream counts as an answer with its first event: until then, whatever goes wrong can still be told by the
         status. Raises HTTPError.
         """
         self._opening = asyncio.create_task(self._open())
-        done, _ = await asyncio.wait([self._opening], timeout=hold_seconds)
+        done, _ = await asyncio.wait([self._opening], timeout=header_delay_seconds)
         if not done:
             return None
         try:
@@ -78,7 +79,7 @@ class Exchange:
             raise self._told(error) from None
         return self.answer
 
-    async def _open(self) -> Piece | None:
+    async def _open(self) -> Chunk | None:
         """The first piece; None where there is none."""
         self.answer = await open_answer(self._upstream, self._body)
         return await anext(self.answer, None) if self._streams and self._body.get("stream") else None
@@ -195,7 +196,7 @@ class Exchange:
         logger.error("Relaying an answer of %s failed.", self._upstream.name, exc_info=error)
         return HTTPError(500, "internal", "The answer failed on this server. Ask again.")
 
-    def _encoded(self, piece: Piece) -> bytes:
+    def _encoded(self, piece: Chunk) -> bytes:
         if piece.is_empty and not self._shows_usage:
             return b""
         self._pieces += not piece.is_empty
@@ -247,8 +248,8 @@ class Exchange:
             if not (isinstance(error, HTTPError) and error.code == "upstream-timeout"):
                 return None  # it never had the question; one that was late may have worked on it
         return record_soon(
-            user_id=None if self._caller.user is None else self._caller.user.pk,
-            caller=self._caller.key,
+            user_id=None if self._principal.user is None else self._principal.user.pk,
+            caller=self._principal.key,
             upstream=self._upstream.name,
             model=self._body["model"],
             outcome=self._outcome,

@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from streams.exceptions import HTTPError
 from streams.json_responses import json_response
-from streams.relay.access import Caller, admit
+from streams.relay.access import Principal, admit
 from streams.relay.conf import settings
 from streams.relay.endpoints import api_view, error_response, read_payload
 from streams.relay.limits import count_question
@@ -21,22 +21,22 @@ from streams.responses import EventStreamResponse
 @api_view("POST")
 async def chat_completions(request: HttpRequest) -> HttpResponseBase:
     """An answer, as OpenAI's `POST /chat/completions` gives it."""
-    caller = await admit(request)
-    return await relay(request, caller, read_payload(request))
+    principal = await admit(request)
+    return await relay(request, principal, read_payload(request))
 
 
-async def relay(request: HttpRequest, caller: Caller, payload: object) -> HttpResponseBase:
+async def relay(request: HttpRequest, principal: Principal, payload: object) -> HttpResponseBase:
     """The upstream's answer to `payload`, for a caller who was admitted. For views of a site's own as well.
 
     Raises HTTPError if the request is invalid or exceeds a limit.
     """
-    count_question(caller.key)
+    count_question(principal.key)
     upstream = upstream_for(payload.get("model") if isinstance(payload, dict) else None)
     body = check_request(payload, upstream)
     assert isinstance(payload, dict)
     # The upstream may take a minute, and needs neither the request's thread nor its connections.
     await release_request()
-    exchange = Exchange(caller, upstream, body, shows_usage=wants_usage(payload))
+    exchange = Exchange(principal, upstream, body, shows_usage=wants_usage(payload))
     try:
         return await (_stream if body.get("stream") else _whole)(request, exchange)
     except BaseException:  # also where the client has left
@@ -45,7 +45,7 @@ async def relay(request: HttpRequest, caller: Caller, payload: object) -> HttpRe
 
 
 async def _stream(request: HttpRequest, exchange: Exchange) -> HttpResponseBase:
-    answer = await exchange.open(settings.RELAY_HOLD_SECONDS)
+    answer = await exchange.open(settings.RELAY_HEADER_DELAY_SECONDS)
     if answer is not None and not (answer.is_stream and answer.status < 400):
         return await _passed(exchange)
     response = EventStreamResponse(exchange, status=200 if answer is None else answer.status)

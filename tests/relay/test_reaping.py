@@ -22,13 +22,13 @@ def other_chore_while_a_row_is_locked() -> None:
     from django.db.models.functions import Now
 
     from streams import threads
-    from streams.relay.access import Caller
+    from streams.relay.access import Principal
     from streams.relay.generations import background, housekeeping, store
     from streams.relay.models import Generation
 
     housekeeping.CONFIRM_SECONDS = 0.0
     body = {"model": "small", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-    store.create(Caller(None, "address 192.0.2.1"), body, "default", None)
+    store.create(Principal(None, "address 192.0.2.1"), body, "default", None)
     assert store.claim("a dead worker", 1)
     Generation.objects.update(lease_until=Now() - datetime.timedelta(seconds=1))
     is_locked, may_go = threading.Event(), threading.Event()
@@ -45,7 +45,7 @@ def other_chore_while_a_row_is_locked() -> None:
     assert is_locked.wait(60)
 
     async def attend() -> bool:
-        attending = asyncio.create_task(background.attend_as_chore())
+        attending = asyncio.create_task(background.reap_as_chore())
         await asyncio.sleep(0)
         served, _ = await asyncio.wait([asyncio.create_task(threads.run(int, pool=threads.CHORES))], timeout=5)
         may_go.set()
