@@ -35,7 +35,7 @@ BODY = {"model": "small", "messages": [{"role": "user", "content": "Hi"}], "stre
 
 def spend(user: User) -> None:
     usage.record(
-        user_id=user.pk, caller="", upstream="default", model="m", outcome="done", usage=None, pieces=1, seconds=1
+        user_id=user.pk, caller="", upstream="default", model="m", outcome="done", usage=None, chunks=1, seconds=1
     )
 
 

@@ -34,6 +34,6 @@ class RelayConfig(AppConfig):
 
         revocation.on_disconnect(owners.take_back_tokens)
 
-        shutdown.register(background.stop)  # where a signal ends the process, atexit's functions are not run
+        shutdown.register(background.stop)  # functions of atexit do not run if a signal ends the process
         register(Chore("Ending abandoned answers", background.reap_as_chore, lambda: REAP_SECONDS))
         register(Chore("Compacting answers", background.compact_as_chore, lambda: COMPACT_SECONDS, at_start=False))

@@ -1,4 +1,4 @@
-"""`path("ai/", include("streams.relay.urls"))`: answers at `ai/generations/`, and `ai/v1` for OpenAI's clients."""
+"""Use `path("ai/", include("streams.relay.urls"))`: stored answers at `ai/generations/`, OpenAI's API at `ai/v1`."""
 
 from django.urls import path
 

@@ -29,7 +29,7 @@ def staff(client: Client) -> Client:
 def made() -> Generation:
     owner = User.objects.create_user("<b>ann")
     usage.record(
-        user_id=owner.pk, caller="", upstream="default", model="small", outcome="done", usage=None, pieces=7, seconds=1
+        user_id=owner.pk, caller="", upstream="default", model="small", outcome="done", usage=None, chunks=7, seconds=1
     )
     return store.create(Principal(owner, "user 1"), BODY, "default")[0]
 

@@ -167,7 +167,7 @@ async def test_answer_that_ends_after_the_deletion_names_no_user(ann: User) -> N
 
     key = ann.pk
     await sync_to_async(ann.delete)()
-    answer = {"upstream": "u", "model": "m", "outcome": "done", "usage": None, "pieces": 1, "seconds": 1}
+    answer = {"upstream": "u", "model": "m", "outcome": "done", "usage": None, "chunks": 1, "seconds": 1}
     await usage.record_soon(user_id=key, caller=f"user {key}", **answer)
     assert await sync_to_async(set)(Usage.objects.values_list("user", "caller")) == {(None, "")}
 

@@ -79,7 +79,7 @@ def test_question_is_answered_with_where_its_answer_will_be(client: Client) -> N
     told = response.json()
     assert response.status_code == 201
     assert (told["id"], told["state"], told["channel"]) == (made.pk, "queued", f"generation.{made.pk}")
-    assert (told["text"], told["pieces"], told["error"]) == ("", 0, None)
+    assert (told["text"], told["chunks"], told["error"]) == ("", 0, None)
     assert bare(told["events_url"]) == f"/ai/generations/{made.pk}/events/"
     assert bare(told["url"]) == f"/ai/generations/{made.pk}/"
     assert made.request["stream"] is True
@@ -290,7 +290,7 @@ def test_state_and_text_so_far(client: Client) -> None:
     told = ask(client).json()
     write(told["id"], "Hel", "lo")
     seen = client.get(told["url"])
-    assert (seen.json()["state"], seen.json()["text"], seen.json()["pieces"]) == ("running", "Hello", 2)
+    assert (seen.json()["state"], seen.json()["text"], seen.json()["chunks"]) == ("running", "Hello", 2)
     assert seen.headers["Cache-Control"] == "no-store"
     assert "token" not in seen.json()
     assert seen.json()["events_url"] == told["events_url"]

@@ -110,7 +110,7 @@ def test_key_of_nobody_is_one_that_nobody_guesses(key: str) -> None:
 def test_caller_has_so_many_under_way() -> None:
     first = ask()
     ask()
-    with pytest.raises(HTTPError, match="You have 2 answers under way, and may have 2") as refusal:
+    with pytest.raises(HTTPError, match="You have 2 answers in progress; the limit is 2") as refusal:
         ask()
     assert (refusal.value.status, refusal.value.headers) == (429, {"Retry-After": "5"})
     ask(Principal(None, "address 192.0.2.2"))
@@ -161,11 +161,11 @@ def test_last_piece_and_the_end_are_one_transaction() -> None:
         },
     )
     one.refresh_from_db()
-    assert (one.state, one.text, one.pieces, one.end_position) == (State.DONE, "Hello", 2, 3)
+    assert (one.state, one.text, one.chunks, one.end_position) == (State.DONE, "Hello", 2, 3)
     assert one.ended_at is not None
     [cost] = Usage.objects.all()
     assert (cost.generation, cost.outcome, cost.completion_tokens, cost.is_estimated) == (one.pk, "done", 2, False)
-    assert endings.told(one) == told(one)[-1][1]
+    assert endings.end_data(one) == told(one)[-1][1]
 
 
 @database
@@ -239,7 +239,7 @@ def test_cancelled_keeps_what_had_come_and_tells_it() -> None:
     one = running()
     store.write("w", [pieces(one, "Hel", "lo")])
     ended = store.cancel(one.pk)
-    assert (ended.state, ended.text, ended.pieces, ended.end_position) == (State.CANCELLED, "Hello", 2, 3)
+    assert (ended.state, ended.text, ended.chunks, ended.end_position) == (State.CANCELLED, "Hello", 2, 3)
     assert told(one)[-1] == ("end", {"state": "cancelled", "finish_reason": None, "usage": None, "error": None})
     [cost] = Usage.objects.all()
     assert (cost.outcome, cost.completion_tokens, cost.is_estimated) == ("cancelled", 2, True)
@@ -390,8 +390,8 @@ def test_text_so_far_is_the_rows_and_what_the_log_has_after_it() -> None:
     store.write("w", [pieces(one, number=3, text="abc", position=4)], renew=True)
     store.write("w", [pieces(one, "d", number=3, position=4)])
     answer = reading.read(one.pk)
-    assert (answer.text, answer.pieces, answer.position) == ("abcd", 4, 5)
-    assert (answer.generation.text, answer.generation.pieces, answer.generation.text_position) == ("abc", 3, 4)
+    assert (answer.text, answer.chunks, answer.position) == ("abcd", 4, 5)
+    assert (answer.generation.text, answer.generation.chunks, answer.generation.text_position) == ("abc", 3, 4)
 
 
 @database

@@ -88,7 +88,7 @@ def test_migration_clears_what_was_stored_in_clear() -> None:
 
 def spend(user_id: Any, caller: str) -> None:
     usage.record(
-        user_id=user_id, caller=caller, upstream="u", model="m", outcome="done", usage=None, pieces=1, seconds=1
+        user_id=user_id, caller=caller, upstream="u", model="m", outcome="done", usage=None, chunks=1, seconds=1
     )
 
 

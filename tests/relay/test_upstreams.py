@@ -237,11 +237,11 @@ def test_demo_site_takes_its_upstream_from_the_environment(env: dict[str, str], 
 
 @pytest.mark.django_db(transaction=True)
 async def test_database_that_takes_no_usage_spoils_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    answer = {"caller": "user 1", "upstream": "default", "model": "m1", "outcome": "done", "pieces": 2, "seconds": 1.0}
+    answer = {"caller": "user 1", "upstream": "default", "model": "m1", "outcome": "done", "chunks": 2, "seconds": 1.0}
     await record_soon(user_id=None, usage=None, **answer)
     assert "could not" not in caplog.text
     await record_soon(user_id=None, usage=None, **{**answer, "model": None})
-    assert "could not be written down" in caplog.text
+    assert "Could not record the usage" in caplog.text
     assert await Usage.objects.acount() == 1
 
 

@@ -244,7 +244,7 @@ async def test_text_in_the_row_follows_while_the_answer_comes(answer_with: Any) 
     async with working():
         pk = await ask()
         row = await until(lambda: Generation.objects.filter(pk=pk, text="ab").first())
-        assert row.pieces == 2
+        assert row.chunks == 2
         assert row.text_position == 2
     assert (await ended(pk)).text == "ab"
 
@@ -301,7 +301,7 @@ async def test_answer_that_cannot_be_stored_fails_alone(answer_with: Any, monkey
     check = store.messages_of
 
     def refuse(batch: store.Batch) -> Any:
-        if batch.id == bad and batch.number == 1 and batch.pieces:
+        if batch.id == bad and batch.number == 1 and batch.chunks:
             raise ValueError("this cannot be stored")
         return check(batch)
 

@@ -1,6 +1,6 @@
-"""A generation and its text, as the database has them: from its row, and from its pieces in the log. Reads only.
+"""Read a generation and its text from the database: from its row, and from its chunks in the log.
 
-Everything here is synchronous and uses the ORM; see streams.threads.run for the way in from an event loop.
+All functions are synchronous and use the ORM. From an event loop, call them with streams.threads.run().
 """
 
 from __future__ import annotations
@@ -22,51 +22,51 @@ from streams.threads import database
 
 END_EVENT = "end"
 
-# Its worker has not renewed the lease. By the database's clock, for those of the machines differ.
+# Its worker has not renewed the lease, by the database's clock: the clocks of machines differ.
 DESERTED = Q(state=Generation.State.RUNNING, lease_until__lt=Now())
 
 
 def overdue() -> Q:
-    """The condition for a queued generation that no worker has taken in time, by the database's clock."""
+    """Return the condition for a queued generation that no worker has claimed in time, by the database's clock."""
     limit = Now() - timedelta(seconds=settings.GENERATION_QUEUE_SECONDS)
     return Q(state=Generation.State.QUEUED, created_at__lt=limit)
 
 
-# How often an answer is read again that lost pieces to pruning under the reader's hands.
+# How often an answer is read if its chunks are pruned while it is read.
 READ_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A generation as it stood when the log's head was `position`: its text, in so many pieces."""
+    """A generation at the time when the log's head was `position`: its text, and the number of chunks in it."""
 
     generation: Generation
     text: str
-    pieces: int
+    chunks: int
     position: int
 
 
 def read(id: str) -> Answer:
-    """A generation and its text so far. Raises Generation.DoesNotExist."""
+    """Return a generation and its text so far. Raises Generation.DoesNotExist."""
     for attempt in range(READ_ATTEMPTS):
-        # The head first: every piece up to it is there for the queries that follow.
+        # The head first: the queries that follow see every chunk up to it.
         head = log.current_head()
         generation = get(id)
         if not generation.is_active:
             assert generation.end_position is not None
-            return Answer(generation, generation.text, generation.pieces, generation.end_position)
+            return Answer(generation, generation.text, generation.chunks, generation.end_position)
         try:
-            text, pieces = stored_text(generation, head, strict=attempt < READ_ATTEMPTS - 1)
+            text, chunks = stored_text(generation, head, strict=attempt < READ_ATTEMPTS - 1)
         except _Pruned:
-            continue  # the row's own text has moved on since, by what was pruned
+            continue  # since then, the text of the row has grown by the chunks that were pruned
         break
-    return Answer(generation, text, pieces, head)
+    return Answer(generation, text, chunks, head)
 
 
 def get(id: str) -> Generation:
     """Return a generation with its owner loaded. Raises Generation.DoesNotExist.
 
-    `is_deserted`: its worker is dead; `is_overdue`: no worker has taken it in time.
+    Sets `is_deserted` (its worker is dead) and `is_overdue` (no worker has claimed it in time).
     """
     rows = Generation.objects.using(database()).annotate(  # type: ignore[no-redef]
         is_deserted=ExpressionWrapper(DESERTED, output_field=BooleanField()),
@@ -81,48 +81,48 @@ class _Pruned(Exception):
 
 
 def stored_text(generation: Generation, through: int, *, strict: bool = False) -> tuple[str, int]:
-    """The text of a generation, and its number of pieces: the row's, and what the log has after it.
+    """Return the text of a generation and its number of chunks, from the row and from the later chunks in the log.
 
-    Pieces may be missing between the two, where retention keeps less than the seconds by which the row runs after the
-    log; `strict` raises _Pruned there.
+    Chunks between the two can be missing if the log's retention is shorter than the few seconds by which the row is
+    behind the log. With `strict`, this raises _Pruned.
     """
-    texts, pieces = [generation.text], generation.pieces
+    texts, chunks = [generation.text], generation.chunks
     after = max(generation.text_position, generation.start_position)
-    for n, text, _ in pieces_after(generation, after, through):
-        if strict and n > pieces:
+    for n, text, _ in chunks_after(generation, after, through):
+        if strict and n > chunks:
             raise _Pruned
-        if n >= pieces:
+        if n >= chunks:
             texts.append(text)
-            pieces = n + 1
-    return "".join(texts), pieces
+            chunks = n + 1
+    return "".join(texts), chunks
 
 
-def pieces_after(generation: Generation, after: int, through: int) -> Iterator[tuple[int, str, int]]:
-    """(number, text, position) of the pieces in (after, through], in order: those that the log still has.
+def chunks_after(generation: Generation, after: int, through: int) -> Iterator[tuple[int, str, int]]:
+    """Yield (number, text, position) of the chunks in (after, through] that are still in the log, in order.
 
-    What somebody else has published to the channel is none.
+    Other messages that were published to the channel are skipped.
     """
     while after < through:
         page = log.page([generation.channel], after, through)
         for message in page.messages:
-            if (piece := _piece(message)) is not None:
-                yield *piece, message.position
+            if (chunk := _chunk(message)) is not None:
+                yield *chunk, message.position
         after = page.through
 
 
-def _piece(message: StoredEvent) -> tuple[int, str] | None:
+def _chunk(message: StoredEvent) -> tuple[int, str] | None:
     try:
-        piece = json.loads(message.data)
+        chunk = json.loads(message.data)
     except ValueError:
         return None
-    if message.event != "message" or not isinstance(piece, dict):
+    if message.event != "message" or not isinstance(chunk, dict):
         return None
-    n, text = piece.get("n"), piece.get("text")
+    n, text = chunk.get("n"), chunk.get("text")
     return (n, text) if isinstance(n, int) and isinstance(text, str) else None
 
 
 def storable(text: str) -> str:
-    """`text` as every database can store it: halves of characters and NUL become U+FFFD."""
+    """Return `text` in a form that every database can store: lone surrogates and NUL become U+FFFD."""
     if not text.isascii():
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text.replace("\0", "\ufffd")

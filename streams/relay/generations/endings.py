@@ -17,28 +17,28 @@ State = Generation.State
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an answer ended: a final state, and what is told of it."""
+    """How an answer ended: a final state, and the details for clients."""
 
     state: State
     finish_reason: str = ""
     error_code: str = ""
     error_message: str = ""
     usage: Mapping[str, Any] | None = None
-    tokens: int = 0  # pieces that the upstream sent, which stand in for tokens where it did not count them
+    tokens: int = 0  # chunks that the upstream sent; used as the number of tokens if it did not report one
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a worker has of one generation: the pieces from `number` on, which are not stored, and the end.
+    """The part of one generation that its worker stores next: the chunks from `number` on, and perhaps the ending.
 
-    `position` is that of the newest piece before these, which write() has told. `text` is what the row is to have: the
-    pieces before these, or, with an ending, all there are; None where the row may stay behind.
+    `position` is the position of the last chunk before these, as write() returned it. `text` is the new text of the
+    row: that of the chunks before these or, with an ending, of all chunks. None leaves the row as it is.
     """
 
     id: str
     number: int
-    pieces: tuple[str, ...] = ()
+    chunks: tuple[str, ...] = ()
     position: int = 0
     text: str | None = None
     ending: Ending | None = None
@@ -47,15 +47,15 @@ class Batch:
 def messages_of(batch: Batch) -> list[NewMessage]:
     channel = Generation(pk=batch.id).channel
     messages = [
-        check(NewMessage(channel, {"n": batch.number + n, "text": text})) for n, text in enumerate(batch.pieces)
+        check(NewMessage(channel, {"n": batch.number + n, "text": text})) for n, text in enumerate(batch.chunks)
     ]
-    if batch.ending is not None:  # of any size: an end must be told
-        messages.append(NewMessage(channel, encode_data(_told(batch.ending), max_bytes=None), END_EVENT))
+    if batch.ending is not None:  # without a limit of its size: the end must not be lost
+        messages.append(NewMessage(channel, encode_data(_end_data(batch.ending), max_bytes=None), END_EVENT))
     return messages
 
 
-def _told(ending: Ending) -> dict[str, Any]:
-    """What the channel's last message says."""
+def _end_data(ending: Ending) -> dict[str, Any]:
+    """Return the data of the channel's last message."""
     error = {"code": ending.error_code, "message": ending.error_message} if ending.error_code else None
     return {
         "state": ending.state.value,
@@ -65,9 +65,9 @@ def _told(ending: Ending) -> dict[str, Any]:
     }
 
 
-def told(generation: Generation) -> dict[str, Any]:
-    """What the last message of a generation that has ended said."""
-    return _told(
+def end_data(generation: Generation) -> dict[str, Any]:
+    """Return the data of the last message of a generation that has ended."""
+    return _end_data(
         Ending(
             State(generation.state),
             generation.finish_reason,
@@ -79,7 +79,7 @@ def told(generation: Generation) -> dict[str, Any]:
 
 
 def fields_of(ending: Ending, position: int) -> dict[str, Any]:
-    """The fields of a generation that has ended."""
+    """Return the fields of the row of a generation that has ended."""
     return {
         "state": ending.state,
         "ended_at": Now(),

@@ -27,19 +27,19 @@ class Found:
 
 
 async def find(request: HttpRequest, id: str) -> Found:
-    """The generation with its text, if the request is its owner's. Raises HTTPError: 401, 403 or 404."""
+    """Return the generation with its text, if the request is from its owner. Raises HTTPError: 401, 403 or 404."""
     generation, principal, token = await find_row(request, id)
     try:
         answer = await threads.run(chunks.read, id)
-    except Generation.DoesNotExist:  # deleted meanwhile
+    except Generation.DoesNotExist:  # it was deleted in between
         raise not_found() from None
     return Found(answer, principal, token or tokens.make(generation), token is not None)
 
 
 async def find_row(request: HttpRequest, id: str) -> tuple[Generation, Principal, str | None]:
-    """The generation's row, the principal, and the generation's token if the request carries it.
+    """Return the generation's row, the principal, and the generation's token if the request has it.
 
-    Raises HTTPError, 401, 403 or 404, if the request is not its owner's.
+    Raises HTTPError (401, 403 or 404) if the request is not from its owner.
     """
     if not ID.fullmatch(id):
         raise not_found()
@@ -53,7 +53,7 @@ async def find_row(request: HttpRequest, id: str) -> tuple[Generation, Principal
     except Generation.DoesNotExist:
         raise not_found() from None
     owner = generation.owner
-    if owner is None and generation.owner_id is not None:  # deleted, and so is the answer in a moment
+    if owner is None and generation.owner_id is not None:  # the user was deleted, and the generation is about to be
         raise not_found()
     if token is not None and tokens.is_of(request, generation):
         return generation, Principal(owner, generation.caller), token
@@ -62,12 +62,12 @@ async def find_row(request: HttpRequest, id: str) -> tuple[Generation, Principal
         principal = await identify(request)
         await close_request_connections()
     if principal.user is None or owner is None or principal.user.pk != owner.pk:
-        raise HTTPError(403, "forbidden", "This answer is somebody else's, or its token has expired.")
+        raise HTTPError(403, "forbidden", "This answer belongs to another user, or its token has expired.")
     return generation, principal, None
 
 
 def not_found() -> HTTPError:
-    return HTTPError(404, "not-found", "There is no such answer; it may have been deleted, as old ones are.")
+    return HTTPError(404, "not-found", "This answer does not exist. Old answers are deleted.")
 
 
 ID = re.compile(rf"[0-9a-f]{{{ID_LENGTH}}}")

@@ -14,13 +14,14 @@ Rows: TypeAlias = "QuerySet[Generation]"
 
 
 def generation_rows() -> Rows:
+    """Return all generations, in the log's database."""
     return Generation.objects.using(database())
 
 
 def locked(found: Rows, *, skip_locked: bool = False) -> Rows:
-    """`rows`, to be locked as they are read, in their order; on SQLite the database is locked now."""
+    """Return `found` as a query that locks its rows in order when it is read. On SQLite, lock the database now."""
     if connections[database()].vendor == "postgresql":
         return found.select_for_update(skip_locked=skip_locked, of=("self",))
-    # A write that changes nothing: SQLite takes its one lock at once, and never has to upgrade a read.
+    # This write changes nothing, but takes SQLite's write lock now. Upgrading a read lock later could fail.
     generation_rows().filter(pk="").update(worker=F("worker"))
     return found

@@ -29,19 +29,20 @@ logger = logging.getLogger("streams.relay")
 
 
 class _Owner(BasePolicy):
-    """Whoever comes here was found to be the owner."""
+    """Allows everything, because get() has already checked that the request is from the owner."""
 
     async def arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         return []
 
 
 class GenerationEvents(EventStreamView):
-    """An answer as an event stream: from its beginning or from the client's cursor, to its end.
+    """An answer as an event stream: from its start or from the client's cursor, to its end.
 
-    Its pieces are events of the default type, `{"n": number of the piece, from 0, "text": …}`. `end` is the last:
-    `{"state", "finish_reason", "usage", "error"}`. A client that comes back after it gets a 204. Where pieces that a
-    client has not had are no longer in the log, a `stream-reset` says so, and a `stream-snapshot` has all of the text:
-    `{"n": pieces in it, "text", "state"}`; pieces with a smaller number that follow it are in it already.
+    Chunks are events of the default type, with the data `{"n": number of the chunk, from 0, "text": …}`. The last event
+    is `end`, with the data `{"state", "finish_reason", "usage", "error"}`. A client that reconnects after it gets a
+    204. If chunks that the client has not received are no longer in the log, the stream sends `stream-reset`, and then
+    `stream-snapshot` with the whole text: `{"n": number of chunks in it, "text", "state"}`. Chunks that follow it with
+    a smaller number are already part of it.
     """
 
     final_events = (END_EVENT,)
@@ -51,7 +52,7 @@ class GenerationEvents(EventStreamView):
             self._generation, _, token = await find_row(request, kwargs["id"])
             if self._generation.is_active:
                 if token is None and bearer(request) is not None:
-                    # A stream that a key has opened ends with what the key depends on, as if a token had opened it.
+                    # So that this stream ends when the key becomes invalid, as if a token had opened it.
                     own = read_token(tokens.make(self._generation))
                     await threads.run(put, request, own)
                 background.call_for(self._generation)
@@ -62,12 +63,12 @@ class GenerationEvents(EventStreamView):
             return error_response(error)
         except Error as error:
             if outages.is_not_migrated(error):
-                logger.exception("An answer could not be read when its stream was opened. %s", outages.explain(error))
+                logger.exception("Could not read an answer to open its stream. %s", outages.explain(error))
                 return error_response(unavailable(error))
             if not outages.is_unavailable(error):
                 raise
-            # Not a 503, at which an EventSource gives up for good: a stream that ends at once, so that it comes back.
-            logger.warning("An answer could not be read when its stream was opened.", exc_info=True)
+            # Not a 503, because an EventSource would never reconnect. It reconnects after a stream that ends at once.
+            logger.warning("Could not read an answer to open its stream.", exc_info=True)
             return EventStreamResponse(_each([f"retry: {core_settings.RETRY_MILLISECONDS}\n\n".encode()]))
 
     async def head(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
@@ -78,7 +79,7 @@ class GenerationEvents(EventStreamView):
         return await super().head(request, **kwargs)
 
     async def _has_had_all(self, request: HttpRequest, channels: Sequence[str]) -> bool:
-        return False  # get() has looked at the row, which knows its end
+        return False  # get() has already handled answers that have ended
 
     def get_channels(self, request: HttpRequest, **kwargs: Any) -> Sequence[str]:
         return [Generation(pk=kwargs["id"]).channel]
@@ -94,15 +95,15 @@ class GenerationEvents(EventStreamView):
 
 
 def _snapshot(answer: Answer) -> dict[str, Any]:
-    return {"n": answer.pieces, "text": answer.text, "state": answer.generation.state}
+    return {"n": answer.chunks, "text": answer.text, "state": answer.generation.state}
 
 
 async def _ended_stream(generation: Generation, requested: str | None) -> HttpResponseBase:
-    """What a client of an answer that has ended has not had yet, and the end."""
+    """Return a response with the events that the client has not received, and the end."""
     assert generation.end_position is not None
     last = generation.end_position
     cursor = int(requested) if requested is not None and is_position(requested) else None
-    # A cursor that the log does not go on from says nothing about which pieces its client has had.
+    # A cursor from a history that was lost does not show which chunks the client has received.
     continues = cursor is not None and await threads.run(log.continues, cursor)
     if cursor is not None and continues and cursor >= last:
         return HttpResponse(status=204)
@@ -113,21 +114,21 @@ async def _ended_stream(generation: Generation, requested: str | None) -> HttpRe
         if events is not None:
             return EventStreamResponse(_each(events))
     blocks = []
-    if requested is None:  # all of it, as one piece: nothing is missing to who has had nothing
+    if requested is None:  # a new client gets the whole text as one chunk
         if generation.text:
             blocks.append(sse.encode(_json({"n": 0, "text": generation.text}), id=generation.start_position))
     else:
-        whole = Answer(generation, generation.text, generation.pieces, last)
+        whole = Answer(generation, generation.text, generation.chunks, last)
         reason = "malformed-id" if cursor is None else "pruned" if is_within else "unknown-id"
         told = {"reason": reason, "requested": requested[:100]}
         blocks.append(sse.encode(_json({**told, "earliest": None, "head": last}), event="stream-reset"))
         blocks.append(sse.encode(_json(_snapshot(whole)), event="stream-snapshot"))
-    blocks.append(sse.encode(_json(endings.told(generation)), event=END_EVENT, id=last))
+    blocks.append(sse.encode(_json(endings.end_data(generation)), event=END_EVENT, id=last))
     return EventStreamResponse(_each(blocks))
 
 
 def _events(generation: Generation, after: int, last: int) -> list[bytes] | None:
-    """The events in (after, last], encoded; None where some of them have been pruned."""
+    """Return the encoded events in (after, last], or None if some of them were pruned."""
     blocks = []
     through = after
     while through < last:

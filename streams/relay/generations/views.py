@@ -1,4 +1,4 @@
-"""Generations over HTTP: ask, look, follow, cancel, ask again. Each is its owner's alone."""
+"""Views of generations: create, read, cancel and regenerate. Only the owner has access. See stream.py for events."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from streams.release import close_request_connections
 logger = logging.getLogger("streams.relay")
 
 
-# --- Asking -----------------------------------------------------------------------------------------------------------
+# --- Creating ---------------------------------------------------------------------------------------------------------
 
 
 @api_view("POST")
 async def ask(request: HttpRequest) -> HttpResponseBase:
-    """Start an answer: 201, or 200 for one that the same Idempotency-Key has started before."""
-    principal = await admit(request)  # first: nobody else has a megabyte of JSON read here
+    """Start an answer: 201, or 200 if the same Idempotency-Key has started it before."""
+    principal = await admit(request)  # before the body is read: it can be a megabyte
     count_question(principal.key)
     payload = read_payload(request)
     asked = payload if isinstance(payload, Mapping) else {}
@@ -42,29 +42,33 @@ async def ask(request: HttpRequest) -> HttpResponseBase:
     body = check_request({**asked, "stream": True} if asked else payload, upstream)
     if "tools" in body:
         raise HTTPError(
-            400, "unsupported-tools", "A generation keeps text alone. Ask the relay where tools are called."
+            400,
+            "unsupported-tools",
+            "A generation stores text only. To call tools, use the relay (v1/chat/completions).",
         )
     return await _start(request, principal, body, upstream.name, sent=payload)
 
 
 @api_view("POST")
 async def regenerate(request: HttpRequest, id: str) -> HttpResponseBase:
-    """Ask the same again: a new generation, whatever became of the first.
+    """Start a new answer to the same request, whatever the state of the first one.
 
-    The token stands for one answer, so that it is not enough for another one where the first is a user's.
+    A token grants access to one answer only. So if the first answer belongs to a user, that user must be signed in.
     """
     found = await find(request, id)
     generation = found.answer.generation
     if generation.owner_id is not None and found.has_token:
         principal = await admit(request)
         if principal.user is None or principal.user.pk != generation.owner_id:
-            raise HTTPError(403, "forbidden", "Only who has asked may ask again. Sign in, or send your key.")
+            raise HTTPError(
+                403, "forbidden", "Only the user who started this answer can regenerate it. Sign in, or send your key."
+            )
     else:
         principal = found.principal
         await check_access(request, principal)
     count_question(principal.key)
     upstream = get_upstream(generation.upstream) if generation.upstream in settings.UPSTREAMS else get_upstream()
-    # Checked again: the site's limits and models may be others now.
+    # Checked again, because the site's limits and models can have changed.
     body = check_request({key: value for key, value in generation.request.items() if key != "stream_options"}, upstream)
     return await _start(request, principal, body, upstream.name, sent={"regenerate": id})
 
@@ -86,11 +90,11 @@ async def _start(
 
 
 def _check_storable(value: Any) -> None:
-    """Refuse what PostgreSQL's JSON cannot hold."""
+    """Raise HTTPError (400) if a text has characters that PostgreSQL's JSON type cannot store."""
     if isinstance(value, str):
         if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
             raise HTTPError(
-                400, "invalid-text", "Texts cannot hold NUL (U+0000) or halves of characters (lone surrogates)."
+                400, "invalid-text", "Texts cannot contain NUL (U+0000) or lone surrogates (halves of characters)."
             )
     elif isinstance(value, Mapping):
         for key, each in value.items():
@@ -101,12 +105,12 @@ def _check_storable(value: Any) -> None:
             _check_storable(each)
 
 
-# --- Looking ----------------------------------------------------------------------------------------------------------
+# --- Reading ----------------------------------------------------------------------------------------------------------
 
 
 @api_view("GET", "HEAD")
 async def look(request: HttpRequest, id: str) -> HttpResponseBase:
-    """Its state, and its text so far."""
+    """Return an answer's state and its text so far."""
     found = await find(request, id)
     background.call_for(found.answer.generation)
     return json_response(_state(found.answer, found.token))
@@ -114,7 +118,7 @@ async def look(request: HttpRequest, id: str) -> HttpResponseBase:
 
 @api_view("POST")
 async def cancel(request: HttpRequest, id: str) -> HttpResponseBase:
-    """Stop it. One that has ended stays as it is."""
+    """Stop an answer. An answer that has ended does not change."""
     found = await find(request, id)
     await close_request_connections()
     try:
@@ -122,7 +126,7 @@ async def cancel(request: HttpRequest, id: str) -> HttpResponseBase:
     except Generation.DoesNotExist:
         raise not_found() from None
     background.forget(id)
-    answer = Answer(generation, generation.text, generation.pieces, generation.end_position or 0)
+    answer = Answer(generation, generation.text, generation.chunks, generation.end_position or 0)
     return json_response(_state(answer, found.token))
 
 
@@ -139,7 +143,7 @@ def _state(answer: Answer, token: str) -> dict[str, Any]:
         "channel": generation.channel,
         "model": generation.model,
         "text": answer.text,
-        "pieces": answer.pieces,
+        "chunks": answer.chunks,
         "finish_reason": generation.finish_reason or None,
         "usage": generation.usage,
         "error": error,

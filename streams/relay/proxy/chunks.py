@@ -9,9 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """An event of an answer. `text`, `reasoning` and `refusal` are what it adds to the first choice, "" for nothing.
+    """An event of an answer.
 
-    `calls_tools`: the first choice calls a tool. `is_empty`: it has no choice, such as the event with the usage.
+    `text`, `reasoning` and `refusal` are the texts that it adds to the first choice. `calls_tools`: the first choice
+    calls a tool. `is_empty`: it has no choice, as the event with the usage.
     """
 
     data: str
@@ -24,7 +25,7 @@ class Chunk:
 
 
 def first_choice(body: dict[str, Any]) -> dict[str, Any] | None:
-    """The choice with index 0. DashScope's own protocol has the choices inside `output`."""
+    """Return the choice with index 0. In DashScope's own protocol, the choices are inside of `output`."""
     output = body.get("output")
     choices = body.get("choices") or (output.get("choices") if isinstance(output, dict) else None)
     for choice in choices if isinstance(choices, list) else ():
@@ -34,7 +35,7 @@ def first_choice(body: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """A JSON object; an empty one where the text is none."""
+    """Return the JSON object in `text`, or {} if there is none."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

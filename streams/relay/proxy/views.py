@@ -20,13 +20,15 @@ from streams.responses import EventStreamResponse
 
 @api_view("POST")
 async def chat_completions(request: HttpRequest) -> HttpResponseBase:
-    """An answer, as OpenAI's `POST /chat/completions` gives it."""
+    """Return an answer, in the format of OpenAI's `POST /chat/completions`."""
     principal = await admit(request)
     return await relay(request, principal, read_payload(request))
 
 
 async def relay(request: HttpRequest, principal: Principal, payload: object) -> HttpResponseBase:
-    """The upstream's answer to `payload`, for a caller who was admitted. For views of a site's own as well.
+    """Return the upstream's answer to `payload` as a response, for a principal that was admitted.
+
+    A site can call this in its own views.
 
     Raises HTTPError if the request is invalid or exceeds a limit.
     """
@@ -34,12 +36,12 @@ async def relay(request: HttpRequest, principal: Principal, payload: object) -> 
     upstream = upstream_for(payload.get("model") if isinstance(payload, dict) else None)
     body = check_request(payload, upstream)
     assert isinstance(payload, dict)
-    # The upstream may take a minute, and needs neither the request's thread nor its connections.
+    # The upstream can take a minute, which needs neither the request's thread nor its connections.
     await release_request()
     exchange = Exchange(principal, upstream, body, shows_usage=wants_usage(payload))
     try:
         return await (_stream if body.get("stream") else _whole)(request, exchange)
-    except BaseException:  # also where the client has left
+    except BaseException:  # including the cancellation after a disconnect
         await exchange.aclose()
         raise
 
@@ -61,7 +63,7 @@ async def _whole(request: HttpRequest, exchange: Exchange) -> HttpResponseBase:
 
 
 async def _passed(exchange: Exchange) -> HttpResponse:
-    """An answer that is no stream, with its status and its JSON."""
+    """Return the response for an answer that is not a stream, with its status and its JSON."""
     answer = exchange.answer
     assert answer is not None
     headers = passed_headers(answer.headers)
@@ -79,7 +81,7 @@ async def _passed(exchange: Exchange) -> HttpResponse:
 
 @api_view("GET")
 async def models(request: HttpRequest) -> HttpResponseBase:
-    """The models that may be asked for, as OpenAI's `GET /models` gives them."""
+    """Return the available models, in the format of OpenAI's `GET /models`."""
     await admit(request)
     listed = [
         {"id": model, "object": "model", "created": 0, "owned_by": name}
