@@ -1,6 +1,6 @@
-"""Make the pictures of the documentation from the running demo site: python -m docs.make_pictures
+"""Take the screenshots in docs/images from the running demo site: python -m docs.make_pictures
 
-With a folder, take every page of the admin into it instead, light and dark, wide and narrow, to be looked at:
+With a folder, take screenshots of every page of the admin instead, light and dark, wide and narrow:
 python -m docs.make_pictures FOLDER
 """
 
@@ -15,7 +15,7 @@ from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 from tests.browser.browsers import CHROMIUM, CHROMIUM_OPTIONS
 from tests.sites import Server, Site, finish
 
-DOCS = Path(__file__).resolve().parent
+IMAGES = Path(__file__).resolve().parent / "images"
 STAFF = {"is_staff": True, "is_superuser": True}
 
 ADMIN_PAGES = {
@@ -58,7 +58,7 @@ broadcasts.cancel(cancelled.pk, by=editor)
 broadcasts.send(sent.pk, by=editor)
 """
 
-# What has happened at the site before the pictures are taken.
+# What happened on the site before the screenshots.
 HISTORY = """
 from django.contrib.auth.models import User
 from streams import NewMessage, publish, publish_many
@@ -109,7 +109,7 @@ def take_every_page(server: Server, context: BrowserContext, folder: Path) -> No
             page.set_viewport_size({"width": width, "height": 800})
             for name, path in ADMIN_PAGES.items():
                 page.goto(f"{server.url}/admin/{f'streams/{path}' if name != 'index' else ''}")
-                page.wait_for_timeout(1200)  # for what the page's script asks for
+                page.wait_for_timeout(1200)  # for the requests of the page's script
                 page.screenshot(path=folder / f"{name}-{scheme}-{width}.png", full_page=True)
             page.close()
 
@@ -127,8 +127,8 @@ def picture_the_board(site: Site, server: Server, context: BrowserContext) -> No
     page.get_by_role("button", name="Connect again").click()
     expect(live).to_be_visible()
     page.wait_for_timeout(1500)
-    page.screenshot(path=DOCS / "board.png")
-    # It stays open: somebody who listens.
+    page.screenshot(path=IMAGES / "board.png")
+    # The page stays open, so that one client is connected.
 
 
 def picture_the_chat(server: Server, context: BrowserContext) -> None:
@@ -141,7 +141,7 @@ def picture_the_chat(server: Server, context: BrowserContext) -> None:
         page.keyboard.press("Enter")
         expect(answer).to_contain_text(question)
         expect(answer).to_contain_text(so_far, timeout=20_000)
-    page.screenshot(path=DOCS / "chat.png")
+    page.screenshot(path=IMAGES / "chat.png")
     page.get_by_role("button", name="Stop").click()
     page.close()
 
@@ -152,7 +152,7 @@ def picture_the_admin(site: Site, server: Server, context: BrowserContext) -> No
     admin = f"{server.url}/admin/streams"
 
     def take(name: str) -> None:
-        page.screenshot(path=DOCS / f"admin-{name}.png", full_page=True)
+        page.screenshot(path=IMAGES / f"admin-{name}.png", full_page=True)
 
     page.goto(f"{admin}/broadcast/add/")
     page.get_by_label("Title").fill("Night works on the line")

@@ -7,19 +7,20 @@ import time
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from typing import Any
 
-from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from asgiref.sync import sync_to_async
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
 
-from streams import threads, tokens
+from streams import tokens
 from streams.callers import is_known, seen_user, user_of
 from streams.notifiers import Revocation
 from streams.policies import BasePolicy
 from streams.private.django import forget_loaded_user, has_sessions_user
 from streams.release import abandon_thread, release_request
 from streams.revocation import mark_of_session
+from streams.runtime import test_run
 
 NOBODY = ""
 
@@ -161,10 +162,7 @@ def known_user(request: HttpRequest) -> str | None:
 async def as_in_a_request() -> AsyncIterator[Callable[[], None]]:
     """A thread and connections as those of a request, given back at the end. Call what it yields where the thread may
     be busy for good: then nobody waits for it."""
-    if threads.in_test_run():  # which has them in a place of its own
-        yield lambda: None
-        return
-    async with ThreadSensitiveContext():
+    async with test_run.strategy().request_context():
         try:
             yield abandon_thread
         finally:

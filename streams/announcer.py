@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from django.dispatch import Signal
 
 from streams import presence, threads
-from streams.chores import spawn
+from streams.runtime.tasks import spawn
 
 if TYPE_CHECKING:
     from streams.subscriber import Subscriber

@@ -17,15 +17,13 @@ class StreamsConfig(AppConfig):
 
         from streams import broadcasts, channels, deliveries, log, presence, redaction, retention, revocation
         from streams.checks import check_database, check_settings
-        from streams.chores import Chore, register
         from streams.conf import settings
         from streams.log_threads import remember_connection
         from streams.references import on_deletion
-        from streams.threads import remember_test_connection
+        from streams.runtime.tasks import PeriodicTask, register
 
         checks.register(check_settings)
         checks.register(check_database, checks.Tags.database)
-        connection_created.connect(remember_test_connection)
         connection_created.connect(remember_connection)
         channels.forget_rules_when_settings_change()
         revocation.connect()
@@ -36,7 +34,7 @@ class StreamsConfig(AppConfig):
         on_deletion(get_user_model(), log.forget_addressee)
         on_deletion(Group, channels.forget_group)
 
-        register(Chore("Pruning", retention.prune_as_chore, retention.chore_seconds, at_start=False))
-        register(Chore("Telling who listens", presence.beat, lambda: settings.PRESENCE_SECONDS))
-        register(Chore("Sending what is scheduled", broadcasts.send_as_chore, lambda: settings.POLL_SECONDS))
-        register(Chore("Counting whom it reaches", deliveries.count_as_chore, deliveries.chore_seconds))
+        register(PeriodicTask("Pruning", retention.prune_as_chore, retention.chore_seconds, at_start=False))
+        register(PeriodicTask("Telling who listens", presence.beat, lambda: settings.PRESENCE_SECONDS))
+        register(PeriodicTask("Sending what is scheduled", broadcasts.send_as_chore, lambda: settings.POLL_SECONDS))
+        register(PeriodicTask("Counting whom it reaches", deliveries.count_as_chore, deliveries.chore_seconds))

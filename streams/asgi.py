@@ -1,7 +1,7 @@
-"""The ASGI application for sites that stream: Django's own, with an answer to the lifespan protocol, with the
-backpressure that daphne lacks, and without tokens in daphne's access log.
+"""The recommended ASGI application: Django's, plus three additions.
 
-Every other part of Streams works under `django.core.asgi.get_asgi_application()` as well.
+It answers the lifespan protocol, adds the backpressure that daphne lacks, and keeps tokens out of daphne's access log.
+All other features also work under `django.core.asgi.get_asgi_application()`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None
 
 
 def get_asgi_application() -> Application:
-    """Django's ASGI application, for `project/asgi.py`. On daphne, `send` waits while the client does not read."""
+    """Return the ASGI application, for the `application` variable of your project's asgi.py."""
     return with_lifespan(with_backpressure(cast(Application, django.core.asgi.get_asgi_application())))
 
 
 def with_lifespan(app: Application) -> Application:
-    """Answer the lifespan protocol, which Django's application raises ValueError for.
+    """Answer the lifespan protocol. Django's application raises ValueError for it.
 
-    Servers report that exception as a warning, and error trackers as an error, at each start. There is nothing to do in
-    it: a process starts its hub with its first stream, and `shutdown` comes too late to end streams (see shutdown.py).
+    Servers log that exception as a warning at each start, and error trackers report it. Streams needs no lifespan
+    events: a process starts its hub with its first stream, and `shutdown` comes too late to end streams (see
+    shutdown.py).
     """
 
     async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -45,10 +46,10 @@ def with_lifespan(app: Application) -> Application:
 
 
 def with_backpressure(app: Application) -> Application:
-    """Make daphne's `send` wait while a client does not read; other servers' does already and is left as it is.
+    """Make daphne's `send` wait while a client does not read. The `send` of other servers waits already.
 
-    daphne hands what it is sent to Twisted's transport, which buffers without a bound. Twisted has
-    the remedy: a producer that is registered with the request is told to pause when the transport's buffer is full.
+    daphne passes all data to Twisted's transport, whose buffer has no limit. Twisted offers a remedy: a producer that
+    is registered with the request is paused when the transport's buffer is full.
     """
 
     async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -67,7 +68,7 @@ def with_backpressure(app: Application) -> Application:
 
 
 class _Backpressure:
-    """A Twisted IPushProducer that lets `send` through while the transport has room."""
+    """A Twisted IPushProducer. Its `send` waits while the transport's buffer is full."""
 
     def __init__(self, request: Any, send: Send) -> None:
         self._request = request
@@ -84,16 +85,19 @@ class _Backpressure:
         elif message.get("more_body") and not self._registered and is_connected(self._request):
             self._registered = True
             self._request.registerProducer(self, True)
-        # Before the registration ends as well: nobody would tell us of room after it.
+        # Before the producer is unregistered, because Twisted calls resumeProducing() on registered producers only.
         await self._room.wait()
         if message["type"] == "http.response.body" and not message.get("more_body"):
             self._complete = True
-            self._unregister()  # Twisted wants that before the request is finished
+            self._unregister()  # Twisted requires this before the request is finished
         await self._send(message)
 
     def finish(self) -> None:
-        """The application has returned. A response that it left unfinished, as for a client that was cut, is aborted:
-        daphne itself would keep such a connection open."""
+        """Clean up when the application has returned.
+
+        An incomplete response, such as that of a client that was cut, is aborted. daphne would keep its connection
+        open.
+        """
         self._unregister()
         if self._started and not self._complete:
             abort(self._request)

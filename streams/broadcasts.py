@@ -327,8 +327,7 @@ def _is_due() -> bool:
 
 async def send_as_chore() -> None:
     """Send what is due."""
-    # Users' tests send what they want to be sent.
-    if not threads.in_test_run() and await threads.run(_is_due, pool=threads.CHORES):
+    if await threads.run(_is_due, pool=threads.CHORES):
         await threads.run(_send_all_due, pool=threads.WAITING)
 
 

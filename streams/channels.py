@@ -7,7 +7,6 @@ record of a channel, how far it was pruned, is log.py's.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import time
 from collections.abc import Iterable, Mapping
@@ -25,6 +24,8 @@ from streams import outages, threads
 from streams.conf import settings
 from streams.events import private_prefix
 from streams.models import ChannelGroup, ChannelSettings
+from streams.runtime import test_run
+from streams.runtime.tasks import spawn
 from streams.threads import database
 
 logger = logging.getLogger("streams")
@@ -123,13 +124,11 @@ async def aaccess_rules() -> Rules:
     """
     if (rules := _fresh()) is not None:
         return rules
-    if threads.in_test_run():
-        return await threads.run(_load)
+    threads.sync_caller()  # if one waits for this loop, the load needs that thread: let it know the way to it
     loop = asyncio.get_running_loop()
     began, task = _loading.get(loop, (-1, None))
     if task is None or task.done() or began != _changes:
-        # In a context of its own: the load outlives the request that happened to ask first.
-        task = loop.create_task(_load_patiently(), context=contextvars.Context())
+        task = spawn(_load_patiently(), awaited=True)
         _loading[loop] = mine = (_changes, task)
         # Taken out when it is done: a task knows its loop, and would keep it.
         task.add_done_callback(lambda _: _loading.pop(loop) if _loading.get(loop) is mine else None)
@@ -151,9 +150,8 @@ async def _load_patiently() -> Rules:
 
 
 def _fresh() -> Rules | None:
-    # Not kept in a test run: a test that is rolled back would leave its rules behind.
-    young = time.monotonic() - _read_at < settings.POLL_SECONDS and not threads.in_test_run()
-    return _rules if young else None
+    is_young = time.monotonic() - _read_at < test_run.strategy().cache_seconds(settings.POLL_SECONDS)
+    return _rules if is_young else None
 
 
 def _load() -> Rules:

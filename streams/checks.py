@@ -159,7 +159,7 @@ def _connections(wrong: dict[str, str]) -> Iterator[CheckMessage]:
         return
     database = connections[alias].settings_dict
     pool = database["OPTIONS"].get("pool")
-    if pool and "LOG_THREADS" not in wrong:
+    if pool and "DATABASE_THREADS" not in wrong:
         options = pool if isinstance(pool, dict) else {}
         size = options.get("max_size") or options.get("min_size", DEFAULT_POOL_SIZE)
         needed = threads.max_threads() + 1
@@ -168,8 +168,8 @@ def _connections(wrong: dict[str, str]) -> Iterator[CheckMessage]:
                 f"DATABASES[{alias!r}]['OPTIONS']['pool'] gives each process {size} connections. Its database threads "
                 f"can use {needed - 1} at the same time, and each request with queries uses another one. They wait for "
                 "each other, and fail after the pool's timeout.",
-                hint=f"Set 'pool': {{'max_size': {needed}}} or more. Or lower STREAMS['LOG_THREADS'], which is "
-                f"{conf.settings.LOG_THREADS}; a process uses twice as many threads, plus three.",
+                hint=f"Set 'pool': {{'max_size': {needed}}} or more. Or lower STREAMS['DATABASE_THREADS'], which is "
+                f"{conf.settings.DATABASE_THREADS}; a process uses twice as many threads, plus three.",
                 id="streams.W004",
             )
     if _is_far(str(database["HOST"] or "")) and not database["OPTIONS"].keys() & set(KEEPALIVES):

@@ -1,6 +1,6 @@
-"""The database's clock: the only one by which stored times are compared, because the clocks of machines can be wrong.
+"""The database's clock. Stored times are compared with it alone, because the clocks of machines can be wrong.
 
-A process's own clock is used only for its own business: durations (`time.monotonic()`), and times that are shown.
+A process uses its own clock only for durations (`time.monotonic()`) and for times that it shows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Closing the source of a response that was dropped before anything has iterated it."""
+"""Close the source of a response that was dropped before it was iterated."""
 
 from __future__ import annotations
 
@@ -7,27 +7,23 @@ import contextlib
 
 from streams.feed import Closable
 from streams.private.asgiref import main_event_loop
+from streams.runtime.tasks import spawn
 
 
 def close_later(source: Closable, loop: asyncio.AbstractEventLoop | None) -> None:
-    """Close the source of a response that was dropped. Called by the garbage collector, from any thread."""
+    """Close the source of a dropped response, on its event loop. Called by the garbage collector, from any thread."""
     if loop is None or loop.is_closed():
         return
 
     def close() -> None:
-        task = loop.create_task(source.aclose())
-        _closing.add(task)  # a loop keeps only a weak reference to its tasks
-        task.add_done_callback(_closing.discard)
+        spawn(source.aclose())
 
     with contextlib.suppress(RuntimeError):  # the loop is just closing
         loop.call_soon_threadsafe(close)
 
 
-_closing: set[asyncio.Task[None]] = set()
-
-
 def serving_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that serves this request, also from a sync view's thread; None under WSGI."""
+    """Return the event loop that serves this request, also in the thread of a sync view, or None under WSGI."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

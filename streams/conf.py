@@ -173,7 +173,7 @@ class Settings:
     QUEUE_BYTES = Setting(1_048_576, positive_whole)
     WINDOW_MESSAGES = Setting(2000, positive_whole)
     WINDOW_BYTES = Setting(8_388_608, positive_whole)
-    LOG_THREADS = Setting(4, positive_whole)
+    DATABASE_THREADS = Setting(4, positive_whole)
     DATABASE_TIMEOUT_SECONDS = Setting[float | None](15, or_none(positive_number))
 
     RETENTION_SECONDS = Setting[float | None](604_800, or_none(positive_number))

@@ -1,6 +1,6 @@
-"""Which database holds the log: its alias, for Django, and a name by which processes know each other's logs apart.
+"""The log's database: its alias in DATABASES, and a name that identifies the log between processes.
 
-And how views stay outside of transactions, whichever databases there are.
+It also has a decorator that keeps views outside of transactions.
 """
 
 from __future__ import annotations
@@ -13,59 +13,55 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from django.apps import apps
-from django.core.signals import setting_changed
 from django.db import connections, router, transaction
 
 from streams.private.django import exempt_from_atomic_requests
+from streams.runtime.resets import on_settings_change
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@functools.cache  # each publish asks several times, and routers cannot move the log while the site runs
+@functools.cache  # publishing calls it, and a router cannot move the log while the site runs
 def database() -> str:
     """Return the alias of the database that holds the log.
 
-    Reads go there as well: a replica lags, and lag looks like a gap.
+    Reads use it too, because a replica lags behind, and a reader would miss messages.
     """
-    # The model by its name: notifiers ask as well, and must not know the log's tables.
+    # The model by its name, because notifiers call this and must not import the log's tables.
     return router.db_for_write(apps.get_model("streams", "Message"))
 
 
-def _forget(*, setting: str, **kwargs: Any) -> None:
-    if setting in ("DATABASES", "DATABASE_ROUTERS"):
-        database.cache_clear()
-
-
-setting_changed.connect(_forget)  # sent by override_settings, in tests
+on_settings_change(database.cache_clear, "DATABASES", "DATABASE_ROUTERS")
 
 
 def log_name() -> str:
-    """The same in all processes of a site, and another one in those of a test run or of a site beside it.
+    """Return a name that all processes of a site share, and that differs in test runs and in other sites.
 
-    It is the database's NAME: host and port may differ, where one process goes through a pooler and another does not.
-    For SQLite it is where the file is.
+    It is the database's NAME, without host and port, because some processes can use a pooler and others not. For
+    SQLite it is the path of the file.
     """
     connection: Any = connections[database()]
     name = connection.settings_dict["NAME"]
     if connection.vendor != "sqlite":
         return f"{name or connection.settings_dict['OPTIONS'].get('service', '')}"
     if connection.is_in_memory_db():
-        return f"{name} {_TOKEN} {os.getpid()}"  # nobody else's, whatever it is called; nor a forked child's
-    return _whole(str(name))
+        return f"{name} {_TOKEN} {os.getpid()}"  # such a database belongs to one process
+    return _absolute(str(name))
 
 
 _TOKEN = secrets.token_hex(8)
 
 
-@functools.cache  # each notice asks
-def _whole(path: str) -> str:
+@functools.cache  # called for each notice
+def _absolute(path: str) -> str:
     return path if path.startswith("file:") else str(Path(path).resolve())
 
 
 def non_atomic_requests(view: F) -> F:
-    """Keep a view outside of the transaction that ATOMIC_REQUESTS opens, for every database. A decorator.
+    """Decorate a view to exclude it from ATOMIC_REQUESTS, for every database.
 
-    Django's decorator names one database, and Django refuses an async view if any other has ATOMIC_REQUESTS.
+    Django's own decorator excludes it for one database, and Django refuses an async view if any other database has
+    ATOMIC_REQUESTS.
     """
     transaction.non_atomic_requests(view)
     exempt_from_atomic_requests(view)

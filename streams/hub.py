@@ -16,9 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from streams import chores, log, outages, presence, shutdown, threads
+from streams import log, outages, presence, shutdown, threads
 from streams.announcer import announce
-from streams.chores import Chore, spawn
 from streams.conf import settings
 from streams.events import StoredEvent
 from streams.forks import REASON, Marks, contradicts, find_fork
@@ -26,6 +25,8 @@ from streams.notifiers import Notice, get_notifier
 from streams.outages import Backoff
 from streams.reads import Reads
 from streams.rechecks import Rechecks
+from streams.runtime import tasks, test_run
+from streams.runtime.tasks import PeriodicTask, spawn
 from streams.signals import subscriber_connected, subscriber_disconnected
 from streams.window import Frame, Window
 
@@ -96,12 +97,12 @@ class Hub:
         hub._census.add(subscriber.channels)
         follows = hub._started is not None and hub._started.done()
         if hub._started is None:
-            hub._started = spawn(hub._start())
+            hub._started = spawn(hub._start(), awaited=True)
         try:
             await asyncio.shield(hub._started)
             if lingers:
                 await hub.catch_up()  # as a new hub would read the head; and it fails as one would
-            if follows and threads.in_test_run():
+            if follows and not test_run.strategy().starts_new_epochs:
                 await hub._begin_again()
         except BaseException:
             hub.leave(subscriber)
@@ -170,7 +171,7 @@ class Hub:
         self._begin_chores()
 
     def _begin_chores(self) -> None:
-        self._chores = [spawn(self._do(chore)) for chore in chores.registered()]
+        self._chores = [spawn(self._do(task)) for task in tasks.registered()]
 
     def _linger(self) -> None:
         """Go on following the log for a while, without subscribers. To all others it looks as if the hub had stopped.
@@ -179,7 +180,7 @@ class Hub:
         """
         loop = asyncio.get_running_loop()
         follows = _hubs.get(loop) is self and self._started is not None and self._started.done()
-        if not follows or shutdown.is_ending() or threads.in_test_run():
+        if not follows or shutdown.is_ending() or not test_run.strategy().works_unattended:
             self._stop()
             return
         self._stop_chores()
@@ -334,7 +335,7 @@ class Hub:
 
     async def _fork(self) -> None:
         """Start a new epoch: the log is not the one that we followed, and the database could not tell."""
-        if threads.in_test_run():
+        if not test_run.strategy().starts_new_epochs:
             # The last test's log was rolled back or emptied. A new epoch would give the next test large positions.
             await self._begin_at(await threads.run(log.current_head, pool=threads.FOLLOWING))
             self._marks = Marks()
@@ -406,15 +407,15 @@ class Hub:
                 subscriber.beat(quiet_since)
             self._rechecks.tick()
 
-    async def _do(self, chore: Chore) -> None:
-        backoff = Backoff(logger, f"{chore.name} failed; trying again.")
-        now = chore.at_start
+    async def _do(self, task: PeriodicTask) -> None:
+        backoff = Backoff(logger, f"{task.name} failed; trying again.")
+        now = task.at_start
         while True:
             seconds = None
             try:
-                seconds = chore.seconds()
+                seconds = task.seconds()
                 if now and seconds is not None:
-                    await chore.run()
+                    await task.run()
                     backoff.reset()
             except Exception:
                 await backoff.wait()

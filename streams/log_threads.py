@@ -28,7 +28,7 @@ from streams.log_connections import (
     shut_down,
     tidy_connections,
 )
-from streams.private.django import in_test_run
+from streams.runtime import test_run
 
 T = TypeVar("T")
 logger = logging.getLogger("streams")
@@ -50,7 +50,7 @@ class DatabaseTimeout(OperationalError):
 
 
 class LogThreads(Executor):
-    """At most `size` daemon threads (LOG_THREADS if not given), each with its own database connections.
+    """At most `size` daemon threads (DATABASE_THREADS if not given), each with its own database connections.
 
     `seconds` returns the time that a job can take, or None for any time. After that time the job's future fails with
     DatabaseTimeout. The thread and its connection are abandoned: they no longer count, and their result is dropped.
@@ -132,7 +132,7 @@ class LogThreads(Executor):
 
     def _start_thread(self) -> None:
         with self._lock:
-            size = self._size or settings.LOG_THREADS
+            size = self._size or settings.DATABASE_THREADS
             if not self._jobs or self._threads >= size:
                 return
             can_start = self._threads + len(self._abandoned) < size + MAX_ABANDONED
@@ -163,8 +163,7 @@ class LogThreads(Executor):
 
     def _work(self) -> None:
         worker = _here.worker = _Worker()
-        if not in_test_run():
-            limit_connecting()
+        limit_connecting()
         with self._lock:
             is_waiting = self._take(worker)
         while not is_waiting or self._is_handed_a_job(worker):
@@ -310,4 +309,4 @@ def remember_connection(connection: Any, **kwargs: Any) -> None:
 
 
 def _linger() -> float:
-    return 0.05 if in_test_run() else LINGER_SECONDS
+    return test_run.strategy().linger_seconds(LINGER_SECONDS)

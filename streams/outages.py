@@ -9,18 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import re
 import sqlite3
 import sys
 from collections.abc import Iterator
-from typing import Any
 
-from django.core.signals import setting_changed
 from django.db import Error, InterfaceError, OperationalError
 
 from streams.exceptions import NotMigrated
+from streams.runtime.resets import on_settings_change, per_process
 
 # What is wrong with the database, and what helps: for clients and for the log. The driver's text is in the log only.
 NO_ANSWER = "The database does not answer. Try again later."
@@ -121,26 +119,14 @@ class Outage:
         self._failing = {}
 
 
-DATABASE = Outage("The database answers again.")
-DISK = Outage("The database can store again.")
-MIGRATIONS = Outage("The database has its tables and columns.")  # logged once by a process, unless migrate is run
-SENDING = Outage("The notifier works again.")
-LISTENING = Outage("The notifier's listener works again.")
-
-
-def _forget(*, setting: str, **kwargs: Any) -> None:
-    if setting == "STREAMS":  # there is another notifier now
-        SENDING.forget()
-        LISTENING.forget()
-
-
-def _renew() -> None:
-    for outage in (DATABASE, DISK, MIGRATIONS, SENDING, LISTENING):
-        outage.forget()
-
-
-os.register_at_fork(after_in_child=_renew)  # a child tells for itself
-setting_changed.connect(_forget)  # sent by override_settings, in tests
+DATABASE = per_process(Outage, "The database answers again.")
+DISK = per_process(Outage, "The database can store again.")
+# Logged once by a process: it can only end if `migrate` is run.
+MIGRATIONS = per_process(Outage, "The database has its tables and columns.")
+SENDING = per_process(Outage, "The notifier works again.")
+LISTENING = per_process(Outage, "The notifier's listener works again.")
+for _outage in (SENDING, LISTENING):
+    on_settings_change(_outage.forget)  # there is another notifier then
 
 
 def report(logger: logging.Logger, what: str) -> Outage | None:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
-from django.core.signals import setting_changed
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
@@ -26,6 +25,7 @@ from streams.channels import (
 )
 from streams.conf import settings
 from streams.events import USER_PREFIX
+from streams.runtime.resets import on_settings_change
 from streams.tokens import atoken_of, token_of
 
 # The methods with a rule for reading, and for publishing; and their async twins.
@@ -354,10 +354,7 @@ def get_policy() -> BasePolicy:
     return _policy
 
 
-def _forget(*, setting: str, **kwargs: Any) -> None:
+@on_settings_change
+def _forget() -> None:
     global _policy
-    if setting == "STREAMS":
-        _policy = None
-
-
-setting_changed.connect(_forget)  # sent by override_settings, in tests
+    _policy = None

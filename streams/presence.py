@@ -30,6 +30,8 @@ from streams import outages, threads
 from streams.conf import settings
 from streams.models import Node
 from streams.places import Places
+from streams.runtime import test_run
+from streams.runtime.resets import per_process
 from streams.threads import database
 
 if TYPE_CHECKING:
@@ -114,15 +116,7 @@ class _Process:
         self.cleaned_at = float("-inf")
 
 
-_process = _Process()
-
-
-def _renew() -> None:
-    global _process
-    _process = _Process()
-
-
-os.register_at_fork(after_in_child=_renew)  # a child is another process, and has none of its parent's streams
+_process = per_process(_Process)
 
 
 def node_id() -> str:
@@ -154,7 +148,7 @@ def close_census(census: Census) -> None:
         last = not process.censuses
         if last:
             process.beat_at = float("-inf")  # who comes back beats at once
-    if last and settings.PRESENCE_SECONDS is not None and not threads.in_test_run():
+    if last and settings.PRESENCE_SECONDS is not None and test_run.strategy().works_unattended:
         # Straight to a thread: the loop may be ending, and would not come back to a task.
         try:
             threads.CHORES.submit(_write_if_nobody_came_back)
@@ -206,8 +200,7 @@ def places() -> Places:
 async def beat() -> None:
     """Renew this process's row, unless another of its event loops has just done so. A chore."""
     interval = settings.PRESENCE_SECONDS
-    # Users' tests are not to find rows that they did not make.
-    if interval is None or threads.in_test_run():
+    if interval is None:
         return
     process = _process
     with process.lock:

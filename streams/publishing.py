@@ -23,6 +23,8 @@ from streams.events import NewMessage, check
 from streams.exceptions import IdempotencyKeyInUse
 from streams.models import Message
 from streams.private import django as django_internals
+from streams.runtime import test_run
+from streams.runtime.resets import per_process
 from streams.writer import Writer
 
 # For how long publish() waits for a transaction that has used the same idempotency key and is still open.
@@ -137,7 +139,7 @@ def _refuse_on_event_loop() -> None:
 def _publish(messages: Sequence[NewMessage]) -> list[Message]:
     if not messages:
         return []
-    with threads.test_connection():
+    with test_run.strategy().connection():
         return _publish_on_this_thread(messages)
 
 
@@ -216,12 +218,4 @@ class _AfterCommit:
                 row.position = outcome.positions.get(row.pk)
 
 
-_writer = Writer()
-
-
-def _renew_writer() -> None:
-    global _writer
-    _writer = Writer()
-
-
-os.register_at_fork(after_in_child=_renew_writer)  # a child inherits no turn, and no thread that waits
+_writer = per_process(Writer)

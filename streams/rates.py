@@ -9,17 +9,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import os
 import threading
 import time
 from collections import OrderedDict
 from typing import Any
 
 from django.core.cache import caches
-from django.core.signals import setting_changed
 
 from streams import outages
 from streams.conf import settings
+from streams.runtime.resets import on_settings_change, per_process
 
 logger = logging.getLogger("streams")
 
@@ -28,7 +27,7 @@ MINUTE = 60.0
 # Callers that are remembered. Whoever has been quiet longest goes first, and has most likely a full bucket again.
 MAX_CALLERS = 10_000
 
-CACHE = outages.Outage("The cache that counts publishing works again.")
+CACHE = per_process(outages.Outage, "The cache that counts publishing works again.")
 
 
 class Buckets:
@@ -58,7 +57,8 @@ class Buckets:
             self._left.clear()
 
 
-_buckets = Buckets()
+_buckets = per_process(Buckets)
+on_settings_change(_buckets.clear)
 
 
 def take(caller: str, messages: int) -> int:
@@ -122,18 +122,3 @@ def _report() -> None:
 
 def _take_here(caller: str, messages: int, per_minute: int) -> int:
     return math.ceil(_buckets.take(caller, messages, per_minute, time.monotonic()))
-
-
-def _forget(*, setting: str, **kwargs: Any) -> None:
-    if setting == "STREAMS":
-        _buckets.clear()
-
-
-def _renew() -> None:
-    global _buckets
-    _buckets = Buckets()
-    CACHE.forget()
-
-
-setting_changed.connect(_forget)  # sent by override_settings, in tests
-os.register_at_fork(after_in_child=_renew)  # a child counts for itself, and inherits no lock

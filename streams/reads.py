@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from streams import log, threads
-from streams.chores import spawn
 from streams.conf import settings
+from streams.runtime.tasks import spawn
 from streams.window import Frame
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Reads:
         return sum(not read.is_running for read in self._reads.values())
 
     def _begin_next(self) -> None:
-        while self._running.total() < settings.LOG_THREADS:
+        while self._running.total() < settings.DATABASE_THREADS:
             caller = next((caller for caller in self._queues if self._running[caller] < READS_PER_CALLER), None)
             if caller is None:
                 return

@@ -53,7 +53,7 @@ def hide(text: str) -> str:
 class HideTokens(logging.Filter):
     """A filter for handlers and loggers. It lets all records pass, without the tokens in their texts and arguments.
 
-    The text of an exception is not the record's, but made by a formatter; see docs/security.md.
+    The text of an exception is not the record's, but made by a formatter; see docs/operations/security.md.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

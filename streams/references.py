@@ -31,10 +31,10 @@ else:
 
 
 class _Descriptor(_ForwardDescriptor):
-    """Reads the row from its own database, and takes a row of another database by its key."""
+    """Reads the row from its own database, and accepts a row of another database."""
 
     def get_queryset(self, **hints: Any) -> Any:
-        # Asked without the hint `instance`, by which Django would take the database of the referring row.
+        # Without the hint `instance`, for which Django would use the database of the referring row.
         queryset = super().get_queryset(**hints)
         return queryset.using(router.db_for_read(queryset.model))
 
@@ -48,16 +48,16 @@ class _Descriptor(_ForwardDescriptor):
         if not isinstance(value, self.field.remote_field.model._meta.concrete_model):
             super().__set__(instance, value)  # None, or an error
             return
-        # As Django does, but for its refusal of a row that is in another database.
+        # Like Django's own method, except that it accepts a row of another database.
         for local, foreign in self.field.related_fields:
             setattr(instance, local.attname, getattr(value, foreign.attname))
         self.field.set_cached_value(instance, value)
 
 
 class Reference(_ForeignKey):
-    """A foreign key without a constraint. Its row can be in another database, or be gone; then it reads as None.
+    """A foreign key without a constraint. Its row can be in another database. If the row is deleted, it reads as None.
 
-    Django leaves it alone when the row is deleted. Call on_deletion() to decide what happens then.
+    Django does nothing here when the row is deleted. Use on_deletion() to react to it.
     """
 
     forward_related_accessor_class = _Descriptor
@@ -68,7 +68,7 @@ class Reference(_ForeignKey):
         super().__init__(to, on_delete, **kwargs)
 
     def deconstruct(self) -> Any:
-        # Migrations need nothing of this class.
+        # Migrations do not need this class.
         name, _, args, kwargs = super().deconstruct()
         return name, "django.db.models.ForeignKey", args, kwargs
 
@@ -78,10 +78,7 @@ class Reference(_ForeignKey):
 
 
 def with_references(rows: models.QuerySet[Any], *names: str) -> models.QuerySet[Any]:
-    """Return `rows` so that reading these references needs no further query for each row.
-
-    By a join if the referenced rows are in the same database, by a second query otherwise.
-    """
+    """Return `rows` with these references loaded: by a join, or by a second query if they are in another database."""
     joined = [name for name in names if router.db_for_write(_target(rows.model, name)) == rows.db]
     if joined:
         rows = rows.select_related(*joined)
@@ -93,7 +90,7 @@ def _target(model: type[models.Model], name: str) -> Any:
 
 
 def on_deletion(model: type[models.Model], forget: Callable[[Any], object]) -> None:
-    """Have `forget(primary key)` called when a row of `model` is deleted by Django.
+    """Call `forget(primary key)` when Django deletes a row of `model`.
 
     It runs in the same transaction if the row is in the log's database. Otherwise it runs after the commit, because two
     databases share no transaction; an error is then logged, because the row is gone already.
@@ -107,7 +104,7 @@ def on_deletion(model: type[models.Model], forget: Callable[[Any], object]) -> N
             transaction.on_commit(partial(_forget, forget, instance.pk), using=using)
 
     for each in apps.get_models():
-        # Proxies as well. Not its children: one that is deleted with keep_parents=True leaves the row.
+        # Proxy models too, but not child models: deleting a child with keep_parents=True keeps the row.
         if each._meta.concrete_model is model._meta.concrete_model:
             post_delete.connect(deleted, sender=each, weak=False)
 

@@ -240,7 +240,7 @@ class _Body:
         """Hear of the process's end from now on. Where no server serves this stream, as in a test, there is none."""
         if request_context() is not None:
             self.task = asyncio.current_task()
-            shutdown.attend(self)
+            shutdown.attach(self)
 
     def stop(self, last: bytes = b"") -> None:
         """End the stream, in good order."""
@@ -250,7 +250,7 @@ class _Body:
         """End the stream by breaking the connection."""
         if self.task is None or self.task.done() or self._abandoned.peek() is None:
             return
-        if sockets.is_sought(self.scope):
+        if sockets.is_searching(self.scope):
             self.timers["cut"] = self.task.get_loop().call_later(sockets.AGAIN_SECONDS, self.cut)
             return
         if self.scope is not None and sockets.reset(self.scope):
@@ -315,7 +315,7 @@ def _watch(body_ref: weakref.ref[_Body], limit: float) -> None:
     loop, now, since = asyncio.get_running_loop(), time.monotonic(), body.unsent_since()
     if since is None or now - since < limit / 2:
         body.stuck = None
-    elif sockets.is_sought(body.scope):
+    elif sockets.is_searching(body.scope):
         body.timers["watch"] = loop.call_later(sockets.AGAIN_SECONDS, _watch, body_ref, limit)
         return
     else:

@@ -1,11 +1,11 @@
-"""Retention: which messages are old enough to go, by age, by count for each channel, and by bytes.
+"""Retention: decide which messages are deleted, by age, by count for each channel, and by bytes.
 
-It decides; log.delete_through deletes, in small batches, so that no publisher ever waits for a pruning.
+log.delete_through() deletes them, in small batches, so that no publisher waits for a pruning.
 
-Ages are by the database's clock alone, which dates the messages as well. A message whose date lies in the future (that
-clock was ahead, or the row was imported) says nothing by its date. Positions follow the order of commits, so that it is
-at least as old as the messages behind it: it goes when one of them goes. The newest message of all, which has none
-behind it, is given the present time by the next pruning.
+Ages are measured by the database's clock, which also dates the messages. The date of a message can lie in the future,
+because that clock was ahead or because the row was imported. Positions follow the order of commits, so that such a
+message is at least as old as the messages after it, and is deleted with them. If no message comes after it, the next
+pruning changes its date to the present time.
 """
 
 from __future__ import annotations
@@ -28,24 +28,27 @@ logger = logging.getLogger("streams.retention")
 
 BATCH_MESSAGES = 500
 
-# The lease of the process that prunes, and for how many seconds it takes it at a time. It renews it between its steps;
-# if it dies, the others wait for so long. A step can be long: counting the messages of each channel reads the whole
-# log, two million messages in a second. If the lease expired during it, the next process would begin the same
-# step, and none would ever finish.
+# The lease of the process that prunes, and its duration. The process renews it between its steps. If the process dies,
+# the others wait until the lease expires. A step can be long: counting the messages of each channel reads the whole
+# log, at two million messages per second. If the lease expired during the step, the next process would begin the same
+# step, and no process would ever finish it.
 LEASE = "prune"
 LEASE_SECONDS = 300.0
 RENEW_SECONDS = 30.0
 
-# A message can be kept for longer than databases have dates. This is as good as for ever.
+# A longer retention keeps messages forever, because databases have no dates that far back.
 LONGEST_SECONDS = 1000 * 366 * 86_400
 
-# If more than this share of the log is to go because of its bytes, they are added up again first.
+# If more than this share of the log would be deleted because of its bytes, the bytes are counted again first.
 DOUBTFUL_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Everything at or below `through` may go: of one channel, or of all but the `spared` where `channel` is None."""
+    """Messages to delete: those at or below the position `through`, of one channel.
+
+    If `channel` is None, of all channels except `spared`.
+    """
 
     through: int
     channel: str | None
@@ -53,26 +56,26 @@ class Cut:
     spared: tuple[str, ...] = ()
 
     def messages(self) -> int:
-        """How many messages the cut would take now."""
-        return self._doomed().count()
+        """Return how many messages the cut would delete now."""
+        return self._rows().count()
 
     def oldest(self, start: int) -> int | None:
-        """The position of the oldest message at or above `start` that it would take now."""
-        doomed = self._doomed().filter(position__gte=start).order_by("position")
-        return doomed.values_list("position", flat=True).first()
+        """Return the position of the oldest message at or above `start` that the cut would delete now."""
+        rows = self._rows().filter(position__gte=start).order_by("position")
+        return rows.values_list("position", flat=True).first()
 
-    def _doomed(self) -> QuerySet[Message]:
-        doomed = Message.objects.using(database()).filter(position__lte=self.through)
+    def _rows(self) -> QuerySet[Message]:
+        rows = Message.objects.using(database()).filter(position__lte=self.through)
         if self.channel is not None:
-            return doomed.filter(channel=self.channel)
-        return doomed.exclude(channel__in=self.spared) if self.spared else doomed
+            return rows.filter(channel=self.channel)
+        return rows.exclude(channel__in=self.spared) if self.spared else rows
 
 
 def cuts(own: Mapping[str, channels.Retention] | None = None) -> Iterator[Cut]:
-    """Yield what retention lets go now: that of the settings, and that of channels that have one of their `own`.
+    """Yield the cuts of the site's settings, and of channels that have settings of their `own`.
 
-    Each is worked out when it is asked for: after the one before. RETENTION_BYTES bounds the log as a whole, whatever
-    a channel is to keep.
+    Each cut is computed when it is requested, so that it sees the effect of the one before. RETENTION_BYTES applies to
+    the whole log, whatever the settings of a channel are.
     """
     own = channels.retentions() if own is None else own
     own_age = {channel: kept.seconds for channel, kept in own.items() if kept.seconds is not None}
@@ -102,16 +105,17 @@ def cuts(own: Mapping[str, channels.Retention] | None = None) -> Iterator[Cut]:
 def prune(
     *,
     pause_seconds: float = 0.0,
-    most_seconds: float = float("inf"),
+    max_seconds: float = float("inf"),
     goes_on: Callable[[], bool] = lambda: True,
 ) -> int:
-    """Delete what retention lets go. Returns how many messages went.
+    """Delete the messages that retention does not keep. Return how many were deleted.
 
-    `pause_seconds` between batches leaves a database room for others. After `most_seconds`, or when `goes_on()` returns
-    False, it stops, and may be called again. `goes_on` is called between all steps, each of which is short.
+    pause_seconds: A pause after each batch, in which other transactions can use the database.
+    max_seconds: Stop after this time. The next call continues.
+    goes_on: Stop if it returns False. It is called between all steps.
     """
     pruned = 0
-    end = time.monotonic() + most_seconds
+    end = time.monotonic() + max_seconds
 
     def is_over() -> bool:
         return time.monotonic() > end or not goes_on()
@@ -121,7 +125,7 @@ def prune(
     while not is_done:
         is_done = True
         for count in _batches(is_over):
-            if count is None:  # what staff have just set to be kept is kept, also where a long pruning is under way
+            if count is None:  # staff have changed a channel's retention: compute the cuts again
                 is_done = False
                 break
             pruned += count
@@ -134,7 +138,7 @@ def prune(
 
 
 def _prepare(is_over: Callable[[], bool]) -> None:
-    """Date the newest messages that have a date in the future, and count the bytes of what was published lately."""
+    """Correct the newest messages' dates if they are in the future, and count the bytes of new messages."""
     own_age = {channel: kept.seconds for channel, kept in channels.retentions().items() if kept.seconds is not None}
     if settings.RETENTION_SECONDS is not None:
         log.date_newest(spared=sorted(own_age))
@@ -147,9 +151,9 @@ def _prepare(is_over: Callable[[], bool]) -> None:
 
 
 def _batches(is_over: Callable[[], bool]) -> Iterator[int | None]:
-    """Delete batch by batch until `is_over()`; yield how many went with each.
+    """Delete batch by batch until `is_over()`; yield the number of deleted messages for each.
 
-    Yield None, and stop, when a channel's own retention has changed meanwhile.
+    Yield None and stop if a channel's own retention has changed.
     """
     own = channels.retentions()
     for cut in cuts(own):
@@ -160,7 +164,7 @@ def _batches(is_over: Callable[[], bool]) -> Iterator[int | None]:
             if channels.retentions() != own:
                 yield None
                 return
-            # What is spared is passed over once, and not by every batch, which holds SQLite's one lock meanwhile.
+            # Skip spared messages here, once, and not in every batch, which holds SQLite's write lock.
             if cut.spared and (start := cut.oldest(start or 0)) is None:
                 break
             count = log.delete_through(
@@ -172,9 +176,9 @@ def _batches(is_over: Callable[[], bool]) -> Iterator[int | None]:
 
 
 def prune_if_due() -> int:
-    """Prune, unless another process does, or has within the last PRUNE_SECONDS. Hubs call it, in any number of them.
+    """Prune, unless another process does so now or did within the last PRUNE_SECONDS. Return how many were deleted.
 
-    If it fails, the lease expires by itself, and another process tries.
+    Every process with a hub calls it. If it fails, the lease expires, and another process tries.
     """
     interval = settings.PRUNE_SECONDS
     holder = leases.new_holder()
@@ -200,7 +204,7 @@ async def prune_as_chore() -> None:
 
 
 def chore_seconds() -> float | None:
-    """How often a process looks whether pruning is due."""
+    """Return how often a process checks whether pruning is due, in seconds."""
     interval = settings.PRUNE_SECONDS
     return None if interval is None else min(interval, 60.0)
 
@@ -210,19 +214,19 @@ def _sequenced() -> QuerySet[Message]:
 
 
 def _aged(seconds: float, rows: QuerySet[Message]) -> int | None:
-    """The newest position of the unbroken run of expired messages at the beginning of `rows`.
+    """Return the last position of the run of expired messages at the beginning of `rows`, or None.
 
-    Messages with a date in the future neither begin the run nor end it; they belong to it if an expired one follows.
+    A message with a date in the future does not end the run, and belongs to it if an expired message follows.
     """
     if seconds > LONGEST_SECONDS:
         return None
     limit = Now() - datetime.timedelta(seconds=seconds)
     dated = rows.filter(created_at__lte=Now()).order_by("position")
-    # Only the oldest is looked at before anything is scanned: created_at has no index, and mostly nothing has expired.
+    # Check only the oldest message before scanning: created_at has no index, and mostly no message has expired.
     is_expired = ExpressionWrapper(Q(created_at__lt=limit), output_field=BooleanField())
     if not dated.annotate(is_expired=is_expired).values_list("is_expired", flat=True).first():
         return None
-    newest = log.head().head  # before the next look, which does not see what is published after it
+    newest = log.head().head  # before the next query, which does not see messages that are published after it
     kept = dated.filter(created_at__gte=limit).values_list("position", flat=True).first()
     end = newest if kept is None else kept - 1
     expired = rows.filter(position__lte=end, created_at__lt=limit).order_by("-position")
@@ -236,14 +240,14 @@ def _beyond_count(channel: str, keep: int) -> Iterator[Cut]:
 
 
 def _beyond_bytes(limit: int) -> int | None:
-    """The newest position that has to go for the log to hold at most `limit` bytes of data."""
+    """Return the last position to delete, so that the log holds at most `limit` bytes of data, or None."""
     total = log.size()
     if total - limit > total * DOUBTFUL_SHARE:
-        # The log's sum is wrong if rows were deleted in some other way. It must not cost what is left.
+        # The stored sum is wrong if rows were deleted in another way. It must not delete messages that could be kept.
         total = log.size(scan=True)
     if total <= limit:
         return None
-    # From the oldest on, so that it reads no more than what goes.
+    # Starting with the oldest message, so that only the messages to delete are read.
     so_far = Window(Sum("size"), order_by=F("position").asc(), frame=RowRange(end=0))
     enough = _sequenced().annotate(so_far=so_far).filter(so_far__gte=total - limit).order_by("position")
     return enough.values_list("position", flat=True).first()

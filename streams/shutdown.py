@@ -1,10 +1,10 @@
-"""Prompt shutdown: when a server is told to end, the streams end at once, and nobody waits for their clients.
+"""Prompt shutdown: all streams end at once when the server stops.
 
-A server that ends in good order waits for its open responses, and a stream is one that never ends: uvicorn and granian
-would hang for as long as a client listens. ASGI has no word for it, either: lifespan's shutdown comes after the wait.
-So this module listens where the server does, without touching the server's classes: it puts itself before the handler
-that the server has set for SIGTERM and SIGINT, ends the streams, and has the server's handler go on as if nothing had
-been. A server whose processes hear no signal (hypercorn's) is known by its listening socket, which it closes first.
+A server that shuts down gracefully waits for its open responses, but a stream never ends by itself: uvicorn and granian
+would wait for as long as a client listens. ASGI has no message for this, because lifespan's shutdown comes after the
+wait. So this module installs its own handler for SIGTERM and SIGINT in front of the server's handler. It ends the
+streams and then calls the server's handler. The worker processes of hypercorn receive no signal; they are recognised by
+their listening socket, which the server closes first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import signal
 import threading
@@ -21,86 +20,89 @@ from types import FrameType
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from streams import sockets, threads
+from streams import sockets
 from streams.conf import settings
+from streams.runtime import tasks
+from streams.runtime.resets import per_process
 
 logger = logging.getLogger("streams")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-# Streams that have not ended after so long, for their clients take nothing or their database does not answer, are cut.
+# A stream that has not ended after this time is cut: its client does not read, or its database does not answer.
 CUT_SECONDS = 1.0
 
-# What is to be done at the end, and the streams' own last lines, may hold the server up for so long.
+# How long the server waits for the shutdown hooks and for the last bytes of the streams.
 GRACE_SECONDS = 1.0
 
-# How often it is seen whether the listening socket is still there, and whether all streams have ended.
+# How often the listening socket is checked, and how often the streams are checked during shutdown.
 LOOK_SECONDS = 0.25
 END_LOOK_SECONDS = 0.02
 
 
 class Stream(Protocol):
-    """What is told of the end. Called on the stream's event loop."""
+    """An open stream. Both methods are called on its event loop."""
 
     def stop(self, last: bytes = b"") -> None:
-        """End in good order, with these bytes where an event may begin."""
+        """End the response after sending the bytes `last` between two events."""
 
     def cut(self) -> None:
-        """End now, however."""
+        """End the response immediately, even in the middle of an event."""
 
 
 def register(hook: Callable[[], object]) -> None:
-    """Have `hook()` called in a thread when this process is told to end; the server waits GRACE_SECONDS for it."""
+    """Call `hook()` in a thread when this process is shut down. The server waits up to GRACE_SECONDS for it."""
     if hook not in _hooks:
         _hooks.append(hook)
 
 
 def listen() -> None:
-    """Hear of this process's end from now on, by the server that runs the running event loop.
+    """Watch for the shutdown of the server on the running event loop.
 
-    Call it where there is something to do at the end and perhaps no stream: a stream's opening listens by itself.
+    attach() does this for streams. Call it if there are hooks to run but perhaps no stream.
     """
     _process.listen()
 
 
-def attend(stream: Stream) -> None:
-    """Tell `stream`, which a server serves on the running event loop, of this process's end; now, if it has come."""
-    _process.attend(stream)
+def attach(stream: Stream) -> None:
+    """Stop `stream` when this process is shut down, or now if that has begun. Called on the stream's event loop."""
+    _process.attach(stream)
 
 
 def forget(stream: Stream) -> None:
-    """`stream`, on the running event loop, has ended."""
+    """Remove a stream that has ended. Called on its event loop."""
     _process.forget(stream)
 
 
 def is_ending() -> bool:
-    """Return True once this process has been asked to end."""
+    """Return True if this process is shutting down."""
     return _process.is_ending
 
 
-def farewell() -> bytes:
-    """The last line of a stream: when its client shall come back. Drawn by lot, so that not all come at once.
+def reconnect_hint() -> bytes:
+    """Return the reconnect hint: the last line of a stream, a `retry:` field with the client's reconnection time.
 
-    Without a blank line: the field counts once its line has ended (WHATWG HTML, section 9.2.6), and some clients
+    The time has jitter (50 to 150 % of RETRY_MILLISECONDS), so that clients do not reconnect all at once. There is no
+    blank line after it: the field is processed at the end of its line (WHATWG HTML, section 9.2.6), and some clients
     dispatch an empty event at each blank line.
     """
     return f"retry: {round(settings.RETRY_MILLISECONDS * random.uniform(0.5, 1.5))}\n".encode()  # noqa: S311
 
 
 class _Process:
-    """This process's streams, and how it learns that it shall end."""
+    """This process's streams, and its detection of the shutdown."""
 
     def __init__(self) -> None:
         self.is_ending = False
         self.is_signalled = False
-        self.held_back: list[Callable[[], object]] = []  # what the server is to hear of the signal
+        self.held_back: list[Callable[[], object]] = []  # the calls of the server's own handler
         self._streams: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[Stream]] = WeakKeyDictionary()
 
-    def attend(self, stream: Stream) -> None:
+    def attach(self, stream: Stream) -> None:
         loop = self.listen()
         self._streams[loop].add(stream)
         if self.is_ending:
-            stream.stop(farewell())
+            stream.stop(reconnect_hint())
             loop.call_later(CUT_SECONDS, self._cut, loop)
 
     def forget(self, stream: Stream) -> None:
@@ -115,17 +117,15 @@ class _Process:
         return loop
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Learn of the end on this loop: when its first request comes, the server has long set its handlers."""
-        if threads.in_test_run():
-            return
+        """Install the handlers. At the first request of the event loop, the server has set its own already."""
         has_handler = False
         if threading.current_thread() is threading.main_thread():
             has_handler, _ = (_listen_to(number, loop) for number in SIGNALS)
         if listening := sockets.listening():
-            # Also where there is a handler: a server may end of itself, as uvicorn does after --limit-max-requests.
+            # Also with a handler: a server can stop without a signal, as uvicorn does after --limit-max-requests.
             loop.call_later(LOOK_SECONDS, self._look, loop, listening)
         elif has_handler and sockets.can_be_found():
-            # The signal came before the first stream: this request is one of the last.
+            # The server was stopped before its first stream: this is one of its last requests.
             self.begin(loop, lambda: None)
 
     def _look(self, loop: asyncio.AbstractEventLoop, listening: dict[int, int]) -> None:
@@ -137,40 +137,39 @@ class _Process:
             self.begin(loop, lambda: None)
 
     def begin(self, loop: asyncio.AbstractEventLoop, then: Callable[[], object]) -> None:
-        """End all streams of all loops, and do what is to be done at the end; `then()` afterwards. On `loop`."""
+        """End all streams of all event loops and run the hooks; afterwards call `then()`. Runs on `loop`."""
         self.is_ending = True
         for other, streams in list(self._streams.items()):
             if streams:
-                with contextlib.suppress(RuntimeError):  # it has closed
+                with contextlib.suppress(RuntimeError):  # the loop is closed
                     other.call_soon_threadsafe(self._end, other)
         hooks = threading.Thread(target=_do_hooks, name="streams-shutdown", daemon=True)
-        with contextlib.suppress(RuntimeError):  # the machine has no thread to give
+        with contextlib.suppress(RuntimeError):  # the system cannot start another thread
             hooks.start()
-            # A server that has nothing open may end before anybody has waited: no daemon, this one holds the process.
+            # A server without open requests can exit before the hooks are done. This thread is not a daemon, so that
+            # the process waits for it.
             threading.Thread(target=hooks.join, args=[GRACE_SECONDS], name="streams-grace").start()
-        task = loop.create_task(self._go_on(hooks, then))
-        _tasks.add(task)  # a loop keeps only a weak reference to its tasks
-        task.add_done_callback(_tasks.discard)
+        tasks.spawn(self._go_on(hooks, then))
 
     async def _go_on(self, hooks: threading.Thread, then: Callable[[], object]) -> None:
         try:
             async with asyncio.timeout(GRACE_SECONDS):
-                # Some servers drop what is still open the moment they are told to end: the last lines go out first.
-                while hooks.is_alive() or any(self._streams.values()):  # noqa: ASYNC110
+                # Some servers drop open responses at the signal, so that the streams must send their last bytes first.
+                while hooks.is_alive() or any(self._streams.values()) or tasks.must_finish():  # noqa: ASYNC110
                     await asyncio.sleep(END_LOOK_SECONDS)
         except TimeoutError:
-            logger.warning("Ending goes on with what was not done within %s s.", GRACE_SECONDS)
+            logger.warning("Shutdown hooks or streams did not finish within %s s; shutdown continues.", GRACE_SECONDS)
         finally:
             then()
 
     def pass_on(self) -> None:
-        """Have the server hear of the signal, once."""
+        """Call the server's own handler, once."""
         with contextlib.suppress(IndexError):
             self.held_back.pop()()
 
     def _end(self, loop: asyncio.AbstractEventLoop) -> None:
         for stream in tuple(self._streams[loop]):
-            stream.stop(farewell())
+            stream.stop(reconnect_hint())
         loop.call_later(CUT_SECONDS, self._cut, loop)
 
     def _cut(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -183,24 +182,24 @@ def _do_hooks() -> None:
         try:
             hook()
         except Exception:
-            logger.exception("%r failed, which was to be done at the process's end.", hook)
+            logger.exception("The shutdown hook %r failed.", hook)
 
 
 def _listen_to(number: signal.Signals, loop: asyncio.AbstractEventLoop) -> bool:
-    """Put a handler before the one that the server has set for a signal. Whether there is one of the server's."""
+    """Install our handler in front of the server's handler for a signal. Return False if the server has none."""
     before: Any = signal.getsignal(number)
     if not callable(before):
         return False
     if getattr(before, "__self__", None) is loop:
-        # uvloop's own, for handlers that were set on the loop. The wakeup calls those anyway, and this once more, at
-        # which granian hangs for good (seen in uvloop 0.23, granian 2.8). asyncio's does nothing.
+        # uvloop's handler, for callbacks that were added to the loop. uvloop's wakeup calls those anyway. If this calls
+        # them a second time, granian hangs (seen in uvloop 0.23 and granian 2.8). asyncio's handler does nothing.
         before = _nothing
     if isinstance(before, _Handler):
         if not before.loop.is_closed():
             return True
-        before = before.before  # of a server that this process has had before
+        before = before.before  # from an earlier server of this process
     signal.signal(number, _Handler(before, loop))
-    # As asyncio has it, which may have set the handler before ours: calls that a signal interrupts go on.
+    # As asyncio does for its handlers: system calls continue after the signal.
     signal.siginterrupt(number, False)
     return True
 
@@ -210,10 +209,10 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 
 
 class _Handler:
-    """Ends the streams, then does what the server's own handler does. A second signal is the server's alone.
+    """Ends the streams and then calls the server's handler. It passes on a second signal directly.
 
-    It may interrupt anything in the main thread, and so takes no lock, and leaves all work to the event loop. Where the
-    server has set its handler on the loop, that one runs at once, by the loop's own wakeup; `before` does nothing then.
+    A signal can interrupt any code of the main thread, so that this takes no lock and leaves all work to the event
+    loop. If the server has added its handler to the loop, the loop's wakeup calls that one, and `before` does nothing.
     """
 
     def __init__(self, before: Callable[[int, FrameType | None], Any], loop: asyncio.AbstractEventLoop) -> None:
@@ -222,7 +221,7 @@ class _Handler:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if _process.is_signalled or self.loop.is_closed() or not self.loop.is_running():
-            _process.pass_on()  # servers count: the first must not come after the second
+            _process.pass_on()  # servers count signals, so that the first must arrive before the second
             self.before(number, frame)
             return
         _process.is_signalled = True
@@ -230,12 +229,5 @@ class _Handler:
         self.loop.call_soon_threadsafe(_process.begin, self.loop, _process.pass_on)
 
 
-def _renew() -> None:
-    global _process
-    _process = _Process()
-
-
 _hooks: list[Callable[[], object]] = []
-_tasks: set[asyncio.Task[None]] = set()
-_process = _Process()
-os.register_at_fork(after_in_child=_renew)  # a child has its own streams, and is told by itself
+_process = per_process(_Process)  # a forked child has its own streams, and gets its own signal

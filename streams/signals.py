@@ -1,13 +1,17 @@
-"""Signals: a stream has been opened, a stream has ended.
+"""Signals: a stream was opened, and a stream has ended.
 
     @receiver(subscriber_connected)
-    def note(sender, channels, request, **kwargs): ...
+    def count(sender, channels, request, connections, **kwargs): ...
 
-Receivers are called in a thread and never on the event loop, one after the other and in the order in which it happened;
-they may use the ORM. What one raises is logged, and keeps no stream from anything. Where they are so slow that a
-thousand signals of an event loop wait for them, more are dropped, and a warning says so. Arguments: `channels`, a tuple
-of names; `request`, the HttpRequest, or None where the stream is none of a view; `connections`, how many streams this
-process has open after it.
+Arguments:
+
+channels: The names of the stream's channels, a tuple.
+request: The HttpRequest, or None if the stream does not belong to a view.
+connections: The number of streams that this process has open after it.
+
+Receivers are called one after the other in a thread, never on the event loop, and can use the ORM. Their exceptions
+are logged and do not affect streams. If 1,000 signals of an event loop wait for slow receivers, further signals are
+dropped, and a warning is logged.
 """
 
 from __future__ import annotations

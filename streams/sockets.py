@@ -1,7 +1,8 @@
-"""The client's connection as the kernel sees it, for what ASGI has no words for: whether it moves, and to break it.
+"""Access to the client's TCP connection, for two things that ASGI does not offer: see unsent bytes, and close it.
 
-A connection is found among the process's open files. With thousands of streams, looking through them takes hundreds of
-milliseconds, so that a thread does it: ask with `is_sought()`, and a moment later `unsent()` and `reset()` know it.
+The connection is searched among the open files of the process. With thousands of streams the search takes hundreds of
+milliseconds, so that a thread does it. Call `is_searching()` until it returns False, and then `unsent()`, `reset()` or
+`close()`.
 """
 
 from __future__ import annotations
@@ -17,34 +18,36 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from streams.runtime.resets import per_process
+
 _Ends = tuple[str, int, int]
 
-# How old the knowledge of the open files may be before they are looked through again for a connection that it lacks.
-LOOK_SECONDS = 1.0
+# The minimum time between two searches of the open files.
+SEARCH_SECONDS = 1.0
 
-# How soon to ask again about a connection that is being sought.
+# How soon to call is_searching() again.
 AGAIN_SECONDS = 0.1
 
 _FILES = "/dev/fd"  # this process's open files; on Linux, macOS and the BSDs
 _TIOCOUTQ = 0x5411  # linux/sockios.h, there called SIOCOUTQ
 
 
-def is_sought(scope: Mapping[str, Any] | None) -> bool:
-    """Return True while a request's connection is being looked for: ask again AGAIN_SECONDS later.
+def is_searching(scope: Mapping[str, Any] | None) -> bool:
+    """Return True while a request's connection is being searched. Call it again after AGAIN_SECONDS.
 
-    False once unsent() and reset() know it, and if it was not found. Costs next to nothing on the event loop.
+    Return False if it was found, or if it cannot be found. This is cheap enough for the event loop.
     """
     ends = None if scope is None else _ends_of(scope)
-    return ends is not None and _files.is_sought(ends)
+    return ends is not None and _files.is_searching(ends)
 
 
 def unsent(scope: Mapping[str, Any]) -> int | None:
-    """How many bytes the kernel holds for a request's client, who has not taken them yet; None where it cannot tell.
+    """Return how many bytes the kernel still holds for a request's client, or None if that is unknown.
 
-    None as well if the connection was not looked for, see is_sought().
+    Call is_searching() first.
 
-    A server that waits to write cannot tell a client that reads slowly from one that does not read: the kernel's buffer
-    is megabytes, and it asks for more only when a good part of it is free.
+    A server that waits to write cannot distinguish a slow client from one that does not read at all: the kernel's
+    buffer has megabytes, and accepts more only when a good part of it is free.
     """
     with contextlib.suppress(OSError, ImportError), _connection(scope) as connection:
         import fcntl
@@ -55,15 +58,16 @@ def unsent(scope: Mapping[str, Any]) -> int | None:
 
 
 def reset(scope: Mapping[str, Any]) -> bool:
-    """Break a request's connection, and drop what is still to be sent. Whether it was found, see is_sought().
+    """Reset a request's connection, and drop all bytes that are not sent yet. Return False if it was not found.
 
-    A server that ends such a response itself does it in good order (seen in uvicorn 0.54, hypercorn 0.18, granian 2.8):
-    it waits until a client that reads nothing has read everything. After this the server sees what it would see if the
-    client had left.
+    Call is_searching() first.
+
+    Servers close a connection only after the client has read everything, and a client that reads nothing never does
+    (seen in uvicorn 0.54, hypercorn 0.18 and granian 2.8). After a reset, the server behaves as if the client had left.
     """
     with contextlib.suppress(OSError), _connection(scope) as connection:
         if connection is not None:
-            # Lingering for no time: when the server closes its side, the kernel drops what it holds and sends RST.
+            # With a linger time of 0, the kernel drops unsent bytes and sends RST when the server closes its side.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.shutdown(socket.SHUT_RDWR)
             return True
@@ -71,9 +75,9 @@ def reset(scope: Mapping[str, Any]) -> bool:
 
 
 def close(scope: Mapping[str, Any]) -> bool:
-    """Close a request's connection after all that the kernel holds for it. Whether it was found, see is_sought().
+    """Close a request's connection after the kernel has sent its bytes. Return False if it was not found.
 
-    The server sees what it would see if the client had left, and so does not complete the response.
+    Call is_searching() first. The server behaves as if the client had left, and so does not complete the response.
     """
     with contextlib.suppress(OSError), _connection(scope) as connection:
         if connection is not None:
@@ -83,12 +87,15 @@ def close(scope: Mapping[str, Any]) -> bool:
 
 
 def can_be_found() -> bool:
-    """Whether this system shows a process its own open files."""
+    """Return True if a process can list its own open files on this system."""
     return os.path.isdir(_FILES)
 
 
 def listening(among: Mapping[int, int] | None = None) -> dict[int, int]:
-    """{file: inode} of the sockets on which this process accepts connections; of those `among` that it still does."""
+    """Return {file: inode} of the sockets on which this process accepts connections.
+
+    among: An earlier result. Only these sockets are checked, and those that are still open are returned.
+    """
     found: dict[int, int] = {}
     with contextlib.suppress(OSError):
         for file in map(int, os.listdir(_FILES)) if among is None else among:
@@ -102,7 +109,7 @@ def listening(among: Mapping[int, int] | None = None) -> dict[int, int]:
 
 @contextlib.contextmanager
 def _connection(scope: Mapping[str, Any]) -> Iterator[socket.socket | None]:
-    """The TCP connection that an ASGI request came over, if it was found among this process's open files; else None."""
+    """Return the TCP connection of an ASGI request, or None if it was not found among the open files."""
     ends = _ends_of(scope)
     if ends is None or (found := _files.find(ends)) is None:
         yield None
@@ -112,10 +119,10 @@ def _connection(scope: Mapping[str, Any]) -> Iterator[socket.socket | None]:
 
 
 def _ends_of(scope: Mapping[str, Any]) -> _Ends | None:
-    """The ends of the TCP connection that an ASGI request came over; None if they do not tell it.
+    """Return the ends of the TCP connection of an ASGI request, or None if they do not identify it.
 
-    They do not if it carries other requests as well (HTTP/2), and perhaps not behind a proxy, where `client` can name
-    another machine. Proxies have limits of their own.
+    An HTTP/2 connection serves several requests at once. Behind a proxy, `client` can be the address of another
+    machine, and the connection is not found.
     """
     client, server = scope.get("client"), scope.get("server")
     if scope.get("http_version") not in ("1.0", "1.1") or not client or not server or not server[1]:
@@ -124,40 +131,40 @@ def _ends_of(scope: Mapping[str, Any]) -> _Ends | None:
 
 
 class _Files:
-    """Which of this process's open files is whose connection. All methods may be called from any thread.
+    """The connections among this process's open files. All methods can be called from any thread.
 
-    Looked through at most once a second for all who ask: clients get stuck by the hundred when a network fails. A file
-    that was there the last time, by its number and its inode, is not looked at again.
+    One search at most every SEARCH_SECONDS serves all callers, because hundreds of clients stop reading at once when a
+    network fails. A file with the same number and inode as in the last search is not examined again.
     """
 
     def __init__(self) -> None:
         self._numbers: dict[_Ends, int] = {}
         self._known: dict[int, tuple[int, _Ends | None]] = {}  # by number: the inode, and its ends if it is TCP
-        self._looked_at = -math.inf
-        self._looking = False
+        self._searched_at = -math.inf
+        self._is_searching = False
         self._lock = threading.Lock()
 
-    def is_sought(self, ends: _Ends) -> bool:
-        """Return True while a look for this connection goes on. Begins one if the last was too long ago."""
+    def is_searching(self, ends: _Ends) -> bool:
+        """Return True while a search runs. If the connection is unknown and the last search is old, start one."""
         with self._lock:
             if (found := self._open(ends)) is not None:
                 found.close()
                 return False
-            if self._looking or time.monotonic() - self._looked_at < LOOK_SECONDS:
-                return self._looking
+            if self._is_searching or time.monotonic() - self._searched_at < SEARCH_SECONDS:
+                return self._is_searching
             try:
-                threading.Thread(target=self._look, name="streams-sockets", daemon=True).start()
-            except RuntimeError:  # the machine has no thread to give
+                threading.Thread(target=self._search, name="streams-sockets", daemon=True).start()
+            except RuntimeError:  # the system cannot start another thread
                 return False
-            self._looking = True
+            self._is_searching = True
             return True
 
     def find(self, ends: _Ends) -> socket.socket | None:
-        """Return a copy of the connection, to be closed; None if the last look has not found it."""
+        """Return a copy of the connection, or None if the last search has not found it. The caller closes the copy."""
         with self._lock:
             return self._open(ends)
 
-    def _look(self) -> None:
+    def _search(self) -> None:
         known: dict[int, tuple[int, _Ends | None]] = {}
         try:
             for number in map(int, os.listdir(_FILES)):
@@ -171,8 +178,8 @@ class _Files:
             with self._lock:
                 self._known = known
                 self._numbers = {ends: number for number, (_, ends) in known.items() if ends is not None}
-                self._looked_at = time.monotonic()
-                self._looking = False
+                self._searched_at = time.monotonic()
+                self._is_searching = False
 
     def _open(self, ends: _Ends) -> socket.socket | None:
         number = self._numbers.get(ends)
@@ -180,12 +187,12 @@ class _Files:
             return None
         if _ends(connection) == ends:
             return connection
-        connection.close()  # the number is another's by now
+        connection.close()  # the number belongs to another file now
         return None
 
 
 def _inode(file: int) -> int | None:
-    """The inode of a socket; None for anything else."""
+    """Return the inode of a socket, or None for any other file."""
     with contextlib.suppress(OSError):
         found = os.fstat(file)
         return found.st_ino if stat.S_ISSOCK(found.st_mode) else None
@@ -200,23 +207,23 @@ def _ends_behind(file: int) -> _Ends | None:
 
 
 def _copy(file: int) -> socket.socket | None:
-    """A socket on a copy of the file: another thread may close the original at any moment, and its number be given to
-    something else. None where it is closed, or no socket.
+    """Return a socket on a copy of the file, or None if the file is closed or not a socket.
 
-    Never of a file that is none: to close a copy of SQLite's file would give up all locks that this process has on it
-    (POSIX has it so, see fcntl(2)), and another process could write in between.
+    A copy, because another thread can close the original at any moment, and its number is then reused. Other files are
+    never copied: closing a copy of SQLite's file would release all locks that this process has on it (POSIX, see
+    fcntl(2)), and another process could write in between.
     """
     with contextlib.suppress(OSError):
         if stat.S_ISSOCK(os.fstat(file).st_mode):
             copy = os.dup(file)
             if stat.S_ISSOCK(os.fstat(copy).st_mode):
                 return socket.socket(fileno=copy)
-            # The number has become another file's at this very moment. One that stays open is the lesser evil.
+            # The number was reused at this moment. The copy stays open, because closing it could release locks.
     return None
 
 
 def _ends(connection: socket.socket) -> _Ends | None:
-    """The client's address and port and the server's port, of a TCP connection."""
+    """Return the client's address and port and the server's port of a TCP connection."""
     with contextlib.suppress(OSError):  # not connected
         if connection.family in (socket.AF_INET, socket.AF_INET6):
             return (*_address(connection.getpeername()), connection.getsockname()[1])
@@ -227,10 +234,4 @@ def _address(pair: Any) -> tuple[str, int]:
     return str(pair[0]).removeprefix("::ffff:"), int(pair[1])  # granian gives the port as text
 
 
-def _renew() -> None:
-    global _files
-    _files = _Files()
-
-
-_files = _Files()
-os.register_at_fork(after_in_child=_renew)  # a child has its own files, and a lock that no thread of its holds
+_files = per_process(_Files)

@@ -29,7 +29,7 @@ from streams.feed import CLOSE_SECONDS
 from streams.hub import Hub
 from streams.places import Place
 from streams.reads import Stretch, read_stretch
-from streams.shutdown import farewell
+from streams.shutdown import reconnect_hint
 from streams.window import Frame
 
 T = TypeVar("T")
@@ -266,7 +266,7 @@ class Subscriber:
     def refuse(self) -> None:
         """End the stream because its client may not read it any more: it is told, and finds out when it comes back."""
         self._refused = True
-        self.stop(REVOKED + farewell())
+        self.stop(REVOKED + reconnect_hint())
 
     # --- Called by the hub ---
 
@@ -368,7 +368,7 @@ class Subscriber:
             if (pending := self.pending()) is not None:
                 return await pending
             if self._is_overdue():
-                self.stop(self._checkpoint(self.cursor) + farewell())
+                self.stop(self._checkpoint(self.cursor) + reconnect_hint())
             chunk: bytes | None
             if self._step is not None:
                 chunk = await self._go_on(beat_at)

@@ -1,4 +1,4 @@
-"""For your own tests: read a stream that Django's AsyncClient has opened.
+"""Helpers for your own tests: read a stream that Django's AsyncClient has opened.
 
     response = await self.async_client.get("/events/news/")
     await apublish("news", "hello")
@@ -22,8 +22,10 @@ __all__ = ["DecodedEvent", "iterate_events", "read_events"]
 
 
 async def iterate_events(response: Any, *, control: bool = False) -> AsyncGenerator[DecodedEvent, None]:
-    """Yield a streaming response's events as an EventSource would dispatch them; with `control`, those of the stream
-    itself (`stream-checkpoint`, `stream-reset`, …) as well."""
+    """Yield the events of a streaming response, as an EventSource would dispatch them.
+
+    control: True to yield control events too (`stream-checkpoint`, `stream-reset` and so on).
+    """
     decoder = EventStreamDecoder()
     try:
         async for chunk in response:
@@ -31,15 +33,16 @@ async def iterate_events(response: Any, *, control: bool = False) -> AsyncGenera
                 if control or not event.event.startswith(CONTROL_PREFIX):
                     yield event
     finally:
-        # The test client wraps the body in generators, and closing those does not close what is within.
+        # The test client wraps the body in generators, and closing these does not close the body.
         if hasattr(response, "aclose"):
             await response.aclose()
 
 
 async def read_events(response: Any, count: int, *, timeout: float = 10.0, control: bool = False) -> list[DecodedEvent]:
-    """The next `count` events, or fewer where the stream ends before; then the stream is closed.
+    """Return the next `count` events, or fewer if the stream ends first. The stream is closed afterwards.
 
-    Raises TimeoutError, with what has come so far in its text, after `timeout` seconds.
+    timeout: In seconds. TimeoutError is raised after it, with the events so far in its message.
+    control: See iterate_events().
     """
     events: list[DecodedEvent] = []
     try:
@@ -49,5 +52,5 @@ async def read_events(response: Any, count: int, *, timeout: float = 10.0, contr
                 if len(events) >= count:
                     break
     except TimeoutError:
-        raise TimeoutError(f"{len(events)} of {count} events came within {timeout} s: {events!r}") from None
+        raise TimeoutError(f"{len(events)} of {count} events arrived within {timeout} s: {events!r}") from None
     return events

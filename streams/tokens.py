@@ -33,6 +33,7 @@ from streams.events import validate_channel
 from streams.exceptions import InvalidChannel, InvalidToken
 from streams.models import RevokedToken
 from streams.redaction import PARAMETER, PREFIX
+from streams.runtime import test_run
 from streams.threads import database
 
 SALT = "streams.tokens"
@@ -236,9 +237,8 @@ def is_revoked(token_id: str) -> bool:
 
 def _is_known_good(token_id: str) -> bool:
     """Whether that was found out, and not too long ago. Without the ORM."""
-    # Not kept in a test run: a test that is rolled back would leave its tokens behind.
     asked_at = _found_good.get(token_id, float("-inf"))
-    return time.monotonic() - asked_at < settings.POLL_SECONDS and not threads.in_test_run()
+    return time.monotonic() - asked_at < test_run.strategy().cache_seconds(settings.POLL_SECONDS)
 
 
 def forget_revoked() -> None:

@@ -145,7 +145,7 @@ def test_notifiers_know_neither_the_log_nor_who_uses_them(module: str) -> None:
     """They carry hints. Not one of them may come to need the database that it is a hint about."""
     own = {found for found in reached(module) if found.startswith("streams.")}
     known = {"streams.conf", "streams.databases", "streams.events", "streams.exceptions", "streams.sse"}
-    known |= {"streams.private", "streams.private.django"}
+    known |= {"streams.private", "streams.private.django", "streams.runtime", "streams.runtime.resets"}
     assert {found for found in own if not found.startswith("streams.notifiers")} <= known
 
 
@@ -216,6 +216,7 @@ UNDOCUMENTED = {
     "context_to_thread_executor",
     "loop_thread_executors",
     "run_on_commit",
+    "savepoint_ids",
     "single_thread_executor",
     "thread_sensitive_context",
 }
@@ -285,6 +286,29 @@ def test_cached_users_are_named_in_one_place() -> None:
         or (isinstance(node, ast.FunctionDef) and node.name in texts)
     }
     assert naming == {"streams.private.django"}
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("in_test_run", "streams.runtime.test_run"),
+        ("in_tests_transaction", "streams.runtime.test_run"),
+        ("register_at_fork", "streams.runtime.resets"),
+        ("setting_changed", "streams.runtime.resets"),
+    ],
+)
+def test_test_runs_forks_and_settings_are_known_in_one_place(name: str, module: str) -> None:
+    """Other modules ask the strategy of `test_run`, and register what `resets` has to do."""
+    named = (ast.Name, ast.Attribute, ast.alias)
+    using = {
+        other
+        for other, tree in TREES.items()
+        if other != "streams.private.django"  # which defines the two questions about tests
+        for node in ast.walk(tree)
+        if isinstance(node, named)
+        and name in (getattr(node, "id", ""), getattr(node, "attr", ""), getattr(node, "name", ""))
+    }
+    assert using == {module}
 
 
 # --- What loading costs, and what a reader finds ----------------------------------------------------------------------

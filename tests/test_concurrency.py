@@ -618,7 +618,7 @@ def cancel_before_it_begins() -> None:
 
     async def main() -> None:
         release = threading.Event()
-        occupied = [asyncio.create_task(threads.run(release.wait)) for _ in range(4)]  # all of LOG_THREADS
+        occupied = [asyncio.create_task(threads.run(release.wait)) for _ in range(4)]  # all of DATABASE_THREADS
         await asyncio.sleep(0.1)
         cancelled = asyncio.create_task(apublish("news", "cancelled"))
         await asyncio.sleep(0.1)

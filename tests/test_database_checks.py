@@ -171,8 +171,8 @@ def test_w004_pool_smaller_than_the_database_threads(tmp_path: Path, pool: Any, 
             f"DATABASES['default']['OPTIONS']['pool'] gives each process {size} connections. Its database threads "
             "can use 11 at the same time, and each request with queries uses another one. They wait for each other, "
             "and fail after the pool's timeout.",
-            "Set 'pool': {'max_size': 12} or more. Or lower STREAMS['LOG_THREADS'], which is 4; a process uses twice "
-            "as many threads, plus three.",
+            "Set 'pool': {'max_size': 12} or more. Or lower STREAMS['DATABASE_THREADS'], which is 4; a process uses "
+            "twice as many threads, plus three.",
             "streams.W004",
         ]
     ]

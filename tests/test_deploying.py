@@ -1,4 +1,4 @@
-"""docs/deploying.md: its command lines serve streams and end in time, and its files say the same as it does."""
+"""docs/operations/deploying.md: its command lines serve streams and end in time, and its files agree with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.sites import BIN, ROOT, Server, Site
 
 pytestmark = pytest.mark.once
 
-DOCS = ROOT / "docs"
+DOCS = ROOT / "docs" / "operations"
 TEXT = (DOCS / "deploying.md").read_text()
 COMMANDS = {line.split()[0]: line for line in re.findall(r"^```sh\n(.*project\.asgi.*)\n```$", TEXT, re.MULTILINE)}
 

@@ -16,7 +16,7 @@ FOREIGN = "django-" + "streams"
 def test_distribution_has_its_name() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["name"] == NAME
-    assert f'pip install "{NAME}[api]"' in (ROOT / "docs" / "api.md").read_text()
+    assert f'pip install "{NAME}[api]"' in (ROOT / "docs" / "guides" / "api.md").read_text()
 
 
 def test_other_projects_name_is_nowhere() -> None:

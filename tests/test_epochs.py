@@ -17,6 +17,7 @@ from streams import NewMessage, log, publish
 from streams.log import epochs, known
 from streams.log.files import birth
 from streams.models import Epoch, LogHead, Message
+from streams.runtime.test_run import TestRun
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -262,7 +263,7 @@ def test_emptied_log_starts_an_epoch_outside_of_tests(monkeypatch: pytest.Monkey
     published(3)
     Message.objects.all().delete()
     LogHead.objects.all().delete()
-    monkeypatch.setattr(epochs, "in_test_run", lambda: False)
+    monkeypatch.setattr(TestRun, "starts_new_epochs", True)
     [position] = published(1)
     epoch = Epoch.objects.get()
     assert (epoch.number, epoch.fork, position) == (2, 0, epoch.start + 1)

@@ -1,4 +1,4 @@
-"""The image, the compose file and the systemd unit of docs/deploying restrict the site, and the site runs with that."""
+"""The image, the compose file and the systemd unit restrict the site, and the site runs under these restrictions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.sites import BIN, ROOT, Server, Site
 
 pytestmark = pytest.mark.once
 
-FOLDER = ROOT / "docs" / "deploying"
+FOLDER = ROOT / "docs" / "operations" / "deploying"
 UNIT = FOLDER / "site@.service"
 DOCKERFILE = (FOLDER / "Dockerfile").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]

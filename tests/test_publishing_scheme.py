@@ -341,7 +341,6 @@ def test_mark_hides_no_message_for_long(postgres_site: Site) -> None:
 
 def test_mark_is_of_one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A restored copy of the log gives ids again."""
-    monkeypatch.setattr(low_water, "in_test_run", lambda: False)
     monkeypatch.setattr(low_water, "DELAY_SECONDS", 0.0)
     water = low_water.LowWater()
     assert water.mark() == 0

@@ -1,53 +1,108 @@
-"""What the README says is so: its settings, its checks, its code, its commands and its links."""
+"""The README and the documents are true: their settings, checks, codes, commands, links and Python code."""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from django.core.management import get_commands
 
 from streams import checks, conf
+from streams.relay import checks as relay_checks
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SETTINGS = (ROOT / "docs" / "reference" / "settings.md").read_text()
+CHECKS = (ROOT / "docs" / "reference" / "checks.md").read_text()
+COMMANDS = (ROOT / "docs" / "reference" / "commands.md").read_text()
 
 
-def test_the_settings_table_is_the_settings() -> None:
-    rows = re.findall(r"^\| ((?:`[A-Z_]+`(?:, )?)+) \| ((?:`[^|]*`(?:, )?)+) \|", README, re.MULTILINE)
-    told = {
-        key: ast.literal_eval(default)
-        for keys, defaults in rows
-        for key, default in zip(re.findall(r"`([A-Z_]+)`", keys), re.findall(r"`(.+?)`", defaults), strict=True)
-    }
-    assert told == {key: setting.default for key, setting in conf.known().items() if hasattr(conf.Settings, key)}
+def name_of(document: Path) -> str:
+    return str(document.relative_to(ROOT))
 
 
-def test_every_check_is_explained() -> None:
-    documented = set(re.findall(r"streams\.[EW]\d{3}", checks.__doc__ or ""))
-    assert documented == set(re.findall(r"streams\.[EW]\d{3}", README))
-    assert documented == set(re.findall(r"streams\.[EW]\d{3}", Path(checks.__file__).read_text()))
+def test_settings_table_has_every_key() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| [^|]+ \| `([^`]+)` \|", SETTINGS, re.MULTILINE)
+    documented = {key: ast.literal_eval(default) for key, default in rows}
+    assert len(documented) == len(rows)
+    assert documented == {key: setting.default for key, setting in conf.known().items()}
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_the_python_code_can_be_read(code: str) -> None:
+def test_settings_named_in_documents_exist() -> None:
+    """A name that ends in a unit, or starts as ours do, is a setting of Streams."""
+    own = re.compile(r"`((?:MAX|RELAY|GENERATION|RETENTION|WINDOW|QUEUE|PUBLISH|PRESENCE|RECHECK)_[A-Z_]+)`")
+    named = {key for document in DOCUMENTS for key in own.findall(document.read_text())}
+    assert named
+    assert named - conf.known().keys() == set()
+
+
+@pytest.mark.parametrize(("module", "prefix"), [(checks, "streams"), (relay_checks, "streams_relay")])
+def test_every_check_is_documented(module: ModuleType, prefix: str) -> None:
+    """In the reference, and in the module's docstring."""
+    pattern = rf"\b{prefix}\.[EW]\d{{3}}"
+    used = set(re.findall(rf'id="({pattern})"', Path(str(module.__file__)).read_text()))
+    assert used
+    assert set(re.findall(rf"^\| `({pattern})` \|", CHECKS, re.MULTILINE)) == used
+    assert set(re.findall(pattern, module.__doc__ or "")) == used
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_checks_named_in_documents_exist(document: Path) -> None:
+    pattern = r"`(streams(?:_relay)?\.[EW]\d{3})`"
+    assert set(re.findall(pattern, document.read_text())) <= set(re.findall(pattern, CHECKS))
+
+
+def python_code() -> Iterator[tuple[str, str]]:
+    for document in DOCUMENTS:
+        for number, code in enumerate(re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL)):
+            yield f"{name_of(document)}-{number}", code
+
+
+@pytest.mark.parametrize("code", [pytest.param(code, id=name) for name, code in python_code()])
+def test_python_code_is_valid(code: str) -> None:
     ast.parse(code)
 
 
-def test_the_commands_exist() -> None:
-    named = set(re.findall(r"manage\.py (\w+)", README)) - {"check", "migrate"}
-    assert named == {name for name, app in get_commands().items() if app == "streams"}
-    makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)|`make (\w+)`", README, re.MULTILINE):
-        assert re.search(rf"^{''.join(target)}:", makefile, re.MULTILINE)
+def test_every_command_is_documented() -> None:
+    documented = set(re.findall(r"^\| `manage\.py (\w+)", COMMANDS, re.MULTILINE))
+    assert documented == {name for name, app in get_commands().items() if app in ("streams", "streams.relay")}
 
 
-@pytest.mark.parametrize(
-    "document", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
-)
-def test_the_links_lead_somewhere(document: Path) -> None:
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_commands_in_documents_exist(document: Path) -> None:
     text = document.read_text()
-    for link in re.findall(r"\]\(([^)#]*)(?:#[^)]*)?\)", text):
-        assert not link or link.startswith("http") or (document.parent / link).exists(), link
+    assert set(re.findall(r"manage\.py (\w+)", text)) - {"startapp"} <= get_commands().keys()
+    makefile = (ROOT / "Makefile").read_text()
+    for code in re.findall(r"```sh\n(.*?)```|`(make \w[^`]*)`", text, re.DOTALL):
+        for target in re.findall(r"^make (\w+)", "".join(code), re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(document: Path) -> None:
+    for link, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", document.read_text()):
+        if link.startswith("http"):
+            continue
+        target = document.parent / link if link else document
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), f"{link}#{anchor}"
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a document."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_short_and_listed() -> None:
+    """A reader finds each page from an index, and no page is long."""
+    listed = "".join((ROOT / index).read_text() for index in ("docs/README.md", "docs/internals/architecture.md"))
+    for document in DOCUMENTS[2:]:
+        assert len(document.read_text().splitlines()) <= 250, document
+        assert document.name == "README.md" or f"{document.name})" in listed, document
+    assert len(DOCUMENTS[0].read_text().splitlines()) <= 150

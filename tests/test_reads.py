@@ -15,7 +15,7 @@ from django.test import override_settings
 from streams import EventStreamResponse, NewMessage, apublish, apublish_many, log, sse, subscriber, threads
 from streams.hub import Hub
 from streams.reads import READS_PER_CALLER, Reads, read_stretch
-from streams.shutdown import farewell
+from streams.shutdown import reconnect_hint
 from streams.sse import DecodedEvent, EventStreamDecoder
 from streams.subscriber import Subscriber
 from streams.window import Window
@@ -23,7 +23,7 @@ from streams.window import Window
 pytestmark = pytest.mark.django_db(transaction=True)
 
 # Nothing is served from memory, and the hub looks at the log only when a notice brings news.
-STREAMS = {"POLL_SECONDS": 600, "WINDOW_MESSAGES": 1, "LOG_THREADS": 4}
+STREAMS = {"POLL_SECONDS": 600, "WINDOW_MESSAGES": 1, "DATABASE_THREADS": 4}
 GREEDY = 20
 
 
@@ -247,7 +247,7 @@ async def test_waiting_stream_stops_at_once(greedy: list[Reader]) -> None:
     assert hub is not None
     while hub.reads.waiting() < GREEDY:
         await asyncio.sleep(0.01)
-    last = farewell()
+    last = reconnect_hint()
     waiting.stream.stop(last)
     async with asyncio.timeout(10):
         assert await reading == last
@@ -311,7 +311,7 @@ async def test_stream_stopped_after_heartbeat_sends_no_messages(waits: asyncio.E
     if end == "refuse":
         reader.stream.refuse()
     else:
-        reader.stream.stop(farewell())
+        reader.stream.stop(reconnect_hint())
     await until_the_end(reader)
     assert len(reader.messages()) == 250
     assert b"retry: " in reader.chunks[-1]
@@ -331,7 +331,7 @@ async def test_checkpoint_after_heartbeat_precedes_live_messages(waits: asyncio.
     await finish_step(reader, waits)
     await apublish("news", "live")
     await reader.read_until(lambda: len(reader.messages()) == 4)
-    reader.stream.stop(farewell())
+    reader.stream.stop(reconnect_hint())
     await until_the_end(reader)
     assert reader.chunks[-3:-1] == [sse.checkpoint(3), b"id: 4\ndata: live\n\n"]
     assert reader.decoder.last_event_id == "4"
@@ -373,7 +373,7 @@ async def test_snapshot_after_the_end_can_be_stopped(waits: asyncio.Event) -> No
 
     stream = Subscriber(["news"], snapshot=snapshot, final_events=["done"])
     assert await anext(stream) == await anext(stream) == sse.HEARTBEAT
-    last = farewell()
+    last = reconnect_hint()
     stream.stop(last)
     async with asyncio.timeout(2):
         assert await anext(stream) == last

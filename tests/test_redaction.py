@@ -116,7 +116,7 @@ def _serve(site: Site, server: str) -> Server:
 
 @pytest.mark.once
 async def test_token_in_a_url_is_not_in_the_access_log_of_nginx(sqlite_site: Site) -> None:
-    """With the file that docs/deploying has."""
+    """With the file of docs/operations/deploying."""
     if nginx.program() is None:
         missing("nginx", "nginx")
     running = sqlite_site.serve()

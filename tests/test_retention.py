@@ -790,6 +790,6 @@ def test_pruning_stops_when_its_time_is_over(keep: Any) -> None:
     publish_some(5)
     age(100, *range(1, 6))
     keep(RETENTION_SECONDS=50, RETENTION_MESSAGES_PER_CHANNEL=1)
-    assert retention.prune(most_seconds=-1) == 0
+    assert retention.prune(max_seconds=-1) == 0
     assert len(left()) == 5
     assert retention.prune() == 5

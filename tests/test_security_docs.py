@@ -1,4 +1,4 @@
-"""docs/security.md names a test for each promise, and the tests are there."""
+"""docs/operations/security.md names a test for each promise, and the tests are there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.sites import ROOT
 
-SECURITY = (ROOT / "docs" / "security.md").read_text()
+SECURITY = (ROOT / "docs" / "operations" / "security.md").read_text()
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", SECURITY)))
 
 

@@ -26,7 +26,7 @@ def scope(client: socket.socket, server: socket.socket) -> dict[str, Any]:
 
 def sought(scope: dict[str, Any]) -> dict[str, Any]:
     """Wait until a connection is not being looked for any more."""
-    wait_until(lambda: not sockets.is_sought(scope), "the look")
+    wait_until(lambda: not sockets.is_searching(scope), "the look")
     return scope
 
 
@@ -116,14 +116,14 @@ def test_number_that_was_given_to_another_connection_is_not_taken_for_the_first(
     assert other.recv(10) == b"still here"
 
 
-def test_what_was_not_there_is_looked_for_again_a_second_later(
+def test_unknown_connection_is_searched_again(
     server: socket.socket, connect: Any, looks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, _ = connect()
     assert unsent(scope(one, server)) == 0
     late, _ = connect()
     assert unsent(scope(late, server)) is None
-    monkeypatch.setattr(sockets, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(sockets, "SEARCH_SECONDS", 0.0)
     assert unsent(scope(late, server)) == 0
     assert len(looks) == 2
 
@@ -142,9 +142,7 @@ def test_connection_that_cannot_be_found_is_left_alone(unknown: dict[str, Any], 
     assert not reset(unknown)
 
 
-def test_connections_are_looked_for_in_another_thread(
-    server: socket.socket, connect: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_search_runs_in_another_thread(server: socket.socket, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With thousands of them it takes hundreds of milliseconds, in which an event loop would serve no client."""
     monkeypatch.setattr(sockets, "_files", sockets._Files())
     real, threads, go_on = os.listdir, [], threading.Event()
@@ -157,7 +155,7 @@ def test_connections_are_looked_for_in_another_thread(
     monkeypatch.setattr(os, "listdir", listdir)
     asked = scope(connect()[0], server)
     for _ in range(3):
-        assert sockets.is_sought(asked)
+        assert sockets.is_searching(asked)
         assert sockets.unsent(asked) is None
         assert not sockets.reset(asked)
     go_on.set()
@@ -166,10 +164,10 @@ def test_connections_are_looked_for_in_another_thread(
     assert threads[0] is not threading.current_thread()
 
 
-def test_known_connection_is_found_while_others_are_sought(
+def test_known_connection_is_found_during_a_search(
     server: socket.socket, connect: Any, looks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(sockets, "SEARCH_SECONDS", 0.0)
     known = scope(connect()[0], server)
     assert unsent(known) == 0
     go_on = threading.Event()
@@ -180,17 +178,17 @@ def test_known_connection_is_found_while_others_are_sought(
 
     monkeypatch.setattr(os, "listdir", listdir)
     late = scope(connect()[0], server)
-    assert sockets.is_sought(late)
-    assert not sockets.is_sought(known)
+    assert sockets.is_searching(late)
+    assert not sockets.is_searching(known)
     assert sockets.unsent(known) == 0
     go_on.set()
     sought(known)
 
 
-def test_file_that_was_seen_is_not_looked_at_again(
+def test_known_file_is_not_examined_again(
     server: socket.socket, connect: Any, looks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(sockets, "SEARCH_SECONDS", 0.0)
     pairs = [connect() for _ in range(20)]
     assert unsent(scope(pairs[0][0], server)) == 0
     copied: list[int] = []
@@ -214,7 +212,7 @@ with sockets._files._lock:
     pid = os.fork()
     if pid == 0:
         signal.alarm(30)
-        sockets.is_sought({"http_version": "1.1", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)})
+        sockets.is_searching({"http_version": "1.1", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)})
         os._exit(0)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
@@ -233,7 +231,7 @@ def test_looking_through_the_open_files_gives_no_lock_up(tmp_path: Path) -> None
     with path.open("w") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         files = sockets._Files()
-        wait_until(lambda: not files.is_sought(("127.0.0.1", 1, 1)), "the look")
+        wait_until(lambda: not files.is_searching(("127.0.0.1", 1, 1)), "the look")
         assert files.find(("127.0.0.1", 1, 1)) is None
         sockets.listening()
         asked = subprocess.run([sys.executable, "-c", ask, path], capture_output=True, text=True)

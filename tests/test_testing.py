@@ -80,7 +80,7 @@ async def test_too_few_events_in_time_are_named_in_the_error() -> None:
     with pytest.raises(TimeoutError) as raised:
         await read_events(EventStreamResponse(source), 3, timeout=0.2)
     assert str(raised.value) == (
-        "2 of 3 events came within 0.2 s: [DecodedEvent(data='a', event='message', id=''), "
+        "2 of 3 events arrived within 0.2 s: [DecodedEvent(data='a', event='message', id=''), "
         "DecodedEvent(data='b', event='update', id='')]"
     )
     assert source.closed

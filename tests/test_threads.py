@@ -52,7 +52,7 @@ def pool() -> LogThreads:
 
 
 def set_threads(settings: Any, number: int) -> None:
-    settings.STREAMS = {**settings.STREAMS, "LOG_THREADS": number}
+    settings.STREAMS = {**settings.STREAMS, "DATABASE_THREADS": number}
 
 
 # --- How many ---------------------------------------------------------------------------------------------------------

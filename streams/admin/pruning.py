@@ -64,7 +64,7 @@ class PruningPage(_Base):
             "Pruning was stopped by an error, which the site's log has. What it had deleted before that stays deleted."
         )
         try:
-            pruned = retention.prune(most_seconds=MOST_SECONDS)
+            pruned = retention.prune(max_seconds=MOST_SECONDS)
         except Exception:
             logger.exception("Pruning by hand failed.")
         finally:

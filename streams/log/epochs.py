@@ -22,9 +22,11 @@ from weakref import WeakKeyDictionary
 from django.db import NotSupportedError, OperationalError, ProgrammingError, connections, transaction
 from django.db.backends.signals import connection_created
 
+from streams.log import low_water
 from streams.log.files import birth
 from streams.log.transactions import own_transaction
-from streams.threads import database, in_test_run
+from streams.runtime import test_run
+from streams.threads import database
 
 logger = logging.getLogger("streams")
 
@@ -73,14 +75,14 @@ class Epochs:
 
 
 def read_epochs() -> Epochs:
-    """Read the epochs. Read them before the head: a head of a newer epoch is then noticed at the next look."""
+    """Read the epochs. Call it before head(), so that a newer epoch is noticed the next time."""
     with connections[database()].cursor() as cursor:
         cursor.execute("SELECT number, start, fork FROM streams_epoch ORDER BY start")
         rows = cursor.fetchall()
     return Epochs(rows[-1][0], rows[-1][1], tuple((fork, start) for _, start, fork in rows)) if rows else Epochs()
 
 
-# --- What the database can tell about itself --------------------------------------------------------------------------
+# --- The identity of the database -------------------------------------------------------------------------------------
 
 
 def identity_sql(connection: Any) -> str:
@@ -119,7 +121,7 @@ def _can_select(alias: str, expressions: str) -> Exception | None:
 
 
 def identity(connection: Any, found: str | None = None) -> str:
-    """Return what the database can tell about itself, as `key=value` pairs. `found` is the value of identity_sql()."""
+    """Return the identity of the database, as `key=value` pairs. `found` is the value of identity_sql()."""
     if connection.vendor == "postgresql":
         if found is None:
             with connection.cursor() as cursor:
@@ -183,7 +185,7 @@ def _remember_file(*, connection: Any, **signal: object) -> Any:
     return _opened[connection]
 
 
-# As soon as it is opened: when it is first asked, another file can be there.
+# When the connection is opened, because later another file can have this path.
 connection_created.connect(_remember_file, dispatch_uid="streams.log.epochs")
 
 
@@ -203,7 +205,7 @@ class _Opened(NamedTuple):
     file: dict[str, str]
 
 
-# By Django's connection. What is written to a file that another one has replaced would be lost.
+# By Django's connection. Messages that are written to a replaced file would be lost.
 _opened: WeakKeyDictionary[Any, _Opened] = WeakKeyDictionary()
 
 
@@ -304,7 +306,7 @@ def create_head() -> None:
     """Make LogHead's row if it is missing. Its migration makes it, so that the tables were emptied since.
 
     Clients can then have any position, and a new epoch starts. In a test run the head starts at the newest message,
-    because Django's TransactionTestCase empties all tables, and tests count on small ids.
+    because Django's TransactionTestCase empties all tables, and tests count on small ids (see test_run.py).
     """
     with own_transaction(), connections[database()].cursor() as cursor:
         number = read_epochs().number
@@ -316,7 +318,9 @@ def create_head() -> None:
             """,
             [number],
         )
-        if cursor.rowcount == 1 and not in_test_run():
+        if cursor.rowcount == 1:
+            low_water.LOW_WATER.forget()  # the ids can begin again
+        if cursor.rowcount == 1 and test_run.strategy().starts_new_epochs:
             cursor.execute("SELECT head FROM streams_loghead WHERE id = 1")
             head = cursor.fetchone()[0]
             _begin(cursor, head, number, head, "The log's tables were emptied.", identity(connections[database()]))

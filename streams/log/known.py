@@ -1,7 +1,7 @@
 """Which database is known to hold the log that it held before, so that its identity need not be compared each time.
 
-What PostgreSQL says about itself takes as long to find out as a publish. So it is compared with the stored identity
-once for each place (see postgresql.PLACE), and the place is compared each time, in the statement that takes the lock.
+Reading PostgreSQL's identity takes as long as a publish. So the identity is compared once for each place (see
+postgresql.PLACE), and the place is compared each time, in the statement that takes the lock.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from django.db import connections
 from django.db.backends.signals import connection_created
 
 from streams.log import low_water
-from streams.threads import database, in_test_run, wrapped_in_test
+from streams.private.django import is_nested
+from streams.runtime import test_run
+from streams.threads import database
 
 # How often the database is asked whether it is still the same, if the lock could not be taken.
 ASK_SECONDS = 0.25
@@ -37,7 +39,7 @@ def for_one_trip() -> tuple[str, str] | None:
     Its procedure commits, which fails in a transaction, and would leave rows behind beside that of a test.
     """
     alias = database()
-    if not _has_procedure.get(alias) or wrapped_in_test() is not None:
+    if not _has_procedure.get(alias) or test_run.strategy().is_beside_test():
         return None
     connection = connections[alias]
     return None if connection.in_atomic_block or not connection.get_autocommit() else _known.get(alias)
@@ -57,16 +59,20 @@ def forget() -> None:
     _known[database()] = None
 
 
-def note_numbered(newest_id: int) -> None:
-    """Move the low-water mark: messages up to `newest_id` got positions in the epoch that is known."""
-    low_water.LOW_WATER.record(newest_id, _epochs[database()])
+def note_numbered(newest_id: int, epoch: int | None = None) -> None:
+    """Move the low-water mark: messages up to `newest_id` got positions in this epoch, or in the one that is known.
+
+    Work inside an outer transaction can be rolled back, and does not count.
+    """
+    if not is_nested(connections[database()]):
+        low_water.LOW_WATER.record(newest_id, _epochs[database()] if epoch is None else epoch)
 
 
 def may_ask() -> bool:
     """Return True if it is time to ask the database whether it is still the same."""
     global _asked_at
     now = time.monotonic()
-    if now - _asked_at < ASK_SECONDS and not in_test_run():
+    if now - _asked_at < ASK_SECONDS:
         return False
     _asked_at = now
     return True

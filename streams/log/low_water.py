@@ -8,12 +8,11 @@ that stayed open for longer than the mark's delay has committed.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
 
-from streams.threads import in_test_run
+from streams.runtime.resets import per_process
 
 # An id becomes the mark this long after its message got a position. Transactions that publish usually end sooner.
 DELAY_SECONDS = 60.0
@@ -25,7 +24,7 @@ _STEP_SECONDS = 5.0
 
 
 class LowWater:
-    """What one process knows of the ids that have their positions. All methods can be called from any thread."""
+    """The low-water mark of one process. All methods can be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -37,8 +36,6 @@ class LowWater:
 
     def mark(self) -> int:
         """Return the id above which to search."""
-        if in_test_run():  # tests empty tables and start their ids again
-            return 0
         with self._lock:
             while self._seen and self._seen[0][0] <= time.monotonic() - DELAY_SECONDS:
                 self._mark = self._seen.popleft()[1]
@@ -79,12 +76,4 @@ class LowWater:
                 self._seen.append((now, newest_id))
 
 
-LOW_WATER = LowWater()
-
-
-def _renew(**kwargs: object) -> None:
-    global LOW_WATER
-    LOW_WATER = LowWater()
-
-
-os.register_at_fork(after_in_child=_renew)  # the lock can be held by a thread that a child does not have
+LOW_WATER = per_process(LowWater)

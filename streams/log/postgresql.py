@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from streams.log.transactions import limits
 
-# These change with the server, the database and the table, and with how durable commits are. What the database says
-# about itself takes longer to find out, so that it is compared once for each place.
+# These values change with the server, the database and the table, and with the durability of commits. The database's
+# identity takes longer to read, so that it is compared once for each place.
 #
 # The procedure of migration 0007 has the same expression: with another one it would never give positions.
 PLACE = (
@@ -27,7 +27,7 @@ _ROW = """
 # Rows that another transaction has locked, such as those of a user who is being deleted, are passed over: a later
 # search finds them. Waiting for them would make all publishers wait.
 #
-# The head is the newest position that was given, and no count.
+# The head is the newest position, not a count.
 NUMBER = """
     WITH waiting AS MATERIALIZED (
         SELECT id FROM streams_message WHERE position IS NULL AND id > %s

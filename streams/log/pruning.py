@@ -16,15 +16,15 @@ from streams.log.transactions import own_transaction
 from streams.models import Channel, LogHead, LogSize, Message
 from streams.threads import database
 
-# How many channels may be remembered as pruned, one row each, before the oldest of those that have no messages left are
+# The number of pruning records, one for each channel. Beyond it, the oldest records of channels without messages are
 # folded into the log's floor.
 MAX_PRUNED_CHANNELS = 100_000
 
-# How many are folded at a time, and how many of these are deleted in one transaction.
+# How many records are folded at a time, and how many of them are deleted in one transaction.
 FOLDED_AT_ONCE = 10_000
 BATCH_CHANNELS = 500
 
-# Never back: another pruning that began later may have gone further.
+# The record never moves back, because another pruning that began later can have gone further.
 _MARK_PRUNED = """
     INSERT INTO streams_channel (name, pruned_through) VALUES (%s, %s)
     ON CONFLICT (name) DO UPDATE SET pruned_through = excluded.pruned_through
@@ -35,10 +35,10 @@ _MARK_PRUNED = """
 def delete_through(
     position: int, *, start: int = 0, channel: str | None = None, spared: Collection[str] = (), limit: int
 ) -> int:
-    """Prune the oldest messages in [start, position], at most `limit`, in one transaction; returns how many.
+    """Delete the oldest messages in [start, position], at most `limit`, in one transaction. Return how many.
 
-    Of all channels but the `spared` ones, or of one. How far each channel was pruned is recorded in the same
-    transaction, so that no reader can ever see messages gone without also being able to know.
+    They are of one `channel`, or of all channels except `spared`. The same transaction records how far each channel was
+    pruned, so that a reader that misses messages can always find out.
     """
     with own_transaction():
         lock_sqlite()
@@ -54,8 +54,8 @@ def delete_through(
 def erase_channels(names: Collection[str]) -> None:
     """Delete all messages of these channels, in the calling thread's transaction if one is open.
 
-    How far each channel was pruned is recorded, as by a pruning, so that a stream below gets a reset. Publishers do not
-    wait for the caller's transaction, but prunings do. Messages that have no position yet are deleted after the commit.
+    It records how far each channel was pruned, so that streams with an older cursor get a reset. Publishers do not wait
+    for the caller's transaction, but prunings do. Messages without a position are deleted after the commit.
     """
     if not names:
         return
@@ -73,12 +73,12 @@ def _erase(names: Collection[str]) -> None:
         found = some.filter(position__isnull=False).order_by().values_list("channel")
         newest = dict(found.annotate(newest=Max("position")))
         if newest:
-            # Positions that are given after this query are above all of these. _erase_rest() takes them.
+            # Messages that are numbered after this query are above all of these. _erase_rest() deletes them.
             _delete(some.filter(position__lte=max(newest.values())), newest)
 
 
 def _erase_rest(names: Collection[str]) -> None:
-    """Delete what an erasure has left: messages without a position, and those that have got theirs since."""
+    """Delete the messages that had no position during _erase(), also if they have one now."""
     listed = sorted(names)
     with own_transaction():
         lock_sqlite()
@@ -91,8 +91,8 @@ def _erase_rest(names: Collection[str]) -> None:
 def _delete(doomed: QuerySet[Message], newest: Mapping[str, int]) -> None:
     """Delete messages that have positions, and record the newest one of each channel. Within a transaction."""
     alias = database()
-    # First, because it is what transactions that delete messages wait for each other at. From here on no other one
-    # deletes or counts, so that exactly what goes is subtracted.
+    # This lock comes first: all transactions that delete messages take it. From here on no other one deletes or counts,
+    # so that exactly the deleted bytes are subtracted.
     counted = doomed.filter(position__lte=lock_size().through)
     with connections[alias].cursor() as cursor:
         cursor.executemany(_MARK_PRUNED, sorted(newest.items()))
@@ -102,10 +102,10 @@ def _delete(doomed: QuerySet[Message], newest: Mapping[str, int]) -> None:
 
 
 def date_newest(channel: str | None = None, spared: Collection[str] = ()) -> bool:
-    """Give the newest message the present time if its date lies in the future. Return True if it did.
+    """Set the date of the newest message to the present time if it is in the future. Return True if it was.
 
-    The messages behind another one show how old that one is at least (see retention). The newest has none behind it,
-    and would never grow old.
+    Later messages show the minimum age of a message with a wrong date (see retention.py). The newest message has no
+    later one, and would never expire.
     """
     is_future = ExpressionWrapper(Q(created_at__gt=Now()), output_field=BooleanField())
     newest = _messages(channel, spared).filter(position__isnull=False).order_by("-position")
@@ -115,33 +115,33 @@ def date_newest(channel: str | None = None, spared: Collection[str] = ()) -> boo
 
 
 def forget_pruned_channels(keep: int = MAX_PRUNED_CHANNELS) -> int:
-    """Fold the records of the longest-pruned channels into the floor, so that one-time channels do not pile up.
+    """Fold the oldest pruning records into the floor, so that records of channels that are used once do not pile up.
 
-    Only those of channels without a message in the log are folded; log.pruned() relies on it. Returns how many were
-    folded: at most FOLDED_AT_ONCE, so call it until there are none.
+    Only records of channels without a message are folded; log.pruned() relies on this. Return how many were folded, at
+    most FOLDED_AT_ONCE. Call it until it returns 0.
     """
     channels = Channel.objects.using(database())
     if (excess := channels.count() - keep) <= 0:
         return 0
-    # A message of such a channel that this statement does not see yet gets a position above every position that was
-    # pruned before: all that the channel has lost lies below all that it will ever have.
+    # A message that this statement does not see yet will get a position above every pruned position, so that all lost
+    # messages of the channel stay below all of its later ones.
     empty = channels.filter(~Exists(Message.objects.using(database()).filter(channel=OuterRef("name"))))
     oldest = empty.order_by("pruned_through").values_list("name", "pruned_through")
     folded = list(oldest[: min(excess, FOLDED_AT_ONCE)])
     if not folded:
         return 0
     floor = folded[-1][1]
-    # The floor first: from then on it already says what the rows say.
+    # The floor before the records: from then on it covers the records that are deleted.
     _raise_floor(floor)
     names = [name for name, _ in folded]
     for first in range(0, len(names), BATCH_CHANNELS):
-        # A channel that has lost newer messages since is not among them: its record lies above the floor.
+        # The record of a channel that was pruned again since then is above the floor, and is kept.
         channels.filter(name__in=names[first : first + BATCH_CHANNELS], pruned_through__lte=floor).delete()
     return len(folded)
 
 
 def forget_channel(name: str) -> None:
-    """Forget how far a channel was pruned that nobody will ask for again."""
+    """Delete the pruning record of a channel that is not used any more."""
     Channel.objects.using(database()).filter(name=name).delete()
 
 
@@ -149,7 +149,7 @@ def _raise_floor(floor: int) -> None:
     """Raise the floor, in a short transaction of its own: it holds the lock on the head, which publishers need."""
     with own_transaction():
         LogHead.objects.using(database()).filter(id=LogHead.ROW, floor__lt=floor).update(floor=floor)
-    # Publishers that found the lock taken have left the numbering to its holder.
+    # Publishers that found the lock taken have left the numbering to this process.
     current_head()
 
 

@@ -1,4 +1,4 @@
-"""Read the log: its head, its tail, pages of channels, and what was pruned from them."""
+"""Read the log: its head, its newest messages, pages of channels, and how far channels were pruned."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from streams.models import Channel, LogHead, Message
 from streams.private.django import in_callers_transaction
 from streams.threads import database
 
-# What one read takes at most, but for a single message that is larger. Enough that a replay is not ruled by round
-# trips; and little, for each client that reads on from the log slowly holds a page.
+# The limits of a page, which is the result of one read. Only a single message can be larger. A page is large enough
+# that round trips do not dominate a replay, and small because each slow client that reads from the log holds one.
 PAGE_MESSAGES = 250
 PAGE_BYTES = 1_048_576
 
-# Data of this size is read at once with its row: a page of it is within the bound. What is larger is asked for when it
-# is known how much of it there is.
+# Data up to this size is read together with its row, because a page of such rows is within the limit. Larger data is
+# read by a second query, when its total size is known.
 SMALL_BYTES = PAGE_BYTES // PAGE_MESSAGES
 
 _STORED = ("position", "channel", "event", "data")
@@ -32,11 +32,15 @@ _BOUNDED = ("position", "channel", "event", Case(When(size__lte=SMALL_BYTES, the
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The log's state in one look: its newest position, its floor, and whether rows wait to be sequenced.
+    """The state of the log.
 
-    `start` is that of the current epoch. `is_replaced`: the database is another one than before, and the epoch that
-    this calls for has not started yet. `times`: when the messages were made that head() was asked for; None for one
-    that is not in the log. The value can only be compared.
+    head: The newest position.
+    floor: The position up to which a channel without messages counts as pruned.
+    unsequenced: True if messages wait for a position.
+    start: The start of the current epoch.
+    is_replaced: True if the database is another one than before, and the new epoch has not started yet.
+    times: The creation times of the messages at the positions that were passed to head(), None for a missing message.
+        These values can only be compared with each other.
     """
 
     head: int
@@ -49,9 +53,11 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A stretch of the log for some channels: the messages in (after, through], all of them unless `pruned` says not.
+    """A page of a replay: the messages of some channels in the positions (after, through].
 
-    `pruned` holds the channels that lost messages above `after` to pruning, each with the newest position it lost.
+    messages: All messages of that range that were not pruned.
+    through: The position up to which the page reaches.
+    pruned: {channel: newest pruned position} for the channels that lost messages above `after` to pruning.
     """
 
     messages: list[StoredEvent]
@@ -61,7 +67,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """The log as one that follows it finds it: the head, the message at its own position, and those above."""
+    """The result of follow(): the head, the message at the follower's position, and the messages above it."""
 
     head: Head
     anchor: StoredEvent | None
@@ -71,7 +77,8 @@ class News:
 def head(*positions: int) -> Head:
     """Return the log's state, and the times of the messages at `positions`: one cheap query.
 
-    Written out, for every process asks this every POLL_SECONDS: the ORM takes longer to say it than SQLite to answer.
+    It is written in SQL because every process calls it every POLL_SECONDS, and the ORM takes longer to build the query
+    than SQLite to answer it.
     """
     connection = connections[database()]
     after_id = low_water.LOW_WATER.mark_for_poll()
@@ -95,10 +102,10 @@ def head(*positions: int) -> Head:
 
 
 def current(*positions: int) -> Head:
-    """Return head() after giving positions to the messages that wait, and after starting a new epoch if one is due.
+    """Return head() after numbering the messages that wait, and after starting a new epoch if one is due.
 
-    If another process is doing that, or inside a transaction, return the head as it is: a reader must not wait for the
-    head's lock, nor hold it.
+    If another process does that now, or inside a transaction, return the head unchanged: a reader must not wait for
+    the head's lock, and must not hold it.
     """
     state = head(*positions)
     if (state.unsequenced or state.is_replaced) and not _in_callers_transaction():
@@ -116,18 +123,18 @@ def _in_callers_transaction() -> bool:
 
 
 def current_head() -> int:
-    """Return the newest position, after giving positions to the messages that wait."""
+    """Return the newest position, after numbering the messages that wait."""
     return current().head
 
 
 def identify() -> None:
-    """Store the database's identity if there is none yet: a backup can be older than the first message."""
+    """Store the database's identity if none is stored yet, because a backup can be older than the first message."""
     if not LogHead.objects.using(database()).exclude(identity="").exists() and not _in_callers_transaction():
         sequence_waiting()
 
 
 def opening() -> tuple[Epochs, int]:
-    """Return the epochs and the head, for one that begins to follow the log. Both are of one moment."""
+    """Return the epochs and the head, both of the same moment, for a reader that begins to follow the log."""
     while True:
         known = epochs.read_epochs()
         state = current()
@@ -136,37 +143,38 @@ def opening() -> tuple[Epochs, int]:
 
 
 def continues(position: int) -> bool:
-    """Return True if the log goes on from `position`: False above the head, and for one of a history that is lost."""
+    """Return False if `position` is above the head, or belongs to a lost history of the log."""
     known, newest = opening()
     return position <= newest and not known.is_lost(position)
 
 
 def follow(position: int, mark: int) -> News:
-    """Return the head, the messages above `position`, at most a page, and what shows whether it is still the same log.
+    """Return the head and at most one page of the messages above `position`.
 
-    That is the message at `position`, and the times in `head.times` of `mark`, a position whose time the caller knows,
-    and of `position`. If these two are the same, the time is enough, and the message is not read.
+    The result also shows if the log is still the same: it contains the message at `position`, and in `head.times` the
+    creation times of the messages at `mark` and at `position`. The caller knows the time at `mark`. If `mark` is
+    `position`, the time is enough, and the message is not read.
     """
     state = current(mark, position)
     messages = between(position if mark == position else position - 1, state.head)
     anchor = messages.pop(0) if messages and messages[0].position == position else None
-    if anchor is not None and not messages:  # it filled the page, or there is nothing above it
+    if anchor is not None and not messages:  # it filled the page, or no message is above it
         messages = between(position, state.head)
     return News(state, anchor, messages)
 
 
 def between(after: int, through: int) -> list[StoredEvent]:
-    """The oldest messages of all channels in (after, through], at most a page."""
+    """Return the oldest messages of all channels in (after, through], at most one page."""
     if through <= after:
         return []
     return _take(_bounded().filter(position__gt=after, position__lte=through).order_by("position")[:PAGE_MESSAGES])[0]
 
 
 def times_of(positions: Sequence[int]) -> dict[int, Any]:
-    """Return {position: the time of its message}, for messages that are in the log; comparable with `Head.times`."""
+    """Return {position: creation time} for the messages that are in the log. The times compare with `Head.times`."""
     found: dict[int, Any] = {}
     with connections[database()].cursor() as cursor:
-        for start in range(0, len(positions), 500):  # databases bound how many values a query may have
+        for start in range(0, len(positions), 500):  # databases limit the number of parameters
             some = positions[start : start + 500]
             places = ", ".join(["%s"] * len(some))
             cursor.execute(
@@ -178,14 +186,15 @@ def times_of(positions: Sequence[int]) -> dict[int, Any]:
 
 
 def newest(through: int) -> list[StoredEvent]:
-    """The newest messages at or below `through`, newest first, at most a page."""
+    """Return the newest messages at or below `through`, newest first, at most one page."""
     return _take(_bounded().filter(position__lte=through).order_by("-position")[:PAGE_MESSAGES])[0]
 
 
 def page(channels: Collection[str], after: int, through: int) -> Page:
-    """The oldest messages of `channels` in (after, through], at most a page, and what pruning took from above `after`.
+    """Return the oldest messages of `channels` in (after, through], at most one page.
 
-    The messages are read first and what was pruned second: a pruning that this read could have felt is then known.
+    The messages are read first and the pruning records second, so that the records include every pruning that could
+    have deleted messages before they were read.
     """
     within = Q(position__gt=after, position__lte=through)
     rows = rows_of(channels, within, "position", PAGE_MESSAGES, fields=_BOUNDED)
@@ -196,14 +205,15 @@ def page(channels: Collection[str], after: int, through: int) -> Page:
 
 
 def pruned(channels: Collection[str], after: int) -> dict[str, int]:
-    """{channel: newest pruned position} for those of `channels` that lost messages above `after`.
+    """Return {channel: newest pruned position} for those of `channels` that lost messages above `after`.
 
-    A channel with a record is known exactly. One without a record never lost a message, or its record was folded into
-    the floor; a record is folded only while its channel has no message in the log (see forget_pruned_channels()). What
-    such a channel lost lies below all that it got later. So if a message of it lies at or below `after`, it lost
-    nothing above `after`. If none does, nothing tells the two cases apart, and up to the floor it counts as pruned.
+    For a channel with a record this is exact. A channel without a record never lost a message, or its record was folded
+    into the floor. A record is folded only while its channel has no message in the log (see forget_pruned_channels()),
+    so that all lost messages of the channel are below all of its later messages. If a message of the channel is at or
+    below `after`, it lost nothing above `after`. Otherwise the two cases cannot be distinguished, and the channel
+    counts as pruned up to the floor.
     """
-    # The records first, the floor second: a record that is missing here was folded into a floor that is read here.
+    # The records before the floor: a record that is missing here was folded into the floor that is read after it.
     records = dict(Channel.objects.using(database()).filter(name__in=channels).values_list("name", "pruned_through"))
     found = {channel: through for channel, through in records.items() if through > after}
     floor = LogHead.objects.using(database()).filter(floor__gt=after).values_list("floor", flat=True).first()
@@ -213,7 +223,7 @@ def pruned(channels: Collection[str], after: int) -> dict[str, int]:
 
 
 def _reaching_back(channels: Collection[str], position: int) -> set[str]:
-    """Those of `channels` that have a message at or below `position`: one step in the index for each."""
+    """Return the channels that have a message at or below `position`. It takes one index lookup for each."""
     with connections[database()].cursor() as cursor:
         cursor.execute(
             f"""
@@ -227,24 +237,24 @@ def _reaching_back(channels: Collection[str], position: int) -> set[str]:
 
 
 def pruning_marks() -> dict[str, int]:
-    """{channel: how far it was pruned}: another answer after each batch, whichever messages that has deleted."""
+    """Return {channel: newest pruned position}. The result changes with every batch that deletes messages."""
     return dict(Channel.objects.using(database()).values_list("name", "pruned_through"))
 
 
 def earliest(channels: Collection[str]) -> int | None:
-    """The position of the oldest message of `channels` that is still in the log; None where there is none."""
+    """Return the position of the oldest message of `channels`, or None if they have no message."""
     rows = rows_of(channels, Q(position__isnull=False), "position", 1)
     return rows[0][0] if rows else None
 
 
 def newest_of(channels: Collection[str]) -> StoredEvent | None:
-    """The newest message of `channels` that is in the log and sequenced."""
+    """Return the newest message of `channels` that has a position, or None."""
     rows = rows_of(channels, Q(position__isnull=False), "-position", 1)
     return StoredEvent(*rows[0]) if rows else None
 
 
 def start_of_newest(channels: Collection[str], count: int, through: int) -> int:
-    """The cursor from which a replay to `through` brings the newest `count` messages of `channels`."""
+    """Return the cursor from which a replay to `through` sends the newest `count` messages of `channels`."""
     rows = rows_of(channels, Q(position__lte=through), "-position", count, fields=("position",))
     return rows[-1][0] - 1 if rows else through
 
@@ -254,7 +264,7 @@ def _bounded() -> QuerySet[Message, tuple[Any, ...]]:
 
 
 def _take(rows: Iterable[tuple[Any, ...]]) -> tuple[list[StoredEvent], int | None]:
-    """The messages of a page, as far as PAGE_BYTES go; and the last one's position, where that was not all."""
+    """Return the messages of a page, up to PAGE_BYTES. If rows are left over, also return the last one's position."""
     taken: list[tuple[Any, ...]] = []
     left, reached = PAGE_BYTES, None
     for row in rows:
@@ -270,7 +280,7 @@ def _take(rows: Iterable[tuple[Any, ...]]) -> tuple[list[StoredEvent], int | Non
     messages = []
     for position, channel, event, data, _ in taken:
         text = texts.get(position) if data is None else data
-        if text is not None:  # else it was pruned since, and that has been written down
+        if text is not None:  # otherwise it was pruned since then, which is recorded
             messages.append(StoredEvent(position, channel, event, text))
     return messages, reached
 
@@ -278,10 +288,11 @@ def _take(rows: Iterable[tuple[Any, ...]]) -> tuple[list[StoredEvent], int | Non
 def rows_of(
     channels: Collection[str], condition: Q, order: str, limit: int, fields: Sequence[str | Case] = _STORED
 ) -> list[tuple[Any, ...]]:
-    """The first `limit` messages of `channels`, by one query that reads the (channel, position) index in order.
+    """Return the first `limit` messages of `channels`, by one query that reads the (channel, position) index in order.
 
-    A union of one part for each channel, for a `channel IN (…)` would sort all that matches before its LIMIT. So does
-    PostgreSQL with a union (seen in 15), unless each of its parts has the LIMIT too; SQLite merges, and allows none.
+    It is a union with one part for each channel, because `channel IN (…)` would sort all matches before its LIMIT.
+    PostgreSQL 15 does the same with a union, unless each part has the LIMIT too. SQLite merges the parts, and allows no
+    LIMIT in them.
     """
     every = Message.objects.using(database()).filter(condition).values_list(*fields)
     parts = [every.filter(channel=channel).order_by() for channel in channels]

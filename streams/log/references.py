@@ -1,4 +1,4 @@
-"""What the log holds of users: the messages that they published, and those that were published to them."""
+"""The traces of users in the log: the messages that they published, and the messages of their own channels."""
 
 from __future__ import annotations
 

@@ -35,7 +35,8 @@ from streams.log.notices import notify
 from streams.log.one_trip import Outcome
 from streams.log.transactions import own_transaction
 from streams.models import Message
-from streams.threads import database, timeout_seconds, wrapped_in_test
+from streams.private.django import is_nested
+from streams.threads import database, timeout_seconds
 
 # How many messages one transaction numbers: it bounds how long the lock is held.
 STEP_MESSAGES = 1000
@@ -282,8 +283,8 @@ def lock(cursor: Any, *, wait: bool) -> Locked | None:
     if not known.is_compared(row.identity, row.place):
         head = epochs.check(cursor, row.head, row.epoch, row.identity)
         epoch += head != row.head
-        # A new epoch can still be rolled back, and so can the first identity, and all that a test does.
-        is_certain = row.place and head == row.head and row.identity and wrapped_in_test() is None
+        # A new epoch can still be rolled back, and so can the first identity, and all work in an outer transaction.
+        is_certain = row.place and head == row.head and row.identity and not is_nested(connections[database()])
         compared = (row.identity, row.place) if is_certain else None
         known.remember(epoch, compared, has_procedure=compared is not None and one_trip.is_possible())
     return Locked(head, epoch, row.may_wait, is_new or head != row.head or not row.identity)
@@ -299,5 +300,5 @@ def number(cursor: Any, locked: Locked, *, after_id: int, limit: int | None) -> 
     database_of = postgresql if connections[database()].vendor == "postgresql" else sqlite
     numbered: dict[int, int] = database_of.number(cursor, locked.head, after_id, limit)
     if numbered:
-        low_water.LOW_WATER.record(max(numbered), locked.epoch)
+        known.note_numbered(max(numbered), locked.epoch)
     return numbered

@@ -60,9 +60,9 @@ def size(*, scan: bool = False) -> int:
 
 
 def lock_size() -> LogSize:
-    """Lock the row until the transaction ends, and return it. Whoever deletes messages locks it before that.
+    """Lock the row until the transaction ends, and return it. Lock it before you delete messages.
 
-    So a count sees either the message, or the sum without it.
+    So a count includes either the message, or the sum without it.
     """
     rows = LogSize.objects.using(database())
     row = rows.select_for_update().filter(id=LogSize.ROW).first()

@@ -23,7 +23,8 @@ from streams.log.rows import insert, rows_for
 from streams.log.sequencing import STEP_MESSAGES, Locked, held, lock, looking_after_failure, number, settle
 from streams.log.transactions import LOCK_SECONDS, own_transaction
 from streams.models import Message
-from streams.threads import database, wrapped_in_test
+from streams.runtime import test_run
+from streams.threads import database
 
 logger = logging.getLogger("streams.publishing")
 
@@ -77,7 +78,9 @@ def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], Outcome]
         if outcome.numbered:
             known.note_numbered(max(outcome.numbered))
         return rows, outcome
-    beside_test = _is_beside_test()
+    # Rows that this thread commits beside a test's transaction would outlive the test. So it waits for the lock, which
+    # that transaction holds once the test has published, and fails.
+    beside_test = test_run.strategy().is_beside_test()
     with own_transaction(with_limits=beside_test), connections[database()].cursor() as cursor:
         locked = lock(cursor, wait=beside_test)
         if locked is None:
@@ -85,15 +88,6 @@ def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], Outcome]
             return rows, Outcome({}, must_look=False)
         numbered = _insert_numbered(cursor, rows, locked)
     return rows, held(numbered)
-
-
-def _is_beside_test() -> bool:
-    """Return True if another connection has the transaction of the running test.
-
-    What this thread committed would be left behind by the test's rollback. So it waits for the lock, which the test's
-    transaction holds once the test has published, and fails.
-    """
-    return wrapped_in_test() is not None and not connections[database()].in_atomic_block
 
 
 def _insert_numbered(cursor: Any, rows: list[Message], locked: Locked) -> dict[int, int]:
@@ -109,7 +103,7 @@ def _insert_numbered(cursor: Any, rows: list[Message], locked: Locked) -> dict[i
         row.position = position
     insert(rows)
     cursor.execute("UPDATE streams_loghead SET head = %s WHERE id = 1", [head + len(rows)])
-    low_water.LOW_WATER.record(max(row.pk for row in rows), locked.epoch)
+    known.note_numbered(max(row.pk for row in rows), locked.epoch)
     return earlier | {row.pk: row.position for row in rows if row.position is not None}
 
 
@@ -132,7 +126,7 @@ def _insert_first(messages: Sequence[NewMessage], *, wait_for_keys: bool) -> tup
         fresh = [row for row in rows if row.position is None]
         if fresh:
             with connection.cursor() as cursor:
-                if (locked := lock(cursor, wait=_is_beside_test())) is not None:
+                if (locked := lock(cursor, wait=test_run.strategy().is_beside_test())) is not None:
                     numbered = number(cursor, locked, after_id=0, limit=STEP_MESSAGES)
     for row in fresh:
         row.position = numbered.get(row.pk)

@@ -8,7 +8,8 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from streams.threads import database, wrapped_in_test
+from streams.private.django import is_nested
+from streams.threads import database
 
 # A process that stops in the middle of a transaction, or a machine that vanishes, loses its locks after this time.
 # PostgreSQL's own default is never.
@@ -16,9 +17,6 @@ IDLE_SECONDS = 10
 
 # How long a transaction waits for a lock: less than a web server waits for a request.
 LOCK_SECONDS = 10
-
-# A test's transaction holds the head's lock until the test ends, and the test can wait for this thread.
-LOCK_SECONDS_IN_TEST = 5
 
 
 @contextlib.contextmanager
@@ -46,13 +44,14 @@ def own_transaction(*, with_limits: bool = True, lock_seconds: float = LOCK_SECO
 
 
 def limits(lock_seconds: float = LOCK_SECONDS) -> str:
-    """Return the expressions that set PostgreSQL's time limits for the running transaction, for a SELECT's list."""
-    if wrapped_in_test() is not None:
-        return f"set_config('lock_timeout', '{LOCK_SECONDS_IN_TEST}s', true)"
-    return (
-        f"set_config('lock_timeout', '{int(1000 * lock_seconds)}ms', true), "
-        f"set_config('idle_in_transaction_session_timeout', '{IDLE_SECONDS}s', true)"
-    )
+    """Return the expressions that set PostgreSQL's time limits for the running transaction, for a SELECT's list.
+
+    Inside another transaction, such as that of a test, the idle time is not limited: it is up to the outer one.
+    """
+    lock = f"set_config('lock_timeout', '{int(1000 * lock_seconds)}ms', true)"
+    if is_nested(connections[database()]):
+        return lock
+    return f"{lock}, set_config('idle_in_transaction_session_timeout', '{IDLE_SECONDS}s', true)"
 
 
 @contextlib.contextmanager

@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from typing import Any
 
-from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from streams.conf import settings
 from streams.notifiers.base import BaseNotifier, Notice, Revocation
+from streams.runtime.resets import on_settings_change, per_process
 
 __all__ = ["BaseNotifier", "Notice", "Revocation", "get_notifier"]
 
-_lock = threading.Lock()
-_notifier: BaseNotifier | None = None
+
+class _Chosen:
+    """This process's notifier. In a forked child it is another one: this one knows the hubs of the parent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._notifier: BaseNotifier | None = None
+
+    def get(self) -> BaseNotifier:
+        with self._lock:
+            if self._notifier is None:
+                choice = settings.NOTIFIER
+                self._notifier = import_string(choice["BACKEND"])(**choice.get("OPTIONS", {}))
+            return self._notifier
+
+    def forget(self) -> None:
+        with self._lock:
+            self._notifier = None
+
+
+_chosen = per_process(_Chosen)
+on_settings_change(_chosen.forget)
 
 
 def get_notifier() -> BaseNotifier:
     """Return this process's notifier, made from STREAMS['NOTIFIER'] at the first call."""
-    global _notifier
-    with _lock:
-        if _notifier is None:
-            choice = settings.NOTIFIER
-            _notifier = import_string(choice["BACKEND"])(**choice.get("OPTIONS", {}))
-        return _notifier
-
-
-def _forget(*, setting: str, **kwargs: Any) -> None:
-    global _notifier
-    if setting == "STREAMS":
-        with _lock:
-            _notifier = None
-
-
-def _renew() -> None:
-    global _lock, _notifier
-    _lock, _notifier = threading.Lock(), None
-
-
-os.register_at_fork(after_in_child=_renew)  # the hubs that the notifier knows are the parent's
-setting_changed.connect(_forget)  # sent by override_settings, in tests
+    return _chosen.get()

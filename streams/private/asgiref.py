@@ -10,7 +10,6 @@ from typing import Any
 from asgiref.sync import AsyncToSync, SyncToAsync
 
 from streams.private import report_missing
-from streams.private.django import in_test_run
 
 KEEPS_A_THREAD = "Each open stream keeps a thread."
 OTHER_THREAD = "Sync code that waits for async code, as tests do, can find the log's reads outside of its transaction."
@@ -24,14 +23,14 @@ def request_context() -> Any:
 
     It is the key of the request's thread, and it tells whether a server runs this code at all. Seen in asgiref 3.8 to
     3.13 (SyncToAsync.thread_sensitive_context). A public way to ask for the current ThreadSensitiveContext would
-    make it unnecessary. If it is missing, outside of tests a placeholder is returned: streams then end with their
-    server, and close their connections, and keep their threads.
+    make it unnecessary. If it is missing, a placeholder is returned: streams then end with their server, close their
+    connections, and keep their threads.
     """
     try:
         return SyncToAsync.thread_sensitive_context.get(None)
     except AttributeError:
         report_missing("asgiref", "SyncToAsync.thread_sensitive_context", KEEPS_A_THREAD)
-        return None if in_test_run() else _UNKNOWN
+        return _UNKNOWN
 
 
 def has_thread(context: Any) -> bool:

@@ -18,12 +18,12 @@ class RelayConfig(AppConfig):
         from django.contrib.auth import get_user_model
 
         from streams import conf, revocation, shutdown
-        from streams.chores import Chore, register
         from streams.references import on_deletion
         from streams.relay import usage
         from streams.relay.checks import check_database, check_upstreams
         from streams.relay.conf import RelaySettings
         from streams.relay.generations import background, owners
+        from streams.runtime.tasks import PeriodicTask, register
 
         conf.register(RelaySettings)
         checks.register(check_upstreams)
@@ -35,5 +35,7 @@ class RelayConfig(AppConfig):
         revocation.on_disconnect(owners.take_back_tokens)
 
         shutdown.register(background.stop)  # functions of atexit do not run if a signal ends the process
-        register(Chore("Ending abandoned answers", background.reap_as_chore, lambda: REAP_SECONDS))
-        register(Chore("Compacting answers", background.compact_as_chore, lambda: COMPACT_SECONDS, at_start=False))
+        register(PeriodicTask("Ending abandoned answers", background.reap_as_chore, lambda: REAP_SECONDS))
+        register(
+            PeriodicTask("Compacting answers", background.compact_as_chore, lambda: COMPACT_SECONDS, at_start=False)
+        )

@@ -22,7 +22,7 @@ def worker_place(value: object) -> str | None:
 
 
 class RelaySettings:
-    """The keys that `streams.relay` adds to STREAMS. The table in docs/chat.md explains each of them."""
+    """The keys that `streams.relay` adds to STREAMS. docs/reference/settings.md describes each of them."""
 
     UPSTREAMS = Secret[Mapping[str, Any]](
         {"default": {"BACKEND": "streams.relay.upstreams.ScriptedUpstream", "OPTIONS": {}}}, backends

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import datetime
 import math
-import os
 import time
-from typing import Any
 
-from django.core.signals import setting_changed
 from django.db.models import Sum
 from django.db.models.functions import Now
 
@@ -17,13 +14,15 @@ from streams.places import Place, Places
 from streams.rates import Buckets
 from streams.relay.conf import settings
 from streams.relay.models import Generation
+from streams.runtime.resets import on_settings_change, per_process
 from streams.threads import database
 
 RETRY_AFTER_SECONDS = 5
 BYTES_RETRY_AFTER_SECONDS = 60
 
 _places = Places()
-_questions = Buckets()
+_questions = per_process(Buckets)
+on_settings_change(_questions.clear)
 
 
 def take_place(key: str) -> Place:
@@ -95,17 +94,3 @@ def _too_many(what: str) -> HTTPError:
     return HTTPError(
         429, "too-many-streams", f"{what} Try again when one has ended.", retry_after_seconds=RETRY_AFTER_SECONDS
     )
-
-
-def _forget(*, setting: str, **kwargs: Any) -> None:
-    if setting == "STREAMS":
-        _questions.clear()
-
-
-def _renew() -> None:
-    global _questions
-    _questions = Buckets()
-
-
-setting_changed.connect(_forget)  # sent by override_settings, in tests
-os.register_at_fork(after_in_child=_renew)  # a child counts for itself, and must not inherit a lock

@@ -11,6 +11,7 @@ from django.contrib.auth import get_user_model
 
 from streams import threads
 from streams.relay.models import Usage
+from streams.runtime.tasks import spawn
 from streams.threads import database, run
 
 MAX_COUNTS = 32
@@ -53,10 +54,7 @@ def record(
 
 def record_soon(**answer: Any) -> asyncio.Task[None]:
     """Call record() in a new task, because the caller's task might be cancelled. Database errors are only logged."""
-    task = asyncio.get_running_loop().create_task(_record(answer))
-    _recording.add(task)
-    task.add_done_callback(_recording.discard)
-    return task
+    return spawn(_record(answer), finish=True)
 
 
 async def _record(answer: dict[str, Any]) -> None:
@@ -73,9 +71,6 @@ def _without_deleted_user(answer: dict[str, Any]) -> dict[str, Any]:
     if user_id is None or get_user_model()._base_manager.filter(pk=user_id).exists():
         return answer
     return {**answer, "user_id": None, "caller": ""}
-
-
-_recording: set[asyncio.Task[None]] = set()  # a loop keeps only a weak reference to its tasks
 
 
 def improve(generation: str, usage: Mapping[str, Any] | None, chunks: int, seconds: float) -> bool:

@@ -32,7 +32,8 @@ def stream_url(
     With `replay=N` the URL has no cursor: each new visitor gets the newest N messages, and then what is published from
     then on. This URL is the same for all visitors at all times, as a page that is cached for long needs it.
 
-    With `end="error"` the stream does not end cleanly when it is cut short, for clients on fetch (see docs/clients.md).
+    With `end="error"`, a stream that is cut short ends with a network error. Clients on fetch need that; see
+    docs/guides/clients.md.
 
     In an attribute it stands as it is. In a script, `{% stream_url "a" "b" as url %}` and `{{ url|escapejs }}`.
     """

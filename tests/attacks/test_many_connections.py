@@ -21,7 +21,7 @@ CONNECTIONS = 2000
 ASKING = 800  # for a stream; the others say nothing
 SERVED = 600
 
-# A stream's own share, as docs/deploying.md has measured it, is about 50 KiB.
+# A stream's own share, as docs/operations/capacity.md reports it, is about 50 KiB.
 BYTES_PER_STREAM = 150_000
 
 

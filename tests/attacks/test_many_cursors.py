@@ -100,7 +100,7 @@ def test_random_cursors_hold_up_no_honest_client(sqlite_site: Site) -> None:
 
 def test_slow_readers_lock_out_no_honest_client(sqlite_site: Site) -> None:
     """They ask for old messages and take none of them."""
-    sqlite_site.settings(WINDOW_MESSAGES=10, LOG_THREADS=2, SEND_TIMEOUT_SECONDS=600)
+    sqlite_site.settings(WINDOW_MESSAGES=10, DATABASE_THREADS=2, SEND_TIMEOUT_SECONDS=600)
     attacked = Attacked(sqlite_site, sqlite_site.serve())
     finish(sqlite_site.script(FILL))
     with contextlib.ExitStack() as stack:

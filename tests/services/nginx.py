@@ -1,4 +1,4 @@
-"""A real nginx with the very file of docs/deploying: only ports and folders are others."""
+"""A real nginx with the configuration file from docs/operations/deploying. Only ports and folders differ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.services import accepts, free_port, wait_until
 
-CONFIGURATION = Path(__file__).resolve().parent.parent.parent / "docs" / "deploying" / "nginx.conf"
+CONFIGURATION = Path(__file__).resolve().parent.parent.parent / "docs" / "operations" / "deploying" / "nginx.conf"
 
 
 def program() -> str | None:

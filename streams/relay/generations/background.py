@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
-import os
 import threading
 
 from streams import shutdown, threads
@@ -18,12 +17,13 @@ from streams.relay.generations import housekeeping
 from streams.relay.generations.worker import STOP_SECONDS, Worker
 from streams.relay.models import Generation
 from streams.release import request_context
+from streams.runtime import test_run
+from streams.runtime.resets import per_process
 
 logger = logging.getLogger("streams.relay")
 
-# A worker ends after this time without work. In a test run it must end before the database is dropped.
+# A worker ends after this time without work.
 LINGER_SECONDS = 3.0
-TEST_LINGER_SECONDS = 0.05
 
 
 class Background:
@@ -39,7 +39,7 @@ class Background:
 
     def call(self) -> None:
         """Start or wake the worker, because a generation waits. Does nothing if GENERATION_WORKER is not "server"."""
-        if settings.GENERATION_WORKER != "server" or threads.wrapped_in_test() is not None:
+        if settings.GENERATION_WORKER != "server" or test_run.strategy().is_wrapped():
             return  # another thread cannot read rows of a test's transaction
         with self._lock:
             if self._stopped:
@@ -88,7 +88,7 @@ class Background:
             self._called = False
             self._loop, self._worker = asyncio.get_running_loop(), worker
         try:
-            await worker.run(linger=TEST_LINGER_SECONDS if threads.in_test_run() else LINGER_SECONDS)
+            await worker.run(linger=test_run.strategy().linger_seconds(LINGER_SECONDS))
         finally:
             with self._lock:
                 self._loop = self._worker = None
@@ -131,11 +131,5 @@ async def compact_as_chore() -> None:
     await threads.run(housekeeping.compact, pool=threads.WAITING)
 
 
-def _renew() -> None:
-    global _background
-    _background = Background()
-
-
-_background = Background()
-os.register_at_fork(after_in_child=_renew)  # a child inherits no threads
+_background = per_process(Background)
 atexit.register(stop)

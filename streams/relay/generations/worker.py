@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
 import uuid
 
@@ -28,6 +27,8 @@ from streams.relay.models import Generation
 from streams.relay.proxy.answers import open_answer
 from streams.relay.upstreams import get_upstream
 from streams.relay.usage import counted
+from streams.runtime.resets import per_process
+from streams.runtime.tasks import spawn
 from streams.threads import LogThreads
 
 logger = logging.getLogger("streams.relay")
@@ -54,15 +55,7 @@ CALLS_TOOLS = (
 FAILED_HERE = "The answer failed on the server. Send the request again."
 
 # Only one thread writes, so that the transactions of one worker never wait for each other.
-_writing = LogThreads(1, seconds=threads.timeout_seconds)
-
-
-def _renew_writing() -> None:
-    global _writing
-    _writing = LogThreads(1, seconds=threads.timeout_seconds)
-
-
-os.register_at_fork(after_in_child=_renew_writing)  # a child inherits no threads
+_writing = per_process(LogThreads, 1, seconds=threads.timeout_seconds)
 
 
 class Worker:
@@ -300,9 +293,7 @@ class Worker:
         producer.batch = None
         if producer.task is not None:
             producer.task.cancel()
-        job = asyncio.create_task(self._correct_usage(producer))
-        _jobs.add(job)  # a loop keeps only a weak reference to its tasks
-        job.add_done_callback(_jobs.discard)
+        spawn(self._correct_usage(producer), finish=True)
 
     async def _correct_usage(self, producer: Producer) -> None:
         found = counted(producer.usage)
@@ -310,9 +301,6 @@ class Worker:
             await threads.run(store.correct, producer.generation, found, producer.tokens, producer.seconds)
         except Exception:
             logger.warning("Could not record the usage of an answer.", exc_info=True)
-
-
-_jobs: set[asyncio.Task[None]] = set()
 
 
 def _write(worker: str, batches: list[Batch], renew: bool) -> dict[str, int]:

@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from streams import sse
@@ -24,6 +24,7 @@ from streams.relay.proxy.answers import MAX_ERROR_BYTES, Answer, open_answer
 from streams.relay.proxy.chunks import Chunk
 from streams.relay.upstreams.base import BaseUpstream
 from streams.relay.usage import record_soon
+from streams.runtime.tasks import spawn
 
 logger = logging.getLogger("streams.relay")
 
@@ -187,7 +188,7 @@ class Exchange:
         `last` is ignored: clients of such APIs do not know a retry time, and fail at an event without data.
         """
         self._stopped = True
-        _begin(self.aclose())
+        spawn(self.aclose(), finish=True)
 
     def _told(self, error: Exception) -> HTTPError:
         """Return the error to send. Unexpected exceptions are only logged, because their text can hold secrets."""
@@ -230,7 +231,7 @@ class Exchange:
                 self._opening.cancel()
                 await asyncio.wait([self._opening])
             if self.answer is not None:
-                closing = _begin(self.answer.aclose())
+                closing = spawn(self.answer.aclose())
                 if cut_off:
                     await asyncio.shield(closing)
         finally:
@@ -257,13 +258,3 @@ class Exchange:
             usage=self._usage or (answer.usage if answer is not None else None),
             chunks=self._chunks,
         )
-
-
-_begun: set[asyncio.Task[None]] = set()  # a loop keeps only a weak reference to its tasks
-
-
-def _begin(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    task = asyncio.get_running_loop().create_task(coroutine)
-    _begun.add(task)
-    task.add_done_callback(_begun.discard)
-    return task

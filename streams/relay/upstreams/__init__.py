@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from streams.exceptions import InvalidSetting
 from streams.relay.conf import settings
 from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
 from streams.relay.upstreams.scripted import ScriptedUpstream
+from streams.runtime.resets import on_settings_change
 
 __all__ = ["BaseUpstream", "OpenAICompatible", "ScriptedUpstream", "UpstreamResponse", "get_upstream", "upstream_for"]
 
@@ -48,9 +48,4 @@ def upstream_for(model: object) -> BaseUpstream:
     return get_upstream()
 
 
-def _forget(*, setting: str, **kwargs: Any) -> None:
-    if setting == "STREAMS":
-        _upstreams.clear()
-
-
-setting_changed.connect(_forget)  # sent by override_settings, in tests
+on_settings_change(_upstreams.clear)

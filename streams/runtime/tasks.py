@@ -1,0 +1,88 @@
+"""Asyncio tasks that belong to the process and not to a request, and the periodic tasks of each hub.
+
+A module registers its periodic tasks here, and each hub runs them. So the hub need not know of retention, presence or
+broadcasts, and these need no process of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from streams.runtime import resets
+
+T = TypeVar("T")
+logger = logging.getLogger("streams")
+
+
+class _Spawned:
+    """The tasks that run now. An event loop keeps only a weak reference to its tasks."""
+
+    def __init__(self) -> None:
+        self.running: set[asyncio.Task[Any]] = set()
+        self.to_finish: set[asyncio.Task[Any]] = set()
+
+
+_spawned = resets.per_process(_Spawned)
+
+
+def spawn(coroutine: Coroutine[Any, Any, T], *, awaited: bool = False, finish: bool = False) -> asyncio.Task[T]:
+    """Start a task of the process on the running event loop, and keep it alive until it ends.
+
+    It has a context of its own: the task outlives the request that happened to start it, and must not keep that
+    request's thread, its user or its trace alive. A task that is still running is cancelled when its loop is closed.
+
+    Args:
+        awaited: the caller awaits the task, and so gets its exception. Otherwise the exception is logged.
+        finish: when the process is asked to end, the server waits for the task (see shutdown.py).
+    """
+    task = asyncio.get_running_loop().create_task(coroutine, context=contextvars.Context())
+    kept = [_spawned.running, _spawned.to_finish] if finish else [_spawned.running]
+    for tasks in kept:
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    if not awaited:
+        task.add_done_callback(_log_failure)
+    return task
+
+
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("The task %s failed.", task.get_coro(), exc_info=error)
+
+
+def must_finish() -> bool:
+    """Return True if a task still runs that was spawned with `finish`, on any event loop. Can be called anywhere."""
+    return any(not task.get_loop().is_closed() for task in tuple(_spawned.to_finish))
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodicTask:
+    """`run` is called on the hub's event loop every `seconds()` seconds, and never twice at a time in one hub.
+
+    Several hubs, in this process and in others, run the same task. A task that must run only once takes care of that
+    itself, in the database. If `seconds()` returns None, the task does not run. An exception is logged once for a
+    series of failures. `at_start`: also run the task as soon as the hub has started.
+    """
+
+    name: str
+    run: Callable[[], Awaitable[object]]
+    seconds: Callable[[], float | None]
+    at_start: bool = True
+
+
+_periodic: dict[str, PeriodicTask] = {}
+
+
+def register(task: PeriodicTask) -> None:
+    """Have all hubs that start from now on run `task`. A registered task of the same name is replaced."""
+    _periodic[task.name] = task
+
+
+def registered() -> Iterable[PeriodicTask]:
+    """Return all registered periodic tasks."""
+    return tuple(_periodic.values())
