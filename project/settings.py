@@ -66,6 +66,7 @@ INSTALLED_APPS = [
     "corsheaders",
     "rest_framework",
     "rest_framework.authtoken",
+    "drf_spectacular_sidecar",
     "streams",
     "streams.relay",
     "project",

@@ -20,8 +20,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from streams import clock, log, presence, threads
-from streams.events import NewMessage, StoredEvent, check, check_json, validate_channels
+from streams.events import NewMessage, StoredEvent, check, validate_channels
 from streams.exceptions import BroadcastRefused, InvalidChannel, InvalidMessage
+from streams.json_bodies import check_json
 from streams.models import Broadcast
 from streams.private.django import in_callers_transaction
 from streams.threads import database

@@ -19,7 +19,6 @@ from streams.exceptions import (
     InvalidChannel,
     InvalidData,
     InvalidEventType,
-    InvalidJSON,
     InvalidMessage,
     MessageTooLarge,
 )
@@ -34,7 +33,6 @@ USER_PREFIX = "user."
 GENERATION_PREFIX = "generation."
 PRIVATE_PREFIXES = (USER_PREFIX, GENERATION_PREFIX)
 
-_STRING_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')
 _CHANNEL = re.compile(rf"[A-Za-z0-9._-]{{1,{CHANNEL_MAX_LENGTH}}}")
 
 
@@ -165,37 +163,6 @@ def encode_data(data: object, *, max_bytes: int | None, allow_nul: bool = False)
             "Publish a reference to the large thing, or raise the setting."
         )
     return text
-
-
-def check_json(text: str) -> None:
-    """Raise InvalidJSON, with the line and column of the mistake, where `text` is not JSON.
-
-    As browsers read JSON (RFC 8259): Python's NaN and Infinity are none.
-    """
-    try:
-        # Numbers as they are written: neither their size nor their digits are ours to judge.
-        json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise InvalidJSON(error.msg, error.lineno, error.colno) from None
-    except _PythonConstant as error:
-        line, column = _place_of_constant(text)
-        raise InvalidJSON(f"{error} is Python's, and no browser reads it", line, column) from None
-    except RecursionError:
-        raise InvalidJSON("it is nested too deeply to be read; nest it less") from None
-
-
-class _PythonConstant(Exception):
-    pass
-
-
-def _refuse_constant(name: str) -> None:
-    raise _PythonConstant(name)
-
-
-def _place_of_constant(text: str) -> tuple[int, int]:
-    found = next((match for match in _STRING_OR_CONSTANT.finditer(text) if not match[0].startswith('"')), None)
-    offset = found.start() if found else 0
-    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
 def check(message: NewMessage) -> NewMessage:

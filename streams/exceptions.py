@@ -1,4 +1,4 @@
-"""Every error that Streams raises for its callers. Each message names the rule, the value and the remedy."""
+"""The exceptions that Streams raises for its callers. Each message names the rule, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from django.core.exceptions import PermissionDenied
 
 
 class StreamsError(Exception):
-    """The base class: `except StreamsError` catches all that Streams raises on purpose."""
+    """The base class of all exceptions of Streams."""
 
 
 class InvalidMessage(StreamsError, ValueError):
-    """What was to be published cannot be carried. Nothing was stored."""
+    """The message cannot be published. Nothing was stored."""
 
 
 class InvalidChannel(InvalidMessage):
-    """The channel's name is outside the rule."""
+    """The channel's name is not valid."""
 
 
 class InvalidEventType(InvalidMessage):
-    """The event's type cannot stand in a stream."""
+    """The event's type is not valid."""
 
 
 class InvalidData(InvalidMessage):
-    """The data cannot be carried, or is too large."""
+    """The data is not valid, or is too large."""
 
 
 class MessageTooLarge(InvalidData):
@@ -33,7 +33,7 @@ class MessageTooLarge(InvalidData):
 
 
 class IdempotencyKeyReused(InvalidMessage):
-    """The key was used on its channel for another message. Raised only where NewMessage asks for it by `strict_key`."""
+    """The key was used on its channel for another message. Raised only for a NewMessage with `strict_key=True`."""
 
 
 class IdempotencyKeyInUse(StreamsError):
@@ -41,20 +41,23 @@ class IdempotencyKeyInUse(StreamsError):
 
 
 class InvalidJSON(InvalidData):
-    """A text that was said to be JSON is none. `line` and `column`, from 1, say where; None where there is no place."""
+    """The text is not valid JSON. `line` and `column` of the mistake count from 1, and are None if they are unknown."""
 
     def __init__(self, problem: str, line: int | None = None, column: int | None = None) -> None:
         self.problem, self.line, self.column = problem, line, column
-        where = "" if line is None else f", in line {line}, column {column}"
-        super().__init__(f"This is not JSON: {problem}{where}.")
+        super().__init__(f"This is not JSON: {self.described()}.")
+
+    def described(self) -> str:
+        """Return the problem with its place, without a full stop."""
+        return self.problem if self.line is None else f"{self.problem}, in line {self.line}, column {self.column}"
 
 
 class InvalidSetting(StreamsError):
-    """A value in the STREAMS setting is of the wrong form. `manage.py check` says the same, earlier."""
+    """A value in the STREAMS setting is not valid. `manage.py check` reports it as well, and earlier."""
 
 
 class LogUnavailable(StreamsError):
-    """A stream could not read what it needs from the database, and ends; its client comes back. It has been logged."""
+    """A stream could not read from the database, and ends. Its client reconnects. The failure has been logged."""
 
 
 class NotMigrated(StreamsError):
@@ -62,9 +65,9 @@ class NotMigrated(StreamsError):
 
 
 class InvalidToken(StreamsError, PermissionDenied):
-    """A signed token that does not hold. `code`: `invalid-token`, `expired-token` or `revoked-token`.
+    """A signed token is not valid. `code` is `invalid-token`, `expired-token` or `revoked-token`.
 
-    Where a view does not catch it, Django answers 403, and no 500 that anybody could cause by a made-up token.
+    It is a PermissionDenied, so that Django answers 403 if a view does not catch it.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -114,4 +117,4 @@ def too_many_parameters() -> HTTPError:
 
 
 class BroadcastRefused(StreamsError):
-    """A step with a broadcast that its state does not allow. The text is for the person who asked for it."""
+    """A broadcast's state does not allow the requested step. The text is for the person who requested it."""

@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -320,15 +320,20 @@ def _checked(text: str) -> tuple[Token, Any]:
     return token, check_token(token)
 
 
-def _find_text(request: HttpRequest) -> str | None:
+def bearer(request: HttpRequest) -> str | None:
+    """Return the Authorization header's credentials if their scheme is Bearer (RFC 6750), or None."""
     kind, _, credentials = request.headers.get("Authorization", "").partition(" ")
-    candidates = [credentials.strip()] if kind.lower() == "bearer" else []
-    candidates += request.GET.getlist(PARAMETER)
+    return credentials.strip() if kind.lower() == "bearer" else None
+
+
+def find_text(request: HttpRequest) -> str | None:
+    """Return the text of the signed token in the header or in the URL, unchecked, or None."""
+    candidates = (bearer(request) or "", *request.GET.getlist(PARAMETER))
     return next((text for text in candidates if text.startswith(PREFIX)), None)
 
 
 def _take_text(request: HttpRequest) -> str | None:
-    text = _find_text(request)
+    text = find_text(request)
     if text is not None and PARAMETER in request.GET:
         _hide(request)
     return text
@@ -337,14 +342,9 @@ def _take_text(request: HttpRequest) -> str | None:
 def _hide(request: HttpRequest) -> None:
     """Take the token out of the query, wherever somebody may read it later: a server that logs the request when it has
     been answered, Django's page for an error, a reporter of errors."""
-    left = [(name, value) for name, value in _pairs(request.GET) if name != PARAMETER]
-    query = urlencode(left)
+    query = urlencode([(name, values) for name, values in request.GET.lists() if name != PARAMETER], doseq=True)
     request.GET = QueryDict(query, mutable=False)
     request.META["QUERY_STRING"] = query
     scope = getattr(request, "scope", None)
     if isinstance(scope, dict) and "query_string" in scope:
         scope["query_string"] = query.encode("ascii")
-
-
-def _pairs(query: QueryDict) -> Sequence[tuple[str, str]]:
-    return [(name, value) for name, values in query.lists() for value in values]

@@ -20,7 +20,7 @@ INTEGRATIONS = ("admin", "api", "relay", "management", "templatetags", "testing"
 REST = ("rest_framework", "drf_spectacular")
 
 # They are about to be sent, or have been: no I/O, and so neither the ORM nor an event loop.
-VOCABULARY = ("exceptions", "conf", "events", "sse")
+VOCABULARY = ("exceptions", "conf", "events", "json_bodies", "sse")
 
 
 def name_of(path: Path) -> str:
@@ -109,6 +109,26 @@ def test_only_the_api_needs_django_rest_framework() -> None:
     assert {name for name in needing if not name.startswith("streams.api")} == set()
     outside = [name for name in MODULES if not name.startswith("streams.api")]
     assert [name for name in outside if any(found.startswith("streams.api") for found in GRAPH[name])] == []
+
+
+def test_imports_within_the_api_go_one_way() -> None:
+    order = ("urls", "views", "publishing", "openapi", "requests", "authentication", "errors", "negotiation")
+    rank = {f"streams.api.{name}": number for number, name in enumerate(order)}
+
+    def part(module: str) -> str:
+        return ".".join(module.split(".")[:3])
+
+    against = [
+        f"{module} -> {found}"
+        for module in MODULES
+        if part(module) in rank
+        for found in GRAPH[module]
+        if part(found) in rank and part(module) != part(found) and rank[part(module)] > rank[part(found)]
+    ]
+    circles = [
+        module for module in MODULES for found in GRAPH[module] if part(module) in rank and module in reached(found)
+    ]
+    assert (against, circles) == ([], [])
 
 
 @pytest.mark.parametrize("module", CORE)
@@ -226,7 +246,7 @@ DOCUMENTED = {"_base_manager", "_default_manager", "_meta", "_request"}
 
 # drf-spectacular's are in one module as well, of the integration that needs them.
 ALLOWED = {
-    "streams.api.schema": {"_get_api_endpoints", "_map_serializer"},
+    "streams.api.openapi.schema": {"_get_api_endpoints", "_map_serializer"},
 }
 
 

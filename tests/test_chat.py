@@ -85,7 +85,7 @@ def test_body_without_a_message_is_refused_in_words(client: Client, body: bytes,
     response = client.post(SEND, body, content_type="application/json")
     assert response.status_code == 400
     assert response.json()["error"]["code"] == code
-    words = "must be JSON" if code == "invalid-json" else '{"msg": "Hello"}'
+    words = "is not JSON" if code == "invalid-json" else '{"msg": "Hello"}'
     assert words in response.json()["error"]["message"]
     assert is_open_to_all_origins(response)
 

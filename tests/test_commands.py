@@ -59,7 +59,7 @@ def test_publish_with_a_key_publishes_once() -> None:
         (["news", "x", "--event", ""], "1 to 99 characters"),
         (["news", "x", "--idempotency-key", ""], "An idempotency key is a text of 1 to 255 characters"),
         (["news", "{not json", "--json"], "This is not JSON: Expecting property name"),
-        (["news", '{"a":\n "NaN", "b": NaN}', "--json"], "no browser reads it, in line 2, column 14."),
+        (["news", '{"a":\n "NaN", "b": NaN}', "--json"], "NaN is not a JSON value, in line 2, column 14."),
         (["news", "[" * 100_000, "--json"], "This is not JSON: it is nested too deeply"),
         (["news", "x" * 262_145], "MAX_MESSAGE_BYTES"),
     ],

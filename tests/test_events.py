@@ -19,7 +19,6 @@ from streams import Event, NewMessage, events
 from streams.events import (
     StoredEvent,
     check,
-    check_json,
     encode_data,
     validate_channel,
     validate_channels,
@@ -27,6 +26,7 @@ from streams.events import (
     validate_idempotency_key,
 )
 from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, InvalidJSON, InvalidMessage, StreamsError
+from streams.json_bodies import check_json
 from streams.sse import DecodedEvent, EventStreamDecoder
 
 CHANNEL_RULE = "Channel names use A-Z a-z 0-9 . _ - and at most 99 characters; got {}."

@@ -16,11 +16,11 @@ from streams.conf import settings
 from streams.events import (
     CONTROL_PREFIX,
     EVENT_TYPE_MAX_LENGTH,
-    check_json,
     encode_data,
     validate_event_type,
 )
 from streams.exceptions import InvalidData, InvalidEventType, InvalidJSON
+from streams.json_bodies import check_json
 from streams.models import Broadcast
 from streams.models.channels import check_channel_name
 from streams.policies import get_policy
@@ -134,9 +134,9 @@ _MISTAKES = (
     gettext_noop("Invalid control character at"),
     gettext_noop("Invalid \\escape"),
     gettext_noop("Invalid \\uXXXX escape"),
-    gettext_noop("NaN is Python's, and no browser reads it"),
-    gettext_noop("Infinity is Python's, and no browser reads it"),
-    gettext_noop("-Infinity is Python's, and no browser reads it"),
+    gettext_noop("NaN is not a JSON value"),
+    gettext_noop("Infinity is not a JSON value"),
+    gettext_noop("-Infinity is not a JSON value"),
     gettext_noop("it is nested too deeply to be read; nest it less"),
 )
 

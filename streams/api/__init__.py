@@ -1,5 +1,6 @@
 """The HTTP API: publish, history, channels, tokens, disconnecting, health. `path("api/", include("streams.api.urls"))`.
 
-It needs djangorestframework and drf-spectacular (the extra `api`), and no app in INSTALLED_APPS but
-`streams` and what the site's own authentication classes need.
+It needs djangorestframework and drf-spectacular, which the extra `api` installs. The only apps that it needs in
+INSTALLED_APPS are `streams`, the apps of the site's authentication classes and, for the page `api/docs/`,
+`drf_spectacular_sidecar`.
 """

@@ -1,11 +1,10 @@
-"""Who asks: by one of our signed tokens, or else as the site's own DRF settings have it."""
+"""Authentication by signed tokens, for DRF. Other credentials are left to the site's own classes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
-from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
@@ -15,9 +14,9 @@ from streams.tokens import Token, token_of, user_of_token
 
 
 class SignedTokenAuthentication(BaseAuthentication):
-    """`Authorization: Bearer streams.…`, or `?token=streams.…`. What bears no such token is left to other classes.
+    """Authenticates by `Authorization: Bearer streams.…` or `?token=streams.…`.
 
-    `request.user` is the user in whose name the token was made, or AnonymousUser; `request.auth` is the Token.
+    `request.user` is the token's user, or AnonymousUser if it has none. `request.auth` is the Token.
     """
 
     def authenticate(self, request: Request) -> tuple[Any, Token] | None:
@@ -31,10 +30,6 @@ class SignedTokenAuthentication(BaseAuthentication):
         return "Bearer"
 
 
-def bears_unknown_token(request: HttpRequest) -> bool:
-    """Whether the request has a Bearer's credentials. Where nobody has taken them, they are no good."""
-    return request.headers.get("Authorization", "").partition(" ")[0].lower() == "bearer"
-
-
 def unknown_token() -> AuthenticationFailed:
-    return AuthenticationFailed("This token is none of this site's. Ask for a new one.", "invalid-token")
+    """Return the error for a Bearer token that no authentication class has accepted."""
+    return AuthenticationFailed("Invalid token: it was not issued by this site. Ask for a new one.", "invalid-token")

@@ -1,12 +1,12 @@
-"""`path("api/", include("streams.api.urls"))`: the HTTP API, described at `api/docs/`."""
+"""URLs of the HTTP API: `path("api/", include("streams.api.urls"))`. The page `api/docs/` describes them."""
 
 from django.urls import path
 
-from streams.api import docs, fast, health
-from streams.api.channels import Channels, OneChannel
-from streams.api.disconnecting import Disconnect
-from streams.api.messages import ChannelMessages, Messages
-from streams.api.tokens import Tokens
+from streams.api.views import docs, fast, health
+from streams.api.views.channels import Channels, OneChannel
+from streams.api.views.disconnecting import Disconnect
+from streams.api.views.messages import ChannelMessages, Messages
+from streams.api.views.tokens import Tokens
 
 app_name = "streams_api"
 

@@ -1,6 +1,6 @@
-"""Who may have an answer: by a key in the Authorization header, or by the session's user and the CSRF token.
+"""Access to the relay: by a key in the Authorization header, or by the session's user and the CSRF token.
 
-Models cost money, so that nobody may who is not admitted. What is refused, and why, is decided here.
+Models cost money, so access is denied by default.
 """
 
 from __future__ import annotations
@@ -18,48 +18,49 @@ from django.utils.module_loading import import_string
 from streams.addresses import address_key, client_address
 from streams.exceptions import HTTPError
 from streams.relay.conf import settings
-from streams.tokens import mark_of, user_of
+from streams.tokens import bearer, mark_of, user_of
 
 KEY_SALT = "streams.relay.key"
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. `user` is None for somebody unknown. Limits count by `key`, and tables hold it: it has no address."""
+    """The user who makes a request, or None for an anonymous one. Limits count by `key`, which is stored in tables and
+    therefore contains no IP address."""
 
     user: Any
     key: str
 
 
 class BaseAccess:
-    """Decides who may have answers. Subclass it, and name the subclass in STREAMS['RELAY_ACCESS']."""
+    """Decides who can use the relay. Subclass it, and name the subclass in STREAMS['RELAY_ACCESS']."""
 
     def may_use(self, request: HttpRequest, user: Any) -> bool:
-        """Whether `user`, None for somebody unknown, may. May use the ORM."""
+        """Return True if `user`, which is None for an anonymous request, can use the relay. It can use the ORM."""
         return False
 
 
 class SignedIn(BaseAccess):
-    """Users who are signed in, or whose key the request carries."""
+    """Admits users who are signed in or whose key the request has."""
 
     def may_use(self, request: HttpRequest, user: Any) -> bool:
         return user is not None
 
 
 class Everyone(BaseAccess):
-    """Everyone. For upstreams that cost nothing."""
+    """Admits everyone. For upstreams that cost nothing."""
 
     def may_use(self, request: HttpRequest, user: Any) -> bool:
         return True
 
 
 async def admit(request: HttpRequest) -> Principal:
-    """The caller who asks for an answer. Raises HTTPError: 401 or 403."""
+    """Return the principal if RELAY_ACCESS admits it. Raises HTTPError: 401 or 403."""
     try:
         principal = await identify(request)
     except HTTPError as refusal:
-        # Clients such as OpenAI's always send a key. Where everybody may ask, one that is none of ours asks as nobody.
-        principal = _nobody(request)
+        # Clients such as OpenAI's always send a key. If everyone is admitted, an unknown key counts as anonymous.
+        principal = _anonymous(request)
         if refusal.status != 401 or not await _may_use(request, principal):
             raise
     await check_access(request, principal)
@@ -67,7 +68,7 @@ async def admit(request: HttpRequest) -> Principal:
 
 
 async def check_access(request: HttpRequest, principal: Principal) -> None:
-    """Raise HTTPError, 401 or 403, where the site's RELAY_ACCESS does not admit the principal."""
+    """Raise HTTPError, 401 or 403, if the site's RELAY_ACCESS does not admit the principal."""
     if not await _may_use(request, principal):
         if principal.user is None:
             raise HTTPError(
@@ -82,10 +83,10 @@ async def _may_use(request: HttpRequest, principal: Principal) -> bool:
 
 
 async def identify(request: HttpRequest) -> Principal:
-    """Who asks, by the key or by the session. Raises HTTPError: 401 for a key that is none, 403 without CSRF token.
+    """Return the principal, by key or session. Raises HTTPError: 401 for an invalid key, 403 without the CSRF token.
 
-    A request that names a key is judged by it alone. One that comes with a session may come from another site's page,
-    unless it is a safe one or carries the token (RFC 9110, section 9.2.1).
+    If the request has a key, its session does not count. An unsafe request with a session needs the CSRF token, because
+    another site's page could have sent it (RFC 9110, section 9.2.1, defines safe methods).
     """
     if (key := bearer(request)) is not None:
         user = await sync_to_async(user_of_key)(key)
@@ -94,26 +95,20 @@ async def identify(request: HttpRequest) -> Principal:
         user = user if user.is_authenticated and user.is_active else None
         if user is not None:
             await sync_to_async(_check_csrf)(request)
-    return _nobody(request) if user is None else Principal(user, f"user {user.pk}")
+    return _anonymous(request) if user is None else Principal(user, f"user {user.pk}")
 
 
-def _nobody(request: HttpRequest) -> Principal:
+def _anonymous(request: HttpRequest) -> Principal:
     return Principal(None, address_key(client_address(request)))
-
-
-def bearer(request: HttpRequest) -> str | None:
-    """The credentials of the Authorization header, where it has some of the kind Bearer (RFC 6750)."""
-    kind, _, credentials = request.headers.get("Authorization", "").partition(" ")
-    return credentials.strip() if kind.lower() == "bearer" else None
 
 
 class _CsrfCheck(CsrfViewMiddleware):
     def _reject(self, request: HttpRequest, reason: str) -> Any:
-        return reason  # in place of the middleware's page
+        return reason  # instead of the middleware's HTML page
 
 
 def _check_csrf(request: HttpRequest) -> None:
-    """What CsrfViewMiddleware does, for a view that is exempt because others come to it without cookies."""
+    """Check the CSRF token as CsrfViewMiddleware does. The views are exempt from it, because keys need no token."""
     check = _CsrfCheck(lambda request: None)  # type: ignore[arg-type]
     check.process_request(request)
     reason = check.process_view(request, None, (), {})  # type: ignore[arg-type]
@@ -121,25 +116,27 @@ def _check_csrf(request: HttpRequest) -> None:
         raise HTTPError(403, "csrf", f"Send the CSRF token as the header X-CSRFToken. {reason}")
 
 
-# --- Keys: what programs send, such as the `openai` client ---
+# --- Keys, for programs such as the `openai` client ---
 
 
 def make_key(user: Any, seconds: float) -> str:
-    """A key with which programs ask in the name of `user`, for so many seconds, or until the password changes."""
-    told = {"user": str(user.pk), "hash": mark_of(user), "until": time.time() + seconds}
-    return signing.dumps(told, salt=KEY_SALT)
+    """Return a key for programs of `user`. It is valid for `seconds`, and until the password changes."""
+    content = {"user": str(user.pk), "hash": mark_of(user), "until": time.time() + seconds}
+    return signing.dumps(content, salt=KEY_SALT)
 
 
 def user_of_key(key: str) -> Any:
-    """The active user in whose name `key` was made. Raises HTTPError: 401. Uses the ORM."""
+    """Return the active user for whom `key` was made. Raises HTTPError: 401. Uses the ORM."""
     refusal = HTTPError(
-        401, "invalid-key", "This key is none of this site's, or has expired. `manage.py create_relay_key` makes one."
+        401,
+        "invalid-key",
+        "This key has expired, or was not issued by this site. `manage.py create_relay_key` makes one.",
     )
     try:
-        told = signing.loads(key, salt=KEY_SALT)
+        content = signing.loads(key, salt=KEY_SALT)
     except signing.BadSignature:
         raise refusal from None
-    user = user_of(told["user"], told["hash"])
-    if user is None or told["until"] < time.time():
+    user = user_of(content["user"], content["hash"])
+    if user is None or content["until"] < time.time():
         raise refusal
     return user

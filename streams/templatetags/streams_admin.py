@@ -9,8 +9,8 @@ from django import template
 from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
-from streams.events import check_json
 from streams.exceptions import InvalidMessage
+from streams.json_bodies import check_json
 
 register = template.Library()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.test import Client, RequestFactory, override_settings
 
-from streams.api.bodies import parse_json, read_json
+from streams.api.requests.bodies import parse_json, read_json
 from streams.exceptions import HTTPError
 from streams.models import Message
 from tests.api.callers import CHANNEL_MESSAGES, DISCONNECT, FAST, MESSAGES, TOKENS, bearer, code, key, post, user

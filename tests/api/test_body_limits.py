@@ -11,10 +11,12 @@ import pytest
 from django.http import HttpRequest
 from django.test import AsyncRequestFactory, Client, RequestFactory, override_settings
 
-from streams.api import bodies, fast
-from streams.api.bodies import SMALL_BODY_BYTES, parse_json, read_body
-from streams.api.disconnecting import Disconnect
-from streams.api.messages import Messages
+from streams import json_bodies
+from streams.api.requests import bodies
+from streams.api.requests.bodies import SMALL_BODY_BYTES, parse_json, read_body
+from streams.api.views import fast
+from streams.api.views.disconnecting import Disconnect
+from streams.api.views.messages import Messages
 from streams.exceptions import HTTPError
 from streams.models import Message
 from tests.api.callers import CHANNEL_MESSAGES, DISCONNECT, FAST, MESSAGES, TOKENS, bearer, code, key, post, user
@@ -118,7 +120,7 @@ def test_session_without_csrf_token_is_refused_unparsed() -> None:
 
 @pytest.mark.parametrize("path", [MESSAGES, CHANNEL_MESSAGES, FAST])
 def test_body_of_very_many_lists_is_refused_unparsed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "json", None)
+    monkeypatch.setattr(json_bodies, "json", None)
     answer = post(path, lists(MEBIBYTE), bearer())
     assert code(answer) == (413, "too-many-values")
     assert "at most 209715 of the characters" in answer.json()["error"]["message"]

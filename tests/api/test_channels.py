@@ -12,7 +12,7 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from streams import NewMessage, publish, publish_many
-from streams.api import channels
+from streams.api.views import channels
 from streams.models import ChannelSettings
 from streams.policies import BasePolicy
 from tests.admin.people import node

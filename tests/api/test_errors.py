@@ -17,8 +17,8 @@ from rest_framework.throttling import BaseThrottle
 
 from streams import outages
 from streams.api.errors import as_http_error, handle
-from streams.api.fast import FastMessages
-from streams.api.messages import ChannelMessages
+from streams.api.views.fast import FastMessages
+from streams.api.views.messages import ChannelMessages
 from streams.exceptions import IdempotencyKeyInUse
 from streams.models import Message
 from tests.api.callers import CHANNEL_MESSAGES, CHANNELS, FAST, bearer, code, get, post, user
@@ -152,8 +152,8 @@ def test_key_that_is_in_use_is_409(monkeypatch: pytest.MonkeyPatch) -> None:
     async def ain_use(messages: object) -> None:
         in_use(messages)
 
-    monkeypatch.setattr("streams.api.messages.publish_many", in_use)
-    monkeypatch.setattr("streams.api.fast.apublish_many", ain_use)
+    monkeypatch.setattr("streams.api.views.messages.publish_many", in_use)
+    monkeypatch.setattr("streams.api.views.fast.apublish_many", ain_use)
     for path in (CHANNEL_MESSAGES, FAST):
         answer = post(path, BODY, bearer())
         assert (code(answer), answer.headers["Retry-After"]) == ((409, "idempotency-key-in-use"), "1")

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.test import AsyncRequestFactory, override_settings
 
 from streams import threads, tokens
-from streams.api import fast
+from streams.api.views import fast
 from streams.exceptions import InvalidToken
 from streams.policies import BasePolicy
 from streams.tokens import atoken_of, make_token, read_token, user_of_token

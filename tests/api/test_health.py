@@ -11,7 +11,7 @@ from django.db import OperationalError
 from django.test import AsyncClient, Client
 
 from streams import presence
-from streams.api import health
+from streams.api.views import health
 from tests.api.callers import code
 
 pytestmark = pytest.mark.django_db

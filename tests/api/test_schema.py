@@ -10,7 +10,7 @@ import pytest
 from django.test import override_settings
 from django.urls import get_resolver
 
-from streams.api.schema import document
+from streams.api.openapi.schema import document
 from streams.api.urls import urlpatterns
 from tests.api.callers import bearer, code, get
 from tests.sites import PYTHON, ROOT
@@ -85,7 +85,7 @@ OF_ANOTHER_SITE = """
 import django; django.setup()
 import json
 from drf_spectacular.generators import SchemaGenerator
-from streams.api.schema import document
+from streams.api.openapi.schema import document
 own = SchemaGenerator(urlconf="project.urls").get_schema(request=None, public=True)
 print(json.dumps([document("/api/") , own], default=str))
 """

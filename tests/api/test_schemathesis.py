@@ -15,7 +15,7 @@ from rest_framework.authtoken.models import Token
 from schemathesis.config import SchemathesisConfig
 
 from streams import NewMessage, publish_many
-from streams.api.schema import document
+from streams.api.openapi.schema import document
 from streams.tokens import make_token
 from tests.api.callers import user
 

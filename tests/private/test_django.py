@@ -24,7 +24,7 @@ from django.test import utils as test_utils
 from django.utils.functional import SimpleLazyObject
 
 from streams import EventStreamResponse, apublish
-from streams.api.bodies import read_json
+from streams.api.requests.bodies import read_json
 from streams.private import django
 from streams.testing import read_events
 

@@ -174,6 +174,9 @@ def test_body_must_be_json_within_its_bound(settings: Any) -> None:
     for wrong in (b"", b"{", b"\xff", b'{"a": NaN}', b"[" * 20_000):
         with pytest.raises(HTTPError, match="JSON"):
             parse_payload(wrong)
+    for wrong, problem in ((b'{"a": 1, "a": 2}', "names 'a' twice"), ("{}".encode("utf-16"), "it is not UTF-8")):
+        with pytest.raises(HTTPError, match=problem):
+            parse_payload(wrong)
     with pytest.raises(HTTPError) as caught:
         parse_payload(b" " * 100_001)
     assert caught.value.status == 413
@@ -199,4 +202,4 @@ def test_unknown_model_is_told_models_of_all_upstreams(settings: Any) -> None:
     settings.STREAMS = {**settings.STREAMS, "UPSTREAMS": upstreams}
     with pytest.raises(HTTPError) as refused:
         check_request({"messages": MESSAGES, "model": "gpt-99"}, get_upstream())
-    assert "there are default, both, other." in str(refused.value)
+    assert "Available: default, both, other." in str(refused.value)

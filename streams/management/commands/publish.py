@@ -9,8 +9,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from streams import publish
-from streams.events import check_json
 from streams.exceptions import InvalidMessage
+from streams.json_bodies import check_json
 
 
 class Command(BaseCommand):

@@ -14,7 +14,6 @@ from streams.conf import settings as core_settings
 from streams.events import encode_data
 from streams.exceptions import HTTPError
 from streams.policies import BasePolicy
-from streams.relay.access import bearer
 from streams.relay.endpoints import error_response, unavailable
 from streams.relay.generations import background, chunks, endings, tokens
 from streams.relay.generations.chunks import END_EVENT, Answer
@@ -22,7 +21,7 @@ from streams.relay.generations.ownership import find_row
 from streams.relay.models import Generation
 from streams.release import close_request_connections
 from streams.subscriber import is_position
-from streams.tokens import put, read_token
+from streams.tokens import bearer, put, read_token
 from streams.views import EventStreamView
 
 logger = logging.getLogger("streams.relay")

@@ -11,11 +11,9 @@ from django.http import HttpRequest
 
 from streams.conf import settings as core_settings
 from streams.exceptions import InvalidToken, too_many_parameters
-from streams.redaction import PARAMETER, PREFIX
-from streams.relay.access import bearer
 from streams.relay.conf import settings
 from streams.relay.models import Generation
-from streams.tokens import KEPT, atoken_of, make_token, token_of
+from streams.tokens import KEPT, atoken_of, find_text, make_token, token_of
 
 
 def make(generation: Generation) -> str:
@@ -31,10 +29,9 @@ async def take(request: HttpRequest) -> str | None:
     400 if the query has too many parameters.
     """
     try:
-        carried = (bearer(request), *request.GET.getlist(PARAMETER))  # in the order in which streams.tokens looks
+        text = find_text(request)
     except TooManyFieldsSent:
         raise too_many_parameters() from None
-    text = next((text for text in carried if text and text.startswith(PREFIX)), None)
     try:
         await atoken_of(request)
     except InvalidToken:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import weakref
@@ -15,7 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from streams.closing import close_later
-from streams.exceptions import HTTPError
+from streams.exceptions import HTTPError, InvalidJSON
+from streams.json_bodies import parse_json
 from streams.relay.conf import settings
 from streams.relay.errors import UpstreamError
 from streams.relay.proxy.chunks import Chunk, first_choice, parse_object
@@ -177,8 +177,9 @@ class Answer:
 
     def _parsed(self, text: str, status: int) -> Any:
         try:
-            return hidden(json.loads(text, parse_constant=_refuse_constant), self._upstream.hide)
-        except (ValueError, RecursionError):
+            # Which of two values with the same name counts is left to the client.
+            return hidden(parse_json(text, object_pairs_hook=None), self._upstream.hide)
+        except (InvalidJSON, RecursionError):
             raise HTTPError(
                 status, "upstream-malformed", f"The upstream answered {self.status} with something that is not JSON."
             ) from None
@@ -301,10 +302,6 @@ class Answer:
 def _content_type(response: UpstreamResponse) -> str:
     values = (value for name, value in response.headers if name == "content-type")
     return next(values, "").split(";")[0].strip().lower()
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON.")
 
 
 def _expire(answer_ref: weakref.ref[Answer]) -> None:

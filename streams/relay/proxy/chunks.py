@@ -35,7 +35,7 @@ def first_choice(body: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """Return the JSON object in `text`, or {} if there is none."""
+    """Return the JSON object in `text`, or {}. NaN is allowed, because only some of the values are read."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -5,12 +5,11 @@ Denied first: what is not listed here does not pass. Some of what APIs offer mak
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from streams.exceptions import HTTPError
-from streams.json_bodies import finite, refuse_constant, too_many_values
+from streams.json_bodies import parse_body
 from streams.relay.conf import settings
 from streams.relay.upstreams import BaseUpstream, get_upstream
 
@@ -43,26 +42,21 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 def parse_payload(body: bytes) -> object:
-    """A request's body as JSON. Raises HTTPError: 413 or 400."""
+    """Return a request's body as JSON. Raises HTTPError: 413 or 400."""
     if len(body) > (most := settings.RELAY_MAX_REQUEST_BYTES):
         raise HTTPError(
             413,
             "request-too-large",
             f"A request has at most {most} bytes (STREAMS['RELAY_MAX_REQUEST_BYTES']); got {len(body)}.",
         )
-    if (problem := too_many_values(body, most, "RELAY_MAX_REQUEST_BYTES")) is not None:
-        raise HTTPError(413, "too-many-values", problem)
-    try:
-        return json.loads(body, parse_constant=refuse_constant, parse_float=finite)
-    except (ValueError, RecursionError):
-        raise _bad("invalid-json", "The request's body must be JSON, in UTF-8.") from None
+    return parse_body(body, most, "RELAY_MAX_REQUEST_BYTES")
 
 
 def check_request(payload: object, upstream: BaseUpstream) -> dict[str, Any]:
-    """The request for the upstream that a client's parsed JSON asks for, a new dict. Raises HTTPError: 400 or 404.
+    """Return the upstream's request for a client's parsed JSON, as a new dict. Raises HTTPError: 400 or 404.
 
-    The model is one of the upstream's, and its first one where none is named. The answer's length has a limit, the
-    client's or ours. A stream ends with its usage.
+    The model is one of the upstream's, by default its first one. The answer's length has the client's limit or ours. A
+    stream ends with its usage.
     """
     if not isinstance(payload, Mapping):
         raise _bad("invalid-request", "A request is a JSON object with `messages`.")
@@ -110,7 +104,7 @@ def _model(asked: object, upstream: BaseUpstream) -> str:
         raise _bad("invalid-model", f"model is a name; got {_shown(asked)}.")
     if asked not in upstream.models:
         raise HTTPError(
-            404, "model_not_found", f"There is no model {_shown(asked)} here; there are {', '.join(_models(upstream))}."
+            404, "model_not_found", f"Unknown model {_shown(asked)}. Available: {', '.join(_models(upstream))}."
         )
     return asked
 

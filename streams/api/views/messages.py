@@ -1,4 +1,4 @@
-"""Messages over HTTP: publishing one or many, and a channel's history."""
+"""Views for messages: publish one or several, and read a channel's history."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from streams import history, log, rates
-from streams.api import descriptions, publishing
-from streams.api.base import StreamsAPIView, checked_channel
-from streams.api.fields import MAX_POSITION
-from streams.api.schema import described
-from streams.api.serializers import HistoryQuery, checked
+from streams.api import publishing
+from streams.api.openapi import descriptions
+from streams.api.openapi.schema import described
+from streams.api.requests.fields import MAX_POSITION
+from streams.api.requests.serializers import HistoryQuery, checked
+from streams.api.views.base import StreamsAPIView, check_readable, checked_channel
 from streams.events import NewMessage
-from streams.exceptions import HTTPError, IdempotencyKeyInUse, InvalidMessage
+from streams.exceptions import IdempotencyKeyInUse, InvalidMessage
 from streams.models import Message
 from streams.policies import get_policy
 from streams.publishing import publish_many
 
 
 class ChannelMessages(StreamsAPIView):
-    """A channel's messages."""
+    """The messages of one channel."""
 
     @described(**descriptions.HISTORY)
     def get(self, request: Request, channel: str) -> Response:
         check_readable(request, checked_channel(channel))
-        told = checked(HistoryQuery, request.query_params.dict())
-        after, before, limit = told["after"], told["before"], told["limit"]
+        query = checked(HistoryQuery, request.query_params.dict())
+        after, before, limit = query["after"], query["before"], query["limit"]
         newest = after is None and before is not None
-        # Before the messages: what is published meanwhile is above it, and comes by a stream from there.
+        # The head is read before the messages. A stream with this Last-Event-ID sends the messages after it.
         epochs, head = log.opening()
         end = min(head + 1, MAX_POSITION if before is None else before)
         found = history.read(channel, after=after or 0, before=end, limit=limit, newest=newest)
@@ -57,30 +58,23 @@ class ChannelMessages(StreamsAPIView):
     def post(self, request: Request, channel: str) -> Response:
         check_publishable(request, [checked_channel(channel)])
         message = publishing.one_message(channel, request.data, request._request, request.user)
-        status, [told] = _publish(request, [message])
-        return Response(told, status)
+        status, [published] = _publish(request, [message])
+        return Response(published, status)
 
 
 class Messages(StreamsAPIView):
-    """Messages to several channels at once."""
+    """Messages for several channels."""
 
     @described(**descriptions.PUBLISH_MANY)
     def post(self, request: Request) -> Response:
         messages = publishing.many_messages(request.data, request._request, request.user)
         check_publishable(request, list(dict.fromkeys(message.channel for message in messages)))
-        status, told = _publish(request, messages)
-        return Response({"messages": told}, status)
-
-
-def check_readable(request: Request, channel: str) -> None:
-    """Raise HTTPError where the policy lets the request not read `channel`."""
-    policy = get_policy()
-    if refused := policy.ask_to_read(request._request, [channel]):
-        raise HTTPError(403, "forbidden", policy.refusal(refused))
+        status, published = _publish(request, messages)
+        return Response({"messages": published}, status)
 
 
 def check_publishable(request: Request, channels: Sequence[str]) -> None:
-    """Raise HTTPError where the policy lets the request not publish to one of `channels`."""
+    """Raise HTTPError, 403, if the policy does not let the request publish to all of `channels`."""
     policy = get_policy()
     if refused := policy.ask_to_publish(request._request, channels):
         raise publishing.refusal(policy, refused)

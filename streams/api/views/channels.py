@@ -1,4 +1,4 @@
-"""Channels over HTTP: the channels that the caller can read, and some facts about each of them."""
+"""Views for channels: list those that the caller can read, and look at one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from streams import log, presence, survey
-from streams.api import descriptions
-from streams.api.base import StreamsAPIView, checked_channel, has_credentials
-from streams.api.messages import check_readable
-from streams.api.schema import described
-from streams.api.serializers import ChannelsQuery, checked
+from streams.api.openapi import descriptions
+from streams.api.openapi.schema import described
+from streams.api.requests.serializers import ChannelsQuery, checked
+from streams.api.views.base import StreamsAPIView, check_readable, checked_channel, has_credentials
 from streams.channels import Access, access_rules
 from streams.conf import settings
 from streams.policies import get_policy
@@ -29,19 +28,19 @@ WILDCARDS = frozenset("*?[")
 
 
 class Channels(StreamsAPIView):
-    """The channels that the caller can find out about."""
+    """The channels that the caller can read."""
 
     @described(**descriptions.CHANNELS)
     def get(self, request: Request) -> Response:
-        told = checked(ChannelsQuery, request.query_params.dict())
-        limit: int = told["limit"]
-        shown, last = _readable(request, told["after"], told["prefix"], limit)
-        step = last and {"after": last, **({"prefix": told["prefix"]} if told["prefix"] else {}), "limit": limit}
+        query = checked(ChannelsQuery, request.query_params.dict())
+        limit: int = query["limit"]
+        shown, last = _readable(request, query["after"], query["prefix"], limit)
+        step = last and {"after": last, **({"prefix": query["prefix"]} if query["prefix"] else {}), "limit": limit}
         return Response({"channels": _facts(shown), "next": f"{request.path}?{urlencode(step)}" if step else None})
 
 
 class OneChannel(StreamsAPIView):
-    """A channel, whether or not it was ever used."""
+    """One channel. It does not have to exist."""
 
     @described(**descriptions.CHANNEL_FACTS)
     def get(self, request: Request, channel: str) -> Response:
@@ -93,7 +92,7 @@ def _named_public_channels() -> set[str]:
 
 
 def _facts(names: Sequence[str]) -> list[dict[str, object]]:
-    """By two queries, however many there are."""
+    """Return the facts about each channel, with two queries in all."""
     newest = survey.summaries(names, count_to=1)
     listeners = presence.audiences(names)
     return [{"channel": name, "head": newest[name].newest, "listeners": listeners[name]} for name in names]

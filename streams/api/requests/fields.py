@@ -1,6 +1,6 @@
-"""The values in requests, each checked by the module of the core that owns its rule, and as the schema has them.
+"""Fields for the values in requests. The core checks each value; the decorators describe it for the schema.
 
-DRF's own fields take 5 for "5" and true for 1; JSON tells them apart, and so do these.
+DRF's own fields are not used, because they convert 5 to "5" and true to 1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rest_framework import serializers
 
 from streams import events, log, redaction, tokens
 from streams.conf import settings
-from streams.exceptions import HTTPError, InvalidMessage, MessageTooLarge
+from streams.exceptions import HTTPError, MessageTooLarge
 from streams.subscriber import MAX_POSITION_DIGITS, is_position
 
 CHANNEL = {
@@ -29,16 +29,13 @@ MAX_POSITION = 10**MAX_POSITION_DIGITS - 1
 # A user's primary key: a number, or a text such as a UUID.
 MAX_KEY_CHARACTERS = 150
 
-# What a token's id is made of, and how long RevokedToken may have it.
-MAX_TOKEN_ID_CHARACTERS = 64
 
-
-_TOKEN_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_TOKEN_ID_CHARACTERS}}}")
+_TOKEN_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{tokens.MAX_ID_CHARACTERS}}}")
 _TOKEN = re.compile(rf"(?=.{{1,{tokens.MAX_CHARACTERS}}}$){re.escape(redaction.PREFIX)}[A-Za-z0-9_:-]+")
 
 
 class CheckedField(serializers.Field):
-    """A value that `check` returns as it is to be used, or raises ValueError for."""
+    """A field whose check() returns the value to use, or raises ValueError."""
 
     def check(self, value: Any) -> Any:
         raise NotImplementedError
@@ -46,7 +43,7 @@ class CheckedField(serializers.Field):
     def to_internal_value(self, data: Any) -> Any:
         try:
             return self.check(data)
-        except (InvalidMessage, ValueError) as error:
+        except ValueError as error:  # InvalidMessage is one as well
             raise serializers.ValidationError(str(error)) from None
 
     def to_representation(self, value: Any) -> Any:
@@ -72,7 +69,7 @@ class ChannelField(CheckedField):
     }
 )
 class EventTypeField(CheckedField):
-    """What clients listen for."""
+    """An event's type."""
 
     def check(self, value: Any) -> str:
         return events.validate_event_type(value)
@@ -88,21 +85,21 @@ class EventTypeField(CheckedField):
     }
 )
 class IdempotencyKeyField(CheckedField):
-    """Under which a message is published once."""
+    """A message's idempotency key."""
 
     def check(self, value: Any) -> str | None:
         return events.validate_idempotency_key(value)
 
 
-# A pattern is for texts alone, whatever else there may be.
+# In JSON Schema, a pattern applies to strings only.
 @extend_schema_field(
     {
         "pattern": r"^[^\u0000]*$",
-        "description": "Any JSON. A text goes out as it is, anything else as JSON; a text has no NUL.",
+        "description": "Any JSON. A string is sent as it is, anything else as JSON. A string cannot contain NUL.",
     }
 )
 class DataField(CheckedField):
-    """What is published, as the text that goes over the wire."""
+    """A message's data, converted to the text that streams send."""
 
     def check(self, value: Any) -> str:
         try:
@@ -111,7 +108,7 @@ class DataField(CheckedField):
             raise HTTPError(413, "message-too-large", str(error)) from None
 
     def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
-        # null is JSON as well, and goes out as such.
+        # DRF would refuse null, which is valid JSON.
         return (False, None) if data is None else super().validate_empty_values(data)
 
 
@@ -125,19 +122,19 @@ class DataField(CheckedField):
     }
 )
 class PatternField(CheckedField):
-    """A channel's name, or a pattern in which * stands for any characters."""
+    """A channel's name, or a pattern in which * matches any characters."""
 
     def check(self, value: Any) -> str:
         return tokens.validate_pattern(value)
 
 
 class PatternsField(serializers.ListField):
-    """Channels that a token names."""
+    """The channels and patterns of a token."""
 
     child = PatternField()
 
     def to_internal_value(self, data: Any) -> list[str]:
-        # Before the items: each one that is wrong would take an error of its own.
+        # Checked before the items, because each invalid item would add an error.
         if isinstance(data, list) and len(data) > (most := settings.MAX_CHANNELS_PER_STREAM):
             raise serializers.ValidationError(
                 f"A token names at most {most} channels (STREAMS['MAX_CHANNELS_PER_STREAM']); got {len(data)}."
@@ -161,7 +158,7 @@ class UserKeyField(CheckedField):
     def check(self, value: Any) -> str:
         is_whole = isinstance(value, int) and not isinstance(value, bool)
         if not is_whole and not isinstance(value, str):
-            raise ValueError("A user's primary key is a number or a text.")
+            raise ValueError("A user's primary key is a number or a string.")
         text = str(value)
         if not 1 <= len(text) <= MAX_KEY_CHARACTERS or "\0" in text or not _is_unicode(text):
             raise ValueError(f"A user's primary key has 1 to {MAX_KEY_CHARACTERS} characters, without NUL.")
@@ -171,20 +168,20 @@ class UserKeyField(CheckedField):
 @extend_schema_field(
     {
         "oneOf": [
-            {"type": "string", "pattern": rf"^[A-Za-z0-9_-]{{1,{MAX_TOKEN_ID_CHARACTERS}}}$"},
+            {"type": "string", "pattern": rf"^[A-Za-z0-9_-]{{1,{tokens.MAX_ID_CHARACTERS}}}$"},
             {"type": "string", "pattern": r"^streams\.[A-Za-z0-9_:-]+$", "maxLength": tokens.MAX_CHARACTERS},
         ],
         "example": "streams.eyJpIjoi…",
     }
 )
 class TokenTextField(CheckedField):
-    """A signed token, or the id of one."""
+    """A signed token, or a token's id."""
 
     def check(self, value: Any) -> str:
         if isinstance(value, str) and (_TOKEN.fullmatch(value) or _TOKEN_ID.fullmatch(value)):
             return value
         raise ValueError(
-            f"This is a signed token, {redaction.PREFIX}…, or the id of one, which such a token was given with."
+            f"Send a signed token, {redaction.PREFIX}…, or a token's id, which the response that issued it contains."
         )
 
 
@@ -200,11 +197,11 @@ class SecondsField(CheckedField):
         return float(value)
 
 
-# --- In queries, where everything is a text ---------------------------------------------------------------------------
+# --- In queries, where every value is a string ------------------------------------------------------------------------
 
 
 class PositionField(CheckedField):
-    """A message's position, or where one might be."""
+    """A message's position. There does not have to be a message."""
 
     def check(self, value: Any) -> int:
         if not isinstance(value, str) or not is_position(value):
@@ -213,7 +210,7 @@ class PositionField(CheckedField):
 
 
 class LimitField(CheckedField):
-    """How many to answer."""
+    """The number of items in a response."""
 
     def check(self, value: Any) -> int:
         most = log.PAGE_MESSAGES
@@ -223,7 +220,7 @@ class LimitField(CheckedField):
 
 
 class NamePartField(CheckedField):
-    """A channel's name or the beginning of one, or nothing."""
+    """A channel's name, the beginning of one, or an empty string."""
 
     def check(self, value: Any) -> str:
         return value if value == "" else events.validate_channel(value)

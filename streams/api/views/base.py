@@ -1,4 +1,4 @@
-"""What the API's views share: who asks, in what form, and how errors are answered."""
+"""The base class of the API's views, and checks that several of them make."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
 from streams import outages
-from streams.api import bodies, errors
-from streams.api.authentication import SignedTokenAuthentication, bears_unknown_token, unknown_token
+from streams.api import errors
+from streams.api.authentication import SignedTokenAuthentication, unknown_token
 from streams.api.negotiation import AlwaysJSON, PlainJSON
-from streams.api.schema import StreamsSchema
+from streams.api.openapi.schema import StreamsSchema
+from streams.api.requests import bodies
 from streams.databases import non_atomic_requests
 from streams.events import validate_channel
 from streams.exceptions import HTTPError, InvalidChannel
+from streams.policies import get_policy
+from streams.tokens import bearer
 
 
 class JSONRequest(Request):
-    """DRF's request, whose body is read by bodies.py."""
+    """DRF's request, except that requests/bodies.py reads the body."""
 
     body_rule = bodies.ANONYMOUS  # until the caller has authenticated
 
@@ -35,27 +38,30 @@ class JSONRequest(Request):
     def POST(self) -> QueryDict:
         """Return an empty form.
 
-        DRF's version would parse the body when SessionAuthentication looks for the CSRF token, which is in a header.
+        SessionAuthentication looks for a CSRF token in it. DRF's version would parse the body for that, before the
+        caller has authenticated. Here the token must be in a header.
         """
         return QueryDict()
 
 
-# Published within the request's transaction, messages would have no position yet when the answer says it.
+# A message has no position before its transaction commits, and the response contains the position.
 @method_decorator(non_atomic_requests, name="dispatch")
 class StreamsAPIView(APIView):
-    """A view of this API. The site's authentication, permission and throttle classes hold; its formats do not.
+    """The base class. It uses the site's authentication, permission and throttle classes, but neither its parsers nor
+    its renderers.
 
-    Policies take Django's request: hand them `request._request`, whose user is the one that DRF has found.
+    Pass `request._request` to policies, because they take Django's request. Its user is the one that DRF has
+    authenticated.
     """
 
     authentication_classes = [SignedTokenAuthentication, *api_settings.DEFAULT_AUTHENTICATION_CLASSES]
-    parser_classes = [JSONParser]  # what the schema says of bodies; see JSONRequest
+    parser_classes = [JSONParser]  # only for the schema; see JSONRequest
     renderer_classes = [PlainJSON]
     content_negotiation_class = AlwaysJSON
     versioning_class = None
     metadata_class = None
-    asks_database = True  # where it has answered, the database has
-    # For the schema's words; who may is decided elsewhere.
+    uses_database = True  # a successful response shows that the database works
+    # Only for the schema: the views themselves check it.
     needs_credentials = False
     takes_signed_tokens = True
     takes_small_bodies_only = False
@@ -72,9 +78,9 @@ class StreamsAPIView(APIView):
 
     def perform_authentication(self, request: Request) -> None:
         super().perform_authentication(request)
-        if request.user is None:  # where a site's UNAUTHENTICATED_USER is
+        if request.user is None:  # the site's UNAUTHENTICATED_USER can be None
             request.user = AnonymousUser()
-        if request.successful_authenticator is None and bears_unknown_token(request._request):
+        if request.successful_authenticator is None and bearer(request._request) is not None:
             raise unknown_token()
         if self.takes_small_bodies_only:
             request.body_rule = bodies.SMALL
@@ -85,18 +91,18 @@ class StreamsAPIView(APIView):
         async def auser() -> Any:
             return user
 
-        # For a policy that asks so: else it would judge the session's user, whoever else has authenticated.
+        # For async policies: Django's own auser() returns the session's user, also if other credentials were sent.
         request._request.auser = auser
 
     def get_exception_handler(self) -> Any:
         return errors.handle
 
     def options(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
-        """The methods. A CORS preflight is answered by the site's middleware, before this."""
+        """Return the methods. The site's middleware has answered a CORS preflight before."""
         return HttpResponse(status=204)
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.asks_database and response.status_code in (200, 201, 202):
+        if self.uses_database and response.status_code in (200, 201, 202):
             outages.DATABASE.works()
         response.headers.setdefault("Cache-Control", "no-store")
         return super().finalize_response(request, response, *args, **kwargs)
@@ -108,8 +114,15 @@ def has_credentials(request: Request) -> bool:
 
 
 def checked_channel(channel: str) -> str:
-    """The channel that a URL names. Raises HTTPError: 400."""
+    """Return the channel's name from a URL if it is valid. Raises HTTPError: 400."""
     try:
         return validate_channel(channel)
     except InvalidChannel as error:
         raise HTTPError(400, "invalid-channel", str(error)) from None
+
+
+def check_readable(request: Request, channel: str) -> None:
+    """Raise HTTPError, 403, if the policy does not let the request read `channel`."""
+    policy = get_policy()
+    if refused := policy.ask_to_read(request._request, [channel]):
+        raise HTTPError(403, "forbidden", policy.refusal(refused))

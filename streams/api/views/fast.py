@@ -1,7 +1,7 @@
-"""Publishing at a high rate: the same as POST channels/<channel>/messages/, without a thread for each request.
+"""Publish at a high rate: the same as POST channels/<channel>/messages/, but without a thread for each request.
 
-It takes signed tokens only. Where they have no user, nothing here waits but for the write itself, which those who come
-together share.
+It accepts signed tokens only. With a token that has no user, a request waits only for the write, and requests that
+arrive together share one transaction.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from rest_framework.exceptions import AuthenticationFailed, MethodNotAllowed, No
 from rest_framework.permissions import AllowAny
 
 from streams import outages, rates
-from streams.api import descriptions, publishing
-from streams.api.authentication import SignedTokenAuthentication, bears_unknown_token, unknown_token
-from streams.api.base import StreamsAPIView, checked_channel
-from streams.api.bodies import parse_json, read_body
+from streams.api import publishing
+from streams.api.authentication import SignedTokenAuthentication, unknown_token
 from streams.api.errors import handle
-from streams.api.schema import described
+from streams.api.openapi import descriptions
+from streams.api.openapi.schema import described
+from streams.api.requests.bodies import parse_json, read_body
+from streams.api.views.base import StreamsAPIView, checked_channel
 from streams.databases import non_atomic_requests
 from streams.events import NewMessage
 from streams.exceptions import IdempotencyKeyInUse, InvalidMessage, InvalidToken
@@ -31,13 +32,13 @@ from streams.json_bodies import SMALL_BODY_BYTES
 from streams.json_responses import json_response
 from streams.policies import get_policy
 from streams.publishing import apublish_many
-from streams.tokens import Token, atoken_of, user_of_token
+from streams.tokens import Token, atoken_of, bearer, user_of_token
 
 ALLOWED = "POST, OPTIONS"
 
 
 class FastMessages(StreamsAPIView):
-    """What the schema says of the view below, and what the site's rules are asked about."""
+    """Describes fast_publish() for the schema, and applies the site's permission and throttle classes to it."""
 
     authentication_classes = [SignedTokenAuthentication]
     needs_credentials = True
@@ -47,7 +48,7 @@ class FastMessages(StreamsAPIView):
         raise NotImplementedError
 
 
-@csrf_exempt  # no cookie is looked at
+@csrf_exempt  # it uses no cookies
 @login_not_required
 @non_atomic_requests
 async def fast_publish(request: HttpRequest, channel: str) -> HttpResponse:
@@ -87,8 +88,8 @@ async def _publish(request: HttpRequest, channel: str) -> HttpResponse:
     except (InvalidMessage, IdempotencyKeyInUse) as error:
         raise publishing.as_error(error) from None
     outages.DATABASE.works()
-    status, [told] = publishing.answer(rows)
-    return json_response(told, status)
+    status, [message_data] = publishing.answer(rows)
+    return json_response(message_data, status)
 
 
 async def _read_message(request: HttpRequest, channel: str) -> NewMessage:
@@ -98,29 +99,29 @@ async def _read_message(request: HttpRequest, channel: str) -> NewMessage:
     def parse() -> NewMessage:
         return publishing.one_message(channel, parse_json(body), request, request.user)
 
-    # A large one would keep the event loop, and with it all streams of the process, from running for too long.
+    # Parsing a large body would block the event loop, and with it all streams of this process.
     return parse() if len(body) <= SMALL_BODY_BYTES else await asyncio.to_thread(parse)
 
 
 async def _authenticate(request: HttpRequest) -> Token:
-    """The request's token, and its user in the place of a session's. Raises AuthenticationFailed, NotAuthenticated."""
+    """Return the request's token, and set request.user to its user. Raises AuthenticationFailed, NotAuthenticated."""
     try:
         token = await atoken_of(request)
     except InvalidToken as error:
         raise AuthenticationFailed(str(error), error.code) from None
     if token is None:
-        raise unknown_token() if bears_unknown_token(request) else NotAuthenticated()
+        raise unknown_token() if bearer(request) is not None else NotAuthenticated()
     user = user_of_token(request) or AnonymousUser()
 
     async def auser() -> Any:
         return user
 
-    request.user, request.auser = user, auser  # for a policy that asks either
+    request.user, request.auser = user, auser  # for sync and async policies
     return token
 
 
 async def _check_site_rules(request: HttpRequest, channel: str) -> None:
-    """The site's permissions and throttles, which hold here as well. They are sync: where there are none, no thread."""
+    """Apply the site's permission and throttle classes. They are sync, so it takes a thread only if there are any."""
     if set(FastMessages.permission_classes) - {AllowAny} or FastMessages.throttle_classes:
         await sync_to_async(_apply_site_rules)(request, channel)
 

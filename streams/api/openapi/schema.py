@@ -1,4 +1,4 @@
-"""The API as OpenAPI, by drf-spectacular: of our views alone, whatever the site does with its own."""
+"""The API's OpenAPI document, made by drf-spectacular. It has our views only and ignores the site's settings for it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ from drf_spectacular.utils import extend_schema
 from streams import __version__
 from streams.conf import settings
 
-# In the order in which somebody new reads them.
-TAGS = ("Publishing", "Reading", "Access", "Health", "This description")
+# A string, as in ROOT_URLCONF, because the modules of the views import this one.
+URLCONF = "streams.api.urls"
 
-# Held while the document is made: drf-spectacular looks up its extensions at the first use, which threads cannot share.
+# In the order in which they are shown.
+TAGS = ("Publishing", "Reading", "Access", "Health", "Schema")
+
+# Held while the document is made, because drf-spectacular's registry of extensions is not thread-safe at its first use.
 _making = threading.Lock()
 
 V = TypeVar("V", bound=Callable[..., Any])
 
 
 class StreamsSchema(AutoSchema):
-    """How our views are described. Set on the views, so that a site need not name drf-spectacular's anywhere."""
+    """The schema class of our views. It is set on them because DEFAULT_SCHEMA_CLASS is the site's choice."""
 
     def get_operation(self, *args: Any) -> Any:
         operation = super().get_operation(*args)
         if operation and "requestBody" in operation:
-            operation["requestBody"]["required"] = True  # also where nothing in it is
+            operation["requestBody"]["required"] = True  # also if all of its fields are optional
         return operation
 
     def get_auth(self) -> list[dict[str, Any]]:
@@ -46,10 +49,10 @@ class StreamsSchema(AutoSchema):
 
 
 def described(**words: Any) -> Callable[[V], V]:
-    """extend_schema() for our views' methods, in which DEFAULT_SCHEMA_CLASS may be any other."""
+    """extend_schema() for methods of our views. It works with any DEFAULT_SCHEMA_CLASS."""
 
     def decorate(method: V) -> V:
-        # Where extend_schema looks first for what it is to extend (seen in drf-spectacular 0.30).
+        # extend_schema() extends the schema class that it finds here (seen in drf-spectacular 0.30).
         method.kwargs = {"schema": StreamsSchema}  # type: ignore[attr-defined]
         return extend_schema(**words)(method)
 
@@ -57,7 +60,7 @@ def described(**words: Any) -> Callable[[V], V]:
 
 
 class SignedTokenScheme(OpenApiAuthenticationExtension):
-    """Our tokens: in a header, or in the URL."""
+    """Describes signed tokens, which are in a header or in the URL."""
 
     target_class = "streams.api.authentication.SignedTokenAuthentication"
     name = ["signedToken", "signedTokenInURL"]
@@ -76,15 +79,15 @@ class SignedTokenScheme(OpenApiAuthenticationExtension):
                 "type": "apiKey",
                 "in": "query",
                 "name": "token",
-                "description": "A signed token, where no header can be sent.",
+                "description": "A signed token, for clients that cannot send headers.",
             },
         ]
 
 
 class BodyExtension(OpenApiSerializerExtension):
-    """A request's object has no other names."""
+    """Describes a request's object as one that allows no other names."""
 
-    target_class = "streams.api.serializers.Body"
+    target_class = "streams.api.requests.serializers.Body"
     match_subclasses = True
 
     def map_serializer(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
@@ -93,7 +96,7 @@ class BodyExtension(OpenApiSerializerExtension):
 
 
 class _Endpoints(EndpointEnumerator):
-    """Ours, in the order of the URLs. The site's hooks and sorting are for the site's schema."""
+    """Our endpoints in the order of the URLs, without the hooks and the sorting of the site's settings."""
 
     def get_api_endpoints(self, patterns: Any = None, prefix: str = "") -> list[Any]:
         found: list[Any] = self._get_api_endpoints(patterns, prefix)
@@ -105,7 +108,7 @@ class _Generator(SchemaGenerator):
 
 
 def document(mount: str) -> dict[str, Any]:
-    """The OpenAPI document of the API that is mounted at `mount`, with the limits that the site has set."""
+    """Return the OpenAPI document of the API at the URL path `mount`, with the limits from the site's settings."""
     limits = (settings.MAX_MESSAGES_PER_REQUEST, settings.MAX_CHANNELS_PER_STREAM, settings.MAX_TOKEN_SECONDS)
     with _making:
         return _document(mount, limits)
@@ -113,10 +116,8 @@ def document(mount: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=8)
 def _document(mount: str, limits: tuple[int, int, float]) -> dict[str, Any]:
-    from streams.api.urls import urlpatterns  # whose views are described here
-
     reset_generator_stats()
-    generator = _Generator(patterns=urlpatterns)
+    generator = _Generator(urlconf=URLCONF)
     paths = generator.parse(None, public=True)
     components = generator.registry.build({})
     _set_limits(components["schemas"], *limits)
@@ -125,7 +126,7 @@ def _document(mount: str, limits: tuple[int, int, float]) -> dict[str, Any]:
         "info": {
             "title": "Streams",
             "version": __version__,
-            "description": "Publish messages to channels, read what was published, and say who may.",
+            "description": "Publish messages to channels, read the history of channels, and issue and revoke tokens.",
         },
         "tags": [{"name": name} for name in TAGS],
         "servers": [{"url": mount.rstrip("/") or "/"}],
@@ -142,7 +143,7 @@ def _set_limits(schemas: dict[str, Any], messages: int, channels: int, seconds: 
     token["seconds"] |= {"minimum": 1, "maximum": seconds}
     for names in (token["read"], token["publish"]):
         names["maxItems"] = channels
-    # What the serializers' validate() says.
+    # The rules of the serializers' validate() methods.
     schemas["NewTokenBody"]["anyOf"] = [
         {"required": [name], "properties": {name: {"minItems": 1}}} for name in ("read", "publish")
     ]

@@ -1,4 +1,4 @@
-"""Signed tokens over HTTP: for the requester itself, and with a permission for others. See streams.tokens."""
+"""The view that issues signed tokens. See streams.tokens."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ import datetime
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from streams.api import descriptions
-from streams.api.base import StreamsAPIView
-from streams.api.schema import described
-from streams.api.serializers import NewTokenBody, checked
+from streams.api.openapi import descriptions
+from streams.api.openapi.schema import described
+from streams.api.requests.serializers import NewTokenBody, checked
+from streams.api.views.base import StreamsAPIView
 from streams.exceptions import HTTPError
 from streams.policies import get_policy, has_permission
-from streams.tokens import Token, is_pattern, make_token, read_token
+from streams.tokens import Token, active_user, is_pattern, make_token, read_token
 
 ISSUE = "streams.issue_token"
 
 
 class Tokens(StreamsAPIView):
-    """Tokens that others may hold."""
+    """Issues tokens: for the caller, or with the permission `streams.issue_token` for other users."""
 
     needs_credentials = True
     takes_small_bodies_only = True
-    takes_signed_tokens = False  # they are told so
+    takes_signed_tokens = False  # post() refuses them
 
     @described(**descriptions.ISSUE_TOKEN)
     def post(self, request: Request) -> Response:
@@ -35,16 +34,17 @@ class Tokens(StreamsAPIView):
             raise HTTPError(
                 403,
                 "signed-token",
-                "A signed token makes no tokens, or it would live for ever. Ask as the user: by a session, or a key.",
+                "A signed token cannot make tokens, because it could renew itself forever. Authenticate as the user, "
+                "with a session or a key.",
             )
         if not request.user.is_authenticated:
             raise NotAuthenticated
-        told = checked(NewTokenBody, request.data)
-        check_grants(request, told["read"], told["publish"])
-        user = _in_whose_name(request, told)
+        data = checked(NewTokenBody, request.data)
+        check_grants(request, data["read"], data["publish"])
+        user = _user_for(request, data)
         try:
-            text = make_token(read=told["read"], publish=told["publish"], user=user, seconds=told.get("seconds"))
-        except ValueError as error:  # of names that are each in order, there are too many for a URL
+            text = make_token(read=data["read"], publish=data["publish"], user=user, seconds=data.get("seconds"))
+        except ValueError as error:  # each name is valid, but together they are too long for a URL
             raise HTTPError(422, "unusable-token", str(error)) from None
         token = read_token(text)
         return Response(
@@ -61,7 +61,7 @@ class Tokens(StreamsAPIView):
 
 
 def check_grants(request: Request, read: list[str], publish: list[str]) -> None:
-    """Raise HTTPError where the requester may not do itself what the token would allow."""
+    """Raise HTTPError, 403, if the token would allow something that the caller is not allowed to do."""
     policy, http_request = get_policy(), request._request
 
     def refused(asked: list[str], *, to_publish: bool) -> list[str]:
@@ -76,23 +76,19 @@ def check_grants(request: Request, read: list[str], publish: list[str]) -> None:
         raise HTTPError(403, "forbidden", policy.refusal_to_publish(found))
 
 
-def _in_whose_name(request: Request, told: dict[str, Any]) -> Any:
-    """The user for whom the token is. Raises HTTPError: 403, or 400 where there is none."""
-    if "user" not in told or told["user"] == str(request.user.pk):
+def _user_for(request: Request, data: dict[str, Any]) -> Any:
+    """Return the user of the token, or None for a token without a user. Raises HTTPError: 403 or 422."""
+    if "user" not in data or data["user"] == str(request.user.pk):
         if isinstance(request.user, get_user_model()):
             return request.user
-        raise HTTPError(403, "forbidden", "Tokens are for users in this site's table, and you are in none.")
-    if not has_permission(request.user, ISSUE):
         raise HTTPError(
-            403, "forbidden", f"To make tokens in another's name, or in nobody's, takes the permission {ISSUE}."
+            403, "forbidden", "You are not in this site's table of users, and tokens need one of its users."
         )
-    if told["user"] is None:
+    if not has_permission(request.user, ISSUE):
+        raise HTTPError(403, "forbidden", f"Tokens for another user, or without a user, need the permission {ISSUE}.")
+    if data["user"] is None:
         return None
-    try:
-        user = get_user_model()._default_manager.filter(pk=told["user"], is_active=True).first()
-    except (TypeError, ValueError, OverflowError, ValidationError):  # a key of another kind of user
-        user = None
-    if user is None:
+    if (user := active_user(get_user_model(), data["user"])) is None:
         problem = "There is no active user with this primary key."
         raise HTTPError(422, "unknown-user", problem, fields={"user": problem})
     return user

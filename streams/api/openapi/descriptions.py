@@ -1,4 +1,4 @@
-"""What the schema and its page say of each operation, in extend_schema()'s terms."""
+"""The descriptions of all operations: the arguments of extend_schema()."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 
 from streams import events, log
-from streams.api import serializers
-from streams.api.fields import CHANNEL, MAX_POSITION
+from streams.api.requests import serializers
+from streams.api.requests.fields import CHANNEL, MAX_POSITION
 
-# Of each status: when, and an example.
+# For each status: its description, and the code and message of an example.
 ERRORS = {
-    400: ("Something in the request is not in order.", "invalid-request", "data: This field is required."),
+    400: ("The request is invalid.", "invalid-request", "data: This field is required."),
     401: (
-        "The credentials are no good, or there are none.",
+        "The credentials are missing or invalid.",
         "expired-token",
         "This token has expired. Ask for a new one.",
     ),
-    403: ("The caller may not.", "forbidden", "You may not publish to news."),
+    403: ("The caller does not have the permission.", "forbidden", "You may not publish to news."),
     413: (
         "The request, or a message in it, is too large.",
         "message-too-large",
@@ -26,9 +26,9 @@ ERRORS = {
         "Publish a reference to the large thing, or raise the setting.",
     ),
     415: (
-        "The body is not said to be JSON.",
+        "The Content-Type is not JSON.",
         "unsupported-media-type",
-        "A body is JSON in UTF-8: send `Content-Type: application/json`; got 'text/plain'.",
+        "The body must be JSON in UTF-8: send `Content-Type: application/json`; got 'text/plain'.",
     ),
     409: (
         "The idempotency key is being used by a transaction that is still open.",
@@ -43,9 +43,9 @@ ERRORS = {
         "Nothing was published: send what was sent first, or take a new key.",
     ),
     429: (
-        "The caller has published too much.",
+        "The caller exceeds the rate limit.",
         "publish-rate",
-        "You may publish 6000 messages a minute (STREAMS['PUBLISH_MESSAGES_PER_MINUTE']). Try again in 7 s.",
+        "You can publish 6000 messages a minute (STREAMS['PUBLISH_MESSAGES_PER_MINUTE']). Try again in 7 s.",
     ),
     503: ("The database does not answer.", "unavailable", "The database does not answer. Try again later."),
 }
@@ -63,19 +63,23 @@ REPEATED = PUBLISHED | {"new": False}
 STORED = {"id": ID, "event": "message", "data": '{"title":"Hello"}', "created_at": "2026-11-27T09:30:00Z"}
 
 RETRY_AFTER = OpenApiParameter(
-    "Retry-After", int, OpenApiParameter.HEADER, response=[429, 503], description="In how many seconds to try again."
+    "Retry-After",
+    int,
+    OpenApiParameter.HEADER,
+    response=[429, 503],
+    description="The number of seconds to wait before trying again.",
 )
 CHANNEL_IN_PATH = OpenApiParameter("channel", CHANNEL, OpenApiParameter.PATH, description="The channel's name.")
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": events.IDEMPOTENCY_KEY_MAX_LENGTH, "example": "order-17-paid"},
     OpenApiParameter.HEADER,
-    description="Publishes once under this key on this channel, for as long as the first message is retained.",
+    description="The channel publishes one message with this key only, as long as that message is retained.",
 )
 LIMIT = OpenApiParameter(
     "limit",
     {"type": "integer", "minimum": 1, "maximum": log.PAGE_MESSAGES, "default": 100},
-    description="How many at most; fewer where they are large.",
+    description="The maximum number of items. A page of large messages has fewer.",
 )
 POSITION = {"type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_POSITION}
 NAME_OR_NOTHING = {"type": "string", "pattern": rf"^[A-Za-z0-9._-]{{0,{events.CHANNEL_MAX_LENGTH}}}$"}
@@ -103,15 +107,15 @@ PUBLISH: dict[str, Any] = {
     "operation_id": "publish",
     "tags": ["Publishing"],
     "summary": "Publish a message",
-    "description": "A text goes out on streams as it is, anything else as JSON. The channel need not exist.",
+    "description": "A string is sent on streams as it is, anything else as JSON. The channel does not have to exist.",
     "parameters": [CHANNEL_IN_PATH, IDEMPOTENCY_KEY, RETRY_AFTER],
     "request": serializers.NewMessageBody,
     "responses": _answers(
         {
-            201: (serializers.PublishedMessage, "It was published.", PUBLISHED),
+            201: (serializers.PublishedMessage, "The message was published.", PUBLISHED),
             200: (
                 serializers.PublishedMessage,
-                "Its key was used before: this is the first.",
+                "The key was used before. This is the first message with it.",
                 REPEATED,
             ),
         },
@@ -124,22 +128,25 @@ PUBLISH_FAST: dict[str, Any] = {
     **PUBLISH,
     "operation_id": "publishFast",
     "summary": "Publish a message, at a high rate",
-    "description": "The same as `publish`, with signed tokens only, and with less work for each request.",
+    "description": "The same as `publish`, but for signed tokens only, and with less overhead per request.",
 }
 
 PUBLISH_MANY: dict[str, Any] = {
     "operation_id": "publishMany",
     "tags": ["Publishing"],
     "summary": "Publish several messages",
-    "description": "In the order given, to one channel or several: all of them, or none. 200 where none was new.",
+    "description": (
+        "Publishes all messages or none, in the order given. They can have different channels. The status is 200 if "
+        "none of them is new."
+    ),
     "parameters": [RETRY_AFTER],
     "request": serializers.NewMessagesBody,
     "responses": _answers(
         {
-            201: (serializers.PublishedMessages, "They were published.", {"messages": [PUBLISHED]}),
+            201: (serializers.PublishedMessages, "The messages were published.", {"messages": [PUBLISHED]}),
             200: (
                 serializers.PublishedMessages,
-                "All their keys were used before: these are the first ones.",
+                "All keys were used before. These are the first messages with them.",
                 {"messages": [REPEATED]},
             ),
         },
@@ -162,8 +169,9 @@ HISTORY: dict[str, Any] = {
     "tags": ["Reading"],
     "summary": "Read a channel's history",
     "description": (
-        "Messages in the log's order. With `after`, or with neither, the oldest above it; with `before` alone, the "
-        "newest below it. Follow `next` until it is null. To go on live, open a stream with `head` as Last-Event-ID."
+        "Messages in order of position. With `after`, or without both, the page has the oldest messages above it; with "
+        "`before` alone, the newest below it. Follow `next` until it is null. To continue live, open a stream with "
+        "`head` as its Last-Event-ID."
     ),
     "parameters": [
         CHANNEL_IN_PATH,
@@ -176,7 +184,7 @@ HISTORY: dict[str, Any] = {
         {
             200: (
                 serializers.HistoryPage,
-                "A part of the history.",
+                "A page of the history.",
                 {
                     "messages": [STORED],
                     "earliest": 17,
@@ -195,13 +203,13 @@ CHANNELS: dict[str, Any] = {
     "tags": ["Reading"],
     "summary": "List channels",
     "description": (
-        "The channels that the caller can read: for a user, those that have messages, settings or listeners; for a "
-        "signed token, those that it names or matches; without credentials, those that the site names, and none that "
-        "merely match a pattern of its settings. Follow `next` until it is null; a page can be short before that."
+        "The channels that the caller can read. A user gets those that have messages, settings or listeners. A signed "
+        "token gets those that it names or matches. A caller without credentials gets those that the site names, but "
+        "not those that only match a pattern in its settings. Follow `next` until it is null; a page can be short."
     ),
     "parameters": [
-        OpenApiParameter("after", NAME_OR_NOTHING, description="Names that come after this one."),
-        OpenApiParameter("prefix", NAME_OR_NOTHING, description="Names that begin with this."),
+        OpenApiParameter("after", NAME_OR_NOTHING, description="Only names after this one."),
+        OpenApiParameter("prefix", NAME_OR_NOTHING, description="Only names that begin with this."),
         LIMIT,
         RETRY_AFTER,
     ],
@@ -209,7 +217,7 @@ CHANNELS: dict[str, Any] = {
         {
             200: (
                 serializers.ChannelPage,
-                "Some of the channels.",
+                "A page of channels.",
                 {"channels": [{"channel": "news", "head": ID, "listeners": 12}], "next": None},
             )
         },
@@ -221,7 +229,7 @@ CHANNEL_FACTS: dict[str, Any] = {
     "operation_id": "channel",
     "tags": ["Reading"],
     "summary": "Look at a channel",
-    "description": "One that nobody has used yet is empty, and no error.",
+    "description": "A channel that was never used is empty. It is not an error.",
     "parameters": [CHANNEL_IN_PATH, RETRY_AFTER],
     "responses": _answers(
         {
@@ -240,9 +248,9 @@ ISSUE_TOKEN: dict[str, Any] = {
     "tags": ["Access"],
     "summary": "Make a signed token",
     "description": (
-        "For what the requester itself may read or publish to. In `read` and `publish`, `*` stands for any characters; "
-        "such patterns take a right of their own. Without `user`, the token is in the requester's name; in another's, "
-        "or in nobody's (null), it takes the permission `streams.issue_token`. A signed token cannot make tokens."
+        "A token can only allow what the caller is allowed to do. In `read` and `publish`, `*` matches any characters. "
+        "The policy decides who can use such patterns. By default the token is for the caller. A token for another "
+        "user, or without a user (null), needs the permission `streams.issue_token`. A signed token cannot make tokens."
     ),
     "parameters": [RETRY_AFTER],
     "request": serializers.NewTokenBody,
@@ -272,17 +280,23 @@ DISCONNECT: dict[str, Any] = {
     "tags": ["Access"],
     "summary": "End streams",
     "description": (
-        "In all processes: those for which all holds that is named. A token is revoked as well. Whoever still may read "
-        "comes back, and has missed nothing. It takes the permission `streams.disconnect_stream`; without it, users "
-        "may end their own streams, and whoever has a token those of the token."
+        "Ends the streams that match all given fields, in all processes. A token is revoked as well. Clients that are "
+        "still allowed to read reconnect, and miss nothing. This needs the permission `streams.disconnect_stream`. "
+        "Without it, users can end their own streams, and the holder of a token can end the token's streams."
     ),
     "parameters": [RETRY_AFTER],
     "request": serializers.DisconnectBody,
     "responses": _answers(
-        {202: (serializers.Disconnected, "All processes are told.", {"user": "7", "channel": None, "token": None})},
+        {
+            202: (
+                serializers.Disconnected,
+                "All processes were notified.",
+                {"user": "7", "channel": None, "token": None},
+            )
+        },
         *(400, 401, 403, 413, 415, 422, 503),
         unprocessable=(
-            "The token opens nothing.",
+            "The token is invalid.",
             "invalid-token",
             "This token has expired. Ask for a new one. It opens no stream any more.",
         ),
@@ -293,32 +307,32 @@ DISCONNECT: dict[str, Any] = {
 LIVE: dict[str, Any] = {
     "operation_id": "live",
     "tags": ["Health"],
-    "summary": "Whether the process lives",
-    "responses": _answers({200: (serializers.Live, "It does.", {"status": "ok"})}),
+    "summary": "Check that the process is alive",
+    "responses": _answers({200: (serializers.Live, "It is alive.", {"status": "ok"})}),
 }
 
 READY: dict[str, Any] = {
     "operation_id": "ready",
     "tags": ["Health"],
-    "summary": "Whether the process can serve",
+    "summary": "Check that the process can serve requests",
     "description": (
-        "`notifier` is `idle` where no stream is open here, and `degraded` where its listener fails: streams are then "
-        "served by polling. `database` is `not-migrated` if a table or a column of Streams is missing."
+        "`notifier` is `idle` if no stream is open in this process, and `degraded` if its listener fails. Then streams "
+        "are served by polling. `database` is `not-migrated` if a table or a column of Streams is missing."
     ),
     "parameters": [
         OpenApiParameter(
             "require",
             {"type": "string", "enum": ["notifier"]},
-            description="`notifier`: be unavailable while the listener fails.",
+            description="`notifier`: answer 503 while the listener fails.",
         ),
         OpenApiParameter("Retry-After", int, OpenApiParameter.HEADER, response=[503]),
     ],
     "responses": _answers(
         {
-            200: (serializers.Ready, "It can.", {"status": "ok", "database": "ok", "notifier": "ok"}),
+            200: (serializers.Ready, "It is ready.", {"status": "ok", "database": "ok", "notifier": "ok"}),
             503: (
                 serializers.Ready,
-                "It cannot.",
+                "It is not ready.",
                 {"status": "unavailable", "database": "unavailable", "notifier": "idle"},
             ),
         },
@@ -328,7 +342,7 @@ READY: dict[str, Any] = {
 
 SCHEMA: dict[str, Any] = {
     "operation_id": "schema",
-    "tags": ["This description"],
-    "summary": "The API as OpenAPI",
+    "tags": ["Schema"],
+    "summary": "Get the OpenAPI document",
     "responses": {200: OpenApiResponse({"type": "object"}, "An OpenAPI document.")},
 }

@@ -1,4 +1,4 @@
-"""Ending streams over HTTP, in all processes. See streams.revocation."""
+"""The view that ends streams, in all processes. See streams.revocation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from streams import rates, revocation
-from streams.api import descriptions
-from streams.api.base import StreamsAPIView
+from streams.api.openapi import descriptions
+from streams.api.openapi.schema import described
 from streams.api.publishing import caller_of, check_wait
-from streams.api.schema import described
-from streams.api.serializers import DisconnectBody, checked
+from streams.api.requests.serializers import DisconnectBody, checked
+from streams.api.views.base import StreamsAPIView
 from streams.exceptions import HTTPError, InvalidToken
 from streams.policies import has_permission
 from streams.redaction import PREFIX
@@ -25,63 +25,66 @@ DISCONNECT = "streams.disconnect_stream"
 
 
 class Disconnect(StreamsAPIView):
-    """Streams that are to end."""
+    """Ends streams."""
 
     takes_small_bodies_only = True
 
     @described(**descriptions.DISCONNECT)
     def post(self, request: Request) -> Response:
-        told = checked(DisconnectBody, request.data)
-        if not _may_end(request, told):
+        data = checked(DisconnectBody, request.data)
+        if not _may_end(request, data):
             if request.successful_authenticator is None:
                 raise NotAuthenticated
             raise HTTPError(
                 403,
                 "forbidden",
-                f"To end streams of others takes the permission {DISCONNECT}. Without it, a user may end their own, "
-                "and whoever has a token those of the token.",
+                f"Ending other users' streams needs the permission {DISCONNECT}. Without it, users can end their own "
+                "streams, and the holder of a token can end the token's streams.",
             )
-        if told.get("user") is not None:
-            told["user"] = _as_key(told["user"])
+        if data.get("user") is not None:
+            data["user"] = _as_key(data["user"])
         if not _may_end_others(request):
-            # Each goes to all processes, and has them look: whoever needs no right for it may not do it without end.
+            # Without the permission there is a rate limit, because each call makes all processes check their streams.
             check_wait(rates.take(caller_of(request._request, request.user, request.auth), 1))
         try:
-            revocation.disconnect(**told)
+            revocation.disconnect(**data)
         except ValueError as error:
             raise HTTPError(422, "invalid-token", str(error), fields={"token": str(error)}) from None
-        token = told.get("token")
+        token = data.get("token")
         token_id = read_token(token).id if token and token.startswith(PREFIX) else token
-        return Response({"user": told.get("user"), "channel": told.get("channel"), "token": token_id}, status=202)
+        return Response({"user": data.get("user"), "channel": data.get("channel"), "token": token_id}, status=202)
 
 
-def _may_end(request: Request, told: dict[str, Any]) -> bool:
-    """A token is revoked for good, so that it takes a right to the token itself, whoever is named besides."""
+def _may_end(request: Request, data: dict[str, Any]) -> bool:
+    """Return True if the caller can end these streams.
+
+    A token is revoked as well. So if a token is named, the caller must hold it, even to end the caller's own streams.
+    """
     if _may_end_others(request):
         return True
-    token, by_token = told.get("token"), isinstance(request.auth, Token)
+    token, by_token = data.get("token"), isinstance(request.auth, Token)
     if token is not None:
-        return _is_whole(token) or (by_token and token == request.auth.id)
-    return not by_token and request.user.is_authenticated and told.get("user") == str(request.user.pk)
+        return _is_signed(token) or (by_token and token == request.auth.id)
+    return not by_token and request.user.is_authenticated and data.get("user") == str(request.user.pk)
 
 
 def _may_end_others(request: Request) -> bool:
-    # A signed token has not the rights of its user: it reads and publishes what it names, and ends itself.
+    # A signed token does not have its user's permissions. It can only end the streams that were opened with it.
     by_token = isinstance(request.auth, Token)
     return not by_token and request.user.is_authenticated and has_permission(request.user, DISCONNECT)
 
 
 def _as_key(text: str) -> str:
-    """A user's primary key as it is written where streams are counted by it. Raises HTTPError: 422."""
+    """Return a user's primary key in the form in which open streams store it. Raises HTTPError: 422."""
     try:
         return str(get_user_model()._meta.pk.to_python(text))
     except ValidationError:
-        problem = "This is no primary key of this site's users."
+        problem = "This is not a primary key of this site's users."
         raise HTTPError(422, "unknown-user", problem, fields={"user": problem}) from None
 
 
-def _is_whole(token: str) -> bool:
-    """Whether this site has signed it. Whoever knows a token's text holds it, and need not say who they are."""
+def _is_signed(token: str) -> bool:
+    """Return True if this site has signed the token, even if it has expired. Its holder can revoke it."""
     try:
         read_token(token)
     except InvalidToken as error:

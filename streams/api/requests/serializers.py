@@ -1,4 +1,7 @@
-"""The bodies of requests and answers: what the views check, and what the schema shows."""
+"""Serializers: they check the bodies and queries of requests, and describe requests and responses in the schema.
+
+Their docstrings are descriptions in the schema.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,20 @@ from typing import Any
 
 from rest_framework import serializers
 
-from streams.api import fields
+from streams.api.requests import fields
 from streams.conf import settings
 from streams.exceptions import HTTPError
 
 
 class Body(serializers.Serializer):
-    """A request's object. What it has no name for is refused: a misspelt key would do nothing, and say nothing."""
+    """A JSON object in a request. Unknown fields are refused, so that a misspelt one is noticed."""
 
-    default_error_messages = {"invalid": "This is a JSON object.", "null": "This is a JSON object, and not null."}
+    default_error_messages = {"invalid": "Send a JSON object.", "null": "Send a JSON object; got null."}
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, Mapping) and (unknown := [name for name in data if name not in self.fields]):
-            told = f"There is no such name; there are {', '.join(self.fields)}."
-            raise serializers.ValidationError({_shown(name): told for name in unknown[:10]})
+            problem = f"Unknown field. Valid fields: {', '.join(self.fields)}."
+            raise serializers.ValidationError({_shown(name): problem for name in unknown[:10]})
         return super().to_internal_value(data)
 
 
@@ -30,7 +33,7 @@ def _shown(name: str) -> str:
 
 
 class Query(serializers.Serializer):
-    """A request's parameters. What it has no name for is nobody's business: proxies and clients add their own."""
+    """The query parameters of a request. Unknown ones are ignored, because proxies and clients add their own."""
 
 
 # --- Publishing -------------------------------------------------------------------------------------------------------
@@ -40,22 +43,26 @@ class NewMessageBody(Body):
     """A message to publish to the channel of the URL."""
 
     data = fields.DataField()
-    event = fields.EventTypeField(required=False, default="message", help_text="What clients listen for.")
+    event = fields.EventTypeField(
+        required=False, default="message", help_text="The event's type, for addEventListener()."
+    )
 
 
 class NewMessageItem(Body):
-    """A message to publish, among others."""
+    """One of several messages to publish."""
 
     channel = fields.ChannelField()
     data = fields.DataField()
-    event = fields.EventTypeField(required=False, default="message", help_text="What clients listen for.")
+    event = fields.EventTypeField(
+        required=False, default="message", help_text="The event's type, for addEventListener()."
+    )
     idempotency_key = fields.IdempotencyKeyField(
-        required=False, allow_null=True, default=None, help_text="Publishes once under this key on this channel."
+        required=False, allow_null=True, default=None, help_text="The channel publishes one message with this key only."
     )
 
 
 class NewMessagesBody(Body):
-    """Messages to publish together: all of them, or none."""
+    """Messages to publish in one transaction: all of them, or none."""
 
     messages = NewMessageItem(many=True, allow_empty=False)
 
@@ -73,18 +80,20 @@ class NewMessagesBody(Body):
 
 
 class PublishedMessage(serializers.Serializer):
-    """What became of a message."""
+    """A message that was published."""
 
-    id = serializers.IntegerField(help_text="Its position: the event's id on streams.")
+    id = serializers.IntegerField(help_text="The message's position, which is the event's id on streams.")
     channel = serializers.CharField()
     event = serializers.CharField()
     created_at = serializers.DateTimeField()
     idempotency_key = serializers.CharField(allow_null=True)
-    new = serializers.BooleanField(help_text="False where its key was used before: this is the message of that time.")
+    new = serializers.BooleanField(
+        help_text="False if the key was used before. Then this is the first message with it."
+    )
 
 
 class PublishedMessages(serializers.Serializer):
-    """What became of several, in the order in which they were sent."""
+    """The published messages, in the order of the request."""
 
     messages = PublishedMessage(many=True)
 
@@ -93,7 +102,7 @@ class PublishedMessages(serializers.Serializer):
 
 
 class HistoryQuery(Query):
-    """Which part of a channel's history."""
+    """Selects a part of a channel's history."""
 
     after = fields.PositionField(required=False, default=None)
     before = fields.PositionField(required=False, default=None)
@@ -103,30 +112,32 @@ class HistoryQuery(Query):
 class StoredMessage(serializers.Serializer):
     """A message of the log."""
 
-    id = serializers.IntegerField(help_text="Its position: the event's id on streams.")
+    id = serializers.IntegerField(help_text="The message's position, which is the event's id on streams.")
     event = serializers.CharField()
-    data = serializers.CharField(help_text="The text that streams send: JSON where it was published as such.")
+    data = serializers.CharField(help_text="The text that streams send. Data other than a string was encoded as JSON.")
     created_at = serializers.DateTimeField()
 
 
 class HistoryPage(serializers.Serializer):
-    """A part of a channel's history, in the log's order."""
+    """A part of a channel's history, in order of position."""
 
     messages = StoredMessage(many=True)
     earliest = serializers.IntegerField(
-        allow_null=True, help_text="The oldest message of the channel that is retained."
+        allow_null=True, help_text="The position of the channel's oldest retained message."
     )
     head = serializers.IntegerField(
-        help_text="The newest position of the whole log: what comes after it, a stream with this Last-Event-ID brings."
+        help_text="The newest position of the whole log. A stream with this Last-Event-ID sends all later messages."
     )
     gap = serializers.BooleanField(
-        help_text="Whether messages above `after` may be missing here: pruned since, or of another log."
+        help_text="True if messages above `after` can be missing, because they were pruned or the log was replaced."
     )
-    next = serializers.CharField(allow_null=True, help_text="Where the next page is; null: there is none.")
+    next = serializers.CharField(
+        allow_null=True, help_text="The URL of the next page, or null if this is the last one."
+    )
 
 
 class ChannelsQuery(Query):
-    """Which channels."""
+    """Selects channels."""
 
     after = fields.NamePartField(required=False, default="")
     prefix = fields.NamePartField(required=False, default="")
@@ -134,37 +145,43 @@ class ChannelsQuery(Query):
 
 
 class ChannelFacts(serializers.Serializer):
-    """A channel, as far as it is known."""
+    """A channel."""
 
     channel = serializers.CharField()
     head = serializers.IntegerField(allow_null=True, help_text="The position of its newest message.")
-    listeners = serializers.IntegerField(help_text="Open streams that have it, over all processes.")
+    listeners = serializers.IntegerField(help_text="The number of its open streams in all processes.")
 
 
 class ChannelPage(serializers.Serializer):
-    """Some of the channels that the caller may read."""
+    """Some of the channels that the caller can read."""
 
     channels = ChannelFacts(many=True)
-    next = serializers.CharField(allow_null=True, help_text="Where the next page is; null: there is none.")
+    next = serializers.CharField(
+        allow_null=True, help_text="The URL of the next page, or null if this is the last one."
+    )
 
 
 class OneChannel(ChannelFacts):
-    """A channel, as far as it is known. One that nobody has used yet is empty."""
+    """A channel. One that was never used has no messages and no listeners."""
 
-    earliest = serializers.IntegerField(allow_null=True, help_text="Its oldest message that is retained.")
+    earliest = serializers.IntegerField(allow_null=True, help_text="The position of its oldest retained message.")
 
 
 # --- Access -----------------------------------------------------------------------------------------------------------
 
 
 class NewTokenBody(Body):
-    """What a token is to allow, in whose name, and for how long."""
+    """The rights, the lifetime and the user of a new token."""
 
-    read = fields.PatternsField(required=False, default=list, help_text="Channels, or patterns with `*`, to read.")
-    publish = fields.PatternsField(required=False, default=list, help_text="Such to publish to.")
-    seconds = fields.SecondsField(required=False, help_text="Its lifetime; `TOKEN_SECONDS` where it is left out.")
+    read = fields.PatternsField(required=False, default=list, help_text="Channels to read, or patterns with `*`.")
+    publish = fields.PatternsField(
+        required=False, default=list, help_text="Channels to publish to, or patterns with `*`."
+    )
+    seconds = fields.SecondsField(required=False, help_text="Its lifetime. The default is the setting TOKEN_SECONDS.")
     user = fields.UserKeyField(
-        required=False, allow_null=True, help_text="In whose name: a primary key, or null for nobody's; else your own."
+        required=False,
+        allow_null=True,
+        help_text="A user's primary key, or null for a token without a user. The default is yourself.",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -174,7 +191,7 @@ class NewTokenBody(Body):
 
 
 class IssuedToken(serializers.Serializer):
-    """A signed token, and what it says."""
+    """A signed token and its content."""
 
     token = serializers.CharField()
     id = serializers.CharField()
@@ -185,20 +202,20 @@ class IssuedToken(serializers.Serializer):
 
 
 class DisconnectBody(Body):
-    """Whose streams are to end: those for which all holds that is named."""
+    """Selects the streams to end. If several fields are given, streams must match all of them."""
 
-    user = fields.UserKeyField(required=False, help_text="In whose name they were opened: a primary key.")
-    channel = fields.ChannelField(required=False, help_text="That they have.")
-    token = fields.TokenTextField(required=False, help_text="With which they were opened: a signed token, or its id.")
+    user = fields.UserKeyField(required=False, help_text="The primary key of the user who opened them.")
+    channel = fields.ChannelField(required=False, help_text="One of their channels.")
+    token = fields.TokenTextField(required=False, help_text="The signed token with which they were opened, or its id.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if not attrs:
-            raise serializers.ValidationError("Name a user, a channel or a token, or several of them.")
+            raise serializers.ValidationError("Give at least one of user, channel and token.")
         return attrs
 
 
 class Disconnected(serializers.Serializer):
-    """What was told to all processes."""
+    """The selection that was sent to all processes."""
 
     user = serializers.CharField(allow_null=True)
     channel = serializers.CharField(allow_null=True)
@@ -209,35 +226,35 @@ class Disconnected(serializers.Serializer):
 
 
 class ErrorDetail(serializers.Serializer):
-    """What is wrong."""
+    """An error."""
 
     code = serializers.CharField(help_text="For programs.")
-    message = serializers.CharField(help_text="For people: the rule, the value, the remedy.")
+    message = serializers.CharField(help_text="For people: the rule, the value and the remedy.")
     fields = serializers.DictField(
-        child=serializers.CharField(), required=False, help_text="What is wrong with which part of the request."
+        child=serializers.CharField(), required=False, help_text="The problem with each invalid part of the request."
     )
 
 
 class Error(serializers.Serializer):
-    """How every error is answered."""
+    """The response to every request that fails."""
 
     error = ErrorDetail()
 
 
 class Live(serializers.Serializer):
-    """The process is there."""
+    """The process is alive."""
 
     status = serializers.ChoiceField(["ok"])
 
 
 class Ready(serializers.Serializer):
-    """Whether the process can serve."""
+    """The state of the process."""
 
     status = serializers.ChoiceField(["ok", "unavailable"])
     database = serializers.ChoiceField(["ok", "unavailable", "not-migrated"])
     notifier = serializers.ChoiceField(["ok", "idle", "degraded"])
     problem = serializers.CharField(
-        required=False, help_text="What is missing, or the class of the listener's exception."
+        required=False, help_text="The missing migration, or the class of the listener's exception."
     )
 
 
@@ -246,9 +263,9 @@ def _made(kind: Any) -> Any:
     return kind()
 
 
-def checked(kind: Any, given: Any) -> Any:
-    """What `given` holds, checked by a Body or a Query. Raises ValidationError, or HTTPError where it is too much.
+def checked(kind: Any, data: Any) -> Any:
+    """Return `data`, checked by a subclass of Body or Query. Raises ValidationError, or HTTPError if it is too large.
 
-    By one serializer for all requests: it keeps nothing of what it checks, and making one costs more than its use.
+    All requests share one serializer, because it has no state and creating one takes longer than using it.
     """
-    return _made(kind).run_validation(given)
+    return _made(kind).run_validation(data)

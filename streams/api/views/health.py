@@ -1,4 +1,4 @@
-"""Health over HTTP: whether the process lives, and whether it can serve. For load balancers, which log in nowhere."""
+"""Views for load balancers: is the process alive, and is it ready? They need no credentials."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.permissions import AllowAny
 
 from streams import outages, presence, threads
-from streams.api import descriptions
-from streams.api.base import StreamsAPIView
 from streams.api.errors import RETRY_AFTER_SECONDS, handle
-from streams.api.schema import described
+from streams.api.openapi import descriptions
+from streams.api.openapi.schema import described
+from streams.api.views.base import StreamsAPIView
 from streams.databases import non_atomic_requests
 from streams.exceptions import HTTPError
 from streams.json_responses import json_response
@@ -37,7 +37,7 @@ class _Description(StreamsAPIView):
 
 
 class LiveDescription(_Description):
-    """What the schema says of `live`."""
+    """Describes live() for the schema."""
 
     @described(**descriptions.LIVE)
     def get(self, request: Any) -> Any:
@@ -45,7 +45,7 @@ class LiveDescription(_Description):
 
 
 class ReadyDescription(_Description):
-    """What the schema says of `ready`."""
+    """Describes ready() for the schema."""
 
     @described(**descriptions.READY)
     def get(self, request: Any) -> Any:
@@ -56,7 +56,7 @@ class ReadyDescription(_Description):
 @login_not_required
 @non_atomic_requests
 async def live(request: HttpRequest) -> HttpResponse:
-    """That the process answers."""
+    """Answer 200: the process is alive."""
     return _refused(request) or _answer({"status": "ok"})
 
 
@@ -64,27 +64,27 @@ async def live(request: HttpRequest) -> HttpResponse:
 @login_not_required
 @non_atomic_requests
 async def ready(request: HttpRequest) -> HttpResponse:
-    """Whether the process can serve: its database, and its notifier's listener.
+    """Answer 200 if the process can serve requests, or 503. It checks the database and the notifier's listener.
 
-    Without its listener a process goes on by polling, so that it is ready unless `?require=notifier` says otherwise.
+    Without the listener a process polls, so that it is still ready, unless the request has `?require=notifier`.
     """
     if refused := _refused(request):
         return refused
     try:
         required = request.GET.get("require", NOTIFIER)
-    except SuspiciousOperation as error:  # more of them than Django reads
+    except SuspiciousOperation as error:  # more query parameters than Django reads
         return _error(error)
     if required != NOTIFIER:
-        problem = f"What may be required is `{NOTIFIER}`; got {required[:100]!r}."
+        problem = f"The only value is `{NOTIFIER}`; got {required[:100]!r}."
         return _error(HTTPError(400, "invalid-request", f"require: {problem}", fields={"require": problem}))
     now = presence.count()
     problem = now.notifier_problem
     notifier = "degraded" if problem else "idle" if now.head is None else "ok"
     database = await _state_of_database()
-    fit = database == "ok" and not (problem and "require" in request.GET)
-    told = {"status": "ok" if fit else "unavailable", "database": database, "notifier": notifier}
+    is_ready = database == "ok" and not (problem and "require" in request.GET)
+    state = {"status": "ok" if is_ready else "unavailable", "database": database, "notifier": notifier}
     problem = outages.NOT_MIGRATED if database == "not-migrated" else problem
-    return _answer({**told, **({"problem": problem} if problem else {})}, 200 if fit else 503)
+    return _answer({**state, **({"problem": problem} if problem else {})}, 200 if is_ready else 503)
 
 
 live.cls, live.initkwargs = LiveDescription, {}  # type: ignore[attr-defined]  # as DRF's as_view() does
@@ -93,8 +93,8 @@ ready.cls, ready.initkwargs = ReadyDescription, {}  # type: ignore[attr-defined]
 
 async def _state_of_database() -> str:
     try:
-        # In the thread that follows the log: there it waits for no replay, and a database that does not answer holds up
-        # one thread, however often it is asked. A question that has not begun in time is taken back.
+        # In the thread that follows the log, where it does not wait for replays. If the database does not answer, only
+        # this thread is blocked, however many requests come. A check that has not begun in time is cancelled.
         await asyncio.wait_for(threads.run(_ask, pool=threads.FOLLOWING), DATABASE_SECONDS)
     except Error as error:
         outages.report(logger, "The process is not ready, because of the database.")
@@ -107,15 +107,15 @@ async def _state_of_database() -> str:
 
 def _ask() -> None:
     if not _has_tables:
-        _look_for_tables()
+        _check_tables()
     with connections[threads.database()].cursor() as cursor:
         cursor.execute("SELECT 1")
 
 
-_has_tables = False  # until they were found once
+_has_tables = False  # True once they were found
 
 
-def _look_for_tables() -> None:
+def _check_tables() -> None:
     """Raise the database's error if a table or a column of Streams is missing."""
     global _has_tables
     connection = connections[threads.database()]
@@ -125,7 +125,7 @@ def _look_for_tables() -> None:
         if router.db_for_write(model) != connection.alias:
             continue
         table = quote(model._meta.db_table)
-        # With the table's name: SQLite takes a quoted name that it does not know for a text.
+        # Qualified by the table's name, because SQLite treats an unknown name in quotes as a string.
         columns = ", ".join(f"{table}.{quote(str(field.column))}" for field in model._meta.concrete_fields)
         try:
             with connection.cursor() as cursor:
@@ -151,6 +151,6 @@ def _error(error: Exception) -> HttpResponse:
     return response
 
 
-def _answer(told: dict[str, str], status: int = 200) -> HttpResponse:
+def _answer(state: dict[str, str], status: int = 200) -> HttpResponse:
     retry = [("Retry-After", str(RETRY_AFTER_SECONDS))] if status == 503 else []
-    return json_response(told, status, retry)
+    return json_response(state, status, retry)

@@ -1,0 +1,1 @@
+"""The API's views. Each module has the views of one subject."""
