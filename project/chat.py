@@ -24,7 +24,7 @@ from streams.databases import non_atomic_requests
 from streams.exceptions import HTTPError, NotMigrated
 from streams.relay.access import admit
 from streams.relay.endpoints import error_response, read_payload, unavailable
-from streams.relay.views import relay
+from streams.relay.proxy.views import relay
 
 logger = logging.getLogger("project.chat")
 
@@ -86,9 +86,9 @@ async def answer(request: HttpRequest) -> HttpResponseBase:
     if "UPSTREAMS" not in configured():
         read_message(request)
         return EventStreamResponse(limited(request, lines()))
-    caller = await admit(request)
+    principal = await admit(request)
     question = {"role": "user", "content": read_message(request)}
-    return await relay(request, caller, {"messages": [question], "stream": True})
+    return await relay(request, principal, {"messages": [question], "stream": True})
 
 
 def read_message(request: HttpRequest) -> str:

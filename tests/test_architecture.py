@@ -142,6 +142,16 @@ def test_core_imports_from_where_a_thing_is_and_not_from_the_public_names(module
     assert "streams" not in GRAPH[module]
 
 
+def test_relay_imports_in_one_direction() -> None:
+    relay = [name for name in MODULES if name.startswith("streams.relay.")]
+    proxy = [name for name in relay if name.startswith("streams.relay.proxy.")]
+    assert proxy
+    generations = "streams.relay.generations"
+    assert [name for name in proxy if any(found.startswith(generations) for found in reached(name))] == []
+    circles = [name for name in relay if any(name in reached(found) for found in GRAPH[name])]
+    assert circles == []
+
+
 @pytest.mark.parametrize("module", [f"streams.{name}" for name in VOCABULARY])
 def test_vocabulary_does_no_io(module: str) -> None:
     own = {found for found in reached(module) if found.startswith("streams")}

@@ -17,9 +17,9 @@ from streams import broadcasts, clock, deliveries, presence, publish_many, reten
 from streams.events import NewMessage
 from streams.exceptions import BroadcastRefused
 from streams.models import Broadcast, Node, RevokedToken
-from streams.relay import generations, housekeeping
-from streams.relay.access import Caller
-from streams.relay.generations import Ending
+from streams.relay.access import Principal
+from streams.relay.generations import housekeeping, store
+from streams.relay.generations.endings import Ending
 from streams.relay.models import Generation, Usage
 from tests.sites import Site, finish
 
@@ -176,7 +176,7 @@ def test_process_has_started_by_the_databases_clock() -> None:
 
 def ask() -> Generation:
     body = {"model": "small", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-    return generations.create(Caller(None, "address 192.0.2.1"), body, "default")[0]
+    return store.create(Principal(None, "address 192.0.2.1"), body, "default")[0]
 
 
 @database
@@ -186,7 +186,7 @@ def test_question_waits_for_a_worker_by_the_databases_clock(seconds: float) -> N
         late, fresh = ask(), ask()
     Generation.objects.filter(pk=late.pk).update(created_at=timezone.now() - datetime.timedelta(hours=1))
     with wrong_clock(-seconds):
-        assert housekeeping.attend()
+        assert housekeeping.reap()
     late.refresh_from_db()
     fresh.refresh_from_db()
     assert (late.state, fresh.state) == (Generation.State.FAILED, Generation.State.QUEUED)
@@ -197,9 +197,9 @@ def test_question_waits_for_a_worker_by_the_databases_clock(seconds: float) -> N
 @pytest.mark.parametrize("seconds", [-5 * HOUR, 5 * HOUR])
 def test_cost_of_an_answer_has_the_databases_time(seconds: float) -> None:
     ask()
-    [generation] = generations.claim("w", 1)
+    [generation] = store.claim("w", 1)
     with wrong_clock(seconds):
-        generations._record(generation, Ending(Generation.State.CANCELLED))
+        store._record(generation, Ending(Generation.State.CANCELLED))
     [cost] = Usage.objects.all()
     assert 0 <= cost.seconds < 300
     assert is_now(cost.created_at)

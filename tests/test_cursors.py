@@ -7,7 +7,7 @@ from django.test import AsyncClient, AsyncRequestFactory, override_settings
 from django.urls import reverse
 
 from streams import apublish
-from streams.relay.generation_views import GenerationEvents
+from streams.relay.generations.stream import GenerationEvents
 from streams.relay.models import Generation
 from streams.testing import read_events
 from streams.views import EventStreamView

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import psycopg
 import pytest
 from django.core.management import call_command
 
+from tests.services.postgres import PostgresServer
 from tests.sites import Site
 
 LOG = {"streams_message", "streams_loghead", "streams_channel", "streams_epoch"}
@@ -90,3 +94,36 @@ def test_sql_of_the_migrations_can_be_printed(site: Site, direction: str, migrat
 def test_sql_of_the_references_can_be_printed(site: Site, direction: str) -> None:
     arguments = ["sqlmigrate", "streams", "0005", *filter(None, [direction])]
     assert "streams_message_publisher" in site.manage(*arguments).stdout
+
+
+@pytest.mark.once
+def test_channel_names_sort_by_bytes_in_any_locale(postgres: PostgresServer, tmp_path: Path) -> None:
+    """The database's own collation sorts letters of both cases together. Forwards and back, rows and indexes stay."""
+    name = postgres.create_database()
+    with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE "{name}"')
+        connection.execute(
+            f"CREATE DATABASE \"{name}\" TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C.UTF-8'"
+        )
+    site = Site(postgres.dsn(name), tmp_path, postgres)
+    try:
+        site.manage("migrate", "streams", "0007")
+        site.execute("UPDATE streams_loghead SET head = 3")
+        site.execute(
+            "INSERT INTO streams_message (position, channel, event, data, size) VALUES "
+            "(1, 'user.1', 'message', '', 0), (2, 'User.2', 'message', '', 0), (3, 'user_3', 'message', '', 0)"
+        )
+        site.execute("INSERT INTO streams_channelsettings (channel, title, access) VALUES ('a', '', '')")
+        in_order = "SELECT channel FROM streams_message ORDER BY channel"
+        linguistic, made = site.execute(in_order), indexes(site)
+        assert linguistic != [("User.2",), ("user.1",), ("user_3",)]
+        for direction in ("migrate", "back", "migrate"):
+            site.manage("migrate", "streams", *(["0007"] if direction == "back" else []))
+            expected = linguistic if direction == "back" else [("User.2",), ("user.1",), ("user_3",)]
+            assert site.execute(in_order) == expected
+            assert indexes(site) == made
+        foreign_keys = "SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f'"
+        assert ("streams_channelsettings_groups",) in site.execute(foreign_keys)
+        assert site.manage("publish", "news", "after the migration").stdout == "4\n"
+    finally:
+        site.close()

@@ -21,8 +21,10 @@ from django.test import Client
 from streams import broadcasts, channels, publish
 from streams.databases import database
 from streams.models import Broadcast, ChannelGroup, ChannelSettings, Message
-from streams.relay import answer_tokens, generations, usage
-from streams.relay.access import Caller
+from streams.relay import usage
+from streams.relay.access import Principal
+from streams.relay.generations import store
+from streams.relay.generations import tokens as answer_tokens
 from streams.relay.models import Generation, Usage
 from tests.sites import PYTHON, ROOT, Site
 
@@ -33,7 +35,7 @@ BODY = {"model": "small", "messages": [{"role": "user", "content": "Hi"}], "stre
 
 def spend(user: User) -> None:
     usage.record(
-        user_id=user.pk, caller="", upstream="default", model="m", outcome="done", usage=None, pieces=1, seconds=1
+        user_id=user.pk, caller="", upstream="default", model="m", outcome="done", usage=None, chunks=1, seconds=1
     )
 
 
@@ -43,7 +45,7 @@ def ann() -> User:
     ann = User.objects.create(username="ann")
     publish("news", "by ann", published_by=ann)
     Broadcast.objects.using(database()).create(title="t", created_by=ann, scheduled_by=ann, sent_by=ann)
-    generations.create(Caller(ann, f"user {ann.pk}"), BODY, "default")
+    store.create(Principal(ann, f"user {ann.pk}"), BODY, "default")
     spend(ann)
     return ann
 
@@ -286,7 +288,7 @@ def test_locked_user_can_publish(locked: User, key: str | None) -> None:
 
 
 def test_locked_user_can_ask_the_relay(locked: User) -> None:
-    assert ends(in_thread(generations.create, Caller(locked, "user"), BODY, "default"))
+    assert ends(in_thread(store.create, Principal(locked, "user"), BODY, "default"))
     assert ends(in_thread(spend, locked))
     assert (Generation.objects.count(), Usage.objects.count()) == (2, 2)
 

@@ -26,7 +26,6 @@ from streams.threads import database
 
 KNOWN_CHANNELS = 20
 MOST_FOUND = 500
-MOST_LOOKED_AT = 5000
 RECENT_MESSAGES = 1000
 
 
@@ -155,10 +154,9 @@ def preview_of(broadcast: Broadcast) -> dict[str, Any]:
 
 
 def known_channels(request: HttpRequest, prefix: str = "") -> list[str]:
-    """Names that begin with `prefix`, of channels to which the request's user may broadcast."""
+    """Return names that start with `prefix`, of channels to which the request's user can broadcast."""
     prefix = prefix.strip().replace("\0", "")[:200]
-    # Asked at each pause in typing: not all of a hundred thousand channels are looked through for it.
-    found = survey.known_names(presence.channels(), prefix=prefix, limit=MOST_FOUND, most=MOST_LOOKED_AT)
+    found = survey.known_names(presence.channels(), prefix=prefix, limit=MOST_FOUND)
     allowed = (name for name in found if not refused_channels(request, [name]))
     return list(islice(allowed, KNOWN_CHANNELS))
 

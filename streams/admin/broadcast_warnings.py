@@ -28,10 +28,9 @@ logger = logging.getLogger("streams")
 
 RECENT_BROADCASTS = 100
 
-# A similar name is looked for among so many names, and for so many of the channels: the compose page asks every few
-# seconds.
+# The compose page asks for warnings every few seconds. So a similar name is searched among so many names, and for so
+# many of the broadcast's channels.
 MOST_NAMES = 500
-MOST_LOOKED_AT = 5000
 MOST_MISTAKES = 5
 SIMILARITY = 0.75
 
@@ -120,10 +119,10 @@ def _heard_lately() -> set[str]:
 
 def _known_names(unused: Sequence[str], heard: Collection[str]) -> set[str]:
     known = {name for name in settings.PUBLIC_CHANNELS if _is_name(name)}  # the others are patterns
-    known |= {*survey.known_names(heard, limit=MOST_NAMES, most=MOST_NAMES)}
+    known |= {*survey.known_names(heard, limit=MOST_NAMES)}
     # A site can have more channels than that. Most mistakes leave the first letter as it is.
     for first in {name[0] for name in unused[:MOST_MISTAKES]}:
-        known |= {*survey.known_names(heard, prefix=first, limit=MOST_NAMES, most=MOST_LOOKED_AT)}
+        known |= {*survey.known_names(heard, prefix=first, limit=MOST_NAMES)}
     return known
 
 

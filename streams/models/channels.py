@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from streams import events
 from streams.exceptions import InvalidChannel
+from streams.models.fields import ChannelNameField
 from streams.references import Reference
 
 
@@ -47,7 +48,7 @@ class ChannelSettings(models.Model):
         STAFF = "staff", _("Staff")
         GROUPS = "groups", _("Members of the groups below")
 
-    channel = models.CharField(
+    channel = ChannelNameField(
         _("channel"), max_length=events.CHANNEL_MAX_LENGTH, primary_key=True, validators=[check_channel_name]
     )
     title = models.CharField(_("title"), max_length=200, blank=True)

@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from streams import events
+from streams.models.fields import ChannelNameField
 from streams.references import Reference
 
 
@@ -18,7 +19,7 @@ class Message(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     position = models.PositiveBigIntegerField(_("position"), null=True, unique=True, editable=False)
-    channel = models.CharField(_("channel"), max_length=events.CHANNEL_MAX_LENGTH)
+    channel = ChannelNameField(_("channel"), max_length=events.CHANNEL_MAX_LENGTH)
     event = models.CharField(_("type"), max_length=events.EVENT_TYPE_MAX_LENGTH, default="message")
     data = models.TextField(_("data"), blank=True)
     size = models.PositiveIntegerField(_("size"), help_text=_("Bytes of the data in UTF-8."))
@@ -137,7 +138,7 @@ class LogSize(models.Model):
 class Channel(models.Model):
     """What the log knows of a channel beyond its messages: how far it was pruned. Quiet channels need no row."""
 
-    name = models.CharField(_("name"), max_length=events.CHANNEL_MAX_LENGTH, primary_key=True)
+    name = ChannelNameField(_("name"), max_length=events.CHANNEL_MAX_LENGTH, primary_key=True)
     pruned_through = models.PositiveBigIntegerField(
         _("pruned through"),
         default=0,

@@ -15,7 +15,7 @@ from streams import databases
 from streams.exceptions import InvalidSetting
 from streams.notifiers.base import Notice
 from streams.notifiers.line import ListenerThread, ProcessNotifier
-from streams.notifiers.sessions import Connection, is_pooled, keeps_session, readable, within
+from streams.notifiers.sessions import Connection, keeps_session, readable, server_process, within
 
 # PostgreSQL refuses a payload of 8000 bytes.
 MAX_BYTES = 7999
@@ -26,13 +26,13 @@ MAX_CHANNEL_BYTES = 63
 QUIET_SECONDS = 5.0
 ANSWER_SECONDS = 3.0
 
-HEARS_NOTHING = (
-    "PostgresNotifier hears nothing: its connection goes through a pooler that keeps no session, such as PgBouncer "
-    "with pool_mode = transaction. Give NOTIFIER's OPTIONS a 'dsn' that goes straight to PostgreSQL. Until then "
-    "subscribers are served by polling."
+RECEIVES_NOTHING = (
+    "PostgresNotifier cannot receive notices: its connection goes through a pooler that does not keep sessions, such "
+    "as PgBouncer with pool_mode = transaction. In the OPTIONS of NOTIFIER, set 'dsn' to an address that connects to "
+    "PostgreSQL directly. Until then, this process finds new messages by polling, every POLL_SECONDS."
 )
 
-# What a listener sends itself through a pooler. It is no notice, and others who hear it let it be.
+# A listener sends this to itself through a pooler. It is not a notice: other listeners ignore it.
 PING = "ping"
 
 
@@ -99,13 +99,14 @@ class PostgresNotifier(ProcessNotifier):
         try:
             # Notifications that arrive while a statement runs are passed to this handler.
             connection.add_notify_handler(lambda heard: self._take(thread, heard.payload))
-            pooled = await is_pooled(connection, ANSWER_SECONDS)
-            if pooled and not await keeps_session(connection, self._connect_in_time, ANSWER_SECONDS):
-                raise ConnectionError(HEARS_NOTHING)
+            process = await server_process(connection, ANSWER_SECONDS)
+            pooled = process != connection.info.backend_pid
+            if pooled and not await keeps_session(connection, process, self._connect_in_time, ANSWER_SECONDS):
+                raise ConnectionError(RECEIVES_NOTHING)
             listen = sql.SQL("LISTEN {}").format(sql.Identifier(self._channel))
             await within(ANSWER_SECONDS, connection.execute(listen), "LISTEN")
             if pooled:
-                await self._prove_to_hear(thread, connection)
+                await self._check_reception(thread, connection)
             thread.mark_listening()
             while True:
                 if await readable(connection.fileno(), QUIET_SECONDS):
@@ -115,8 +116,8 @@ class PostgresNotifier(ProcessNotifier):
         finally:
             connection.pgconn.finish()  # without a goodbye, because the server might not answer
 
-    async def _prove_to_hear(self, thread: ListenerThread, connection: Connection) -> None:
-        """Raise where what others send does not arrive, whatever the pooler looked like."""
+    async def _check_reception(self, thread: ListenerThread, connection: Connection) -> None:
+        """Raise ConnectionError if a notice that another connection sends does not arrive through the pooler."""
         pinged = asyncio.Event()
         connection.add_notify_handler(lambda heard: pinged.set() if heard.payload == PING else None)
         other = await self._connect_in_time()
@@ -127,9 +128,9 @@ class PostgresNotifier(ProcessNotifier):
             other.pgconn.finish()
         while not pinged.is_set():
             if not await readable(connection.fileno(), ANSWER_SECONDS):
-                # As well as can be: it may be another session by now.
+                # This can reach another session than LISTEN did; there is no better way.
                 await within(ANSWER_SECONDS, connection.execute("UNLISTEN *"), "UNLISTEN")
-                raise ConnectionError(HEARS_NOTHING)
+                raise ConnectionError(RECEIVES_NOTHING)
             if PING in self._read(thread, connection):
                 return
 

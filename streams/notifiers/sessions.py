@@ -1,8 +1,8 @@
-"""Whether a connection to PostgreSQL has a session of its own, and how long we wait for what is asked of it.
+"""Detect connection poolers that give each transaction another connection to PostgreSQL.
 
-A pooler between us and the server may give each transaction another of its connections. LISTEN succeeds there and stays
-with a connection that others use. Nobody hears anything, and to whoever sends by that connection its own notices come
-back, which psycopg keeps for as long as that client is connected. So it has to be known before.
+LISTEN succeeds through such a pooler, but stays with a connection that other clients use. The listener then receives
+nothing. A client that sends notices over that connection gets them back, and psycopg stores them until that client
+disconnects. So a pooler must be detected before LISTEN.
 """
 
 from __future__ import annotations
@@ -16,45 +16,44 @@ import psycopg
 T = TypeVar("T")
 Connection = psycopg.AsyncConnection[Any]
 
-# How often each is asked. A pooler gives out the connection that has been back for the longest, or the shortest, time;
-# where others use them meanwhile, it may by chance be the same one.
 ROUNDS = 5
 
 
-async def is_pooled(connection: Connection, seconds: float) -> bool:
-    """Whether somebody stands between, who has given us another name for the server's process."""
-    return await _process(connection, seconds) != connection.info.backend_pid
+async def server_process(connection: Connection, seconds: float) -> int:
+    """Return the id of the server's process that serves `connection` now.
 
-
-async def keeps_session(connection: Connection, connect: Callable[[], Awaitable[Connection]], seconds: float) -> bool:
-    """Whether the pooler was not seen to give the process that serves `connection` to another, or to replace it.
-
-    Each question is a transaction, and leaves nothing behind in whatever session it gets.
+    It differs from `connection.info.backend_pid` if there is a pooler in between, which invents that id.
     """
-    own: set[int] = set()
-    others: set[int] = set()
+    # Not prepared: a pooler can hand the next query to a process that does not know the statement.
+    asked = connection.execute("SELECT pg_backend_pid()", prepare=False)
+    row = await (await within(seconds, asked, "pg_backend_pid()")).fetchone()
+    return -1 if row is None else int(row[0])
+
+
+async def keeps_session(
+    connection: Connection, process: int, connect: Callable[[], Awaitable[Connection]], seconds: float
+) -> bool:
+    """Return False if a pooler gives sessions away. `process` served the last query on `connection`.
+
+    A pooler serves the next query with the session that was idle for the longest time, which is another one, or with
+    the one that was used last, which a second connection then gets as well. So the first round usually decides. More
+    rounds are needed if other clients use the pooler in between.
+
+    A message that the listener sends to itself shows the same, but only after LISTEN has changed a session that other
+    clients use.
+    """
     other = await connect()
     try:
         for _ in range(ROUNDS):
-            own |= {await _process(connection, seconds), await _process(connection, seconds)}
-            others.add(await _process(other, seconds))
-            if len(own) > 1 or own & others:
+            if process != await server_process(connection, seconds) or process == await server_process(other, seconds):
                 return False
     finally:
         other.pgconn.finish()
     return True
 
 
-async def _process(connection: Connection, seconds: float) -> int:
-    # Not prepared: the next time, it may be another session that is asked.
-    asked = connection.execute("SELECT pg_backend_pid()", prepare=False)
-    found = await within(seconds, asked, "pg_backend_pid()")
-    row = await found.fetchone()
-    return -1 if row is None else int(row[0])
-
-
 async def readable(descriptor: int, seconds: float) -> bool:
-    """Whether something came. Without psycopg's own notifies(), which wakes up ten times a second."""
+    """Return True if data arrived within `seconds`. psycopg's own notifies() would wake up ten times a second."""
     loop = asyncio.get_running_loop()
     came = asyncio.Event()
     loop.add_reader(descriptor, came.set)
@@ -69,8 +68,11 @@ async def readable(descriptor: int, seconds: float) -> bool:
 
 
 async def within(seconds: float, coroutine: Coroutine[Any, Any, T], what: str) -> T:
-    """asyncio.timeout() that also ends what does not let itself be cancelled at once: psycopg first asks the server
-    to cancel the statement, by another connection, and waits; a server that hangs does not answer there either."""
+    """Return the coroutine's result; raise TimeoutError after `seconds`. `what` names it in the error.
+
+    asyncio.timeout() is not enough. When psycopg is cancelled, it asks the server over another connection to cancel the
+    statement, and waits for the answer, which a server that hangs does not give.
+    """
     task = asyncio.ensure_future(coroutine)
     try:
         await asyncio.wait({task}, timeout=seconds)
@@ -82,4 +84,4 @@ async def within(seconds: float, coroutine: Coroutine[Any, Any, T], what: str) -
             task.cancel()
             await asyncio.wait({task}, timeout=0.1)
         if not task.cancelled():
-            task.exception()  # it was looked at
+            task.exception()  # or asyncio would log that it was never retrieved

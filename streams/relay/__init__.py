@@ -1,5 +1,5 @@
-"""Streams of large models: relaying an upstream's answer to the client, and answers that survive a dropped connection.
+"""Stream the answers of large language models: relayed to the client, or stored so that clients can resume them.
 
-An app of its own, `streams.relay`, so that its tables are only where it is wanted. It builds on the log and on
-EventStreamResponse; neither knows of it.
+This is a separate app, so that only sites that install it have its tables. It uses the log and EventStreamResponse,
+which do not depend on it.
 """

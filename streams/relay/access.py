@@ -24,7 +24,7 @@ KEY_SALT = "streams.relay.key"
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Principal:
     """The user who makes a request, or None for an anonymous one. Limits count by `key`, which is stored in tables and
     therefore contains no IP address."""
 
@@ -54,36 +54,36 @@ class Everyone(BaseAccess):
         return True
 
 
-async def admit(request: HttpRequest) -> Caller:
-    """Return the caller if RELAY_ACCESS admits it. Raises HTTPError: 401 or 403."""
+async def admit(request: HttpRequest) -> Principal:
+    """Return the principal if RELAY_ACCESS admits it. Raises HTTPError: 401 or 403."""
     try:
-        caller = await identify(request)
+        principal = await identify(request)
     except HTTPError as refusal:
         # Clients such as OpenAI's always send a key. If everyone is admitted, an unknown key counts as anonymous.
-        caller = _anonymous(request)
-        if refusal.status != 401 or not await _may_use(request, caller):
+        principal = _anonymous(request)
+        if refusal.status != 401 or not await _may_use(request, principal):
             raise
-    await check_access(request, caller)
-    return caller
+    await check_access(request, principal)
+    return principal
 
 
-async def check_access(request: HttpRequest, caller: Caller) -> None:
-    """Raise HTTPError, 401 or 403, if the site's RELAY_ACCESS does not admit the caller."""
-    if not await _may_use(request, caller):
-        if caller.user is None:
+async def check_access(request: HttpRequest, principal: Principal) -> None:
+    """Raise HTTPError, 401 or 403, if the site's RELAY_ACCESS does not admit the principal."""
+    if not await _may_use(request, principal):
+        if principal.user is None:
             raise HTTPError(
                 401, "not-signed-in", "Sign in, or send a key as `Authorization: Bearer …`, to have an answer."
             )
         raise HTTPError(403, "forbidden", "You may not have answers here (STREAMS['RELAY_ACCESS']).")
 
 
-async def _may_use(request: HttpRequest, caller: Caller) -> bool:
+async def _may_use(request: HttpRequest, principal: Principal) -> bool:
     access: BaseAccess = import_string(settings.RELAY_ACCESS)()
-    return bool(await sync_to_async(access.may_use)(request, caller.user))
+    return bool(await sync_to_async(access.may_use)(request, principal.user))
 
 
-async def identify(request: HttpRequest) -> Caller:
-    """Return the caller, by key or session. Raises HTTPError: 401 for an invalid key, 403 without the CSRF token.
+async def identify(request: HttpRequest) -> Principal:
+    """Return the principal, by key or session. Raises HTTPError: 401 for an invalid key, 403 without the CSRF token.
 
     If the request has a key, its session does not count. An unsafe request with a session needs the CSRF token, because
     another site's page could have sent it (RFC 9110, section 9.2.1, defines safe methods).
@@ -95,11 +95,11 @@ async def identify(request: HttpRequest) -> Caller:
         user = user if user.is_authenticated and user.is_active else None
         if user is not None:
             await sync_to_async(_check_csrf)(request)
-    return _anonymous(request) if user is None else Caller(user, f"user {user.pk}")
+    return _anonymous(request) if user is None else Principal(user, f"user {user.pk}")
 
 
-def _anonymous(request: HttpRequest) -> Caller:
-    return Caller(None, address_key(client_address(request)))
+def _anonymous(request: HttpRequest) -> Principal:
+    return Principal(None, address_key(client_address(request)))
 
 
 class _CsrfCheck(CsrfViewMiddleware):

@@ -1,4 +1,4 @@
-"""Answers and what they have cost, in Django's admin, to look at: under the permissions to view them."""
+"""Read-only admin pages of generations and of the usage of answers. They need Django's "view" permissions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ else:
 
 
 class _LookOnly(ModelAdmin):
-    show_full_result_count = False  # it would count the whole table for every page
+    show_full_result_count = False  # Django would count the whole table for each page
     reference: str  # the field that refers to a user
 
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -37,9 +37,9 @@ class _LookOnly(ModelAdmin):
 
 @admin.register(Generation)
 class GenerationAdmin(_LookOnly):
-    """Who has asked what, and what came of it."""
+    """Requests, and the answers to them."""
 
-    list_display = ("created_at", "state", "shown_owner", "model", "pieces", "ended_at", "error_code")
+    list_display = ("created_at", "state", "shown_owner", "model", "chunks", "ended_at", "error_code")
     list_filter = ("state", "upstream")
     reference = "owner"
     search_fields = ("id", "text")
@@ -47,10 +47,10 @@ class GenerationAdmin(_LookOnly):
         (None, {"fields": ("id", "state", "owner", "caller", "upstream", "model", "request", "text")}),
         (None, {"fields": ("finish_reason", "error_code", "error_message", "usage")}),
         (None, {"fields": ("created_at", "started_at", "ended_at", "compacted_at", "worker", "lease_until")}),
-        (None, {"fields": ("pieces", "start_position", "end_position", "text_position")}),
+        (None, {"fields": ("chunks", "start_position", "end_position", "text_position")}),
     )
 
-    # By the key: to sort by a user's own order, Django would look for the users in the log's database.
+    # Sorted by the key, because Django would look for the table of users in the log's database.
     @admin.display(description=_("owner"), ordering="owner_id")
     def shown_owner(self, generation: Generation) -> Any:
         return generation.owner
@@ -58,7 +58,7 @@ class GenerationAdmin(_LookOnly):
 
 @admin.register(Usage)
 class UsageAdmin(_LookOnly):
-    """What answers have cost, one by one."""
+    """The usage of each answer."""
 
     list_display = (
         "created_at",
@@ -74,7 +74,7 @@ class UsageAdmin(_LookOnly):
     reference = "user"
     date_hierarchy = "created_at"
 
-    # By the key: to sort by a user's own order, Django would look for the users in the log's database.
+    # Sorted by the key, because Django would look for the table of users in the log's database.
     @admin.display(description=_("user"), ordering="user_id")
     def shown_user(self, usage: Usage) -> Any:
         return usage.user

@@ -4,8 +4,8 @@ from django.apps import AppConfig
 from django.core import checks
 from django.utils.translation import gettext_lazy as _
 
-ATTEND_SECONDS = 1.0
-TIDY_SECONDS = 60.0
+REAP_SECONDS = 1.0
+COMPACT_SECONDS = 60.0
 
 
 class RelayConfig(AppConfig):
@@ -19,22 +19,23 @@ class RelayConfig(AppConfig):
 
         from streams import conf, revocation, shutdown
         from streams.references import on_deletion
-        from streams.relay import background, generations, usage
+        from streams.relay import usage
         from streams.relay.checks import check_database, check_upstreams
         from streams.relay.conf import RelaySettings
+        from streams.relay.generations import background, owners
         from streams.runtime.tasks import PeriodicTask, register
 
         conf.register(RelaySettings)
         checks.register(check_upstreams)
         checks.register(check_database)
 
-        on_deletion(get_user_model(), generations.forget_owner)
+        on_deletion(get_user_model(), owners.forget_owner)
         on_deletion(get_user_model(), usage.forget_user)
 
-        revocation.on_disconnect(generations.take_back_tokens)
+        revocation.on_disconnect(owners.take_back_tokens)
 
-        shutdown.register(background.stop)  # where a signal ends the process, atexit's functions are not run
-        register(PeriodicTask("Looking for answers that wait", background.attend_periodically, lambda: ATTEND_SECONDS))
+        shutdown.register(background.stop)  # functions of atexit do not run if a signal ends the process
+        register(PeriodicTask("Ending abandoned answers", background.reap_periodically, lambda: REAP_SECONDS))
         register(
-            PeriodicTask("Tidying up after answers", background.tidy_periodically, lambda: TIDY_SECONDS, at_start=False)
+            PeriodicTask("Compacting answers", background.compact_periodically, lambda: COMPACT_SECONDS, at_start=False)
         )

@@ -1,8 +1,8 @@
-"""System checks of the relay. They only ask the upstreams, which own the rules.
+"""System checks of the relay. The rules for their options are in the upstreams themselves.
 
-streams_relay.E001  An upstream's class, or the class that RELAY_ACCESS names, cannot be loaded.
-streams_relay.E002  An upstream's options do not fit.
-streams_relay.E003  The relay's tables are in another database than the log.
+streams_relay.E001  An upstream's class, or the class in RELAY_ACCESS, cannot be imported.
+streams_relay.E002  An upstream's options are invalid.
+streams_relay.E003  The relay's tables and the log are in different databases.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def check_database(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     elsewhere = {router.db_for_write(model) for model in (Generation, Usage)} - {database()}
     return [
         Error(
-            f"The relay's tables are in the database {alias!r}, and the log is in {database()!r}: what an answer says "
-            "and what is stored of it are one transaction.",
+            f"The relay's tables are in the database {alias!r}, and the log is in {database()!r}. They must be in the "
+            "same database, because an answer's chunks and its row are written in one transaction.",
             hint="Route the app `streams_relay` to the database of the app `streams`.",
             id="streams_relay.E003",
         )
@@ -45,7 +45,7 @@ def _problems() -> Iterator[CheckMessage]:
     try:
         names, access = list(settings.UPSTREAMS), settings.RELAY_ACCESS
     except InvalidSetting:
-        return  # streams.E003 says so
+        return  # streams.E003 reports it
     try:
         import_string(access)
     except ImportError as error:

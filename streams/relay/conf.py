@@ -30,7 +30,7 @@ class RelaySettings:
     RELAY_ACCESS = Setting("streams.relay.access.SignedIn", dotted_path)
 
     RELAY_CONNECT_SECONDS = Setting[float](10, positive_number)
-    RELAY_HOLD_SECONDS = Setting[float](5, positive_number)
+    RELAY_HEADER_DELAY_SECONDS = Setting[float](5, positive_number)
     RELAY_FIRST_EVENT_SECONDS = Setting[float](60, positive_number)
     RELAY_SILENCE_SECONDS = Setting[float](60, positive_number)
     RELAY_TOTAL_SECONDS = Setting[float](600, positive_number)

@@ -17,7 +17,7 @@ from streams import json_responses, outages
 from streams.databases import non_atomic_requests
 from streams.exceptions import HTTPError, NotMigrated
 from streams.relay.errors import openai_error
-from streams.relay.requests import parse_payload
+from streams.relay.proxy.requests import parse_payload
 
 logger = logging.getLogger("streams.relay")
 

@@ -1,4 +1,4 @@
-"""Limits: the streams of this process and of each caller, and the rate at which a caller asks."""
+"""Limit the number of streams in this process and for each principal, and how often a principal sends requests."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ on_settings_change(_questions.clear)
 
 
 def take_place(key: str) -> Place:
-    """Take a place for a stream of the caller `key` (Caller.key). Raises HTTPError: 429."""
-    most, own = settings.RELAY_MAX_STREAMS, settings.RELAY_MAX_STREAMS_PER_USER
+    """Take a connection slot for a stream of a principal, by its `key`. Raises HTTPError: 429."""
+    limit, own = settings.RELAY_MAX_STREAMS, settings.RELAY_MAX_STREAMS_PER_USER
     with _places:
         if _places.taken(key) >= own:
-            raise _too_many(f"You have {own} answers under way (STREAMS['RELAY_MAX_STREAMS_PER_USER']).")
-        if _places.total() >= most:
-            raise _too_many(f"This process relays its {most} answers (STREAMS['RELAY_MAX_STREAMS']).")
+            raise _too_many(f"You already have {own} answers in progress (STREAMS['RELAY_MAX_STREAMS_PER_USER']).")
+        if _places.total() >= limit:
+            raise _too_many(f"This process already relays {limit} answers (STREAMS['RELAY_MAX_STREAMS']).")
         return _places.take(key)
 
 
 def count_question(key: str) -> None:
-    """Count a question of the caller `key` (Caller.key), in this process. Raises HTTPError: 429.
+    """Count a request of a principal, by its `key`, in this process. Raises HTTPError: 429.
 
-    A caller who was quiet can ask a minute's worth at once, and goes on at the rate.
+    After a pause, a principal can send as many requests at once as are allowed in a minute.
     """
     if (most := settings.RELAY_QUESTIONS_PER_MINUTE) is None:
         return
@@ -47,27 +47,27 @@ def count_question(key: str) -> None:
         raise HTTPError(
             429,
             "too-many-questions",
-            f"You can ask {most} questions in a minute (STREAMS['RELAY_QUESTIONS_PER_MINUTE']). Try again later.",
+            f"You can send {most} requests per minute (STREAMS['RELAY_QUESTIONS_PER_MINUTE']). Try again later.",
             retry_after_seconds=math.ceil(wait),
         )
 
 
 def check_generation(key: str, size: int) -> None:
-    """Check that the caller `key` can have another generation, whose request has `size` bytes. Raises HTTPError: 429.
+    """Check that a principal can start another generation, whose request has `size` bytes. Raises HTTPError: 429.
 
-    Of all processes. Uses the ORM.
+    Counts the generations of all processes. Uses the ORM.
     """
     rows = Generation.objects.using(database())
     active = rows.filter(state__in=Generation.ACTIVE)
     own, most = active.filter(caller=key).count(), settings.RELAY_MAX_STREAMS_PER_USER
     if own >= most:
         raise _too_many_answers(
-            f"You have {own} answers under way, and may have {most} (STREAMS['RELAY_MAX_STREAMS_PER_USER']). Wait for "
-            "one to end, or cancel one."
+            f"You have {own} answers in progress; the limit is {most} (STREAMS['RELAY_MAX_STREAMS_PER_USER']). Wait "
+            "until one has ended, or cancel one."
         )
     if active.count() >= (most := settings.GENERATION_MAX_ACTIVE):
         raise _too_many_answers(
-            f"The site has its {most} answers under way (STREAMS['GENERATION_MAX_ACTIVE']). Try again later."
+            f"This site already has {most} answers in progress (STREAMS['GENERATION_MAX_ACTIVE']). Try again later."
         )
     if (most_bytes := settings.GENERATION_BYTES_PER_HOUR) is not None:
         recent = rows.filter(caller=key, created_at__gt=Now() - datetime.timedelta(hours=1))
@@ -75,8 +75,8 @@ def check_generation(key: str, size: int) -> None:
             raise HTTPError(
                 429,
                 "too-many-bytes",
-                f"Your questions and answers of the last hour would have more than {most_bytes} bytes "
-                "(STREAMS['GENERATION_BYTES_PER_HOUR']). Try again later, or ask a shorter question.",
+                f"Your requests and answers of the last hour would have more than {most_bytes} bytes "
+                "(STREAMS['GENERATION_BYTES_PER_HOUR']). Try again later, or send a shorter request.",
                 retry_after_seconds=BYTES_RETRY_AFTER_SECONDS,
             )
 

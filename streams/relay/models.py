@@ -1,6 +1,6 @@
-"""The relay's tables: generations, and what answers have cost. They lie in the log's database.
+"""The relay's tables, in the log's database: generations, and the usage of each answer.
 
-Only streams.relay.generations writes generations, only streams.relay.usage writes usage.
+Only streams.relay.generations writes generations, and only streams.relay.usage writes usage.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ KEY_MAX_LENGTH = 255
 
 
 def new_id() -> str:
-    """An id that nobody guesses: 122 random bits."""
+    """Return an id with 122 random bits, which cannot be guessed."""
     return uuid.uuid4().hex
 
 
 class Generation(models.Model):
-    """One answer of a model, from the question on. Its pieces are messages of its channel.
+    """An answer of a model to one request. Its chunks are messages of its channel.
 
-    Queued, it waits for a worker. Running, it is owned by the worker that renews its lease: `lease_until` is by the
-    database's clock. The other states are final, and the channel's last message, at `end_position`, tells them.
+    A queued generation waits for a worker. A running one belongs to the worker that renews its lease; `lease_until` is
+    a time of the database's clock. The other states are final, and the channel's last message, at `end_position`,
+    contains them.
 
-    `text` holds the answer's first `pieces` pieces, those up to `text_position`: it runs after the log by a few seconds
-    while the answer comes, and is the whole of it at the end.
+    `text` is the text of the answer's first `chunks` chunks, up to `text_position`. While the answer arrives, it is a
+    few seconds behind the log. At the end it is complete.
     """
 
     class State(models.TextChoices):
@@ -52,7 +53,7 @@ class Generation(models.Model):
         verbose_name=_("owner"),
         null=True,
         blank=True,
-        help_text=_("None for somebody who was not signed in."),
+        help_text=_("Empty if the user was not signed in."),
     )
     caller = models.CharField(_("counted for"), max_length=255)
     upstream = models.CharField(_("upstream"), max_length=99)
@@ -62,10 +63,10 @@ class Generation(models.Model):
         _("idempotency key"), max_length=KEY_MAX_LENGTH, null=True, blank=True
     )
     fingerprint = models.CharField(
-        _("fingerprint"), max_length=64, help_text=_("Of what the client sent, to know it again under the same key.")
+        _("fingerprint"), max_length=64, help_text=_("A hash of the request, to recognize it under the same key.")
     )
     state = models.CharField(_("state"), max_length=11, choices=State.choices, default=State.QUEUED)
-    # By the database's clock: how long it has waited is compared with the database's time.
+    # By the database's clock, because its age is compared with the database's time.
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
     started_at = models.DateTimeField(_("started at"), null=True, blank=True)
     ended_at = models.DateTimeField(_("ended at"), null=True, blank=True)
@@ -74,15 +75,17 @@ class Generation(models.Model):
     worker = models.CharField(_("worker"), max_length=32, blank=True)
     lease_until = models.DateTimeField(_("lease until"), null=True, blank=True)
 
-    # In its tokens: they end when it moves on.
+    # Part of the ids of its tokens. Incrementing it makes earlier tokens invalid.
     token_series = models.PositiveIntegerField(default=0, db_default=0, editable=False)
 
-    start_position = models.PositiveBigIntegerField(_("start"), help_text=_("Its pieces lie above this position."))
+    start_position = models.PositiveBigIntegerField(
+        _("start"), help_text=_("The positions of its chunks are greater than this.")
+    )
     end_position = models.PositiveBigIntegerField(_("end"), null=True, blank=True)
     text = models.TextField(_("text"), blank=True)
-    # Bytes of the request and, at the end, of the text.
+    # The bytes of the request and, when it has ended, of the text.
     size = models.PositiveBigIntegerField(default=0, db_default=0, editable=False)
-    pieces = models.PositiveIntegerField(_("pieces"), default=0)
+    chunks = models.PositiveIntegerField(_("chunks"), default=0)
     text_position = models.PositiveBigIntegerField(_("text up to"), default=0)
 
     finish_reason = models.CharField(_("finish reason"), max_length=64, blank=True)
@@ -107,17 +110,17 @@ class Generation(models.Model):
             ),
         ]
         indexes: ClassVar = [
-            # What workers look for. Not a partial one: SQLite takes none for a condition whose values are parameters.
+            # For workers. It is not a partial index, because SQLite uses none for a condition that has parameters.
             models.Index(fields=["state", "created_at"], name="streams_relay_generation_open"),
             models.Index(fields=["ended_at"], name="streams_relay_generation_ended"),
-            # For what one caller has stored lately.
+            # For the bytes that one principal has stored lately.
             models.Index(fields=["caller", "created_at"], name="streams_relay_generation_of"),
             models.Index(
                 fields=["ended_at"], condition=Q(compacted_at__isnull=True), name="streams_relay_generation_whole"
             ),
         ]
 
-    # Set by streams.relay.pieces.get(): its worker is dead; no worker has taken it in time.
+    # Set by streams.relay.generations.chunks.get(): its worker is dead; no worker has taken it in time.
     is_deserted: bool
     is_overdue: bool
 
@@ -126,17 +129,17 @@ class Generation(models.Model):
 
     @property
     def channel(self) -> str:
-        """The channel of its pieces."""
+        """The name of the channel of its chunks."""
         return GENERATION_PREFIX + self.id
 
     @property
     def is_active(self) -> bool:
-        """Whether it has not ended."""
+        """True until it has ended."""
         return self.state in self.ACTIVE
 
 
 class Usage(models.Model):
-    """What one answer has cost, relayed or generated, whole or cut off."""
+    """The tokens and the time of one answer, relayed or generated, complete or not."""
 
     class Outcome(models.TextChoices):
         DONE = "done", _("done")
@@ -156,7 +159,7 @@ class Usage(models.Model):
     is_estimated = models.BooleanField(
         _("estimated"),
         default=False,
-        help_text=_("The upstream had not told yet, so that the pieces of the answer were counted instead."),
+        help_text=_("The upstream did not report its tokens, so the chunks of the answer were counted."),
     )
     seconds = models.FloatField(_("seconds"))
     created_at = models.DateTimeField(_("ended at"), db_default=Now(), editable=False, db_index=True)

@@ -1,4 +1,4 @@
-"""What answers have cost, for the record: the only module that writes it."""
+"""Record the usage of answers: tokens and time. Only this module writes the table."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def record(
     model: str,
     outcome: str,
     usage: Mapping[str, Any] | None,
-    pieces: int,
+    chunks: int,
     seconds: float,
     generation: str = "",
 ) -> None:
-    """Write down one answer. Uses the ORM, in the caller's transaction where there is one.
+    """Record the usage of one answer. Uses the ORM, in the caller's transaction if there is one.
 
-    `usage` is what the upstream said at the end of the answer, None where it had not; then `pieces` stands in for the
-    tokens of the answer.
+    `usage` is the upstream's own report at the end of the answer. If it is None, `chunks` is recorded as the number of
+    the answer's tokens.
     """
-    told = usage if usage is not None else {"completion_tokens": pieces}
+    counts = usage if usage is not None else {"completion_tokens": chunks}
     Usage.objects.using(database()).create(
         user_id=user_id,
         caller=caller,
@@ -45,47 +45,44 @@ def record(
         model=model,
         generation=generation,
         outcome=outcome,
-        prompt_tokens=_tokens(told.get("prompt_tokens")),
-        completion_tokens=_tokens(told.get("completion_tokens")),
+        prompt_tokens=_tokens(counts.get("prompt_tokens")),
+        completion_tokens=_tokens(counts.get("completion_tokens")),
         is_estimated=usage is None,
         seconds=seconds,
     )
 
 
 def record_soon(**answer: Any) -> asyncio.Task[None]:
-    """As record(), by a task of its own: whoever asks may be about to be cancelled.
-
-    A database that fails is logged, and spoils nothing.
-    """
+    """Call record() in a new task, because the caller's task might be cancelled. Database errors are only logged."""
     return spawn(_record(answer), finish=True)
 
 
 async def _record(answer: dict[str, Any]) -> None:
     try:
-        # Not by one of the threads that read: it may have to wait for a lock.
+        # Not in a thread for reads, because it can wait for a lock.
         await run(lambda: record(**_without_deleted_user(answer)), pool=threads.WRITING)
     except Exception:
-        logger.exception("What an answer has cost could not be written down: %s.", answer)
+        logger.exception("Could not record the usage of an answer: %s.", answer)
 
 
 def _without_deleted_user(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the record of an answer, without its user if that one was deleted while the answer came."""
+    """Return the arguments of record(), without the user if the user was deleted while the answer arrived."""
     user_id = answer["user_id"]
     if user_id is None or get_user_model()._base_manager.filter(pk=user_id).exists():
         return answer
     return {**answer, "user_id": None, "caller": ""}
 
 
-def improve(generation: str, usage: Mapping[str, Any] | None, pieces: int, seconds: float) -> bool:
-    """Correct what somebody else has recorded of a generation, who could not count as its worker can.
+def improve(generation: str, usage: Mapping[str, Any] | None, chunks: int, seconds: float) -> bool:
+    """Correct the estimated record of a generation that was ended from outside of its worker. See record().
 
-    Whether there was such a record. See record().
+    Return True if there is a record of the generation.
     """
-    told = usage if usage is not None else {"completion_tokens": pieces}
+    counts = usage if usage is not None else {"completion_tokens": chunks}
     recorded = Usage.objects.using(database()).filter(generation=generation)
     recorded.filter(is_estimated=True).update(
-        prompt_tokens=_tokens(told.get("prompt_tokens")),
-        completion_tokens=_tokens(told.get("completion_tokens")),
+        prompt_tokens=_tokens(counts.get("prompt_tokens")),
+        completion_tokens=_tokens(counts.get("completion_tokens")),
         is_estimated=usage is None,
         seconds=seconds,
     )
@@ -93,14 +90,14 @@ def improve(generation: str, usage: Mapping[str, Any] | None, pieces: int, secon
 
 
 def forget_user(user_pk: Any) -> None:
-    """Clear a deleted user from the record. `caller` names the user as well."""
+    """Remove a deleted user from the records. `caller` contains the user's key as well."""
     Usage.objects.using(database()).filter(user=user_pk).update(user=None, caller="")
 
 
 def counted(usage: object) -> dict[str, Any] | None:
-    """The numbers of an upstream's usage, and of the details in it; None where there are none.
+    """Return the numbers in an upstream's usage, also those in its details, or None if there are none.
 
-    An upstream may say anything, of any size, and what it says is stored and told.
+    Everything else is dropped, because an upstream can send any data of any size.
     """
     if not isinstance(usage, Mapping):
         return None
@@ -117,6 +114,6 @@ def counted(usage: object) -> dict[str, Any] | None:
 
 
 def _tokens(count: object) -> int | None:
-    """A number of tokens, from an upstream that may say anything."""
+    """Return `count` if it is a valid number of tokens, else None."""
     whole = isinstance(count, int) and not isinstance(count, bool)
     return count if whole and 0 <= count < 2**63 else None  # type: ignore[operator, return-value]

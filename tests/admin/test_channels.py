@@ -491,5 +491,6 @@ def test_names_follow_the_databases_order_page_by_page() -> None:
     for name in ("b", "a", "B", "a.b", "a-b", "ab", "A"):
         publish(name, "x")
     everything = known_names({}, limit=100)
+    assert everything == sorted(everything)
     pages = [known_names({}, after=after, limit=1) for after in ["", *everything]]
     assert pages == [*([name] for name in everything), []]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from tests.sites import Site
 
 pytestmark = pytest.mark.once
 
-SAID = "PostgresNotifier hears nothing: its connection goes through a pooler that keeps no session"
+SAID = "PostgresNotifier cannot receive notices: its connection goes through a pooler that does not keep sessions"
 
 
 @pytest.fixture
@@ -96,7 +97,34 @@ async def test_nothing_is_listened_for_on_connections_that_the_pooler_gives_to_o
     assert await listened_for(site.env["DATABASE_URL"].partition("?")[0]) == []
 
 
-async def test_pooler_that_looked_as_if_it_kept_sessions_is_found_out_by_what_is_not_heard(
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+@pytest.mark.parametrize("round_robin", [False, True])
+async def test_pooler_is_detected_before_listen(
+    postgres: PostgresServer, settings_database: str, mode: str, round_robin: bool
+) -> None:
+    if pgbouncer.program() is None:
+        missing("PgBouncer", "pgbouncer")
+    bouncer = PgBouncer(postgres, mode, round_robin=round_robin).start()
+    dsn = bouncer.dsn(connections.settings[settings_database]["NAME"])
+
+    async def connect() -> sessions.Connection:
+        return await psycopg.AsyncConnection.connect(dsn, autocommit=True)
+
+    try:
+        for busy in (1, 2, 3):  # connections in the pool
+            others = [await connect() for _ in range(busy)]
+            await asyncio.gather(*(other.execute("SELECT pg_sleep(0.2)") for other in others))
+            one = await connect()
+            process = await sessions.server_process(one, 10)
+            assert process != one.info.backend_pid
+            assert not await sessions.keeps_session(one, process, connect, 10)
+            for connection in (one, *others):
+                await connection.close()
+    finally:
+        bouncer.remove()
+
+
+async def test_pooler_that_seems_to_keep_sessions_is_found_by_the_missing_ping(
     postgres: PostgresServer, settings_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if pgbouncer.program() is None:

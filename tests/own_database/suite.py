@@ -16,8 +16,8 @@ from django.test import AsyncClient, Client
 from streams import apublish, broadcasts, channels, publish
 from streams.databases import database
 from streams.models import Broadcast, ChannelSettings, Message
-from streams.relay import generations
-from streams.relay.generations import Batch, Ending
+from streams.relay.generations import store
+from streams.relay.generations.endings import Batch, Ending
 from streams.relay.models import Generation, Usage
 from streams.testing import read_events
 from tests.admin.test_pages import assert_all_are_there, fill
@@ -103,7 +103,7 @@ def test_pages_of_the_admin(admin: Client) -> None:
 
 def test_lists_of_the_admin_show_users_and_sort_by_them(admin: Client, root: User) -> None:
     Broadcast.objects.using("log").create(title="t", created_by=root)
-    generations.create(generations.Caller(root, "user"), BODY, "default")
+    store.create(store.Principal(root, "user"), BODY, "default")
     Usage.objects.using("log").create(user=root, caller="", upstream="", model="", outcome="done", seconds=1)
     for page in ("streams/broadcast/", "streams_relay/generation/", "streams_relay/usage/"):
         for column in range(1, 9):
@@ -156,9 +156,9 @@ def test_answer_from_the_question_to_the_end(admin: Client, root: User, settings
     for status in (201, 200):
         asked = admin.post("/ai/generations/", json.dumps(BODY), content_type="application/json", headers=headers)
         assert asked.status_code == status, asked.text
-    [claimed] = generations.claim("w", 10)
+    [claimed] = store.claim("w", 10)
     ending = Ending(Generation.State.DONE, usage={"completion_tokens": 1})
-    generations.write("w", [Batch(claimed.pk, 0, ("Hello",), text="Hello", ending=ending)])
+    store.write("w", [Batch(claimed.pk, 0, ("Hello",), text="Hello", ending=ending)])
     told = admin.get(f"/ai/generations/{claimed.pk}/").json()
     assert (told["state"], told["text"]) == ("done", "Hello")
     assert Client().get(f"/ai/generations/{claimed.pk}/").status_code == 403

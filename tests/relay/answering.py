@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from streams.relay.answers import Answer, open_answer
+from streams.relay.proxy.answers import Answer, open_answer
 from streams.relay.upstreams import BaseUpstream, UpstreamResponse
 
 STREAM = "text/event-stream; charset=utf-8"

@@ -6,8 +6,9 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
-from streams.relay import generations, usage
-from streams.relay.access import Caller
+from streams.relay import usage
+from streams.relay.access import Principal
+from streams.relay.generations import store
 from streams.relay.models import Generation, Usage
 
 pytestmark = pytest.mark.django_db
@@ -28,9 +29,9 @@ def staff(client: Client) -> Client:
 def made() -> Generation:
     owner = User.objects.create_user("<b>ann")
     usage.record(
-        user_id=owner.pk, caller="", upstream="default", model="small", outcome="done", usage=None, pieces=7, seconds=1
+        user_id=owner.pk, caller="", upstream="default", model="small", outcome="done", usage=None, chunks=7, seconds=1
     )
-    return generations.create(Caller(owner, "user 1"), BODY, "default")[0]
+    return store.create(Principal(owner, "user 1"), BODY, "default")[0]
 
 
 def test_staff_who_may_view_them_see_them(staff: Client, made: Generation) -> None:

@@ -13,8 +13,9 @@ from django.db import transaction
 from django.test import AsyncClient, Client
 
 from streams import tokens
-from streams.relay import answer_tokens, generations
-from streams.relay.access import Caller, make_key
+from streams.relay.access import Principal, make_key
+from streams.relay.generations import store
+from streams.relay.generations import tokens as answer_tokens
 from streams.relay.models import Generation
 from streams.revocation import adisconnect, disconnect
 from streams.testing import iterate_events
@@ -102,7 +103,7 @@ def test_disconnect_of_others_ends_no_token(ann: User) -> None:
 
 async def opened(user: User, how: str) -> Any:
     """The stream of a generation, opened by its token, by the user's key, or by the session."""
-    generation, _ = await sync_to_async(generations.create)(Caller(user, f"user {user.pk}"), BODY, "default")
+    generation, _ = await sync_to_async(store.create)(Principal(user, f"user {user.pk}"), BODY, "default")
     client = AsyncClient()
     url = f"/ai/generations/{generation.pk}/events/"
     if how == "session":
@@ -163,7 +164,7 @@ def test_owner_gets_new_token_after_revocation(ann: User) -> None:
 
 
 async def test_key_opens_stream_after_revocation(ann: User) -> None:
-    generation, _ = await sync_to_async(generations.create)(Caller(ann, f"user {ann.pk}"), BODY, "default")
+    generation, _ = await sync_to_async(store.create)(Principal(ann, f"user {ann.pk}"), BODY, "default")
     await adisconnect(token=answer_tokens.make(generation))
     headers = {"Authorization": f"Bearer {make_key(ann, 600)}"}
     response = await AsyncClient().get(f"/ai/generations/{generation.pk}/events/", headers=headers)

@@ -14,8 +14,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from streams.exceptions import HTTPError
-from streams.relay.answers import Answer, open_answer
 from streams.relay.errors import UpstreamError, openai_error
+from streams.relay.proxy.answers import Answer, open_answer
 from tests.relay.answering import DONE, USAGE, GivenUpstream, answer_of, event
 
 WHOLE = event("Hello") + event(" wörld 😀\u2028\u0085") + event(reason="stop") + USAGE + DONE
@@ -179,7 +179,7 @@ async def test_limits_of_time_are_separate_and_comments_reset_none(settings: Any
     comments = [b": ping\n\n", 0.05] * 40
     assert "first event within 0.2" in str(await failure_of(*comments))
     assert "no event within 0.3" in str(await failure_of(event("a"), *comments))
-    assert "as a whole" in str(await failure_of(*[event("a"), 0.1] * 20))
+    assert "total time" in str(await failure_of(*[event("a"), 0.1] * 20))
     assert (await failure_of(event("a"), 5)).status == 504
 
 
@@ -254,6 +254,6 @@ async def test_limit_of_the_whole_holds_where_nobody_reads() -> None:
     async with asyncio.timeout(20):
         while not upstream.closed:
             await asyncio.sleep(0.02)
-    with pytest.raises(HTTPError, match="longer than it may as a whole"):
+    with pytest.raises(HTTPError, match="exceeded the limit of its total time"):
         await anext(answer)
     await answer.aclose()

@@ -19,9 +19,10 @@ from streams import log, publish
 from streams.databases import database
 from streams.exceptions import HTTPError
 from streams.models import Message
-from streams.relay import generations, housekeeping, usage
-from streams.relay.access import Caller
-from streams.relay.generations import Batch, Ending
+from streams.relay import usage
+from streams.relay.access import Principal
+from streams.relay.generations import housekeeping, store
+from streams.relay.generations.endings import Batch, Ending
 from streams.relay.models import Generation, Usage
 from streams.testing import read_events
 
@@ -35,10 +36,10 @@ DONE = Ending(Generation.State.DONE, usage={"completion_tokens": 1})
 def answered(user: User | None, *, ends: bool = True, text: str = SECRET) -> Generation:
     """A generation with a piece in the log, and its end."""
     key = "address 1" if user is None else f"user {user.pk}"
-    generation, _ = generations.create(Caller(user, key), BODY, "default")
-    generations.claim("w", 10)
+    generation, _ = store.create(Principal(user, key), BODY, "default")
+    store.claim("w", 10)
     ending = DONE if ends else None
-    assert generations.write("w", [Batch(generation.pk, 0, (text,), text=text if ends else None, ending=ending)])
+    assert store.write("w", [Batch(generation.pk, 0, (text,), text=text if ends else None, ending=ending)])
     return generation
 
 
@@ -155,8 +156,8 @@ async def test_reader_below_gets_a_reset_and_others_go_on(ann: User) -> None:
 def test_worker_of_a_deleted_users_answer_writes_nothing(ann: User) -> None:
     running = Generation.objects.get(state="running")
     ann.delete()
-    assert generations.write("w", [Batch(running.pk, 1, (SECRET,))]) == {}
-    generations.correct(running, None, 7, 1.0)
+    assert store.write("w", [Batch(running.pk, 1, (SECRET,))]) == {}
+    store.correct(running, None, 7, 1.0)
     assert SECRET not in everything()
     assert set(Usage.objects.values_list("user", "caller")) == {(None, "")}
 
@@ -166,17 +167,17 @@ async def test_answer_that_ends_after_the_deletion_names_no_user(ann: User) -> N
 
     key = ann.pk
     await sync_to_async(ann.delete)()
-    answer = {"upstream": "u", "model": "m", "outcome": "done", "usage": None, "pieces": 1, "seconds": 1}
+    answer = {"upstream": "u", "model": "m", "outcome": "done", "usage": None, "chunks": 1, "seconds": 1}
     await usage.record_soon(user_id=key, caller=f"user {key}", **answer)
     assert await sync_to_async(set)(Usage.objects.values_list("user", "caller")) == {(None, "")}
 
 
 def test_question_after_the_deletion_leaves_nothing(ann: User) -> None:
     """The request was identified before it."""
-    caller = Caller(User.objects.get(pk=ann.pk), f"user {ann.pk}")
+    caller = Principal(User.objects.get(pk=ann.pk), f"user {ann.pk}")
     ann.delete()
     with pytest.raises(HTTPError) as caught:
-        generations.create(caller, BODY, "default")
+        store.create(caller, BODY, "default")
     assert caught.value.status == 401
     assert not Generation.objects.exists()
 
@@ -185,11 +186,11 @@ def test_question_during_the_deletion_leaves_nothing(ann: User) -> None:
     """Its transaction commits between the deletion's statements and its commit."""
     if connections[database()].vendor != "postgresql" or database() != "default":
         pytest.skip("SQLite has one writer at a time, and two databases share no transaction.")
-    caller = Caller(User.objects.get(pk=ann.pk), f"user {ann.pk}")
+    caller = Principal(User.objects.get(pk=ann.pk), f"user {ann.pk}")
 
     def ask() -> None:
         try:
-            generations.create(caller, BODY, "default")
+            store.create(caller, BODY, "default")
         finally:
             connections.close_all()
 
@@ -206,7 +207,7 @@ def test_compacted_answers_and_those_of_nobody(ann: User) -> None:
     kept = answered(None, text="nobody's")
     for generation in Generation.objects.filter(state="done", owner=ann):
         housekeeping._delete_messages(generation)
-        generations.mark_compacted(generation.pk)
+        store.mark_compacted(generation.pk)
     ann.delete()
     assert SECRET not in everything()
     assert list(Generation.objects.values_list("pk", flat=True)) == [kept.pk]

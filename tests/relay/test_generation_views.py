@@ -15,9 +15,9 @@ from django.test import AsyncClient, Client
 from django.utils.crypto import get_random_string
 
 from streams import log, publish
-from streams.relay import generations, housekeeping, pieces
 from streams.relay.access import make_key
-from streams.relay.generations import Batch, Ending
+from streams.relay.generations import chunks, housekeeping, store
+from streams.relay.generations.endings import Batch, Ending
 from streams.relay.models import Generation
 from streams.sse import EventStreamDecoder
 from streams.testing import read_events
@@ -55,9 +55,9 @@ def bare(url: str) -> str:
 
 
 def write(id: str, *texts: str, number: int = 0, end: Ending | None = None, position: int = 0) -> None:
-    generations.claim("w", 100)
+    store.claim("w", 100)
     text = "".join(texts) if end is not None else None
-    assert generations.write("w", [Batch(id, number, texts, text=text, ending=end, position=position)])
+    assert store.write("w", [Batch(id, number, texts, text=text, ending=end, position=position)])
 
 
 def events_of(told: Any, cursor: str = "") -> list[tuple[str, str, Any]]:
@@ -79,7 +79,7 @@ def test_question_is_answered_with_where_its_answer_will_be(client: Client) -> N
     told = response.json()
     assert response.status_code == 201
     assert (told["id"], told["state"], told["channel"]) == (made.pk, "queued", f"generation.{made.pk}")
-    assert (told["text"], told["pieces"], told["error"]) == ("", 0, None)
+    assert (told["text"], told["chunks"], told["error"]) == ("", 0, None)
     assert bare(told["events_url"]) == f"/ai/generations/{made.pk}/events/"
     assert bare(told["url"]) == f"/ai/generations/{made.pk}/"
     assert made.request["stream"] is True
@@ -273,7 +273,7 @@ async def test_stream_of_a_database_that_is_away_ends_so_that_the_browser_comes_
     def away(id: str) -> None:
         raise OperationalError("the connection was refused")
 
-    monkeypatch.setattr(pieces, "get", away)
+    monkeypatch.setattr(chunks, "get", away)
     response = await client.get(told["events_url"])
     body = b"".join([chunk async for chunk in response.streaming_content])
     assert (response.status_code, response.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
@@ -290,7 +290,7 @@ def test_state_and_text_so_far(client: Client) -> None:
     told = ask(client).json()
     write(told["id"], "Hel", "lo")
     seen = client.get(told["url"])
-    assert (seen.json()["state"], seen.json()["text"], seen.json()["pieces"]) == ("running", "Hello", 2)
+    assert (seen.json()["state"], seen.json()["text"], seen.json()["chunks"]) == ("running", "Hello", 2)
     assert seen.headers["Cache-Control"] == "no-store"
     assert "token" not in seen.json()
     assert seen.json()["events_url"] == told["events_url"]
@@ -408,7 +408,7 @@ def test_ended_answer_resets_id_of_lost_history(client: Client) -> None:
 
 def compact(told: dict[str, Any]) -> None:
     housekeeping._delete_messages(Generation.objects.get(pk=told["id"]))
-    generations.mark_compacted(told["id"])
+    store.mark_compacted(told["id"])
 
 
 def prune(told: dict[str, Any]) -> None:
@@ -442,9 +442,9 @@ async def test_running_answer_that_lost_pieces_is_told_as_a_whole_and_goes_on() 
 
     @sync_to_async
     def begin() -> None:
-        generations.claim("w", 1)
-        generations.write("w", [Batch(told["id"], 0, ("a", "b"))])
-        generations.write("w", [Batch(told["id"], 2, (), position=2, text="ab")])
+        store.claim("w", 1)
+        store.write("w", [Batch(told["id"], 0, ("a", "b"))])
+        store.write("w", [Batch(told["id"], 2, (), position=2, text="ab")])
         log.delete_through(2, channel=told["channel"], limit=10)
 
     await begin()

@@ -16,27 +16,27 @@ from django.utils import timezone
 from streams import log, publish
 from streams.exceptions import HTTPError
 from streams.models import Message
-from streams.relay import generations, housekeeping
-from streams.relay import pieces as reading
-from streams.relay.access import Caller
-from streams.relay.generations import Batch, Ending
+from streams.relay.access import Principal
+from streams.relay.generations import chunks as reading
+from streams.relay.generations import endings, housekeeping, store
+from streams.relay.generations.endings import Batch, Ending
 from streams.relay.models import Generation, Usage
 
 database = pytest.mark.django_db(transaction=True)
 State = Generation.State
 
 BODY = {"model": "small", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-ANN = Caller(None, "address 192.0.2.1")
+ANN = Principal(None, "address 192.0.2.1")
 KEY = "5e9b3a46-1f1d-4d0a-9a8e-0d1f6a3f2b11"
 
 
-def ask(caller: Caller = ANN, key: str | None = None, **body: Any) -> Generation:
-    return generations.create(caller, {**BODY, **body}, "default", key)[0]
+def ask(caller: Principal = ANN, key: str | None = None, **body: Any) -> Generation:
+    return store.create(caller, {**BODY, **body}, "default", key)[0]
 
 
 def running(worker: str = "w") -> Generation:
     made = ask()
-    [generation] = [each for each in generations.claim(worker, 100) if each.pk == made.pk]
+    [generation] = [each for each in store.claim(worker, 100) if each.pk == made.pk]
     return generation
 
 
@@ -74,11 +74,11 @@ def test_what_is_asked_waits_with_its_request() -> None:
 
 @database
 def test_same_idempotency_key_returns_the_first() -> None:
-    first, is_new = generations.create(ANN, BODY, "default", KEY)
-    again, is_new_again = generations.create(ANN, BODY, "default", KEY)
+    first, is_new = store.create(ANN, BODY, "default", KEY)
+    again, is_new_again = store.create(ANN, BODY, "default", KEY)
     assert (first.pk, is_new, is_new_again) == (again.pk, True, False)
-    generations.cancel(first.pk)
-    assert generations.create(ANN, BODY, "default", KEY)[0].pk == first.pk, "also once it has ended"
+    store.cancel(first.pk)
+    assert store.create(ANN, BODY, "default", KEY)[0].pk == first.pk, "also once it has ended"
 
 
 @database
@@ -92,9 +92,9 @@ def test_idempotency_key_of_another_question_is_refused() -> None:
 @database
 def test_idempotency_keys_are_their_owners() -> None:
     ann, bob = (User.objects.create(username=name) for name in ("ann", "bob"))
-    made = [ask(Caller(user, f"user {user.pk}"), key="1") for user in (ann, bob)]
+    made = [ask(Principal(user, f"user {user.pk}"), key="1") for user in (ann, bob)]
     assert made[0].pk != made[1].pk
-    assert generations.create(Caller(bob, "user 2"), BODY, "default", "1")[0].pk == made[1].pk
+    assert store.create(Principal(bob, "user 2"), BODY, "default", "1")[0].pk == made[1].pk
 
 
 @database
@@ -110,11 +110,11 @@ def test_key_of_nobody_is_one_that_nobody_guesses(key: str) -> None:
 def test_caller_has_so_many_under_way() -> None:
     first = ask()
     ask()
-    with pytest.raises(HTTPError, match="You have 2 answers under way, and may have 2") as refusal:
+    with pytest.raises(HTTPError, match="You have 2 answers in progress; the limit is 2") as refusal:
         ask()
     assert (refusal.value.status, refusal.value.headers) == (429, {"Retry-After": "5"})
-    ask(Caller(None, "address 192.0.2.2"))
-    generations.cancel(first.pk)
+    ask(Principal(None, "address 192.0.2.2"))
+    store.cancel(first.pk)
     ask()
 
 
@@ -123,7 +123,7 @@ def test_caller_has_so_many_under_way() -> None:
 def test_site_has_so_many_under_way() -> None:
     ask()
     with pytest.raises(HTTPError, match="GENERATION_MAX_ACTIVE"):
-        ask(Caller(None, "address 192.0.2.2"))
+        ask(Principal(None, "address 192.0.2.2"))
 
 
 # --- A worker's steps -------------------------------------------------------------------------------------------------
@@ -132,15 +132,15 @@ def test_site_has_so_many_under_way() -> None:
 @database
 def test_the_oldest_are_claimed_first() -> None:
     made = [ask().pk for _ in range(3)]
-    assert [each.pk for each in generations.claim("w", 2)] == made[:2]
+    assert [each.pk for each in store.claim("w", 2)] == made[:2]
 
 
 @database
 def test_pieces_are_messages_of_the_generations_channel() -> None:
     one, two = running(), running()
-    newest = generations.write("w", [pieces(one, "a", "b"), pieces(two, "x")])
+    newest = store.write("w", [pieces(one, "a", "b"), pieces(two, "x")])
     assert newest == {one.pk: 2, two.pk: 3}
-    assert generations.write("w", [pieces(one, "c", number=2)]) == {one.pk: 4}
+    assert store.write("w", [pieces(one, "c", number=2)]) == {one.pk: 4}
     assert told(one) == [("message", {"n": n, "text": text}) for n, text in enumerate("abc")]
     assert (text_of(one), text_of(two)) == ("abc", "x")
 
@@ -148,9 +148,9 @@ def test_pieces_are_messages_of_the_generations_channel() -> None:
 @database
 def test_last_piece_and_the_end_are_one_transaction() -> None:
     one = running()
-    generations.write("w", [pieces(one, "Hel")])
+    store.write("w", [pieces(one, "Hel")])
     end = Ending(State.DONE, "stop", usage={"prompt_tokens": 3, "completion_tokens": 2}, tokens=2, seconds=1.5)
-    assert generations.write("w", [pieces(one, "lo", number=1, text="Hello", ending=end)]) == {one.pk: 3}
+    assert store.write("w", [pieces(one, "lo", number=1, text="Hello", ending=end)]) == {one.pk: 3}
     assert told(one)[-1] == (
         "end",
         {
@@ -161,21 +161,21 @@ def test_last_piece_and_the_end_are_one_transaction() -> None:
         },
     )
     one.refresh_from_db()
-    assert (one.state, one.text, one.pieces, one.end_position) == (State.DONE, "Hello", 2, 3)
+    assert (one.state, one.text, one.chunks, one.end_position) == (State.DONE, "Hello", 2, 3)
     assert one.ended_at is not None
     [cost] = Usage.objects.all()
     assert (cost.generation, cost.outcome, cost.completion_tokens, cost.is_estimated) == (one.pk, "done", 2, False)
-    assert generations.told(one) == told(one)[-1][1]
+    assert endings.end_data(one) == told(one)[-1][1]
 
 
 @database
 def test_worker_that_lost_its_lease_writes_nothing_more() -> None:
     one, two = running(), running()
-    generations.write("w", [pieces(one, "a"), pieces(two, "x")])
+    store.write("w", [pieces(one, "a"), pieces(two, "x")])
     let_the_lease_run_out(one)
-    assert generations.interrupt(one.pk).state == State.INTERRUPTED
+    assert store.interrupt(one.pk).state == State.INTERRUPTED
     late = [pieces(one, "b", number=1, text="ab", ending=Ending(State.DONE)), pieces(two, "y", number=1)]
-    assert generations.write("w", late, renew=True) == {two.pk: 4}
+    assert store.write("w", late, renew=True) == {two.pk: 4}
     assert [event for event, _ in told(one)] == ["message", "end"]
     assert (text_of(one), text_of(two)) == ("a", "xy")
     one.refresh_from_db()
@@ -185,7 +185,7 @@ def test_worker_that_lost_its_lease_writes_nothing_more() -> None:
 @database
 def test_another_worker_writes_nothing() -> None:
     one = running()
-    assert generations.write("other", [pieces(one, "b")]) == {}
+    assert store.write("other", [pieces(one, "b")]) == {}
     assert told(one) == []
 
 
@@ -195,8 +195,8 @@ def test_renewing_moves_the_leases_of_those_that_the_worker_knows_of() -> None:
     one, two, unheard = running("w"), running("other"), running("w")
     for each in (one, two, unheard):
         let_the_lease_run_out(each)
-    generations.write("w", [pieces(one)], renew=True)
-    states = [generations.interrupt(each.pk).state for each in (one, two, unheard)]
+    store.write("w", [pieces(one)], renew=True)
+    states = [store.interrupt(each.pk).state for each in (one, two, unheard)]
     assert states == [State.RUNNING, State.INTERRUPTED, State.INTERRUPTED]
 
 
@@ -204,7 +204,7 @@ def test_renewing_moves_the_leases_of_those_that_the_worker_knows_of() -> None:
 def test_piece_that_is_too_large_stores_nothing_of_the_batch() -> None:
     one = running()
     with override_settings(STREAMS={"MAX_MESSAGE_BYTES": 100}), pytest.raises(ValueError, match="MAX_MESSAGE_BYTES"):
-        generations.write("w", [pieces(one, "a", "b" * 100)])
+        store.write("w", [pieces(one, "a", "b" * 100)])
     assert told(one) == []
 
 
@@ -215,20 +215,20 @@ def test_piece_that_is_too_large_stores_nothing_of_the_batch() -> None:
 def test_batch_whose_commit_nobody_saw_is_found() -> None:
     one = running()
     batch = pieces(one, "a", "b")
-    assert generations.find(batch) is None
-    generations.write("w", [batch])
-    assert generations.find(batch) == 2
+    assert store.find(batch) is None
+    store.write("w", [batch])
+    assert store.find(batch) == 2
     after = pieces(one, "c", number=2, position=2, text="abc", ending=Ending(State.DONE))
-    assert generations.find(after) is None
-    generations.write("w", [after])
-    assert generations.find(after) == 4
+    assert store.find(after) is None
+    store.write("w", [after])
+    assert store.find(after) == 4
 
 
 @database
 def test_end_that_somebody_else_wrote_is_not_taken_for_ones_own() -> None:
     one = running()
-    generations.cancel(one.pk)
-    assert generations.find(pieces(one, "a", text="a", ending=Ending(State.DONE))) is None
+    store.cancel(one.pk)
+    assert store.find(pieces(one, "a", text="a", ending=Ending(State.DONE))) is None
 
 
 # --- Ends from outside ------------------------------------------------------------------------------------------------
@@ -237,9 +237,9 @@ def test_end_that_somebody_else_wrote_is_not_taken_for_ones_own() -> None:
 @database
 def test_cancelled_keeps_what_had_come_and_tells_it() -> None:
     one = running()
-    generations.write("w", [pieces(one, "Hel", "lo")])
-    ended = generations.cancel(one.pk)
-    assert (ended.state, ended.text, ended.pieces, ended.end_position) == (State.CANCELLED, "Hello", 2, 3)
+    store.write("w", [pieces(one, "Hel", "lo")])
+    ended = store.cancel(one.pk)
+    assert (ended.state, ended.text, ended.chunks, ended.end_position) == (State.CANCELLED, "Hello", 2, 3)
     assert told(one)[-1] == ("end", {"state": "cancelled", "finish_reason": None, "usage": None, "error": None})
     [cost] = Usage.objects.all()
     assert (cost.outcome, cost.completion_tokens, cost.is_estimated) == ("cancelled", 2, True)
@@ -248,8 +248,8 @@ def test_cancelled_keeps_what_had_come_and_tells_it() -> None:
 @database
 def test_worker_corrects_what_was_recorded_of_a_cancelled_answer() -> None:
     one = running()
-    generations.cancel(one.pk)
-    generations.correct(one, None, 9, 2.0)
+    store.cancel(one.pk)
+    store.correct(one, None, 9, 2.0)
     [cost] = Usage.objects.all()
     assert (cost.outcome, cost.completion_tokens, cost.is_estimated, cost.seconds) == ("cancelled", 9, True, 2.0)
 
@@ -257,12 +257,12 @@ def test_worker_corrects_what_was_recorded_of_a_cancelled_answer() -> None:
 @database
 def test_answer_that_was_deleted_with_its_owner_has_cost_what_it_has_cost() -> None:
     ann = User.objects.create(username="ann")
-    one = ask(Caller(ann, f"user {ann.pk}"))
-    generations.claim("w", 1)
+    one = ask(Principal(ann, f"user {ann.pk}"))
+    store.claim("w", 1)
     ann.delete()
     assert not Generation.objects.exists()
     for _ in range(2):
-        generations.correct(one, {"completion_tokens": 9}, 3, 2.0)
+        store.correct(one, {"completion_tokens": 9}, 3, 2.0)
     [cost] = Usage.objects.all()
     assert (cost.user, cost.generation, cost.completion_tokens, cost.is_estimated) == (None, one.pk, 9, False)
 
@@ -270,33 +270,33 @@ def test_answer_that_was_deleted_with_its_owner_has_cost_what_it_has_cost() -> N
 @database
 def test_cancelled_before_it_began_has_cost_nothing() -> None:
     made = ask()
-    assert generations.cancel(made.pk).state == State.CANCELLED
+    assert store.cancel(made.pk).state == State.CANCELLED
     assert not Usage.objects.exists()
-    assert generations.claim("w", 1) == []
+    assert store.claim("w", 1) == []
 
 
 @database
 def test_what_has_ended_stays_as_it_is() -> None:
     one = running()
-    generations.write("w", [pieces(one, "a", text="a", ending=Ending(State.DONE))])
-    assert generations.cancel(one.pk).state == State.DONE
+    store.write("w", [pieces(one, "a", text="a", ending=Ending(State.DONE))])
+    assert store.cancel(one.pk).state == State.DONE
     assert [event for event, _ in told(one)] == ["message", "end"]
 
 
 @database
 def test_living_worker_is_not_interrupted() -> None:
     one, waiting = running(), ask()
-    assert generations.interrupt(one.pk).state == State.RUNNING
-    assert generations.interrupt(waiting.pk).state == State.QUEUED
+    assert store.interrupt(one.pk).state == State.RUNNING
+    assert store.interrupt(waiting.pk).state == State.QUEUED
 
 
 @database
 def test_dead_workers_generation_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeping, "CONFIRM_SECONDS", 0.0)
     one = running()
-    generations.write("w", [pieces(one, "a")])
+    store.write("w", [pieces(one, "a")])
     let_the_lease_run_out(one)
-    assert not housekeeping.attend()
+    assert not housekeeping.reap()
     assert [event for event, _ in told(one)] == ["message", "end"]
     one.refresh_from_db()
     assert (one.state, one.error_code, one.text) == (State.INTERRUPTED, "interrupted", "a")
@@ -308,7 +308,7 @@ def test_dead_workers_generation_is_interrupted(monkeypatch: pytest.MonkeyPatch)
 def test_answer_that_nobody_takes_fails_in_time() -> None:
     old, young = ask(), ask()
     Generation.objects.filter(pk=old.pk).update(created_at=timezone.now() - datetime.timedelta(seconds=601))
-    assert housekeeping.attend()
+    assert housekeeping.reap()
     old.refresh_from_db()
     young.refresh_from_db()
     assert (old.state, old.error_code, young.state) == (State.FAILED, "no-worker", State.QUEUED)
@@ -317,12 +317,12 @@ def test_answer_that_nobody_takes_fails_in_time() -> None:
 
 
 @database
-def test_attending_tells_whether_something_waits() -> None:
-    assert not housekeeping.attend()
+def test_reaping_tells_whether_something_waits() -> None:
+    assert not housekeeping.reap()
     running()
-    assert not housekeeping.attend()
+    assert not housekeeping.reap()
     ask()
-    assert housekeeping.attend()
+    assert housekeeping.reap()
 
 
 @database
@@ -333,17 +333,17 @@ def test_lease_that_has_run_out_is_looked_at_twice(monkeypatch: pytest.MonkeyPat
     for each in (dead, alive):
         let_the_lease_run_out(each)
     for _ in range(2):
-        housekeeping.attend()
+        housekeeping.reap()
         assert set(Generation.objects.values_list("state", flat=True)) == {State.RUNNING}
         time.sleep(0.6)  # too long a pause: the database may have been away
-    housekeeping.attend()
-    generations.write("alive", [pieces(alive)], renew=True)
+    housekeeping.reap()
+    store.write("alive", [pieces(alive)], renew=True)
     for _ in range(4):
         time.sleep(0.2)
-        housekeeping.attend()
+        housekeeping.reap()
     assert [each.state for each in Generation.objects.order_by("created_at")] == [State.INTERRUPTED, State.RUNNING]
     let_the_lease_run_out(alive)
-    housekeeping.attend()
+    housekeeping.reap()
     assert Generation.objects.get(pk=alive.pk).state == State.RUNNING, "the first look at it counts anew"
 
 
@@ -353,15 +353,15 @@ def test_one_that_cannot_be_ended_keeps_nobody_from_the_others(monkeypatch: pyte
     one, two, waiting = running(), running(), ask()
     for each in (one, two):
         let_the_lease_run_out(each)
-    end = generations.end
+    end = store.end
 
     def fail_once(id: str, *args: Any, **kwargs: Any) -> Generation:
         if id == one.pk:
             raise ZeroDivisionError
         return end(id, *args, **kwargs)
 
-    monkeypatch.setattr(generations, "end", fail_once)
-    assert housekeeping.attend(), "one waits"
+    monkeypatch.setattr(store, "end", fail_once)
+    assert housekeeping.reap(), "one waits"
     states = dict(Generation.objects.values_list("pk", "state"))
     assert states == {one.pk: State.RUNNING, two.pk: State.INTERRUPTED, waiting.pk: State.QUEUED}
 
@@ -369,13 +369,13 @@ def test_one_that_cannot_be_ended_keeps_nobody_from_the_others(monkeypatch: pyte
 @database
 def test_what_others_publish_to_the_channel_is_no_piece() -> None:
     one = running()
-    generations.write("w", [pieces(one, "a")])
+    store.write("w", [pieces(one, "a")])
     for data in ("no JSON", "[1]", '{"n": "x"}', '{"n": 1}'):
         publish(one.channel, data)
     publish(one.channel, {"n": 0, "text": "again"})
-    generations.write("w", [pieces(one, "b", number=1, position=1)])
+    store.write("w", [pieces(one, "b", number=1, position=1)])
     assert text_of(one) == "ab"
-    assert generations.cancel(one.pk).text == "ab"
+    assert store.cancel(one.pk).text == "ab"
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -384,29 +384,29 @@ def test_what_others_publish_to_the_channel_is_no_piece() -> None:
 @database
 def test_text_so_far_is_the_rows_and_what_the_log_has_after_it() -> None:
     one = running()
-    generations.write("w", [pieces(one, "a", "b")])
+    store.write("w", [pieces(one, "a", "b")])
     publish("news", "between")
-    generations.write("w", [pieces(one, "c", number=2, position=2, text="ab")], renew=True)
-    generations.write("w", [pieces(one, number=3, text="abc", position=4)], renew=True)
-    generations.write("w", [pieces(one, "d", number=3, position=4)])
+    store.write("w", [pieces(one, "c", number=2, position=2, text="ab")], renew=True)
+    store.write("w", [pieces(one, number=3, text="abc", position=4)], renew=True)
+    store.write("w", [pieces(one, "d", number=3, position=4)])
     answer = reading.read(one.pk)
-    assert (answer.text, answer.pieces, answer.position) == ("abcd", 4, 5)
-    assert (answer.generation.text, answer.generation.pieces, answer.generation.text_position) == ("abc", 3, 4)
+    assert (answer.text, answer.chunks, answer.position) == ("abcd", 4, 5)
+    assert (answer.generation.text, answer.generation.chunks, answer.generation.text_position) == ("abc", 3, 4)
 
 
 @database
 def test_text_is_whole_where_retention_has_taken_pieces_of_a_running_answer() -> None:
     one = running()
-    generations.write("w", [pieces(one, "a", "b")])
-    generations.write("w", [pieces(one, "c", number=2, position=2, text="ab")])
+    store.write("w", [pieces(one, "a", "b")])
+    store.write("w", [pieces(one, "c", number=2, position=2, text="ab")])
     log.delete_through(2, channel=one.channel, limit=10)
     assert text_of(one) == "abc"
-    assert generations.cancel(one.pk).text == "abc"
+    assert store.cancel(one.pk).text == "abc"
 
 
 @database
 def test_unknown_generation_is_said_to_be() -> None:
-    for step in (reading.read, reading.get, generations.cancel, generations.interrupt):
+    for step in (reading.read, reading.get, store.cancel, store.interrupt):
         with pytest.raises(Generation.DoesNotExist):
             step("0" * 32)
 
@@ -425,10 +425,10 @@ def test_old_answers_messages_leave_the_log_and_the_text_stays() -> None:
     publish("news", "stays")
     old, young, under_way = running(), running(), running()
     for each in (old, young):
-        generations.write("w", [pieces(each, "a", "b", text="ab", ending=Ending(State.DONE))])
-    generations.write("w", [pieces(under_way, "x")])
+        store.write("w", [pieces(each, "a", "b", text="ab", ending=Ending(State.DONE))])
+    store.write("w", [pieces(under_way, "x")])
     end_long_ago(old, 61)
-    housekeeping.tidy()
+    housekeeping.compact()
     assert [len(told(each)) for each in (old, young, under_way)] == [0, 3, 1]
     assert Message.objects.filter(channel="news").count() == 1
     assert text_of(old) == "ab"
@@ -440,9 +440,9 @@ def test_old_answers_messages_leave_the_log_and_the_text_stays() -> None:
 def test_answers_are_kept_for_so_long() -> None:
     old, young, under_way = running(), running(), running()
     for each in (old, young):
-        generations.write("w", [pieces(each, "a", text="a", ending=Ending(State.DONE))])
+        store.write("w", [pieces(each, "a", text="a", ending=Ending(State.DONE))])
         end_long_ago(each, 61 if each is old else 59)
-    housekeeping.tidy()
+    housekeeping.compact()
     assert {each.pk for each in Generation.objects.all()} == {young.pk, under_way.pk}
     assert told(old) == []
     assert told(young) != []
@@ -453,7 +453,7 @@ def test_answers_are_kept_for_so_long() -> None:
 @override_settings(STREAMS={"GENERATION_COMPACT_SECONDS": None, "GENERATION_RETENTION_SECONDS": None})
 def test_everything_is_kept_where_the_site_says_so() -> None:
     one = running()
-    generations.write("w", [pieces(one, "a", text="a", ending=Ending(State.DONE))])
+    store.write("w", [pieces(one, "a", text="a", ending=Ending(State.DONE))])
     end_long_ago(one, 10**9)
-    housekeeping.tidy()
+    housekeeping.compact()
     assert len(told(one)) == 2

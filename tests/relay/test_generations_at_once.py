@@ -48,10 +48,10 @@ def together(*calls: Callable[[], object]) -> list[Any]:
 
 
 def ask(key: str | None = None) -> str:
-    from streams.relay import generations
-    from streams.relay.access import Caller
+    from streams.relay.access import Principal
+    from streams.relay.generations import store
 
-    return generations.create(Caller(None, "address 192.0.2.1"), BODY, "default", key)[0].pk
+    return store.create(Principal(None, "address 192.0.2.1"), BODY, "default", key)[0].pk
 
 
 def same_key() -> None:
@@ -76,11 +76,11 @@ def test_caller_has_no_more_under_way_than_allowed_however_they_come(site: Site)
 
 
 def claims() -> None:
-    from streams.relay import generations
+    from streams.relay.generations import store
 
     made = [ask() for _ in range(12)]
-    claimed = together(*(lambda n=n: [each.pk for each in generations.claim(f"w{n}", 3)] for n in range(6)))  # type: ignore[misc]
-    rest = [each.pk for each in generations.claim("rest", 100)]
+    claimed = together(*(lambda n=n: [each.pk for each in store.claim(f"w{n}", 3)] for n in range(6)))  # type: ignore[misc]
+    rest = [each.pk for each in store.claim("rest", 100)]
     print(json.dumps([made, [pk for each in claimed for pk in each], rest]))
 
 
@@ -91,19 +91,19 @@ def test_each_waiting_generation_is_claimed_by_one_worker(site: Site) -> None:
 
 
 def ends() -> None:
-    from streams.relay import generations
-    from streams.relay.generations import Batch, Ending
+    from streams.relay.generations import store
+    from streams.relay.generations.endings import Batch, Ending
     from streams.relay.models import Generation
 
     results = []
     for _ in range(8):
         pk = ask()
-        generations.claim("w", 1)
+        store.claim("w", 1)
         end = Batch(pk, 0, ("a",), text="a", ending=Ending(Generation.State.DONE))
         results += together(
-            lambda pk=pk: generations.cancel(pk).state,  # type: ignore[misc]
-            lambda end=end: len(generations.write("w", [end])),  # type: ignore[misc]
-            lambda pk=pk: generations.cancel(pk).state,  # type: ignore[misc]
+            lambda pk=pk: store.cancel(pk).state,  # type: ignore[misc]
+            lambda end=end: len(store.write("w", [end])),  # type: ignore[misc]
+            lambda pk=pk: store.cancel(pk).state,  # type: ignore[misc]
         )
     print(json.dumps(results))
 
@@ -119,14 +119,14 @@ def test_cancel_and_the_workers_end_at_the_same_time_end_it_once(site: Site) -> 
 def interrupts() -> None:
     from django.db.models.functions import Now
 
-    from streams.relay import generations, housekeeping
+    from streams.relay.generations import housekeeping, store
     from streams.relay.models import Generation
 
     pk = ask()
-    generations.claim("w", 1)
+    store.claim("w", 1)
     Generation.objects.filter(pk=pk).update(lease_until=Now() - datetime.timedelta(seconds=1))
     housekeeping.CONFIRM_SECONDS = 0.0
-    print(json.dumps(together(*[housekeeping.attend] * 6)))
+    print(json.dumps(together(*[housekeeping.reap] * 6)))
 
 
 def test_dead_workers_generation_is_interrupted_once_by_many(site: Site) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from streams import sse
-from streams.relay.answers import Answer, open_answer
+from streams.relay.proxy.answers import Answer, open_answer
 from streams.relay.upstreams import OpenAICompatible
 from tests.relay.answering import GivenUpstream
 from tests.relay.conftest import SECRET

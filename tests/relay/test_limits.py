@@ -16,10 +16,11 @@ from django.test import AsyncClient, Client
 
 from streams.databases import database
 from streams.exceptions import HTTPError
-from streams.relay import generations, usage
-from streams.relay.access import Caller
+from streams.relay import usage
+from streams.relay.access import Principal
 from streams.relay.conf import RelaySettings
-from streams.relay.generations import Batch, Ending
+from streams.relay.generations import store
+from streams.relay.generations.endings import Batch, Ending
 from streams.relay.models import Generation, Usage
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -69,7 +70,7 @@ def test_migration_clears_what_was_stored_in_clear() -> None:
     ann = User.objects.create(username="ann")
     callers = ["address 203.0.113.7", "address 2001:db8::1", "address 0123456789abcdef", f"user {ann.pk}"]
     for caller in callers:
-        generations.create(Caller(None, caller), {"model": "m", **QUESTION}, "default")
+        store.create(Principal(None, caller), {"model": "m", **QUESTION}, "default")
         spend(ann.pk if caller.startswith("user") else None, caller)
     spend(None, "user 12345")  # deleted
     executor = MigrationExecutor(connections[database()])
@@ -87,7 +88,7 @@ def test_migration_clears_what_was_stored_in_clear() -> None:
 
 def spend(user_id: Any, caller: str) -> None:
     usage.record(
-        user_id=user_id, caller=caller, upstream="u", model="m", outcome="done", usage=None, pieces=1, seconds=1
+        user_id=user_id, caller=caller, upstream="u", model="m", outcome="done", usage=None, chunks=1, seconds=1
     )
 
 
@@ -128,11 +129,11 @@ async def test_relay_and_regenerate_count_as_well(everyone: Any) -> None:
 def test_bytes_of_last_hour_are_bounded(everyone: Any) -> None:
     everyone.STREAMS = {**EVERYONE, "GENERATION_BYTES_PER_HOUR": 10_000}
     assert ask(content="x" * 4000).status_code == 201
-    generations.claim("w", 10)
+    store.claim("w", 10)
     [generation] = Generation.objects.all()
     text = "é" * 2000
     ending = Ending(Generation.State.DONE)
-    assert generations.write("w", [Batch(generation.pk, 0, (text,), text=text, ending=ending)])
+    assert store.write("w", [Batch(generation.pk, 0, (text,), text=text, ending=ending)])
     generation.refresh_from_db()
     assert generation.size == len(json.dumps(generation.request)) + 4000
     refused = ask(content="x" * 4000)
@@ -145,26 +146,29 @@ def test_bytes_of_last_hour_are_bounded(everyone: Any) -> None:
 
 
 def test_cancelled_answer_counts_its_text(everyone: Any) -> None:
-    caller = Caller(None, "address 1")
-    generation, _ = generations.create(caller, {"model": "m", **QUESTION}, "default")
+    caller = Principal(None, "address 1")
+    generation, _ = store.create(caller, {"model": "m", **QUESTION}, "default")
     before = generation.size
-    generations.claim("w", 10)
-    generations.write("w", [Batch(generation.pk, 0, ("x" * 500,))])
-    assert generations.cancel(generation.pk).size == before + 500
+    store.claim("w", 10)
+    store.write("w", [Batch(generation.pk, 0, ("x" * 500,))])
+    assert store.cancel(generation.pk).size == before + 500
 
 
 def test_flood_of_large_questions_stores_little(everyone: Any) -> None:
     """With the defaults, one address cannot fill the database."""
     everyone.STREAMS = {"RELAY_ACCESS": EVERYONE["RELAY_ACCESS"], "GENERATION_WORKER": "command"}
-    caller, body = Caller(None, "address 1"), {"model": "m", "messages": [{"role": "user", "content": "x" * 1_000_000}]}
+    caller, body = (
+        Principal(None, "address 1"),
+        {"model": "m", "messages": [{"role": "user", "content": "x" * 1_000_000}]},
+    )
     stored = 0
 
     def flood() -> None:
         nonlocal stored
         for _ in range(200):
-            generation, _ = generations.create(caller, body, "default")
+            generation, _ = store.create(caller, body, "default")
             stored += generation.size
-            generations.cancel(generation.pk)
+            store.cancel(generation.pk)
 
     with pytest.raises(HTTPError) as refused:
         flood()

@@ -370,7 +370,7 @@ async def test_limits_of_time_are_not_reset_by_comments(relay: Relay) -> None:
         "The upstream did not answer",
         "The upstream sent no first event",
         "The upstream sent no event",
-        "The answer took longer",
+        "The answer exceeded the limit of its total time.",
         "The upstream did not answer",
     ]
     assert b"ping" not in b"".join(streams)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from streams.exceptions import HTTPError
-from streams.relay.requests import check_request, parse_payload, wants_usage
+from streams.relay.proxy.requests import check_request, parse_payload, wants_usage
 from streams.relay.upstreams import get_upstream
 from tests.relay.answering import GivenUpstream
 

@@ -19,11 +19,11 @@ from django.test import AsyncClient
 from streams.exceptions import HTTPError, InvalidSetting
 from streams.places import Place
 from streams.relay import upstreams
-from streams.relay.access import Caller
-from streams.relay.answers import open_answer
-from streams.relay.exchange import Exchange
+from streams.relay.access import Principal
 from streams.relay.limits import places_taken, take_place
 from streams.relay.models import Usage
+from streams.relay.proxy.answers import open_answer
+from streams.relay.proxy.exchange import Exchange
 from streams.relay.upstreams import OpenAICompatible, get_upstream
 from streams.relay.usage import record_soon
 from tests.relay.conftest import SECRET, UpstreamProcess
@@ -168,12 +168,12 @@ async def test_demo_site_answers_everyone_by_the_script(settings: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("hold_seconds", [0.01, 5])
-async def test_stream_that_is_stopped_ends_at_once_and_gives_all_back(hold_seconds: float) -> None:
+@pytest.mark.parametrize("header_delay_seconds", [0.01, 5])
+async def test_stream_that_is_stopped_ends_at_once_and_gives_all_back(header_delay_seconds: float) -> None:
     upstream = upstreams.ScriptedUpstream("default", {"seconds": 0.2})
     before = places_taken()
-    exchange = Exchange(Caller(None, "test"), upstream, {"model": "scripted", "stream": True, "messages": []})
-    await exchange.open(hold_seconds)
+    exchange = Exchange(Principal(None, "test"), upstream, {"model": "scripted", "stream": True, "messages": []})
+    await exchange.open(header_delay_seconds)
     assert await anext(exchange)
     waiting = asyncio.create_task(anext(exchange, b"the end"))
     await asyncio.sleep(0.05)
@@ -237,11 +237,11 @@ def test_demo_site_takes_its_upstream_from_the_environment(env: dict[str, str], 
 
 @pytest.mark.django_db(transaction=True)
 async def test_database_that_takes_no_usage_spoils_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    answer = {"caller": "user 1", "upstream": "default", "model": "m1", "outcome": "done", "pieces": 2, "seconds": 1.0}
+    answer = {"caller": "user 1", "upstream": "default", "model": "m1", "outcome": "done", "chunks": 2, "seconds": 1.0}
     await record_soon(user_id=None, usage=None, **answer)
     assert "could not" not in caplog.text
     await record_soon(user_id=None, usage=None, **{**answer, "model": None})
-    assert "could not be written down" in caplog.text
+    assert "Could not record the usage" in caplog.text
     assert await Usage.objects.acount() == 1
 
 

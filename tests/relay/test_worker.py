@@ -14,16 +14,17 @@ from asgiref.sync import sync_to_async
 from django.db.models.functions import Now
 
 from streams.models import Message
-from streams.relay import generations, upstreams
-from streams.relay.access import Caller
+from streams.relay import upstreams
+from streams.relay.access import Principal
+from streams.relay.generations import store
+from streams.relay.generations.chunks import storable
+from streams.relay.generations.worker import Worker
 from streams.relay.models import Generation, Usage
-from streams.relay.pieces import storable
-from streams.relay.worker import Worker
 from tests.relay.answering import DONE, USAGE, GivenUpstream, event
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-ANN = Caller(None, "address 192.0.2.1")
+ANN = Principal(None, "address 192.0.2.1")
 BODY = {"model": "small", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 FOREVER = 1000.0
 JSON = "application/json"
@@ -43,7 +44,7 @@ def answer_with(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Any:
 
 
 async def ask() -> str:
-    made, _ = await sync_to_async(generations.create)(ANN, BODY, "default")
+    made, _ = await sync_to_async(store.create)(ANN, BODY, "default")
     return made.pk
 
 
@@ -165,7 +166,7 @@ async def test_answer_that_takes_too_long_fails_and_its_upstream_is_left(answer_
 
 
 async def test_upstream_that_is_not_configured_any_more_fails_the_answer() -> None:
-    made, _ = await sync_to_async(generations.create)(ANN, BODY, "gone")
+    made, _ = await sync_to_async(store.create)(ANN, BODY, "gone")
     failed = await finished(made.pk)
     assert (failed.state, failed.error_code) == ("failed", "internal")
     assert "gone" not in failed.error_message
@@ -176,7 +177,7 @@ async def test_cancelled_elsewhere_leaves_the_upstream_when_the_lease_is_renewed
     async with working():
         pk = await ask()
         await until(lambda: Message.objects.exists())
-        await sync_to_async(generations.cancel)(pk)
+        await sync_to_async(store.cancel)(pk)
         await until(lambda: upstream.closed)
     assert await pieces(pk) == ["a"]
     cost = await Usage.objects.aget()
@@ -188,7 +189,7 @@ async def test_cancelled_here_leaves_the_upstream_at_once(answer_with: Any) -> N
     async with working() as worker:
         pk = await ask()
         await until(lambda: Message.objects.exists())
-        await sync_to_async(generations.cancel)(pk)
+        await sync_to_async(store.cancel)(pk)
         worker.forget(pk)
         await until(lambda: upstream.closed, seconds=5)
 
@@ -243,7 +244,7 @@ async def test_text_in_the_row_follows_while_the_answer_comes(answer_with: Any) 
     async with working():
         pk = await ask()
         row = await until(lambda: Generation.objects.filter(pk=pk, text="ab").first())
-        assert row.pieces == 2
+        assert row.chunks == 2
         assert row.text_position == 2
     assert (await ended(pk)).text == "ab"
 
@@ -255,7 +256,7 @@ async def test_worker_whose_lease_was_lost_stops(answer_with: Any) -> None:
         await until(lambda: Message.objects.exists())
         late = Now() - datetime.timedelta(seconds=1)
         await Generation.objects.filter(pk=pk).aupdate(lease_until=late)
-        await sync_to_async(generations.interrupt)(pk)
+        await sync_to_async(store.interrupt)(pk)
         await until(lambda: upstream.closed)
     assert await pieces(pk) == ["a"]
 
@@ -297,14 +298,14 @@ async def test_answer_that_cannot_be_stored_fails_alone(answer_with: Any, monkey
     """Whatever it is: all of a worker's answers share a transaction."""
     answer_with(event("a"), 0.3, event("b"), event(reason="stop"), DONE)
     bad, good = await ask(), await ask()
-    check = generations._messages
+    check = store.messages_of
 
-    def refuse(batch: generations.Batch) -> Any:
-        if batch.id == bad and batch.number == 1 and batch.pieces:
+    def refuse(batch: store.Batch) -> Any:
+        if batch.id == bad and batch.number == 1 and batch.chunks:
             raise ValueError("this cannot be stored")
         return check(batch)
 
-    monkeypatch.setattr(generations, "_messages", refuse)
+    monkeypatch.setattr(store, "messages_of", refuse)
     async with asyncio.timeout(30):
         await Worker().run(linger=0)
     assert ((await ended(good)).state, (await ended(good)).text) == ("done", "ab")
@@ -325,4 +326,4 @@ async def test_stop_does_not_wait_for_an_answer_that_was_cancelled_meanwhile(ans
             pk = await ask()
             await until(lambda: Message.objects.exists())
             worker.stop()
-            await sync_to_async(generations.cancel)(pk)
+            await sync_to_async(store.cancel)(pk)

@@ -23,6 +23,7 @@ listen_port = {port}
 unix_socket_dir =
 auth_type = any
 pool_mode = {mode}
+server_round_robin = {round_robin}
 default_pool_size = {size}
 max_client_conn = 1000
 """
@@ -33,13 +34,20 @@ def program() -> str | None:
 
 
 class PgBouncer:
-    """Pools the server's connections in `mode`: session, transaction or statement; `size` of them for each database."""
+    """Pools the server's connections in `mode`: session, transaction or statement; `size` of them for each database.
 
-    def __init__(self, server: PostgresServer, mode: str = "transaction", size: int = 3) -> None:
+    With `round_robin`, it gives out the connection that was idle for longest, and else the one that was used last.
+    """
+
+    def __init__(
+        self, server: PostgresServer, mode: str = "transaction", size: int = 3, *, round_robin: bool = False
+    ) -> None:
         self.port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="streams-pgbouncer-"))
         path = self._folder / "pgbouncer.ini"
-        path.write_text(CONFIGURATION.format(server=server, port=self.port, mode=mode, size=size))
+        path.write_text(
+            CONFIGURATION.format(server=server, port=self.port, mode=mode, size=size, round_robin=int(round_robin))
+        )
         found = program()
         assert found is not None
         self._command = [found, str(path)]

@@ -143,7 +143,7 @@ class Answer {
     } else {
       this.know(told.text);
       this.changed();
-      if (told.pieces > this.heardPieces || this.source.readyState === EventSource.CLOSED) this.open();
+      if (told.chunks > this.heardPieces || this.source.readyState === EventSource.CLOSED) this.open();
     }
   }
 

@@ -60,18 +60,18 @@ def _readable(request: Request, after: str, prefix: str, limit: int) -> tuple[li
     token = request.auth if isinstance(request.auth, Token) else None
     named = _named_public_channels() | {name for name in (token.read if token else ()) if not is_pattern(name)}
     looks_through_all = any(map(is_pattern, token.read)) if token else has_credentials(request)
-    # Computed once and not for each step, because many channels can have listeners.
-    begins = [name for name in (presence.channels() if looks_through_all else named) if name.startswith(prefix)]
-    first = survey.names_in_order(begins, after=after, limit=MOST_NAMES)
+    candidates = presence.channels() if looks_through_all else named
+    # Sorted once, and not at each step: there can be many subscribers.
+    listed = sorted(name for name in candidates if name > after and name.startswith(prefix))[:MOST_NAMES]
     found: list[str] = []
     for _ in range(MOST_NAMES // NAMES_AT_A_TIME):
         if looks_through_all:
-            names = survey.known_names(first, after=after, start=prefix, limit=NAMES_AT_A_TIME)
+            names = survey.known_names(listed, after=after, prefix=prefix, limit=NAMES_AT_A_TIME)
         else:
-            names = survey.names_in_order(first, after=after, limit=NAMES_AT_A_TIME)
-        own = [name for name in names if name.startswith(prefix)]
+            names = [name for name in listed if name > after][:NAMES_AT_A_TIME]
+        own = names
         if token:
-            own = [name for name in own if name in named or token.may_read(name)]
+            own = [name for name in names if name in named or token.may_read(name)]
         refused = set(policy.denied_channels(request._request, own)) if own else set()
         for name in own:
             if name in refused:

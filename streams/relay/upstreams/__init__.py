@@ -1,4 +1,4 @@
-"""The upstreams that the relay may call, by their names in STREAMS['UPSTREAMS']."""
+"""The upstreams that the relay can call, by their names in STREAMS['UPSTREAMS']."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """OpenAICompatible at its first use: it needs aiohttp, and a site with a scripted upstream does not."""
+    """Import OpenAICompatible when it is used, because a site with a scripted upstream does not need aiohttp."""
     if name != "OpenAICompatible":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from streams.relay.upstreams.openai_compatible import OpenAICompatible
@@ -31,7 +31,7 @@ _upstreams: dict[str, BaseUpstream] = {}
 
 
 def get_upstream(name: str = "default") -> BaseUpstream:
-    """The upstream of that name. Raises InvalidSetting or ImportError where it cannot be made."""
+    """Return the upstream with this name. Raises InvalidSetting or ImportError if it cannot be created."""
     if name not in _upstreams:
         configured = settings.UPSTREAMS.get(name)
         if configured is None:
@@ -41,7 +41,7 @@ def get_upstream(name: str = "default") -> BaseUpstream:
 
 
 def upstream_for(model: object) -> BaseUpstream:
-    """The upstream that has `model`: the first in the setting's order, and the default one where none has."""
+    """Return the first upstream in the setting's order that has `model`, or the default one if none has it."""
     for name in settings.UPSTREAMS:
         if isinstance(model, str) and model in get_upstream(name).models:
             return get_upstream(name)

@@ -1,4 +1,4 @@
-"""What an upstream is: an API for chat completions, as OpenAI's has them, that the relay may call."""
+"""The base classes of upstreams: APIs for chat completions, in the format of OpenAI's API, that the relay can call."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from django.core.checks import CheckMessage
 
 
 class UpstreamResponse(ABC):
-    """An upstream's answer to one request, from its status line on. Closed by aclose(), always.
+    """An upstream's response to one request. The relay always calls aclose().
 
-    `status` and `headers` (names in lower case, repeated ones one by one) are there once it is made. Iterating gives
-    the body's bytes in pieces of any size, as they come, decoded of nothing.
+    It is created when the status and the headers have arrived. `headers` has names in lower case, and one entry for
+    each repetition. Iterating yields the body's bytes in parts of any size, as they arrive, without decoding.
     """
 
     status: int
@@ -21,9 +21,9 @@ class UpstreamResponse(ABC):
 
     @abstractmethod
     async def __anext__(self) -> bytes:
-        """The next bytes. Raises StopAsyncIteration at the body's end, HTTPError where the connection broke.
+        """The next bytes. Raises StopAsyncIteration at the body's end, HTTPError if the connection broke.
 
-        Cancelled, it loses nothing, and may be called again: waiting is interrupted for heartbeats.
+        If it is cancelled, no bytes are lost, and it can be called again: heartbeats interrupt the wait.
         """
 
     def __aiter__(self) -> UpstreamResponse:
@@ -31,16 +31,16 @@ class UpstreamResponse(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Let go of the connection, at once where the body has not been read to its end. May be called twice."""
+        """Close the connection, at once if the body was not read to its end. Can be called twice."""
 
 
 class BaseUpstream(ABC):
     """An upstream of STREAMS['UPSTREAMS']. One instance serves all threads and event loops of a process.
 
-    `options` are the setting's OPTIONS. Raise InvalidSetting, in words, where they do not fit; never with a key in it.
+    `options` are the setting's OPTIONS. Raise InvalidSetting if they are invalid, without the API key in its text.
     """
 
-    # What the API calls the limit of an answer's length. OpenAI's newer models take only "max_completion_tokens".
+    # The API's name for the limit of an answer's length. OpenAI's newer models accept only "max_completion_tokens".
     max_tokens_key = "max_tokens"
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
@@ -49,20 +49,21 @@ class BaseUpstream(ABC):
     @property
     @abstractmethod
     def models(self) -> Sequence[str]:
-        """The models that may be asked for; the first one where a request names none."""
+        """The available models. The first one is used if a request names none."""
 
     @abstractmethod
     async def send(self, body: Mapping[str, Any]) -> UpstreamResponse:
-        """Send a chat completion request, checked JSON with `model`, and return the response when its head is there.
+        """Send a chat completion request, and return the response when its headers have arrived.
 
-        Raises HTTPError where no response came: 502 where the upstream could not be reached or broke off, 504 where
-        RELAY_CONNECT_SECONDS passed before there was a connection. Cancelled, it leaves nothing behind.
+        `body` is checked JSON with a `model`. If the task is cancelled, close everything that was opened. Raises
+        HTTPError: 502 if the upstream cannot be reached or disconnects, 504 if there is no connection after
+        RELAY_CONNECT_SECONDS.
         """
 
     def hide(self, text: str) -> str:
-        """`text`, which the upstream sent, without secrets of ours that it may repeat."""
+        """Return `text`, which the upstream sent, without secrets of this site that it can contain."""
         return text
 
     def check(self) -> Iterator[CheckMessage]:
-        """System checks of the options, beyond what __init__ refuses."""
+        """Yield system check messages about the options, in addition to the errors of __init__."""
         yield from ()

@@ -1,6 +1,6 @@
-"""An upstream over HTTP: any API that speaks OpenAI's chat completions, called by aiohttp.
+"""An upstream over HTTP: any API in the format of OpenAI's chat completions, called with aiohttp.
 
-Where it is, its key and its models come from the settings alone. What its answers mean is read in answers.py.
+Its address, its key and its models come from the settings only. relay/proxy/answers.py interprets its answers.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
 
 logger = logging.getLogger("streams.relay")
 
-# Shorter than what common servers grant an idle connection (uvicorn, under vLLM: 5 s), for a request on one that the
-# server is just closing fails, and a POST is not sent twice.
+# Shorter than the keep-alive timeout of common servers (uvicorn, under vLLM: 5 s), because a request fails on a
+# connection that the server is closing, and a POST is not repeated.
 KEEP_ALIVE_SECONDS = 4.0
 
-# A shorter key is not hidden where it is repeated.
+# Shorter keys are not hidden in answers.
 MIN_SECRET_CHARACTERS = 12
 
-# In its place. No header's name has such characters, so that one with the key in it is not passed on.
+# Replaces the key. Names of headers cannot contain these characters, so a header with the key in its name is dropped.
 HIDDEN_KEY = "[key]"
 
-# A line in the log, whatever the upstream sent that aiohttp quotes.
+# The limit of a line in the log, because aiohttp's errors quote data from the upstream.
 MAX_LOGGED_CHARACTERS = 500
 
-# How much of an answer waits in this process before the upstream is held back.
+# The size of the read buffer. When it is full, reading from the upstream pauses.
 READ_BUFFER_BYTES = 65_536
 
 
 class OpenAICompatible(BaseUpstream):
     """OpenAI itself, DashScope's compatible mode, vLLM, llama.cpp and the like.
 
-    Options: `base_url`, to which /chat/completions is added; `models`, a list of those that may be asked for;
-    `api_key`, left out where none is needed; `max_tokens_key`, "max_tokens" or "max_completion_tokens".
+    Options: `base_url`, to which /chat/completions is added; `models`, the list of available models; `api_key`,
+    optional; `max_tokens_key`, "max_tokens" or "max_completion_tokens".
     """
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
@@ -68,10 +68,10 @@ class OpenAICompatible(BaseUpstream):
         return self._models
 
     def hide(self, text: str) -> str:
-        # Not the "none" or "EMPTY" that servers of one's own are given: such words stand in answers, too.
+        # Not words such as "none" or "EMPTY", which local servers get as their key: they occur in answers as well.
         if len(self._key) < MIN_SECRET_CHARACTERS:
             return text
-        # In lower case as well: the names of headers are.
+        # Also in lower case, as names of headers are.
         return text.replace(self._key, HIDDEN_KEY).replace(self._key.lower(), HIDDEN_KEY)
 
     async def send(self, body: Mapping[str, Any]) -> UpstreamResponse:
@@ -93,7 +93,7 @@ class OpenAICompatible(BaseUpstream):
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None, connect=limit, sock_connect=limit),
             )
-        except TimeoutError as error:  # aiohttp's own is one as well
+        except TimeoutError as error:  # aiohttp's own timeouts are subclasses
             raise self._failure(
                 504, "upstream-unreachable", "The upstream did not take the connection in time.", error
             ) from None
@@ -110,16 +110,16 @@ class OpenAICompatible(BaseUpstream):
         return HTTPError(status, code, message)
 
     async def _session(self) -> aiohttp.ClientSession:
-        """The running event loop's session, made where there is none."""
+        """Return the session of the running event loop. Create it if there is none."""
         loop = asyncio.get_running_loop()
         if loop not in self._sessions:
             for ended in [known for known in tuple(self._sessions) if known.is_closed()]:
                 self._sessions.pop(ended)[0].detach()  # its connections went with the loop
             session = aiohttp.ClientSession(
-                # No limit here: streams are counted before an upstream is asked, and whoever waited for a place in
-                # the pool would be told that the upstream cannot be reached.
+                # No limit, because streams are counted before. A request that waited for a connection of the pool
+                # would fail as if the upstream could not be reached.
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
-                cookie_jar=aiohttp.DummyCookieJar(),  # one user's cookies are not for the next one's request
+                cookie_jar=aiohttp.DummyCookieJar(),  # cookies of one user must not be sent with another user's request
                 auto_decompress=False,
                 trust_env=False,
                 read_bufsize=READ_BUFFER_BYTES,
@@ -132,7 +132,7 @@ class OpenAICompatible(BaseUpstream):
     async def _keep(self, loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> AsyncGenerator[None]:
         """Close the session at the end of its loop.
 
-        A loop tells nobody that it ends, except the asynchronous generators that were begun in it: those it closes
+        An event loop has no hook for its end, but it closes the asynchronous generators that were started in it
         (loop.shutdown_asyncgens, which asyncio.run and asgiref's async_to_sync call).
         """
         try:
@@ -166,7 +166,7 @@ def _is_base_url(value: object) -> bool:
         return False
     try:
         url = urlsplit(value)
-        _ = url.port  # raises where it is no number
+        _ = url.port  # raises ValueError if it is not a number
     except ValueError:
         return False
     return (
@@ -178,7 +178,7 @@ def _is_base_url(value: object) -> bool:
 
 
 def _refused(response: aiohttp.ClientResponse) -> str | None:
-    """What makes a response useless, whatever is in its body."""
+    """Return the reason if the response cannot be used, whatever its body contains."""
     if 300 <= response.status < 400:
         return "The upstream answered with a redirect, which is not followed."
     coding = response.headers.get("Content-Encoding", "identity").strip().lower()
@@ -200,10 +200,10 @@ class _HTTPResponse(UpstreamResponse):
             self._lost.add_done_callback(self._tell)
 
     def _tell(self, lost: asyncio.Future[None]) -> None:
-        """Wake whoever reads when the connection is lost.
+        """Wake the reader when the connection is lost.
 
-        aiohttp does, except where it has closed the connection itself, over a body whose chunks make no sense (seen in
-        3.14): then the reader would wait for its own limit of time.
+        aiohttp does this, except when it has closed the connection itself because of malformed chunks (seen in 3.14).
+        Then the reader would wait until its own timeout.
         """
         error = None if lost.cancelled() else lost.exception()
         content = self._response.content
@@ -214,7 +214,7 @@ class _HTTPResponse(UpstreamResponse):
         if self._closed:
             raise StopAsyncIteration
         try:
-            # Not by lines or chunks: aiohttp's have limits of their own, and an event may be longer.
+            # Not by lines or chunks, because aiohttp limits their length, and an event can be longer.
             data = await self._response.content.readany()
         except (aiohttp.ClientError, aiohttp.http.HttpProcessingError, OSError) as error:
             if self._closed:  # by another task, while this one waited
@@ -230,5 +230,5 @@ class _HTTPResponse(UpstreamResponse):
         self._closed = True
         if self._lost is not None:
             self._lost.remove_done_callback(self._tell)
-        # At the body's end aiohttp has given the connection back already, and this closes nothing.
+        # At the body's end, aiohttp has already returned the connection to the pool, and this does nothing.
         self._response.close()

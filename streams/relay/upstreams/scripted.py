@@ -1,4 +1,4 @@
-"""An upstream inside this process: the same protocol, a text from the settings, no key and no network."""
+"""An upstream inside this process: it sends a text from the settings, without a key or the network."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ DEFAULT_ANSWER = (
 
 
 class ScriptedUpstream(BaseUpstream):
-    """Answers with `answer`, a word every `seconds` seconds. For sites without a key, and for tests.
+    """Answers with the text `answer`, one word every `seconds` seconds. For sites without a key, and for tests.
 
-    Options: `answer`, in which `{question}` stands for the last message; `times`, how often it is given, 1; `seconds`
-    between words, 0.05; `models`.
+    Options: `answer`, in which `{question}` is replaced by the last message; `times`, the number of repetitions (1);
+    `seconds` between words (0.05); `models`.
     """
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
@@ -60,11 +60,11 @@ class _ScriptedResponse(UpstreamResponse):
         self._next: asyncio.Future[bytes] | None = None
 
     async def __anext__(self) -> bytes:
-        # Apart from whoever waits: cancelled, a generator would be at its end.
+        # In a task of its own, because cancelling the generator's step would end the generator.
         if self._next is None:
             self._next = asyncio.ensure_future(anext(self._chunks, b""))
         await asyncio.wait([self._next])
-        if self._next.cancelled() or not (chunk := self._next.result()):  # closed meanwhile, or at the end
+        if self._next.cancelled() or not (chunk := self._next.result()):  # it was closed, or is at its end
             raise StopAsyncIteration
         self._next = None
         return chunk
@@ -77,7 +77,7 @@ class _ScriptedResponse(UpstreamResponse):
 
 
 def _words(text: str) -> Iterator[str]:
-    """The text in pieces of a word with what follows it, as models give tokens."""
+    """Yield each word of the text with the space after it, as models send tokens."""
     start = 0
     for index in range(1, len(text)):
         if text[index - 1].isspace() and not text[index].isspace():
@@ -97,7 +97,7 @@ async def _stream(model: str, text: str, seconds: float) -> AsyncIterator[bytes]
     loop = asyncio.get_running_loop()
     due = loop.time()
     for piece in pieces:
-        due += seconds  # by the clock, so that what sleeping is late by does not add up
+        due += seconds  # from the start, so that delays of sleep() do not add up
         await asyncio.sleep(due - loop.time())
         yield _event({**head, "choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
     yield _event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})

@@ -1,4 +1,4 @@
-"""manage.py run_generations: a worker outside of the server's processes. See GENERATION_WORKER."""
+"""manage.py run_generations: run a worker outside of the server's processes. See GENERATION_WORKER."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from streams.relay.worker import Worker
+from streams.relay.generations.worker import Worker
 
 
 class Command(BaseCommand):
     help = (
-        "Write the answers that were asked for, until SIGTERM or SIGINT. For sites that set "
-        "STREAMS['GENERATION_WORKER'] to 'command', so that an answer goes on while the servers are restarted."
+        "Run a worker for generations until SIGTERM or SIGINT. For sites that set STREAMS['GENERATION_WORKER'] to "
+        "'command', so that answers continue while the servers are restarted."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -24,18 +24,18 @@ class Command(BaseCommand):
             type=float,
             default=30,
             metavar="SECONDS",
-            help="After a signal, how long the answers under way may take to end before they are interrupted. A "
-            "second signal interrupts them at once. Default: 30.",
+            help="After a signal, wait this long for running answers before they are interrupted. A second signal "
+            "interrupts them at once. Default: 30.",
         )
         parser.add_argument(
             "--until-idle",
             action="store_true",
-            help="End when no answer is under way and none waits; for tests and cron.",
+            help="End when no answer is running or queued. For tests and cron.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["grace"] < 0:
-            raise CommandError(f"--grace is a number of seconds, 0 or more; got {options['grace']:g}.")
+            raise CommandError(f"--grace must be a number of seconds, 0 or greater; got {options['grace']:g}.")
         asyncio.run(self._serve(options["grace"], until_idle=options["until_idle"]))
 
     async def _serve(self, grace: float, *, until_idle: bool) -> None:
@@ -51,5 +51,5 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
         if not until_idle:
-            self.stdout.write("Writing the answers that are asked for. Stop with Ctrl-C.")
+            self.stdout.write("Running a worker for generations. Stop it with Ctrl-C.")
         await serving

@@ -1,10 +1,10 @@
-"""Which of an upstream's headers the client sees: few, by name. What else there is concerns the upstream and us."""
+"""Select the upstream's headers that are passed to the client. All others are dropped."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-# When to try again, and what to tell the upstream's support.
+# They tell a client when to try again, and identify the request for the upstream's support.
 NAMES = frozenset(
     ["retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-version", "openai-model"]
 )
@@ -15,7 +15,7 @@ MAX_VALUE_CHARACTERS = 1024
 
 
 def passed_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Those that pass, in order. Not one that `Connection` names: it was meant for us (RFC 9110, section 7.6.1)."""
+    """Return the headers to pass, in order, without those that `Connection` names (RFC 9110, section 7.6.1)."""
     headers = list(headers)
     for_us = {name.strip().lower() for key, value in headers if key == "connection" for name in value.split(",")}
     return [(name, value) for name, value in headers if _passes(name, value) and name not in for_us]

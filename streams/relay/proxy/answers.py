@@ -1,18 +1,16 @@
-"""Reading an upstream's answer: its events, its limits, and what counts as its end.
+"""Read an upstream's answer: decode its events, enforce the limits, and detect its end.
 
-How the bytes come is the upstream's business; what is done with the pieces, its readers'.
+`upstreams` provides the bytes. exchange.py and the worker of generations use the chunks.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import weakref
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from streams.closing import close_later
@@ -20,46 +18,31 @@ from streams.exceptions import HTTPError, InvalidJSON
 from streams.json_bodies import parse_json
 from streams.relay.conf import settings
 from streams.relay.errors import UpstreamError
-from streams.relay.hiding import hidden, hide_in_event
+from streams.relay.proxy.chunks import Chunk, first_choice, parse_object
+from streams.relay.proxy.hiding import hidden, hide_in_event
 from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
 from streams.sse import DecodedEvent, EventStreamDecoder
 
 logger = logging.getLogger("streams.relay")
 
-# After the terminal event, the end of the body is as good as there. Waiting for it saves the connection.
+# After the terminal event, the end of the body comes soon. If it is awaited, the connection can be used again.
 DRAIN_SECONDS = 0.25
 
-# As much of an upstream's error as is read.
+# The limit for the body of an upstream's error.
 MAX_ERROR_BYTES = 65_536
 
-# An answer that has told why it ended, and what it has cost, is whole: the end itself may be so late.
+# An answer with a finish reason and usage is complete. The wait for its terminal event is this long at most.
 END_SECONDS = 2.0
 
-# No character of UTF-8 is longer.
+# The longest character in UTF-8.
 MAX_CHARACTER_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """An event of an answer. `text`, `reasoning` and `refusal` are what it adds to the first choice, "" for nothing.
-
-    `calls_tools`: the first choice calls a tool. `is_empty`: it has no choice, such as the event with the usage.
-    """
-
-    data: str
-    event: str = "message"
-    text: str = ""
-    reasoning: str = ""
-    refusal: str = ""
-    calls_tools: bool = False
-    is_empty: bool = False
-
-
 async def open_answer(upstream: BaseUpstream, body: Mapping[str, Any], *, total_seconds: float | None = None) -> Answer:
-    """Send the request; returns when the head of the answer is there. Raises HTTPError.
+    """Send the request `body`, as check_request() returned it. Return when the headers of the answer have arrived.
 
-    `body` has been through check_request(). Where it does not ask for a stream, an upstream is silent until it has the
-    whole answer: then only the limit of the whole holds.
+    If `body` does not ask for a stream, the upstream is silent until its answer is complete. Then only the limit of the
+    total time applies. Raises HTTPError.
     """
     total = settings.RELAY_TOTAL_SECONDS if total_seconds is None else total_seconds
     first = min(settings.RELAY_FIRST_EVENT_SECONDS, total) if body.get("stream") else total
@@ -73,11 +56,11 @@ async def open_answer(upstream: BaseUpstream, body: Mapping[str, Any], *, total_
 
 
 class Answer:
-    """An upstream's answer. Iterating gives a stream's pieces, in order, until the terminal event.
+    """An upstream's answer. If it is a stream, iterating yields its chunks until the terminal event.
 
-    Raises HTTPError, after the pieces that came before, where the upstream sends an error, ends without a terminal
-    event, breaks off, takes too long or sends too much. `usage`, `finish_reason` and `model` are what it has said of
-    them so far. Whoever has an answer calls aclose(); one that is dropped without is closed all the same.
+    After the last chunk, it raises HTTPError if the upstream has sent an error, has ended without a terminal event, was
+    disconnected, or has exceeded a limit of time or size. `usage`, `finish_reason` and `model` are the latest values in
+    the chunks so far. Call aclose() at the end. An answer that is garbage-collected without it is closed as well.
     """
 
     def __init__(
@@ -86,12 +69,12 @@ class Answer:
         self.status = response.status
         headers = response.headers
         self.headers = [(name, upstream.hide(value)) for name, value in headers if upstream.hide(name) == name]
-        # Not the status: there are APIs that answer 200 with an error as JSON, and 400 with one as an event.
+        # Not by the status: some APIs send a 200 with an error as JSON, or a 400 with an error as an event.
         self.is_stream = _content_type(response) == "text/event-stream"
         self.usage: dict[str, Any] | None = None
         self.finish_reason: str | None = None
         self.model: str | None = None
-        # Read once: an answer has thousands of events.
+        # Read the settings once, because an answer has thousands of events.
         self._silence_seconds = settings.RELAY_SILENCE_SECONDS
         self._event_bytes = settings.RELAY_MAX_EVENT_BYTES
         self._answer_bytes = settings.RELAY_MAX_ANSWER_BYTES
@@ -99,45 +82,47 @@ class Answer:
         self._response = response
         self._loop = asyncio.get_running_loop()
         self._end_at = end_at
-        self._waits_until: float | None = first_event_at  # for the next event; None while nobody waits
+        self._waits_until: float | None = (
+            first_event_at  # the time limit for the next event; None if it has not been set
+        )
         self._has_begun = False
         self._bytes = 0
         self._decoder = EventStreamDecoder()
-        self._pieces: deque[Piece] = deque()
-        self._end: HTTPError | None = None  # what to raise after the pieces
+        self._chunks: deque[Chunk] = deque()
+        self._end: HTTPError | None = None  # what to raise after the chunks
         self._finished = False
         self._abandoned = weakref.finalize(self, close_later, response, self._loop)
         self._abandoned.atexit = False
-        # Also where nobody reads at that moment, for a slow client holds its reader up.
+        # A timer, because a slow client can keep this answer from being read at that time.
         self._expiry = self._loop.call_at(end_at, _expire, weakref.ref(self))
 
     def __aiter__(self) -> Answer:
         return self
 
-    async def __anext__(self) -> Piece:
-        piece = await self.next_by(math.inf)
-        assert piece is not None
-        return piece
+    async def __anext__(self) -> Chunk:
+        chunk = await self.next_by(math.inf)
+        assert chunk is not None
+        return chunk
 
-    async def next_by(self, moment: float) -> Piece | None:
-        """The next piece, as __anext__ gives it; None where there is none by that moment of the loop's clock."""
-        while not self._pieces:
+    async def next_by(self, moment: float) -> Chunk | None:
+        """Return the next chunk, or None if there is none at `moment`, by the clock of the event loop."""
+        while not self._chunks:
             if self._end is not None:
                 raise self._end
             if self._finished:
                 raise StopAsyncIteration
             if not await self._read(moment):
                 return None
-        return self._pieces.popleft()
+        return self._chunks.popleft()
 
-    def take_waiting(self) -> list[Piece]:
-        """The pieces that have come already, beyond those that were handed out."""
-        waiting = list(self._pieces)
-        self._pieces.clear()
+    def take_waiting(self) -> list[Chunk]:
+        """Return the chunks that have already arrived and were not returned yet."""
+        waiting = list(self._chunks)
+        self._chunks.clear()
         return waiting
 
     async def aclose(self) -> None:
-        """Close the upstream's connection, at once where the answer is not at its end. May be called by any task."""
+        """Close the upstream's connection, at once if the answer has not ended. Can be called by any task."""
         self._expiry.cancel()
         if self._abandoned.detach() is None:
             return
@@ -151,13 +136,13 @@ class Answer:
             await self._response.aclose()
 
     def expire(self) -> None:
-        """End the answer, for its time is over: what has come is still handed out, and the upstream let go now."""
+        """End the answer because of its time limit, and close the upstream. Chunks that have arrived are returned."""
         if not self._finished and self._end is None:
             self._end = _too_slow_as_a_whole()
             close_later(self._response, self._loop)
 
     async def read_error(self) -> HTTPError:
-        """Return the error that the upstream sent instead of an answer. Never raises."""
+        """Return the upstream's own error, or the error of reading it. Never raises."""
         try:
             found = await self.read_json(MAX_ERROR_BYTES)
         except HTTPError as error:
@@ -165,20 +150,20 @@ class Answer:
         return UpstreamError(found.get("error") or found if isinstance(found, dict) else found)
 
     async def read_json(self, most_bytes: int) -> Any:
-        """The body of an answer that is no stream, or an error that came as one. Raises HTTPError.
+        """Return the JSON body of an answer that is not a stream, or an error that was sent as an event.
 
-        Where the body does not come whole, is too long or no JSON, the error has the upstream's status, if that is one
-        of an error.
+        Raises HTTPError if the body is incomplete, longer than `most_bytes` or not JSON. Its status is the upstream's,
+        if that is an error, and 502 otherwise.
         """
         status = self.status if self.status >= 400 else 502
-        # An answer may be long in coming, after its head; an error is there at once, or never.
+        # After its headers, an answer can take long to arrive. An error arrives at once or never.
         until = self._end_at if self.status < 400 else min(self._end_at, self._loop.time() + self._silence_seconds)
         body = bytearray()
-        while (chunk := await self._next_of_json(until)) is not None:
-            body += chunk
+        while (data := await self._next_of_json(until)) is not None:
+            body += data
             if len(body) > most_bytes:
                 raise HTTPError(status, "upstream-too-large", f"The upstream's answer is over {most_bytes} bytes.")
-            if self.is_stream and (events := self._decoder.feed(chunk)):
+            if self.is_stream and (events := self._decoder.feed(data)):
                 return self._parsed(events[0].data, status)
         self._finished = True
         return self._parsed(body.decode("utf-8-sig", "replace"), status)
@@ -188,7 +173,7 @@ class Answer:
             return await self._next_bytes(until)
         except HTTPError as error:
             status = self.status if self.status >= 400 else error.status
-            raise HTTPError(status, error.code, "The upstream's answer did not come whole.") from None
+            raise HTTPError(status, error.code, "The upstream's answer was incomplete.") from None
 
     def _parsed(self, text: str, status: int) -> Any:
         try:
@@ -202,34 +187,34 @@ class Answer:
     # --- Bytes ---
 
     async def _read(self, by: float) -> bool:
-        """Take the next bytes into pieces, or come to the end. False where there were none by that moment."""
+        """Decode the next bytes into chunks, or record the end. Return False if neither happened until `by`."""
         is_whole = self.finish_reason is not None and self.usage is not None
         if self._waits_until is None:
             pause = min(END_SECONDS, self._silence_seconds) if is_whole else self._silence_seconds
             self._waits_until = self._loop.time() + pause
         try:
-            chunk = await self._next_bytes(min(self._waits_until, self._end_at), by)
+            data = await self._next_bytes(min(self._waits_until, self._end_at), by)
         except TimeoutError:
             return False
         except HTTPError as failure:
             if not is_whole or self._end is not None:
                 self._end = failure
                 return True
-            chunk = None
-        if chunk is None:
+            data = None
+        if data is None:
             if self.finish_reason is None:
                 self._end = HTTPError(502, "upstream-ended", "The upstream's answer ended before it was complete.")
             self._finished = True
         else:
-            self._take_bytes(chunk)
+            self._take_bytes(data)
         return True
 
-    def _take_bytes(self, chunk: bytes) -> None:
-        for event in self._decoder.feed(chunk):
+    def _take_bytes(self, data: bytes) -> None:
+        for event in self._decoder.feed(data):
             if self._finished or self._end is not None:
                 break
             self._take(event)
-        self._bytes += len(chunk)
+        self._bytes += len(data)
         if self._finished or self._end is not None:
             return
         if self._decoder.held > self._event_bytes:
@@ -238,16 +223,16 @@ class Answer:
             self._end = _too_large("The answer", "RELAY_MAX_ANSWER_BYTES", self._answer_bytes)
 
     async def _next_bytes(self, until: float, by: float = math.inf) -> bytes | None:
-        """The body's next bytes; None at its end. Raises HTTPError at `until`, TimeoutError at `by`."""
+        """Return the body's next bytes, None at its end. Raises HTTPError at `until`, TimeoutError at `by`."""
         if self._end is not None:
             raise self._end
-        if self._loop.time() >= self._end_at:  # bytes that are there already would be read without a look at the clock
+        if self._loop.time() >= self._end_at:  # asyncio.timeout() does not interrupt bytes that have already arrived
             raise _too_slow_as_a_whole()
         try:
             async with asyncio.timeout_at(min(until, by)):
                 return await anext(self._response)
         except StopAsyncIteration:
-            if self._end is not None:  # closed meanwhile
+            if self._end is not None:  # it was closed while this waited
                 raise self._end from None
             return None
         except TimeoutError:
@@ -265,53 +250,53 @@ class Answer:
                 async for _ in self._response:
                     pass
         except (TimeoutError, HTTPError):
-            pass  # it is closed then
+            pass  # aclose() closes it
 
     # --- Events ---
 
     def _take(self, event: DecodedEvent) -> None:
         if not event.data.strip():
-            return  # as good as a comment, and no client of such APIs takes it for anything else
+            return  # clients of such APIs ignore it, like a comment
         most = self._event_bytes
         if len(event.data) * MAX_CHARACTER_BYTES > most and len(event.data.encode()) > most:
             self._end = _too_large("An event", "RELAY_MAX_EVENT_BYTES", most)
             return
         self._waits_until = None
         self._has_begun = True
-        if event.data.lstrip().startswith("[DONE]"):  # as clients see it
+        if event.data.lstrip().startswith("[DONE]"):  # clients compare it in this way
             self._finished = True
             return
         hide = self._upstream.hide
         data, name = hide(event.data), hide(event.event)
         try:
-            data, chunk = hide_in_event(data, _object(data), hide)
-        except RecursionError:  # it could be read, but not gone through
+            data, body = hide_in_event(data, parse_object(data), hide)
+        except RecursionError:  # the parser accepts deeper nesting than hide_in_event()
             self._end = HTTPError(502, "upstream-malformed", "An event of the upstream is nested too deeply.")
             return
-        if name == "error" or chunk.get("error"):
-            self._end = UpstreamError(chunk.get("error") or chunk or data)
+        if name == "error" or body.get("error"):
+            self._end = UpstreamError(body.get("error") or body or data)
             return
-        self._pieces.append(self._piece(data, name, chunk))
+        self._chunks.append(self._chunk(data, name, body))
 
-    def _piece(self, data: str, event: str, chunk: dict[str, Any]) -> Piece:
-        if isinstance(chunk.get("usage"), dict):
-            self.usage = chunk["usage"]
-        if isinstance(chunk.get("model"), str):
-            self.model = chunk["model"]
-        choice = _first_choice(chunk)
+    def _chunk(self, data: str, event: str, body: dict[str, Any]) -> Chunk:
+        if isinstance(body.get("usage"), dict):
+            self.usage = body["usage"]
+        if isinstance(body.get("model"), str):
+            self.model = body["model"]
+        choice = first_choice(body)
         if choice is None:
-            is_usage = chunk.get("usage") is not None and not chunk.get("choices")
-            return Piece(data, event, is_empty=is_usage or chunk.get("choices") == [])
+            is_usage = body.get("usage") is not None and not body.get("choices")
+            return Chunk(data, event, is_empty=is_usage or body.get("choices") == [])
         reason = choice.get("finish_reason")
-        if isinstance(reason, str) and reason != "null":  # as DashScope's own protocol says for None
+        if isinstance(reason, str) and reason != "null":  # DashScope's own protocol has "null" for None
             self.finish_reason = reason
         delta = choice.get("delta") or choice.get("message")
         if not isinstance(delta, dict):
-            return Piece(data, event)
+            return Chunk(data, event)
         names = ("content", "reasoning_content", "refusal")
         text, reasoning, refusal = (value if isinstance(value := delta.get(name), str) else "" for name in names)
         calls_tools = bool(delta.get("tool_calls") or delta.get("function_call"))
-        return Piece(data, event, text, reasoning, refusal, calls_tools)
+        return Chunk(data, event, text, reasoning, refusal, calls_tools)
 
 
 def _content_type(response: UpstreamResponse) -> str:
@@ -319,33 +304,14 @@ def _content_type(response: UpstreamResponse) -> str:
     return next(values, "").split(";")[0].strip().lower()
 
 
-def _object(text: str) -> dict[str, Any]:
-    """Return the JSON object in `text`, or an empty dict. NaN is allowed, because only some values are read."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _first_choice(chunk: dict[str, Any]) -> dict[str, Any] | None:
-    """The choice with index 0. DashScope's own protocol has the choices inside `output`."""
-    output = chunk.get("output")
-    choices = chunk.get("choices") or (output.get("choices") if isinstance(output, dict) else None)
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and not choice.get("index"):
-            return choice
-    return None
-
-
 def _expire(answer_ref: weakref.ref[Answer]) -> None:
-    """Let the upstream of an answer go that has taken too long as a whole."""
+    """End an answer that has reached the limit of its total time."""
     if (answer := answer_ref()) is not None:
         answer.expire()
 
 
 def _too_slow_as_a_whole() -> HTTPError:
-    return HTTPError(504, "upstream-timeout", "The answer took longer than it may as a whole.")
+    return HTTPError(504, "upstream-timeout", "The answer exceeded the limit of its total time.")
 
 
 def _too_slow(what: str, seconds: float) -> HTTPError:

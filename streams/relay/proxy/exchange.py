@@ -1,6 +1,6 @@
-"""One relayed answer, from the question to its last byte: what of it the client gets, and what it leaves behind.
+"""One relayed answer, from the request to its last byte.
 
-Its limits in numbers are in limits.py, its cost is written down by usage.py; HTTP is views.py's business.
+limits.py counts it, usage.py records its cost, and views.py makes the HTTP response.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any
 from streams import sse
 from streams.conf import settings as core_settings
 from streams.exceptions import HTTPError
-from streams.relay.access import Caller
-from streams.relay.answers import MAX_ERROR_BYTES, Answer, Piece, open_answer
+from streams.relay.access import Principal
 from streams.relay.conf import settings
 from streams.relay.errors import UpstreamError, openai_error
 from streams.relay.limits import take_place
 from streams.relay.models import Usage
+from streams.relay.proxy.answers import MAX_ERROR_BYTES, Answer, open_answer
+from streams.relay.proxy.chunks import Chunk
 from streams.relay.upstreams.base import BaseUpstream
 from streams.relay.usage import record_soon
 from streams.runtime.tasks import spawn
@@ -29,48 +30,47 @@ logger = logging.getLogger("streams.relay")
 
 DONE = b"data: [DONE]\n\n"
 
-# How long a request whose client has left may wait until its cost is written down, before it is left to itself.
+# How long a request whose client has disconnected waits until its usage is recorded.
 RECORD_SECONDS = 5.0
 
 
 class Exchange:
-    """A caller's request on its way through an upstream.
+    """A request of a principal to an upstream, and the answer.
 
-    It takes one of the places for streams (HTTPError: 429) and holds it, and the upstream's connection, until
-    aclose(). First open(); then, where the answer is a stream, it is an async iterator of what to send: each event as
-    it comes, and one `[DONE]` at the end, after the error where there was one.
+    It takes a connection slot (or raises HTTPError, 429), and keeps it and the upstream's connection until aclose().
+    Call open() first. If the answer is a stream, the exchange is an async iterator of the bytes to send: each event
+    when it arrives, an error if there was one, and `[DONE]` at the end.
     """
 
     def __init__(
-        self, caller: Caller, upstream: BaseUpstream, body: Mapping[str, Any], *, shows_usage: bool = False
+        self, principal: Principal, upstream: BaseUpstream, body: Mapping[str, Any], *, shows_usage: bool = False
     ) -> None:
-        self.begun = False  # whether the first bytes have been asked for
         self.closed = False
         self.answer: Answer | None = None
-        self._caller = caller
+        self._principal = principal
         self._upstream = upstream
         self._body = body
         self._shows_usage = shows_usage
-        self._place = take_place(caller.key)
+        self._place = take_place(principal.key)
         self._began_at = time.monotonic()
-        self._opening: asyncio.Task[Piece | None] | None = None
+        self._opening: asyncio.Task[Chunk | None] | None = None
         self._heartbeat_seconds = core_settings.HEARTBEAT_SECONDS
         self._has_beaten = False
         self._first_taken = False
-        self._over = False  # all has been handed out
-        self._stopped = False  # by this server, before the end
-        self._outcome = Usage.Outcome.CANCELLED  # unless it comes to an end
+        self._over = False  # everything has been returned
+        self._stopped = False  # by stop(), before the end
+        self._outcome = Usage.Outcome.CANCELLED  # until it ends
         self._usage: Mapping[str, Any] | None = None
-        self._pieces = 0
+        self._chunks = 0
 
-    async def open(self, hold_seconds: float | None) -> Answer | None:
-        """Ask the upstream; returns its answer, where there is one within `hold_seconds` (None: however long it takes).
+    async def open(self, header_delay_seconds: float | None) -> Answer | None:
+        """Ask the upstream; return its answer, or None if there is none after `header_delay_seconds` (None: no limit).
 
-        A stream counts as an answer with its first event: until then, whatever goes wrong can still be told by the
+        A stream counts as an answer when its first event arrives. Until then, an error can be sent as the response's
         status. Raises HTTPError.
         """
         self._opening = asyncio.create_task(self._open())
-        done, _ = await asyncio.wait([self._opening], timeout=hold_seconds)
+        done, _ = await asyncio.wait([self._opening], timeout=header_delay_seconds)
         if not done:
             return None
         try:
@@ -80,8 +80,8 @@ class Exchange:
             raise self._told(error) from None
         return self.answer
 
-    async def _open(self) -> Piece | None:
-        """The first piece; None where there is none."""
+    async def _open(self) -> Chunk | None:
+        """Return the first chunk, or None if there is none."""
         self.answer = await open_answer(self._upstream, self._body)
         return await anext(self.answer, None) if self._streams and self._body.get("stream") else None
 
@@ -90,12 +90,12 @@ class Exchange:
         return self.answer is not None and self.answer.is_stream and self.answer.status < 400
 
     async def read_json(self) -> Any:
-        """The body of an answer that is no stream. Raises HTTPError."""
+        """Return the JSON body of an answer that is not a stream. Raises HTTPError."""
         assert self.answer is not None
         has_failed = self.answer.status >= 400
         try:
             if self._streams:
-                raise HTTPError(502, "upstream-malformed", "The upstream streamed what nobody asked it to stream.")
+                raise HTTPError(502, "upstream-malformed", "The upstream sent a stream, which was not requested.")
             found = await self.answer.read_json(MAX_ERROR_BYTES if has_failed else settings.RELAY_MAX_ANSWER_BYTES)
             is_object = isinstance(found, dict)
             if not has_failed and is_object and found.get("error") and not found.get("choices"):
@@ -108,13 +108,12 @@ class Exchange:
             self._usage = found["usage"] if isinstance(found.get("usage"), dict) else None
         return found
 
-    # --- As a stream: what EventStreamResponse asks of a feed.Source ---
+    # --- As a stream: the protocol feed.Source, for EventStreamResponse ---
 
     def __aiter__(self) -> Exchange:
         return self
 
     async def __anext__(self) -> bytes:
-        self.begun = True
         if self._over or self.closed:
             return self._stop_here()
         try:
@@ -129,10 +128,10 @@ class Exchange:
         if self._over or not self._stopped:
             raise StopAsyncIteration
         self._over = True
-        return self._error(HTTPError(503, "restarting", "This server is being restarted. Ask again."))
+        return self._error(HTTPError(503, "restarting", "This server is being restarted. Send the request again."))
 
     def _last(self, error: Exception) -> bytes:
-        """How the stream ends."""
+        """Return the bytes that end the stream."""
         if isinstance(error, StopAsyncIteration):
             self._outcome = Usage.Outcome.DONE
             return DONE
@@ -143,20 +142,20 @@ class Exchange:
         return sse.encode(json.dumps(openai_error(self._told(error)), separators=(",", ":"))) + DONE
 
     async def _next(self) -> bytes:
-        """The next events, all that are there, or a heartbeat. Raises StopAsyncIteration at a whole answer's end."""
+        """Return all events that have arrived, or a heartbeat. Raises StopAsyncIteration at the end of the answer."""
         beat_at = asyncio.get_running_loop().time() + self._heartbeat_seconds
         if not self._first_taken:
             return await self._next_of_opening()
         assert self.answer is not None
         while True:
-            piece = await self.answer.next_by(beat_at)
-            if piece is None:
+            chunk = await self.answer.next_by(beat_at)
+            if chunk is None:
                 return sse.HEARTBEAT
-            if chunk := self._encoded(piece) + b"".join(map(self._encoded, self.answer.take_waiting())):
-                return chunk
+            if data := self._encoded(chunk) + b"".join(map(self._encoded, self.answer.take_waiting())):
+                return data
 
     async def _next_of_opening(self) -> bytes:
-        """The first piece, or heartbeats until it is there: the first at once, so that nobody sits on the headers."""
+        """Return the first chunk, or heartbeats until it arrives; the first one at once, to send the headers."""
         assert self._opening is not None
         waits = self._heartbeat_seconds if self._has_beaten else 0
         done, _ = await asyncio.wait([self._opening], timeout=waits)
@@ -184,9 +183,9 @@ class Exchange:
         return False  # an upstream is read without the request's connections
 
     def stop(self, last: bytes = b"") -> None:
-        """End the iteration, at once where it is waiting; with an error, for a mere end passes for a whole answer.
+        """End the iteration at once, with an error, because clients take an end without an error for a complete answer.
 
-        Without `last`: clients of such APIs know no retry time, and fail at a block without data.
+        `last` is ignored: clients of such APIs do not know a retry time, and fail at an event without data.
         """
         self._stopped = True
         spawn(self.aclose(), finish=True)
@@ -196,16 +195,16 @@ class Exchange:
         if isinstance(error, HTTPError):
             return error
         logger.error("Relaying an answer of %s failed.", self._upstream.name, exc_info=error)
-        return HTTPError(500, "internal", "The answer failed on this server. Ask again.")
+        return HTTPError(500, "internal", "The answer failed on this server. Send the request again.")
 
-    def _encoded(self, piece: Piece) -> bytes:
-        if piece.is_empty and not self._shows_usage:
+    def _encoded(self, chunk: Chunk) -> bytes:
+        if chunk.is_empty and not self._shows_usage:
             return b""
-        self._pieces += not piece.is_empty
-        return sse.encode(piece.data, event=piece.event)
+        self._chunks += not chunk.is_empty
+        return sse.encode(chunk.data, event=chunk.event)
 
     async def _refusal(self) -> HTTPError:
-        """What an upstream said that refused only after the stream to the client had begun."""
+        """Return the error of an upstream that refused the request after the stream to the client had started."""
         assert self.answer is not None
         if self.answer.is_stream and self.answer.status < 400:
             return HTTPError(502, "upstream-malformed", "The upstream did not answer with a stream.")
@@ -218,10 +217,10 @@ class Exchange:
     # --- The end ---
 
     async def aclose(self) -> None:
-        """Let go of the place and of the upstream: at once, where the answer was cut off.
+        """Release the slot and close the upstream, at once if the answer is incomplete.
 
-        Nobody waits for what is done about an answer that is whole: for the end of the upstream's body, and for its
-        cost to be written down. The client has its last event, and is about to have the response's end.
+        If it is complete, this does not wait for the end of the upstream's body and for the record of its usage, so
+        that the client's response ends without a delay.
         """
         if self.closed:
             return
@@ -238,24 +237,24 @@ class Exchange:
         finally:
             self._place.release()
             recording = self._record()
-        if cut_off and recording is not None:  # a server that is shutting down waits for it
+        if cut_off and recording is not None:  # so that a server that is shutting down waits for it
             await asyncio.wait([recording], timeout=RECORD_SECONDS)
 
     def _record(self) -> asyncio.Task[None] | None:
         opening, answer = self._opening, self.answer
         if opening is None or (answer is not None and answer.status >= 400):
-            return None  # there was no answer that could have cost something
+            return None  # there was no answer, so there is no cost
         if answer is None and opening.done() and not opening.cancelled():
             error = opening.exception()
             if not (isinstance(error, HTTPError) and error.code == "upstream-timeout"):
-                return None  # it never had the question; one that was late may have worked on it
+                return None  # the upstream never got the request; after a timeout, it can have worked on it
         return record_soon(
-            user_id=None if self._caller.user is None else self._caller.user.pk,
-            caller=self._caller.key,
+            user_id=None if self._principal.user is None else self._principal.user.pk,
+            caller=self._principal.key,
             upstream=self._upstream.name,
             model=self._body["model"],
             outcome=self._outcome,
             seconds=time.monotonic() - self._began_at,
             usage=self._usage or (answer.usage if answer is not None else None),
-            pieces=self._pieces,
+            chunks=self._chunks,
         )

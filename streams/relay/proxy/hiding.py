@@ -1,4 +1,4 @@
-"""Hiding what an upstream repeats of our secrets, however its JSON spells it. No I/O."""
+"""Hide secrets of this site that an upstream repeats in its JSON, also if they are written with escapes. No I/O."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def hidden(value: Any, hide: Hide) -> Any:
 
 
 def hide_in_event(data: str, chunk: dict[str, Any], hide: Hide) -> tuple[str, dict[str, Any]]:
-    """Return an event's data, and the object that it was parsed to, without secrets that are spelt with escapes.
+    """Return an event's data, and the object that it was parsed to, without secrets that are written with escapes.
 
     Raises RecursionError if the object is nested too deeply.
     """
     if "\\" not in data:
         return data, chunk
     if (shown := hidden(chunk, hide)) != chunk:
-        return json.dumps(shown), shown  # in ASCII: a lone surrogate has no other form
+        return json.dumps(shown), shown  # in ASCII, which can represent lone surrogates
     if hide(plain := _unescaped(data)) != plain:
-        # In a name that the object has twice, which parsing drops, or in a text that is no JSON object.
+        # The secret is in a duplicate key, which the parser dropped, or `data` is not a JSON object.
         return json.dumps(chunk) if chunk else hide(plain).encode(errors="replace").decode(), chunk
     return data, chunk
 

@@ -1,6 +1,7 @@
-"""What becomes of generations that nobody attends to: dead workers, nobody to begin with them, and age.
+"""End generations whose worker is dead or that no worker has claimed, and compact and delete old ones.
 
-Every process that streams does it now and then, and every worker; what must happen once is settled at the row's lock.
+Every process with open streams does this periodically, and every worker. The lock of the generation's row makes sure
+that each step happens once.
 """
 
 from __future__ import annotations
@@ -13,49 +14,48 @@ from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.db.models.functions import Now
 
 from streams import log
-from streams.relay import generations
 from streams.relay.conf import settings
-from streams.relay.generations import Rows
+from streams.relay.generations import store
+from streams.relay.generations.chunks import DESERTED, overdue
+from streams.relay.generations.rows import Rows, generation_rows
 from streams.relay.models import Generation
-from streams.relay.pieces import DESERTED, overdue
-from streams.threads import database
 
 logger = logging.getLogger("streams.relay")
 
 State = Generation.State
 
-# What one look, or one transaction, takes at most.
+# The limits of one query, and of one transaction.
 MOST_AT_ONCE = 100
 BATCH_MESSAGES = 500
 
-# How long tidying may go on at a time.
-TIDY_SECONDS = 10.0
+# The time limit of one run of compact().
+COMPACT_SECONDS = 10.0
 
-# A lease must be seen to have run out for so long, and without a pause. The database may have been away, and living
-# workers may be about to renew theirs: they try every second.
+# A generation is only ended if every look() in this period has found its lease expired. The database can have been
+# away, and then living workers are about to renew their leases: they try every second.
 CONFIRM_SECONDS = 3.0
 
-# {generation: the lease that this process has seen to have run out, and since when, by time.monotonic()}
+# {generation: (the lease that this process has found expired, time.monotonic() of the first time)}
 _deserted: dict[str, tuple[datetime.datetime | None, float]] = {}
 _looked_at = 0.0
 
 
-# A generation that no worker has: its key, its state, whether it has waited for too long, and its lease.
+# For each generation without a worker: its key, its state, True if it has waited for too long, and its lease.
 Found = list[tuple[str, str, bool, datetime.datetime | None]]
 
 
-def attend() -> bool:
-    """End what dead workers have left, and what nobody has taken. Returns whether a generation waits for a worker."""
+def reap() -> bool:
+    """End generations without a worker whose time has come. Return True if a generation waits for a worker."""
     return settle(look())
 
 
 def look() -> Found:
-    """Return the generations that no worker has. It waits for no lock."""
-    # One query, for every process asks it every second. Those that run before those that are queued.
-    rows = _rows().filter(state__in=Generation.ACTIVE).filter(DESERTED | Q(state=State.QUEUED))
+    """Return the generations that have no worker. Never waits for a lock."""
+    # One query, because every process sends it every second. Running generations come before queued ones.
+    waiting = generation_rows().filter(state__in=Generation.ACTIVE).filter(DESERTED | Q(state=State.QUEUED))
     is_overdue_now = ExpressionWrapper(overdue(), output_field=BooleanField())
     columns = ("pk", "state", is_overdue_now, "lease_until")
-    found = list(rows.order_by("-state", "created_at").values_list(*columns)[:MOST_AT_ONCE])
+    found = list(waiting.order_by("-state", "created_at").values_list(*columns)[:MOST_AT_ONCE])
     global _looked_at
     had_a_pause, _looked_at = time.monotonic() - _looked_at > CONFIRM_SECONDS, time.monotonic()
     deserted = {pk for pk, state, *_ in found if state == State.RUNNING}
@@ -65,72 +65,72 @@ def look() -> Found:
 
 
 def settle(found: Found) -> bool:
-    """End those that look() has found and whose time has come. Returns True if a generation waits for a worker.
+    """End the generations from look() whose time has come. Return True if a generation waits for a worker.
 
-    It can wait for a row that another transaction has locked.
+    Can wait for a row that another transaction has locked.
     """
     is_waiting = False
     for pk, state, is_overdue, lease in found:
         try:
             if not _settle(pk, state, is_overdue, lease) and state == State.QUEUED:
                 is_waiting = True
-        except Exception:  # the others are not to suffer for it
-            logger.exception("The answer %s could not be ended.", pk)
+        except Exception:  # go on with the others
+            logger.exception("Could not end the answer %s.", pk)
     return is_waiting
 
 
-def attend_to(generation: Generation) -> bool:
-    """See to one generation, as pieces.get() has read it. Whether it has been ended."""
+def reap_one(generation: Generation) -> bool:
+    """End one generation, as chunks.get() has read it, if its time has come. Return True if it was ended."""
     is_open = generation.is_deserted or generation.state == State.QUEUED
     return is_open and _settle(generation.pk, generation.state, generation.is_overdue, generation.lease_until)
 
 
 def _settle(pk: str, state: str, is_overdue: bool, lease: datetime.datetime | None) -> bool:
-    """End a generation that nobody has, if it is time. Whether it has ended."""
+    """End a generation without a worker, if its time has come. Return True if it has ended."""
     if state == State.QUEUED:
         if not is_overdue:
             return False
         limit = settings.GENERATION_QUEUE_SECONDS
-        end, why = generations.give_up, f"no worker has taken it in {limit:g} s. Are there enough (run_generations)?"
+        end, why = store.give_up, f"no worker has claimed it within {limit:g} s. Start more workers (run_generations)."
     else:
         now = time.monotonic()
         seen, seen_at = _deserted.setdefault(pk, (lease, now))
-        if seen != lease:  # renewed since, and deserted again
+        if seen != lease:  # it was renewed, and has expired again
             seen_at = now
             _deserted[pk] = (lease, now)
         if now - seen_at < CONFIRM_SECONDS:
             return False
-        end, why = generations.interrupt, "its worker has not renewed the lease."
+        end, why = store.interrupt, "its worker did not renew its lease."
     try:
         has_ended = not end(pk).is_active
-    except Generation.DoesNotExist:  # deleted meanwhile
+    except Generation.DoesNotExist:  # it was deleted in between
         has_ended = True
     _deserted.pop(pk, None)
     if has_ended:
-        logger.warning("The answer %s was ended: %s", pk, why)
+        logger.warning("Ended the answer %s: %s", pk, why)
     return has_ended
 
 
-def tidy() -> None:
+def compact() -> None:
     """Compact what ended GENERATION_COMPACT_SECONDS ago, and delete what ended GENERATION_RETENTION_SECONDS ago."""
-    until = time.monotonic() + TIDY_SECONDS
+    until = time.monotonic() + COMPACT_SECONDS
     if (seconds := settings.GENERATION_RETENTION_SECONDS) is not None:
         old = _ended_before(seconds)
         while time.monotonic() < until and (found := list(old[:MOST_AT_ONCE])):
             for generation in found:
                 _delete_messages(generation)
-                generations.delete(generation.pk)
+                store.delete(generation.pk)
                 log.forget_channel(generation.channel)
     if (seconds := settings.GENERATION_COMPACT_SECONDS) is not None:
         whole = _ended_before(seconds).filter(compacted_at=None)
         while time.monotonic() < until and (found := list(whole[:MOST_AT_ONCE])):
             for generation in found:
                 _delete_messages(generation)
-                generations.mark_compacted(generation.pk)
+                store.mark_compacted(generation.pk)
 
 
 def _delete_messages(generation: Generation) -> None:
-    """Take a generation's messages from the log; its row has the text, and how it ended."""
+    """Delete a generation's messages from the log. Its row has the text and the end."""
     assert generation.end_position is not None
     deleted = BATCH_MESSAGES
     while deleted == BATCH_MESSAGES:
@@ -142,10 +142,6 @@ def _delete_messages(generation: Generation) -> None:
         )
 
 
-def _rows() -> Rows:
-    return Generation.objects.using(database())
-
-
 def _ended_before(seconds: float) -> Rows:
-    ended = _rows().filter(ended_at__lt=Now() - datetime.timedelta(seconds=seconds))
+    ended = generation_rows().filter(ended_at__lt=Now() - datetime.timedelta(seconds=seconds))
     return ended.order_by("ended_at").defer("request", "text")

@@ -1,8 +1,8 @@
-"""The worker: it asks upstreams for the answers that wait, and writes them into the log as they come.
+"""The worker: sends queued requests to their upstreams, and writes the answers to the log while they arrive.
 
-One worker serves many generations on one event loop. Each has a task that reads its upstream; one more task writes for
-all of them, in one transaction at a time: a piece waits for at most GENERATION_FLUSH_MILLISECONDS, and the database
-sees some twenty transactions a second, however many answers there are.
+One worker serves many generations on one event loop. For each of them, one task reads from the upstream. One more task
+writes for all of them, one transaction at a time. So a chunk waits for at most GENERATION_FLUSH_MILLISECONDS, and the
+database has about twenty transactions per second for any number of answers.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from django.db import InterfaceError, OperationalError
 from streams import threads
 from streams.exceptions import HTTPError
 from streams.outages import Backoff
-from streams.relay import generations, housekeeping
-from streams.relay.answers import open_answer
 from streams.relay.conf import settings
 from streams.relay.errors import openai_error
-from streams.relay.generations import Batch, Ending
+from streams.relay.generations import housekeeping, store
+from streams.relay.generations.endings import Batch, Ending
+from streams.relay.generations.producer import Producer
 from streams.relay.models import Generation
-from streams.relay.producer import Producer
+from streams.relay.proxy.answers import open_answer
 from streams.relay.upstreams import get_upstream
 from streams.relay.usage import counted
 from streams.runtime.resets import per_process
@@ -35,73 +35,74 @@ logger = logging.getLogger("streams.relay")
 
 State = Generation.State
 
-# How often a worker looks for answers that wait, unless it is called.
+# How often a worker looks for queued answers if call() does not wake it.
 LOOK_SECONDS = 0.5
 
-# How often a lease is renewed while it lasts, and at the most after so many seconds: a cancelled generation is noticed
-# then, where the upstream is silent. Two renewals may fail.
+# A lease is renewed this often during its lifetime, so that two renewals can fail, and at least every RENEW_SECONDS: if
+# the upstream is silent, the worker notices only then that a generation was cancelled.
 RENEWALS = 4
 RENEW_SECONDS = 2.0
 
-# After a failure the worker tries again before anybody takes it for dead (see housekeeping).
+# After a failure, the worker tries again before other processes consider it dead (see housekeeping).
 MAX_BACKOFF_SECONDS = 1.0
 
-# A worker that is stopped has so long to store what it has.
+# The time that a stopped worker has to store its last batches.
 STOP_SECONDS = 5.0
 
-CALLS_TOOLS = "The model called a tool, which a generation cannot do. Ask the relay (v1/chat/completions) for that."
-FAILED_HERE = "The answer failed on the server. Ask again."
+CALLS_TOOLS = (
+    "The model called a tool, which generations do not support. To call tools, use the relay (v1/chat/completions)."
+)
+FAILED_HERE = "The answer failed on the server. Send the request again."
 
-# One thread writes, so that the transactions of one worker never wait for each other.
+# Only one thread writes, so that the transactions of one worker never wait for each other.
 _writing = per_process(LogThreads, 1, seconds=threads.timeout_seconds)
 
 
 class Worker:
-    """Serves generations on the running event loop, for as long as run() runs."""
+    """Serves generations on the running event loop, while run() runs. All methods must be called on that loop."""
 
     def __init__(self, look_seconds: float = LOOK_SECONDS) -> None:
         self.id = uuid.uuid4().hex
         self._look_seconds = look_seconds
         self._producers: dict[str, Producer] = {}
-        self._called = asyncio.Event()  # something may wait, or the end was asked for
-        self._news = asyncio.Event()  # something came that is to be stored
-        self._doubtful = False  # whether the last transaction was stored is not known
+        self._called = asyncio.Event()  # a generation might wait, or stop() was called
+        self._news = asyncio.Event()  # there is something to store
+        self._doubtful = False  # it is not known if the last transaction was committed
         self._impatient = asyncio.Event()
         self.is_stopping = False
 
     def call(self) -> None:
-        """Look for what waits, now. On the worker's loop, as all methods."""
+        """Look for queued generations now."""
         self._called.set()
 
     def stop(self) -> None:
-        """Take nothing more. What is under way ends with run()'s grace."""
+        """Claim no more generations. Running ones can go on for the `grace` of run()."""
         self.is_stopping = True
         self._called.set()
 
     def interrupt(self) -> None:
-        """After stop(): wait no longer for what is under way."""
+        """After stop(): do not wait any longer for running generations."""
         self._impatient.set()
 
     def forget(self, id: str) -> None:
-        """Stop with a generation that somebody else has ended."""
+        """Stop a generation that was ended from outside."""
         if (producer := self._producers.get(id)) is not None:
             self._lose(producer)
 
     async def run(self, *, linger: float | None = None, grace: float = 0.0) -> None:
-        """Serve until stop() is called or, with `linger`, until there was nothing to do for so many seconds.
+        """Serve until stop() is called or, with `linger`, until there was nothing to do for that many seconds.
 
-        Then what is under way has `grace` seconds to come to its end; after them it is interrupted, and says so.
+        Then running generations have `grace` seconds to end. After that they are interrupted, which is stored as their
+        end.
         """
         writing = asyncio.create_task(self._write_on())
         writing.add_done_callback(lambda _: self._called.set())
-        backoff = Backoff(
-            logger, "Answers that wait could not be looked for; trying again.", max_seconds=MAX_BACKOFF_SECONDS
-        )
+        backoff = Backoff(logger, "Could not look for queued answers; trying again.", max_seconds=MAX_BACKOFF_SECONDS)
         busy_at = time.monotonic()
         try:
             while not self.is_stopping:
                 if writing.done():
-                    writing.result()  # raises; it never ends by itself
+                    writing.result()  # raises its error, because it never ends otherwise
                 self._called.clear()
                 try:
                     await self._look()
@@ -122,13 +123,13 @@ class Worker:
                 self._lose(producer)
 
     async def _look(self) -> None:
-        waiting = await threads.run(housekeeping.attend)
+        waiting = await threads.run(housekeeping.reap)
         room = settings.GENERATION_CONCURRENCY - len(self._producers)
         if waiting and room > 0 and not self.is_stopping:
-            for generation in await threads.run(generations.claim, self.id, room):
+            for generation in await threads.run(store.claim, self.id, room):
                 producer = self._producers[generation.pk] = Producer(generation)
                 producer.task = asyncio.create_task(self._produce(producer))
-                self._news.set()  # there is a lease to be renewed
+                self._news.set()  # there is a lease to renew
 
     async def _drain(self, grace: float) -> None:
         done = asyncio.create_task(self._until_idle())
@@ -143,7 +144,7 @@ class Worker:
                 producer.end(
                     State.INTERRUPTED,
                     code="interrupted",
-                    message="The process that wrote this answer was stopped. Ask again for another answer.",
+                    message="The process that wrote this answer was stopped. Send the request again.",
                 )
         self._news.set()
         with contextlib.suppress(TimeoutError):
@@ -152,7 +153,7 @@ class Worker:
 
     async def _until_idle(self) -> None:
         while self._producers:
-            self._called.clear()  # as each that ends calls
+            self._called.clear()  # _drop() sets it for each generation that ends
             await self._called.wait()
 
     # --- Reading upstreams ---
@@ -175,20 +176,20 @@ class Worker:
         self._news.set()
 
     async def _read(self, producer: Producer) -> str:
-        """Read the whole answer; returns why it ended, in the upstream's word."""
+        """Read the whole answer, and return its finish reason as the upstream reported it."""
         generation = producer.generation
-        later = settings.GENERATION_SECONDS + STOP_SECONDS  # so that the limit that is told is ours
+        later = settings.GENERATION_SECONDS + STOP_SECONDS  # so that GENERATION_SECONDS ends it first
         answer = await open_answer(get_upstream(generation.upstream), generation.request, total_seconds=later)
         is_refused = False
         async with contextlib.aclosing(answer):
             if not answer.is_stream or answer.status >= 400:
                 raise await answer.read_error()
-            async for piece in answer:
+            async for chunk in answer:
                 producer.usage = answer.usage
-                if piece.calls_tools:
+                if chunk.calls_tools:
                     raise HTTPError(502, "tool-calls-unsupported", CALLS_TOOLS)
-                is_refused = is_refused or bool(piece.refusal)
-                if text := piece.text + piece.refusal:
+                is_refused = is_refused or bool(chunk.refusal)
+                if text := chunk.text + chunk.refusal:
                     producer.take(text)
                     self._news.set()
                     await producer.room.wait()
@@ -196,15 +197,13 @@ class Worker:
             if answer.finish_reason in ("tool_calls", "function_call"):
                 raise HTTPError(502, "tool-calls-unsupported", CALLS_TOOLS)
             if is_refused:
-                raise HTTPError(502, "refusal", "The model refused to answer. The text says what it said.")
+                raise HTTPError(502, "refusal", "The model refused to answer. The text contains its refusal.")
             return answer.finish_reason or ""
 
     # --- Writing ---
 
     async def _write_on(self) -> None:
-        backoff = Backoff(
-            logger, "Pieces of answers could not be stored; trying again.", max_seconds=MAX_BACKOFF_SECONDS
-        )
+        backoff = Backoff(logger, "Could not store chunks of answers; trying again.", max_seconds=MAX_BACKOFF_SECONDS)
         renewed_at = time.monotonic()
         while True:
             renew_at = renewed_at + min(RENEW_SECONDS, settings.GENERATION_LEASE_SECONDS / RENEWALS)
@@ -236,19 +235,19 @@ class Worker:
                     await self._news.wait()
 
     async def _write(self, *, renew: bool) -> None:
-        """Store what has come, of all generations that have news; of all where the lease is renewed."""
+        """Store the due batches of all generations. To renew leases, include generations that have nothing to store."""
         writing = [producer for producer in self._producers.values() if renew or producer.due() is not None]
         batches = [producer.collect(keep_text=renew) for producer in writing]
         try:
             stored = await threads.run(_write, self.id, batches, renew, pool=_writing)
         except (InterfaceError, OperationalError):
-            raise  # the database itself
+            raise  # the database failed, not one of the batches
         except Exception:
-            # One of them cannot be stored; the others are not to suffer for it.
+            # One batch cannot be stored. Store the others.
             stored = await self._write_one_by_one(batches, renew=renew)
         for producer in writing:
             if producer.batch is None:
-                continue  # forgotten meanwhile
+                continue  # forget() was called in between
             if (position := stored.get(producer.batch.id)) is None:
                 self._lose(producer)
             elif producer.stored(position):
@@ -262,47 +261,47 @@ class Worker:
             except (InterfaceError, OperationalError):
                 raise
             except Exception:
-                logger.exception("The answer %s cannot be stored; it ends here.", batch.id)
+                logger.exception("Cannot store the answer %s any further; ending it.", batch.id)
                 await self._give_up(batch.id)
         return stored
 
     async def _give_up(self, id: str) -> None:
-        """End a generation with what is stored of it. If that fails as well, its lease runs out."""
+        """End a generation with the text that is stored. If this fails as well, its lease expires."""
         ending = Ending(State.FAILED, error_code="internal", error_message=FAILED_HERE)
         try:
-            await threads.run(generations.end, id, ending, pool=_writing)
+            await threads.run(store.end, id, ending, pool=_writing)
         except Exception:
-            logger.exception("The answer %s could not be ended.", id)
+            logger.exception("Could not end the answer %s.", id)
 
     async def _settle(self) -> None:
-        """Find out what the transaction has stored that nobody knows of, for the connection broke."""
+        """Find out if the last transaction was committed before the connection broke."""
         for producer in tuple(self._producers.values()):
             if producer.batch is None:
                 continue
-            position = await threads.run(generations.find, producer.batch, pool=_writing)
+            position = await threads.run(store.find, producer.batch, pool=_writing)
             if position is not None and producer.batch is not None and producer.stored(position):
                 self._drop(producer)
         self._doubtful = False
 
     def _drop(self, producer: Producer) -> None:
         self._producers.pop(producer.generation.pk, None)
-        self._called.set()  # there is room again, or nothing left
+        self._called.set()  # there is room for another one, or nothing left to do
 
     def _lose(self, producer: Producer) -> None:
-        """Stop with a generation that is no longer ours: somebody else has ended it, or deleted it."""
+        """Stop a generation that does not belong to this worker any more, because it was ended or deleted."""
         self._drop(producer)
         producer.batch = None
         if producer.task is not None:
             producer.task.cancel()
-        spawn(self._tell_cost(producer), finish=True)
+        spawn(self._correct_usage(producer), finish=True)
 
-    async def _tell_cost(self, producer: Producer) -> None:
-        told = counted(producer.usage)
+    async def _correct_usage(self, producer: Producer) -> None:
+        found = counted(producer.usage)
         try:
-            await threads.run(generations.correct, producer.generation, told, producer.tokens, producer.seconds)
+            await threads.run(store.correct, producer.generation, found, producer.tokens, producer.seconds)
         except Exception:
-            logger.warning("What an answer has cost could not be written down.", exc_info=True)
+            logger.warning("Could not record the usage of an answer.", exc_info=True)
 
 
 def _write(worker: str, batches: list[Batch], renew: bool) -> dict[str, int]:
-    return generations.write(worker, batches, renew=renew)
+    return store.write(worker, batches, renew=renew)

@@ -1,7 +1,7 @@
-"""A generation's tokens: signed tokens (streams.tokens) that let their bearer read and cancel this one answer.
+"""Tokens of generations: signed tokens (see streams.tokens) with which a client can read and cancel one answer.
 
-They stand for the generation's owner, in a URL too, because an EventSource has no headers. They end with the owner's
-password, when the owner is deactivated or deleted, and with disconnect(user).
+They act for the generation's owner. They can be part of a URL, because an EventSource cannot send headers. They become
+invalid when the owner's password changes, when the owner is deactivated or deleted, and by disconnect(user).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from streams.tokens import CACHE_ATTRIBUTE, atoken_of, find_text, make_token, to
 
 
 def make(generation: Generation) -> str:
-    """Return a token of a generation whose owner is loaded. It is good for GENERATION_TOKEN_SECONDS."""
+    """Return a token for a generation, whose owner must be loaded. It is valid for GENERATION_TOKEN_SECONDS."""
     seconds = min(settings.GENERATION_TOKEN_SECONDS, core_settings.MAX_TOKEN_SECONDS)
     return make_token(read=[generation.channel], user=generation.owner, seconds=seconds, id=_id_of(generation))
 
 
 async def take(request: HttpRequest) -> str | None:
-    """Return the signed token that the request carries in its URL or as its Authorization, if it holds; or None.
+    """Return the valid signed token in the request's URL or Authorization header, or None.
 
-    The request then counts as one with this token, or as one without a token. See is_of() as well. Raises HTTPError:
+    Afterwards, the request is treated as one with this token, or without a token. See also is_of(). Raises HTTPError:
     400 if the query has too many parameters.
     """
     try:
@@ -35,18 +35,18 @@ async def take(request: HttpRequest) -> str | None:
     try:
         await atoken_of(request)
     except InvalidToken:
-        ignore(request)  # the session can be the owner's all the same
+        ignore(request)  # the request's session can still be the owner's
         return None
     return text
 
 
 def ignore(request: HttpRequest) -> None:
-    """Treat the request from now on as one without a token."""
+    """Treat the request as one without a token from now on."""
     request.__dict__[CACHE_ATTRIBUTE] = None
 
 
 def is_of(request: HttpRequest, generation: Generation) -> bool:
-    """Return True if the token that take() has found is this generation's, and was not taken back."""
+    """Return True if the token that take() has found belongs to this generation and was not revoked."""
     token = token_of(request)
     owner = None if generation.owner_id is None else str(generation.owner_id)
     return token is not None and token.id == _id_of(generation) and token.user == owner

@@ -6,14 +6,13 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from streams.exceptions import HTTPError
 from streams.json_responses import json_response
-from streams.relay.access import Caller, admit
+from streams.relay.access import Principal, admit
 from streams.relay.conf import settings
 from streams.relay.endpoints import api_view, error_response, read_payload
-from streams.relay.exchange import Exchange
-from streams.relay.headers import passed_headers
-from streams.relay.leaving import close_if_client_leaves
 from streams.relay.limits import count_question
-from streams.relay.requests import check_request, wants_usage
+from streams.relay.proxy.exchange import Exchange
+from streams.relay.proxy.headers import passed_headers
+from streams.relay.proxy.requests import check_request, wants_usage
 from streams.relay.upstreams import get_upstream, upstream_for
 from streams.release import release_request
 from streams.responses import EventStreamResponse
@@ -21,39 +20,40 @@ from streams.responses import EventStreamResponse
 
 @api_view("POST")
 async def chat_completions(request: HttpRequest) -> HttpResponseBase:
-    """An answer, as OpenAI's `POST /chat/completions` gives it."""
-    caller = await admit(request)
-    return await relay(request, caller, read_payload(request))
+    """Return an answer, in the format of OpenAI's `POST /chat/completions`."""
+    principal = await admit(request)
+    return await relay(request, principal, read_payload(request))
 
 
-async def relay(request: HttpRequest, caller: Caller, payload: object) -> HttpResponseBase:
-    """The upstream's answer to `payload`, for a caller who was admitted. For views of a site's own as well.
+async def relay(request: HttpRequest, principal: Principal, payload: object) -> HttpResponseBase:
+    """Return the upstream's answer to `payload` as a response, for a principal that was admitted.
+
+    A site can call this in its own views.
 
     Raises HTTPError if the request is invalid or exceeds a limit.
     """
-    count_question(caller.key)
+    count_question(principal.key)
     upstream = upstream_for(payload.get("model") if isinstance(payload, dict) else None)
     body = check_request(payload, upstream)
     assert isinstance(payload, dict)
-    # The upstream may take a minute, and needs neither the request's thread nor its connections.
+    # The upstream can take a minute, which needs neither the request's thread nor its connections.
     await release_request()
-    exchange = Exchange(caller, upstream, body, shows_usage=wants_usage(payload))
+    exchange = Exchange(principal, upstream, body, shows_usage=wants_usage(payload))
     try:
         return await (_stream if body.get("stream") else _whole)(request, exchange)
-    except BaseException:  # also where the client has left
+    except BaseException:  # including the cancellation after a disconnect
         await exchange.aclose()
         raise
 
 
 async def _stream(request: HttpRequest, exchange: Exchange) -> HttpResponseBase:
-    answer = await exchange.open(settings.RELAY_HOLD_SECONDS)
+    answer = await exchange.open(settings.RELAY_HEADER_DELAY_SECONDS)
     if answer is not None and not (answer.is_stream and answer.status < 400):
         return await _passed(exchange)
     response = EventStreamResponse(exchange, status=200 if answer is None else answer.status)
     for name, value in () if answer is None else passed_headers(answer.headers):
         response.headers[name] = value
     response.serve_to(getattr(request, "scope", {}))
-    close_if_client_leaves(exchange, request)
     return response
 
 
@@ -63,7 +63,7 @@ async def _whole(request: HttpRequest, exchange: Exchange) -> HttpResponseBase:
 
 
 async def _passed(exchange: Exchange) -> HttpResponse:
-    """An answer that is no stream, with its status and its JSON."""
+    """Return the response for an answer that is not a stream, with its status and its JSON."""
     answer = exchange.answer
     assert answer is not None
     headers = passed_headers(answer.headers)
@@ -81,7 +81,7 @@ async def _passed(exchange: Exchange) -> HttpResponse:
 
 @api_view("GET")
 async def models(request: HttpRequest) -> HttpResponseBase:
-    """The models that may be asked for, as OpenAI's `GET /models` gives them."""
+    """Return the available models, in the format of OpenAI's `GET /models`."""
     await admit(request)
     listed = [
         {"id": model, "object": "model", "created": 0, "owned_by": name}

@@ -22,14 +22,14 @@ def other_task_while_a_row_is_locked() -> None:
     from django.db.models.functions import Now
 
     from streams import threads
-    from streams.relay import background, generations, housekeeping
-    from streams.relay.access import Caller
+    from streams.relay.access import Principal
+    from streams.relay.generations import background, housekeeping, store
     from streams.relay.models import Generation
 
     housekeeping.CONFIRM_SECONDS = 0.0
     body = {"model": "small", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-    generations.create(Caller(None, "address 192.0.2.1"), body, "default", None)
-    assert generations.claim("a dead worker", 1)
+    store.create(Principal(None, "address 192.0.2.1"), body, "default", None)
+    assert store.claim("a dead worker", 1)
     Generation.objects.update(lease_until=Now() - datetime.timedelta(seconds=1))
     is_locked, may_go = threading.Event(), threading.Event()
 
@@ -45,7 +45,7 @@ def other_task_while_a_row_is_locked() -> None:
     assert is_locked.wait(60)
 
     async def attend() -> bool:
-        attending = asyncio.create_task(background.attend_periodically())
+        attending = asyncio.create_task(background.reap_periodically())
         await asyncio.sleep(0)
         served, _ = await asyncio.wait([asyncio.create_task(threads.run(int, pool=threads.PERIODIC))], timeout=5)
         may_go.set()

@@ -1,7 +1,7 @@
-"""The worker inside a server process: a thread with an event loop of its own, there while there is something to do.
+"""The worker inside a server process: a thread with its own event loop, which runs while there is something to do.
 
-A thread, and not a task of the server's loop: it serves under WSGI as well, no view that blocks its loop holds an
-answer up, and it does not end with the loop on which somebody has asked.
+It is not a task of the server's event loop for three reasons: it also works under WSGI, a view that blocks the server's
+loop does not delay answers, and it does not end with the loop of the request that started it.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ import atexit
 import logging
 import threading
 
-from streams import threads
-from streams.relay import housekeeping
+from streams import shutdown, threads
 from streams.relay.conf import settings
-from streams.relay.worker import STOP_SECONDS, Worker
+from streams.relay.generations import housekeeping
+from streams.relay.generations.worker import STOP_SECONDS, Worker
+from streams.relay.models import Generation
+from streams.release import request_context
 from streams.runtime import test_run
 from streams.runtime.resets import per_process
 
 logger = logging.getLogger("streams.relay")
 
-# A worker that has nothing to do ends after this time.
+# A worker ends after this time without work.
 LINGER_SECONDS = 3.0
 
 
 class Background:
-    """At most one worker of this process. All methods may be called from any thread."""
+    """Runs at most one worker in this process. All methods can be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -36,28 +38,28 @@ class Background:
         self._stopped = False
 
     def call(self) -> None:
-        """A generation waits. Start the worker where there is none, if the site has its workers in its servers."""
+        """Start or wake the worker, because a generation waits. Does nothing if GENERATION_WORKER is not "server"."""
         if settings.GENERATION_WORKER != "server" or test_run.strategy().is_wrapped():
-            return  # another thread could not see the rows of the test's transaction
+            return  # another thread cannot read rows of a test's transaction
         with self._lock:
             if self._stopped:
                 return
             self._called = True
             if self._thread is None:
                 thread = threading.Thread(target=self._serve, name="streams-generations", daemon=True)
-                thread.start()  # may fail, where the machine has none to give
+                thread.start()  # raises if the system has no more threads
                 self._thread = thread
             elif self._loop is not None and self._worker is not None:
                 self._loop.call_soon_threadsafe(self._worker.call)
 
     def forget(self, id: str) -> None:
-        """A generation was ended by somebody else: let the upstream go now, and not when the lease is renewed."""
+        """Cancel the upstream of a generation that was ended from outside, without waiting for the next renewal."""
         with self._lock:
             if self._loop is not None and self._worker is not None:
                 self._loop.call_soon_threadsafe(self._worker.forget, id)
 
     def stop(self) -> None:
-        """Interrupt what is under way, and say so. Called when the process ends; there is no worker any more."""
+        """Interrupt running answers and store their end. Called when the process ends; no worker starts afterwards."""
         with self._lock:
             self._stopped = True
             thread = self._thread
@@ -73,13 +75,13 @@ class Background:
             except Exception:
                 logger.exception("The worker for answers failed.")
             with self._lock:
-                # Somebody may have called between the worker's last look and now.
+                # call() can have been called since the worker looked for the last time.
                 if self._stopped or not self._called:
                     self._thread = None
                     return
 
     async def _run(self) -> None:
-        worker = Worker(look_seconds=LINGER_SECONDS / 3)  # seldom: it is called
+        worker = Worker(look_seconds=LINGER_SECONDS / 3)  # rarely, because call() wakes it
         with self._lock:
             if self._stopped:
                 return
@@ -93,8 +95,16 @@ class Background:
 
 
 def call() -> None:
-    """See Background.call()."""
+    """Start the worker if needed, because a generation waits. See Background.call()."""
+    if request_context() is not None:
+        shutdown.listen()  # so that the worker can report interruptions, even if no stream was opened in this process
     _background.call()
+
+
+def call_for(generation: Generation) -> None:
+    """Call the worker if the generation waits for one: the process that took the request might have ended."""
+    if generation.state == Generation.State.QUEUED:
+        call()
 
 
 def forget(id: str) -> None:
@@ -107,18 +117,18 @@ def stop() -> None:
     _background.stop()
 
 
-async def attend_periodically() -> None:
-    """Interrupt the answers that dead workers have left, and take up those that wait. See housekeeping."""
+async def reap_periodically() -> None:
+    """End generations without a worker, and start the worker if one waits. Every process with streams runs this."""
     if found := await threads.run(housekeeping.look, pool=threads.PERIODIC):
-        # Ending an answer can wait for a lock, and the one thread of PERIODIC must not wait.
+        # Ending a generation can wait for a lock, and the only thread of PERIODIC must not wait.
         is_waiting = await threads.run(housekeeping.settle, found, pool=threads.WAITING)
         if is_waiting:
             call()
 
 
-async def tidy_periodically() -> None:
-    """Run housekeeping.tidy() away from the event loop."""
-    await threads.run(housekeeping.tidy, pool=threads.WAITING)
+async def compact_periodically() -> None:
+    """Run housekeeping.compact() in a thread."""
+    await threads.run(housekeeping.compact, pool=threads.WAITING)
 
 
 _background = per_process(Background)

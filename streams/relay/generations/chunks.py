@@ -1,0 +1,128 @@
+"""Read a generation and its text from the database: from its row, and from its chunks in the log.
+
+All functions are synchronous and use the ORM. From an event loop, call them with streams.threads.run().
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db.models import BooleanField, ExpressionWrapper, Q
+from django.db.models.functions import Now
+
+from streams import log
+from streams.references import with_references
+from streams.relay.conf import settings
+from streams.relay.models import Generation
+from streams.sse import StoredEvent
+from streams.threads import database
+
+END_EVENT = "end"
+
+# Its worker has not renewed the lease, by the database's clock: the clocks of machines differ.
+DESERTED = Q(state=Generation.State.RUNNING, lease_until__lt=Now())
+
+
+def overdue() -> Q:
+    """Return the condition for a queued generation that no worker has claimed in time, by the database's clock."""
+    limit = Now() - timedelta(seconds=settings.GENERATION_QUEUE_SECONDS)
+    return Q(state=Generation.State.QUEUED, created_at__lt=limit)
+
+
+# How often an answer is read if its chunks are pruned while it is read.
+READ_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A generation at the time when the log's head was `position`: its text, and the number of chunks in it."""
+
+    generation: Generation
+    text: str
+    chunks: int
+    position: int
+
+
+def read(id: str) -> Answer:
+    """Return a generation and its text so far. Raises Generation.DoesNotExist."""
+    for attempt in range(READ_ATTEMPTS):
+        # The head first: the queries that follow see every chunk up to it.
+        head = log.current_head()
+        generation = get(id)
+        if not generation.is_active:
+            assert generation.end_position is not None
+            return Answer(generation, generation.text, generation.chunks, generation.end_position)
+        try:
+            text, chunks = stored_text(generation, head, strict=attempt < READ_ATTEMPTS - 1)
+        except _Pruned:
+            continue  # since then, the text of the row has grown by the chunks that were pruned
+        break
+    return Answer(generation, text, chunks, head)
+
+
+def get(id: str) -> Generation:
+    """Return a generation with its owner loaded. Raises Generation.DoesNotExist.
+
+    Sets `is_deserted` (its worker is dead) and `is_overdue` (no worker has claimed it in time).
+    """
+    rows = Generation.objects.using(database()).annotate(  # type: ignore[no-redef]
+        is_deserted=ExpressionWrapper(DESERTED, output_field=BooleanField()),
+        is_overdue=ExpressionWrapper(overdue(), output_field=BooleanField()),
+    )
+    generation: Generation = with_references(rows, "owner").get(pk=id)
+    return generation
+
+
+class _Pruned(Exception):
+    pass
+
+
+def stored_text(generation: Generation, through: int, *, strict: bool = False) -> tuple[str, int]:
+    """Return the text of a generation and its number of chunks, from the row and from the later chunks in the log.
+
+    Chunks between the two can be missing if the log's retention is shorter than the few seconds by which the row is
+    behind the log. With `strict`, this raises _Pruned.
+    """
+    texts, chunks = [generation.text], generation.chunks
+    after = max(generation.text_position, generation.start_position)
+    for n, text, _ in chunks_after(generation, after, through):
+        if strict and n > chunks:
+            raise _Pruned
+        if n >= chunks:
+            texts.append(text)
+            chunks = n + 1
+    return "".join(texts), chunks
+
+
+def chunks_after(generation: Generation, after: int, through: int) -> Iterator[tuple[int, str, int]]:
+    """Yield (number, text, position) of the chunks in (after, through] that are still in the log, in order.
+
+    Other messages that were published to the channel are skipped.
+    """
+    while after < through:
+        page = log.page([generation.channel], after, through)
+        for message in page.messages:
+            if (chunk := _chunk(message)) is not None:
+                yield *chunk, message.position
+        after = page.through
+
+
+def _chunk(message: StoredEvent) -> tuple[int, str] | None:
+    try:
+        chunk = json.loads(message.data)
+    except ValueError:
+        return None
+    if message.event != "message" or not isinstance(chunk, dict):
+        return None
+    n, text = chunk.get("n"), chunk.get("text")
+    return (n, text) if isinstance(n, int) and isinstance(text, str) else None
+
+
+def storable(text: str) -> str:
+    """Return `text` in a form that every database can store: lone surrogates and NUL become U+FFFD."""
+    if not text.isascii():
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.replace("\0", "\ufffd")

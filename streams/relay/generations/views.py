@@ -1,0 +1,162 @@
+"""Views of generations: create, read, cancel and regenerate. Only the owner has access. See stream.py for events."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from django.http import HttpRequest, HttpResponseBase
+from django.urls import reverse
+
+from streams import threads
+from streams.exceptions import HTTPError
+from streams.json_responses import json_response
+from streams.relay.access import Principal, admit, check_access
+from streams.relay.conf import settings
+from streams.relay.endpoints import api_view, read_payload
+from streams.relay.generations import background, chunks, store, tokens
+from streams.relay.generations.chunks import Answer
+from streams.relay.generations.ownership import find, not_found
+from streams.relay.limits import count_question
+from streams.relay.models import Generation
+from streams.relay.proxy.requests import check_request
+from streams.relay.upstreams import get_upstream, upstream_for
+from streams.release import close_request_connections
+
+logger = logging.getLogger("streams.relay")
+
+
+# --- Creating ---------------------------------------------------------------------------------------------------------
+
+
+@api_view("POST")
+async def ask(request: HttpRequest) -> HttpResponseBase:
+    """Start an answer: 201, or 200 if the same Idempotency-Key has started it before."""
+    principal = await admit(request)  # before the body is read: it can be a megabyte
+    count_question(principal.key)
+    payload = read_payload(request)
+    asked = payload if isinstance(payload, Mapping) else {}
+    upstream = upstream_for(asked.get("model"))
+    body = check_request({**asked, "stream": True} if asked else payload, upstream)
+    if "tools" in body:
+        raise HTTPError(
+            400,
+            "unsupported-tools",
+            "A generation stores text only. To call tools, use the relay (v1/chat/completions).",
+        )
+    return await _start(request, principal, body, upstream.name, sent=payload)
+
+
+@api_view("POST")
+async def regenerate(request: HttpRequest, id: str) -> HttpResponseBase:
+    """Start a new answer to the same request, whatever the state of the first one.
+
+    A token grants access to one answer only. So if the first answer belongs to a user, that user must be signed in.
+    """
+    found = await find(request, id)
+    generation = found.answer.generation
+    if generation.owner_id is not None and found.has_token:
+        principal = await admit(request)
+        if principal.user is None or principal.user.pk != generation.owner_id:
+            raise HTTPError(
+                403, "forbidden", "Only the user who started this answer can regenerate it. Sign in, or send your key."
+            )
+    else:
+        principal = found.principal
+        await check_access(request, principal)
+    count_question(principal.key)
+    upstream = get_upstream(generation.upstream) if generation.upstream in settings.UPSTREAMS else get_upstream()
+    # Checked again, because the site's limits and models can have changed.
+    body = check_request({key: value for key, value in generation.request.items() if key != "stream_options"}, upstream)
+    return await _start(request, principal, body, upstream.name, sent={"regenerate": id})
+
+
+async def _start(
+    request: HttpRequest, principal: Principal, body: Mapping[str, Any], upstream: str, *, sent: object
+) -> HttpResponseBase:
+    _check_storable(body)
+    await close_request_connections()
+    create = partial(store.create, principal, body, upstream, request.headers.get("Idempotency-Key") or None, sent=sent)
+    generation, is_new = await threads.run(create, pool=threads.WAITING)
+    if is_new:
+        background.call()
+        answer = Answer(generation, "", 0, generation.start_position)
+    else:
+        answer = await threads.run(chunks.read, generation.pk)
+    token = tokens.make(answer.generation)
+    return json_response({**_state(answer, token), "token": token}, 201 if is_new else 200)
+
+
+def _check_storable(value: Any) -> None:
+    """Raise HTTPError (400) if a text has characters that PostgreSQL's JSON type cannot store."""
+    if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            raise HTTPError(
+                400, "invalid-text", "Texts cannot contain NUL (U+0000) or lone surrogates (halves of characters)."
+            )
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            _check_storable(key)
+            _check_storable(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _check_storable(each)
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+@api_view("GET", "HEAD")
+async def look(request: HttpRequest, id: str) -> HttpResponseBase:
+    """Return an answer's state and its text so far."""
+    found = await find(request, id)
+    background.call_for(found.answer.generation)
+    return json_response(_state(found.answer, found.token))
+
+
+@api_view("POST")
+async def cancel(request: HttpRequest, id: str) -> HttpResponseBase:
+    """Stop an answer. An answer that has ended does not change."""
+    found = await find(request, id)
+    await close_request_connections()
+    try:
+        generation = await threads.run(store.cancel, id, pool=threads.WAITING)
+    except Generation.DoesNotExist:
+        raise not_found() from None
+    background.forget(id)
+    answer = Answer(generation, generation.text, generation.chunks, generation.end_position or 0)
+    return json_response(_state(answer, found.token))
+
+
+def _state(answer: Answer, token: str) -> dict[str, Any]:
+    generation = answer.generation
+    error = {"code": generation.error_code, "message": generation.error_message} if generation.error_code else None
+
+    def url(name: str) -> str:
+        return f"{reverse(f'streams_relay:{name}', args=[generation.pk])}?token={token}"
+
+    return {
+        "id": generation.pk,
+        "state": generation.state,
+        "channel": generation.channel,
+        "model": generation.model,
+        "text": answer.text,
+        "chunks": answer.chunks,
+        "finish_reason": generation.finish_reason or None,
+        "usage": generation.usage,
+        "error": error,
+        "created_at": generation.created_at,
+        "ended_at": generation.ended_at,
+        "url": url("generation"),
+        "events_url": url("generation-events"),
+        "cancel_url": url("generation-cancel"),
+        "regenerate_url": url("generation-regenerate"),
+    }
+
+
+# --- Following --------------------------------------------------------------------------------------------------------
+
+
+# --- Whose it is ------------------------------------------------------------------------------------------------------
