@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from asgiref.sync import SyncToAsync
 from django.db import connections
+from django.test import TransactionTestCase
 
+from tests import flushing
 from tests.services import missing
 from tests.services import redis as redis_program
 from tests.services.postgres import PostgresServer, programs
@@ -23,6 +25,13 @@ def pytest_configure() -> None:
     # A shell that runs the tests in the background ignores these signals, and so would all processes that they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _flush_by_deleting_rows() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", flushing.fixture_teardown)
+        yield
 
 
 @pytest.fixture(scope="session")
