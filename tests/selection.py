@@ -2,7 +2,8 @@
 
 There are two parts, `make test` and `make test-system`:
 
-- A test marked `system` starts servers, browsers, services or whole test suites. `SYSTEM` lists them.
+- A test marked `system` starts servers, browsers, services, other processes with a database of their own, or whole
+  test suites. It stands below a path of `SYSTEM`, or it uses one of `SYSTEM_FIXTURES`.
 - All other tests run on SQLite. Those that use the database run again on PostgreSQL; see `is_for_each_database`.
 """
 
@@ -54,6 +55,8 @@ SYSTEM = [
     "test_users_suites.py",
 ]
 
+SYSTEM_FIXTURES = {"durable_postgres", "postgres", "postgres_site", "redis", "settings_database", "site", "sqlite_site"}
+
 DATABASE_FIXTURES = {"db", "transactional_db", "live_server", "django_db_reset_sequences"}
 
 # The text of tests.services.missing().
@@ -61,24 +64,24 @@ MISSING = re.compile(r"(?P<program>[\w-]+) is not installed; `apt-get install (?
 
 
 @functools.cache
-def is_system(path: Path) -> bool:
-    """Return True if the file, or the directory, holds tests that are marked `system`."""
+def is_system_path(path: Path) -> bool:
+    """Return True if all tests in the file or directory are marked `system`."""
     return any(path == TESTS / name or TESTS / name in path.parents for name in SYSTEM)
 
 
-def is_ignored(path: Path, marks: str) -> bool:
-    """Return True if the file's tests would all be deselected by `-m`, so that it need not be imported.
+def is_system(item: pytest.Item) -> bool:
+    """Return True if the test is to be marked `system`."""
+    return is_system_path(item.path) or not SYSTEM_FIXTURES.isdisjoint(fixtures(item))
 
-    Importing all files takes longer than running some hundreds of tests.
-    """
-    if path.is_dir() or marks not in ("system", "not system"):
-        return False
-    return is_system(path) != (marks == "system")
+
+def fixtures(item: pytest.Item) -> list[str]:
+    """Return the names of all fixtures that the test uses, directly or through others."""
+    return getattr(item, "fixturenames", [])
 
 
 def uses_database(item: pytest.Item) -> bool:
     """Return True if pytest-django gives the test a database."""
-    if item.get_closest_marker("django_db") or DATABASE_FIXTURES & set(getattr(item, "fixturenames", ())):
+    if item.get_closest_marker("django_db") or not DATABASE_FIXTURES.isdisjoint(fixtures(item)):
         return True
     from django.test import TransactionTestCase
 

@@ -38,13 +38,19 @@ def test_every_system_path_exists() -> None:
     assert [name for name in selection.SYSTEM if not (selection.TESTS / name).exists()] == []
 
 
-def test_only_the_selected_part_is_imported() -> None:
-    fast, slow = selection.TESTS / "test_events.py", selection.TESTS / "servers" / "test_live.py"
-    assert selection.is_system(slow)
-    assert not selection.is_system(fast)
-    assert [selection.is_ignored(fast, marks) for marks in ("", "system", "not system")] == [False, True, False]
-    assert [selection.is_ignored(slow, marks) for marks in ("", "system", "not system")] == [False, False, True]
-    assert not selection.is_ignored(selection.TESTS / "relay", "system"), "it holds both"
+@pytest.mark.parametrize(
+    ("path", "fixtures", "expected"),
+    [
+        ("test_events.py", [], False),
+        ("test_events.py", ["tmp_path", "site"], True),
+        ("test_events.py", ["postgres"], True),
+        ("servers/test_live.py", [], True),
+    ],
+)
+def test_system_is_by_path_or_fixture(path: str, fixtures: list[str], expected: bool) -> None:
+    test = item(*fixtures)
+    test.path = selection.TESTS / path
+    assert selection.is_system(test) is expected
 
 
 def test_skipped_line_names_packages(monkeypatch: pytest.MonkeyPatch) -> None:
