@@ -152,9 +152,9 @@ class Disruptor:
                 await client.connect(receive_buffer=4096)
                 await client.read_control(1)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError, IndexError):
-            return
+            client.status = 0
         if client.status != 200:
-            client.abort()
+            client.leave()
             return
         self._tell("a client reads nothing")
         flood = f"/test/burst/?channel={FLOODED}&n={FLOOD_MESSAGES // 5}&bytes={FLOOD_BYTES}"

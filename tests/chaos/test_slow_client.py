@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -42,3 +43,26 @@ async def test_stream_is_cut_complete_or_open(ends: bool, newest: list[int], exp
         over.set()
         leave_all()
         server.close()
+
+
+async def test_client_without_a_stream_leaves_no_connection() -> None:
+    """A server that is too slow to answer must not keep a stream of a client that has given up."""
+    closed = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        closed.set()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    client = StreamClient(server.sockets[0].getsockname()[1], "/")
+    client.leave()  # not connected yet
+    await client.connect()
+    client.leave()
+    client.leave()
+    async with asyncio.timeout(30):
+        await closed.wait()
+    server.close()
