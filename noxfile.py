@@ -1,7 +1,7 @@
 """The core's tests on each supported Django with each Python that this machine has: `nox`, or `make matrix`.
 
-The core's tests start no servers, browsers or services: they are those in tests/test_*.py and tests/private that are
-not marked `once`. `nox --session newest` runs the newest pair alone, as CI does; CI's other tests run on the oldest.
+The core's tests are those in tests/test_*.py and tests/private that are not marked `once` or `system`.
+`nox --session newest` runs the newest pair alone, as CI does; CI's other tests run on the oldest.
 A Python that is missing is skipped, and named at the end.
 """
 
@@ -53,7 +53,7 @@ def _test(session: nox.Session, django: str) -> None:
         "python", "-c", "import sys, django; print(f'Python {sys.version.split()[0]}, Django {django.__version__}')"
     )
     tests = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests").glob("test_*.py"))] + ["tests/private"]
-    session.run("pytest", "-q", "-n", PROCESSES, "-m", "not once", *(session.posargs or tests))
+    session.run("pytest", "-q", "-n", PROCESSES, "-m", "not once and not system", *(session.posargs or tests))
 
 
 @nox.session

@@ -127,6 +127,12 @@ class StreamClient:
         self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_for_no_time)
         self._writer.transport.abort()
 
+    def leave(self) -> None:
+        """Leave at once, whether or not the client is connected."""
+        if hasattr(self, "_writer"):
+            with contextlib.suppress(OSError):  # the server has closed the connection already
+                self.abort()
+
     def vanish(self) -> None:
         """Be gone without telling the server, as a machine that was switched off. Takes CAP_NET_ADMIN, and Linux."""
         self._writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)

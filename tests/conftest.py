@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from asgiref.sync import SyncToAsync
-from django.db import connections
+from django.db import connection, connections
+from django.test import TransactionTestCase
 
+from tests import flushing, selection
 from tests.services import missing
 from tests.services import redis as redis_program
 from tests.services.postgres import PostgresServer, programs
@@ -23,6 +25,34 @@ def pytest_configure() -> None:
     # A shell that runs the tests in the background ignores these signals, and so would all processes that they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import files whose tests would all be deselected: that takes longer than hundreds of tests."""
+    return True if config.option.markexpr == "not system" and selection.is_system_path(collection_path) else None
+
+
+@pytest.hookimpl(tryfirst=True)  # -m comes after it
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if selection.is_system(item):
+            item.add_marker("system")
+    if connection.vendor == "postgresql":
+        alike = [item for item in items if not selection.is_for_each_database(item)]
+        config.hook.pytest_deselected(items=alike)
+        items[:] = [item for item in items if selection.is_for_each_database(item)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if line := selection.skipped_line(terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(line, yellow=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _flush_by_deleting_rows() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", flushing.fixture_teardown)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.sites import PYTHON, ROOT
+from tests.forks import MAIN, ForkedProcess
 
 REPORT = """
 import json, django
@@ -33,27 +33,29 @@ print(json.dumps([m.msg for m in check_settings(None)]))
 """
 
 
-def _run(folder: Path, settings: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python under tests.settings with `settings` after them."""
+def _run(folder: Path, settings: str, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a forked process, under tests.settings with `settings` appended."""
     (folder / "other_settings.py").write_text(f"from tests.settings import *\n{settings}\n")
     env = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "other_settings",
-        "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
         "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
     }
-    return subprocess.run([PYTHON, *arguments], env=env, cwd=ROOT, text=True, capture_output=True)
+    code = f"import sys; sys.path.insert(0, {str(folder)!r})\n{code}"
+    process = ForkedProcess(code, list(arguments), env)
+    out, errors = process.communicate()
+    return subprocess.CompletedProcess(arguments, process.wait(), out, errors)
 
 
 def check(folder: Path, settings: str) -> subprocess.CompletedProcess[str]:
     """Run `manage.py check`."""
-    return _run(folder, settings, "-m", "django", "check")
+    return _run(folder, settings, MAIN, "manage.py", "check")
 
 
 def database_messages(folder: Path, settings: str, report: str = REPORT) -> Any:
     """Return the messages of all checks."""
-    done = _run(folder, settings, "-c", report)
-    done.check_returncode()
+    done = _run(folder, settings, report)
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
@@ -154,12 +156,8 @@ DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "sit
 
 
 def connection_messages(folder: Path, host: str, options: dict[str, Any]) -> Any:
-    """Return the messages for a PostgreSQL database that cannot be reached."""
-    (folder / "other_settings.py").write_text(f"from tests.settings import *\n{POSTGRES % (host, options)}")
-    env = {**os.environ, "DJANGO_SETTINGS_MODULE": "other_settings", "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
-    report = REPORT.replace('databases=["default"]', "")
-    done = subprocess.run([PYTHON, "-c", report], env=env, cwd=ROOT, check=True, text=True, capture_output=True)
-    return json.loads(done.stdout)
+    """Return the messages about a PostgreSQL database that the checks cannot reach."""
+    return database_messages(folder, POSTGRES % (host, options), REPORT.replace('databases=["default"]', ""))
 
 
 @pytest.mark.once

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +18,7 @@ from streams.relay.models import ID_LENGTH
 from tests import clients
 from tests.clients import StreamClient
 from tests.services.postgres import PostgresServer
-from tests.sites import PYTHON, ROOT, Server, Site, finish
+from tests.sites import Server, Site, finish
 
 pytestmark = pytest.mark.once
 
@@ -44,8 +42,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
 
 
 def migrate(site: Site, *target: str) -> None:
-    command = [PYTHON, "manage.py", "migrate", "-v0", *target]
-    subprocess.run(command, env={**os.environ, **site.env}, cwd=ROOT, check=True)
+    site.manage("migrate", "-v0", *target)
 
 
 def get(server: Server, path: str, data: bytes | None = None, **headers: str) -> tuple[int, Any]:

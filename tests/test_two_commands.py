@@ -1,4 +1,4 @@
-"""`make run`, as somebody does it who has just cloned the project. (`make test` is what runs this.)"""
+"""`make run`, as somebody does it who has just cloned the project. (`make test-system` is what runs this.)"""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_env_file_is_for_its_owner_alone_and_is_never_overwritten(clone: Clone) 
 
 def test_make_alone_says_what_can_be_done(clone: Clone) -> None:
     printed = clone.make().stdout
-    for target in ("run", "test", "lint", "format", "bench", "clean"):
+    for target in ("run", "test", "test-system", "lint", "format", "bench", "clean"):
         assert re.search(rf"^  {target} +\S", printed, re.MULTILINE)
     assert not (clone.folder / ".env").exists()
 

@@ -1,6 +1,6 @@
 """Whole test suites as users run them, with Django's runner and with pytest, on each kind of test database.
 
-Each of them ends by itself and with success, destroys its database, and has nothing to complain about on the way.
+Each suite succeeds, ends by itself and destroys its database, without a warning.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ SETTINGS = {
     "file": ('DATABASES["default"].pop("OPTIONS")\nDATABASES["default"]["TEST"] = {{"NAME": "{folder}/test.sqlite3"}}'),
     "postgresql": "",
 }
+
+# A class in one transaction, and a class that commits.
+ONE_OF_EACH = [f"tests.test_in_testcase.{name}" for name in ("InTestCase", "InTransactionTestCase")]
 
 # What asyncio, Python or a database says where something was left behind.
 COMPLAINTS = (
@@ -87,17 +90,18 @@ def suite(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Suite]:
 
 def test_djangos_runner(suite: Suite) -> None:
     runner = "--testrunner=tests.users_runner.CheckingRunner"
-    assert "Nothing is left behind." in suite.run("manage.py", "test", runner, "tests.test_in_testcase", "--shuffle")
+    # `make test` runs all classes on a database in memory, with pytest.
+    tests = ONE_OF_EACH if suite.database == "memory" else ["tests.test_in_testcase"]
+    assert "Nothing is left behind." in suite.run("manage.py", "test", runner, *tests, "--shuffle")
 
 
 @pytest.mark.parametrize("suite", ["postgresql"], indirect=True)
 def test_djangos_runner_in_parallel(suite: Suite) -> None:
-    suite.run("manage.py", "test", "--parallel=2", "tests.test_in_testcase")
+    suite.run("manage.py", "test", "--parallel=2", *ONE_OF_EACH)
 
 
 def test_pytest(suite: Suite) -> None:
-    # Without our conftest.py, which users do not have. TestCase works with pytest as it does with Django's runner.
-    tests = ["tests/test_in_pytest_django.py"]
-    if suite.database == "memory":
-        tests += ["tests/test_in_testcase.py"]
+    """Without our conftest.py, which users do not have, and so with Django's own flush."""
+    classes = [f"tests/test_in_pytest_django.py::{name}" for name in ("TestWithDb", "TestWithTransactionalDb")]
+    tests = classes if suite.database == "memory" else ["tests/test_in_pytest_django.py"]
     suite.run("-m", "pytest", "--noconftest", "-p", "no:randomly", "-p", "no:cacheprovider", "-q", *tests)

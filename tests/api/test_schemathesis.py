@@ -21,6 +21,9 @@ from tests.api.callers import user
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
+# For these tests only: loading the plugin takes seconds, in each process of a run. pyproject.toml has switched it off.
+pytest_plugins = ["schemathesis.pytest.plugin"]
+
 # For each operation. With many more, by hand: `st run http://127.0.0.1:8000/api/schema/`.
 MAX_EXAMPLES = 8
 

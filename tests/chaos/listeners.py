@@ -153,8 +153,7 @@ class Listener:
                 while not (await self._connect() and await self._read_to(wanted)):
                     pass
                 await self._read_for(0.3)  # nothing comes twice
-        if hasattr(self._reader, "_writer"):
-            self._cut()
+        self._cut()
 
     async def _connect(self) -> bool:
         cursor = self._reader.last_event_id
@@ -162,6 +161,7 @@ class Listener:
             async with asyncio.timeout(8):
                 await self._reader.connect()
         except (OSError, asyncio.IncompleteReadError, TimeoutError, IndexError, ValueError):
+            self._cut()
             await asyncio.sleep(0.1)
             return False
         server = self._reader.response_headers.get("x-server", "?")
@@ -198,8 +198,7 @@ class Listener:
             self._cut()
 
     def _cut(self) -> None:
-        with contextlib.suppress(OSError):  # the server was quicker
-            self._reader.abort()
+        self._reader.leave()
 
 
 async def _rest(over: asyncio.Event, seconds: float) -> None:

@@ -60,8 +60,14 @@ class PgBouncer:
     def start(self) -> PgBouncer:
         with (self._folder / "output").open("ab") as output:
             self._process = subprocess.Popen(self._command, stdout=output, stderr=output, cwd="/", **self._as)
-        wait_until(lambda: accepts(self.port), "PgBouncer's start")
+        wait_until(self._accepts, "PgBouncer's start", 120)
         return self
+
+    def _accepts(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise RuntimeError(f"PgBouncer ended at once:\n{(self._folder / 'output').read_text()}")
+        return accepts(self.port)
 
     def dsn(self, database: str) -> str:
         return f"postgresql://streams@127.0.0.1:{self.port}/{database}"

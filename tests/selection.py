@@ -1,0 +1,113 @@
+"""Which tests a run selects, and the line at its end about the tests that it skipped.
+
+There are two parts, `make test` and `make test-system`:
+
+- A test marked `system` starts servers, browsers, services, other processes with a database of their own, or whole
+  test suites. It stands below a path of `SYSTEM`, or it uses one of `SYSTEM_FIXTURES`.
+- All other tests run on SQLite. Those that use the database run again on PostgreSQL; see `is_for_each_database`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+
+# Directories and files below tests/.
+SYSTEM = [
+    "attacks",
+    "browser",
+    "chaos",
+    "servers",
+    "api/test_on_servers.py",
+    "api/test_schemathesis.py",
+    "notifiers/test_carried_messages.py",
+    "notifiers/test_faulty.py",
+    "notifiers/test_pgbouncer.py",
+    "notifiers/test_processes.py",
+    "private/test_degraded_server.py",
+    "relay/test_chat_send.py",
+    "relay/test_openai_client.py",
+    "relay/test_relay_answers.py",
+    "relay/test_relay_leaving.py",
+    "relay/test_shutdown.py",
+    "relay/test_surviving.py",
+    "test_asgi.py",
+    "test_concurrency.py",
+    "test_connection_pool.py",
+    "test_deploying.py",
+    "test_failover.py",
+    "test_hardening.py",
+    "test_lingering.py",
+    "test_not_migrated.py",
+    "test_own_database.py",
+    "test_own_user.py",
+    "test_production_settings.py",
+    "test_publishing_scheme.py",
+    "test_redaction.py",
+    "test_two_commands.py",
+    "test_users_suites.py",
+]
+
+SYSTEM_FIXTURES = {"durable_postgres", "postgres", "postgres_site", "redis", "settings_database", "site", "sqlite_site"}
+
+DATABASE_FIXTURES = {"db", "transactional_db", "live_server", "django_db_reset_sequences"}
+
+# The text of tests.services.missing().
+MISSING = re.compile(r"(?P<program>[\w-]+) is not installed; `apt-get install (?P<package>[\w-]+)` brings it")
+
+
+@functools.cache
+def is_system_path(path: Path) -> bool:
+    """Return True if all tests in the file or directory are marked `system`."""
+    return any(path == TESTS / name or TESTS / name in path.parents for name in SYSTEM)
+
+
+def is_system(item: pytest.Item) -> bool:
+    """Return True if the test is to be marked `system`."""
+    return is_system_path(item.path) or not SYSTEM_FIXTURES.isdisjoint(fixtures(item))
+
+
+def fixtures(item: pytest.Item) -> list[str]:
+    """Return the names of all fixtures that the test uses, directly or through others."""
+    return getattr(item, "fixturenames", [])
+
+
+def uses_database(item: pytest.Item) -> bool:
+    """Return True if pytest-django gives the test a database."""
+    if item.get_closest_marker("django_db") or not DATABASE_FIXTURES.isdisjoint(fixtures(item)):
+        return True
+    from django.test import TransactionTestCase
+
+    cls = getattr(item, "cls", None)
+    return cls is not None and issubclass(cls, TransactionTestCase)
+
+
+def is_for_each_database(item: pytest.Item) -> bool:
+    """Return True if the test can behave differently on another database.
+
+    A test marked `once` uses the default database as well, but the result does not depend on it: most of these tests
+    make databases of their own, of each kind.
+    """
+    return uses_database(item) and item.get_closest_marker("once") is None
+
+
+def skipped_line(reports: Iterable[object]) -> str:
+    """Return the line about tests that were skipped because a program is missing, or an empty string."""
+    programs: Counter[str] = Counter()
+    packages = set()
+    for report in reports:
+        longrepr = getattr(report, "longrepr", None)
+        if isinstance(longrepr, tuple) and (found := MISSING.search(longrepr[2])):
+            programs[found["program"]] += 1
+            packages.add(found["package"])
+    if not programs:
+        return ""
+    counts = ", ".join(f"{count} without {program}" for program, count in programs.most_common())
+    return f"Skipped: {counts}. To run them: apt-get install {' '.join(sorted(packages))}"

@@ -1,0 +1,68 @@
+"""tests.selection: which tests run where, and the line about tests that were skipped."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from django.test import SimpleTestCase, TestCase
+
+from tests import selection
+
+
+def item(*fixtures: str, cls: type | None = None, marks: tuple[str, ...] = ()) -> SimpleNamespace:
+    return SimpleNamespace(
+        fixturenames=list(fixtures), cls=cls, get_closest_marker=lambda name: name if name in marks else None
+    )
+
+
+@pytest.mark.parametrize(
+    ("test", "expected"),
+    [
+        (item("tmp_path"), False),
+        (item("client"), False),
+        (item("tmp_path", "db"), True),
+        (item("transactional_db"), True),
+        (item(marks=("django_db",)), True),
+        (item(marks=("django_db", "once")), False),
+        (item(cls=TestCase), True),
+        (item(cls=SimpleTestCase), False),
+        (item(cls=object), False),
+    ],
+)
+def test_tests_without_database_run_once(test: SimpleNamespace, expected: bool) -> None:
+    assert selection.is_for_each_database(test) is expected
+
+
+def test_every_system_path_exists() -> None:
+    assert [name for name in selection.SYSTEM if not (selection.TESTS / name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "fixtures", "expected"),
+    [
+        ("test_events.py", [], False),
+        ("test_events.py", ["tmp_path", "site"], True),
+        ("test_events.py", ["postgres"], True),
+        ("servers/test_live.py", [], True),
+    ],
+)
+def test_system_is_by_path_or_fixture(path: str, fixtures: list[str], expected: bool) -> None:
+    test = item(*fixtures)
+    test.path = selection.TESTS / path
+    assert selection.is_system(test) is expected
+
+
+def test_skipped_line_names_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.services import missing
+
+    monkeypatch.delenv("REQUIRE_SERVICES", raising=False)
+    reports = [SimpleNamespace(longrepr=("a.py", 1, "Skipped: SQLite has no server that closes connections"))]
+    assert selection.skipped_line(reports) == ""
+    for program, package in (("Redis", "redis-server"), ("PostgreSQL", "postgresql"), ("PostgreSQL", "postgresql")):
+        with pytest.raises(pytest.skip.Exception) as skipped:
+            missing(program, package)
+        reports.append(SimpleNamespace(longrepr=("a.py", 1, f"Skipped: {skipped.value}")))
+    assert selection.skipped_line(reports) == (
+        "Skipped: 2 without PostgreSQL, 1 without Redis. To run them: apt-get install postgresql redis-server"
+    )
