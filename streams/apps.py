@@ -15,7 +15,9 @@ class StreamsConfig(AppConfig):
         from django.contrib.auth import get_user_model
         from django.contrib.auth.models import Group
 
-        from streams import broadcasts, channels, deliveries, log, presence, redaction, retention, revocation
+        from streams import channels, deliveries, log, presence, redaction, retention, revocation
+        from streams.broadcasts.lifecycle import forget_user
+        from streams.broadcasts.schedule import send_due_task
         from streams.checks import check_database, check_settings
         from streams.chores import Chore, register
         from streams.conf import settings
@@ -31,12 +33,12 @@ class StreamsConfig(AppConfig):
         revocation.connect()
         redaction.install()
 
-        on_deletion(get_user_model(), broadcasts.forget_user)
+        on_deletion(get_user_model(), forget_user)
         on_deletion(get_user_model(), log.forget_publisher)
         on_deletion(get_user_model(), log.forget_addressee)
         on_deletion(Group, channels.forget_group)
 
         register(Chore("Pruning", retention.prune_as_chore, retention.chore_seconds, at_start=False))
         register(Chore("Telling who listens", presence.beat, lambda: settings.PRESENCE_SECONDS))
-        register(Chore("Sending what is scheduled", broadcasts.send_as_chore, lambda: settings.POLL_SECONDS))
-        register(Chore("Counting whom it reaches", deliveries.count_as_chore, deliveries.chore_seconds))
+        register(Chore("Sending scheduled broadcasts", send_due_task, lambda: settings.POLL_SECONDS))
+        register(Chore("Counting reached connections", deliveries.count_task, deliveries.count_interval_seconds))

@@ -1,19 +1,18 @@
-"""Moments, as people are shown them."""
+"""Format dates for the admin's pages."""
 
 from __future__ import annotations
 
 import datetime
-from typing import Any
 
 from django.utils import timezone
 from django.utils.formats import date_format
 
 
-def local(moment: Any) -> datetime.datetime:
-    """A moment as the current time zone's clocks show it; as it is where the site has no time zones."""
+def to_local(moment: datetime.datetime) -> datetime.datetime:
+    """Convert an aware datetime to the current time zone. Return a naive one (USE_TZ = False) unchanged."""
     return timezone.localtime(moment) if timezone.is_aware(moment) else moment
 
 
-def in_words(moment: datetime.datetime, *, seconds: bool = True) -> str:
-    """A moment in the current time zone, which is named where there is one; to the second, or to the minute."""
-    return date_format(local(moment), "Y-m-d H:i:s T" if seconds else "Y-m-d H:i T").strip()
+def format_local(moment: datetime.datetime, *, seconds: bool = True) -> str:
+    """Format a datetime in the current time zone, followed by the zone's name: "2026-01-31 17:05:00 CET"."""
+    return date_format(to_local(moment), "Y-m-d H:i:s T" if seconds else "Y-m-d H:i T").strip()

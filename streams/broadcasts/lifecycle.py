@@ -1,8 +1,8 @@
-"""Broadcasts: the way from a draft to messages in the log, each step once, whoever asks for it and however often.
+"""The states of a broadcast, from a draft to messages in the log. Each change of state happens once.
 
-Every step takes the broadcast's row first, in a transaction of its own, and then looks at its state: two people, a
-double click and two processes meet at that lock. Sending appends the messages, gives them their positions, writes down
-who sent what to whom, and moves the state, all in one transaction: a crash in the middle leaves it unsent.
+Every change first locks the broadcast's row, in a transaction of its own, and then checks the state. So a double click,
+two users or two processes cannot make the same change twice. Sending appends the messages, gives them their positions,
+writes the admin's log entry and changes the state in one transaction: after a crash, nothing was sent.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.apps import apps
+from django.conf import settings
 from django.db import connections, router, transaction
 from django.db.models import F, QuerySet
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from streams import clock, log, presence, threads
+from streams import clock, log, presence
 from streams.events import NewMessage, StoredEvent, check, check_json, validate_channels
-from streams.exceptions import BroadcastRefused, InvalidChannel, InvalidMessage
+from streams.exceptions import BroadcastRefused, InvalidChannel
 from streams.models import Broadcast
 from streams.private.django import in_callers_transaction
 from streams.threads import database
-from streams.times import in_words
 
 logger = logging.getLogger("streams.broadcasts")
 
@@ -33,20 +35,21 @@ State = Broadcast.State
 
 MAX_CHANNELS = 50
 
-DELETABLE = frozenset({State.DRAFT, State.CANCELLED})
+DELETABLE_STATES = frozenset({State.DRAFT, State.CANCELLED})
 
 
-# --- What a broadcast says --------------------------------------------------------------------------------------------
+# --- The messages of a broadcast --------------------------------------------------------------------------------------
 
 
 def messages_of(broadcast: Broadcast) -> list[NewMessage]:
-    """The checked messages that sending would append, one for each channel. Raises InvalidMessage."""
+    """Return the messages that sending would append, one for each channel. Raise InvalidMessage if one is not valid."""
     channels = validate_channels(broadcast.channels)
     if not channels:
-        raise InvalidChannel(_("Name at least one channel to send to."))
+        raise InvalidChannel(_("Enter at least one channel."))
     if len(channels) > MAX_CHANNELS:
         raise InvalidChannel(
-            _("A broadcast goes to at most %(most)d channels; got %(n)d.") % {"most": MAX_CHANNELS, "n": len(channels)}
+            _("A broadcast can have at most %(limit)d channels; got %(n)d.")
+            % {"limit": MAX_CHANNELS, "n": len(channels)}
         )
     if broadcast.payload_type == Broadcast.PayloadType.JSON:
         check_json(broadcast.payload)
@@ -56,83 +59,104 @@ def messages_of(broadcast: Broadcast) -> list[NewMessage]:
     ]
 
 
-def wire_form(message: NewMessage, position: int) -> bytes:
-    """The bytes that a client gets for a checked message."""
+def encode_event(message: NewMessage, position: int) -> bytes:
+    """Return the bytes that a client receives for a message at `position`."""
     return StoredEvent(position, message.channel, message.event, message.data).encode()
 
 
-# --- The steps --------------------------------------------------------------------------------------------------------
+# --- Changes of state -------------------------------------------------------------------------------------------------
 
 
 def save_draft(broadcast: Broadcast, *, revision: int | None) -> Broadcast:
-    """Store a draft. `revision`: that of the text which was edited; None for a new one.
+    """Save a draft. `revision` is the one that the user has edited; None for a new draft.
 
-    Raises BroadcastRefused where somebody else has changed it meanwhile, or it is no draft any more.
+    Raises BroadcastRefused if another user has changed the broadcast since then, or if it is not a draft any more.
     """
     if revision is None:
         broadcast.save(using=database())
         return broadcast
-    with _step(broadcast.pk, revision, State.DRAFT) as stored:
+    with _change(broadcast.pk, revision, State.DRAFT) as stored:
         broadcast.revision, broadcast.state, broadcast.problem = stored.revision, State.DRAFT, ""
         broadcast.save(using=database())
     return broadcast
 
 
 def send(pk: int, *, by: Any, revision: int | None = None) -> Broadcast:
-    """Send a draft, or a scheduled broadcast before its time. Returns it as it is afterwards.
+    """Send a draft, or send a scheduled broadcast early. Return the sent broadcast.
 
-    `by`: the user who sends. `revision`: what they have seen; None for whatever it is now.
+    Args:
+        pk: the broadcast's primary key.
+        by: the user who sends it; None if no user is known.
+        revision: the revision that the user has seen; None to send any revision.
 
     Raises:
-        BroadcastRefused: it was sent or cancelled before, or is not what they have seen.
-        InvalidMessage: it cannot be sent as it is.
+        BroadcastRefused: it was sent or cancelled already, or its revision is another one.
+        InvalidMessage: its channels, event type or payload are not valid.
     """
     return _send(pk, by=by, revision=revision)
 
 
+def send_if_due(pk: int) -> Broadcast:
+    """Send a scheduled broadcast whose time has come, in the name of the user who scheduled it.
+
+    Raises InvalidMessage as send() does, and BroadcastRefused if it is not due or another process is sending it.
+    """
+    return _send(pk, only_due=True)
+
+
 def schedule(pk: int, send_at: datetime.datetime, *, by: Any, revision: int | None = None) -> Broadcast:
-    """Have a draft sent at a time to come. Raises BroadcastRefused or InvalidMessage, as send() does."""
+    """Schedule a draft. Raise BroadcastRefused or InvalidMessage as send() does."""
     if send_at <= clock.read():
-        raise BroadcastRefused(_("The time to send it is in the past. Choose one to come, or send it now."))
-    with _step(pk, revision, State.DRAFT) as broadcast:
+        raise BroadcastRefused(_("This time is in the past. Choose a later time, or send the broadcast now."))
+    with _change(pk, revision, State.DRAFT) as broadcast:
         messages_of(broadcast)
         broadcast.state, broadcast.send_at, broadcast.scheduled_by, broadcast.problem = State.SCHEDULED, send_at, by, ""
         broadcast.save(using=database())
-        record(broadcast, by, _("Scheduled for %(time)s.") % {"time": send_at.isoformat()})
+        log_change(broadcast, by, _("Scheduled for %(time)s.") % {"time": send_at.isoformat()})
     return broadcast
 
 
 def unschedule(pk: int, *, by: Any) -> Broadcast:
     """Make a scheduled broadcast a draft again."""
-    with _step(pk, None, State.SCHEDULED) as broadcast:
+    with _change(pk, None, State.SCHEDULED) as broadcast:
         broadcast.state, broadcast.send_at, broadcast.scheduled_by = State.DRAFT, None, None
         broadcast.save(using=database())
-        record(broadcast, by, _("Taken back: a draft again."))
+        log_change(broadcast, by, _("Changed back to a draft."))
     return broadcast
 
 
 def cancel(pk: int, *, by: Any) -> Broadcast:
-    """Cancel a scheduled broadcast. It stays in the list, and is never sent."""
-    with _step(pk, None, State.SCHEDULED) as broadcast:
+    """Cancel a scheduled broadcast. It stays in the list but is never sent."""
+    with _change(pk, None, State.SCHEDULED) as broadcast:
         broadcast.state = State.CANCELLED
         broadcast.save(using=database())
-        record(broadcast, by, _("Cancelled."))
+        log_change(broadcast, by, _("Cancelled."))
     return broadcast
 
 
-def discard(chosen: QuerySet[Broadcast]) -> None:
-    """Delete drafts and cancelled ones, all that are chosen or none. What was sent is on record, and stays."""
+def return_to_draft(pk: int, problem: str) -> None:
+    """Make a scheduled broadcast that cannot be sent a draft again. Store `problem` for its authors to read."""
+    logger.error("Broadcast %s was due but cannot be sent. It is a draft again: %s", pk, problem)
+    with contextlib.suppress(BroadcastRefused), _change(pk, None, State.SCHEDULED) as broadcast:
+        by, broadcast.scheduled_by = broadcast.scheduled_by, None
+        broadcast.state, broadcast.problem = State.DRAFT, problem
+        broadcast.save(using=database())
+        log_change(broadcast, by, _("Could not be sent; it is a draft again: %(problem)s") % {"problem": problem})
+
+
+def delete_broadcasts(chosen: QuerySet[Broadcast]) -> None:
+    """Delete drafts and cancelled broadcasts. Raise BroadcastRefused, and delete none, if one has another state."""
     alias = database()
     with transaction.atomic(using=alias):
-        # Locked, and looked at then: it may have been sent since somebody was asked whether to delete it.
+        # Check the states under the lock: one might have been sent while the user was confirming.
         states = chosen.using(alias).select_for_update().values_list("state", flat=True)
-        if not DELETABLE.issuperset(states):
-            raise BroadcastRefused(_("It was sent or scheduled meanwhile, and stays."))
+        if not DELETABLE_STATES.issuperset(states):
+            raise BroadcastRefused(_("It was not deleted, because it has been sent or scheduled in the meantime."))
         chosen.using(alias).delete()
 
 
-def use_again(broadcast: Broadcast, *, by: Any) -> Broadcast:
-    """A new draft with what `broadcast` says, whatever became of that one."""
+def copy_as_draft(broadcast: Broadcast, *, by: Any) -> Broadcast:
+    """Create a new draft with the same content, whatever the state of `broadcast`."""
     return Broadcast.objects.using(database()).create(
         title=broadcast.title,
         channels=broadcast.channels,
@@ -144,14 +168,14 @@ def use_again(broadcast: Broadcast, *, by: Any) -> Broadcast:
 
 
 def _send(pk: int, *, by: Any = None, revision: int | None = None, only_due: bool = False) -> Broadcast:
-    # Before the lock: how many listen is nobody's transaction.
-    wanted = Broadcast.objects.using(database()).filter(pk=pk).values_list("channels", flat=True).first() or []
-    audience = presence.audiences(wanted)
+    # Count before taking the lock: counting does not need the transaction.
+    channels = Broadcast.objects.using(database()).filter(pk=pk).values_list("channels", flat=True).first() or []
+    audience = presence.audiences(channels)
     allowed = (State.SCHEDULED,) if only_due else (State.DRAFT, State.SCHEDULED)
-    with _step(pk, revision, *allowed, skip_locked=only_due) as broadcast:
+    with _change(pk, revision, *allowed, skip_locked=only_due) as broadcast:
         now = clock.read()
         if only_due and (broadcast.send_at is None or broadcast.send_at > now):
-            raise BroadcastRefused(_("It is not due."))
+            raise BroadcastRefused(_("This broadcast is not due."))
         broadcast.sent_by = broadcast.scheduled_by if only_due else by
         messages = messages_of(broadcast)
         rows = log.append(messages)
@@ -159,8 +183,8 @@ def _send(pk: int, *, by: Any = None, revision: int | None = None, only_due: boo
         broadcast.channels = [message.channel for message in messages]
         broadcast.audience = {channel: audience.get(channel, 0) for channel in broadcast.channels}
         broadcast.save(using=database())
-        record(broadcast, broadcast.sent_by, _what_was_sent(broadcast))
-        # The head's lock last, for everybody else's messages wait for it; and no site's receiver runs under it.
+        log_change(broadcast, broadcast.sent_by, _sent_text(broadcast))
+        # Take the head's lock last. All publishers wait for it, so the site's signal receivers must not run under it.
         positions = log.sequence()
         broadcast.positions = [positions[row.pk] for row in rows]
         Broadcast.objects.using(database()).filter(pk=pk).update(positions=broadcast.positions)
@@ -168,59 +192,65 @@ def _send(pk: int, *, by: Any = None, revision: int | None = None, only_due: boo
     return broadcast
 
 
-def _what_was_sent(broadcast: Broadcast) -> str:
-    to_whom = ", ".join(
+def _sent_text(broadcast: Broadcast) -> str:
+    audience = ", ".join(
         ngettext("%(channel)s (%(n)d connection)", "%(channel)s (%(n)d connections)", n) % {"channel": channel, "n": n}
         for channel, n in broadcast.audience.items()
     )
-    return _("Sent “%(event)s” to %(to_whom)s.") % {"event": broadcast.event, "to_whom": to_whom}
+    return _("Sent “%(event)s” to %(audience)s.") % {"event": broadcast.event, "audience": audience}
 
 
 @contextlib.contextmanager
-def _step(pk: int, revision: int | None, *allowed: str, skip_locked: bool = False) -> Iterator[Broadcast]:
-    """A transaction around one change of a broadcast, with its row locked, its state checked, its revision moved on."""
+def _change(pk: int, revision: int | None, *allowed: str, skip_locked: bool = False) -> Iterator[Broadcast]:
+    """Change a broadcast in a transaction: lock its row, check its state and revision, and increment the revision."""
     alias = database()
     connection: Any = connections[alias]
     if in_callers_transaction(connection):
-        raise RuntimeError("A broadcast's steps are transactions of their own; call them outside of atomic().")
+        raise RuntimeError("Changing a broadcast commits its own transaction. Call this outside atomic().")
     if not connection.in_atomic_block and not connection.get_autocommit():
-        raise RuntimeError("A broadcast's steps commit by themselves; call them with autocommit switched on.")
+        raise RuntimeError("Changing a broadcast commits its own transaction. Call this with autocommit on.")
     rows = Broadcast.objects.using(alias).filter(pk=pk)
     with log.sequencing_transaction():
         if connection.vendor == "postgresql":
             broadcast = rows.select_for_update(skip_locked=skip_locked).first()
         else:
-            # A write first: SQLite takes its one lock at once, and never has to upgrade a read, which could fail.
+            # Write first, so that SQLite takes its write lock at once. Upgrading a read lock later could fail.
             rows.update(revision=F("revision"))
             broadcast = rows.first()
         if broadcast is None:
-            raise BroadcastRefused(_("There is no such broadcast; somebody may have deleted it."))
+            raise BroadcastRefused(_("This broadcast does not exist. It might have been deleted."))
         if broadcast.state not in allowed:
-            raise BroadcastRefused(_why_not(broadcast))
+            raise BroadcastRefused(_wrong_state_text(broadcast))
         if revision is not None and revision != broadcast.revision:
-            raise BroadcastRefused(_("Somebody has changed this broadcast meanwhile. Look at it again first."))
+            raise BroadcastRefused(changed_text())
         broadcast.revision += 1
         yield broadcast
 
 
-def _why_not(broadcast: Broadcast) -> str:
+def changed_text() -> str:
+    """Return the reason for refusing a change of a revision that the user has not seen."""
+    return _("Another user has changed this broadcast. Check the new version first.")
+
+
+def _wrong_state_text(broadcast: Broadcast) -> str:
     if broadcast.state == State.SENT:
-        assert broadcast.sent_at is not None
-        return _("This broadcast was sent already, at %(time)s by %(user)s.") % {
-            "time": in_words(broadcast.sent_at),
-            "user": broadcast.sent_by or _("nobody who is still known"),
+        sent_at = broadcast.sent_at
+        assert sent_at is not None
+        return _("This broadcast was already sent, at %(time)s by %(user)s.") % {
+            "time": date_format(timezone.localtime(sent_at) if settings.USE_TZ else sent_at, "Y-m-d H:i:s T").strip(),
+            "user": broadcast.sent_by or _("a user who does not exist any more"),
         }
     return {
-        State.CANCELLED: _("This broadcast was cancelled. “Use again” makes a draft of it."),
-        State.SCHEDULED: _("This broadcast is scheduled. Make it a draft again first."),
-        State.DRAFT: _("This broadcast is a draft, and not scheduled."),
+        State.CANCELLED: _("This broadcast was cancelled. You can copy it as a new draft."),
+        State.SCHEDULED: _("This broadcast is scheduled. Change it back to a draft first."),
+        State.DRAFT: _("This broadcast is a draft. It is not scheduled."),
     }[State(broadcast.state)]
 
 
-def record(broadcast: Broadcast, user: Any, text: str) -> None:
-    """Write a LogEntry: in the running transaction, or after its commit if the admin's log is in another database.
+def log_change(broadcast: Broadcast, user: Any, text: str) -> None:
+    """Write a LogEntry in the current transaction, or after it commits if the admin's log is in another database.
 
-    Without the admin, or without a user, the logger `streams.broadcasts` is the only record.
+    If the admin is not installed or `user` is None, the change is recorded by the logger `streams.broadcasts` only.
     """
     logger.info("Broadcast %s, by %s: %s", broadcast.pk, user, text)
     if user is None or not apps.is_installed("django.contrib.admin"):
@@ -244,96 +274,12 @@ def record(broadcast: Broadcast, user: Any, text: str) -> None:
         return
     write()
     if connection.vendor == "postgresql":
-        # The entry's reference to the user is checked now. Checked at COMMIT, it would wait for a lock on the user's
-        # row while the head of the log is locked.
+        # Check the reference to the user now. At COMMIT, the check could wait for a lock on the user's row while this
+        # transaction holds the lock on the head of the log.
         connection.check_constraints()
 
 
 def forget_user(user_pk: Any) -> None:
-    """Clear a deleted user from all broadcasts."""
+    """Remove a deleted user from all broadcasts."""
     for name in ("created_by", "scheduled_by", "sent_by"):
         Broadcast.objects.using(database()).filter(**{name: user_pk}).update(**{name: None})
-
-
-# --- What is due ------------------------------------------------------------------------------------------------------
-
-
-_failing: set[int] = set()  # the broadcasts that are due and could not be sent by this process
-
-
-def send_due() -> Iterator[Broadcast]:
-    """Send what is due, the oldest first, and yield each that this call has sent. Safe in any number of processes.
-
-    One that cannot be sent as it is becomes a draft again, and says why. Raises the first other error, when all others
-    have been tried.
-    """
-    failed: Exception | None = None
-    for pk in _due():
-        try:
-            if (sent := _send_if_due(pk)) is not None:
-                yield sent
-        except Exception as error:  # the others are not to wait for it
-            failed = failed or error
-    if failed is not None:
-        raise failed
-
-
-def _send_if_due(pk: int) -> Broadcast | None:
-    """Send one, unless it is somebody else's to send, or cannot be sent. Raises what else went wrong, and logs it."""
-    try:
-        sent = _send(pk, only_due=True)
-    except BroadcastRefused:
-        return None  # another process was quicker, or somebody has taken it back
-    except InvalidMessage as error:
-        _give_back(pk, str(error))
-        return None
-    except Exception:  # a receiver of the site's, or the database
-        if pk not in _failing:  # told once, and not at every turn
-            _failing.add(pk)
-            logger.exception("Broadcast %s is due and could not be sent; it is tried again.", pk)
-        raise
-    _failing.discard(pk)
-    return sent
-
-
-def _give_back(pk: int, problem: str) -> None:
-    logger.error("Broadcast %s was due and cannot be sent; it is a draft again: %s", pk, problem)
-    with contextlib.suppress(BroadcastRefused), _step(pk, None, State.SCHEDULED) as broadcast:
-        by, broadcast.scheduled_by = broadcast.scheduled_by, None
-        broadcast.state, broadcast.problem = State.DRAFT, problem
-        broadcast.save(using=database())
-        record(broadcast, by, _("It was due and could not be sent; a draft again: %(problem)s") % {"problem": problem})
-
-
-def due(now: Any) -> QuerySet[Broadcast]:
-    """The broadcasts that are due at `now`, such as clock.now(), the oldest first."""
-    rows = Broadcast.objects.using(database()).filter(state=State.SCHEDULED, send_at__lte=now)
-    return rows.order_by("send_at", "pk")
-
-
-def sent_since(moment: Any) -> QuerySet[Broadcast]:
-    """The broadcasts that were sent after `moment`."""
-    # In no order: SQLite would rather read all of them in the model's order than look up these few and sort them.
-    return Broadcast.objects.using(database()).filter(state=State.SENT, sent_at__gte=moment).order_by()
-
-
-def _due() -> list[int]:
-    return list(due(clock.now()).values_list("pk", flat=True))
-
-
-def _is_due() -> bool:
-    return due(clock.now()).exists()
-
-
-async def send_as_chore() -> None:
-    """Send what is due."""
-    # Users' tests send what they want to be sent.
-    if not threads.in_test_run() and await threads.run(_is_due, pool=threads.CHORES):
-        await threads.run(_send_all_due, pool=threads.WAITING)
-
-
-def _send_all_due() -> None:
-    for pk in _due():
-        # It has been logged. Were the hub told, it would wait longer and longer, and so would those that come due.
-        with contextlib.suppress(Exception):
-            _send_if_due(pk)

@@ -1,4 +1,4 @@
-"""The forms of the broadcast desk: what staff write, checked as sending will check it, and when it is to go out."""
+"""Forms for writing and scheduling a broadcast. They apply the same checks as sending does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop, ngettext
 
-from streams import broadcasts, sse
+from streams import sse
+from streams.broadcasts.lifecycle import MAX_CHANNELS
 from streams.conf import settings
 from streams.events import (
     CONTROL_PREFIX,
@@ -27,7 +28,7 @@ from streams.policies import get_policy
 
 
 class ChannelsField(forms.CharField):
-    """Names of channels, separated by spaces or commas, as a list. A script makes it an input with suggestions."""
+    """Channel names, separated by spaces or commas, as a list. A script adds suggestions to the input."""
 
     def prepare_value(self, value: Any) -> Any:
         return " ".join(value) if isinstance(value, list) else value
@@ -37,9 +38,9 @@ class ChannelsField(forms.CharField):
         for name in names:
             check_channel_name(name)
         checked = list(dict.fromkeys(names))
-        if len(checked) > broadcasts.MAX_CHANNELS:
-            problem = _("A broadcast goes to at most %(most)d channels; got %(n)d.")
-            raise ValidationError(problem % {"most": broadcasts.MAX_CHANNELS, "n": len(checked)}, code="too-many")
+        if len(checked) > MAX_CHANNELS:
+            rule = _("A broadcast can have at most %(limit)d channels; got %(n)d.")
+            raise ValidationError(rule % {"limit": MAX_CHANNELS, "n": len(checked)}, code="too-many")
         return checked
 
     def has_changed(self, initial: Any, data: Any) -> bool:
@@ -49,10 +50,10 @@ class ChannelsField(forms.CharField):
             return True
 
 
-class PayloadForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own is no generic
-    """Type and payload: what a test to oneself needs."""
+class PayloadForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic in Django
+    """The event type and the content: all that a test message needs."""
 
-    use_required_attribute = False  # the browser's own bubbles would speak before our texts do
+    use_required_attribute = False  # the browser would show its own messages before ours
 
     class Meta:
         model = Broadcast
@@ -63,49 +64,49 @@ class PayloadForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own is
             "payload": forms.Textarea(attrs={"rows": 10, "spellcheck": "true"}),
         }
         error_messages: ClassVar[Any] = {
-            "event": {"required": gettext_lazy("Name a type; “message” is the usual one.")}
+            "event": {"required": gettext_lazy("Enter an event type. The usual one is “message”.")}
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.label_suffix = ""
         self.fields["payload"] = forms.CharField(
-            label=gettext_lazy("Payload"),
-            strip=False,  # as typed
+            label=gettext_lazy("Content"),
+            strip=False,
             widget=self.fields["payload"].widget,
-            error_messages={"required": gettext_lazy("Write what is to be sent.")},
+            error_messages={"required": gettext_lazy("Enter the content of the message.")},
         )
-        # As the preview's script shows it, and a screen reader reads it: the field's own problem beside it.
+        # The ids of the elements that show the error and the help text, for screen readers.
         for name, field in self.fields.items():
             described = [f"{name}-problem", *([f"{name}-help"] if field.help_text else [])]
             field.widget.attrs["aria-describedby"] = " ".join(described)
-        # Where a JSON payload is broken, for whom wants to jump there.
-        self.mistake: InvalidJSON | None = None
+        # The position of the first error in a JSON content, for the button that jumps there.
+        self.json_error: InvalidJSON | None = None
 
     def clean_event(self) -> str:
         try:
             return validate_event_type(self.cleaned_data["event"])
         except InvalidEventType:
-            rule = _("A type is one line of 1 to %(most)d characters, and does not begin with “%(prefix)s”.")
+            rule = _("An event type is one line of 1 to %(limit)d characters and does not start with “%(prefix)s”.")
             raise ValidationError(
-                rule % {"most": EVENT_TYPE_MAX_LENGTH, "prefix": CONTROL_PREFIX}, code="invalid"
+                rule % {"limit": EVENT_TYPE_MAX_LENGTH, "prefix": CONTROL_PREFIX}, code="invalid"
             ) from None
 
     def clean_payload(self) -> str:
         payload = sse.normalize_newlines(self.cleaned_data["payload"])
-        most = settings.MAX_MESSAGE_BYTES
-        if (size := len(payload.encode(errors="replace"))) > most:
+        limit = settings.MAX_MESSAGE_BYTES
+        if (size := len(payload.encode(errors="replace"))) > limit:
             raise ValidationError(
                 ngettext(
-                    "A message has at most %(most)d byte; this has %(n)d.",
-                    "A message has at most %(most)d bytes; this has %(n)d.",
-                    most,
+                    "A message can have at most %(limit)d byte; this one has %(n)d.",
+                    "A message can have at most %(limit)d bytes; this one has %(n)d.",
+                    limit,
                 )
-                % {"most": most, "n": size},
+                % {"limit": limit, "n": size},
                 code="too-long",
             )
         try:
-            encode_data(payload, max_bytes=most)
+            encode_data(payload, max_bytes=limit)
         except InvalidData as error:
             raise ValidationError(str(error), code="invalid") from None
         return payload
@@ -116,13 +117,13 @@ class PayloadForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own is
             try:
                 check_json(cleaned["payload"])
             except InvalidJSON as error:
-                self.mistake = error
-                self.add_error("payload", _describe(error))
+                self.json_error = error
+                self.add_error("payload", _describe_json_error(error))
         return cleaned
 
 
-# What the parser says, to be found by makemessages.
-_MISTAKES = (
+# The messages of the JSON parser, listed here so that makemessages finds them.
+_JSON_ERRORS = (
     gettext_noop("Expecting value"),
     gettext_noop("Expecting property name enclosed in double quotes"),
     gettext_noop("Expecting ':' delimiter"),
@@ -141,10 +142,10 @@ _MISTAKES = (
 )
 
 
-def _describe(error: InvalidJSON) -> str:
+def _describe_json_error(error: InvalidJSON) -> str:
     if error.line is None:
-        return _("This is not JSON: %(problem)s.") % {"problem": _(error.problem)}
-    return _("This is not JSON: %(problem)s, in line %(line)d, column %(column)d.") % {
+        return _("The text is not valid JSON: %(problem)s.") % {"problem": _(error.problem)}
+    return _("The text is not valid JSON: %(problem)s (line %(line)d, column %(column)d).") % {
         "problem": _(error.problem),
         "line": error.line,
         "column": error.column,
@@ -152,13 +153,13 @@ def _describe(error: InvalidJSON) -> str:
 
 
 class BroadcastForm(PayloadForm):
-    """A whole draft. `request`: of the user who writes it, whose policy may allow some channels only."""
+    """A complete draft. `request` identifies the user, because the policy can limit the channels for each user."""
 
     channels = ChannelsField(
         label=gettext_lazy("Channels"),
-        help_text=gettext_lazy("One or several, separated by spaces. A new name makes a new channel."),
+        help_text=gettext_lazy("One or more names, separated by spaces. A new name creates a new channel."),
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}),
-        error_messages={"required": gettext_lazy("Name at least one channel to send to.")},
+        error_messages={"required": gettext_lazy("Enter at least one channel.")},
     )
     revision = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
@@ -166,7 +167,9 @@ class BroadcastForm(PayloadForm):
         fields: ClassVar[Any] = ["title", "channels", "event", "payload_type", "payload"]
         error_messages: ClassVar[Any] = {
             **PayloadForm.Meta.error_messages,
-            "title": {"required": gettext_lazy("Give it a title, to find it again. It is not sent.")},
+            "title": {
+                "required": gettext_lazy("Enter a title, so that you can find the broadcast again. It is not sent.")
+            },
         }
 
     def __init__(self, *args: Any, request: HttpRequest, **kwargs: Any) -> None:
@@ -180,23 +183,24 @@ class BroadcastForm(PayloadForm):
         channels: list[str] = self.cleaned_data["channels"]
         if refused := refused_channels(self.request, channels):
             raise ValidationError(
-                _("You may not broadcast to %(channels)s.") % {"channels": ", ".join(refused)}, code="refused"
+                _("You are not allowed to broadcast to %(channels)s.") % {"channels": ", ".join(refused)},
+                code="refused",
             )
         return channels
 
 
 def refused_channels(request: HttpRequest, channels: list[str]) -> list[str]:
-    """Those of `channels` to which the policy does not let the request's user broadcast."""
+    """Return the channels to which the policy does not let the request's user broadcast."""
     policy = get_policy()
     return [channel for channel in channels if not policy.can_broadcast(request, channel)]
 
 
-# Later than anybody means, and early enough that every time zone has such a moment.
+# Every time zone can represent dates up to this year.
 LAST_YEAR = 2999
 
 
 class ScheduleForm(forms.Form):
-    """When a broadcast is to go out, in the current time zone."""
+    """The time at which to send a broadcast, in the current time zone."""
 
     use_required_attribute = False
 
@@ -207,7 +211,7 @@ class ScheduleForm(forms.Form):
             attrs={"type": "datetime-local", "aria-describedby": "send_at-problem send_at-help"},
             format="%Y-%m-%dT%H:%M",
         ),
-        error_messages={"required": gettext_lazy("Choose when it is to be sent.")},
+        error_messages={"required": gettext_lazy("Choose a date and a time.")},
     )
     revision = forms.IntegerField(widget=forms.HiddenInput)
 

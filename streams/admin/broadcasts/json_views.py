@@ -1,4 +1,4 @@
-"""What the broadcast desk's scripts ask for: previews, suggestions, counts, and a test to oneself."""
+"""JSON views for the scripts of the broadcast pages: previews, suggestions, audience counts and test messages."""
 
 from __future__ import annotations
 
@@ -13,166 +13,174 @@ from django.urls import URLPattern
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from streams import broadcasts, clock, deliveries, log, presence, publish, survey
-from streams.admin.broadcast_forms import BroadcastForm, PayloadForm, refused_channels
-from streams.admin.broadcast_permissions import BroadcastPermissions
-from streams.admin.broadcast_warnings import audience_in_words, warnings_of
-from streams.admin.pages import ask_texts, error_json
+from streams import clock, deliveries, log, presence, publish, survey
+from streams.admin.broadcasts.forms import BroadcastForm, PayloadForm, refused_channels
+from streams.admin.broadcasts.permissions import BroadcastPermissions
+from streams.admin.broadcasts.warnings import audience_sentences, find_warnings
+from streams.admin.pages import fetch_error_texts, json_errors
+from streams.broadcasts import lifecycle
 from streams.events import USER_PREFIX, NewMessage
 from streams.exceptions import InvalidMessage
 from streams.models import Broadcast, Message
 from streams.sse import EventStreamDecoder
 from streams.threads import database
 
-KNOWN_CHANNELS = 20
-MOST_FOUND = 500
-MOST_LOOKED_AT = 5000
+MAX_SUGGESTIONS = 20
+# The policy is asked about at most this many names, and the log is searched for at most this many.
+MAX_NAMES = 500
+MAX_NAMES_SEARCHED = 5000
 RECENT_MESSAGES = 1000
+RECENT_BROADCASTS = 100
 
 
-class BroadcastScripts(BroadcastPermissions):
-    """The part of the desk that answers in JSON."""
+class BroadcastJSONViews(BroadcastPermissions):
+    """The views that respond with JSON."""
 
-    def script_urls(self) -> list[URLPattern]:
+    def json_urls(self) -> list[URLPattern]:
         return [
-            self.own_page("preview/", require_POST(self.preview_json), "preview"),
-            self.own_page("test/", require_POST(self.test_json), "test"),
-            self.own_page("known/", require_GET(self.known_json), "known"),
-            self.own_page("audience/", require_GET(self.audience_json), "audience"),
-            self.own_page("<int:pk>/served/", require_GET(self.served_json), "served"),
+            self.staff_path("preview/", require_POST(self.preview_json), "preview"),
+            self.staff_path("test/", require_POST(self.test_json), "test"),
+            self.staff_path("known/", require_GET(self.known_json), "known"),
+            self.staff_path("audience/", require_GET(self.audience_json), "audience"),
+            self.staff_path("<int:pk>/reached/", require_GET(self.reached_json), "reached"),
         ]
 
     def preview_json(self, request: HttpRequest) -> JsonResponse:
-        """What sending would put on the wire, and what is wrong, for the text as it is being typed."""
-        if not self.may_compose(request):
-            return error_json([_("You may not compose broadcasts.")], 403)
+        """Check the form while the user is typing. Return its errors and the bytes that would be sent."""
+        if not self.can_compose(request):
+            return json_errors([_("You are not allowed to write broadcasts.")], 403)
         form = BroadcastForm(request.POST, request=request)
-        problems = {name: [str(problem) for problem in found] for name, found in form.errors.items()}
-        # An empty title is no problem of the message; it is asked for when the draft is saved.
-        problems.pop("title", None)
-        place = {"line": form.mistake.line, "column": form.mistake.column} if form.mistake else None
-        # What can be shown already is shown already, whatever is wrong with the channels.
+        errors = {name: [str(error) for error in found] for name, found in form.errors.items()}
+        # The title is not part of the message. It is required only when the draft is saved.
+        errors.pop("title", None)
+        position = {"line": form.json_error.line, "column": form.json_error.column} if form.json_error else None
+        # Show the preview even if the channels are not valid yet.
         payload = PayloadForm(request.POST)
         preview = preview_of(payload.instance) if payload.is_valid() else None
-        return JsonResponse({"problems": problems, "mistake": place, "preview": preview})
+        return JsonResponse({"errors_by_field": errors, "json_error": position, "preview": preview})
 
     def test_json(self, request: HttpRequest) -> JsonResponse:
-        """Publish type and payload to the user's own channel."""
-        if not self.may_compose(request):
-            return error_json([_("You may not compose broadcasts.")], 403)
+        """Publish a test message to the user's own channel."""
+        if not self.can_compose(request):
+            return json_errors([_("You are not allowed to write broadcasts.")], 403)
         form = PayloadForm(request.POST)
         if not form.is_valid():
-            return error_json([str(problem) for found in form.errors.values() for problem in found], 422)
+            return json_errors([str(error) for found in form.errors.values() for error in found], 422)
         channel, found = own_channel(request), form.cleaned_data
         try:
             message = publish(channel, found["payload"], event=found["event"], published_by=request.user)
-        except InvalidMessage as error:  # such as a primary key that no channel can be named after
-            return error_json([str(error)], 422)
+        except InvalidMessage as error:  # for example, the user's primary key is not valid in a channel name
+            return json_errors([str(error)], 422)
         return JsonResponse({"channel": channel, "position": message.position}, status=201)
 
     def known_json(self, request: HttpRequest) -> JsonResponse:
-        """Channels whose names begin with what was typed."""
-        if not self.may_compose(request):
-            return error_json([_("You may not compose broadcasts.")], 403)
+        """Return channels whose names start with the text that was typed."""
+        if not self.can_compose(request):
+            return json_errors([_("You are not allowed to write broadcasts.")], 403)
         return JsonResponse({"channels": known_channels(request, request.GET.get("q", ""))})
 
     def audience_json(self, request: HttpRequest) -> JsonResponse:
-        """How many listen to channels now, and what to know of the channels before sending."""
-        if not (self.may_compose(request) or self.has_view_permission(request)):
-            return error_json([_("You may not see broadcasts.")], 403)
-        wanted = request.GET.getlist("channel")[: broadcasts.MAX_CHANNELS]
-        # Who listens to what they may not broadcast to is not their business.
+        """Return the number of connections of each channel, and warnings about the channels."""
+        if not (self.can_compose(request) or self.has_view_permission(request)):
+            return json_errors([_("You are not allowed to view broadcasts.")], 403)
+        wanted = request.GET.getlist("channel")[: lifecycle.MAX_CHANNELS]
+        # Do not reveal the audience of channels to which the user cannot broadcast.
         refused = refused_channels(request, wanted)
         audience = presence.audiences(channel for channel in wanted if channel not in refused)
-        is_whole = presence.is_audience_whole()
+        is_complete = presence.is_audience_whole()
         found = {
             "channels": audience,
             "total": sum(audience.values()),
-            "is_whole": is_whole,
-            "words": audience_in_words(audience, is_whole=is_whole),
-            "warnings": [asdict(warning) for warning in warnings_of(request, audience)],
+            "is_complete": is_complete,
+            "sentences": audience_sentences(audience, is_complete=is_complete),
+            "warnings": [asdict(warning) for warning in find_warnings(request, audience)],
         }
         return JsonResponse(found)
 
-    def served_json(self, request: HttpRequest, pk: int) -> JsonResponse:
-        """How many connections a broadcast was handed to, so far."""
+    def reached_json(self, request: HttpRequest, pk: int) -> JsonResponse:
+        """Return how many connections have received a broadcast so far."""
         broadcast: Broadcast | None = self.get_object(request, str(pk))
         if not self.has_view_permission(request, broadcast):
-            return error_json([_("You may not see broadcasts.")], 403)
+            return json_errors([_("You are not allowed to view broadcasts.")], 403)
         if broadcast is None:
-            return error_json([_("There is no such broadcast; somebody may have deleted it.")], 404)
-        served, counting = broadcast.served, is_counted(broadcast)
-        return JsonResponse({"served": served, "counting": counting, "state": broadcast.state})
+            return json_errors([_("This broadcast does not exist. It might have been deleted.")], 404)
+        return JsonResponse(
+            {"reached": broadcast.reached, "counting": is_counting(broadcast), "state": broadcast.state}
+        )
 
 
 def compose_texts() -> dict[str, str]:
-    """What the compose page's script says."""
+    """Return the texts for the script compose.js."""
     return {
-        **ask_texts(),
+        **fetch_error_texts(),
         "remove": _("Remove {name}"),
         "added": _("Added {name}."),
         "removed": _("Removed {name}."),
-        "no-channels": _("Name a channel to see how many listen."),
+        "no-channels": _("Enter a channel to see how many connections it has."),
         "use-name": _("Use “{name}”"),
         "test-opening": _("Opening your own channel, {channel} …"),
         "test-sending": _("Sending …"),
-        "test-sent": _("Sent to {channel} as event {id}. Waiting for it to arrive …"),
-        "test-arrived": _("Arrived: event {id} of type {type}, {ms} ms after it was sent."),
+        "test-sent": _("Sent to {channel} as event {id}. Waiting for it …"),
+        "test-received": _("Received event {id} with type {type}, {ms} ms after it was sent."),
         "test-refused": _(
-            "Your own channel {channel} cannot be read: the site's policy refuses it, or no stream is served."
+            "Your own channel {channel} cannot be read. The site’s policy does not allow it, or the site serves no "
+            "streams."
         ),
-        "test-lost": _("The connection was lost; the browser tries again."),
-        "unsaved": _("There are changes that have not been saved."),
+        "test-lost": _("The connection was lost. The browser is reconnecting."),
+        "unsaved": _("You have unsaved changes."),
     }
 
 
 def own_channel(request: HttpRequest) -> str:
-    """The channel of the request's user. By the default policy they read it, and staff who may view all messages."""
+    """Return the user's own channel. The default policy lets them and staff who can view messages read it."""
     return f"{USER_PREFIX}{request.user.pk}"
 
 
 def preview_of(broadcast: Broadcast) -> dict[str, Any]:
-    """The bytes as a client would get them, and what its `event.data` would be, by our own decoder.
+    """Return the bytes that a client would receive, and the `event.data` that they decode to.
 
-    `problem`: why a stored broadcast cannot be sent as it is; "" where it can, or has been.
+    The key `problem` says why a saved broadcast cannot be sent. It is "" if it can be sent, or was sent already.
     """
     problem = ""
     if broadcast.pk and broadcast.state != Broadcast.State.SENT:
         try:
-            broadcasts.messages_of(broadcast)
+            lifecycle.messages_of(broadcast)
         except InvalidMessage as error:
-            # As the form says it, in the reader's language, where it is the form's to say.
+            # The form has the same checks, and its messages are translated.
             form = PayloadForm(model_to_dict(broadcast))
             problem = " ".join(str(text) for found in form.errors.values() for text in found) or str(error)
     position = broadcast.positions[0] if broadcast.positions else log.head().head + 1
     try:
-        # The channel is not part of what goes over the wire.
-        wire = broadcasts.wire_form(NewMessage("", broadcast.payload, broadcast.event), position)
+        # The channel name is not part of the bytes.
+        encoded = lifecycle.encode_event(NewMessage("", broadcast.payload, broadcast.event), position)
     except UnicodeError:
-        return {"problem": problem, "wire": "", "data": "", "bytes": 0}
-    [event] = EventStreamDecoder().feed(wire)
-    return {"problem": problem, "wire": wire.decode(), "data": event.data, "bytes": len(wire)}
+        return {"problem": problem, "encoded": "", "data": "", "bytes": 0}
+    [event] = EventStreamDecoder().feed(encoded)
+    return {"problem": problem, "encoded": encoded.decode(), "data": event.data, "bytes": len(encoded)}
 
 
 def known_channels(request: HttpRequest, prefix: str = "") -> list[str]:
-    """Names that begin with `prefix`, of channels to which the request's user may broadcast."""
+    """Return channels that start with `prefix` and to which the request's user can broadcast."""
     prefix = prefix.strip().replace("\0", "")[:200]
-    # Asked at each pause in typing: not all of a hundred thousand channels are looked through for it.
-    found = survey.known_names(presence.channels(), prefix=prefix, limit=MOST_FOUND, most=MOST_LOOKED_AT)
+    # The script requests this at each pause in typing, so the search is limited.
+    found = survey.known_names(presence.channels(), prefix=prefix, limit=MAX_NAMES, most=MAX_NAMES_SEARCHED)
     allowed = (name for name in found if not refused_channels(request, [name]))
-    return list(islice(allowed, KNOWN_CHANNELS))
+    return list(islice(allowed, MAX_SUGGESTIONS))
 
 
 def known_types() -> list[str]:
-    """The event types that were published or written lately, and the usual one."""
+    """Return the event types of recent messages and broadcasts, and "message"."""
     newest = Message.objects.using(database()).filter(position__isnull=False).order_by("-position")
     written = Broadcast.objects.using(database()).order_by("-id")
-    recent = {*newest.values_list("event", flat=True)[:RECENT_MESSAGES], *written.values_list("event", flat=True)[:100]}
+    recent = {
+        *newest.values_list("event", flat=True)[:RECENT_MESSAGES],
+        *written.values_list("event", flat=True)[:RECENT_BROADCASTS],
+    }
     return sorted({"message", *recent})
 
 
-def is_counted(broadcast: Broadcast) -> bool:
-    """Whether the processes still count whom they have handed it to."""
+def is_counting(broadcast: Broadcast) -> bool:
+    """Return True while the processes still count the connections that received the broadcast."""
     if broadcast.sent_at is None:
         return False
-    return clock.read() - broadcast.sent_at < datetime.timedelta(seconds=deliveries.COUNTED_SECONDS + 5)
+    return clock.read() - broadcast.sent_at < datetime.timedelta(seconds=deliveries.COUNT_SECONDS + 5)

@@ -1,6 +1,6 @@
-"""What staff should know before they send a broadcast: who is connected, who cannot read it, and names with a mistake.
+"""Warnings about the channels of a broadcast: who cannot read them, and which names might be misspelled.
 
-These are warnings. None of them keeps anybody from sending.
+They are only warnings. None of them prevents sending.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
-from streams import diagnosis, presence, survey
-from streams.admin.broadcast_forms import refused_channels
+from streams import presence, survey
+from streams.admin.broadcasts.forms import refused_channels
+from streams.admin.diagnosis.users import channels_refused_to
 from streams.channels import is_public
 from streams.conf import settings
 from streams.events import validate_channel
@@ -28,130 +29,131 @@ logger = logging.getLogger("streams")
 
 RECENT_BROADCASTS = 100
 
-# A similar name is looked for among so many names, and for so many of the channels: the compose page asks every few
-# seconds.
-MOST_NAMES = 500
-MOST_LOOKED_AT = 5000
-MOST_MISTAKES = 5
+# Limits of the search for similar names, because the page repeats it every few seconds.
+MAX_NAMES = 500
+MAX_NAMES_SEARCHED = 5000
+MAX_SUGGESTIONS = 5
 SIMILARITY = 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelWarning:
-    """A sentence about a channel. `nearest`: the known name that may be meant, or ""."""
+    """A warning about a channel. `suggestion` is a known channel with a similar name, or ""."""
 
     channel: str
     text: str
-    nearest: str = ""
+    suggestion: str = ""
 
 
-def warnings_of(request: HttpRequest, channels: Iterable[str]) -> list[ChannelWarning]:
-    """Return the warnings about `channels`, in their order. Blocks: it queries, and asks the policy."""
-    names = [name for name in channels if _is_name(name)]
-    closed = _about_readers(request, names)
-    unused = _about_unused(request, names)
-    return [found[name] for name in names for found in (closed, unused) if name in found]
+def find_warnings(request: HttpRequest, channels: Iterable[str]) -> list[ChannelWarning]:
+    """Return the warnings about `channels`, in their order. This blocks: it runs queries and the site's policy."""
+    names = [name for name in channels if _is_valid(name)]
+    restricted = _restricted_channels(request, names)
+    unknown = _unknown_channels(request, names)
+    return [found[name] for name in names for found in (restricted, unknown) if name in found]
 
 
-def _is_name(text: str) -> bool:
+def _is_valid(name: str) -> bool:
     try:
-        validate_channel(text)
+        validate_channel(name)
     except InvalidChannel:
         return False
     return True
 
 
-# --- Who can read -----------------------------------------------------------------------------------------------------
+# --- Channels that visitors cannot read -------------------------------------------------------------------------------
 
 
-def _about_readers(request: HttpRequest, names: Sequence[str]) -> dict[str, ChannelWarning]:
+def _restricted_channels(request: HttpRequest, names: Sequence[str]) -> dict[str, ChannelWarning]:
     try:
-        refused = diagnosis.refused_to(request, AnonymousUser(), names)
+        refused = channels_refused_to(request, AnonymousUser(), names)
         readers = {name: get_policy().readers(name) for name in refused}
     except Exception:
-        # The page must stay usable, and sending does not depend on who can read.
-        logger.warning("The policy failed when it was asked for warnings about a broadcast.", exc_info=True)
-        text = _("It is not known who can read “%(channel)s”: the site's policy failed. The site's log has the reason.")
+        # The page must stay usable, and sending does not depend on the readers.
+        logger.warning("The policy failed while checking the channels of a broadcast.", exc_info=True)
+        text = _(
+            "Cannot check who can read “%(channel)s”: the site’s policy failed. See the site’s log for the reason."
+        )
         return {name: ChannelWarning(name, text % {"channel": name}) for name in names}
-    text = _("Visitors who are not signed in cannot read “%(channel)s”. It can be read by: %(readers)s.")
+    text = _("Visitors who are not logged in cannot read “%(channel)s”. Readers: %(readers)s.")
     return {name: ChannelWarning(name, text % {"channel": name, "readers": who}) for name, who in readers.items()}
 
 
-# --- Names that may be mistakes ---------------------------------------------------------------------------------------
+# --- Names that might be misspelled -----------------------------------------------------------------------------------
 
 
-def _about_unused(request: HttpRequest, names: Sequence[str]) -> dict[str, ChannelWarning]:
-    heard = _heard_lately()
-    if not (unused := _unused(names, heard)):
+def _unknown_channels(request: HttpRequest, names: Sequence[str]) -> dict[str, ChannelWarning]:
+    connected = _recently_connected()
+    if not (unknown := _without_trace(names, connected)):
         return {}
-    known = _known_names(unused, heard)
+    known = _known_names(unknown, connected)
     warnings = {}
-    for n, name in enumerate(unused):
+    for n, name in enumerate(unknown):
         text = _(
-            "“%(channel)s” seems to be new: no message, no connection and no settings are known for it. Is the name "
-            "spelled correctly?"
+            "“%(channel)s” seems to be new: it has no messages, no connections and no settings. Check the spelling."
         ) % {"channel": name}
-        nearest = _nearest(request, name, known) if n < MOST_MISTAKES else ""
-        if nearest:
-            text = f"{text} " + _("The most similar name that is known is “%(name)s”.") % {"name": nearest}
-        warnings[name] = ChannelWarning(name, text, nearest)
+        suggestion = _most_similar(request, name, known) if n < MAX_SUGGESTIONS else ""
+        if suggestion:
+            text = f"{text} " + _("The most similar known channel is “%(name)s”.") % {"name": suggestion}
+        warnings[name] = ChannelWarning(name, text, suggestion)
     return warnings
 
 
-def _unused(names: Sequence[str], heard: Collection[str]) -> list[str]:
-    """Return those of `names` of which the site has no trace."""
-    unused = [name for name in names if name not in heard and not is_public(name)]
-    if not unused:
+def _without_trace(names: Sequence[str], connected: Collection[str]) -> list[str]:
+    """Return those of `names` that were never used on this site, as far as it knows."""
+    unknown = [name for name in names if name not in connected and not is_public(name)]
+    if not unknown:
         return []
     using = database()
-    settled = ChannelSettings.objects.using(using).filter(channel__in=unused).values_list("channel", flat=True)
-    pruned = Channel.objects.using(using).filter(name__in=unused).values_list("name", flat=True)
+    with_settings = ChannelSettings.objects.using(using).filter(channel__in=unknown).values_list("channel", flat=True)
+    pruned = Channel.objects.using(using).filter(name__in=unknown).values_list("name", flat=True)
     sent = Broadcast.objects.using(using).filter(state=Broadcast.State.SENT).order_by("-id")
-    used = {*settled, *pruned}.union(*sent.values_list("channels", flat=True)[:RECENT_BROADCASTS])
-    used |= {name for name, found in survey.summaries(unused, count_to=1).items() if found.count}
-    return [name for name in unused if name not in used]
+    used = {*with_settings, *pruned}.union(*sent.values_list("channels", flat=True)[:RECENT_BROADCASTS])
+    used |= {name for name, found in survey.summaries(unknown, count_to=1).items() if found.count}
+    return [name for name in unknown if name not in used]
 
 
-def _heard_lately() -> set[str]:
-    """Return the channels that processes have listed, also those that have ended within presence.FORGET_SECONDS."""
+def _recently_connected() -> set[str]:
+    """Return the channels with connections, including those of processes that stopped recently."""
     listed = Node.objects.using(database()).values_list("channels", flat=True)
     return {*presence.count().channels}.union(*listed)
 
 
-def _known_names(unused: Sequence[str], heard: Collection[str]) -> set[str]:
-    known = {name for name in settings.PUBLIC_CHANNELS if _is_name(name)}  # the others are patterns
-    known |= {*survey.known_names(heard, limit=MOST_NAMES, most=MOST_NAMES)}
-    # A site can have more channels than that. Most mistakes leave the first letter as it is.
-    for first in {name[0] for name in unused[:MOST_MISTAKES]}:
-        known |= {*survey.known_names(heard, prefix=first, limit=MOST_NAMES, most=MOST_LOOKED_AT)}
+def _known_names(unknown: Sequence[str], connected: Collection[str]) -> set[str]:
+    known = {name for name in settings.PUBLIC_CHANNELS if _is_valid(name)}  # skip the patterns
+    known |= {*survey.known_names(connected, limit=MAX_NAMES, most=MAX_NAMES)}
+    # The site can have more channels than that. Most misspelled names still have the right first letter.
+    for first in {name[0] for name in unknown[:MAX_SUGGESTIONS]}:
+        known |= {*survey.known_names(connected, prefix=first, limit=MAX_NAMES, most=MAX_NAMES_SEARCHED)}
     return known
 
 
-def _nearest(request: HttpRequest, name: str, known: Collection[str]) -> str:
+def _most_similar(request: HttpRequest, name: str, known: Collection[str]) -> str:
+    """Return the most similar known channel to which the user can broadcast, or ""."""
     similar = difflib.get_close_matches(name, known, cutoff=SIMILARITY)
     return next((found for found in similar if not refused_channels(request, [found])), "")
 
 
-# --- Who is connected -------------------------------------------------------------------------------------------------
+# --- The audience -----------------------------------------------------------------------------------------------------
 
 
-def audience_in_words(audience: Mapping[str, int], *, is_whole: bool) -> list[str]:
-    """Return sentences on how many connections each channel has now."""
-    listening, unknown = _("{channel}: {n} listening now"), _("{channel}: not known how many listen")
-    words = [(listening if n or is_whole else unknown).format(channel=channel, n=n) for channel, n in audience.items()]
-    if not is_whole:
-        words.append(more_may_listen())
+def audience_sentences(audience: Mapping[str, int], *, is_complete: bool) -> list[str]:
+    """Describe the number of connections of each channel. `is_complete`: the counts include all connections."""
+    counted, unknown = _("{channel}: {n} connected now"), _("{channel}: number of connections unknown")
+    sentences = [(counted if n or is_complete else unknown).format(channel=name, n=n) for name, n in audience.items()]
+    if not is_complete:
+        sentences.append(incomplete_count_text())
     if len(audience) > 1:
-        words.append(_("In all: {n}").format(n=sum(audience.values())))
-        words.append(_("A connection that has several of these channels counts for each."))
-    if audience and is_whole and not any(audience.values()):
-        words.append(_("Nobody is connected right now, so nobody gets it at once."))
-    return words
+        sentences.append(_("Total: {n}").format(n=sum(audience.values())))
+        sentences.append(_("A connection to several of these channels is counted once for each."))
+    if audience and is_complete and not any(audience.values()):
+        sentences.append(_("No client is connected right now, so the message will not be received immediately."))
+    return sentences
 
 
-def more_may_listen() -> str:
-    """Return the sentence for counts of connections that are not whole."""
+def incomplete_count_text() -> str:
+    """Return the sentence to show if some connections might be missing from the counts."""
     return _(
-        "There are processes with so many channels that they name only those with most connections. So there may be "
-        "more connections than are counted here."
+        "Some processes have so many channels that they report only the busiest ones. There might be more connections "
+        "than shown here."
     )

@@ -1,4 +1,4 @@
-"""What the admin shows of channels: which there are, and what the log, the settings and presence say of them."""
+"""Details of channels for the admin, from the log, the settings and presence."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from streams.models import ChannelSettings, Message
 from streams.policies import get_policy
 from streams.threads import database
 
-# A full count of a busy channel would take as long as reading it.
+# Counting all messages of a busy channel would take as long as reading them.
 COUNT_TO = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """A channel, as staff see it. `newest_at`: when its newest message was stored. `listeners`: None: not known."""
+class ChannelDetails:
+    """The details of a channel.
+
+    `newest` is the position of its newest message. `connections` is None if the number is not known.
+    """
 
     name: str
     settings: ChannelSettings | None
@@ -30,7 +33,7 @@ class Facts:
     newest_at: datetime.datetime | None
     count: int
     pruned_through: int
-    listeners: int | None
+    connections: int | None
     readers: str
 
     @property
@@ -38,17 +41,17 @@ class Facts:
         return self.settings.title if self.settings else ""
 
     @property
-    def is_uncounted(self) -> bool:
-        """Whether there are more messages than were counted."""
+    def is_count_limited(self) -> bool:
+        """True if there are more messages than were counted."""
         return self.count > COUNT_TO
 
     @property
     def retention(self) -> str:
-        return retention_in_words(self.settings)
+        return describe_retention(self.settings)
 
 
-def facts(channels: Sequence[str], listened: dict[str, int]) -> list[Facts]:
-    """The facts of `channels`, in their order, by a few queries for all of them together."""
+def details_of_channels(channels: Sequence[str], connections: dict[str, int]) -> list[ChannelDetails]:
+    """Return the details of `channels`, in their order. The number of queries does not depend on their number."""
     summaries = survey.summaries(channels, count_to=COUNT_TO + 1)
     rows = ChannelSettings.objects.using(database()).in_bulk(channels)
     newest = [summary.newest for summary in summaries.values() if summary.newest is not None]
@@ -56,35 +59,35 @@ def facts(channels: Sequence[str], listened: dict[str, int]) -> list[Facts]:
     times = dict(stored.values_list("position", "created_at"))
     pruned = log.pruned(channels, 0)
     policy = get_policy()
-    # Of one that nobody seems to listen to: nobody does, or it is not known.
-    unheard = 0 if all(listened.get(name) for name in channels) or presence.is_audience_whole() else None
+    # If a channel is not listed, it has no connections, or their number is not known.
+    unlisted = 0 if all(connections.get(name) for name in channels) or presence.is_audience_whole() else None
     return [
-        Facts(
+        ChannelDetails(
             name=name,
             settings=rows.get(name),
             newest=summaries[name].newest,
             newest_at=times.get(summaries[name].newest),
             count=summaries[name].count,
             pruned_through=pruned.get(name, 0),
-            listeners=listened.get(name) or unheard,
+            connections=connections.get(name) or unlisted,
             readers=policy.readers(name),
         )
         for name in channels
     ]
 
 
-def facts_of(channel: str) -> Facts:
-    """The facts of one channel, which need not exist."""
-    return facts([channel], presence.audiences([channel]))[0]
+def channel_details(channel: str) -> ChannelDetails:
+    """Return the details of one channel, which does not have to exist."""
+    return details_of_channels([channel], presence.audiences([channel]))[0]
 
 
-# --- In words ---------------------------------------------------------------------------------------------------------
+# --- Texts ------------------------------------------------------------------------------------------------------------
 
 
-def seconds_in_words(seconds: float | None) -> str:
-    """A length of time, in the largest unit that divides it; None and 0 are for ever."""
+def describe_seconds(seconds: float | None) -> str:
+    """Describe a duration in the largest unit that divides it. None and 0 mean "forever"."""
     if not seconds:
-        return _("for ever")
+        return _("forever")
     units: dict[int, Callable[[int], str]] = {
         365 * 86_400: lambda n: ngettext("%(n)s year", "%(n)s years", n) % {"n": n},
         86_400: lambda n: ngettext("%(n)s day", "%(n)s days", n) % {"n": n},
@@ -98,44 +101,44 @@ def seconds_in_words(seconds: float | None) -> str:
     return ngettext("%(n)s second", "%(n)s seconds", 1 if count == 1 else 2) % {"n": count}
 
 
-def messages_in_words(messages: int | None) -> str:
-    """How many messages a channel keeps; None and 0 are no limit."""
+def describe_message_limit(messages: int | None) -> str:
+    """Describe how many messages a channel keeps. None and 0 mean that there is no limit."""
     if not messages:
         return _("any number of messages")
     return ngettext("at most %(n)s message", "at most %(n)s messages", messages) % {"n": f"{messages:,}"}
 
 
-def site_retention_in_words() -> str:
-    return retention_in_words(None)
+def describe_site_retention() -> str:
+    return describe_retention(None)
 
 
-def retention_in_words(own: ChannelSettings | None) -> str:
-    """How long a channel keeps its messages, by its own settings or by the site's, and by which of them."""
+def describe_retention(own: ChannelSettings | None) -> str:
+    """Describe how long a channel keeps messages, and whether that is its own setting or the site's."""
     own_seconds = own.retention_seconds if own else None
     own_messages = own.retention_messages if own else None
     seconds = settings.RETENTION_SECONDS if own_seconds is None else own_seconds
     messages = settings.RETENTION_MESSAGES_PER_CHANNEL if own_messages is None else own_messages
-    words = seconds_in_words(seconds)
+    words = describe_seconds(seconds)
     if messages:
-        words = _("%(time)s, %(count)s") % {"time": words, "count": messages_in_words(messages)}
+        words = _("%(time)s, %(count)s") % {"time": words, "count": describe_message_limit(messages)}
     if own_seconds is None and own_messages is None:
-        return _("%(retention)s (the site’s)") % {"retention": words}
-    return _("%(retention)s (its own)") % {"retention": words}
+        return _("%(retention)s (site setting)") % {"retention": words}
+    return _("%(retention)s (own setting)") % {"retention": words}
 
 
-def settled_in_words(row: ChannelSettings | None) -> list[tuple[str, str]]:
-    """What is stored for a channel, each value with its name. Empty where nothing is."""
+def describe_settings(row: ChannelSettings | None) -> list[tuple[str, str]]:
+    """Return the label and the value of each stored setting. The list is empty if nothing is stored."""
     if row is None:
         return []
     groups = ", ".join(str(group) for group in groups_of(row.channel))
     own = [
         (_("Title"), row.title),
-        (_("Who may read"), str(row.get_access_display())),
+        (_("Readers"), str(row.get_access_display())),
         (_("Groups"), groups),
-        (_("Keep messages for"), "" if row.retention_seconds is None else seconds_in_words(row.retention_seconds)),
+        (_("Keep messages for"), "" if row.retention_seconds is None else describe_seconds(row.retention_seconds)),
         (
-            _("Keep at most, in messages"),
-            "" if row.retention_messages is None else messages_in_words(row.retention_messages),
+            _("Maximum number of messages"),
+            "" if row.retention_messages is None else describe_message_limit(row.retention_messages),
         ),
     ]
     return [(label, value or "–") for label, value in own]

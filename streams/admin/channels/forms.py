@@ -1,7 +1,7 @@
-"""The form of a channel's settings: what it offers and refuses. It writes the settings; channels.py obeys them.
+"""The form for a channel's settings.
 
-Nobody overwrites what they have not seen: the page carries a digest of what was stored when it was loaded, and where
-that has changed meanwhile, nothing is stored.
+The page contains a digest of the settings that were stored when it was loaded. If the stored settings have changed
+since then, the form saves nothing, so that no user overwrites a change that they have not seen.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from streams import channels, log
-from streams.admin.channel_access import admits_more, rule_of
-from streams.admin.channel_facts import messages_in_words, seconds_in_words
+from streams.admin.channels.access import allows_more_readers, rule_of
+from streams.admin.channels.details import describe_message_limit, describe_seconds
 from streams.channels import Rule
 from streams.conf import settings
 from streams.events import private_prefix
@@ -32,26 +32,26 @@ from streams.threads import database
 OTHER = "other"
 PRESETS = (3600, 86_400, 7 * 86_400, 30 * 86_400, 90 * 86_400, 365 * 86_400, 0)
 
-# Far enough for anybody, and near enough for dates to be reckoned with.
+# Larger values could not be subtracted from the current date.
 MAX_SECONDS = 100 * 365 * 86_400
 MAX_MESSAGES = 1_000_000_000
 
-# Those of a number that every database can look for.
+# The number of digits that fit into the integers of every database.
 MAX_KEY_DIGITS = 18
 
-NOTHING = "nothing"
+NO_SETTINGS = "nothing"
 
 
-class ChangedMeanwhile(Exception):
-    """What is stored for the channel is not what the form was loaded with. Nothing was stored."""
+class SettingsChanged(Exception):
+    """The stored settings have changed since the form was loaded. Nothing was saved."""
 
 
-class AdmitsMore(Exception):
-    """The change lets more people read the channel, and the user is not allowed to do that. Nothing was stored."""
+class MoreReadersRefused(Exception):
+    """The change would allow more readers, and the user does not have the permission for that. Nothing was saved."""
 
 
-class GroupsField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]  # as below
-    """A choice of groups. A number that no database can look for is no group's, as any other that none has."""
+class GroupsField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]  # not generic in Django
+    """A choice of groups. A primary key that is too large for the database is an invalid choice, not an error."""
 
     def clean(self, value: Any) -> Any:
         for key in value or ():
@@ -62,33 +62,35 @@ class GroupsField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]  # 
         return super().clean(value)
 
 
-class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for django-stubs alone
-    """A channel's settings. `keep` is a choice of retentions, in `keep_seconds` any other can be given.
+class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic in Django
+    """A channel's settings. `keep` offers common durations; `keep_seconds` is for any other duration.
 
-    `may_admit_more`: whether the form's user is allowed to let more people read the channel.
+    `can_allow_more_readers`: True if the user has the permission to let more people read the channel.
     """
 
     field_order = ["title", "access", "groups", "retention_messages"]
 
-    # Not a field of the model's form, which reads and writes the relation in one database.
+    # Not a model field, because a ModelForm requires the groups to be in the same database.
     groups = GroupsField(
         label=gettext_lazy("Groups"),
         queryset=Group.objects.order_by("name"),
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text=gettext_lazy("Only where members of groups may read: choose at least one."),
+        help_text=gettext_lazy("Only for the choice “Members of selected groups”. Choose at least one group."),
     )
     keep = forms.ChoiceField(
         label=gettext_lazy("Keep messages for"),
         required=False,
-        help_text=gettext_lazy("Older messages are deleted, and clients that come back for them are told of a gap."),
+        help_text=gettext_lazy(
+            "Older messages are deleted. Clients that reconnect later are informed that they missed messages."
+        ),
     )
     keep_seconds = forms.IntegerField(
-        label=gettext_lazy("Other: seconds"),
+        label=gettext_lazy("Seconds"),
         required=False,
         min_value=1,
         max_value=MAX_SECONDS,
-        help_text=gettext_lazy("Only where “other” is chosen above. A day has 86400 seconds."),
+        help_text=gettext_lazy("Only for the choice “other”. One day is 86400 seconds."),
     )
 
     class Meta:
@@ -96,42 +98,41 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for dja
         fields: ClassVar = ["title", "access", "retention_messages"]
         labels: ClassVar = {
             "title": gettext_lazy("Title"),
-            "access": gettext_lazy("Who may read"),
-            "retention_messages": gettext_lazy("Keep at most, in messages"),
+            "access": gettext_lazy("Readers"),
+            "retention_messages": gettext_lazy("Maximum number of messages"),
         }
         help_texts: ClassVar = {
-            "title": gettext_lazy("For you and your colleagues; it is not sent."),
+            "title": gettext_lazy("Only for you and your colleagues. It is not sent."),
         }
 
-    def __init__(self, *args: Any, may_admit_more: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, can_allow_more_readers: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.may_admit_more = may_admit_more
-        self._offer_access()
+        self.can_allow_more_readers = can_allow_more_readers
+        self._set_access_choices()
         self.initial["groups"] = channels.group_keys(self.instance.channel)
-        count: Any = self.fields["retention_messages"]
-        count.validators.append(MaxValueValidator(MAX_MESSAGES))
-        count.help_text = _("Empty: as the site’s settings say (%(site)s). 0: however many there are.") % {
-            "site": messages_in_words(settings.RETENTION_MESSAGES_PER_CHANNEL)
+        limit: Any = self.fields["retention_messages"]
+        limit.validators.append(MaxValueValidator(MAX_MESSAGES))
+        limit.help_text = _("Leave empty to use the site’s setting (%(site)s). 0: no limit.") % {
+            "site": describe_message_limit(settings.RETENTION_MESSAGES_PER_CHANNEL)
         }
-        self._offer_retentions()
+        self._set_retention_choices()
 
-    def _offer_access(self) -> None:
+    def _set_access_choices(self) -> None:
         access: Any = self.fields["access"]
         if private_prefix(self.instance.channel):
-            # The others stay valid for the field, so that clean_access() can say why they are refused.
+            # The field still accepts the other choices, so that clean_access() can explain why they are refused.
             access.widget.choices = [each for each in access.choices if not each[0]]
             access.help_text = _(
-                "The channel belongs to one user or to one answer, and nothing opens it to others here."
+                "This channel belongs to one user or to one answer. Its readers cannot be changed here."
             )
-        elif not self.may_admit_more:
+        elif not self.can_allow_more_readers:
             access.help_text = _(
-                "You can let fewer people read. To let more people read, you also need the permission “Can view "
-                "message”."
+                "You can choose fewer readers. To choose more readers, you also need the permission “Can view message”."
             )
 
-    def _offer_retentions(self) -> None:
-        site = _("As the site’s settings say (%(site)s)") % {"site": seconds_in_words(settings.RETENTION_SECONDS)}
-        presets = [(str(seconds), seconds_in_words(seconds)) for seconds in PRESETS]
+    def _set_retention_choices(self) -> None:
+        site = _("Use the site’s setting (%(site)s)") % {"site": describe_seconds(settings.RETENTION_SECONDS)}
+        presets = [(str(seconds), describe_seconds(seconds)) for seconds in PRESETS]
         keep: Any = self.fields["keep"]
         keep.choices = [("", site), *presets, (OTHER, _("other"))]
         seconds = self.instance.retention_seconds
@@ -151,19 +152,19 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for dja
         cleaned: dict[str, Any] = super().clean() or {}
         access, groups = cleaned.get("access"), cleaned.get("groups")
         if access == ChannelSettings.Access.GROUPS and "groups" in cleaned and not groups:
-            self.add_error("groups", _("Choose the groups whose members may read, or let others read above."))
+            self.add_error("groups", _("Choose at least one group, or choose other readers."))
         if access != ChannelSettings.Access.GROUPS:
             cleaned["groups"] = Group.objects.none()
         if cleaned.get("keep") == OTHER and "keep_seconds" in cleaned and cleaned["keep_seconds"] is None:
-            self.add_error("keep_seconds", _("Write for how many seconds messages are kept, or choose a time above."))
+            self.add_error("keep_seconds", _("Enter the number of seconds, or choose another duration."))
         return cleaned
 
     def store(self, seen: str) -> bool:
-        """Save what was cleaned: the row and its groups, or neither. Returns whether the channel had no row before.
+        """Save the row and its groups in one transaction. Return True if the channel had no settings before.
 
         Raises:
-            ChangedMeanwhile: the stored settings are not those that `seen` is the digest of.
-            AdmitsMore: more people could read the channel than by the stored settings, and the user may not do that.
+            SettingsChanged: `seen` is not the digest of the stored settings.
+            MoreReadersRefused: the form allows more readers, and the user does not have the permission for that.
         """
         keep = self.cleaned_data.get("keep", "")
         row: ChannelSettings = self.save(commit=False)
@@ -176,15 +177,15 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for dja
                 _lock(row.channel)
                 stored = ChannelSettings.objects.using(database()).filter(channel=row.channel).first()
                 if digest_of(stored) != seen:
-                    raise ChangedMeanwhile
-                # Under the lock, so that nobody else can make the settings stricter in between.
-                if not self.may_admit_more and admits_more(row.channel, self._rule(), rule_of(stored)):
-                    raise AdmitsMore
-                # Where there is no row, nothing can be locked: of two who insert it at once, one is refused here.
+                    raise SettingsChanged
+                # Check under the lock, so that the stored settings cannot become stricter in between.
+                if not self.can_allow_more_readers and allows_more_readers(row.channel, self._rule(), rule_of(stored)):
+                    raise MoreReadersRefused
+                # A missing row cannot be locked. If two users insert it at the same time, one gets an IntegrityError.
                 row.save(using=database(), force_insert=stored is None, force_update=stored is not None)
                 channels.set_groups(row.channel, self.cleaned_data["groups"])
         except IntegrityError:
-            raise ChangedMeanwhile from None
+            raise SettingsChanged from None
         return stored is None
 
     def _rule(self) -> Rule | None:
@@ -196,29 +197,29 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for dja
 
 
 def digest_of(row: ChannelSettings | None) -> str:
-    """What stands for the stored settings, so that a change of them can be told; for None as well."""
+    """Return a digest of the stored settings, which changes when they do. `row` can be None."""
     if row is None:
-        return NOTHING
+        return NO_SETTINGS
     groups = sorted(map(str, channels.group_keys(row.channel)))
     values = [row.title, row.access, row.retention_seconds, row.retention_messages, groups]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def forget(channel: str, *, may_admit_more: bool) -> None:
-    """Delete a channel's settings: from then on the site's hold. Raises AdmitsMore as ChannelForm.store() does."""
+def delete_settings(channel: str, *, can_allow_more_readers: bool) -> None:
+    """Delete a channel's settings, so that the site's settings apply. Raise MoreReadersRefused as store() does."""
     with log.own_transaction():
         _lock(channel)
         stored = ChannelSettings.objects.using(database()).filter(channel=channel).first()
         if stored is None:
             return
-        if not may_admit_more and admits_more(channel, None, rule_of(stored)):
-            raise AdmitsMore
+        if not can_allow_more_readers and allows_more_readers(channel, None, rule_of(stored)):
+            raise MoreReadersRefused
         stored.delete(using=database())
 
 
 def _lock(channel: str) -> None:
-    """Have whoever else settles something for the channel wait until this transaction ends.
+    """Block other changes of the channel's settings until this transaction ends.
 
-    By a write that changes nothing: it locks the row, and takes SQLite's write lock, also where there is no row.
+    This is an UPDATE without a change. It locks the row and, on SQLite, takes the write lock even if there is no row.
     """
     ChannelSettings.objects.using(database()).filter(channel=channel).update(title=F("title"))

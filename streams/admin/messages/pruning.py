@@ -1,9 +1,9 @@
-"""Pruning by hand in the admin: a dry run first, then a button that does it."""
+"""The page that prunes the log. It first shows what would be deleted."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
@@ -18,26 +18,21 @@ from streams.conf import settings
 
 logger = logging.getLogger("streams")
 
-# As long as one request may prune; there is a button to go on.
-MOST_SECONDS = 20
+# The time limit of one request. The user can then continue with the same button.
+MAX_SECONDS = 20
 
 SHOWN_RETENTIONS = 200
 SHOWN_CUTS = 500
 
-if TYPE_CHECKING:
-    _Base = StreamsAdmin
-else:
-    _Base = object
 
+class PruningViews(StreamsAdmin):
+    """The page `prune/` of the messages."""
 
-class PruningPage(_Base):
-    """The page `prune/` of the log."""
-
-    def may_prune(self, request: HttpRequest) -> bool:
+    def can_prune(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request) and bool(request.user.has_perm("streams.delete_message"))
 
     def prune_view(self, request: HttpRequest) -> HttpResponse:
-        if not self.may_prune(request):
+        if not self.can_prune(request):
             raise PermissionDenied
         if request.method == "POST":
             return self._prune(request)
@@ -52,38 +47,39 @@ class PruningPage(_Base):
             "more_cuts": len(found) > SHOWN_CUTS,
             "settings": _settings(),
             "own": [{"channel": channel, "retention": kept} for channel, kept in own[:SHOWN_RETENTIONS]],
-            "own_left_out": max(0, len(own) - SHOWN_RETENTIONS),
-            "most_seconds": MOST_SECONDS,
+            "own_omitted": max(0, len(own) - SHOWN_RETENTIONS),
+            "max_seconds": MAX_SECONDS,
         }
-        return self.page(request, "message_prune.html", _("Prune the log"), context)
+        return self.render_page(request, "messages/prune.html", _("Delete expired messages"), context)
 
     def _prune(self, request: HttpRequest) -> HttpResponse:
         before = log.pruning_marks()
         pruned: int | None = None
         stopped = _(
-            "Pruning was stopped by an error, which the site's log has. What it had deleted before that stays deleted."
+            "An error stopped the deletion. Messages that were deleted before the error stay deleted. See the site’s "
+            "log for the reason."
         )
         try:
-            pruned = retention.prune(most_seconds=MOST_SECONDS)
+            pruned = retention.prune(most_seconds=MAX_SECONDS)
         except Exception:
-            logger.exception("Pruning by hand failed.")
+            logger.exception("Pruning from the admin failed.")
         finally:
-            # Whatever stopped it, also the end of the process: who has deleted something is on record.
+            # Record who deleted messages even if this is interrupted, for example by a shutdown.
             if pruned is None and log.pruning_marks() != before:
                 self._record(request, stopped)
         if pruned is None:
             self.message_user(request, stopped, messages.ERROR)
             return redirect(self.url("prune"))
-        text = ngettext("Pruned %(n)d message.", "Pruned %(n)d messages.", pruned) % {"n": pruned}
+        text = ngettext("Deleted %(n)d message.", "Deleted %(n)d messages.", pruned) % {"n": pruned}
         if pruned:
             self._record(request, text)
-        left = next(retention.cuts(), None) is not None
-        if not pruned and not left:
-            self.message_user(request, _("There was nothing to prune."), messages.INFO)
+        has_more = next(retention.cuts(), None) is not None
+        if not pruned and not has_more:
+            self.message_user(request, _("There were no expired messages."), messages.INFO)
             return redirect(self.url("prune"))
         self.message_user(request, text, messages.SUCCESS)
-        if left:
-            more = _("There is more to prune than one request may take time for. Prune again to go on.")
+        if has_more:
+            more = _("There are more expired messages than one request can delete. Delete again to continue.")
             self.message_user(request, more, messages.WARNING)
         return redirect(self.url("prune"))
 
@@ -91,9 +87,9 @@ class PruningPage(_Base):
         from django.contrib.admin.models import DELETION, LogEntry
         from django.contrib.contenttypes.models import ContentType
 
-        # Of no message in particular: without an object's id, the list of recent actions makes no link of it.
+        # Without an object id, the list of recent actions shows the entry without a link.
         entry = LogEntry(
-            user_id=request.user.pk,  # type: ignore[misc]  # staff, and so not nobody
+            user_id=request.user.pk,  # type: ignore[misc]  # a staff user always has one
             content_type=ContentType.objects.get_for_model(self.model),
             object_id=None,
             object_repr=_("The log"),
@@ -104,17 +100,15 @@ class PruningPage(_Base):
 
 
 def _reason(cut: retention.Cut) -> str:
-    return {"age": _("older than allowed"), "count": _("more than allowed"), "bytes": _("the log is too large")}.get(
-        cut.reason, cut.reason
-    )
+    return {"age": _("too old"), "count": _("too many"), "bytes": _("the log is too large")}.get(cut.reason, cut.reason)
 
 
 def _settings() -> list[dict[str, Any]]:
-    """The site's retention settings, with what each means."""
+    """Return the site's retention settings, each with its meaning and value."""
     meanings = {
-        "RETENTION_SECONDS": _("how many seconds a message is kept"),
-        "RETENTION_MESSAGES_PER_CHANNEL": _("how many messages a channel keeps"),
-        "RETENTION_BYTES": _("how many bytes of data the log keeps, over all channels"),
-        "PRUNE_SECONDS": _("how often the site prunes by itself, in seconds"),
+        "RETENTION_SECONDS": _("how long messages are kept, in seconds"),
+        "RETENTION_MESSAGES_PER_CHANNEL": _("maximum number of messages in a channel"),
+        "RETENTION_BYTES": _("maximum size of the log for all channels, in bytes"),
+        "PRUNE_SECONDS": _("how often expired messages are deleted automatically, in seconds"),
     }
     return [{"name": name, "meaning": text, "value": getattr(settings, name)} for name, text in meanings.items()]

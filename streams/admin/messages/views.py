@@ -1,4 +1,4 @@
-"""The log in the admin: the list, a page for each message, and sending one again. Nothing in it can be edited."""
+"""The pages of messages: the list, a page for each message, and sending a message again. Messages cannot be edited."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from streams import log, presence, publish, survey
-from streams.admin import message_list
-from streams.admin.channels import ChannelAdmin
-from streams.admin.pages import LookOnlyAdmin, users_of
-from streams.admin.pruning import PruningPage
-from streams.admin.why import WhyPage
+from streams.admin.channels.views import ChannelAdmin
+from streams.admin.diagnosis.views import DiagnosisViews
+from streams.admin.messages import listing
+from streams.admin.messages.pruning import PruningViews
+from streams.admin.pages import ReadOnlyAdmin, users_by_pk
 from streams.events import StoredEvent
 from streams.exceptions import InvalidMessage
 from streams.models import ChannelSettings, Message
@@ -33,32 +33,32 @@ from streams.threads import database
 
 logger = logging.getLogger("streams")
 
-# What a page shows of data; the rest is a link away.
+# How much of the data a page shows. A link leads to the complete data.
 SHOWN_CHARACTERS = 20_000
 
 KNOWN_CHANNELS = 100
 
-RAW_HEADERS = {
+DATA_HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "sandbox; default-src 'none'",
 }
 
 
-class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
-    """The log as staff see it who may view messages."""
+class MessageAdmin(DiagnosisViews, PruningViews, ReadOnlyAdmin):
+    """The pages of messages, for staff with the permission to view messages."""
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.has_perm("streams.view_message"))
 
-    def may_send_again(self, request: HttpRequest, channel: str) -> bool:
+    def can_send_again(self, request: HttpRequest, channel: str) -> bool:
         if not request.user.has_perm("streams.add_message"):
             return False
         try:
             return not get_policy().ask_to_publish(request, [channel])
         except Exception:
-            # The message is there to be looked at, whatever the policy cannot say about sending.
-            logger.exception("The policy could not say whether messages may be sent to %s again.", channel)
+            # The page must stay usable if the site's policy fails.
+            logger.exception("The policy failed while checking whether the user can publish to %s.", channel)
             return False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
@@ -66,11 +66,11 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
 
     def get_urls(self) -> list[Any]:
         own: list[URLPattern] = [
-            self.own_page("why/", self.why_view, "why"),
-            self.own_page("prune/", self.prune_view, "prune"),
-            self.own_page("event/<int:position>/", self.event_view, "event"),
-            self.own_page("<int:pk>/raw/", self.raw_view, "raw"),
-            self.own_page("<int:pk>/again/", self.again_view, "again"),
+            self.staff_path("diagnosis/", self.diagnosis_view, "diagnosis"),
+            self.staff_path("prune/", self.prune_view, "prune"),
+            self.staff_path("event/<int:position>/", self.event_view, "event"),
+            self.staff_path("<int:pk>/data/", self.data_view, "data"),
+            self.staff_path("<int:pk>/send-again/", self.send_again_view, "send_again"),
         ]
         return own + super().get_urls()
 
@@ -79,41 +79,41 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
-        form = message_list.FilterForm(request.GET, label_suffix="")
+        form = listing.FilterForm(request.GET, label_suffix="")
         filters = form.filters()
-        found = message_list.Listing([])
+        page = listing.Page([])
         if filters is not None:
-            before, after = (message_list.position_in(request.GET.get(name)) for name in ("before", "after"))
-            found = message_list.listing(filters, before=before, after=after)
+            before, after = (listing.parse_position(request.GET.get(name)) for name in ("before", "after"))
+            page = listing.find_page(filters, before=before, after=after)
         context = {
             "form": form,
-            "filtered": filters != message_list.Filters(),
-            "found": found,
-            "links": self._links(request, found),
-            "shown_characters": message_list.SHOWN_CHARACTERS,
-            "waiting": message_list.waiting(),
-            "most_waiting": message_list.MAX_WAITING_COUNTED,
+            "is_filtered": filters != listing.Filters(),
+            "page": page,
+            "links": self._links(request, page),
+            "shown_characters": listing.SHOWN_CHARACTERS,
+            "unsequenced": listing.count_unsequenced(),
+            "max_unsequenced": listing.MAX_UNSEQUENCED_COUNTED,
             "head": log.head().head,
             "zone": timezone.get_current_timezone_name(),
             "known_channels": survey.channel_names(limit=KNOWN_CHANNELS),
-            "why_url": self.url("why"),
-            "prune_url": self.url("prune") if self.may_prune(request) else None,
+            "diagnosis_url": self.url("diagnosis"),
+            "prune_url": self.url("prune") if self.can_prune(request) else None,
         }
-        return self.page(request, "message_list.html", _("Messages"), context)
+        return self.render_page(request, "messages/list.html", _("Messages"), context)
 
-    def _links(self, request: HttpRequest, found: message_list.Listing) -> dict[str, str]:
-        """Where the links of the list lead: the same filters, another place."""
-        kept = [(name, value) for name in message_list.FilterForm.base_fields if (value := request.GET.get(name))]
+    def _links(self, request: HttpRequest, page: listing.Page) -> dict[str, str]:
+        """Return the URLs of the other pages of the list, with the same filters."""
+        kept = [(name, value) for name in listing.FilterForm.base_fields if (value := request.GET.get(name))]
 
-        def to(**place: int) -> str:
-            query = urlencode([*kept, *place.items()])
+        def url_with(**position: int) -> str:
+            query = urlencode([*kept, *position.items()])
             return f"{self.url('changelist')}?{query}" if query else self.url("changelist")
 
-        links = {"all": self.url("changelist"), "newest": to(), "oldest": to(after=0)}
-        if found.older is not None:
-            links["older"] = to(before=found.older)
-        if found.newer is not None:
-            links["newer"] = to(after=found.newer)
+        links = {"all": self.url("changelist"), "newest": url_with(), "oldest": url_with(after=0)}
+        if page.older is not None:
+            links["older"] = url_with(before=page.older)
+        if page.newer is not None:
+            links["newer"] = url_with(after=page.newer)
         return links
 
     # --- A message ---
@@ -125,25 +125,27 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
             raise PermissionDenied
         message: Message | None = self.get_object(request, unquote(object_id))
         if message is None:
-            return self._gone(request)
-        wire = ""
+            return self._missing(request)
+        encoded = ""
         if message.position is not None:
-            wire = StoredEvent(message.position, message.channel, message.event, message.data).encode().decode()
+            encoded = StoredEvent(message.position, message.channel, message.event, message.data).encode().decode()
         context = {
             "message": message,
-            "published_by": users_of([message.published_by_id]).get(message.published_by_id),
+            "published_by": users_by_pk([message.published_by_id]).get(message.published_by_id),
             **_shown_data(message),
-            "wire": (shown := beginning(wire, SHOWN_CHARACTERS)),
-            "wire_left_out": len(wire) - len(shown),
+            "encoded": (shown := beginning(encoded, SHOWN_CHARACTERS)),
+            "encoded_omitted": len(encoded) - len(shown),
             "neighbours": self._neighbours(message),
             "channel_url": self._channel_url(request, message.channel),
             "list_url": f"{self.url('changelist')}?{urlencode({'channel': message.channel})}",
-            "raw_url": self.url("raw", message.pk),
+            "data_url": self.url("data", message.pk),
             "history_url": self.url("history", message.pk),
-            "why_url": f"{self.url('why')}?{urlencode({'message': message.position or ''})}",
-            "again_url": self.url("again", message.pk) if self.may_send_again(request, message.channel) else None,
+            "diagnosis_url": f"{self.url('diagnosis')}?{urlencode({'message': message.position or ''})}",
+            "send_again_url": self.url("send_again", message.pk)
+            if self.can_send_again(request, message.channel)
+            else None,
         }
-        return self.page(request, "message_page.html", _title(message), context)
+        return self.render_page(request, "messages/detail.html", _title(message), context)
 
     def _neighbours(self, message: Message) -> dict[str, Message | None]:
         rows = Message.objects.using(database()).filter(channel=message.channel).only("pk", "position")
@@ -155,7 +157,7 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
         }
 
     def _channel_url(self, request: HttpRequest, channel: str) -> str | None:
-        """The channel's page; None for who may not see it, and where the site has none."""
+        """Return the URL of the channel's page; None if the site has no such page or the user cannot view it."""
         try:
             channels = self.admin_site.get_model_admin(ChannelSettings)
         except NotRegistered:
@@ -164,48 +166,48 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
             return channels.url_of_channel(channel)
         return None
 
-    def _gone(self, request: HttpRequest) -> HttpResponse:
+    def _missing(self, request: HttpRequest) -> HttpResponse:
         self.message_user(
-            request, _("There is no such message in the log: it was pruned, or it never was."), messages.WARNING
+            request, _("The log has no such message. It was deleted, or it never existed."), messages.WARNING
         )
         return redirect(self.url("changelist"))
 
     def event_view(self, request: HttpRequest, position: int) -> HttpResponse:
-        """To the page of the message that has this event id; where there is none, to why there is none."""
+        """Redirect to the message with this event id. If there is none, redirect to the page that explains why."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        place = message_list.position_in(str(position))
-        pk = None if place is None else self.get_queryset(request).filter(position=place).values_list("pk").first()
+        checked = listing.parse_position(str(position))
+        pk = None if checked is None else self.get_queryset(request).filter(position=checked).values_list("pk").first()
         if pk is not None:
             return redirect(self.url("change", pk[0]))
-        return redirect(f"{self.url('why')}?{urlencode({'message': position})}")
+        return redirect(f"{self.url('diagnosis')}?{urlencode({'message': position})}")
 
-    def raw_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """The whole data, as a file: nothing in it is ever shown as a page of the site's."""
+    def data_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Return the complete data as a download, so that browsers never render it as a page of the site."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         message: Message | None = self.get_object(request, str(pk))
         if message is None:
-            return self._gone(request)
-        headers = {**RAW_HEADERS, "Content-Disposition": f'attachment; filename="message-{message.pk}.txt"'}
+            return self._missing(request)
+        headers = {**DATA_HEADERS, "Content-Disposition": f'attachment; filename="message-{message.pk}.txt"'}
         return HttpResponse(message.data, content_type="text/plain; charset=utf-8", headers=headers)
 
-    # --- Sending it again ---
+    # --- Sending a message again ---
 
-    def again_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
-        """GET asks, POST sends. The form's key makes it one message, however often the form is sent."""
+    def send_again_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """GET asks for confirmation. POST publishes the message, once for each key in the form."""
         if not self.has_view_permission(request) or not request.user.has_perm("streams.add_message"):
             raise PermissionDenied
         message: Message | None = self.get_object(request, str(pk))
         if message is None:
-            return self._gone(request)
-        if not self.may_send_again(request, message.channel):
+            return self._missing(request)
+        if not self.can_send_again(request, message.channel):
             raise PermissionDenied
         if request.method != "POST":
-            return self._ask(request, message)
+            return self._confirm(request, message)
         key = request.POST.get("key", "")
-        if not _is_key(key):
-            return self._ask(request, message, _("The form came back incomplete, and nothing was sent. Try once more."))
+        if not _is_valid_key(key):
+            return self._confirm(request, message, _("The form was incomplete, so nothing was sent. Try again."))
         try:
             sent = publish(
                 message.channel,
@@ -215,39 +217,41 @@ class MessageAdmin(WhyPage, PruningPage, LookOnlyAdmin):
                 published_by=request.user,
             )
         except InvalidMessage as error:
-            return self._ask(request, message, str(error))
+            return self._confirm(request, message, str(error))
         text = _("Sent again as event %(id)s.") % {"id": sent.position}
-        # A message that was there before has been read from the database, with another object for its user.
+        # Log only the first submit. A repeated one returns the stored message, with another user object.
         if sent.published_by is request.user:
             self.log_change(request, message, text)
         self.message_user(request, text, messages.SUCCESS)
         return redirect(self.url("change", sent.pk))
 
-    def _ask(self, request: HttpRequest, message: Message, problem: str = "") -> HttpResponse:
+    def _confirm(self, request: HttpRequest, message: Message, problem: str = "") -> HttpResponse:
         context = {
             "message": message,
             "problem": problem,
             **_shown_data(message),
-            "audience": presence.audience(message.channel),
-            "audience_is_whole": presence.is_audience_whole(),
+            "connections": presence.audience(message.channel),
+            "is_complete": presence.is_audience_whole(),
             "key": uuid.uuid4().hex,
             "message_url": self.url("change", message.pk),
             "readers": get_policy().readers(message.channel),
         }
-        return self.page(request, "message_again.html", _("Send again"), context, status=400 if problem else 200)
+        return self.render_page(
+            request, "messages/send_again.html", _("Send again"), context, status=400 if problem else 200
+        )
 
 
 def _title(message: Message) -> str:
     if message.position is None:
-        return _("Message that waits for its place")
+        return _("Message without an event id")
     return _("Event %(id)s") % {"id": message.position}
 
 
 def _shown_data(message: Message) -> dict[str, Any]:
     data = pretty(message.data)
     shown = beginning(data, SHOWN_CHARACTERS)
-    return {"data": shown, "data_left_out": len(data) - len(shown)}
+    return {"data": shown, "data_omitted": len(data) - len(shown)}
 
 
-def _is_key(text: str) -> bool:
+def _is_valid_key(text: str) -> bool:
     return len(text) == 32 and text.isascii() and text.isalnum()

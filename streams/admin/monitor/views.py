@@ -1,5 +1,6 @@
-"""The live monitor: any channels as they come, over the public stream. It decides what to watch and where to begin;
-the script opens the stream, and asks the pages here for what a stream does not say.
+"""The live monitor shows the events of chosen channels as they are published.
+
+Its script opens the site's public stream, and requests from the JSON views here what a stream does not contain.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from streams import log, presence, survey
-from streams.admin.message_list import position_in
-from streams.admin.monitor_texts import texts
-from streams.admin.pages import LookOnlyAdmin, error_json, stream_missing, stream_url, users_of
+from streams.admin.messages.listing import parse_position
+from streams.admin.monitor.texts import texts
+from streams.admin.pages import ReadOnlyAdmin, json_errors, no_stream_text, stream_url, users_by_pk
 from streams.conf import settings
 from streams.models import Message
 from streams.models.channels import check_channel_name
@@ -32,8 +33,8 @@ from streams.threads import database
 logger = logging.getLogger("streams")
 
 KNOWN_CHANNELS = 200
-RECENT_MESSAGES = 1000  # of each channel, in which to look for types
-TYPED_MESSAGES = 5000  # that one answer about new types looks at
+RECENT_MESSAGES = 1000  # the newest messages of each channel, whose event types are known from the start
+SEARCHED_MESSAGES = 5000  # messages that one request searches for new event types
 MAX_IDS = 200
 DEFAULT_NEWEST = 20
 
@@ -41,29 +42,29 @@ NOW, AFTER, NEWEST = "now", "after", "newest"
 
 
 @dataclass
-class Choice:
-    """What the query asks for: which channels, and from where on. `problems` by field, in words."""
+class Selection:
+    """The channels and the start that the query selects. `errors` has a sentence for each field that is not valid."""
 
-    written: str
+    channels_text: str
     channels: tuple[str, ...]
     start: str
     after: str
     newest: str
-    problems: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
 
     @property
-    def is_made(self) -> bool:
-        return bool(self.channels) and not self.problems
+    def is_complete(self) -> bool:
+        return bool(self.channels) and not self.errors
 
 
-class MonitorAdmin(LookOnlyAdmin):
-    """For staff who may view messages. The stream itself is the public one, under the site's policy."""
+class MonitorAdmin(ReadOnlyAdmin):
+    """For staff with the permission to view messages. The site's policy decides whether they can open the stream."""
 
     def get_urls(self) -> list[URLPattern]:
         return [
-            self.own_page("", self.changelist_view, "changelist"),
-            self.own_page("types/", self.types_view, "types"),
-            self.own_page("events/", self.events_view, "events"),
+            self.staff_path("", self.changelist_view, "changelist"),
+            self.staff_path("types/", self.types_view, "types"),
+            self.staff_path("events/", self.events_view, "events"),
         ]
 
     def has_module_permission(self, request: HttpRequest) -> bool:
@@ -75,13 +76,13 @@ class MonitorAdmin(LookOnlyAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
-        choice = _choice(request)
+        selection = _read_selection(request)
         url = stream_url()
-        missing = stream_missing() if url is None else ""
-        refusal = _refusal(request, choice.channels) if choice.is_made and url else ""
-        log_query = f"?{urlencode({'channel': choice.channels[0]})}" if len(choice.channels) == 1 else ""
+        missing = no_stream_text() if url is None else ""
+        refusal = _refusal(request, selection.channels) if selection.is_complete and url else ""
+        log_query = f"?{urlencode({'channel': selection.channels[0]})}" if len(selection.channels) == 1 else ""
         context: dict[str, Any] = {
-            "choice": choice,
+            "selection": selection,
             "known": survey.known_names(presence.channels(), limit=KNOWN_CHANNELS),
             "max_channels": settings.MAX_CHANNELS_PER_STREAM,
             "max_newest": settings.MAX_REPLAY_MESSAGES,
@@ -90,60 +91,66 @@ class MonitorAdmin(LookOnlyAdmin):
             "log_url": self.url_of("message", "changelist") + log_query,
             "texts": texts(),
         }
-        if choice.is_made and url and not refusal:
-            context["watch"] = self._watch(choice, url)
-        return self.page(request, "monitor.html", _("Live monitor"), context, status=400 if choice.problems else 200)
+        if selection.is_complete and url and not refusal:
+            context["watch"] = self._watch(selection, url)
+        return self.render_page(
+            request, "monitor/page.html", _("Live monitor"), context, status=400 if selection.errors else 200
+        )
 
-    def _watch(self, choice: Choice, url: str) -> dict[str, Any]:
-        """What the script needs. From the head as it stands now, so that nothing is missed while the page loads."""
+    def _watch(self, selection: Selection, url: str) -> dict[str, Any]:
+        """Return the data for the script. The stream starts at the current head, so that no event is missed."""
         head = log.head().head
-        newest = int(choice.newest) if choice.start == NEWEST else 0
-        channels = [("channel", name) for name in choice.channels]
+        newest = int(selection.newest) if selection.start == NEWEST else 0
+        channels = [("channel", name) for name in selection.channels]
         return {
             "stream": f"{url}?{urlencode(channels)}",
             "types_url": f"{self.url('types')}?{urlencode(channels)}",
             "events_url": self.url("events"),
             "message_url": self.url_of("message", "change", 0),
-            "channels": list(choice.channels),
+            "channels": list(selection.channels),
             "replay": newest,
-            "after": int(choice.after) if choice.start == AFTER else head,
-            "types": sorted({"message", *survey.types_of_newest(choice.channels, max(newest, RECENT_MESSAGES))}),
+            "after": int(selection.after) if selection.start == AFTER else head,
+            "types": sorted({"message", *survey.types_of_newest(selection.channels, max(newest, RECENT_MESSAGES))}),
         }
 
-    # --- What the script asks for ---
+    # --- JSON for the script ---
 
     def types_view(self, request: HttpRequest) -> HttpResponse:
-        """The types of messages after `after`, each with its first id, and through which id that is all. `floor`: the
-        id after which the newest messages of the channels begin."""
+        """Return the event types of the messages after the id `after`, each with its first id, for the script.
+
+        The search ends at the id `through`. The newest messages of the channels start after the id `floor`.
+        """
         if not self.has_view_permission(request):
-            return error_json([_("This needs the permission to view messages.")], 403)
-        choice = _choice(request)
-        after = position_in(request.GET.get("after", ""))
-        problems = list(choice.problems.values())
-        if not choice.channels and not problems:
-            problems.append(_("Name the channels, as in ?channel=news."))
+            return json_errors([_("You need the permission to view messages.")], 403)
+        selection = _read_selection(request)
+        after = parse_position(request.GET.get("after", ""))
+        errors = list(selection.errors.values())
+        if not selection.channels and not errors:
+            errors.append(_("Add at least one channel to the URL, such as ?channel=news."))
         if after is None:
-            problems.append(_("“after” is an event id, a whole number; got “%(value)s”.") % _got(request, "after"))
-        if problems or after is None:
-            return error_json(problems, 400)
-        first, through = survey.first_of_types(choice.channels, after, TYPED_MESSAGES)
+            errors.append(
+                _("“after” must be an event id (a whole number); got “%(value)s”.") % _value(request, "after")
+            )
+        if errors or after is None:
+            return json_errors(errors, 400)
+        first, through = survey.first_of_types(selection.channels, after, SEARCHED_MESSAGES)
         head = log.head().head
-        # Farther back a page need not go for events of a new type: they would be off its list again.
-        floor = log.start_of_newest(choice.channels, RECENT_MESSAGES, head) if first else head
+        # The page does not need older events, because its list would drop them again.
+        floor = log.start_of_newest(selection.channels, RECENT_MESSAGES, head) if first else head
         return _json({"types": first, "through": through, "head": head, "floor": floor})
 
     def events_view(self, request: HttpRequest) -> HttpResponse:
-        """What a stream does not say of events: channel, time and publisher, by id."""
+        """Return the channel, the time and the publisher of events by id, because a stream does not contain them."""
         if not self.has_view_permission(request):
-            return error_json([_("This needs the permission to view messages.")], 403)
-        written = request.GET.get("ids", "")
-        ids = [position_in(part) for part in written.split(",")[: MAX_IDS + 1]]
+            return json_errors([_("You need the permission to view messages.")], 403)
+        text = request.GET.get("ids", "")
+        ids = [parse_position(part) for part in text.split(",")[: MAX_IDS + 1]]
         if None in ids or len(ids) > MAX_IDS:
-            rule = _("“ids” is a list of at most %(most)s event ids with commas between them; got “%(value)s”.")
-            return error_json([rule % {"most": MAX_IDS, **_got(request, "ids")}], 400)
+            rule = _("“ids” must be at most %(limit)s event ids, separated by commas; got “%(value)s”.")
+            return json_errors([rule % {"limit": MAX_IDS, **_value(request, "ids")}], 400)
         stored = Message.objects.using(database()).filter(position__in=ids)
         found = list(stored.values("position", "pk", "channel", "created_at", "published_by_id"))
-        users = users_of(row["published_by_id"] for row in found)
+        users = users_by_pk(row["published_by_id"] for row in found)
         return _json(
             {
                 "events": {
@@ -163,16 +170,16 @@ def _json(data: dict[str, Any]) -> JsonResponse:
     return JsonResponse(data, headers={"Cache-Control": "no-store"})
 
 
-def _got(request: HttpRequest, key: str) -> dict[str, str]:
+def _value(request: HttpRequest, key: str) -> dict[str, str]:
     return {"value": request.GET.get(key, "")[:100]}
 
 
-def _choice(request: HttpRequest) -> Choice:
-    """Read the query. `channel` may come several times, and have several names in it."""
+def _read_selection(request: HttpRequest) -> Selection:
+    """Read the query. `channel` can be repeated, and can contain several names."""
     query = request.GET
     names = [name for text in query.getlist("channel") for name in re.split(r"[\s,]+", text) if name]
-    choice = Choice(
-        written=" ".join(names),
+    selection = Selection(
+        channels_text=" ".join(names),
         channels=(),
         start=query.get("start", NOW),
         after=query.get("id", "").strip(),
@@ -181,48 +188,48 @@ def _choice(request: HttpRequest) -> Choice:
     try:
         for name in names:
             check_channel_name(name)
-        choice.channels = tuple(dict.fromkeys(names))
+        selection.channels = tuple(dict.fromkeys(names))
     except ValidationError as error:
-        choice.problems["channel"] = " ".join(error.messages)
-    if len(choice.channels) > (most := settings.MAX_CHANNELS_PER_STREAM):
+        selection.errors["channel"] = " ".join(error.messages)
+    if len(selection.channels) > (limit := settings.MAX_CHANNELS_PER_STREAM):
         rule = ngettext(
-            "A stream has at most %(most)s channel (MAX_CHANNELS_PER_STREAM); got %(got)s. Name fewer.",
-            "A stream has at most %(most)s channels (MAX_CHANNELS_PER_STREAM); got %(got)s. Name fewer.",
-            most,
+            "A stream can have at most %(limit)s channel (MAX_CHANNELS_PER_STREAM); got %(n)s.",
+            "A stream can have at most %(limit)s channels (MAX_CHANNELS_PER_STREAM); got %(n)s.",
+            limit,
         )
-        choice.problems["channel"] = rule % {"most": most, "got": len(choice.channels)}
+        selection.errors["channel"] = rule % {"limit": limit, "n": len(selection.channels)}
     elif "channel" in query and not names:
-        choice.problems["channel"] = _("Name at least one channel, such as news.")
-    _check_start(choice)
-    return choice
+        selection.errors["channel"] = _("Enter at least one channel, such as news.")
+    _check_start(selection)
+    return selection
 
 
-def _check_start(choice: Choice) -> None:
-    if choice.start == AFTER and position_in(choice.after) is None:
-        rule = _("An event id is a whole number, 0 or more; got “%(value)s”.")
-        choice.problems["id"] = rule % {"value": choice.after[:100]}
-    elif choice.start == NEWEST:
-        most = settings.MAX_REPLAY_MESSAGES
-        number = position_in(choice.newest)
-        if number is None or not 1 <= number <= most:
-            rule = _("A whole number from 1 to %(most)s (MAX_REPLAY_MESSAGES); got “%(value)s”.")
-            choice.problems["n"] = rule % {"most": most, "value": choice.newest[:100]}
-    elif choice.start not in (NOW, AFTER):
-        choice.problems["start"] = _("Choose where to begin: now, after an event, or with the newest messages.")
+def _check_start(selection: Selection) -> None:
+    if selection.start == AFTER and parse_position(selection.after) is None:
+        rule = _("Enter an event id (a whole number, 0 or more); got “%(value)s”.")
+        selection.errors["id"] = rule % {"value": selection.after[:100]}
+    elif selection.start == NEWEST:
+        limit = settings.MAX_REPLAY_MESSAGES
+        number = parse_position(selection.newest)
+        if number is None or not 1 <= number <= limit:
+            rule = _("Enter a whole number from 1 to %(limit)s (MAX_REPLAY_MESSAGES); got “%(value)s”.")
+            selection.errors["n"] = rule % {"limit": limit, "value": selection.newest[:100]}
+    elif selection.start not in (NOW, AFTER):
+        selection.errors["start"] = _("Choose where to start: now, after an event, or with the newest messages.")
 
 
 def _refusal(request: HttpRequest, channels: Sequence[str]) -> str:
-    """What the site's policy says where it refuses this user the stream; else nothing."""
+    """Return the policy's reason for refusing the stream to this user; "" if it allows the stream."""
     try:
         policy = get_policy()
         refused = async_to_sync(policy.aask_to_read)(request, channels)
         return policy.refusal(refused) if refused else ""
     except DatabaseError:
-        return _("Whether you may read this could not be decided: the database does not answer. Try again later.")
+        return _("Cannot check whether you are allowed to read this: the database does not respond. Try again later.")
     except Exception as error:  # it is the site's own code
-        logger.exception("The policy %s failed; the monitor opens no stream.", settings.POLICY)
-        words = _(
-            "Whether you may read this could not be decided: the site’s policy failed with %(error)s. The server’s log "
-            "says more."
+        logger.exception("The policy %s failed, so the live monitor does not open a stream.", settings.POLICY)
+        text = _(
+            "Cannot check whether you are allowed to read this: the site’s policy failed with %(error)s. See the "
+            "site’s log for details."
         )
-        return words % {"error": type(error).__name__}
+        return text % {"error": type(error).__name__}

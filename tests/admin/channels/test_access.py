@@ -14,19 +14,19 @@ from django.test import Client, RequestFactory, override_settings
 from django.urls import reverse
 
 from streams import publish
-from streams.admin import channel_form
-from streams.admin.channel_access import admits_more, rule_of
-from streams.admin.channel_form import AdmitsMore, ChannelForm, digest_of
+from streams.admin.channels import forms
+from streams.admin.channels.access import allows_more_readers, rule_of
+from streams.admin.channels.forms import ChannelForm, MoreReadersRefused, digest_of
 from streams.channels import Rule, set_groups
 from streams.models import ChannelSettings
 from streams.policies import DefaultPolicy, get_policy
+from tests.admin.channels.support import page, save, text_of
 from tests.admin.people import staff
-from tests.admin.test_channels import page, save, text_of
 
 pytestmark = pytest.mark.django_db
 
 CLERK = ("view_channelsettings", "add_channelsettings", "change_channelsettings", "delete_channelsettings")
-NEEDS = "For that you also need the permission “Can view message”."
+NEEDS = "For that, you also need the permission “Can view message”."
 
 
 @pytest.fixture
@@ -84,10 +84,10 @@ def test_every_change_agrees_with_the_policy(public: list[str], groups: dict[str
     with override_settings(STREAMS={"PUBLIC_CHANNELS": public}):
         states = {kind: state(kind) for kind in KINDS}
         for (before, (old, could)), (after, (new, can)) in itertools.product(states.items(), states.items()):
-            assert admits_more("room", new, old) is bool(can - could), (before, after)
+            assert allows_more_readers("room", new, old) is bool(can - could), (before, after)
 
 
-def test_opening_needs_the_permission_to_view_messages(groups: dict[str, Group]) -> None:
+def test_opening_needs_permission(groups: dict[str, Group]) -> None:
     """The whole attack: staff who cannot view messages open a channel to everyone, or to a group of theirs."""
     clerk, viewer = staff(*CLERK), staff(*CLERK, "view_message")
     for fields in ({"access": "public"}, {"access": "signed-in"}, {"access": "staff"}):
@@ -148,7 +148,7 @@ def test_reset_page_says_so_before(settings: Any) -> None:
 
 
 def test_page_says_so_before() -> None:
-    says = "To let more people read, you also need the permission “Can view message”."
+    says = "To choose more readers, you also need the permission “Can view message”."
     assert says in text_of(staff(*CLERK).get(page("news")))
     assert says not in text_of(staff(*CLERK, "view_message").get(page("news")))
 
@@ -171,18 +171,18 @@ def test_settings_are_compared_under_the_lock(monkeypatch: pytest.MonkeyPatch) -
     form = ChannelForm({"access": "public"}, instance=ChannelSettings.objects.get())
     assert form.is_valid()
     settle("room", "staff", [])
-    with pytest.raises(AdmitsMore):
+    with pytest.raises(MoreReadersRefused):
         form.store(digest_of(ChannelSettings.objects.get()))
     assert ChannelSettings.objects.get().access == "staff"
 
     settle("news", "public", [])  # PUBLIC_CHANNELS opens it as well, so that a reset changes nothing
-    before = channel_form._lock
+    before = forms._lock
 
     def stricter_first(channel: str) -> None:
         settle(channel, "staff", [])
         before(channel)
 
-    monkeypatch.setattr(channel_form, "_lock", stricter_first)
+    monkeypatch.setattr(forms, "_lock", stricter_first)
     answer = staff(*CLERK).post(page("news", "delete"))
     assert answer.status_code == 403
     assert ChannelSettings.objects.filter(channel="news").exists()
@@ -226,25 +226,25 @@ def test_private_channels_are_opened_by_nobody(channel: str, access: str, groups
     assert (row.access, row.title, row.retention_seconds) == ("", "T", 3600)
 
 
-def test_private_channels_page_offers_no_other_access() -> None:
+def test_private_channel_offers_no_access_choice() -> None:
     client = staff(*CLERK, "view_message")
     text = text_of(client.get(page("user.7")))
     assert '<option value="public"' not in text
-    assert "nothing opens it to others here" in text
+    assert "Its readers cannot be changed here" in text
     assert '<option value="public"' in text_of(client.get(page("users.7")))
 
 
 @pytest.mark.parametrize(("access", "status"), [("public", 302), ("signed-in", 302), ("staff", 422), ("groups", 422)])
-def test_row_of_a_private_channel_goes_back_to_default(access: str, status: int, groups: dict[str, Group]) -> None:
+def test_private_channel_returns_to_default(access: str, status: int, groups: dict[str, Group]) -> None:
     """A row that code made shows what it does. Taking it back admits the user again, if it had kept the user out."""
     settle("user.7", access, [groups["a"]])
     text = text_of(staff("view_channelsettings").get(page("user.7")))
-    assert "That opens it to no other reader" in text
+    assert "It does not let others read the channel" in text
     assert "<dd>this user, " in text
     assert ": a</dd>" not in text, "members of the group do not read it"
     assert save(staff(*CLERK), "user.7", {"access": "", "title": "T"}).status_code == status
     assert save(staff(*CLERK, "view_message"), "user.7", {"access": "", "title": "T"}).status_code == 302
-    assert "That opens it" not in text_of(staff("view_channelsettings").get(page("user.7")))
+    assert "It does not let others" not in text_of(staff("view_channelsettings").get(page("user.7")))
 
 
 # --- Other doors ------------------------------------------------------------------------------------------------------

@@ -1,17 +1,17 @@
-// What the scripts of our admin pages share. What others have written is only ever shown as text.
+// Functions that the scripts of the admin pages share. Untrusted text is always shown as text, never as HTML.
 "use strict";
 
 const Streams = (() => {
   const holder = document.getElementById("streams-texts");
   const texts = holder ? JSON.parse(holder.textContent) : {};
 
-  // A text of the page's, in the user's language: text("hello", {name: "Ada"}) fills {name}.
+  // Return a text in the user's language: text("hello", {name: "Ada"}) fills in {name}.
   function text(key, values = {}) {
     return (texts[key] ?? key).replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
   }
 
-  // The rule of the template filters `visible` and `shorten` (see there): an invisible character is written out, except
-  // where it is part of an emoji or of the spelling of a word. Without lookbehind, which older browsers do not have.
+  // The same rule as in the template filters `visible` and `shorten`: replace invisible characters by their codes, unless
+  // they belong to an emoji or to the spelling of a word. Older browsers do not support lookbehind.
   const EMOJI =
     "[\\xa9\\xae\\u203c\\u2049\\u2122\\u2139\\u2190-\\u21ff\\u2300-\\u23ff\\u24c2\\u25a0-\\u27bf\\u2900-\\u297f\\u2b00-\\u2bff\\u3030\\u303d\\u3297\\u3299\\u{1f000}-\\u{1faff}]";
   const CURSIVE =
@@ -33,6 +33,7 @@ const Streams = (() => {
     "[\\0-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\u3164\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff0-\\ufffb\\u{1bca0}-\\u{1bca3}\\u{1d173}-\\u{1d17a}\\u{e0000}-\\u{e0fff}]";
   const PARTS = new RegExp(`${IN_CONTEXT.join("|")}|(${INVISIBLE})`, "gu");
 
+  // Show untrusted text in an element, with the codes of invisible characters.
   function show(element, written) {
     const parts = [];
     let start = 0;
@@ -47,7 +48,7 @@ const Streams = (() => {
     element.replaceChildren(...parts, written.slice(start));
   }
 
-  // The beginning of a text, in at most `limit` UTF-16 units. No emoji is cut in two.
+  // Return at most the first `limit` UTF-16 units of a text, without cutting an emoji in two.
   function shorten(written, limit) {
     if (written.length <= limit) return written;
     let end = /[\ud800-\udbff]/.test(written[limit - 1]) ? limit - 1 : limit;
@@ -59,7 +60,7 @@ const Streams = (() => {
     return written.slice(0, end).replace(/[\u200c\u200d]+$/, "");
   }
 
-  // As the template filter `pretty`: JSON a member a line, numbers as they are written; anything else as it is.
+  // Like the template filter `pretty`: indent JSON without changing how numbers are written. Return other text unchanged.
   function pretty(written) {
     if (!/^\s*[{[]/.test(written)) return written;
     try {
@@ -83,46 +84,51 @@ const Streams = (() => {
     return out;
   }
 
-  // Ask the server; resolves to {ok, status, data}. Problems of any kind come as data.errors, a list of sentences.
-  async function ask(url, options = {}) {
+  // Request JSON. Resolves to {ok, status, data}. In case of any error, data.errors is a list of sentences.
+  async function fetchJSON(url, options = {}) {
     try {
       const response = await fetch(url, { credentials: "same-origin", headers: { Accept: "application/json" }, ...options });
       const isJson = (response.headers.get("Content-Type") ?? "").startsWith("application/json");
       const data = isJson && !response.redirected ? await response.json() : null;
       if (data) return { ok: response.ok, status: response.status, data };
-      return { ok: false, status: response.status, data: { errors: [text("no-answer")] } };
+      return { ok: false, status: response.status, data: { errors: [text("bad-response")] } };
     } catch {
       return { ok: false, status: 0, data: { errors: [text("no-connection")] } };
     }
   }
 
-  // Do something now and every so often, as long as the page is looked at.
-  function every(milliseconds, work) {
-    let busy = false;
-    const turn = async () => {
-      if (busy || document.hidden) return;
-      busy = true;
+  // Call an async function now and at intervals, while the page is visible. Calls never overlap.
+  function poll(milliseconds, work) {
+    let isBusy = false;
+    const run = async () => {
+      if (isBusy || document.hidden) return;
+      isBusy = true;
       try {
         await work();
       } finally {
-        busy = false;
+        isBusy = false;
       }
     };
-    turn();
-    setInterval(turn, milliseconds);
-    document.addEventListener("visibilitychange", turn);
+    run();
+    setInterval(run, milliseconds);
+    document.addEventListener("visibilitychange", run);
   }
 
-  // Draw numbers as bars into an <svg>, the newest at the right; `room` is how many fit.
-  function bars(svg, values, room) {
-    const most = Math.max(1, ...values);
-    svg.setAttribute("viewBox", `0 0 ${room} 100`);
+  // Set the text of an element only if it differs, because a screen reader announces each change of a live region.
+  function setText(element, words) {
+    if (element.textContent !== words) element.textContent = words;
+  }
+
+  // Draw numbers as bars in an <svg>, the newest at the right. `size` is the number of bars that fit.
+  function drawBars(svg, values, size) {
+    const maximum = Math.max(1, ...values);
+    svg.setAttribute("viewBox", `0 0 ${size} 100`);
     svg.setAttribute("preserveAspectRatio", "none");
     svg.replaceChildren(
-      ...values.slice(-room).map((value, index, shown) => {
+      ...values.slice(-size).map((value, index, shown) => {
         const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-        const height = (value / most) * 95;
-        rect.setAttribute("x", String(room - shown.length + index + 0.1));
+        const height = (value / maximum) * 95;
+        rect.setAttribute("x", String(size - shown.length + index + 0.1));
         rect.setAttribute("y", String(100 - height));
         rect.setAttribute("width", "0.8");
         rect.setAttribute("height", String(height));
@@ -131,5 +137,5 @@ const Streams = (() => {
     );
   }
 
-  return { text, show, shorten, pretty, ask, every, bars };
+  return { text, show, setText, shorten, pretty, fetchJSON, poll, drawBars };
 })();

@@ -1,4 +1,4 @@
-// The page of a channel: shows those inputs alone that the choices above them ask for.
+// The page of a channel: hides the inputs that do not apply to the current choices.
 "use strict";
 
 {

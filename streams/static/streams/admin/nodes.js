@@ -1,4 +1,4 @@
-// The processes page: renews its table and its charts every few seconds.
+// The page of the processes: updates the table and the charts every few seconds.
 "use strict";
 
 {
@@ -33,7 +33,7 @@
     byId("table").hidden = data.nodes.length === 0;
     byId("summary").textContent = data.summary;
     for (const name of ["connections", "rates"]) {
-      Streams.bars(byId(name), data[name], data.room);
+      Streams.drawBars(byId(name), data[name], data.size);
       byId(`${name}-text`).textContent = data[`${name}_text`];
     }
   }
@@ -41,19 +41,19 @@
   let first = true;
   let failed = false;
   show(JSON.parse(byId("data").textContent));
-  Streams.every(Number(seconds) * 1000, async () => {
+  Streams.poll(Number(seconds) * 1000, async () => {
     if (first) {
-      first = false; // what the page came with is fresh
+      first = false; // the page was loaded with current data
       return;
     }
-    const { ok, data } = await Streams.ask(url);
+    const { ok, data } = await Streams.fetchJSON(url);
     if (ok) show(data);
-    const words = ok
+    const status = ok
       ? Streams.text("updated", { time: clock.format(new Date()) })
       : Streams.text("not-updated", { problem: data.errors.join(" ") });
-    // A problem is spoken, and its end; that all is well is not, every few seconds.
+    // Screen readers announce an error and its end, but not each successful update.
     byId("updated").setAttribute("aria-live", ok && !failed ? "off" : "polite");
-    byId("updated").textContent = words;
+    byId("updated").textContent = status;
     failed = !ok;
   });
 }

@@ -1,94 +1,94 @@
-// A broadcast's other pages: who listens while one confirms, the chosen time where one is, and whom it has reached.
+// The pages for sending, scheduling and viewing a broadcast: connections, local time, and the connections reached.
 "use strict";
 
 (() => {
-  const { text, ask, every } = Streams;
+  const { text, setText, fetchJSON, poll } = Streams;
   const byId = (id) => document.getElementById(id);
-  const COUNT_MILLISECONDS = 2000;
+  const POLL_MILLISECONDS = 2000;
 
-  // --- Confirming ---
+  // --- Confirm sending ---
 
   const counts = byId("counts");
   if (counts) {
     const cells = [...counts.querySelectorAll("[data-channel]")];
-    every(COUNT_MILLISECONDS, async () => {
+    poll(POLL_MILLISECONDS, async () => {
       const wanted = new URLSearchParams(cells.map((cell) => ["channel", cell.dataset.channel]));
-      const { ok, data } = await ask(`${counts.dataset.url}?${wanted}`);
+      const { ok, data } = await fetchJSON(`${counts.dataset.url}?${wanted}`);
       if (!ok) return;
       for (const cell of cells) cell.textContent = data.channels[cell.dataset.channel] ?? 0;
       const button = byId("send-to");
-      const nobody = data.is_whole ? "nobody" : "unknown";
-      byId("nobody").hidden = data.total > 0 || !data.is_whole;
-      if (button) button.textContent = text(data.total === 0 ? nobody : data.total === 1 ? "send-to-one" : "send-to", { n: data.total });
+      const zero = data.is_complete ? "no-connections" : "unknown";
+      byId("no-connections").hidden = data.total > 0 || !data.is_complete;
+      const label = data.total === 0 ? zero : data.total === 1 ? "send-to-one" : "send-to";
+      if (button) button.textContent = text(label, { n: data.total });
     });
   }
 
-  // --- Scheduling ---
+  // --- Choose the time ---
 
-  const elsewhere = byId("elsewhere");
-  if (elsewhere) {
+  const localTime = byId("local-time");
+  if (localTime) {
     const field = byId("schedule").elements.send_at;
     const here = Intl.DateTimeFormat().resolvedOptions().timeZone;
-    // The moment that a wall clock in `zone` shows: guess by UTC, and correct by what that zone then shows.
-    const momentIn = (zone, wall) => {
+    // Convert a local time in `zone` to a timestamp: start with the same time in UTC, then correct it by the difference.
+    const toTimestamp = (zone, local) => {
       const format = new Intl.DateTimeFormat("sv", { timeZone: zone, dateStyle: "short", timeStyle: "medium" });
-      const wanted = Date.parse(`${wall}Z`);
-      let moment = wanted;
+      const wanted = Date.parse(`${local}Z`);
+      let timestamp = wanted;
       for (let i = 0; i < 2; i += 1) {
-        moment += wanted - Date.parse(`${format.format(moment).replace(" ", "T")}Z`);
+        timestamp += wanted - Date.parse(`${format.format(timestamp).replace(" ", "T")}Z`);
       }
-      return moment;
+      return timestamp;
     };
-    const tell = () => {
-      elsewhere.textContent = "";
-      const zone = elsewhere.dataset.zone;
+    const showLocalTime = () => {
+      localTime.textContent = "";
+      const zone = localTime.dataset.zone;
       if (!field.value || zone === here) return;
       try {
         const time = new Intl.DateTimeFormat(document.documentElement.lang || undefined, {
           dateStyle: "medium",
           timeStyle: "short",
-        }).format(momentIn(zone, field.value));
-        elsewhere.textContent = text("elsewhere", { time, zone: here });
+        }).format(toTimestamp(zone, field.value));
+        localTime.textContent = text("local-time", { time, zone: here });
       } catch {
-        // A time zone that this browser does not know.
+        // This browser does not know the time zone.
       }
     };
-    field.addEventListener("input", tell);
-    tell();
+    field.addEventListener("input", showLocalTime);
+    showLocalTime();
   }
 
-  // --- Until it goes out ---
+  // --- Wait until a scheduled broadcast is sent ---
 
   const scheduled = byId("scheduled");
   if (scheduled) {
-    every(COUNT_MILLISECONDS, async () => {
-      const { ok, data } = await ask(scheduled.dataset.url);
+    poll(POLL_MILLISECONDS, async () => {
+      const { ok, data } = await fetchJSON(scheduled.dataset.url);
       if (ok && data.state !== "scheduled") location.reload();
     });
   }
 
-  // --- After sending ---
+  // --- Connections reached ---
 
-  const served = byId("served");
-  if (served?.dataset.counting === "yes") {
-    let counting = true;
-    every(COUNT_MILLISECONDS, async () => {
-      if (!counting) return;
-      const { ok, data } = await ask(served.dataset.url);
+  const reached = byId("reached");
+  if (reached?.dataset.counting === "yes") {
+    let isCounting = true;
+    poll(POLL_MILLISECONDS, async () => {
+      if (!isCounting) return;
+      const { ok, data } = await fetchJSON(reached.dataset.url);
       if (!ok) return;
-      const now = text("served", { n: data.served });
-      if (served.textContent !== now) served.textContent = now;
-      counting = data.counting;
+      setText(reached, text("reached", { n: data.reached }));
+      isCounting = data.counting;
     });
   }
 
-  // A double click on what cannot be taken back. The server sends once all the same.
+  // Ignore a double click. The server would send the broadcast only once anyway.
   const confirm = byId("confirm");
   let isSubmitting = false;
   confirm?.addEventListener("submit", (event) => {
     if (isSubmitting) return event.preventDefault();
     isSubmitting = true;
-    setTimeout(() => (isSubmitting = false), 5000); // should the server not answer
+    setTimeout(() => (isSubmitting = false), 5000); // in case the server does not respond
   });
   window.addEventListener("pageshow", () => {
     isSubmitting = false;
