@@ -62,7 +62,7 @@ async def test_stalled_client_is_not_counted(sqlite_site: Site) -> None:
 
 
 @database
-def test_served_is_the_sum_over_processes() -> None:
+def test_reached_is_the_sum_over_processes() -> None:
     made = draft()
     assert made.reached == 0
     for node, n in (("a", 3), ("b", 4)):

@@ -18,17 +18,17 @@ class Answer {
   constructor(generation, { changed, ended }) {
     this.generation = generation;
     this.text = ""; // the text received so far
-    this.heardText = ""; // the text from the current EventSource; shorter than `text` during a replay
-    this.heardPieces = 0;
+    this.receivedText = ""; // the text from the current EventSource; shorter than `text` during a replay
+    this.receivedPieces = 0;
     this.isLost = false;
     this.changed = changed;
     this.ended = ended;
     this.pause = 0;
     this.timer = null;
     this.source = null;
-    this.hear();
+    this.noteActivity();
     this.watch = setInterval(() => {
-      if (!this.timer && Date.now() - this.heard > QUIET_SECONDS * 1000) this.check();
+      if (!this.timer && Date.now() - this.lastReceived > QUIET_SECONDS * 1000) this.check();
     }, 5000);
     this.open();
   }
@@ -40,22 +40,22 @@ class Answer {
     this.isClosed = true;
   }
 
-  hear() {
-    this.heard = Date.now();
+  noteActivity() {
+    this.lastReceived = Date.now();
   }
 
   // --- Events ---
 
   open() {
     this.source?.close();
-    this.heardText = "";
-    this.heardPieces = 0; // a new EventSource has no last event id, so it receives all events again
+    this.receivedText = "";
+    this.receivedPieces = 0; // a new EventSource has no last event id, so it receives all events again
     this.source = new EventSource(this.generation.events_url);
     this.source.onopen = () => this.listen(() => {});
     this.source.onmessage = (event) => this.listen(() => this.piece(JSON.parse(event.data)));
     this.source.addEventListener("stream-snapshot", (event) => this.listen(() => this.take(JSON.parse(event.data))));
     this.source.addEventListener("stream-checkpoint", () => this.listen(() => {}));
-    this.source.addEventListener("end", (event) => this.end(JSON.parse(event.data), this.heardText));
+    this.source.addEventListener("end", (event) => this.end(JSON.parse(event.data), this.receivedText));
     this.source.onerror = () => {
       this.lose();
       // Otherwise the browser reconnects by itself. It gives up if the response is not a stream, from the server or from
@@ -65,7 +65,7 @@ class Answer {
   }
 
   listen(act) {
-    this.hear();
+    this.noteActivity();
     this.pause = 0;
     this.isLost = false;
     act();
@@ -73,20 +73,20 @@ class Answer {
   }
 
   piece({ n, text }) {
-    if (n < this.heardPieces) return;
-    if (n > this.heardPieces) {
+    if (n < this.receivedPieces) return;
+    if (n > this.receivedPieces) {
       // Some text is missing, so get it from the server.
       this.source.close();
       this.pause = longer(0);
       this.later();
       return;
     }
-    this.take({ n: n + 1, text: this.heardText + text });
+    this.take({ n: n + 1, text: this.receivedText + text });
   }
 
   take({ n, text }) {
-    this.heardPieces = n;
-    this.heardText = text;
+    this.receivedPieces = n;
+    this.receivedText = text;
     this.know(text);
   }
 
@@ -125,24 +125,24 @@ class Answer {
   // Get the state of the generation, and continue from there.
   async check() {
     if (this.isChecking) return;
-    this.hear();
+    this.noteActivity();
     this.isChecking = true;
-    const told = await this.ask();
+    const current = await this.ask();
     this.isChecking = false;
     if (this.isClosed) return;
-    if (!told) {
+    if (!current) {
       this.lose();
       this.later();
       return;
     }
-    if (GONE.includes(told.state)) {
-      this.end(told, this.text);
-    } else if (ENDED.includes(told.state)) {
-      this.end(told, told.text);
+    if (GONE.includes(current.state)) {
+      this.end(current, this.text);
+    } else if (ENDED.includes(current.state)) {
+      this.end(current, current.text);
     } else {
-      this.know(told.text);
+      this.know(current.text);
       this.changed();
-      if (told.pieces > this.heardPieces || this.source.readyState === EventSource.CLOSED) this.open();
+      if (current.pieces > this.receivedPieces || this.source.readyState === EventSource.CLOSED) this.open();
     }
   }
 

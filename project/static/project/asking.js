@@ -90,12 +90,12 @@ async function send({ key, from }, id) {
 }
 
 async function take(key, isAsked, response) {
-  const told = await response.json().catch(() => ({}));
-  if (!response.ok || !told.events_url) {
-    if (isAsked()) refuse(key, response, told.error ?? {});
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok || !body.events_url) {
+    if (isAsked()) refuse(key, response, body.error ?? {});
     return;
   }
-  const { id, url, events_url, cancel_url, regenerate_url } = told;
+  const { id, url, events_url, cancel_url, regenerate_url } = body;
   const generation = { id, url, events_url, cancel_url, regenerate_url };
   if (isAsked()) Conversation.change(key, { state: "answering", generation, from: null });
   else if (Conversation.turn(key)?.generation?.id !== id) cancel(generation); // the user has stopped it

@@ -224,10 +224,10 @@ function showErrors(errors) {
 async function publish(submission) {
   submission.preventDefault();
   const button = form.querySelector("button");
-  const told = byId("published");
+  const published = byId("published");
   if (button.getAttribute("aria-disabled") === "true") return;
   button.setAttribute("aria-disabled", "true");
-  told.textContent = "Publishing …";
+  published.textContent = "Publishing …";
   const sent = form.elements.data.value;
   const place = document.activeElement;
   try {
@@ -240,18 +240,18 @@ async function publish(submission) {
     const answer = isJson ? await response.json() : {};
     showErrors(answer.errors ?? {});
     if (response.ok) {
-      told.textContent = `Published as event ${answer.position}.`;
+      published.textContent = `Published as event ${answer.position}.`;
       if (form.elements.data.value === sent) form.elements.data.value = ""; // otherwise the user is writing the next one
       if (document.activeElement === place) form.elements.data.focus(); // otherwise the user has moved the focus
     } else if (response.status === 422) {
-      told.textContent = "Not published.";
+      published.textContent = "Not published.";
     } else if (response.status === 403) {
-      told.textContent = answer.errors?.__all__[0] ?? "Not published: your login has changed. Reload the page.";
+      published.textContent = answer.errors?.__all__[0] ?? "Not published: your login has changed. Reload the page.";
     } else {
-      told.textContent = `Not published: the server answered with status ${response.status}. Your text is still here.`;
+      published.textContent = `Not published: the server answered with status ${response.status}. Your text is still here.`;
     }
   } catch {
-    told.textContent = "Not published: the server cannot be reached. Your text is still here; try again.";
+    published.textContent = "Not published: the server cannot be reached. Your text is still here; try again.";
   } finally {
     button.removeAttribute("aria-disabled");
   }

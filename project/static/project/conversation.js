@@ -5,11 +5,11 @@
 // A turn is {key, question, attempt, state, generation, from, text, error, finish_reason}. Its state is "asking" until the
 // server has accepted the question, "unsent" if it was refused, "answering", and then the final state of the answer.
 // `attempt` is the idempotency key, and `from` is the generation to regenerate, or null.
-const NOBODY = "streams.chat";
+const ANONYMOUS_KEY = "streams.chat";
 const user = document.getElementById("chat").dataset.user;
 
 const Conversation = {
-  KEY: user ? `${NOBODY}.${user}` : NOBODY,
+  KEY: user ? `${ANONYMOUS_KEY}.${user}` : ANONYMOUS_KEY,
   isKept: true,
   fallback: null, // used if the browser does not allow storage
 
@@ -17,10 +17,10 @@ const Conversation = {
   read() {
     let kept = null;
     try {
-      const before = user && localStorage.getItem(NOBODY);
+      const before = user && localStorage.getItem(ANONYMOUS_KEY);
       if (before) {
         if (!localStorage.getItem(this.KEY)) localStorage.setItem(this.KEY, before);
-        localStorage.removeItem(NOBODY);
+        localStorage.removeItem(ANONYMOUS_KEY);
       }
       kept = localStorage.getItem(this.KEY);
     } catch {

@@ -52,8 +52,8 @@
       signal,
     });
     if (!response.ok) {
-      const told = await response.json().catch(() => null);
-      throw new Error(told?.error?.message ?? `The server answered ${response.status}.`);
+      const body = await response.json().catch(() => null);
+      throw new Error(body?.error?.message ?? `The server answered ${response.status}.`);
     }
     for await (const data of events(response.body)) sent.textContent += textOf(data);
   }

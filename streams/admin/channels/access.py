@@ -11,7 +11,7 @@ from streams.policies import DECIDING, DefaultPolicy, get_policy
 PERMISSION = "streams.view_message"
 
 EVERYONE = Rule(Access.PUBLIC)
-NOBODY = Rule(Access.GROUPS)
+NO_READERS = Rule(Access.GROUPS)
 
 
 def rule_of(row: ChannelSettings | None) -> Rule | None:
@@ -31,7 +31,7 @@ def allows_more_readers(channel: str, new: Rule | None, old: Rule | None) -> boo
 
 
 def _is_looser(new: Rule, old: Rule) -> bool:
-    if old == EVERYONE or new in (NOBODY, old):
+    if old == EVERYONE or new in (NO_READERS, old):
         return False
     if old.access == Access.SIGNED_IN:
         return new.access == Access.PUBLIC
@@ -49,8 +49,8 @@ def _widest_default(channel: str) -> Rule:
     if is_public(channel) or not isinstance(policy, DefaultPolicy) or policy.has_changed(DECIDING):
         return EVERYONE
     # A user's own channel has one reader, who is logged in.
-    return Rule(Access.SIGNED_IN) if channel.startswith(USER_PREFIX) else NOBODY
+    return Rule(Access.SIGNED_IN) if channel.startswith(USER_PREFIX) else NO_READERS
 
 
 def _narrowest_default(channel: str) -> Rule:
-    return EVERYONE if is_public(channel) and isinstance(get_policy(), DefaultPolicy) else NOBODY
+    return EVERYONE if is_public(channel) and isinstance(get_policy(), DefaultPolicy) else NO_READERS
