@@ -36,10 +36,10 @@ ADMIN_PAGES = {
     "messages": "message/",
     "messages-none": "message/?text=nothing",
     "message": "message/2/change/",
-    "message-again": "message/2/again/",
+    "message-again": "message/2/send-again/",
     "prune": "message/prune/",
-    "why": "message/why/",
-    "why-answer": "message/why/?message=2&user=&last_event_id=1",
+    "why": "message/diagnosis/",
+    "why-answer": "message/diagnosis/?message=2&user=&last_event_id=1",
     "index": "",  # of the whole admin
 }
 
@@ -47,15 +47,15 @@ BROADCASTS = """
 import datetime
 from django.contrib.auth.models import User
 from django.utils import timezone
-from streams import broadcasts
+from streams.broadcasts import lifecycle
 from streams.models import Broadcast
 editor = User.objects.get(username="editor")
 text = {"title": "Night works", "channels": ["news", "staff"], "event": "alert", "payload": "No trains after 22:00."}
 draft, scheduled, sent, cancelled = (Broadcast.objects.create(**text, created_by=editor) for _ in range(4))
 for broadcast in (scheduled, cancelled):
-    broadcasts.schedule(broadcast.pk, timezone.now() + datetime.timedelta(hours=9), by=editor)
-broadcasts.cancel(cancelled.pk, by=editor)
-broadcasts.send(sent.pk, by=editor)
+    lifecycle.schedule(broadcast.pk, timezone.now() + datetime.timedelta(hours=9), by=editor)
+lifecycle.cancel(cancelled.pk, by=editor)
+lifecycle.send(sent.pk, by=editor)
 """
 
 # What happened on the site before the screenshots.
@@ -159,18 +159,18 @@ def picture_the_admin(site: Site, server: Server, context: BrowserContext) -> No
     for channel in ("news", "staff"):
         page.get_by_label("Channels").fill(channel)
         page.keyboard.press("Enter")
-    page.get_by_label("Type").fill("alert")
+    page.get_by_label("Event type").fill("alert")
     page.get_by_label("JSON").check()
-    page.get_by_label("Payload", exact=True).fill('{"line": "S7",\n "text": "No trains after 22:00."}')
-    page.get_by_role("button", name="Send a test to me").click()
-    expect(page.locator("#test-state")).to_contain_text("Arrived")
+    page.get_by_label("Content", exact=True).fill('{"line": "S7",\n "text": "No trains after 22:00."}')
+    page.get_by_role("button", name="Send a test message to me").click()
+    expect(page.locator("#test-state")).to_contain_text("Received event")
     expect(page.locator("#audience")).to_contain_text("news: 1")
     take("compose")
     page.get_by_role("button", name="Send now…").click()
     expect(page.locator("#send-to")).to_contain_text("1 connection")
     take("send")
     page.locator("#send-to").click()
-    expect(page.locator("#served")).to_contain_text("1")
+    expect(page.locator("#reached")).to_contain_text("1")
     take("sent")
     picture_the_rest(site, page, admin, take)
 
@@ -190,7 +190,7 @@ def picture_the_rest(site: Site, page: Page, admin: str, take: object) -> None:
     take("channels")
     page.goto(f"{admin}/message/")
     take("messages")
-    page.goto(f"{admin}/message/why/?message=5&user=&last_event_id=2")
+    page.goto(f"{admin}/message/diagnosis/?message=5&user=&last_event_id=2")
     take("why")
 
 

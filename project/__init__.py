@@ -1,1 +1,1 @@
-"""The demo site: it shows the app `streams`, and manage.py runs it."""
+"""The demo site for the app `streams`."""

@@ -1,4 +1,4 @@
-"""The demo site's ASGI application: what daphne, uvicorn, granian and hypercorn serve."""
+"""The ASGI application of the demo site, for daphne, uvicorn, granian and hypercorn."""
 
 import os
 

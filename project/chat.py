@@ -1,6 +1,7 @@
-"""The demo site's chat: its page, and the endpoint of the article that everyone builds first, `POST /chat/send`.
+"""The chat of the demo site: its page, and a simple endpoint, `POST /chat/send`, as many tutorials show it.
 
-The endpoint keeps nothing: whose connection drops has lost the rest. The page asks by the app's generations: they last.
+The endpoint stores nothing, so a client that loses its connection loses the rest of the answer. The page uses the app's
+generations instead, which are stored and can be resumed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from streams.relay.proxy.views import relay
 
 logger = logging.getLogger("project.chat")
 
-# What the article answers to whatever it is asked.
+# The endpoint sends these lines as the answer to every message, if no upstream is configured.
 LINES = (
     "你好",
     "你是谁",
@@ -45,7 +46,8 @@ LINES = (
     "你是哪个村的",
 )
 
-# Pages of every site may ask. No cookie comes into it: "*" keeps an answer to a request with cookies from such a page.
+# Pages of every site can use the endpoint. Browsers do not let them read responses to requests with cookies, because of
+# the "*".
 CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "POST, OPTIONS",
@@ -56,15 +58,15 @@ CORS = {
 @require_safe
 @never_cache
 def chat_page(request: HttpRequest) -> HttpResponse:
-    """The page: ask, and watch the answer come."""
+    """The page of the chat."""
     return render_page(request, "project/chat.html", {})
 
 
 @non_atomic_requests
-@csrf_exempt  # without an upstream no cookie counts; with one, admit() asks for the token where a session does
+@csrf_exempt  # without an upstream, cookies do not matter; with one, admit() checks the CSRF token of sessions
 @require_http_methods(["POST", "OPTIONS"])
 async def send(request: HttpRequest) -> HttpResponseBase:
-    """Stream an answer to `{"msg": "…"}`: the upstream's, or the thirteen lines where none is configured."""
+    """Stream the answer to `{"msg": "…"}` from the upstream, or LINES if no upstream is configured."""
     if request.method == "OPTIONS":
         return HttpResponse(headers=CORS)
     try:
@@ -74,7 +76,7 @@ async def send(request: HttpRequest) -> HttpResponseBase:
     except (Error, NotMigrated) as error:
         if not outages.is_unavailable(error):
             raise
-        logger.exception("A question could not be taken. %s", outages.explain(error))
+        logger.exception("Could not answer a message. %s", outages.explain(error))
         response = error_response(unavailable(error))
     for name, value in CORS.items():
         response.headers[name] = value
@@ -82,7 +84,7 @@ async def send(request: HttpRequest) -> HttpResponseBase:
 
 
 async def answer(request: HttpRequest) -> HttpResponseBase:
-    """The answer's stream. Raises HTTPError."""
+    """Return the stream of the answer. Raise HTTPError if the message is refused."""
     if "UPSTREAMS" not in configured():
         read_message(request)
         return EventStreamResponse(limited(request, lines()))
@@ -92,16 +94,16 @@ async def answer(request: HttpRequest) -> HttpResponseBase:
 
 
 def read_message(request: HttpRequest) -> str:
-    """The body's `msg`. Raises HTTPError: 400, or 413 where the body is too large."""
+    """Return `msg` from the body. Raise HTTPError with status 400, or 413 if the body is too large."""
     sent = read_payload(request)
     message = sent.get("msg") if isinstance(sent, dict) else None
     if not isinstance(message, str) or not message.strip():
-        raise HTTPError(400, "missing-msg", 'Send an object whose msg is a text, such as {"msg": "Hello"}.')
+        raise HTTPError(400, "missing-msg", 'Send a JSON object with a string "msg", such as {"msg": "Hello"}.')
     return message
 
 
 async def lines() -> AsyncGenerator[str]:
-    """The article's answer, a line every CHAT_LINE_SECONDS."""
+    """Yield one line every CHAT_LINE_SECONDS."""
     for line in LINES:
         await asyncio.sleep(settings.CHAT_LINE_SECONDS)
         yield line

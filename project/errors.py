@@ -1,4 +1,4 @@
-"""Reports of errors without secrets: Django's page where DEBUG is true, and its mails to the admins."""
+"""Error reports without secrets: for Django's debug page and for its emails to the admins."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from streams.redaction import hide
 
 HIDDEN = SafeExceptionReporterFilter.cleansed_substitute
 
-# Shorter ones would be found all over a report, in what is none.
+# Shorter secrets would match many unrelated parts of a report.
 MIN_SECRET_CHARACTERS = 6
 
 
 class Reporter(ExceptionReporter):
-    """Django hides what has the name of a secret. This hides the secrets themselves, wherever they stand: a password
-    within an address, a key in a variable of one of the stack's functions."""
+    """Hide the values of secrets anywhere in a report, for example in a URL or in a local variable.
+
+    Django itself only hides settings and variables whose names suggest a secret.
+    """
 
     def get_traceback_html(self) -> str:
         return self._hidden(super().get_traceback_html(), escape)
@@ -28,15 +30,15 @@ class Reporter(ExceptionReporter):
     def get_traceback_text(self) -> str:
         return self._hidden(super().get_traceback_text(), str)
 
-    def _hidden(self, report: str, spelt: Any) -> str:
-        for secret in (*_of_the_site(), *_of_the_request(self.request)):
+    def _hidden(self, report: str, quote: Any) -> str:
+        for secret in (*_site_secrets(), *_request_secrets(self.request)):
             if secret and len(secret) >= MIN_SECRET_CHARACTERS:
                 for spelling in (secret, unquote(secret), repr(secret)[1:-1]):
-                    report = report.replace(spelt(spelling), HIDDEN)
-        return hide(report)  # signed tokens of streams, which may stand in addresses
+                    report = report.replace(quote(spelling), HIDDEN)
+        return hide(report)  # the signed tokens of streams can be part of URLs
 
 
-def _of_the_site() -> Iterator[str | None]:
+def _site_secrets() -> Iterator[str | None]:
     yield settings.SECRET_KEY
     yield from settings.SECRET_KEY_FALLBACKS
     for database in settings.DATABASES.values():
@@ -46,7 +48,7 @@ def _of_the_site() -> Iterator[str | None]:
         yield upstream.get("OPTIONS", {}).get("api_key")
 
 
-def _of_the_request(request: Any) -> Iterator[str | None]:
+def _request_secrets(request: Any) -> Iterator[str | None]:
     if request is not None:
         yield request.COOKIES.get(settings.SESSION_COOKIE_NAME)
         yield request.headers.get("Authorization", "").partition(" ")[2]

@@ -1,4 +1,4 @@
-"""A limit for the demo site's own streams, `/random` and `/chat/send`, which the limits of the log do not count."""
+"""Limits for the streams of `/random` and `/chat/send`, because the app's limits apply only to streams of the log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streams.places import Place, Places
 
 T = TypeVar("T")
 
-# In each process.
+# These limits apply to each process.
 MAX_STREAMS = 500
 MAX_STREAMS_PER_ADDRESS = 20
 RETRY_AFTER_SECONDS = 5
@@ -23,12 +23,12 @@ _places = Places()
 
 
 def limited(request: HttpRequest, items: AsyncGenerator[T]) -> AsyncIterator[T]:
-    """Return `items` as an iterator that counts as one stream until it ends. Raises HTTPError: 429."""
+    """Wrap `items` in an iterator that counts as one stream until it ends. Raise HTTPError (429) over the limit."""
     return _Counted(items, _take_place(request))
 
 
 class _Counted(Generic[T]):
-    """Not a generator: closing one that has not started runs none of its code, and would give no place back."""
+    """An iterator that releases its slot. A generator would not release it if it were closed before it started."""
 
     def __init__(self, items: AsyncGenerator[T], place: Place) -> None:
         self._items = items
@@ -53,13 +53,13 @@ def _take_place(request: HttpRequest) -> Place:
     keys = [] if is_probably_shared(request) else [address_key(client_address(request))]
     with _places:
         if _places.total() >= MAX_STREAMS:
-            raise _too_many(f"This process serves its {MAX_STREAMS} streams of this kind.")
+            raise _too_many(f"This process already serves {MAX_STREAMS} streams of this kind.")
         if any(_places.taken(key) >= MAX_STREAMS_PER_ADDRESS for key in keys):
-            raise _too_many(f"Your address has {MAX_STREAMS_PER_ADDRESS} streams of this kind open.")
+            raise _too_many(f"Your address already has {MAX_STREAMS_PER_ADDRESS} streams of this kind.")
         return _places.take(*keys)
 
 
-def _too_many(what: str) -> HTTPError:
+def _too_many(reason: str) -> HTTPError:
     return HTTPError(
-        429, "too-many-streams", f"{what} Try again when one has ended.", retry_after_seconds=RETRY_AFTER_SECONDS
+        429, "too-many-streams", f"{reason} Try again when one has ended.", retry_after_seconds=RETRY_AFTER_SECONDS
     )

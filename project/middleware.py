@@ -1,4 +1,4 @@
-"""The demo site's static files: WhiteNoise, made to fit ASGI."""
+"""Static files of the demo site: WhiteNoise, adapted to ASGI."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from whitenoise.middleware import WhiteNoiseMiddleware
 
 
 class StaticFiles(WhiteNoiseMiddleware):
-    """WhiteNoise without a thread for every request that it only passes on, and without a warning for every file.
+    """WhiteNoise for ASGI, without a thread for each request and without a warning for each file.
 
-    WhiteNoise's own middleware (seen in 6.12) is sync: under ASGI each request, also for a stream, would go through a
-    thread and back. And it answers with an open file, which Django must read whole under ASGI, and warns about that.
+    WhiteNoise's own middleware (seen in 6.12) is sync, so under ASGI every request would pass through a thread, even
+    those for streams. It also responds with an open file, which makes Django read the whole file and emit a warning.
     """
 
     sync_capable = True
@@ -36,13 +36,13 @@ class StaticFiles(WhiteNoiseMiddleware):
 
     @staticmethod
     def serve(static_file: Any, request: HttpRequest) -> HttpResponse:
-        answer = static_file.get_response(request.method, request.META)
+        found = static_file.get_response(request.method, request.META)
         content = b""
-        if answer.file is not None:
-            with answer.file as file:
+        if found.file is not None:
+            with found.file as file:
                 content = file.read()
-        response = HttpResponse(content, status=int(answer.status))
+        response = HttpResponse(content, status=int(found.status))
         del response.headers["Content-Type"]
-        for name, value in answer.headers:
+        for name, value in found.headers:
             response.headers[name] = value
         return response

@@ -1,4 +1,4 @@
-"""The demo site's pages: a live board on the channel `news`, and a number every two seconds."""
+"""The pages of the demo site: a live board for the channel `news`, and a stream of random numbers."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from streams.relay.endpoints import error_response
 
 CHANNEL = "news"
 
-# What the form offers. An EventSource hands out only the types that a page has asked for by name, so the board asks for
-# these and for those that it finds in the log.
+# The choices of the form. An EventSource delivers only event types that a page listens for, so the board listens for
+# these and for the types of the messages that it shows.
 EVENT_TYPES = ("message", "alert", "correction")
 
 SHOWN_MESSAGES = 10
 RANDOM_SECONDS = 2
 
-# The pages carry no script, style or asset of their own: all of it is in static files of this site.
+# All scripts and styles are static files of this site; the pages have none inline.
 CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
 
 class PublishForm(forms.Form):
-    """What staff publish to the board."""
+    """The form with which staff publish to the board."""
 
     template_name = "project/form.html"
 
@@ -47,9 +47,9 @@ class PublishForm(forms.Form):
     event = forms.ChoiceField(label="Type", choices=[(name, name) for name in EVENT_TYPES])
     data = forms.CharField(
         label="Data",
-        strip=False,  # as typed
+        strip=False,
         widget=forms.Textarea(attrs={"rows": 3}),
-        error_messages={"required": "Write what the event is to say."},
+        error_messages={"required": "Enter the data of the event."},
     )
 
 
@@ -62,11 +62,11 @@ def board(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 async def publish_news(request: HttpRequest) -> HttpResponse:
-    """Publish what the board's form holds; answers in JSON to the page's script, and with a page to a plain form."""
+    """Publish the submitted form. The page's script gets a JSON response, a form without script gets a page."""
     as_json = request.get_preferred_type(["text/html", "application/json"]) == "application/json"
     form = PublishForm(request.POST)
     if await get_policy().adenied_publish_channels(request, [CHANNEL]):
-        problem = f"Publishing to {CHANNEL} is for staff who may add messages. Log in, and try again."
+        problem = f"Only staff who can add messages can publish to {CHANNEL}. Log in and try again."
         if as_json:
             return JsonResponse({"errors": {"__all__": [problem]}}, status=403)
         messages.error(request, problem)
@@ -91,18 +91,18 @@ async def publish_news(request: HttpRequest) -> HttpResponse:
 @require_GET
 @never_cache
 async def listeners(request: HttpRequest) -> JsonResponse:
-    """How many streams of this server process have the board's channel."""
+    """Return the number of streams in this process that have the board's channel."""
     hub = Hub.running()
     return JsonResponse({"listeners": hub.listeners(CHANNEL) if hub else 0})
 
 
 @require_GET
 async def random_numbers(request: HttpRequest) -> HttpResponseBase:
-    """A number every two seconds, for as long as the client stays. No log: what is missed is gone."""
+    """Stream a random number every two seconds. They are not stored, so missed numbers are lost."""
 
     async def numbers() -> AsyncGenerator[int]:
         while True:
-            yield random.randrange(100)  # noqa: S311 - nobody's secret
+            yield random.randrange(100)  # noqa: S311 - not used for security
             await asyncio.sleep(RANDOM_SECONDS)
 
     try:
@@ -113,13 +113,13 @@ async def random_numbers(request: HttpRequest) -> HttpResponseBase:
 
 @require_safe
 def random_page(request: HttpRequest) -> HttpResponse:
-    """The page that shows them."""
+    """The page that shows the random numbers."""
     return render_page(request, "project/random.html", {})
 
 
 def _board(request: HttpRequest, form: PublishForm, status: int = 200) -> HttpResponse:
-    # Read when the template comes to it, after it has taken the cursor for the stream. The other way round, what is
-    # published in between would be neither on the page nor in the stream.
+    # The template calls this after it has rendered the stream's URL with its cursor. In the opposite order, messages
+    # published in between would be missing from both the page and the stream.
     def latest() -> list[Message]:
         newest = Message.objects.filter(channel=CHANNEL, position__isnull=False).order_by("-position")
         return list(newest[:SHOWN_MESSAGES])
@@ -135,7 +135,7 @@ def _board(request: HttpRequest, form: PublishForm, status: int = 200) -> HttpRe
 
 
 def render_page(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
-    """A page of this site, which loads and sends nothing elsewhere."""
+    """Render a page with a Content Security Policy that allows only this site."""
     response = render(request, template, context, status=status)
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     return response

@@ -1,28 +1,28 @@
-"""The demo site's settings, from the environment (and from a file `.env` beside manage.py, where there is one).
+"""Settings of the demo site, from environment variables and an optional file `.env` next to manage.py.
 
 | variable | default |
 |---|---|
 | DEBUG | false |
-| SECRET_KEY | needed where DEBUG is false |
+| SECRET_KEY | required if DEBUG is false |
 | ALLOWED_HOSTS | localhost,127.0.0.1,[::1] |
 | CSRF_TRUSTED_ORIGINS | none |
-| HTTPS | true if DEBUG is false: clients reach the site over TLS only. `false` is for a proxy that speaks plain HTTP |
-| HSTS_SECONDS | 3600. How long browsers use TLS only, with HTTPS; 31536000 (a year) once everything works |
-| TRUSTED_PROXIES | 127.0.0.1,::1 with HTTPS, else none: the proxies whose X-Forwarded-For names the client |
-| CORS_ALLOWED_ORIGINS | none. Other origins whose pages may read streams and ask the APIs, with a user's cookies too |
+| HTTPS | true if DEBUG is false: clients use only TLS. Set it to false for a proxy that uses plain HTTP |
+| HSTS_SECONDS | 3600; with HTTPS, how long browsers use only TLS. Use 31536000 (a year) once everything works |
+| TRUSTED_PROXIES | 127.0.0.1,::1 with HTTPS, otherwise none; proxies whose X-Forwarded-For is trusted |
+| CORS_ALLOWED_ORIGINS | none; origins whose pages can read streams and use the APIs, also with a user's cookies |
 | DATABASE_URL | SQLite in `.local/db.sqlite3` |
-| REDIS_URL | none. With it, processes tell each other of news over Redis, else over a database that is PostgreSQL |
+| REDIS_URL | none; processes notify each other over Redis, or without it over PostgreSQL if that is the database |
 | LANGUAGE_CODE, TIME_ZONE | en, UTC |
 | LOG_LEVEL | INFO |
 | STREAMS_RETRY_MILLISECONDS | 3000 |
 | STREAMS_HEARTBEAT_SECONDS | 15 |
 | STREAMS_SEND_TIMEOUT_SECONDS | 30 |
-| CHAT_BASE_URL | none: a script answers. The address of an API like OpenAI's, such as https://api.openai.com/v1 |
+| CHAT_BASE_URL | none: a script answers. The URL of an API like OpenAI's, such as https://api.openai.com/v1 |
 | CHAT_API_KEY | none |
-| CHAT_MODELS | needed with CHAT_BASE_URL: a list of models, separated by commas |
-| CHAT_OPEN_TO_ALL | false: with CHAT_BASE_URL, only users who are signed in have answers |
-| CHAT_LINE_SECONDS | 1; between the lines that `/chat/send` answers without CHAT_BASE_URL |
-| ENV_FILE | `.env`; another file of such variables. The environment itself always wins |
+| CHAT_MODELS | required with CHAT_BASE_URL: a list of models, separated by commas |
+| CHAT_OPEN_TO_ALL | false: with CHAT_BASE_URL, only users who are logged in get answers |
+| CHAT_LINE_SECONDS | 1; the pause between the lines of `/chat/send` without CHAT_BASE_URL |
+| ENV_FILE | `.env`; another file with such variables. Environment variables take precedence |
 """
 
 import os
@@ -44,19 +44,20 @@ CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 HTTPS = env.bool("HTTPS", default=not DEBUG)
 if HTTPS:
-    # A proxy ends TLS and reports it in this header. It has to set the header on every request, as our nginx.conf does.
+    # The proxy terminates TLS and reports it in this header. It must set the header on every request, as the nginx.conf
+    # in the documentation does.
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = True
-    SECURE_REDIRECT_EXEMPT = [r"^api/health/"]  # health checks come past the proxy, over plain HTTP
+    SECURE_REDIRECT_EXEMPT = [r"^api/health/"]  # health checks bypass the proxy and use plain HTTP
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
     SECURE_HSTS_SECONDS = env.int("HSTS_SECONDS", default=3600)
-    # Browsers preload a site only if HSTS_SECONDS is a year or more.
+    # Browsers preload a site only if HSTS_SECONDS is at least a year.
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
 
 INSTALLED_APPS = [
-    "daphne",  # before staticfiles: its runserver serves ASGI
+    "daphne",  # before staticfiles, because its runserver serves ASGI
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -73,7 +74,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    # Before all that answers by itself, for a page of another origin can read no answer without these headers.
+    # Before every middleware that can respond itself, because other origins need these headers on every response.
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "project.middleware.StaticFiles",
@@ -90,15 +91,15 @@ ASGI_APPLICATION = "project.asgi.application"
 
 CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])
 for origin in CORS_ALLOWED_ORIGINS:
-    # `manage.py check` says so too, but servers run no checks. And django-cors-headers compares scheme and host alone
-    # (seen in 4.9): "*" has neither, as the origin `null`, which any page can have from a sandboxed frame.
+    # `manage.py check` reports this too, but servers run no checks. django-cors-headers compares only scheme and host
+    # (seen in 4.9). "*" has neither, and so would match the origin `null`, which any page can get in a sandboxed frame.
     if not origin.startswith(("http://", "https://")):
-        raise ImproperlyConfigured(f"CORS_ALLOWED_ORIGINS are origins such as https://app.example; got {origin!r}.")
+        raise ImproperlyConfigured(f"CORS_ALLOWED_ORIGINS must be origins such as https://app.example; got {origin!r}.")
 CORS_ALLOW_CREDENTIALS = bool(CORS_ALLOWED_ORIGINS)
-# Not the site's pages, and the admin's least of all: with cookies, who may read a page has the CSRF token in it. And
-# not `/chat/send`, which answers every origin for itself, but none with cookies.
+# Do not include pages, above all not the admin: an origin that can read a page with cookies can read its CSRF token.
+# `/chat/send` is not included either; it allows all origins itself, but without cookies.
 CORS_URLS_REGEX = r"^/(?:ai|api|events)/|^/random$"
-# Beside the usual ones, what clients of streams send that are no EventSource. EventSources need none of them.
+# These headers are sent by clients of streams that use fetch. An EventSource does not need them.
 CORS_ALLOW_HEADERS = [*default_headers, "cache-control", "idempotency-key", "last-event-id"]
 CORS_EXPOSE_HEADERS = ["Retry-After"]
 
@@ -119,8 +120,8 @@ TEMPLATES = [
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{BASE_DIR / '.local' / 'db.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = {
-        # WAL: readers do not wait for the writer. Immediate: a transaction takes the write lock when it begins, and so
-        # waits for its turn instead of failing in the middle.
+        # WAL lets readers continue during a write. IMMEDIATE takes the write lock when a transaction starts, so that it
+        # waits for its turn instead of failing later.
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
@@ -146,7 +147,7 @@ TIME_ZONE = env("TIME_ZONE", default="UTC")
 USE_I18N = True
 USE_TZ = True
 
-# Straight from the apps' folders: the demo site needs no collectstatic, and so no STATIC_ROOT.
+# Serve static files from the apps' folders, so that the demo site needs neither collectstatic nor STATIC_ROOT.
 STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
@@ -164,7 +165,7 @@ if REDIS_URL:
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     STREAMS["NOTIFIER"] = {"BACKEND": "streams.notifiers.postgres.PostgresNotifier"}
 
-# A model costs money, and so is for users only; a script costs nothing.
+# Answers of a model cost money, so only users get them by default. The script is free.
 STREAMS["RELAY_ACCESS"] = "streams.relay.access.Everyone"
 if CHAT_BASE_URL := env("CHAT_BASE_URL", default=""):
     STREAMS["UPSTREAMS"] = {
@@ -198,6 +199,6 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env("LOG_LEVEL", default="INFO")},
-    # Without Django's own handlers, which would say everything a second time where DEBUG is true.
+    # Remove Django's own handlers, which would log everything twice if DEBUG is true.
     "loggers": {"django": {"handlers": []}},
 }

@@ -1,4 +1,4 @@
-"""The demo site's URLs."""
+"""The URLs of the demo site."""
 
 from django.contrib import admin
 from django.templatetags.static import static
@@ -19,5 +19,7 @@ urlpatterns = [
     path("ai/", include("streams.relay.urls")),
     path("api/", include("streams.api.urls")),
     path("admin/", admin.site.urls),
-    path("favicon.ico", RedirectView.as_view(url=static("project/icon.svg"))),  # the admin's pages name none
+    path(
+        "favicon.ico", RedirectView.as_view(url=static("project/icon.svg"))
+    ),  # the admin's pages have no icon of their own
 ]

@@ -15,7 +15,9 @@ class StreamsConfig(AppConfig):
         from django.contrib.auth import get_user_model
         from django.contrib.auth.models import Group
 
-        from streams import broadcasts, channels, deliveries, log, presence, redaction, retention, revocation
+        from streams import channels, deliveries, log, presence, redaction, retention, revocation
+        from streams.broadcasts.lifecycle import forget_user
+        from streams.broadcasts.schedule import send_due_periodically
         from streams.checks import check_database, check_settings
         from streams.conf import settings
         from streams.log_threads import remember_connection
@@ -29,12 +31,12 @@ class StreamsConfig(AppConfig):
         revocation.connect()
         redaction.install()
 
-        on_deletion(get_user_model(), broadcasts.forget_user)
+        on_deletion(get_user_model(), forget_user)
         on_deletion(get_user_model(), log.forget_publisher)
         on_deletion(get_user_model(), log.forget_addressee)
         on_deletion(Group, channels.forget_group)
 
         register(PeriodicTask("Pruning", retention.prune_periodically, retention.period_seconds, at_start=False))
         register(PeriodicTask("Writing presence", presence.beat, lambda: settings.PRESENCE_SECONDS))
-        register(PeriodicTask("Sending broadcasts", broadcasts.send_due_periodically, lambda: settings.POLL_SECONDS))
+        register(PeriodicTask("Sending broadcasts", send_due_periodically, lambda: settings.POLL_SECONDS))
         register(PeriodicTask("Counting deliveries", deliveries.count_periodically, deliveries.period_seconds))

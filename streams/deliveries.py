@@ -1,6 +1,7 @@
-"""How many connections a broadcast has reached: for a while after it was sent, each process counts its own.
+"""Count how many connections a broadcast has reached. For a while after sending, each process counts its own.
 
-A connection counts once its server has taken one of the broadcast's messages from us, and once for all of them.
+A connection counts when its server has accepted one of the broadcast's messages. It counts once, even if it has several
+of the channels.
 """
 
 from __future__ import annotations
@@ -8,61 +9,62 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 
-from streams import broadcasts, clock, presence, threads
+from streams import clock, presence, threads
+from streams.broadcasts.schedule import sent_since
 from streams.conf import settings
 from streams.models import Delivery
 from streams.threads import database
 
-# How long after sending the processes count whom they have handed it to.
-COUNTED_SECONDS = 30
+# How long after sending the processes count.
+COUNT_SECONDS = 30
 
 
 def period_seconds() -> float:
-    """Return how often a process counts: several times in COUNTED_SECONDS, even if it polls the log seldom."""
-    return min(settings.POLL_SECONDS, COUNTED_SECONDS / 5)
+    """Return how often a process counts: several times in COUNT_SECONDS, even if it polls the log less often."""
+    return min(settings.POLL_SECONDS, COUNT_SECONDS / 5)
 
 
 async def count_periodically() -> None:
-    """Count the streams of this process that have received the broadcasts of the last COUNTED_SECONDS."""
-    # The write can wait for a lock.
-    if more := _count(await threads.run(_counted, pool=threads.PERIODIC)):
+    """Count the connections of this process that recent broadcasts have reached."""
+    # Storing can wait for a lock, so it uses another pool.
+    if more := _count(await threads.run(_recent, pool=threads.PERIODIC)):
         await threads.run(_store, more, pool=threads.WAITING)
 
 
-def _counted() -> dict[int, dict[str, int]]:
-    """{broadcast: {channel: position}} of those that were sent lately."""
-    since = clock.now() - datetime.timedelta(seconds=COUNTED_SECONDS)
-    return {broadcast.pk: broadcast.places for broadcast in broadcasts.sent_since(since).only("channels", "positions")}
+def _recent() -> dict[int, dict[str, int]]:
+    """Return {broadcast pk: {channel: position}} of the broadcasts that are still counted."""
+    since = clock.now() - datetime.timedelta(seconds=COUNT_SECONDS)
+    rows = sent_since(since).only("channels", "positions")
+    return {broadcast.pk: broadcast.positions_by_channel for broadcast in rows}
 
 
-# {broadcast: numbers of this process's streams that have had it}, of those that are counted now. Who has left since was
-# served all the same.
-_served: dict[int, set[int]] = {}
+# {broadcast pk: numbers of this process's streams that have received it}. Streams that have ended since still count.
+_reached: dict[int, set[int]] = {}
 
 
-def _count(counted: Mapping[int, Mapping[str, int]]) -> dict[int, int]:
-    """{broadcast: how many streams of this process have had it}, of those that more have had since the last look."""
-    for pk in tuple(_served.keys() - counted.keys()):
-        _served.pop(pk, None)  # another event loop of this process may be doing the same
+def _count(recent: Mapping[int, Mapping[str, int]]) -> dict[int, int]:
+    """Return {broadcast pk: number of streams of this process that received it}, if the number has grown."""
+    for pk in tuple(_reached.keys() - recent.keys()):
+        _reached.pop(pk, None)  # another event loop of this process might do the same
     by_channel: dict[str, list[tuple[int, int]]] = {}
-    for pk, places in counted.items():
-        for channel, position in places.items():
+    for pk, positions in recent.items():
+        for channel, position in positions.items():
             by_channel.setdefault(channel, []).append((pk, position))
-    more = set()
+    grown = set()
     for subscriber in presence.subscribers():
         for channel in by_channel.keys() & subscriber.channels:
             for pk, position in by_channel[channel]:
-                numbers = _served.setdefault(pk, set())
+                numbers = _reached.setdefault(pk, set())
                 if subscriber.number not in numbers and subscriber.has_received(position):
                     numbers.add(subscriber.number)
-                    more.add(pk)
-    return {pk: len(_served[pk]) for pk in more}
+                    grown.add(pk)
+    return {pk: len(_reached[pk]) for pk in grown}
 
 
-def _store(counted: Mapping[int, int]) -> None:
+def _store(counts: Mapping[int, int]) -> None:
     node = presence.node_id()
     rows = Delivery.objects.using(database())
-    for pk, n in counted.items():
+    for pk, n in counts.items():
         row = rows.filter(broadcast_id=pk, node=node)
         if not row.filter(connections__lt=n).update(connections=n) and not row.exists():
             rows.bulk_create([Delivery(broadcast_id=pk, node=node, connections=n)], ignore_conflicts=True)

@@ -190,7 +190,11 @@ def writing_calls(name: str) -> list[str]:
 
 
 # They write tables of their own, and know the log's by its functions only.
-OTHER_TABLES = {"streams.presence": {"Node"}, "streams.broadcasts": {"Broadcast"}, "streams.deliveries": {"Delivery"}}
+OTHER_TABLES = {
+    "streams.presence": {"Node"},
+    "streams.broadcasts.lifecycle": {"Broadcast"},
+    "streams.deliveries": {"Delivery"},
+}
 
 
 def models_of(name: str) -> set[str]:

@@ -13,7 +13,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from streams import broadcasts, clock, deliveries, presence, publish_many, retention, tokens
+from streams import clock, deliveries, presence, publish_many, retention, tokens
+from streams.broadcasts import lifecycle, schedule
 from streams.events import NewMessage
 from streams.exceptions import BroadcastRefused
 from streams.models import Broadcast, Node, RevokedToken
@@ -102,10 +103,10 @@ def test_pruning_by_a_wrong_clock_keeps_no_one_else_from_pruning(site: Site) -> 
 def test_broadcast_is_not_sent_early_by_a_fast_clock() -> None:
     made = scheduled(HOUR)
     with wrong_clock(2 * HOUR):
-        assert not broadcasts._is_due()
-        assert list(broadcasts.send_due()) == []
+        assert not schedule._any_due()
+        assert list(schedule.send_due()) == []
         with pytest.raises(BroadcastRefused):
-            broadcasts._send(made.pk, only_due=True)
+            lifecycle.send_if_due(made.pk)
     made.refresh_from_db()
     assert made.state == Broadcast.State.SCHEDULED
 
@@ -114,8 +115,8 @@ def test_broadcast_is_not_sent_early_by_a_fast_clock() -> None:
 def test_broadcast_is_not_sent_late_by_a_slow_clock() -> None:
     made = scheduled(-1)
     with wrong_clock(-2 * HOUR):
-        assert broadcasts._is_due()
-        assert [sent.pk for sent in broadcasts.send_due()] == [made.pk]
+        assert schedule._any_due()
+        assert [sent.pk for sent in schedule.send_due()] == [made.pk]
     made.refresh_from_db()
     assert is_now(made.sent_at)
 
@@ -127,18 +128,18 @@ def test_broadcast_is_scheduled_by_the_databases_clock(seconds: float) -> None:
     draft = Broadcast.objects.create(title="Night works", channels=["news"], payload="No trains")
     with wrong_clock(seconds):
         with pytest.raises(BroadcastRefused, match="in the past"):
-            broadcasts.schedule(draft.pk, datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1), by=editor)
+            lifecycle.schedule(draft.pk, datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1), by=editor)
         soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
-        assert broadcasts.schedule(draft.pk, soon, by=editor).send_at == soon
+        assert lifecycle.schedule(draft.pk, soon, by=editor).send_at == soon
 
 
 @database
 @pytest.mark.parametrize("seconds", [-2 * HOUR, 2 * HOUR])
 def test_broadcast_is_counted_while_it_is_fresh(seconds: float) -> None:
-    fresh, old = (broadcasts.send(scheduled(HOUR).pk, by=None) for _ in range(2))
+    fresh, old = (lifecycle.send(scheduled(HOUR).pk, by=None) for _ in range(2))
     Broadcast.objects.filter(pk=old.pk).update(sent_at=timezone.now() - datetime.timedelta(hours=1))
     with wrong_clock(seconds):
-        assert deliveries._counted() == {fresh.pk: {"news": 1}}
+        assert deliveries._recent() == {fresh.pk: {"news": 1}}
 
 
 # --- Tokens, processes ------------------------------------------------------------------------------------------------

@@ -218,8 +218,8 @@ def test_subscribe_says_where_something_may_have_been_missed(site: Site, subscri
     terminal = subscribe("news", "--last-event-id", "99")
     assert terminal.wait_for(2) == ["1\tmessage\tone", "2\tmessage\ttwo"]
     told = terminal.errors
-    assert told.startswith("Events may have been missed: ")
-    reset = json.loads(told.removeprefix("Events may have been missed: "))
+    assert told.startswith("Events might have been missed: ")
+    reset = json.loads(told.removeprefix("Events might have been missed: "))
     assert (reset["reason"], reset["requested"], reset["head"]) == ("unknown-id", "99", 2)
 
 
@@ -275,7 +275,7 @@ def test_subscribe_goes_on_over_a_restart_of_the_database(postgres_site: Site) -
     ("args", "says"),
     [
         (["news room"], "Channel names use"),
-        (["news", "--replay", "-1"], "--replay takes a number of messages, 0 or more; got -1."),
+        (["news", "--replay", "-1"], "--replay must be 0 or more; got -1."),
     ],
 )
 def test_subscribe_refuses_with_a_clear_error(args: list[str], says: str) -> None:
@@ -299,11 +299,11 @@ def test_prune_messages_deletes_what_retention_lets_go(settings: Any) -> None:
 @database
 def test_prune_messages_dry_run_says_what_would_go(settings: Any) -> None:
     settings.STREAMS = {**settings.STREAMS, "RETENTION_MESSAGES_PER_CHANNEL": 2}
-    assert run("prune_messages", "--dry-run") == "Nothing would go.\n"
+    assert run("prune_messages", "--dry-run") == "Nothing to delete.\n"
     publish_many([NewMessage("news", n) for n in range(5)])
     Message.objects.filter(position=1).update(created_at=timezone.now() - datetime.timedelta(days=30))
     assert run("prune_messages", "--dry-run") == (
-        "By age, all channels: 1 messages, up to position 1, would go.\n"
-        "By count, channel news: 3 messages, up to position 3, would go.\n"
+        "By age, all channels: 1 messages up to position 1 would be deleted.\n"
+        "By count, channel news: 3 messages up to position 3 would be deleted.\n"
     )
     assert len(stored()) == 5

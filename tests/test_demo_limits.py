@@ -48,10 +48,10 @@ async def test_address_has_its_share(path: str) -> None:
     client = Client()
     served = [await client.open(path), await client.open(path)]
     assert [response.status_code for response in served] == [200, 200]
-    is_refused(await client.open(path), "Your address has 2 streams")
+    is_refused(await client.open(path), "Your address already has 2 streams")
     other = await client.open(path, "9.9.9.9")
     assert other.status_code == 200
-    is_refused(await client.open(path, "1.1.1.1"), "its 3 streams")
+    is_refused(await client.open(path, "1.1.1.1"), "already serves 3 streams")
     chunks = aiter(served[0])  # one that has begun, and others that have not
     await anext(chunks)
     await anext(chunks)
@@ -75,6 +75,6 @@ async def test_probable_proxy_is_limited_in_all_only() -> None:
     client = Client()
     served = [await client.open("/random", "127.0.0.1") for _ in range(3)]
     assert [response.status_code for response in served] == [200] * 3
-    is_refused(await client.open("/random", "127.0.0.1"), "its 3 streams")
+    is_refused(await client.open("/random", "127.0.0.1"), "already serves 3 streams")
     for response in served:
         await response.aclose()

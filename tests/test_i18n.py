@@ -13,7 +13,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client, override_settings
 
-from streams import broadcasts
+from streams.broadcasts import lifecycle
 from streams.models import Broadcast
 from tests.services import missing
 from tests.sites import BIN, ROOT
@@ -89,21 +89,24 @@ def test_the_pages_speak_chinese() -> None:
     client.force_login(User.objects.create(username="editor", is_staff=True, is_superuser=True))
     made = Broadcast.objects.create(title="t", channels=["news"], payload="x")
     desk = "/admin/streams/broadcast"
-    shown = {"Compose a broadcast": f"{desk}/add/", "Send now…": f"{desk}/{made.pk}/change/"}
-    shown |= {"Send this now?": f"{desk}/{made.pk}/send/", "Why didn't they get it?": "/admin/streams/message/"}
+    shown = {"New broadcast": f"{desk}/add/", "Send now…": f"{desk}/{made.pk}/change/"}
+    shown |= {
+        "Send this broadcast now?": f"{desk}/{made.pk}/send/",
+        "Why was it not received?": "/admin/streams/message/",
+    }
     shown |= {"Live monitor": "/admin/streams/monitor/", "Processes": "/admin/streams/node/"}
     # What the core says of a name is said in the reader's language too.
     shown |= {"be a channel&#x27;s name": "/admin/streams/monitor/?channel=a!b"}
-    shown |= {"cannot be a channel&#x27;s name": "/admin/streams/message/?channel=a!b"}
+    shown |= {"is not a valid channel name": "/admin/streams/message/?channel=a!b"}
     for english, url in shown.items():
         assert english in client.get(url).text, url
         with override_settings(LANGUAGE_CODE="zh-hans"):
             page = client.get(url).text
         assert english not in page, url
         assert len(re.findall("[\u4e00-\u9fff]", page)) > 50, url
-    broadcasts.send(made.pk, by=None)
+    lifecycle.send(made.pk, by=None)
     again = f"{desk}/{made.pk}/send/"
-    said = "This broadcast was sent already"
+    said = "This broadcast was already sent"
     assert said in client.post(again, {"revision": "1"}, follow=True).text
     with override_settings(LANGUAGE_CODE="zh-hans"):
         assert said not in client.post(again, {"revision": "1"}, follow=True).text

@@ -12,8 +12,8 @@ from django.core.exceptions import ValidationError
 from django.test import AsyncClient, RequestFactory, override_settings
 
 from streams import NewMessage, publish, publish_many
+from streams.admin.diagnosis.diagnose import diagnose
 from streams.channels import is_public
-from streams.diagnosis import diagnose
 from streams.events import GENERATION_PREFIX, PRIVATE_PREFIXES, USER_PREFIX
 from streams.models import ChannelSettings
 from streams.policies import DefaultPolicy, get_policy
@@ -174,11 +174,11 @@ def test_diagnosis_gives_a_remedy_that_works() -> None:
     remedies = [
         finding.remedy
         for finding in diagnose(message.position or 0, request=RequestFactory().get("/"), user=user("ann"))
-        if "may not read" in finding.sentence
+        if "cannot read" in finding.sentence
     ]
     assert remedies == [
-        "The channel belongs to one user or to one answer, so its settings cannot open it. Publish to a channel that "
-        "they may read, or change the policy."
+        "The channel belongs to one user or to one answer, so its settings cannot open it to others. Publish to a "
+        "channel that they can read, or change the policy."
     ]
 
 

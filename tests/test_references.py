@@ -18,7 +18,8 @@ from django.core.management import call_command
 from django.db import connections, transaction
 from django.test import Client
 
-from streams import broadcasts, channels, publish
+from streams import channels, publish
+from streams.broadcasts import lifecycle, schedule
 from streams.databases import database
 from streams.models import Broadcast, ChannelGroup, ChannelSettings, Message
 from streams.relay import usage
@@ -211,7 +212,7 @@ def test_answer_of_a_user_who_is_gone_is_gone(gone: int, settings: Any) -> None:
 def test_broadcast_of_a_user_who_is_gone_is_sent() -> None:
     rows = Broadcast.objects.using(database())
     rows.update(state="scheduled", send_at="2026-01-01T00:00:00Z", channels=["news"], payload="x")
-    [sent] = broadcasts.send_due()
+    [sent] = schedule.send_due()
     assert (sent.state, sent.sent_by) == ("sent", None)
 
 
@@ -294,13 +295,13 @@ def test_locked_user_can_ask_the_relay(locked: User) -> None:
 
 
 def test_locked_user_can_save_a_draft(locked: User) -> None:
-    assert ends(in_thread(broadcasts.save_draft, Broadcast(title="t", created_by=locked), revision=None))
+    assert ends(in_thread(lifecycle.save_draft, Broadcast(title="t", created_by=locked), revision=None))
 
 
 def test_broadcast_of_a_locked_user_stops_no_publisher(locked: User) -> None:
     """The admin's own record of it may wait for that user, and then does so before the head of the log is locked."""
     draft = Broadcast.objects.using(database()).create(title="t", channels=["news"], payload="x")
-    in_thread(broadcasts.send, draft.pk, by=locked)
+    in_thread(lifecycle.send, draft.pk, by=locked)
     # Nothing shows from outside how far it has come. A message a moment later would wait for it.
     threading.Event().wait(1)
     assert ends(in_thread(publish, "news", "another's"))

@@ -92,7 +92,7 @@ def test_url_leads_a_browser_to_the_stream_of_every_channel(channel: str) -> Non
 def test_tag_without_channels_is_refused() -> None:
     with pytest.raises(TemplateSyntaxError) as error:
         render("{% stream_url %}")
-    assert str(error.value) == "{% stream_url %} takes the names of one or more channels."
+    assert str(error.value) == "{% stream_url %} requires one or more channel names."
 
 
 @pytest.mark.parametrize("channel", ["news room", "", None, "a/b", ["news"]])

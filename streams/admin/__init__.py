@@ -1,15 +1,15 @@
-"""Streams in Django's admin: the broadcast desk, the live monitor, channels, processes and the log.
+"""Pages in Django's admin: broadcasts, the live monitor, channels, processes, and the messages in the log.
 
-An integration: it imports the core, which never imports it. Each page is under Django's permissions. Who may view
-messages or broadcasts sees those of all channels; sending broadcasts and watching events live are under the policy too.
+Each page checks Django's permissions. Users with the permission to view messages or broadcasts see those of all
+channels. Sending a broadcast and watching events live also depend on the site's policy.
 """
 
 from django.contrib import admin
 
-from streams.admin.broadcasts import BroadcastAdmin
-from streams.admin.channels import ChannelAdmin
-from streams.admin.messages import MessageAdmin
-from streams.admin.monitor import MonitorAdmin
+from streams.admin.broadcasts.views import BroadcastAdmin
+from streams.admin.channels.views import ChannelAdmin
+from streams.admin.messages.views import MessageAdmin
+from streams.admin.monitor.views import MonitorAdmin
 from streams.admin.nodes import NodeAdmin
 from streams.models import Broadcast, ChannelSettings, Message, Monitor, Node
 

@@ -1,4 +1,4 @@
-"""What the admin's own pages have in common: how they are rendered, where they live, and how they find the stream."""
+"""What the admin's pages share: base classes, rendering, and the URL of the stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from streams.databases import non_atomic_requests
 
-# django-stubs make it generic; Django itself does not.
+# ModelAdmin is generic in django-stubs, but not in Django.
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
 else:
@@ -22,14 +22,14 @@ else:
 
 
 class StreamsAdmin(_ModelAdmin):
-    """A ModelAdmin with pages of its own beside, or in place of, Django's."""
+    """A ModelAdmin with custom pages, which replace or extend Django's."""
 
-    show_add_link = True  # django-unfold's lists have their link to the page for a new one only where this says so
+    show_add_link = True  # django-unfold's change lists link to the add page only if this is set
 
-    def page(
+    def render_page(
         self, request: HttpRequest, template: str, title: str, context: dict[str, Any], *, status: int = 200
     ) -> TemplateResponse:
-        """A page in the admin's frame. `template` is one of streams/admin/, which extends streams/admin/base.html."""
+        """Render a page in the admin's layout. `template` is a path below the template folder `streams/admin/`."""
         return TemplateResponse(
             request,
             f"streams/admin/{template}",
@@ -46,16 +46,19 @@ class StreamsAdmin(_ModelAdmin):
         )
 
     def url(self, name: str, *args: Any) -> str:
-        """The URL of one of this model's pages: `changelist`, `change`, or the name that own_page() gave."""
+        """Return the URL of one of this model's pages: `changelist`, `change`, or a name passed to staff_path()."""
         return self.url_of(self.opts.model_name or "", name, *args)
 
     def url_of(self, model: str, name: str, *args: Any) -> str:
-        """The URL of a page of another of our models, as in url_of("message", "change", 7)."""
+        """Return the URL of a page of another model in this app, such as url_of("message", "change", 7)."""
         return reverse(f"admin:{self.opts.app_label}_{model}_{name}", args=args, current_app=self.admin_site.name)
 
-    def own_page(self, route: str, view: Any, name: str) -> URLPattern:
-        """A URL pattern for get_urls(), for staff only. The view is outside of the transaction that a site may have
-        around each request (ATOMIC_REQUESTS): what it sends is sent before it answers."""
+    def staff_path(self, route: str, view: Any, name: str) -> URLPattern:
+        """Return a URL pattern for get_urls() whose view requires a staff user.
+
+        The view runs outside the transaction that ATOMIC_REQUESTS opens, so that everything it sends is committed
+        before it responds.
+        """
         guarded: Any = self.admin_site.admin_view(view)
         pattern: URLPattern = path(
             route,
@@ -65,8 +68,8 @@ class StreamsAdmin(_ModelAdmin):
         return pattern
 
 
-class LookOnlyAdmin(StreamsAdmin):
-    """Of what comes and goes by itself: staff look, and neither add, change nor delete."""
+class ReadOnlyAdmin(StreamsAdmin):
+    """For rows that only the site itself creates, changes and deletes."""
 
     actions = None
 
@@ -81,36 +84,36 @@ class LookOnlyAdmin(StreamsAdmin):
 
 
 def stream_url() -> str | None:
-    """Where streams of several channels are served; None where the site has not mounted `streams.urls`."""
+    """Return the URL that streams several channels; None if the site does not include `streams.urls`."""
     try:
         return reverse("streams:channels")
     except NoReverseMatch:
         return None
 
 
-def error_json(problems: Iterable[str], status: int) -> JsonResponse:
-    """Problems, in the one shape that our scripts read."""
-    return JsonResponse({"errors": list(problems)}, status=status)
+def no_stream_text() -> str:
+    """Return the explanation for pages that need a stream, if stream_url() is None."""
+    return _(
+        "This site serves no streams, because its urls.py does not include streams.urls. "
+        'Add path("events/", include("streams.urls")) to see events here.'
+    )
 
 
-def users_of(keys: Iterable[Any]) -> dict[Any, Any]:
-    """{primary key: user} of those who are still there."""
-    # By a query of their own: the users may be in another database than the log.
-    wanted = {*keys} - {None}
-    return {user.pk: user for user in get_user_model()._base_manager.filter(pk__in=wanted)} if wanted else {}
+def json_errors(errors: Iterable[str], status: int) -> JsonResponse:
+    """Return an error response in the format that `Streams.fetchJSON()` in base.js reads."""
+    return JsonResponse({"errors": list(errors)}, status=status)
 
 
-def ask_texts() -> dict[str, str]:
-    """What Streams.ask() in admin.js says where the server gives no answer."""
+def fetch_error_texts() -> dict[str, str]:
+    """Return the texts that `Streams.fetchJSON()` in base.js shows if the server gives no usable response."""
     return {
-        "no-answer": _("The server did not answer as expected. Load the page again; you may have been logged out."),
+        "bad-response": _("The server sent an unexpected response. Reload the page; you might have been logged out."),
         "no-connection": _("The server cannot be reached."),
     }
 
 
-def stream_missing() -> str:
-    """What a page says that needs the stream, where there is none."""
-    return _(
-        "This site serves no streams: its urls.py does not include streams.urls. "
-        'Add path("events/", include("streams.urls")) to see events here.'
-    )
+def users_by_pk(keys: Iterable[Any]) -> dict[Any, Any]:
+    """Return {primary key: user} for the users that still exist."""
+    # A query of its own, because the users can be in another database than the log.
+    wanted = {*keys} - {None}
+    return {user.pk: user for user in get_user_model()._base_manager.filter(pk__in=wanted)} if wanted else {}

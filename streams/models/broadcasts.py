@@ -1,4 +1,4 @@
-"""Messages that staff write and send from the admin. Only broadcasts.py moves one from state to state."""
+"""Broadcasts: messages that staff write in the admin. Only streams.broadcasts.lifecycle changes their state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streams.references import Reference
 
 
 class Broadcast(models.Model):
-    """A message for one or more channels: a draft, then scheduled, then sent or cancelled. What was sent stays so."""
+    """A message for one or more channels: a draft, scheduled, sent or cancelled. A sent broadcast never changes."""
 
     class State(models.TextChoices):
         DRAFT = "draft", _("draft")
@@ -25,33 +25,33 @@ class Broadcast(models.Model):
         TEXT = "text", _("Text")
         JSON = "json", _("JSON")
 
-    title = models.CharField(_("title"), max_length=200, help_text=_("For you and your colleagues; it is not sent."))
-    channels: Any = models.JSONField(_("channels"), default=list)
-    event = models.CharField(_("type"), max_length=events.EVENT_TYPE_MAX_LENGTH, default="message")
-    payload_type = models.CharField(
-        _("payload is"), max_length=10, choices=PayloadType.choices, default=PayloadType.TEXT
+    title = models.CharField(
+        _("title"), max_length=200, help_text=_("Only for you and your colleagues. It is not sent.")
     )
-    payload = models.TextField(_("payload"), blank=True)
+    channels: Any = models.JSONField(_("channels"), default=list)
+    event = models.CharField(_("event type"), max_length=events.EVENT_TYPE_MAX_LENGTH, default="message")
+    payload_type = models.CharField(_("format"), max_length=10, choices=PayloadType.choices, default=PayloadType.TEXT)
+    payload = models.TextField(_("content"), blank=True)
 
     state = models.CharField(_("state"), max_length=10, choices=State.choices, default=State.DRAFT, editable=False)
-    # Counts the changes, so that nobody sends or overwrites what somebody else has changed meanwhile.
+    # Counted up by each change, so that no user sends or overwrites a version that they have not seen.
     revision = models.PositiveIntegerField(default=1, editable=False)
     problem = models.TextField(_("problem"), blank=True, editable=False)
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     created_by = Reference(
         settings.AUTH_USER_MODEL, verbose_name=_("created by"), null=True, blank=True, editable=False
     )
-    send_at = models.DateTimeField(_("to be sent at"), null=True, blank=True)
+    send_at = models.DateTimeField(_("send at"), null=True, blank=True)
     scheduled_by = Reference(
         settings.AUTH_USER_MODEL, verbose_name=_("scheduled by"), null=True, blank=True, editable=False
     )
     sent_at = models.DateTimeField(_("sent at"), null=True, blank=True, editable=False)
     sent_by = Reference(settings.AUTH_USER_MODEL, verbose_name=_("sent by"), null=True, blank=True, editable=False)
     positions: Any = models.JSONField(
-        _("event ids"), default=list, editable=False, help_text=_("One for each channel, in their order.")
+        _("event ids"), default=list, editable=False, help_text=_("One for each channel, in the order of the channels.")
     )
     audience: Any = models.JSONField(
-        _("audience"), default=dict, editable=False, help_text=_("Connections by channel at the moment of sending.")
+        _("audience"), default=dict, editable=False, help_text=_("Connections of each channel at the time of sending.")
     )
 
     class Meta:
@@ -63,8 +63,8 @@ class Broadcast(models.Model):
             ("schedule_broadcast", _("Can schedule broadcasts")),
         ]
         indexes: ClassVar = [
-            # Every process with a hub asks for these, each POLL_SECONDS. None on the state alone: it would be taken for
-            # them, and read every broadcast that was ever sent.
+            # Every process with a hub runs these queries each POLL_SECONDS. There is no index on the state alone: the
+            # planner would prefer it, and read every broadcast that was ever sent.
             models.Index(fields=["send_at"], condition=models.Q(state="scheduled"), name="streams_broadcast_due"),
             models.Index(fields=["sent_at"], condition=models.Q(state="sent"), name="streams_broadcast_sent"),
         ]
@@ -73,23 +73,23 @@ class Broadcast(models.Model):
         return self.title
 
     @property
-    def served(self) -> int:
-        """How many connections it is known to have been handed to, over all processes, each connection once."""
+    def reached(self) -> int:
+        """The number of connections that received the broadcast, in all processes. Each connection counts once."""
         return sum(self.deliveries.values_list("connections", flat=True))
 
     @property
-    def places(self) -> dict[str, int]:
-        """{channel: event id} of what was sent."""
+    def positions_by_channel(self) -> dict[str, int]:
+        """{channel: position} of the messages that were sent."""
         return dict(zip(self.channels, self.positions, strict=False))
 
     @property
-    def listened(self) -> int:
-        """Connections at the moment of sending; one that has several of the channels counts for each of them."""
+    def audience_size(self) -> int:
+        """Connections at the time of sending. A connection to several of the channels counts once for each."""
         return sum(self.audience.values())
 
 
 class Delivery(models.Model):
-    """How many connections one process has handed a broadcast to."""
+    """The number of connections of one process that received a broadcast."""
 
     broadcast = models.ForeignKey(Broadcast, on_delete=models.CASCADE, related_name="deliveries")
     node = models.CharField(max_length=32)

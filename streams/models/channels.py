@@ -1,4 +1,4 @@
-"""What staff have settled for a channel. channels.py reads it for policies and retention."""
+"""Settings of single channels. streams.channels reads them for the policy and for retention."""
 
 from __future__ import annotations
 
@@ -15,61 +15,59 @@ from streams.references import Reference
 
 
 def check_channel_name(name: str) -> None:
-    """A field's validator: events.validate_channel, in a form's terms and in its reader's language."""
+    """Validate a field with events.validate_channel(). Raise ValidationError with a translated message."""
     try:
         events.validate_channel(name)
     except InvalidChannel:
-        rule = _("“%(name)s” cannot be a channel's name: use A-Z a-z 0-9 . _ - and at most %(most)d characters.")
+        rule = _("“%(name)s” is not a valid channel name. Use A-Z a-z 0-9 . _ - and at most %(limit)d characters.")
         shown = name if len(name) <= 120 else f"{name[:117]}…"
-        raise ValidationError(rule % {"name": shown, "most": events.CHANNEL_MAX_LENGTH}, code="invalid") from None
+        raise ValidationError(rule % {"name": shown, "limit": events.CHANNEL_MAX_LENGTH}, code="invalid") from None
 
 
 def check_access(channel: str, access: str) -> None:
-    """Raise ValidationError if settings say who may read a channel that belongs to one user or to one answer."""
+    """Raise ValidationError if `access` is set for a channel that belongs to one user or to one answer."""
     if access and events.private_prefix(channel):
         rule = _(
-            "“%(channel)s” belongs to one user or to one answer: its settings cannot say who may read it. "
-            "Leave that at “%(default)s”."
+            "“%(channel)s” belongs to one user or to one answer, so its readers cannot be changed here. "
+            "Choose “%(default)s”."
         )
         default = ChannelSettings.Access.DEFAULT.label
         raise ValidationError(rule % {"channel": channel, "default": default}, code="private")
 
 
 class ChannelSettings(models.Model):
-    """A channel's title, who may read it, and how long it keeps its messages. A channel needs none of it.
+    """A channel's title, its readers, and how long it keeps messages. All of it is optional.
 
-    Tied to the log by the channel's name alone, so that settling something for a channel touches no table of the log.
+    There is no foreign key between this table and the log, so that saving settings never locks a table of the log.
     """
 
     class Access(models.TextChoices):
-        DEFAULT = "", _("As the site's settings and its policy say")
+        DEFAULT = "", _("Use the site’s settings and policy")
         PUBLIC = "public", _("Everyone")
-        SIGNED_IN = "signed-in", _("Users who are signed in")
+        SIGNED_IN = "signed-in", _("Users who are logged in")
         STAFF = "staff", _("Staff")
-        GROUPS = "groups", _("Members of the groups below")
+        GROUPS = "groups", _("Members of selected groups")
 
     channel = ChannelNameField(
         _("channel"), max_length=events.CHANNEL_MAX_LENGTH, primary_key=True, validators=[check_channel_name]
     )
     title = models.CharField(_("title"), max_length=200, blank=True)
-    access = models.CharField(
-        _("who may read"), max_length=20, choices=Access.choices, default=Access.DEFAULT, blank=True
-    )
+    access = models.CharField(_("readers"), max_length=20, choices=Access.choices, default=Access.DEFAULT, blank=True)
     # Read and written by channels.groups_of() and set_groups(), because the groups can be in another database.
     groups = models.ManyToManyField(
         "auth.Group", through="ChannelGroup", verbose_name=_("groups"), blank=True, related_name="+"
     )
     retention_seconds = models.PositiveBigIntegerField(
-        _("keep messages for, in seconds"),
+        _("keep messages for (seconds)"),
         null=True,
         blank=True,
-        help_text=_("Empty: as the site's settings say. 0: for ever."),
+        help_text=_("Leave empty to use the site’s setting. 0: keep messages forever."),
     )
     retention_messages = models.PositiveBigIntegerField(
-        _("keep at most, in messages"),
+        _("maximum number of messages"),
         null=True,
         blank=True,
-        help_text=_("Empty: as the site's settings say. 0: however many there are."),
+        help_text=_("Leave empty to use the site’s setting. 0: no limit."),
     )
 
     class Meta:

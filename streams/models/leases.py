@@ -1,4 +1,4 @@
-"""Leases: which process does a piece of work that must run once. Times are by the database's clock."""
+"""Leases choose one process for work that must not run twice. Their times are the database's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Lease(models.Model):
-    """A named task that one process at a time may do, until `expires_at`. The row is free when that has passed."""
+    """A named task. One process at a time can hold the lease, until `expires_at`."""
 
     name = models.CharField(_("name"), max_length=50, primary_key=True)
     holder = models.CharField(_("holder"), max_length=64, blank=True)

@@ -1,4 +1,4 @@
-"""The message log's tables. Only the module streams.log writes them; everyone else publishes, or reads through it."""
+"""The tables of the message log. Only the package streams.log writes them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Message(models.Model):
     id = models.BigAutoField(primary_key=True)
     position = models.PositiveBigIntegerField(_("position"), null=True, unique=True, editable=False)
     channel = ChannelNameField(_("channel"), max_length=events.CHANNEL_MAX_LENGTH)
-    event = models.CharField(_("type"), max_length=events.EVENT_TYPE_MAX_LENGTH, default="message")
+    event = models.CharField(_("event type"), max_length=events.EVENT_TYPE_MAX_LENGTH, default="message")
     data = models.TextField(_("data"), blank=True)
-    size = models.PositiveIntegerField(_("size"), help_text=_("Bytes of the data in UTF-8."))
-    # By the database's clock: publishers' clocks differ, and retention compares this with the database's time.
+    size = models.PositiveIntegerField(_("size"), help_text=_("Size of the data in UTF-8, in bytes."))
+    # The database's time, because retention compares it with the database's time, and publishers' clocks can differ.
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
     published_by = Reference(
         settings.AUTH_USER_MODEL, verbose_name=_("published by"), null=True, blank=True, db_index=False
     )
-    idempotency_key = models.CharField(  # noqa: DJ001 - NULL is "no key"; "" would be a key like any other
+    idempotency_key = models.CharField(  # noqa: DJ001 - NULL means no key; "" is a valid key
         _("idempotency key"), max_length=events.IDEMPOTENCY_KEY_MAX_LENGTH, null=True, blank=True
     )
 
-    # No column: whether the call that returned this object has appended it. Else it was read, or found under its key.
+    # Not a column: True if the call that returned this object has appended the message.
     is_new = False
 
     class Meta:
@@ -48,9 +48,9 @@ class Message(models.Model):
         ]
         indexes: ClassVar = [
             models.Index(fields=["channel", "position"], name="streams_message_replay"),
-            # Nearly always empty, so that looking for what a dead process left unsequenced costs nothing.
+            # Nearly always empty, so finding the messages that a crashed process left unsequenced is cheap.
             models.Index(fields=["id"], condition=models.Q(position__isnull=True), name="streams_message_unsequenced"),
-            # For the deletion of users. Partial: a site's programs publish without one.
+            # Used when a user is deleted. Partial, because programs publish without a user.
             models.Index(
                 fields=["published_by"],
                 condition=models.Q(published_by__isnull=False),
@@ -63,14 +63,14 @@ class Message(models.Model):
 
 
 class LogHead(models.Model):
-    """The log's one row of state. Its lock gives positions their order.
+    """The state of the log, in one row. Positions are assigned under the lock on this row.
 
-    `head` is the newest position. At or below `floor`, the log no longer records what was pruned from channels that had
-    no messages left. `epoch` is the number of the current epoch. `identity` describes the database that holds the log,
-    as far as the database can tell: if it changes, the log may be an older copy, and a new epoch starts.
+    `head` is the newest position. At or below `floor`, the log no longer records which messages were pruned from
+    channels that have no messages left. `epoch` is the number of the current epoch. `identity` describes the database
+    that holds the log. If it changes, the log might be an older copy, and a new epoch starts.
 
-    Only code that gives positions locks this row. A transaction that finds the lock taken leaves its messages to the
-    holder, which looks for more messages after it has released the lock.
+    Only code that assigns positions locks this row. A transaction that finds the row locked leaves its messages to the
+    holder of the lock, which checks for more messages after it has released the lock.
     """
 
     ROW = 1
@@ -91,11 +91,11 @@ class LogHead(models.Model):
 
 
 class Epoch(models.Model):
-    """The start of an epoch after the first: the log forked from an older history at `fork`.
+    """The start of an epoch other than the first: the log forked from an older history at `fork`.
 
-    Positions up to `fork` are common to both histories. The new epoch gives positions above `start`, which lies past
-    every position that an earlier epoch can have given. So a cursor between `fork` and `start` (both excluded) belongs
-    to a history that is lost.
+    Both histories share the positions up to `fork`. The new epoch assigns positions above `start`, which is greater
+    than every position that an earlier epoch can have assigned. So a cursor between `fork` and `start` (both excluded)
+    belongs to a lost history.
     """
 
     number = models.PositiveIntegerField(primary_key=True)
@@ -115,10 +115,10 @@ class Epoch(models.Model):
 
 
 class LogSize(models.Model):
-    """How much the log holds, in one row: how many `bytes` of data lie at or below the position `through`.
+    """The size of the log, in one row: the `bytes` of data at or below the position `through`.
 
-    Written by counting and by deleting (see streams.log.sizing), and never by publishers. `counted_from`: when the
-    count was last begun from the beginning.
+    It is written by counting and by deleting (see streams.log.sizing), never by publishers. `counted_from` is the time
+    at which the last complete count started.
     """
 
     ROW = 1
@@ -136,13 +136,13 @@ class LogSize(models.Model):
 
 
 class Channel(models.Model):
-    """What the log knows of a channel beyond its messages: how far it was pruned. Quiet channels need no row."""
+    """How far a channel was pruned. A channel from which nothing was pruned has no row."""
 
     name = ChannelNameField(_("name"), max_length=events.CHANNEL_MAX_LENGTH, primary_key=True)
     pruned_through = models.PositiveBigIntegerField(
         _("pruned through"),
         default=0,
-        help_text=_("The position of the newest message that was pruned from this channel; 0 for none."),
+        help_text=_("The position of the newest message that was pruned from this channel. 0: none was pruned."),
     )
 
     class Meta:
@@ -156,7 +156,7 @@ class Channel(models.Model):
 
 
 class Monitor(Message):
-    """The live monitor's place in the admin: a proxy without permissions of its own. Who may view messages sees it."""
+    """A proxy that gives the live monitor its place in the admin. It uses the permission to view messages."""
 
     class Meta:
         proxy = True

@@ -1,4 +1,4 @@
-"""Who is there: one row for each process that streams. Only presence.py writes it."""
+"""Presence: one row for each process that serves streams. Only streams.presence writes this table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Node(models.Model):
-    """A process that streams, as it last described itself. A row that is not renewed is a process that has ended."""
+    """The last report of a process that serves streams. If a row is not updated any more, the process has stopped."""
 
     id = models.CharField(_("id"), max_length=32, primary_key=True)
     host = models.CharField(_("host"), max_length=255)
@@ -19,23 +19,29 @@ class Node(models.Model):
     seen_at = models.DateTimeField(_("last seen"), db_index=True)
     connections = models.PositiveIntegerField(_("connections"), default=0)
     channels = models.JSONField(
-        _("channels"), default=dict, help_text=_("Connections by channel: those channels that have most.")
+        _("channels"),
+        default=dict,
+        help_text=_("Connections of each channel, for the channels with the most connections."),
     )
     channels_left_out = models.PositiveIntegerField(
-        _("channels left out"), default=0, help_text=_("How many channels with fewer connections are not listed.")
+        _("channels left out"),
+        default=0,
+        help_text=_("The number of channels with fewer connections that are not listed."),
     )
     callers = models.JSONField(
-        _("callers"), default=dict, help_text=_("Connections by user and by address, where they are limited.")
+        _("clients"), default=dict, help_text=_("Connections of each user and each address, if they are limited.")
     )
     notifier = models.CharField(_("notifier"), max_length=255, blank=True)
     notifier_problem = models.CharField(
-        _("problem of the notifier"), max_length=255, blank=True, help_text=_("Empty while it listens.")
+        _("notifier problem"), max_length=255, blank=True, help_text=_("Empty if the notifier is working.")
     )
     samples = models.JSONField(
-        _("samples"), default=list, help_text=_("The last minutes: [Unix time, connections, head of the log] each.")
+        _("samples"),
+        default=list,
+        help_text=_("Values of the last minutes: [Unix time, connections, head of the log]."),
     )
 
-    silent_for: datetime.timedelta  # where presence.nodes() has read it: since it was last seen
+    silent_for: datetime.timedelta  # time since `seen_at`; only set by presence.nodes()
 
     class Meta:
         verbose_name = _("process")

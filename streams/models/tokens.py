@@ -1,4 +1,4 @@
-"""Tokens that were taken back before they expired. Only tokens.py writes this table."""
+"""Tokens that were revoked before they expired. Only streams.tokens writes this table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class RevokedToken(models.Model):
-    """A signed token that holds no more. Its row may go when the token has expired anyway."""
+    """A revoked token. The row can be deleted after the token has expired."""
 
     id = models.CharField(_("id"), max_length=64, primary_key=True)
     revoked_at = models.DateTimeField(_("revoked at"), auto_now_add=True)

@@ -1,4 +1,4 @@
-"""{% load streams %} and {% stream_url "news" %}: a stream's URL that goes on from where the page stands."""
+"""{% load streams %} provides {% stream_url "news" %}: the URL of a stream that continues where the page ends."""
 
 from __future__ import annotations
 
@@ -23,26 +23,29 @@ APP_NAME = "streams"  # in streams.urls
 def stream_url(
     context: template.Context, *channels: str, token: str | None = None, replay: int | None = None, end: str = ""
 ) -> str:
-    """The URL of a stream of `channels`, with the head of this moment as its cursor, and with a signed token where one
-    is given: `{% stream_url "job.17" token=token %}`.
+    """Return the URL of a stream of `channels`, with the current head of the log as its cursor.
 
-    What is published after this line was rendered reaches the page. So render it before the page's own data, or take
-    it in the view before the data is read: then nothing falls in between. At worst something comes twice in effect.
+    Every message that is published after this tag was rendered reaches the page. So place the tag before the data of
+    the page, or get the URL in the view before you query the data. Then no message is lost in between; a message can
+    at most be both in the page's data and in the stream.
 
-    With `replay=N` the URL has no cursor: each new visitor gets the newest N messages, and then what is published from
-    then on. This URL is the same for all visitors at all times, as a page that is cached for long needs it.
+    Arguments of the tag:
+        token: a signed token for the stream, as in `{% stream_url "job.17" token=token %}`.
+        replay: the number of messages to replay to each new client, instead of a cursor. This URL never changes, so it
+            can be used in cached pages.
+        end: "error" makes a stream that is cut off end with an error, for clients that use fetch (docs/clients.md).
 
     With `end="error"`, a stream that is cut short ends with a network error. Clients on fetch need that; see
     docs/guides/clients.md.
 
-    In an attribute it stands as it is. In a script, `{% stream_url "a" "b" as url %}` and `{{ url|escapejs }}`.
+    In a script, write `{% stream_url "a" "b" as url %}` and `{{ url|escapejs }}`.
     """
     names = validate_channels(channels)
     if not names:
-        raise template.TemplateSyntaxError("{% stream_url %} takes the names of one or more channels.")
+        raise template.TemplateSyntaxError("{% stream_url %} requires one or more channel names.")
     query: list[tuple[str, object]] = []
     if replay is None:
-        # The head as it stands: sequencing here would hold the head's lock until the request's transaction ends.
+        # Read the head without sequencing, which could hold its lock until the request's transaction ends.
         query.append(("last_event_id", log.head().head))
     elif _checked_replay(replay):
         query.append(("replay", replay))
@@ -50,7 +53,7 @@ def stream_url(
         query.append((PARAMETER, token))
     if end:
         query.append(("end", end))
-    # A browser takes `/./` and `/../` out of a path.
+    # Browsers remove `/./` and `/../` from a path.
     if len(names) == 1 and names[0] not in (".", ".."):
         url = _reverse(context, "channel", names)
     else:
@@ -60,17 +63,17 @@ def stream_url(
 
 
 def _checked_replay(replay: Any) -> int:
-    most = settings.MAX_REPLAY_MESSAGES
-    if not isinstance(replay, int) or isinstance(replay, bool) or not 0 <= replay <= most:
+    limit = settings.MAX_REPLAY_MESSAGES
+    if not isinstance(replay, int) or isinstance(replay, bool) or not 0 <= replay <= limit:
         raise template.TemplateSyntaxError(
-            f"{{% stream_url %}}: replay is a whole number from 0 to {most} (STREAMS['MAX_REPLAY_MESSAGES']); "
+            f"{{% stream_url %}}: replay must be a whole number from 0 to {limit} (STREAMS['MAX_REPLAY_MESSAGES']); "
             f"got {replay!r}."
         )
     return replay
 
 
 def _reverse(context: template.Context, name: str, args: tuple[str, ...]) -> str:
-    """Return the URL of a pattern of streams.urls, in the mount that is nearest to the page's own namespace."""
+    """Reverse a URL of streams.urls. If it is included several times, prefer the namespace closest to the page's."""
     request = getattr(context, "request", None) or context.get("request")
     match = getattr(request, "resolver_match", None)
     current = getattr(request, "current_app", None) or getattr(match, "namespace", "")
@@ -81,7 +84,7 @@ def _reverse(context: template.Context, name: str, args: tuple[str, ...]) -> str
         shared = next(
             (n for n, (a, b) in enumerate(zip(path, here, strict=False)) if a != b), min(len(path), len(here))
         )
-        return -shared, path[-1] != APP_NAME  # then the instance that has no name of its own
+        return -shared, path[-1] != APP_NAME  # then prefer the default instance
 
     for namespace in sorted(namespaces_of(APP_NAME), key=distance) or [APP_NAME]:
         try:
@@ -90,6 +93,6 @@ def _reverse(context: template.Context, name: str, args: tuple[str, ...]) -> str
             continue
     raise NoReverseMatch(
         "{% stream_url %} found no URL of streams.urls in the URLconf "
-        f'{get_urlconf() or "ROOT_URLCONF"}. Add path("events/", include("streams.urls")) to it. (A mount below a '
-        "prefix with parameters, such as <int:shop>/, cannot be found: write its URL with {% url %}.)"
+        f'{get_urlconf() or "ROOT_URLCONF"}. Add path("events/", include("streams.urls")) to it. (If it is included '
+        "below a prefix with parameters, such as <int:shop>/, use {% url %} instead.)"
     )

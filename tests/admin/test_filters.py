@@ -92,7 +92,7 @@ JSON = st.recursive(
 
 
 @given(JSON, st.booleans())
-def test_pretty_changes_the_space_between_and_nothing_else(value: object, ascii: bool) -> None:
+def test_pretty_changes_only_whitespace(value: object, ascii: bool) -> None:
     text = json.dumps(value, ensure_ascii=ascii)
     shown = pretty(text)
     assert json.loads(shown) == value
@@ -101,6 +101,6 @@ def test_pretty_changes_the_space_between_and_nothing_else(value: object, ascii:
 
 
 @given(st.text())
-def test_visible_holds_no_markup_but_its_own(text: str) -> None:
+def test_visible_escapes_markup(text: str) -> None:
     shown = str(visible(text))
     assert shown.count("<") == 2 * shown.count('<span class="invisible"')

@@ -37,7 +37,7 @@ def text_of(client: Client) -> str:
 
 
 @pytest.mark.parametrize("path", ["", "data/"])
-def test_only_who_may_view_processes_sees_them(path: str) -> None:
+def test_page_needs_permission(path: str) -> None:
     make()
     assert staff("view_message", "view_channelsettings").get(NODES + path).status_code == 403
     assert Client().get(NODES + path).status_code == 302
@@ -45,7 +45,7 @@ def test_only_who_may_view_processes_sees_them(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["add/", "n1/change/", "n1/delete/", "n1/history/"])
-def test_there_are_no_pages_to_add_change_or_delete(path: str) -> None:
+def test_processes_cannot_be_edited(path: str) -> None:
     make()
     client = Client()
     client.force_login(User.objects.create_superuser("root"))
@@ -53,9 +53,9 @@ def test_there_are_no_pages_to_add_change_or_delete(path: str) -> None:
     assert client.post(NODES + path).status_code == 404
 
 
-def test_empty_page_says_when_a_process_appears() -> None:
+def test_page_without_processes_explains() -> None:
     text = text_of(staff("view_node"))
-    assert "No process streams right now. A process appears here with its first open stream." in text
+    assert "No process is serving streams right now. A process appears here when it has an open stream." in text
     assert "0 connections in 0 processes." in text
 
 
@@ -84,7 +84,7 @@ def test_this_process_is_marked() -> None:
     assert [(node["id"], node["own"]) for node in nodes] == [(presence.node_id(), True), ("other", False)]
 
 
-def test_process_that_missed_beats_is_told_apart_and_then_gone() -> None:
+def test_late_process_is_marked_then_removed() -> None:
     make("fresh", pid=1, seen_seconds_ago=1)
     make("late", pid=2, seen_seconds_ago=13)
     make("gone", pid=3, seen_seconds_ago=17)
@@ -92,9 +92,9 @@ def test_process_that_missed_beats_is_told_apart_and_then_gone() -> None:
     assert [(node["id"], node["state"]) for node in nodes] == [("fresh", "good"), ("late", "warning")]
 
 
-def test_presence_that_is_switched_off_is_said(settings: Any) -> None:
+def test_disabled_presence_is_explained(settings: Any) -> None:
     settings.STREAMS = {**settings.STREAMS, "PRESENCE_SECONDS": None}
-    assert "Presence is switched off (PRESENCE_SECONDS is None)" in text_of(staff("view_node"))
+    assert "This process does not report, because PRESENCE_SECONDS is None." in text_of(staff("view_node"))
     assert staff("view_node").get(f"{NODES}data/").status_code == 200
 
 
@@ -105,7 +105,7 @@ def sampled(*samples: tuple[int, int, int]) -> Node:
     return Node(samples=[list(sample) for sample in samples])
 
 
-def test_connections_of_all_processes_are_added_up() -> None:
+def test_connections_of_processes_are_added() -> None:
     nodes = [sampled((1000, 3, 10), (1005, 4, 10), (1010, 5, 10)), sampled((1001, 10, 10), (1006, 20, 10))]
     assert series(nodes, now=1010, seconds=5, count=3).connections == [3, 14, 25]
 
@@ -115,7 +115,7 @@ def test_rate_is_the_heads_difference() -> None:
     assert series(nodes, now=1010, seconds=5, count=2).rates == [10, 0]
 
 
-def test_head_that_a_process_does_not_know_makes_no_rate() -> None:
+def test_unknown_head_gives_no_rate() -> None:
     unknown: Any = None
     idle = sampled((1000, 0, unknown), (1005, 1, 1_000_000), (1010, 1, 1_000_010), (1015, 0, unknown))
     assert series([idle], now=1010, seconds=5, count=2).rates == [0, 2]
@@ -124,15 +124,15 @@ def test_head_that_a_process_does_not_know_makes_no_rate() -> None:
     assert series([idle, known], now=1005, seconds=5, count=1).rates == [2]
 
 
-def test_log_that_was_empty_has_a_rate() -> None:
+def test_first_messages_have_a_rate() -> None:
     assert series([sampled((1000, 1, 0), (1005, 1, 10))], now=1005, seconds=5, count=1).rates == [2]
 
 
-def test_process_that_was_not_heard_of_counts_no_more() -> None:
+def test_silent_process_is_not_counted() -> None:
     assert series([sampled((1000, 7, 5))], now=1020, seconds=5, count=5).connections == [7, 7, 7, 0, 0]
 
 
-def test_log_that_begins_anew_has_no_negative_rate() -> None:
+def test_new_log_has_no_negative_rate() -> None:
     assert series([sampled((1000, 1, 500), (1005, 1, 2))], now=1005, seconds=5, count=1).rates == [0]
 
 

@@ -13,7 +13,8 @@ from django.db import connections
 from django.test import Client, override_settings
 from django.utils import timezone
 
-from streams import broadcasts, presence, publish
+from streams import presence, publish
+from streams.broadcasts import lifecycle, schedule
 from streams.models import Broadcast, ChannelSettings, Message, Node
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -33,21 +34,30 @@ def made(**fields: Any) -> Broadcast:
 
 
 def fill() -> list[str]:
-    """Something for every page to show; their addresses."""
+    """Something forevery page to show; their addresses."""
     message = publish("news", {"a": 1}, event="alert")
     ChannelSettings.objects.create(channel="news", title="News")
     Node.objects.create(id="n", host="h", pid=1, started_at=timezone.now(), seen_at=timezone.now())
     presence.write()
     draft, scheduled, sent = made(), made(), made()
-    broadcasts.schedule(scheduled.pk, timezone.now() + datetime.timedelta(days=1), by=None)
-    broadcasts.send(sent.pk, by=None)
+    lifecycle.schedule(scheduled.pk, timezone.now() + datetime.timedelta(days=1), by=None)
+    lifecycle.send(sent.pk, by=None)
     today = timezone.now().date()
     pages = ["", "add/", *(f"{one.pk}/change/" for one in (draft, scheduled, sent)), f"{draft.pk}/send/"]
-    pages += [f"{draft.pk}/schedule/", f"{draft.pk}/history/", f"{sent.pk}/served/", "known/", "audience/?channel=news"]
+    pages += [
+        f"{draft.pk}/schedule/",
+        f"{draft.pk}/history/",
+        f"{sent.pk}/reached/",
+        "known/",
+        "audience/?channel=news",
+    ]
     return [
         *(f"broadcast/{page}" for page in pages),
-        *(f"message/{page}" for page in ("", f"?day={today}", f"{message.pk}/change/", f"{message.pk}/raw/")),
-        *(f"message/{page}" for page in (f"{message.pk}/again/", "prune/", "why/", "why/?message=1&last_event_id=0")),
+        *(f"message/{page}" for page in ("", f"?day={today}", f"{message.pk}/change/", f"{message.pk}/data/")),
+        *(
+            f"message/{page}"
+            for page in (f"{message.pk}/send-again/", "prune/", "diagnosis/", "diagnosis/?message=1&last_event_id=0")
+        ),
         *(f"channelsettings/{page}" for page in ("", "news/change/", "other/change/", "news/history/")),
         *(f"monitor/{page}" for page in ("", "?channel=news", "types/?channel=news&after=0", "events/?ids=1")),
         *(f"node/{page}" for page in ("", "data/")),
@@ -75,7 +85,7 @@ def test_on_a_site_without_time_zones(client: Client, zone: str) -> None:
         draft.refresh_from_db()
         assert draft.send_at is not None
         assert draft.send_at.strftime("%Y-%m-%dT%H:%M") == soon
-        assert list(broadcasts.send_due()) == []
+        assert list(schedule.send_due()) == []
 
 
 @pytest.fixture
@@ -86,7 +96,7 @@ def _atomic_requests() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_atomic_requests")
-def test_on_a_site_with_a_transaction_around_each_request(client: Client) -> None:
+def test_sending_again_works_with_atomic_requests(client: Client) -> None:
     assert_all_are_there(client, fill())
     text = {"title": "t", "channels": "news", "event": "message", "payload_type": "text", "payload": "sent"}
     client.post(f"{ADMIN}broadcast/add/", text)

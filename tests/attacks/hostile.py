@@ -26,7 +26,8 @@ def fill() -> None:
     from django.contrib.contenttypes.models import ContentType
     from django.utils import timezone
 
-    from streams import broadcasts, publish
+    from streams import publish
+    from streams.broadcasts import lifecycle
     from streams.models import Broadcast, ChannelSettings, Node
     from streams.relay.models import Generation, Usage
 
@@ -51,8 +52,8 @@ def fill() -> None:
         for _ in range(3)
     ]
     draft, scheduled, sent = made
-    broadcasts.schedule(scheduled.pk, now + datetime.timedelta(days=1), by=user)
-    broadcasts.send(sent.pk, by=user)
+    lifecycle.schedule(scheduled.pk, now + datetime.timedelta(days=1), by=user)
+    lifecycle.send(sent.pk, by=user)
     told = {"caller": HOSTILE[:255], "upstream": SHORT, "model": HOSTILE[:255]}
     ended = {"state": "failed", "ended_at": now, "text": HOSTILE, "end_position": 9, "usage": {"a": HOSTILE}}
     failed = {"finish_reason": SHORT[:64], "error_code": SHORT[:64], "error_message": HOSTILE}
@@ -69,10 +70,10 @@ def fill() -> None:
         *(f"/admin/streams/broadcast/{page}" for page in ("", "add/", "known/", "audience/?channel=news")),
         *(f"/admin/streams/broadcast/{one.pk}/change/" for one in made),
         *(f"/admin/streams/broadcast/{draft.pk}/{page}/" for page in ("send", "schedule", "history", "delete")),
-        f"/admin/streams/broadcast/{sent.pk}/served/",
-        *(f"/admin/streams/message/{page}" for page in ("", "prune/", "why/", f"{message.pk}/change/")),
-        *(f"/admin/streams/message/{message.pk}/{page}/" for page in ("raw", "again")),
-        f"/admin/streams/message/why/?message={message.position}&user={user.pk}&last_event_id=0",
+        f"/admin/streams/broadcast/{sent.pk}/reached/",
+        *(f"/admin/streams/message/{page}" for page in ("", "prune/", "diagnosis/", f"{message.pk}/change/")),
+        *(f"/admin/streams/message/{message.pk}/{page}/" for page in ("data", "send-again")),
+        f"/admin/streams/message/diagnosis/?message={message.position}&user={user.pk}&last_event_id=0",
         *(f"/admin/streams/channelsettings/{page}" for page in ("", "news/change/", "news/history/", "news/delete/")),
         *(f"/admin/streams/monitor/{page}" for page in ("", "?channel=news", "types/?channel=news&after=0")),
         "/admin/streams/monitor/events/?ids=1,2,3",

@@ -69,7 +69,7 @@ def furnish() -> User:
     """Fill the database: a user with a private channel, a draft and an answer. Return the user."""
     bob = User.objects.create_user("bob", password="for-tests-only")
     publish(f"user.{bob.pk}", {"text": MESSAGE})
-    publish("news", {"text": "for everyone"})
+    publish("news", {"text": "foreveryone"})
     ChannelSettings.objects.get_or_create(channel=f"user.{bob.pk}")
     Broadcast.objects.create(title=DRAFT, channels=["news"], payload=DRAFT)
     Generation.objects.create(
@@ -143,7 +143,7 @@ def _patterns(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
 
 
 def walk(some_roles: Sequence[Role], some_paths: Sequence[str], methods: Sequence[str]) -> Walk:
-    """Ask for every path, as every role, with every method."""
+    """Ask forevery path, as every role, with every method."""
     done = Walk(0, [], set())
     for role, method, path in itertools.product(some_roles, methods, some_paths):
         response = role.client.generic(method, path, data=b"{}", content_type="application/json")

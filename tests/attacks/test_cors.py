@@ -123,4 +123,4 @@ def test_list_that_would_let_in_the_origin_of_a_sandboxed_frame_is_refused(sqlit
     sqlite_site.env["CORS_ALLOWED_ORIGINS"] = listed
     refused = sqlite_site.manage("diffsettings", check=False)
     assert refused.returncode != 0
-    assert "CORS_ALLOWED_ORIGINS are origins such as https://app.example" in refused.stderr
+    assert "CORS_ALLOWED_ORIGINS must be origins such as https://app.example" in refused.stderr

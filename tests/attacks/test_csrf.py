@@ -35,7 +35,7 @@ ARGUMENTS = {
 # They take no notice of who somebody is, and so nothing is done in anybody's name.
 WITHOUT_COOKIES = {
     "/chat/send": "without an upstream it answers everybody alike, and keeps nothing",
-    "/admin/jsi18n/": "a catalogue of words, the same for every method",
+    "/admin/jsi18n/": "a catalogue of words, the same forevery method",
 }
 
 

@@ -132,9 +132,9 @@ def test_page_that_shows_what_others_have_written_has_nothing_of_theirs_in_it(
         *(
             "/admin/streams/broadcast/audience/?channel=news",
             "/admin/streams/message/prune/",
-            "/admin/streams/message/why/",
+            "/admin/streams/message/diagnosis/",
         ),
-        *(path for path in pages if path.endswith(("/served/", "/add/", "/schedule/"))),
+        *(path for path in pages if path.endswith(("/reached/", "/add/", "/schedule/"))),
         *(f"/admin/streams/channelsettings/news/{page}/" for page in ("history", "delete")),
     }
 
@@ -150,7 +150,7 @@ def test_page_that_repeats_its_address_has_nothing_of_it_in_it(site: tuple[Attac
     for name in QUERY:  # one by one, for a page says first what is wrong with one of them
         for path in (
             "/admin/streams/message/",
-            "/admin/streams/message/why/",
+            "/admin/streams/message/diagnosis/",
             "/admin/streams/monitor/",
             "/admin/login/",
         ):
@@ -173,7 +173,7 @@ def test_form_that_is_sent_back_has_nothing_in_it_but_values(site: tuple[Attacke
         *(
             "/admin/streams/broadcast/test/",
             "/admin/streams/channelsettings/news/change/",
-            "/admin/streams/message/1/again/",
+            "/admin/streams/message/1/send-again/",
         ),
         *("/admin/streams/message/prune/", "/admin/streams/message/"),
     ):

@@ -79,7 +79,7 @@ def test_no_answer_tells_a_secret_of_the_sites(secretive: Attacked) -> None:
             answer = secretive.stream(path, headers)
             assert_tells_none(answer, session, *([token] if "Authorization" in headers else []))
     editor = secretive.editor
-    for path in ("broadcast/", "monitor/", "node/", "node/data/", "message/why/", "channelsettings/"):
+    for path in ("broadcast/", "monitor/", "node/", "node/data/", "message/diagnosis/", "channelsettings/"):
         answer = secretive.get(f"/admin/streams/{path}", {"Cookie": editor.cookie})
         assert answer.status == 200
         assert_tells_none(answer, editor.cookie.partition("=")[2])

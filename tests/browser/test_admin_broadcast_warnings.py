@@ -8,15 +8,15 @@ import re
 import pytest
 from playwright.async_api import Browser, expect
 
+from tests.browser.broadcast_pages import STAFF, listen, open_desk, write
 from tests.browser.conftest import Tabs
 from tests.browser.layout import fits_its_window
-from tests.browser.test_admin_broadcasts import STAFF, listen, open_desk, write
 from tests.clients import leave_all
 from tests.sites import Site
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 
-CLOSED = "Visitors who are not signed in cannot read “{}”. It can be read by: staff who may view messages."
+CLOSED = "Visitors who are not logged in cannot read “{}”. Readers: staff who may view messages."
 
 
 async def test_warnings_follow_the_channels(sqlite_site: Site, tabs: Tabs) -> None:
@@ -25,7 +25,9 @@ async def test_warnings_follow_the_channels(sqlite_site: Site, tabs: Tabs) -> No
     page = await open_desk(tabs, server)
     notices = page.locator("#warnings .notice")
     await write(page, channels="news")
-    await expect(page.locator("#audience")).to_contain_text("Nobody is connected right now, so nobody gets it at once.")
+    await expect(page.locator("#audience")).to_contain_text(
+        "No client is connected right now, so the message will not be received immediately."
+    )
     await expect(notices).to_have_count(0)
     channels = page.get_by_label("Channels")
     await channels.press_sequentially("wether")
@@ -53,10 +55,10 @@ async def test_confirmation_counts_on(sqlite_site: Site, tabs: Tabs) -> None:
     page = await open_desk(tabs, server)
     await write(page, channels="news")
     await page.get_by_role("button", name="Send now…").click()
-    nobody = page.locator("#nobody")
+    nobody = page.locator("#no-connections")
     await expect(nobody).to_be_visible()
     send = page.locator("#send-to")
-    await expect(send).to_have_accessible_description(re.compile("Nobody is connected right now"))
+    await expect(send).to_have_accessible_description(re.compile("No client is connected right now"))
     [client] = await listen(server, "news")
     await expect(nobody).to_be_hidden()
     await expect(send).to_have_text("Send to 1 connection now")
@@ -64,7 +66,7 @@ async def test_confirmation_counts_on(sqlite_site: Site, tabs: Tabs) -> None:
     await expect(nobody).to_be_visible()
     await send.click()
     await expect(page.locator(".messagelist")).to_have_text("Sent. 0 connections were open.")
-    await expect(page.locator("main")).to_contain_text("does not show whether anybody has seen the message")
+    await expect(page.locator("main")).to_contain_text("does not show whether people have seen the message")
     assert tabs.complaints == []
     leave_all()
 
@@ -77,14 +79,14 @@ async def test_warnings_need_no_script(sqlite_site: Site, chromium: Browser) -> 
     page = await tabs.open(f"{server.url}/admin/streams/broadcast/add/")
     await page.get_by_label("Title").fill("Night works")
     await page.get_by_label("Channels").fill("nwes")
-    await page.get_by_label("Payload", exact=True).fill("No trains.")
+    await page.get_by_label("Content", exact=True).fill("No trains.")
     await page.get_by_role("button", name="Save draft").click()
     for path in ("change", "schedule", "send"):
         await page.goto(f"{server.url}/admin/streams/broadcast/1/{path}/")
         await expect(page.locator("#warnings")).to_contain_text(CLOSED.format("nwes"))
-        await expect(page.locator("#warnings")).to_contain_text("The most similar name that is known is “news”.")
-    await expect(page.locator("#nobody")).to_be_visible()
-    await page.get_by_role("button", name="Send, although nobody listens now").click()
+        await expect(page.locator("#warnings")).to_contain_text("The most similar known channel is “news”.")
+    await expect(page.locator("#no-connections")).to_be_visible()
+    await page.get_by_role("button", name="Send, although no client is connected").click()
     await expect(page.locator(".messagelist")).to_have_text("Sent. 0 connections were open.")
     await context.close()
 
@@ -102,7 +104,7 @@ async def test_warnings_fit_narrow_windows(sqlite_site: Site, tabs: Tabs, scheme
     await page.get_by_role("button", name="Send now…").click()
     await expect(page.locator("#warnings .notice")).to_have_count(4)
     await fits_its_window(page)
-    assert await page.locator("#nobody").evaluate(CONTRAST) >= 4.5
+    assert await page.locator("#no-connections").evaluate(CONTRAST) >= 4.5
 
 
 # WCAG's contrast of an element's text with what is painted behind it.

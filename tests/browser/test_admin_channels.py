@@ -56,19 +56,19 @@ async def open_as_boss(tabs: Tabs, server: Server, path: str = "") -> Page:
 async def test_channel_is_found_and_opened_from_the_list(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
     page = await open_as_boss(tabs, server)
-    await expect(page.locator(".streams .notice")).to_contain_text("No channels yet.")
+    await expect(page.locator(".streams .notice")).to_contain_text("There are no channels yet.")
     finish(sqlite_site.call(publish_to_each, *(f"user.{n}" for n in range(70)), "news"))
     await page.reload()
     await expect(page.locator(".streams tbody tr")).to_have_count(50)
     await page.get_by_role("link", name="Next page").click()
     await expect(page.locator(".streams tbody tr")).to_have_count(21)
-    await page.get_by_label("Names that begin with").fill("ne")
+    await page.get_by_label("Name starts with").fill("ne")
     await page.keyboard.press("Enter")
     await expect(page.locator(".streams tbody tr")).to_have_count(1)
     await page.get_by_role("link", name="news", exact=True).click()
     await expect(page.locator("h1, h2").filter(has_text="Channel news")).to_be_visible()
     await expect(page.locator("td.long")).to_have_text("to news")
-    await page.get_by_role("link", name="Monitor this channel").click()
+    await page.get_by_role("link", name="Watch in live monitor").click()
     await expect(page.locator("#state")).to_have_text("Live")
     assert tabs.complaints == []
 
@@ -79,16 +79,16 @@ async def test_who_may_read_is_settled_and_obeyed_at_once(sqlite_site: Site, tab
     page = await open_as_boss(tabs, server, "room.1/change/")
     assert status(server, "room.1") == 403
     await expect(page.locator("#groups")).to_be_hidden()
-    await page.get_by_label("Who may read").select_option("public")
+    await page.get_by_label("Readers").select_option("public")
     await page.get_by_role("button", name="Save").click()
-    await expect(page.locator(".messagelist")).to_contain_text("Saved. This process obeys at once, others within 1 s.")
+    await expect(page.locator(".messagelist")).to_contain_text("Saved. This takes effect within 1 s.")
     assert status(server, "room.1") == 200
     await expect(page.locator("dl.facts")).to_contain_text("everyone, by the channel's settings")
 
-    await page.get_by_label("Who may read").select_option("groups")
+    await page.get_by_label("Readers").select_option("groups")
     await expect(page.locator("#groups")).to_be_visible()
     await page.get_by_role("button", name="Save").click()
-    await expect(page.locator("#id_groups_error")).to_contain_text("Choose the groups whose members may read")
+    await expect(page.locator("#id_groups_error")).to_contain_text("Choose at least one group")
     await expect(page.locator("[role=alert]")).to_contain_text("Not saved.")
     assert status(server, "room.1") == 200
     await page.get_by_label("Editors").check()
@@ -96,8 +96,8 @@ async def test_who_may_read_is_settled_and_obeyed_at_once(sqlite_site: Site, tab
     await expect(page.locator("dl.facts")).to_contain_text("staff who may view messages: Editors")
     assert status(server, "room.1") == 403
 
-    await page.get_by_role("link", name="Who has settled what").click()
-    await expect(page.locator("#change-history")).to_contain_text("Changed Who may read and Groups.")
+    await page.get_by_role("link", name="History of settings").click()
+    await expect(page.locator("#change-history")).to_contain_text("Changed Readers and Groups.")
     complaints = [text for text in tabs.complaints if "422" not in text]
     assert complaints == []
 
@@ -105,20 +105,20 @@ async def test_who_may_read_is_settled_and_obeyed_at_once(sqlite_site: Site, tab
 async def test_retention_is_settled_from_a_list_or_as_a_number(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
     page = await open_as_boss(tabs, server, "news/change/")
-    other = page.get_by_label("Other: seconds")
+    other = page.get_by_label("Seconds")
     await expect(other).to_be_hidden()
     await page.get_by_label("Keep messages for").select_option(label="30 days")
-    await page.get_by_label("Keep at most, in messages").fill("500")
+    await page.get_by_label("Maximum number of messages").fill("500")
     await page.get_by_role("button", name="Save").click()
-    await expect(page.locator("dl.facts")).to_contain_text("30 days, at most 500 messages (its own)")
+    await expect(page.locator("dl.facts")).to_contain_text("30 days, at most 500 messages (own setting)")
     await page.get_by_label("Keep messages for").select_option("other")
     await page.get_by_role("button", name="Save").click()
-    await expect(page.locator("#id_keep_seconds_error")).to_contain_text("Write for how many seconds")
+    await expect(page.locator("#id_keep_seconds_error")).to_contain_text("Enter the number of seconds")
     await expect(other).to_have_attribute("aria-invalid", "true")
     await expect(other).to_have_attribute("aria-describedby", re.compile("id_keep_seconds_error"))
     await other.fill("7200")
     await page.get_by_role("button", name="Save").click()
-    await expect(page.locator("dl.facts")).to_contain_text("2 hours, at most 500 messages (its own)")
+    await expect(page.locator("dl.facts")).to_contain_text("2 hours, at most 500 messages (own setting)")
     await expect(other).to_have_value("7200")
 
 
@@ -128,16 +128,16 @@ async def test_change_that_another_has_made_meanwhile_is_shown_and_not_overwritt
     server = sqlite_site.serve()
     one = await open_as_boss(tabs, server, "news/change/")
     other = await tabs.open(f"{server.url}{CHANNELS}news/change/")
-    await other.get_by_label("Who may read").select_option("staff")
+    await other.get_by_label("Readers").select_option("staff")
     await other.get_by_role("button", name="Save").click()
     await expect(other.locator(".messagelist")).to_contain_text("Saved.")
     await one.get_by_label("Title").fill("My title")
     await one.get_by_role("button", name="Save").click()
-    await expect(one.locator("[role=alert]")).to_contain_text("Somebody has changed these settings")
+    await expect(one.locator("[role=alert]")).to_contain_text("Another user has changed these settings")
     await expect(one.locator("#stored")).to_contain_text("Staff")
     await expect(one.get_by_label("Title")).to_have_value("My title")
     assert status(server, "news") == 403
-    await one.get_by_label("Who may read").select_option("staff")
+    await one.get_by_label("Readers").select_option("staff")
     await one.get_by_role("button", name="Save").click()
     await expect(one.locator(".messagelist")).to_contain_text("Saved.")
     await expect(one.get_by_label("Title")).to_have_value("My title")
@@ -150,11 +150,11 @@ async def test_settings_are_reset_after_a_question(sqlite_site: Site, tabs: Tabs
     page = await open_as_boss(tabs, server, "news/change/")
     assert status(server, "news") == 403
     await page.get_by_role("link", name="Reset to the site’s settings").click()
-    await page.get_by_role("link", name="No, go back").click()
+    await page.get_by_role("link", name="Go back").click()
     await expect(page.get_by_label("Title")).to_have_value("A title")
     await page.get_by_role("link", name="Reset to the site’s settings").click()
     await page.get_by_role("button", name="Reset to the site’s settings").click()
-    await expect(page.locator(".messagelist")).to_contain_text("The site’s settings hold for news again.")
+    await expect(page.locator(".messagelist")).to_contain_text("The site’s settings now apply to news.")
     await expect(page.get_by_label("Title")).to_have_value("")
     assert status(server, "news") == 200
     assert tabs.complaints == []
@@ -170,7 +170,7 @@ async def test_what_others_have_written_stays_text(sqlite_site: Site, tabs: Tabs
     await page.goto(f"{server.url}{CHANNELS}news/change/")
     await expect(page.locator("td.long")).to_contain_text("</script><img src=x onerror='window.hacked=1'>")
     assert len(await page.locator("td.long").text_content() or "") < 1000
-    await page.get_by_label("Who may read").select_option("groups")
+    await page.get_by_label("Readers").select_option("groups")
     await expect(page.locator("#groups")).to_contain_text("Group </label><b onclick=x> U+202Eabc")
     assert await page.evaluate("window.hacked") is None
     assert await page.locator(".streams b").count() == 0
@@ -191,10 +191,10 @@ async def test_each_permission_shows_its_part_and_no_other(sqlite_site: Site, ta
     await expect(page.locator("body")).to_contain_text("403 Forbidden")
 
     await visit(f"{CHANNELS}settled/change/", "view_channelsettings")
-    await expect(page.locator(".streams")).to_contain_text("not change them: that needs the permission")
+    await expect(page.locator(".streams")).to_contain_text("To change them, you need the permission")
     await expect(page.locator("#settings")).to_have_count(0)
     await expect(page.locator(".streams")).not_to_contain_text("secret words")
-    await expect(page.get_by_role("link", name="Monitor this channel")).to_have_count(0)
+    await expect(page.get_by_role("link", name="Watch in live monitor")).to_have_count(0)
     await expect(page.get_by_role("link", name="Reset to")).to_have_count(0)
 
     await visit(f"{CHANNELS}settled/change/", "change_channelsettings")
@@ -204,7 +204,7 @@ async def test_each_permission_shows_its_part_and_no_other(sqlite_site: Site, ta
     await expect(page.get_by_role("button", name="Save")).to_be_visible()
 
     await visit(f"{CHANNELS}unsettled/change/", "view_channelsettings", "add_channelsettings")
-    await expect(page.locator(".streams")).to_contain_text("not change them: that needs the permission")
+    await expect(page.locator(".streams")).to_contain_text("To change them, you need the permission")
     await expect(page.get_by_role("button", name="Save")).to_have_count(0)
 
     await visit(f"{CHANNELS}settled/change/", "view_channelsettings", "delete_channelsettings")

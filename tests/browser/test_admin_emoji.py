@@ -27,9 +27,9 @@ async def test_emoji_stay_whole_on_every_page(sqlite_site: Site, tabs: Tabs) -> 
     page = await tabs.open(f"{admin}/broadcast/add/")
     await page.get_by_label("Title").fill(WRITTEN)
     await page.get_by_label("Channels").fill("news")
-    await page.get_by_label("Payload", exact=True).fill(WRITTEN)
+    await page.get_by_label("Content", exact=True).fill(WRITTEN)
     await expect(page.locator("#event-data")).to_have_text(SHOWN)  # by the script
-    await expect(page.locator("#wire")).to_contain_text(f"data: {SHOWN}")
+    await expect(page.locator("#encoded")).to_contain_text(f"data: {SHOWN}")
     await page.get_by_role("button", name="Save draft").click()
     await expect(page.locator("h1")).to_have_text(SHOWN)
     await expect(page.locator("#event-data")).to_have_text(SHOWN)

@@ -71,7 +71,7 @@ async def test_list_is_filtered_and_paged(sqlite_site: Site, tabs: Tabs) -> None
     server = sqlite_site.serve()
     await log_in(tabs, sqlite_site, server, "reader", "view_message")
     page = await tabs.open(server.url + LIST)
-    await expect(page.locator(".streams")).to_contain_text("The log is empty: nothing has been published yet.")
+    await expect(page.locator(".streams")).to_contain_text("No messages have been published yet.")
 
     fill(sqlite_site, *({"channel": "news", "data": {"n": n}} for n in range(1, 221)))
     fill(sqlite_site, {"channel": "weather", "data": "Storm warning", "event": "alert"})
@@ -87,16 +87,16 @@ async def test_list_is_filtered_and_paged(sqlite_site: Site, tabs: Tabs) -> None
     await page.get_by_role("link", name="Oldest").click()
     assert await ids(page) == list(range(100, 0, -1))
 
-    await page.get_by_label("Text in the data").fill("storm")
+    await page.get_by_label("Data contains").fill("storm")
     await page.get_by_role("button", name="Filter").click()
     assert await ids(page) == [221]
     row = page.locator(".streams tbody tr")
     await expect(row).to_have_text(re.compile(r"221\s+\d{4}-.* UTC\s+weather\s+alert\s+Storm warning\s+13\s+–"))
-    await page.get_by_label("Text in the data").fill("")
+    await page.get_by_label("Data contains").fill("")
     await page.get_by_label("Channel").fill("weather")
-    await page.get_by_label("Type").fill("message")
+    await page.get_by_label("Event type").fill("message")
     await page.get_by_role("button", name="Filter").click()
-    await expect(page.locator(".streams")).to_contain_text("No message in the log is like that.")
+    await expect(page.locator(".streams")).to_contain_text("No messages match the filter.")
     await page.get_by_role("link", name="All messages").click()
     day = await page.locator(".streams tbody time").first.get_attribute("datetime")
     assert day is not None
@@ -105,7 +105,7 @@ async def test_list_is_filtered_and_paged(sqlite_site: Site, tabs: Tabs) -> None
     assert await ids(page) == list(range(221, 121, -1))
     await page.get_by_label("Day (UTC)").fill("2001-01-01")
     await page.get_by_role("button", name="Filter").click()
-    await expect(page.locator(".streams")).to_contain_text("No message in the log is like that.")
+    await expect(page.locator(".streams")).to_contain_text("No messages match the filter.")
     assert tabs.complaints == []
 
 
@@ -116,12 +116,12 @@ async def test_list_is_used_by_keyboard(sqlite_site: Site, tabs: Tabs) -> None:
     page = await tabs.open(server.url + LIST)
     await page.get_by_label("Channel").focus()
     await page.keyboard.type("weather")
-    for label in ("Type", "Day (UTC)"):
+    for label in ("Event type", "Day (UTC)"):
         await page.keyboard.press("Tab")
         await expect(page.get_by_label(label)).to_be_focused()
     for _ in range(6):  # a day has parts of its own
         await page.keyboard.press("Tab")
-        if await page.get_by_label("Text in the data").evaluate("field => field === document.activeElement"):
+        if await page.get_by_label("Data contains").evaluate("field => field === document.activeElement"):
             break
     await page.keyboard.press("Enter")
     await expect(page.locator(".streams tbody th").first).to_have_text("300")
@@ -154,7 +154,7 @@ async def test_what_is_published_never_scripts_a_page(sqlite_site: Site, tabs: T
     assert texts[0] == "invoiceU+202Efdp.exe U+200BU+2066"
     await never_scrolls_sideways(page)
     for pk in range(1, len(PAYLOADS) + 3):
-        for path in (f"{LIST}{pk}/change/", f"{LIST}{pk}/again/"):
+        for path in (f"{LIST}{pk}/change/", f"{LIST}{pk}/send-again/"):
             await page.goto(server.url + path)
             data = await page.locator("pre.data").first.text_content()
             assert data is not None
@@ -162,17 +162,17 @@ async def test_what_is_published_never_scripts_a_page(sqlite_site: Site, tabs: T
                 assert data == PAYLOADS[pk - 1]
             elif data.startswith("<b>"):
                 assert data == long[:20_000]
-                await expect(page.locator(".streams")).to_contain_text("180003 characters more are not shown here.")
+                await expect(page.locator(".streams")).to_contain_text("180003 more characters are not shown.")
             else:
                 assert data == "invoiceU+202Efdp.exe U+200BU+2066"
             assert await page.locator("pre.data :not(span.invisible)").count() == 0
             await never_scrolls_sideways(page)
             assert await page.evaluate("window.hacked") is None
     for text in (*PAYLOADS, "x" * 1000, "‮"):
-        await page.goto(f"{server.url}{LIST}why/?message=1&user=")
-        await page.get_by_label("Last event id that the client has").fill(text)
-        await page.get_by_role("button", name="Look into it").click()
-        await expect(page.locator(".findings")).to_contain_text("is no id that a log gives")
+        await page.goto(f"{server.url}{LIST}diagnosis/?message=1&user=")
+        await page.get_by_label("Last event id of the client").fill(text)
+        await page.get_by_role("button", name="Check").click()
+        await expect(page.locator(".findings")).to_contain_text("is not a valid event id")
         await never_scrolls_sideways(page)
         assert await page.evaluate("window.hacked") is None
     assert tabs.complaints == []
@@ -185,7 +185,7 @@ async def test_whole_data_comes_as_a_file(sqlite_site: Site, tabs: Tabs) -> None
     await log_in(tabs, sqlite_site, server, "reader", "view_message")
     page = await tabs.open(f"{server.url}{LIST}1/change/")
     async with page.expect_download() as begun:
-        await page.get_by_role("link", name="The whole data, as a text file").click()
+        await page.get_by_role("link", name="Download the complete data as a text file").click()
     download = await begun.value
     assert download.suggested_filename == "message-1.txt"
     assert (await download.path()).read_text() == data
@@ -200,7 +200,7 @@ async def test_message_is_sent_again_to_who_listens(site: Site, tabs: Tabs) -> N
     page = await tabs.open(server.url + LIST)
     await page.get_by_role("link", name="1", exact=True).click()
     await page.get_by_role("link", name="Send again").click()
-    await expect(page.locator(".streams")).to_contain_text(re.compile(r"Who listens now\s*1 connection"))
+    await expect(page.locator(".streams")).to_contain_text(re.compile(r"Connections now\s*1"))
     await expect(board.locator("#events .data")).to_have_text(["Trains run again."])
     # Twice before the answer can come: two requests with the same form.
     await page.get_by_role("button", name="Send again to news").dblclick()
@@ -217,7 +217,7 @@ async def test_message_is_sent_again_to_who_listens(site: Site, tabs: Tabs) -> N
 
     # Somebody else with a form of their own sends a message of their own.
     await log_in(tabs, site, server, "second", "view_message", "add_message")
-    await page.goto(f"{server.url}{LIST}1/again/")
+    await page.goto(f"{server.url}{LIST}1/send-again/")
     await page.get_by_role("button", name="Send again to news").click()
     await expect(page.locator(".messagelist")).to_contain_text("Sent again as event 3.")
     await expect(page.locator(".facts")).to_contain_text("second")
@@ -228,7 +228,7 @@ async def test_form_that_comes_several_times_at_once_sends_once(site: Site, tabs
     server = site.serve()
     fill(site, {"channel": "news", "data": "x"})
     await log_in(tabs, site, server, "editor", "view_message", "add_message")
-    page = await tabs.open(f"{server.url}{LIST}1/again/")
+    page = await tabs.open(f"{server.url}{LIST}1/send-again/")
     answers = await page.evaluate(
         """async () => {
             const body = () => new URLSearchParams(new FormData(document.querySelector(".streams form")));
@@ -246,21 +246,23 @@ async def test_pruning_is_tried_and_then_done(sqlite_site: Site, tabs: Tabs) -> 
     fill(sqlite_site, *({"channel": "news", "data": n} for n in range(5)))
     await log_in(tabs, sqlite_site, server, "pruner", "view_message", "delete_message")
     page = await tabs.open(server.url + LIST)
-    await page.get_by_role("link", name="Prune the log").click()
-    row = page.get_by_role("table", name="What would go now").locator("tbody tr")
-    await expect(row).to_have_text(re.compile(r"news\s+more than allowed\s+3\s+3"))
+    await page.get_by_role("link", name="Delete expired messages").click()
+    row = page.get_by_role("table", name="Messages to delete").locator("tbody tr")
+    await expect(row).to_have_text(re.compile(r"news\s+too many\s+3\s+3"))
     await never_scrolls_sideways(page)
     assert sqlite_site.execute("SELECT count(*) FROM streams_message") == [(5,)]
-    await page.get_by_role("button", name="Prune now").click()
-    await expect(page.locator(".messagelist")).to_contain_text("Pruned 3 messages.")
-    await expect(page.locator(".streams")).to_contain_text("Nothing would go")
-    await expect(page.get_by_role("button", name="Prune now")).to_have_count(0)
+    await page.get_by_role("button", name="Delete now").click()
+    await expect(page.locator(".messagelist")).to_contain_text("Deleted 3 messages.")
+    await expect(page.locator(".streams")).to_contain_text("There are no expired messages")
+    await expect(page.get_by_role("button", name="Delete now")).to_have_count(0)
     await page.goto(server.url + LIST)
     assert await ids(page) == [5, 4]
     await page.goto(f"{server.url}{LIST}event/2/")
     await expect(page.get_by_label("Event id", exact=True)).to_have_value("2")
-    await page.get_by_role("button", name="Look into it").click()
-    await expect(page.locator(".findings")).to_contain_text("Event 2 is no longer in the log: it was pruned, unless")
+    await page.get_by_role("button", name="Check").click()
+    await expect(page.locator(".findings")).to_contain_text(
+        "Event 2 is no longer in the log. It expired and was deleted, unless"
+    )
     assert tabs.complaints == []
 
 
@@ -270,7 +272,7 @@ async def test_why_is_answered_from_a_messages_page(sqlite_site: Site, tabs: Tab
     await tabs.log_in(server, "ada")
     await log_in(tabs, sqlite_site, server, "reader", "view_message")
     page = await tabs.open(f"{server.url}{LIST}2/change/")
-    await page.get_by_role("link", name="Why didn't they get it?").click()
+    await page.get_by_role("link", name="Why was it not received?").click()
     await expect(page.get_by_label("Event id", exact=True)).to_have_value("2")
     await expect(page.locator(".findings")).to_have_count(0)
     await page.get_by_label("User").focus()
@@ -280,20 +282,20 @@ async def test_why_is_answered_from_a_messages_page(sqlite_site: Site, tabs: Tab
     await page.keyboard.press("Enter")
     findings = page.locator(".findings li")
     await expect(findings.nth(0)).to_contain_text("Event 2 is in the log, on channel secret.")
-    await expect(findings.nth(1)).to_contain_text("ada may not read secret.")
-    await expect(findings.nth(1).locator(".state")).to_have_text("A reason")
-    await expect(findings.nth(2)).to_contain_text("A stream that goes on from 1 brings this event")
-    await expect(findings.nth(3)).to_contain_text("onmessage never sees it")
-    await expect(findings.nth(4)).to_contain_text("Nobody has a stream now")
+    await expect(findings.nth(1)).to_contain_text("ada cannot read secret.")
+    await expect(findings.nth(1).locator(".state")).to_have_text("Reason")
+    await expect(findings.nth(2)).to_contain_text("A stream that resumes from 1 delivers this event")
+    await expect(findings.nth(3)).to_contain_text("not to onmessage")
+    await expect(findings.nth(4)).to_contain_text("No client is connected now")
     await never_scrolls_sideways(page)
     await page.get_by_label("User").fill("nobody-of-that-name")
-    await page.get_by_role("button", name="Look into it").click()
+    await page.get_by_role("button", name="Check").click()
     await expect(page.get_by_label("User")).to_have_attribute("aria-invalid", "true")
-    await expect(page.locator(".problem")).to_have_text("There is no user with this name.")
+    await expect(page.locator(".problem")).to_have_text("No user has this username.")
     await page.get_by_label("User").fill("reader")
-    await page.get_by_role("button", name="Look into it").click()
-    await expect(findings.nth(1)).to_contain_text("reader may read secret")
-    await page.get_by_role("link", name="The message").click()
+    await page.get_by_role("button", name="Check").click()
+    await expect(findings.nth(1)).to_contain_text("reader can read secret")
+    await page.get_by_role("link", name="Open the message").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Event 2")
     assert tabs.complaints == []
 
@@ -306,16 +308,18 @@ async def test_staff_who_lack_a_permission(sqlite_site: Site, tabs: Tabs, lackin
     await log_in(tabs, sqlite_site, server, "editor", *having)
     page = await tabs.open(server.url + LIST)
     if lacking == "view_message":
-        for path in ("", "1/change/", "1/raw/", "1/again/", "why/", "prune/"):
+        for path in ("", "1/change/", "1/data/", "1/send-again/", "diagnosis/", "prune/"):
             answer = await page.goto(server.url + LIST + path)
             assert answer is not None
             assert answer.status == 403, path
             await expect(page.locator("body")).not_to_contain_text("something")
         return
-    await expect(page.get_by_role("link", name="Prune the log")).to_have_count(int(lacking != "delete_message"))
+    await expect(page.get_by_role("link", name="Delete expired messages")).to_have_count(
+        int(lacking != "delete_message")
+    )
     await page.get_by_role("link", name="1", exact=True).click()
     await expect(page.get_by_role("link", name="Send again")).to_have_count(int(lacking != "add_message"))
-    for path, needed in (("1/again/", "add_message"), ("prune/", "delete_message")):
+    for path, needed in (("1/send-again/", "add_message"), ("prune/", "delete_message")):
         answer = await page.goto(server.url + LIST + path)
         assert answer is not None
         assert answer.status == (403 if needed == lacking else 200)

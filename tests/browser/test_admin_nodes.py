@@ -57,7 +57,7 @@ async def test_processes_appear_with_their_streams_and_fade_when_they_are_killed
     sqlite_site.settings(PRESENCE_SECONDS=1)
     one, two = sqlite_site.serve(), sqlite_site.serve()
     page = await open_page(tabs, one)
-    await expect(page.locator("#none")).to_contain_text("No process streams right now.")
+    await expect(page.locator("#none")).to_contain_text("No process is serving streams right now.")
     await expect(page.locator("#table")).to_be_hidden()
 
     clients = [await StreamClient(port, "/events/news/").connect() for port in (one.port, two.port, two.port)]
@@ -98,7 +98,7 @@ async def test_page_says_when_it_is_not_renewed_and_goes_on_by_itself(sqlite_sit
     server.start()
     await expect(page.locator("#updated")).to_contain_text("Updated at")
     await tabs.context.clear_cookies()
-    await expect(page.locator("#updated")).to_contain_text("you may have been logged out.")
+    await expect(page.locator("#updated")).to_contain_text("you might have been logged out.")
 
 
 async def test_what_processes_say_stays_text_also_after_a_renewal(sqlite_site: Site, tabs: Tabs) -> None:

@@ -26,10 +26,10 @@ Broadcast.objects.create(title="Night works", channels=["news"], payload="No tra
 
 PAGES = {
     "broadcast/": None,
-    "broadcast/add/": "Compose a broadcast",
+    "broadcast/add/": "New broadcast",
     "broadcast/1/change/": "Night works",
-    "broadcast/1/send/": "Send this now?",
-    "broadcast/1/schedule/": "When is it to go out?",
+    "broadcast/1/send/": "Send this broadcast now?",
+    "broadcast/1/schedule/": "Schedule this broadcast",
     "broadcast/1/history/": None,
     "broadcast/1/delete/": None,
     "monitor/": "Live monitor",
@@ -39,9 +39,9 @@ PAGES = {
     "node/": "Processes",
     "message/": "Messages",
     "message/1/change/": "1",
-    "message/1/again/": "Send",
-    "message/why/": "Why",
-    "message/why/?message=1": "Why",
+    "message/1/send-again/": "Send",
+    "message/diagnosis/": "Why",
+    "message/diagnosis/?message=1": "Why",
     "message/prune/": "Prune",
 }
 
@@ -100,12 +100,12 @@ async def test_composed_tested_and_sent(sqlite_site: Site, tabs: Tabs) -> None:
     await page.get_by_label("Title").fill("Night works")
     await page.get_by_label("Channels").fill("news")
     await page.keyboard.press("Enter")
-    await page.get_by_label("Payload", exact=True).fill("No trains.")
-    await page.get_by_role("button", name="Send a test to me").click()
+    await page.get_by_label("Content", exact=True).fill("No trains.")
+    await page.get_by_role("button", name="Send a test message to me").click()
     await expect(page.locator("#test-state")).to_contain_text("Arrived")
     await page.get_by_role("button", name="Send now…").click()
     await page.get_by_role("button", name="Send to 1 connection now").click()
-    await expect(page.locator("#served")).to_have_text("Connections served: 1.")
+    await expect(page.locator("#reached")).to_have_text("Connections reached: 1.")
     await client.read_until(1)
     assert [event.data for event in client.events] == ["No trains."]
     await client.close()

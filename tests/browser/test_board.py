@@ -216,7 +216,7 @@ async def test_session_that_ended_meanwhile_is_told_and_the_text_kept(sqlite_sit
     await page.get_by_label("Data").fill("my text")
     await tabs.context.clear_cookies(name="sessionid")
     await page.get_by_role("button", name="Publish").click()
-    await expect(page.locator("#published")).to_contain_text("for staff who may add messages")
+    await expect(page.locator("#published")).to_contain_text("Only staff who can add messages")
     await tabs.context.clear_cookies()
     await page.get_by_role("button", name="Publish").click()
     await expect(page.locator("#published")).to_contain_text("your login has changed")
@@ -244,7 +244,7 @@ async def test_dropped_connection_shows_its_replay_on_return(sqlite_site: Site, 
     await drop.click()
     await shows(page, ["away two", "away one", "before"])
     await expect(state).to_have_text(re.compile("^Live"))
-    await expect(replay).to_have_text("While you were away, 2 events were published, and replayed now: 4, 5.")
+    await expect(replay).to_have_text("While you were away, 2 events were published and have been replayed: 4, 5.")
     sqlite_site.manage("publish", "news", "after")
     await shows(page, ["after", "away two", "away one", "before"])
     badges = page.locator("#events .badge")
@@ -269,7 +269,7 @@ async def test_board_outlives_a_killed_server_and_shows_each_event_once(sqlite_s
     await is_live(page)
     sqlite_site.manage("publish", "news", "four")
     await shows(page, ["four", "three", "two", "one"])
-    await expect(page.locator("#replay")).to_contain_text("2 events were published, and replayed now: 2, 3.")
+    await expect(page.locator("#replay")).to_contain_text("2 events were published and have been replayed: 2, 3.")
 
 
 async def test_gap_is_told_in_words(sqlite_site: Site, tabs: Tabs) -> None:
@@ -281,7 +281,7 @@ async def test_gap_is_told_in_words(sqlite_site: Site, tabs: Tabs) -> None:
     sqlite_site.execute("DELETE FROM streams_loghead")
     sqlite_site.manage("publish", "news", "first of a new log")
     server.start()
-    await expect(page.locator("#reset")).to_contain_text("You may have missed events. The log does not know the id 5")
+    await expect(page.locator("#reset")).to_contain_text("You might have missed events. The log has no event 5")
     await shows(page, ["first of a new log"])
     sqlite_site.manage("publish", "news", "second")
     await shows(page, ["second", "first of a new log"])
@@ -307,7 +307,7 @@ async def test_refused_stream_is_told_and_tried_again(sqlite_site: Site, tabs: T
     server = sqlite_site.settings(MAX_STREAMS_PER_PROCESS=1).serve()
     one = await open_board(tabs, server, staff=False)
     two = await tabs.open(server.url)
-    await expect(two.locator("#state")).to_contain_text("Closed The server did not give a stream. Trying again in 5")
+    await expect(two.locator("#state")).to_contain_text("Closed The server did not return a stream. Trying again in 5")
     await one.close()
     await is_live(two)
 

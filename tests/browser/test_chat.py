@@ -189,7 +189,7 @@ async def test_new_conversation_begins_and_the_last_one_comes_back(server: Serve
     await expect(page.locator(".turn")).to_have_count(0)
     await expect(page.locator("#empty")).to_be_visible()
     await is_ready(page)
-    await button(page, "Bring the last one back").click()
+    await button(page, "Restore the last conversation").click()
     await expect(note(page)).to_have_text("Stopped.")  # nobody would have seen the rest
     await comes(page)
 
@@ -206,7 +206,7 @@ async def test_empty_or_early_question_is_told_in_words(server: Server, tabs: Ta
     await comes(page)
     await field.fill("early")
     await field.press("Enter")
-    await expect(error).to_have_text("Wait for the answer's end, or stop it.")
+    await expect(error).to_have_text("Wait for the end of the answer, or stop it.")
     await expect(field).to_have_value("early")
     await expect(page.locator(".turn")).to_have_count(1)
     await button(page, "Stop").click()
@@ -421,7 +421,7 @@ async def test_restarted_server_that_answered_itself_says_so(own_site: Site, tab
     server.stop(signal.SIGKILL)
     await expect(page.locator("#state-word")).to_have_text("Connection lost, trying again …")
     server.start()
-    await expect(note(page)).to_have_text("The server was stopped while it answered. Ask again?")
+    await expect(note(page)).to_have_text("The server was stopped during the answer. Ask again?")
     await comes(page)
     await button(page, "Regenerate").click()
     await shows(page, LONG)

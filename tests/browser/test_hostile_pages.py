@@ -25,7 +25,7 @@ publish("news", {sys.argv[1]: sys.argv[1]})
 # Whose scripts build some of the page, besides the board, the monitor and the chat.
 PAGES = (
     *("broadcast/add/", "broadcast/1/change/", "broadcast/3/change/", "channelsettings/news/change/", "node/"),
-    "message/why/?message=1&last_event_id=0",
+    "message/diagnosis/?message=1&last_event_id=0",
 )
 
 

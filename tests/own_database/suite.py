@@ -13,7 +13,8 @@ from django.core.checks import run_checks
 from django.db import connections, transaction
 from django.test import AsyncClient, Client
 
-from streams import apublish, broadcasts, channels, publish
+from streams import apublish, channels, publish
+from streams.broadcasts import lifecycle
 from streams.databases import database
 from streams.models import Broadcast, ChannelSettings, Message
 from streams.relay.generations import store
@@ -130,7 +131,7 @@ def test_broadcast_that_fails_is_not_recorded(root: User, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr("streams.log.sequence", fail)
         with pytest.raises(ArithmeticError):
-            broadcasts.send(draft.pk, by=root)
+            lifecycle.send(draft.pk, by=root)
     assert not LogEntry.objects.exists()
     assert not Message.objects.exists()
 

@@ -1,35 +1,34 @@
-// One answer on its way: follows a generation's events to its end, over connections that are lost and servers that restart.
+// An answer in progress: follows the events of a generation until its end, through lost connections and server restarts.
 "use strict";
 
 const LONGEST_PAUSE_SECONDS = 30;
-const ASK_SECONDS = 20; // for a request's answer
-const QUIET_SECONDS = 20; // without a word, after which the server is asked: a connection may be dead without a sign
+const ASK_SECONDS = 20; // timeout of a request
+const QUIET_SECONDS = 20; // then ask the server, because a dead connection can go unnoticed
 const ENDED = ["done", "failed", "cancelled", "interrupted"];
-const GONE = ["gone", "refused"]; // what the answers 404 and 403 come to
+const GONE = ["gone", "refused"]; // for the status codes 404 and 403
 
-// A day's clients that all come back at once would be too many: each waits a little longer than the last time, and not
-// quite as long as the others.
+// Exponential backoff with jitter, so that not all clients reconnect at the same time.
 function longer(pause) {
   return Math.min(LONGEST_PAUSE_SECONDS, pause ? pause * (1.5 + Math.random()) : 1);
 }
 
 class Answer {
-  // `generation` is what the server told of it. `changed()` is called where `text` or `isLost` are new, and
-  // `ended(outcome)` once, with {state, text, error, finish_reason}.
+  // `generation` is the server's JSON. `changed()` is called when `text` or `isLost` has changed. `ended(outcome)` is
+  // called once, with {state, text, error, finish_reason}.
   constructor(generation, { changed, ended }) {
     this.generation = generation;
-    this.text = ""; // what is known of it
-    this.heardText = ""; // what the events have told so far: all of the text, but later where they begin again
-    this.heardPieces = 0;
+    this.text = ""; // the text received so far
+    this.receivedText = ""; // the text from the current EventSource; shorter than `text` during a replay
+    this.receivedChunks = 0;
     this.isLost = false;
     this.changed = changed;
     this.ended = ended;
     this.pause = 0;
     this.timer = null;
     this.source = null;
-    this.hear();
+    this.noteActivity();
     this.watch = setInterval(() => {
-      if (!this.timer && Date.now() - this.heard > QUIET_SECONDS * 1000) this.check();
+      if (!this.timer && Date.now() - this.lastReceived > QUIET_SECONDS * 1000) this.check();
     }, 5000);
     this.open();
   }
@@ -41,32 +40,32 @@ class Answer {
     this.isClosed = true;
   }
 
-  hear() {
-    this.heard = Date.now();
+  noteActivity() {
+    this.lastReceived = Date.now();
   }
 
   // --- Events ---
 
   open() {
     this.source?.close();
-    this.heardText = "";
-    this.heardPieces = 0; // a new EventSource knows no last id, and so is sent all from the beginning
+    this.receivedText = "";
+    this.receivedChunks = 0; // a new EventSource has no last event id, so it receives all events again
     this.source = new EventSource(this.generation.events_url);
     this.source.onopen = () => this.listen(() => {});
     this.source.onmessage = (event) => this.listen(() => this.piece(JSON.parse(event.data)));
     this.source.addEventListener("stream-snapshot", (event) => this.listen(() => this.take(JSON.parse(event.data))));
     this.source.addEventListener("stream-checkpoint", () => this.listen(() => {}));
-    this.source.addEventListener("end", (event) => this.end(JSON.parse(event.data), this.heardText));
+    this.source.addEventListener("end", (event) => this.end(JSON.parse(event.data), this.receivedText));
     this.source.onerror = () => {
       this.lose();
-      // Otherwise the browser comes back by itself. At an answer that is no stream, from the server or from a proxy
-      // before it, it gives up for good; so it does after the end, where the server has no more to say.
+      // Otherwise the browser reconnects by itself. It gives up if the response is not a stream, from the server or from
+      // a proxy, or after the end of the answer.
       if (this.source.readyState === EventSource.CLOSED) this.later();
     };
   }
 
   listen(act) {
-    this.hear();
+    this.noteActivity();
     this.pause = 0;
     this.isLost = false;
     act();
@@ -74,20 +73,20 @@ class Answer {
   }
 
   piece({ n, text }) {
-    if (n < this.heardPieces) return;
-    if (n > this.heardPieces) {
-      // Something is missing, and the server has it.
+    if (n < this.receivedChunks) return;
+    if (n > this.receivedChunks) {
+      // Some text is missing, so get it from the server.
       this.source.close();
       this.pause = longer(0);
       this.later();
       return;
     }
-    this.take({ n: n + 1, text: this.heardText + text });
+    this.take({ n: n + 1, text: this.receivedText + text });
   }
 
   take({ n, text }) {
-    this.heardPieces = n;
-    this.heardText = text;
+    this.receivedChunks = n;
+    this.receivedText = text;
     this.know(text);
   }
 
@@ -100,7 +99,7 @@ class Answer {
     this.ended({ state, error, finish_reason, text });
   }
 
-  // --- Where the events do not come ---
+  // --- Without events ---
 
   lose() {
     this.isLost = true;
@@ -116,38 +115,38 @@ class Answer {
     this.pause = longer(this.pause);
   }
 
-  // What is waited for may be there by now: try at once.
+  // Try again at once.
   hurry() {
     if (!this.timer) return;
     this.pause = 0;
     this.later();
   }
 
-  // Ask how the answer stands, and take it from there.
+  // Get the state of the generation, and continue from there.
   async check() {
     if (this.isChecking) return;
-    this.hear();
+    this.noteActivity();
     this.isChecking = true;
-    const told = await this.ask();
+    const current = await this.ask();
     this.isChecking = false;
     if (this.isClosed) return;
-    if (!told) {
+    if (!current) {
       this.lose();
       this.later();
       return;
     }
-    if (GONE.includes(told.state)) {
-      this.end(told, this.text);
-    } else if (ENDED.includes(told.state)) {
-      this.end(told, told.text);
+    if (GONE.includes(current.state)) {
+      this.end(current, this.text);
+    } else if (ENDED.includes(current.state)) {
+      this.end(current, current.text);
     } else {
-      this.know(told.text);
+      this.know(current.text);
       this.changed();
-      if (told.chunks > this.heardPieces || this.source.readyState === EventSource.CLOSED) this.open();
+      if (current.chunks > this.receivedChunks || this.source.readyState === EventSource.CLOSED) this.open();
     }
   }
 
-  // The generation as the server tells it, or null where it does not.
+  // Resolves to the generation, or to null if the server does not return it.
   async ask() {
     try {
       const response = await fetch(this.generation.url, {

@@ -1,21 +1,21 @@
-// Asking: a question goes to the server once, however often it must be sent, and becomes an answer on its way.
-// The page gives `show` and `announce`.
+// Asks questions: the server processes each question once, even if it is sent several times.
+// The page defines `show` and `announce`.
 "use strict";
 
-// As much of the conversation as goes with a question. The server has limits of its own, and says so.
+// The part of the conversation that is sent with a question. The server has its own limits, and returns an error.
 const MOST_TURNS = 30;
 const MOST_CHARACTERS = 100_000;
 
-// A proxy's words for a server that is being restarted. What the server itself says of such is JSON.
+// Status codes of a proxy while the server restarts. Errors of the server itself are JSON.
 const AWAY = [502, 503, 504];
 
 const isAway = (response) =>
   AWAY.includes(response.status) && !response.headers.get("Content-Type")?.startsWith("application/json");
 
 const byId = (id) => document.getElementById(id);
-const asking = new Map(); // by the turn's key: {isLost, wake}
+const asking = new Map(); // {key of the turn: {isLost, wake}}
 
-// randomUUID is only for pages that came over HTTPS, or from this very machine.
+// Browsers provide randomUUID only over HTTPS or on localhost.
 function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return crypto.randomUUID?.() ?? [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -35,7 +35,7 @@ function post(url, { body = {}, headers = {} } = {}) {
   });
 }
 
-// What was said before, and the question.
+// The previous messages and the question.
 function messages(key) {
   const turns = Conversation.turns();
   const index = turns.findIndex((turn) => turn.key === key);
@@ -49,8 +49,8 @@ function messages(key) {
   return said;
 }
 
-// Ask what a turn is to ask, again and again while the server is away. All of it is in the turn, so that a page that was
-// loaded again in the middle goes on; and the key lets the server take it only once.
+// Send the question of a turn, and retry while the server is not available. The turn has all data, so a reloaded page can
+// continue, and the idempotency key makes the server process it only once.
 async function ask(key) {
   const attempt = { isLost: false, wake: () => {} };
   const { attempt: id } = Conversation.turn(key);
@@ -81,7 +81,7 @@ async function send({ key, from }, id) {
   try {
     if (from) {
       const response = await post(from.regenerate_url, { headers });
-      if (response.status !== 404 && response.status !== 403) return response; // else as if for the first time
+      if (response.status !== 404 && response.status !== 403) return response; // otherwise ask as if for the first time
     }
     return await post(byId("chat").dataset.generations, { headers, body: { messages: messages(key) } });
   } catch {
@@ -90,15 +90,15 @@ async function send({ key, from }, id) {
 }
 
 async function take(key, isAsked, response) {
-  const told = await response.json().catch(() => ({}));
-  if (!response.ok || !told.events_url) {
-    if (isAsked()) refuse(key, response, told.error ?? {});
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok || !body.events_url) {
+    if (isAsked()) refuse(key, response, body.error ?? {});
     return;
   }
-  const { id, url, events_url, cancel_url, regenerate_url } = told;
+  const { id, url, events_url, cancel_url, regenerate_url } = body;
   const generation = { id, url, events_url, cancel_url, regenerate_url };
   if (isAsked()) Conversation.change(key, { state: "answering", generation, from: null });
-  else if (Conversation.turn(key)?.generation?.id !== id) cancel(generation); // stopped meanwhile
+  else if (Conversation.turn(key)?.generation?.id !== id) cancel(generation); // the user has stopped it
 }
 
 function refuse(key, response, { code, message = `the server answered with status ${response.status}.` }) {
@@ -111,7 +111,7 @@ function refuse(key, response, { code, message = `the server answered with statu
   announce(`Not asked: ${words}`);
 }
 
-// Have a generation stop. Returns in words what was in the way.
+// Cancel a generation. Resolves to an error text, or "".
 async function cancel(generation) {
   try {
     const response = await post(generation.cancel_url);

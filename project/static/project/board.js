@@ -1,5 +1,5 @@
-// The live board: shows a channel's events as they come, says how the connection is, and publishes.
-// What comes from the stream is shown as text, never as HTML.
+// The live board: shows the events of a channel and the state of the connection, and publishes.
+// Data from the stream is always shown as text, never as HTML.
 "use strict";
 
 const MOST_SHOWN = 20;
@@ -13,9 +13,9 @@ const board = byId("board");
 const events = byId("events");
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" });
 
-// --- What is on the board ---
+// --- The events ---
 
-// The messages that came with the page were read after its cursor was taken, so the newest of them may come again.
+// The page's messages were read after its cursor, so the stream can repeat the newest of them.
 const fromPage = new Set([...events.children].map((item) => item.dataset.id));
 
 for (const time of events.querySelectorAll("time")) time.textContent = clock.format(new Date(time.dateTime));
@@ -42,7 +42,7 @@ function add(event, replayed) {
   announce(event);
 }
 
-// A burst would keep a screen reader busy for minutes: at most one sentence a second.
+// Announce at most one sentence per second, or a screen reader would be busy for minutes after a burst.
 let unannounced = [];
 function announce(event) {
   if (unannounced.push(event) > 1) return;
@@ -65,7 +65,7 @@ const STATES = {
 let source = null;
 let lastEventId = "";
 let tryAgain = null;
-let returned = false; // whether this is not the page's first connection
+let returned = false; // true after the first connection
 let dropped = false; // by the button
 
 function show(state, more = "") {
@@ -77,7 +77,7 @@ function show(state, more = "") {
   drop.textContent = state === "closed" ? "Connect again" : "Drop the connection";
 }
 
-// A stream begins with a checkpoint, or with a reset; then what was missed; then a checkpoint that says: live from here.
+// A stream starts with a checkpoint or a reset. Then it replays missed events, and a second checkpoint marks live events.
 let stage = "begin";
 let replayed = [];
 
@@ -99,13 +99,13 @@ function tellReplay() {
   const ids = replayed.length > 6 ? [...replayed.slice(0, 3), "…", ...replayed.slice(-2)] : replayed;
   const several = replayed.length > 1;
   byId("replay").textContent = replayed.length
-    ? `While you were away, ${replayed.length} ${several ? "events were" : "event was"} published, and replayed now: ${ids.join(", ")}.`
+    ? `While you were away, ${replayed.length} ${several ? "events were" : "event was"} published and have been replayed: ${ids.join(", ")}.`
     : "While you were away, nothing was published, so nothing was replayed.";
   byId("replay").hidden = false;
 }
 
 function receive(event) {
-  if (!(event instanceof MessageEvent)) return; // somebody publishes a type named "error"; this one is the browser's
+  if (!(event instanceof MessageEvent)) return; // not a message whose event type is "error"
   lastEventId = event.lastEventId;
   if (fromPage.delete(event.lastEventId)) return;
   if (stage === "replay") replayed.push(event.lastEventId);
@@ -118,26 +118,26 @@ function reset(event) {
   const { reason, requested, head } = JSON.parse(event.data);
   const why = {
     pruned: `Events after ${requested} were deleted from the log before they reached you.`,
-    "unknown-id": `The log does not know the id ${requested}; its newest is ${head}. It may have been replaced.`,
+    "unknown-id": `The log has no event ${requested}; its newest is ${head}. The log might have been replaced.`,
     "malformed-id": `“${requested}” is no id that the log has given.`,
   };
-  byId("reset").textContent = `You may have missed events. ${why[reason] ?? ""} What the log still has follows.`;
+  byId("reset").textContent = `You might have missed events. ${why[reason] ?? ""} The remaining events follow.`;
   byId("reset").hidden = false;
   if (reason !== "pruned") {
-    // The replay begins at the oldest message, and is not to be mixed with what another log had.
+    // The replay starts at the oldest message. Do not mix it with the messages of another log.
     fromPage.clear();
     events.replaceChildren();
   }
 }
 
-// The types that are asked for: the form's, and those that the log has just now.
+// The event types to listen for: those of the form, and those of the messages on the page.
 const types = new Set(board.dataset.types.split(" "));
 for (const type of events.querySelectorAll(".type")) types.add(type.textContent);
 
 function connect() {
   clearTimeout(tryAgain);
   const url = new URL(board.dataset.stream, location.href);
-  // An EventSource sends its Last-Event-ID header only when it reconnects by itself; a new one says it in the URL.
+  // An EventSource sends the Last-Event-ID header only when it reconnects by itself. A new one needs it in the URL.
   if (lastEventId) url.searchParams.set("last_event_id", lastEventId);
   show(lastEventId ? "reconnecting" : "connecting");
   begin();
@@ -152,11 +152,11 @@ function connect() {
     if (event instanceof MessageEvent) return;
     returned = true;
     if (source.readyState !== EventSource.CLOSED) {
-      show("reconnecting", "The connection was lost. What is published meanwhile will be replayed.");
+      show("reconnecting", "The connection was lost. Events that you miss now will be replayed.");
       return;
     }
-    // An answer other than a stream, from the server or from a proxy before it: a browser then gives up for good.
-    show("closed", `The server did not give a stream. Trying again in ${TRY_AGAIN_SECONDS} seconds.`);
+    // The response was not a stream, from the server or from a proxy. Browsers then stop reconnecting.
+    show("closed", `The server did not return a stream. Trying again in ${TRY_AGAIN_SECONDS} seconds.`);
     tryAgain = setTimeout(connect, TRY_AGAIN_SECONDS * 1000);
   };
   for (const type of types) source.addEventListener(type, receive);
@@ -179,7 +179,7 @@ byId("drop").addEventListener("click", () => {
   show("closed", "You dropped the connection. Publish something, then connect again: it will be replayed.");
 });
 
-// --- How many listen ---
+// --- The number of connections ---
 
 async function count() {
   try {
@@ -189,7 +189,7 @@ async function count() {
     byId("listeners").textContent = `${clients} in this server process.`;
     byId("listeners").hidden = false;
   } catch {
-    byId("listeners").hidden = true; // the state above says what is wrong
+    byId("listeners").hidden = true; // the state shows the problem
   }
 }
 
@@ -224,10 +224,10 @@ function showErrors(errors) {
 async function publish(submission) {
   submission.preventDefault();
   const button = form.querySelector("button");
-  const told = byId("published");
+  const published = byId("published");
   if (button.getAttribute("aria-disabled") === "true") return;
   button.setAttribute("aria-disabled", "true");
-  told.textContent = "Publishing …";
+  published.textContent = "Publishing …";
   const sent = form.elements.data.value;
   const place = document.activeElement;
   try {
@@ -240,18 +240,18 @@ async function publish(submission) {
     const answer = isJson ? await response.json() : {};
     showErrors(answer.errors ?? {});
     if (response.ok) {
-      told.textContent = `Published as event ${answer.position}.`;
-      if (form.elements.data.value === sent) form.elements.data.value = ""; // else the next one is being written
-      if (document.activeElement === place) form.elements.data.focus(); // else its writer has gone on to elsewhere
+      published.textContent = `Published as event ${answer.position}.`;
+      if (form.elements.data.value === sent) form.elements.data.value = ""; // otherwise the user is writing the next one
+      if (document.activeElement === place) form.elements.data.focus(); // otherwise the user has moved the focus
     } else if (response.status === 422) {
-      told.textContent = "Not published.";
+      published.textContent = "Not published.";
     } else if (response.status === 403) {
-      told.textContent = answer.errors?.__all__[0] ?? "Not published: your login has changed. Load the page again.";
+      published.textContent = answer.errors?.__all__[0] ?? "Not published: your login has changed. Reload the page.";
     } else {
-      told.textContent = `Not published: the server answered with status ${response.status}. Your text is still here.`;
+      published.textContent = `Not published: the server answered with status ${response.status}. Your text is still here.`;
     }
   } catch {
-    told.textContent = "Not published: the server cannot be reached. Your text is still here; try again.";
+    published.textContent = "Not published: the server cannot be reached. Your text is still here; try again.";
   } finally {
     button.removeAttribute("aria-disabled");
   }
@@ -259,7 +259,7 @@ async function publish(submission) {
 
 form?.addEventListener("submit", publish);
 
-// Ctrl or Cmd with Enter publishes, as in most places where several lines can be written.
+// Ctrl+Enter or Cmd+Enter publishes.
 form?.elements.data.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
 });

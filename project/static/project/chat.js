@@ -1,27 +1,27 @@
-// The chat's page: asks, shows the turns of the conversation with their answers as they come, and says how it all stands.
-// What anybody has written is shown as text, never as HTML.
+// The page of the chat: asks questions, shows the conversation with its answers, and shows the current state.
+// Untrusted text is always shown as text, never as HTML.
 "use strict";
 
 const NEARLY = 40; // pixels
-const SHOW_MILLISECONDS = 30; // a page that is laid out for each of a thousand words that come together would stand still
+const SHOW_MILLISECONDS = 30; // limits the layout work if many words arrive together
 
 const list = byId("turns");
 const form = byId("ask");
 const question = byId("question");
 
-const answers = new Map(); // by the generation's id: those on their way
+const answers = new Map(); // {generation id: answer in progress}
 let shown = { turns: [], former: [] };
-let stopping = null; // the id of the generation that is to stop
-let trouble = ""; // what a button could not do
+let stopping = null; // the id of the generation that is being cancelled
+let trouble = ""; // the error of the last action
 
 function announce(words) {
   byId("announcement").textContent = words;
 }
 
-// --- What is shown ---
+// --- Display ---
 
 const REASONS = {
-  length: "The answer was cut: it had reached its greatest length.",
+  length: "The answer was cut off at its maximum length.",
   content_filter: "The model's provider withheld the rest.",
 };
 
@@ -30,9 +30,9 @@ function outcome({ state, error, finish_reason }) {
     done: REASONS[finish_reason] ?? "",
     failed: `The answer failed. ${error?.message ?? ""}`,
     cancelled: "Stopped.",
-    interrupted: "The server was stopped while it answered. Ask again?",
-    gone: "The server no longer has this answer; it keeps answers for a limited time. Ask again?",
-    refused: "The server does not give this answer out any more: your login has changed, or a day has passed. Ask again?",
+    interrupted: "The server was stopped during the answer. Ask again?",
+    gone: "The server no longer has this answer, because answers expire. Ask again?",
+    refused: "You can no longer read this answer: your login has changed, or a day has passed. Ask again?",
     unsent: `Not asked: ${error?.message ?? ""}`,
   };
   return words[state] ?? "";
@@ -67,7 +67,7 @@ function showTurn(turn) {
 
 const isBusy = (turn) => turn?.state === "asking" || turn?.state === "answering";
 
-// The word for how it stands, and what the state's dot is to be.
+// Returns the state for the dot, and its text.
 function standing(turn) {
   if (!isBusy(turn)) return ["idle", "Ready"];
   const answer = answers.get(turn.generation?.id);
@@ -101,7 +101,7 @@ function hide(button, isHidden) {
   button.hidden = isHidden;
 }
 
-// So far does the form cover the end of the conversation, in pixels.
+// How many pixels of the conversation's end the form covers.
 function covered() {
   return (list.lastElementChild?.getBoundingClientRect().bottom ?? 0) - form.getBoundingClientRect().top;
 }
@@ -110,14 +110,14 @@ function toTheEnd() {
   if (covered() > 0) scrollBy(0, covered());
 }
 
-// Let the newest words stay in sight where they were, and whoever reads further up stay there.
+// Keep the newest words in view if they were, but do not scroll if the user has scrolled up.
 function inSight(act) {
   const wasInSight = covered() < NEARLY;
   act();
   if (wasInSight) toTheEnd();
 }
 
-// All of the conversation as it is now kept, whoever has changed it.
+// Draw the stored conversation, which another tab might have changed.
 function show() {
   shown = Conversation.read();
   const { turns, former } = shown;
@@ -158,7 +158,7 @@ function follow({ key, generation }) {
       answers.delete(generation.id);
       if (stopping === generation.id) stopping = null;
       const turn = Conversation.turn(key);
-      // In another tab it may have been told before, or asked anew.
+      // Another tab might have stored the outcome already, or asked again.
       if (turn?.state === "answering" && turn.generation.id === generation.id) Conversation.change(key, result);
       announce(outcome(result) || "The answer is complete.");
       show();
@@ -167,7 +167,7 @@ function follow({ key, generation }) {
   answers.set(generation.id, answer);
 }
 
-// --- What a person does ---
+// --- Actions of the user ---
 
 function complain(words) {
   inSight(() => (byId("question-error").textContent = words));
@@ -181,7 +181,7 @@ form.addEventListener("submit", (submission) => {
   const words = question.value.trim();
   const turns = Conversation.turns();
   const isEarly = isBusy(turns.at(-1));
-  complain(isEarly ? "Wait for the answer's end, or stop it." : words ? "" : "Write a question first.");
+  complain(isEarly ? "Wait for the end of the answer, or stop it." : words ? "" : "Write a question first.");
   if (isEarly || !words) return;
   trouble = "";
   const turn = { key: newKey(), question: words, attempt: newKey(), state: "asking", generation: null, from: null, text: "" };
@@ -194,7 +194,7 @@ form.addEventListener("submit", (submission) => {
 
 question.addEventListener("input", () => complain(""));
 question.addEventListener("keydown", (event) => {
-  // While a word is being composed, as in Chinese, Enter is the input method's.
+  // During composition, for example of Chinese, the input method uses Enter.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   form.requestSubmit();
@@ -236,7 +236,7 @@ byId("again").addEventListener("click", () => {
 });
 
 byId("new").addEventListener("click", () => {
-  stop(); // nobody would see the rest
+  stop(); // the rest would not be visible
   Conversation.begin();
   trouble = "";
   show();

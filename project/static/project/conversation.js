@@ -1,26 +1,26 @@
-// The conversation, as this browser keeps it for all of its tabs: what was asked, and where the answers are. Each user who
-// logs in here has one; what was asked before goes along.
+// The conversation, stored in the browser for all of its tabs: the questions, and the ids of the answers. Each user has
+// their own; a conversation from before the login is kept.
 "use strict";
 
 // A turn is {key, question, attempt, state, generation, from, text, error, finish_reason}. Its state is "asking" until the
-// server has taken the question, "unsent" where it has not, "answering", and then that of the answer's end. `attempt` is
-// the idempotency key of the asking, and `from` the generation that is to be made anew, or null.
-const NOBODY = "streams.chat";
+// server has accepted the question, "unsent" if it was refused, "answering", and then the final state of the answer.
+// `attempt` is the idempotency key, and `from` is the generation to regenerate, or null.
+const ANONYMOUS_KEY = "streams.chat";
 const user = document.getElementById("chat").dataset.user;
 
 const Conversation = {
-  KEY: user ? `${NOBODY}.${user}` : NOBODY,
+  KEY: user ? `${ANONYMOUS_KEY}.${user}` : ANONYMOUS_KEY,
   isKept: true,
-  fallback: null, // where the browser keeps nothing
+  fallback: null, // used if the browser does not allow storage
 
-  // Always from the storage: another tab may have changed it a moment ago.
+  // Always read the storage, because another tab might have changed it.
   read() {
     let kept = null;
     try {
-      const before = user && localStorage.getItem(NOBODY);
+      const before = user && localStorage.getItem(ANONYMOUS_KEY);
       if (before) {
         if (!localStorage.getItem(this.KEY)) localStorage.setItem(this.KEY, before);
-        localStorage.removeItem(NOBODY);
+        localStorage.removeItem(ANONYMOUS_KEY);
       }
       kept = localStorage.getItem(this.KEY);
     } catch {
@@ -31,7 +31,7 @@ const Conversation = {
       const { turns, former } = JSON.parse(kept);
       if (Array.isArray(turns) && Array.isArray(former)) return { turns, former };
     } catch {
-      // none, or not ours
+      // nothing is stored, or it is not valid
     }
     return { turns: [], former: [] };
   },

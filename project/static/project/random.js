@@ -1,4 +1,4 @@
-// The random numbers' page: an EventSource, its state in words, and the newest number.
+// The page of random numbers: shows the state of the connection and the newest number.
 "use strict";
 
 const section = document.getElementById("random");

@@ -1,5 +1,5 @@
-// The form for /chat/send. Without an upstream each event is a plain line, as in the article. With an upstream the events
-// are its own: JSON chunks with the text in `choices[0].delta.content`, an error as `{"error": …}`, and `[DONE]` at the end.
+// The form for /chat/send. Without an upstream, each event is a plain line. With an upstream, the events are those of the
+// upstream: JSON chunks with the text in `choices[0].delta.content`, an error as `{"error": …}`, and `[DONE]` at the end.
 "use strict";
 
 (() => {
@@ -7,7 +7,7 @@
   const sent = document.getElementById("sent");
   let asking = null;
 
-  // What one event adds to the answer.
+  // Returns the text that an event adds to the answer.
   function textOf(data) {
     if (data === "[DONE]") return "";
     let chunk = null;
@@ -24,7 +24,7 @@
     return `${data}\n`;
   }
 
-  // The data of each event, as it comes. A POST cannot be read by an EventSource.
+  // Yields the data of each event. An EventSource cannot send a POST.
   async function* events(body) {
     let rest = "";
     for await (const text of chunks(body.pipeThrough(new TextDecoderStream()))) {
@@ -52,15 +52,15 @@
       signal,
     });
     if (!response.ok) {
-      const told = await response.json().catch(() => null);
-      throw new Error(told?.error?.message ?? `The server answered ${response.status}.`);
+      const body = await response.json().catch(() => null);
+      throw new Error(body?.error?.message ?? `The server answered ${response.status}.`);
     }
     for await (const data of events(response.body)) sent.textContent += textOf(data);
   }
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    asking?.abort(); // which ends the answer before it
+    asking?.abort(); // ends the previous answer
     const mine = (asking = new AbortController());
     sent.textContent = "";
     form.dataset.state = "sending";

@@ -1,4 +1,4 @@
-"""manage.py prune_messages: delete what retention lets go, now. Processes with a hub do it by themselves."""
+"""manage.py prune_messages: delete expired messages now. Processes with a hub do it by themselves."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from streams import retention
 
 
 class Command(BaseCommand):
-    help = "Delete the messages that RETENTION_SECONDS, RETENTION_BYTES and RETENTION_MESSAGES_PER_CHANNEL let go."
+    help = "Delete the messages that exceed RETENTION_SECONDS, RETENTION_BYTES or RETENTION_MESSAGES_PER_CHANNEL."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--dry-run", action="store_true", help="say what would go, and delete nothing")
+        parser.add_argument("--dry-run", action="store_true", help="show what would be deleted, without deleting it")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not options["dry_run"]:
@@ -23,9 +23,9 @@ class Command(BaseCommand):
         found = False
         for cut in retention.cuts():
             found = True
-            where = f"channel {cut.channel}" if cut.channel else "all channels"
+            channels = f"channel {cut.channel}" if cut.channel else "all channels"
             self.stdout.write(
-                f"By {cut.reason}, {where}: {cut.messages()} messages, up to position {cut.through}, would go."
+                f"By {cut.reason}, {channels}: {cut.messages()} messages up to position {cut.through} would be deleted."
             )
         if not found:
-            self.stdout.write("Nothing would go.")
+            self.stdout.write("Nothing to delete.")

@@ -1,4 +1,4 @@
-"""manage.py publish CHANNEL DATA: append a message, from a shell, cron or a deployment's script."""
+"""manage.py publish CHANNEL DATA: publish from a shell, from cron or from a deployment script."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from streams.json_bodies import check_json
 
 
 class Command(BaseCommand):
-    help = "Publish a message to a channel, and print its position."
+    help = "Publish a message to a channel and print its position."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("channel")
-        parser.add_argument("data", help="the data, sent as it is; - reads it from standard input")
+        parser.add_argument("data", help="the data, sent unchanged; - reads it from standard input")
         parser.add_argument("--event", default="message", metavar="TYPE", help="the event's type (default: message)")
-        parser.add_argument("--json", action="store_true", help="check that the data is JSON before it is sent")
-        parser.add_argument("--idempotency-key", metavar="KEY", help="publish once, however often this is run")
+        parser.add_argument("--json", action="store_true", help="refuse data that is not valid JSON")
+        parser.add_argument(
+            "--idempotency-key", metavar="KEY", help="publish only once, even if the command runs again with this key"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         data = _standard_input() if options["data"] == "-" else options["data"]
@@ -43,4 +45,4 @@ def _standard_input() -> str:
     try:
         return sys.stdin.read()
     except UnicodeDecodeError as error:
-        raise CommandError(f"Standard input is not text in {sys.stdin.encoding}: {error}.") from None
+        raise CommandError(f"Standard input is not valid {sys.stdin.encoding} text: {error}.") from None

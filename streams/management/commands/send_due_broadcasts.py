@@ -1,4 +1,4 @@
-"""manage.py send_due_broadcasts: send what is due, for sites that want cron. Processes that stream do it too."""
+"""manage.py send_due_broadcasts: for sites that use cron. Processes that serve streams do the same by themselves."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from streams import broadcasts
+from streams.broadcasts.schedule import send_due
 
 
 class Command(BaseCommand):
-    help = "Send the scheduled broadcasts that are due. Safe beside processes that do the same."
+    help = "Send the scheduled broadcasts that are due. Other processes can do the same at the same time."
 
     def handle(self, *args: Any, **options: Any) -> None:
         sent = 0
-        for broadcast in broadcasts.send_due():
+        for broadcast in send_due():
             sent += 1
-            where = ", ".join(f"{channel} (event {position})" for channel, position in broadcast.places.items())
-            self.stdout.write(f"Sent broadcast {broadcast.pk}, {broadcast.title!r}, to {where}.")
+            positions = broadcast.positions_by_channel.items()
+            channels = ", ".join(f"{channel} (event {position})" for channel, position in positions)
+            self.stdout.write(f"Sent broadcast {broadcast.pk}, {broadcast.title!r}, to {channels}.")
         if not sent:
-            self.stdout.write("Nothing is due.")
+            self.stdout.write("No broadcast is due.")

@@ -1,4 +1,4 @@
-"""manage.py subscribe CHANNEL…: follow channels in a terminal, and resume like an EventSource."""
+"""manage.py subscribe CHANNEL…: follow channels in a terminal. It reconnects and resumes as an EventSource does."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ RETRY_SECONDS = 3.0
 
 
 class Command(BaseCommand):
-    help = "Print the events of one or more channels as they come. Ctrl-C ends it."
+    help = "Print the events of one or more channels as they are published. Stop with Ctrl-C."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("channels", nargs="+", metavar="channel")
-        parser.add_argument("--last-event-id", metavar="ID", help="replay what came after this id first")
-        parser.add_argument("--replay", type=int, default=0, metavar="N", help="print the newest N messages first")
-        parser.add_argument("--raw", action="store_true", help="print the bytes of the stream as a client gets them")
+        parser.add_argument("--last-event-id", metavar="ID", help="first print the events after this id")
+        parser.add_argument("--replay", type=int, default=0, metavar="N", help="first print the newest N messages")
+        parser.add_argument("--raw", action="store_true", help="print the stream unchanged, as clients receive it")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -35,11 +35,11 @@ class Command(BaseCommand):
         except InvalidChannel as error:
             raise CommandError(str(error)) from None
         if options["replay"] < 0:
-            raise CommandError(f"--replay takes a number of messages, 0 or more; got {options['replay']}.")
+            raise CommandError(f"--replay must be 0 or more; got {options['replay']}.")
         try:
             asyncio.run(self._follow(channels, options))
         except BrokenPipeError:
-            # Whoever read us has gone, as `head -1` does. Python flushes once more at its end, and must not fail then.
+            # The reader has exited, as `head -1` does. Python flushes stdout once more at exit, and that must not fail.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     async def _follow(self, channels: tuple[str, ...], options: dict[str, Any]) -> None:
@@ -59,10 +59,10 @@ class Command(BaseCommand):
                 except BrokenPipeError:
                     raise
                 except Exception as error:
-                    self.stderr.write(f"The stream failed, and goes on in {RETRY_SECONDS:.0f} s: {error}")
+                    self.stderr.write(f"The stream failed. Reconnecting in {RETRY_SECONDS:.0f} s: {error}")
                 finally:
                     await subscriber.aclose()
-                # As a browser does: from the last id that was seen.
+                # Like a browser, resume from the last event id.
                 last_event_id, replay = decoder.last_event_id or last_event_id, 0
                 await asyncio.sleep(RETRY_SECONDS)
 
@@ -73,7 +73,7 @@ class Command(BaseCommand):
         else:
             for event in events:
                 if event.event == f"{CONTROL_PREFIX}reset":
-                    self.stderr.write(f"Events may have been missed: {event.data}")
+                    self.stderr.write(f"Events might have been missed: {event.data}")
                 elif not event.event.startswith(CONTROL_PREFIX):
                     self.stdout.write(f"{event.id}\t{event.event}\t{event.data}")
         self.stdout.flush()

@@ -1,0 +1,1 @@
+"""Broadcasts in the admin: write a draft, send or schedule it, and see its result."""

@@ -1,0 +1,85 @@
+"""Findings about the receiving side: does the page's script see this event type, and is any client connected?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from streams import presence
+from streams.admin.diagnosis.findings import Finding, Verdict, shorten
+
+# EventSource fires events with these names itself.
+EVENT_SOURCE_EVENTS = ("error", "open")
+
+
+def check_event_type(event: str) -> Finding:
+    if event == "message":
+        return Finding(Verdict.GOOD, _("Its event type is “message”, which EventSource passes to onmessage."))
+    if event in EVENT_SOURCE_EVENTS:
+        return Finding(
+            Verdict.BAD,
+            _(
+                "Its event type “%(type)s” is also an event of EventSource itself. Scripts cannot easily distinguish "
+                "them."
+            )
+            % {"type": event},
+            _("Publish it with another event type, and let the page listen for that type."),
+        )
+    return Finding(
+        Verdict.NOTE,
+        _(
+            "Its event type is “%(type)s”. EventSource passes it only to addEventListener(“%(type)s”, …), not to "
+            "onmessage."
+        )
+        % {"type": shorten(event)},
+        _("Check that the page’s script listens for this event type, with exactly this spelling."),
+    )
+
+
+def check_connections(channel: str) -> Iterator[Finding]:
+    """Check whether any client is connected to the channel, and whether all processes are notified of new messages."""
+    n = presence.audience(channel)
+    nodes = presence.nodes()
+    if n:
+        yield Finding(
+            Verdict.GOOD,
+            ngettext("%(channel)s has %(n)d connection now.", "%(channel)s has %(n)d connections now.", n)
+            % {"n": n, "channel": channel},
+            _("Their connection might not be among these."),
+        )
+    elif not presence.is_audience_whole():
+        yield Finding(
+            Verdict.NOTE,
+            _(
+                "It is not known whether %(channel)s has connections now: some processes have so many channels that "
+                "they report only the %(limit)d busiest ones."
+            )
+            % {"channel": channel, "limit": presence.MAX_CHANNELS},
+            _("Check in the browser’s developer tools, under “Network”, whether their page has an open stream."),
+        )
+    elif presence.connections() or any(node.connections for node in nodes):
+        yield Finding(
+            Verdict.BAD,
+            _("%(channel)s has no connections now, but other channels do.") % {"channel": channel},
+            _("Check that the page’s stream has this channel, with exactly this spelling. Case matters."),
+        )
+    else:
+        yield Finding(
+            Verdict.BAD,
+            _("No client is connected now, to this channel or to any other."),
+            _(
+                "Open the page. If there is still no connection, check that the site runs under ASGI, that its urls.py "
+                "includes streams.urls, and what the browser’s console shows. With PRESENCE_SECONDS = None, processes "
+                "do not report their connections to each other."
+            ),
+        )
+    for node in nodes:
+        if node.notifier_problem:
+            yield Finding(
+                Verdict.NOTE,
+                _("Process %(node)s is not notified of new messages: %(problem)s")
+                % {"node": node, "problem": node.notifier_problem},
+                _("It checks the log every POLL_SECONDS instead. Its clients receive messages late, but all of them."),
+            )

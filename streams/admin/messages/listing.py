@@ -1,0 +1,286 @@
+"""The list of messages: its filter form, and queries for one page of it.
+
+The table can have many millions of rows, and its only indexes are on the position and on (channel, position). So pages
+are delimited by positions, never by counting rows. A search for an event type, a text or a day reads a limited number
+of messages, and the page shows which ones were searched.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db.models import Max, Min, QuerySet, Sum
+from django.db.models.functions import Substr
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from streams import events, log
+from streams.admin.pages import users_by_pk
+from streams.models import Message
+from streams.models.channels import check_channel_name
+from streams.sse import MAX_POSITION_DIGITS
+from streams.templatetags.streams_admin import LONGEST_PART
+from streams.threads import database
+
+PAGE_MESSAGES = 100
+SHOWN_CHARACTERS = 200
+
+# The limits of one search without an index: the number of positions, and the bytes of data for a text search.
+SPAN_POSITIONS = 100_000
+SPAN_BYTES = 20_000_000
+
+# The limit of a search in one channel, if it reaches further. Each of these messages can cost a disk read.
+SPAN_OF_CHANNEL = 20_000
+
+# A message gets its time when it is inserted and its position when it is committed. This is the maximum difference.
+SLACK = datetime.timedelta(days=1)
+
+# The maximum number of positions to search for the first and the last message of a day.
+EDGE_POSITIONS = 1_000_000
+
+MAX_UNSEQUENCED_COUNTED = 100
+
+
+class FilterForm(forms.Form):
+    """The filters of the list. All fields are optional."""
+
+    channel = forms.CharField(
+        label=_("Channel"),
+        required=False,
+        max_length=events.CHANNEL_MAX_LENGTH,
+        widget=forms.TextInput(attrs={"list": "known-channels", "autocomplete": "off", "spellcheck": "false"}),
+    )
+    type = forms.CharField(label=_("Event type"), required=False, max_length=events.EVENT_TYPE_MAX_LENGTH, strip=False)
+    day = forms.DateField(
+        label=_("Day"),
+        required=False,
+        input_formats=["%Y-%m-%d"],
+        widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}),
+        validators=[MinValueValidator(datetime.date(1970, 1, 2)), MaxValueValidator(datetime.date(9000, 1, 1))],
+        error_messages={"invalid": _("Enter a date such as 2026-01-31.")},
+    )
+    text = forms.CharField(label=_("Data contains"), required=False, max_length=200, strip=False)
+
+    def clean_channel(self) -> str:
+        name: str = self.cleaned_data["channel"]
+        if name:
+            check_channel_name(name)
+        return name
+
+    def filters(self) -> Filters | None:
+        """Return the filters; None if the form is not valid."""
+        if not self.is_valid():
+            return None
+        given = self.cleaned_data
+        return Filters(given["channel"], given["type"], given["day"], given["text"])
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """The conditions for a message to be listed. Empty values match all messages."""
+
+    channel: str = ""
+    event: str = ""
+    day: datetime.date | None = None
+    text: str = ""
+
+    @property
+    def needs_search(self) -> bool:
+        """True if an index cannot find the messages."""
+        return bool(self.event or self.text or self.day)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of messages, newest first.
+
+    `older` and `newer` are the positions at which the neighbouring pages start; None if there is no such page.
+    `searched` has the first and the last searched position, if the search reached its limit. `backwards` is True if the
+    search continues towards older messages.
+    """
+
+    rows: list[dict[str, Any]]
+    older: int | None = None
+    newer: int | None = None
+    searched: tuple[int, int] | None = None
+    backwards: bool = True
+
+
+def parse_position(text: str | None) -> int | None:
+    """Return the position in a URL parameter; None if it is not valid."""
+    fits = text is not None and text.isascii() and text.isdigit() and len(text) <= MAX_POSITION_DIGITS
+    return int(text) if fits and text is not None else None
+
+
+def count_unsequenced() -> int:
+    """Return the number of messages that have no position yet, or MAX_UNSEQUENCED_COUNTED if there are more."""
+    rows = Message.objects.using(database()).filter(position__isnull=True).order_by("id")
+    return len(rows.values_list("id", flat=True)[:MAX_UNSEQUENCED_COUNTED])
+
+
+def find_page(filters: Filters, *, before: int | None = None, after: int | None = None) -> Page:
+    """Return the newest messages below `before`, or the oldest above `after`, or the newest of all."""
+    rows = _indexed(filters)
+    if rows is None:
+        return Page([])
+    if after is None:
+        return _older(rows, filters, before)
+    page = _newer(rows, filters, after)
+    if page.newer is not None or after == 0 or filters.needs_search:
+        return page
+    # Instead of a page with the few newest messages, return the newest page, which includes them.
+    return _older(rows, filters, None)
+
+
+def _older(rows: QuerySet[Message], filters: Filters, before: int | None) -> Page:
+    below = rows if before is None else rows.filter(position__lt=before)
+    # Start at an existing message, so that pruned positions do not count as searched.
+    start = _first(below.order_by("-position"))
+    newer = None if before is None else before - 1
+    if start is None:
+        return Page([], newer=newer)
+    low = _search_end(below, filters, start, backwards=True) if filters.needs_search else 0
+    matching = _matching(below.filter(position__gte=low), filters)
+    found = list(_fields(matching.order_by("-position"))[: PAGE_MESSAGES + 1])
+    full = len(found) > PAGE_MESSAGES
+    found = _with_users(found[:PAGE_MESSAGES])
+    reached = found[-1]["position"] if full else low
+    has_more = full or (
+        filters.needs_search and _first(rows.filter(position__lt=reached).order_by("-position")) is not None
+    )
+    return Page(
+        found,
+        older=reached if has_more else None,
+        newer=newer,
+        searched=(low, start) if has_more and not full else None,
+    )
+
+
+def _newer(rows: QuerySet[Message], filters: Filters, after: int) -> Page:
+    above = rows.filter(position__gt=after)
+    older = None if _first(rows.filter(position__lte=after).order_by("-position")) is None else after + 1
+    start = _first(above.order_by("position"))
+    if start is None:
+        return Page([], older=older, backwards=False)
+    high = _search_end(above, filters, start, backwards=False) if filters.needs_search else None
+    matching = _matching(above if high is None else above.filter(position__lte=high), filters)
+    found = list(_fields(matching.order_by("position"))[: PAGE_MESSAGES + 1])
+    full = len(found) > PAGE_MESSAGES
+    found = _with_users(found[:PAGE_MESSAGES][::-1])
+    reached = found[0]["position"] if full else high
+    has_more = full or (
+        reached is not None and _first(rows.filter(position__gt=reached).order_by("position")) is not None
+    )
+    return Page(
+        found,
+        older=older,
+        newer=reached if has_more else None,
+        searched=(start, high) if has_more and not full and high is not None else None,
+        backwards=False,
+    )
+
+
+def _indexed(filters: Filters) -> QuerySet[Message] | None:
+    """Return the rows that the indexes find by the channel and the day's positions. None if the day has no messages."""
+    rows = Message.objects.using(database()).filter(position__isnull=False)
+    if filters.day:
+        bounds = _positions_of_day(*_day_range(filters.day))
+        if bounds is None:
+            return None
+        rows = rows.filter(position__gte=bounds[0], position__lte=bounds[1])
+    return rows.filter(channel=filters.channel) if filters.channel else rows
+
+
+def _matching(rows: QuerySet[Message], filters: Filters) -> QuerySet[Message]:
+    """Apply the filters for which there is no index."""
+    if filters.event:
+        rows = rows.filter(event=filters.event)
+    if filters.day:
+        start, end = _day_range(filters.day)
+        rows = rows.filter(created_at__gte=start, created_at__lt=end)
+    return rows.filter(data__icontains=filters.text) if filters.text else rows
+
+
+def _search_end(rows: QuerySet[Message], filters: Filters, start: int, *, backwards: bool) -> int:
+    """Return the last position to search, from `start` on. Large messages reduce the range."""
+    part = 1
+    while True:
+        span = SPAN_POSITIONS // part
+        end = max(start - span + 1, 1) if backwards else start + span - 1
+        if filters.channel:
+            # All rows are of this channel, and its index has this order.
+            positions = rows.order_by("-position" if backwards else "position").values("position")
+            nth = positions[: max(SPAN_OF_CHANNEL // part, 1)].aggregate(low=Min("position"), high=Max("position"))
+            end = min(end, nth["low"] or end) if backwards else max(end, nth["high"] or end)
+        low, high = (end, start) if backwards else (start, end)
+        if not filters.text or span <= PAGE_MESSAGES:
+            return end
+        within = rows.filter(position__gte=low, position__lte=high)
+        if (within.aggregate(total=Sum("size"))["total"] or 0) <= SPAN_BYTES:
+            return end
+        part *= 10
+
+
+def _first(rows: QuerySet[Message]) -> int | None:
+    # Without an order, PostgreSQL might scan the table for a row at its end.
+    return rows.values_list("position", flat=True).first()
+
+
+def _fields(rows: QuerySet[Message]) -> Any:
+    # Read only the beginning of the data, because a page of large messages could be megabytes.
+    start = Substr("data", 1, SHOWN_CHARACTERS + LONGEST_PART)
+    names = ("pk", "position", "channel", "event", "size", "created_at", "published_by_id")
+    return rows.annotate(start=start).values(*names, "start")
+
+
+def _with_users(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    users = users_by_pk(row["published_by_id"] for row in found)
+    for row in found:
+        row["published_by"] = users.get(row["published_by_id"])
+    return found
+
+
+# --- The positions of a day -------------------------------------------------------------------------------------------
+
+
+def _day_range(day: datetime.date) -> tuple[datetime.datetime, datetime.datetime]:
+    """Return the start of the day and the start of the next day, in the current time zone."""
+    starts = [datetime.datetime.combine(day + datetime.timedelta(days=n), datetime.time.min) for n in (0, 1)]
+    start, end = map(timezone.make_aware, starts) if settings.USE_TZ else starts
+    return start, end
+
+
+def _positions_of_day(start: datetime.datetime, end: datetime.datetime) -> tuple[int, int] | None:
+    """Return the first and the last position of the messages in [start, end); None if there are none.
+
+    Times have no index, but they increase with the positions, except for small differences. So a binary search finds
+    the day with a margin on both sides, and then its first and its last message are searched within these bounds.
+    """
+    head = log.head().head
+    low, high = _first_since(start - SLACK, head), _first_since(end + SLACK, head) - 1
+    rows = Message.objects.using(database()).filter(created_at__gte=start, created_at__lt=end)
+    last = _first(rows.filter(position__gte=max(low, high - EDGE_POSITIONS), position__lte=high).order_by("-position"))
+    first = _first(rows.filter(position__gte=low, position__lte=min(high, low + EDGE_POSITIONS)).order_by("position"))
+    low = low + EDGE_POSITIONS + 1 if first is None else first
+    high = high - EDGE_POSITIONS - 1 if last is None else last
+    return (low, high) if low <= high else None
+
+
+def _first_since(moment: datetime.datetime, head: int) -> int:
+    """Return the position at which messages of `moment` or later start; head + 1 if there are none."""
+    rows = Message.objects.using(database()).order_by("position").values_list("position", "created_at")
+    low, high = 0, head + 1
+    while low < high:
+        middle = (low + high) // 2
+        # Pruned positions are missing, so look at the next existing message.
+        following = rows.filter(position__gte=middle).first()
+        if following is None or following[0] is None or following[1] >= moment:
+            high = middle
+        else:
+            low = following[0] + 1
+    return low

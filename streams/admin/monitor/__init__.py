@@ -1,0 +1,1 @@
+"""The live monitor in the admin: events as they are published."""

@@ -1,0 +1,1 @@
+"""Broadcasts: messages that staff write in the admin, and send at once or at a scheduled time."""

@@ -1,0 +1,46 @@
+"""Helpers for the browser tests of broadcasts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from playwright.async_api import Page, expect
+
+from tests.browser.conftest import Tabs
+from tests.clients import StreamClient
+from tests.sites import Server, Site
+
+DESK = "/admin/streams/broadcast/"
+
+
+STAFF = {"is_staff": True, "is_superuser": True}
+
+
+async def open_desk(tabs: Tabs, server: Server, path: str = "add/") -> Page:
+    await tabs.log_in(server, "editor", **STAFF)
+    return await tabs.open(f"{server.url}{DESK}{path}")
+
+
+async def write(page: Page, *, can_be_sent: bool = True, **fields: str) -> None:
+    """Fill the form in as a person would."""
+    said = {"title": "Night works", "channels": "news", "event": "message", "payload": "No trains.", **fields}
+    await page.get_by_label("Title").fill(said["title"])
+    for name in said["channels"].split():
+        await page.get_by_label("Channels").fill(name)
+        await page.keyboard.press("Enter")
+    await page.get_by_label("Event type").fill(said["event"])
+    await page.get_by_label("Content", exact=True).fill(said["payload"])
+    # The preview comes a moment later, and moves what is below it. A person clicks when nothing moves any more.
+    if can_be_sent:
+        await expect(page.locator("#encoded")).not_to_be_empty()
+
+
+async def listen(server: Server, *channels: str) -> list[StreamClient]:
+    clients = [await StreamClient(server.port, f"/events/{channel}/").connect() for channel in channels]
+    for client in clients:
+        await client.read_control(1)
+    return clients
+
+
+def stored(site: Site) -> list[Any]:
+    return site.execute("SELECT position, channel, event, data FROM streams_message ORDER BY position")
