@@ -354,7 +354,9 @@ def get_policy() -> BasePolicy:
     return _policy
 
 
-@on_settings_change
 def _forget() -> None:
     global _policy
     _policy = None
+
+
+on_settings_change(_forget)
