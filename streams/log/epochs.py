@@ -318,8 +318,7 @@ def create_head() -> None:
             """,
             [number],
         )
-        if cursor.rowcount == 1:
-            low_water.LOW_WATER.forget()  # the ids can begin again
+        low_water.LOW_WATER.forget()  # the ids can begin again
         if cursor.rowcount == 1 and test_run.strategy().starts_new_epochs:
             cursor.execute("SELECT head FROM streams_loghead WHERE id = 1")
             head = cursor.fetchone()[0]

@@ -13,42 +13,27 @@ from django.core.signals import setting_changed
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Reset = TypeVar("Reset", bound=Callable[[], object])
 
 
 def per_process(make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return `make(*args, **kwargs)`, an object that a forked child initialises again in place.
+    """Return `make(*args, **kwargs)`, an object that a forked child initialises again in place. `make` is a class.
 
     A child inherits the memory of its parent, but none of its threads: a lock that one of them held stays locked, and
-    jobs that were waiting for a thread are never done. `make` is a class.
+    jobs that were waiting for a thread are never done.
     """
     thing = make(*args, **kwargs)
-    after_fork(lambda: thing.__init__(*args, **kwargs))  # type: ignore[misc]
+    os.register_at_fork(after_in_child=lambda: thing.__init__(*args, **kwargs))  # type: ignore[misc]
     return thing
 
 
-def after_fork(reset: Reset) -> Reset:
-    """Call `reset()` in each forked child. Can be used as a decorator."""
-    os.register_at_fork(after_in_child=reset)
-    return reset
-
-
-_on_change: list[tuple[tuple[str, ...], Callable[[], object]]] = []
-
-
-def on_settings_change(reset: Reset, *names: str) -> Reset:
-    """Call `reset()` if one of these settings, or STREAMS if none is given, is overridden. Can be used as a decorator.
+def on_settings_change(reset: Callable[[], object], *names: str) -> None:
+    """Call `reset()` if one of these settings, or STREAMS if none is given, is overridden.
 
     Only tests override settings. A value that was computed from a setting would otherwise outlive the test.
     """
-    _on_change.append((names or ("STREAMS",), reset))
-    return reset
 
-
-def _changed(*, setting: str, **kwargs: Any) -> None:
-    for names, reset in _on_change:
-        if setting in names:
+    def changed(*, setting: str, **kwargs: Any) -> None:
+        if setting in (names or ("STREAMS",)):
             reset()
 
-
-setting_changed.connect(_changed)
+    setting_changed.connect(changed, weak=False)

@@ -13,21 +13,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from streams.runtime import resets
+from streams.runtime.resets import per_process
 
 T = TypeVar("T")
 logger = logging.getLogger("streams")
 
 
-class _Spawned:
-    """The tasks that run now. An event loop keeps only a weak reference to its tasks."""
-
-    def __init__(self) -> None:
-        self.running: set[asyncio.Task[Any]] = set()
-        self.to_finish: set[asyncio.Task[Any]] = set()
-
-
-_spawned = resets.per_process(_Spawned)
+# The tasks that run now: an event loop keeps only a weak reference to its tasks.
+_running = per_process(set[asyncio.Task[Any]])
+_to_finish = per_process(set[asyncio.Task[Any]])
 
 
 def spawn(coroutine: Coroutine[Any, Any, T], *, awaited: bool = False, finish: bool = False) -> asyncio.Task[T]:
@@ -41,10 +35,9 @@ def spawn(coroutine: Coroutine[Any, Any, T], *, awaited: bool = False, finish: b
         finish: when the process is asked to end, the server waits for the task (see shutdown.py).
     """
     task = asyncio.get_running_loop().create_task(coroutine, context=contextvars.Context())
-    kept = [_spawned.running, _spawned.to_finish] if finish else [_spawned.running]
-    for tasks in kept:
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+    tasks = _to_finish if finish else _running
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
     if not awaited:
         task.add_done_callback(_log_failure)
     return task
@@ -57,7 +50,7 @@ def _log_failure(task: asyncio.Task[Any]) -> None:
 
 def must_finish() -> bool:
     """Return True if a task still runs that was spawned with `finish`, on any event loop. Can be called anywhere."""
-    return any(not task.get_loop().is_closed() for task in tuple(_spawned.to_finish))
+    return any(not task.get_loop().is_closed() for task in tuple(_to_finish))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from django.db.backends.signals import connection_created
 from streams.databases import database
 from streams.private import asgiref as asgiref_internals
 from streams.private import django as django_internals
-from streams.runtime import resets
+from streams.runtime.resets import per_process
 
 T = TypeVar("T")
 
@@ -106,9 +106,10 @@ class TestRun(Site):
         self._connections: WeakSet[Any] = WeakSet()
         self._borrowing = threading.Lock()
 
-    def remember(self, connection: Any) -> None:
-        """Remember a connection that was opened."""
-        self._connections.add(connection)
+    def remember(self, *, connection: Any, **kwargs: Any) -> None:
+        """Receiver of connection_created."""
+        if django_internals.in_test_run():
+            self._connections.add(connection)
 
     def cache_seconds(self, seconds: float) -> float:
         """Return 0: a test that is rolled back would leave its tokens and its channels' settings in the cache."""
@@ -154,11 +155,7 @@ class TestRun(Site):
         return asgiref_internals.shared_executor() if in_memory else None
 
     def call(self, fn: Callable[..., T], *args: Any) -> Callable[[], T]:
-        def call() -> T:
-            with _opening_nothing():
-                return fn(*args)
-
-        return call
+        return _opening_nothing()(partial(fn, *args))
 
     async def outcome(self, job: asyncio.Future[T]) -> T:
         """See Site.outcome(). A job that is cancelled is awaited: the end of the test empties tables or rolls back."""
@@ -258,7 +255,7 @@ def _called_from(thread: int | None) -> bool:
 
 
 _SITE = Site()
-_TEST_RUN = resets.per_process(TestRun)
+_TEST_RUN = per_process(TestRun)
 
 
 def strategy() -> Site:
@@ -266,9 +263,4 @@ def strategy() -> Site:
     return _TEST_RUN if django_internals.in_test_run() else _SITE
 
 
-def _remember(connection: Any, **kwargs: Any) -> None:
-    if django_internals.in_test_run():
-        _TEST_RUN.remember(connection)
-
-
-connection_created.connect(_remember)
+connection_created.connect(_TEST_RUN.remember)

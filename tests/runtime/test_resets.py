@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.core.signals import setting_changed
 
 from streams.runtime import resets
 
@@ -38,8 +39,15 @@ def test_object_is_initialised_again_in_a_child() -> None:
     assert counter.value == 7
 
 
-def test_only_the_named_settings_reset(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resets, "_on_change", [])
+@pytest.fixture
+def receivers() -> Iterator[None]:
+    """Forget the receivers that the test connects."""
+    before = setting_changed.receivers.copy()
+    yield
+    setting_changed.receivers[:] = before
+
+
+def test_only_the_named_settings_reset(receivers: None, settings: Any) -> None:
     changes: list[str] = []
     resets.on_settings_change(lambda: changes.append("STREAMS"))
     resets.on_settings_change(lambda: changes.append("others"), "DEBUG", "TIME_ZONE")
