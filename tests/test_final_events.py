@@ -135,7 +135,7 @@ async def test_any_of_several_channels_ends_the_stream() -> None:
 
 
 async def test_what_follows_the_end_is_not_sent_where_both_come_at_once() -> None:
-    reading = asyncio.create_task(whole("/jobs/?channel=a&channel=b"))
+    reading = asyncio.create_task(read(await AsyncClient().get("/jobs/?channel=a&channel=b")))
     await asyncio.sleep(0.2)
     await apublish_many([NewMessage("a", "1", "done"), NewMessage("b", "2"), NewMessage("b", "3", "failed")])
     assert types(await reading) == [("done", "1")]
