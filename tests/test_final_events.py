@@ -58,7 +58,7 @@ def types(events: list[DecodedEvent]) -> list[tuple[str, str]]:
 
 
 async def test_live_stream_ends_after_the_final_event() -> None:
-    reading = asyncio.create_task(whole("/jobs/a/"))
+    reading = asyncio.create_task(read(await AsyncClient().get("/jobs/a/")))
     await asyncio.sleep(0.2)
     await apublish("a", "half", event="progress")
     await apublish("a", "all", event="done")
@@ -135,7 +135,7 @@ async def test_any_of_several_channels_ends_the_stream() -> None:
 
 
 async def test_what_follows_the_end_is_not_sent_where_both_come_at_once() -> None:
-    reading = asyncio.create_task(whole("/jobs/?channel=a&channel=b"))
+    reading = asyncio.create_task(read(await AsyncClient().get("/jobs/?channel=a&channel=b")))
     await asyncio.sleep(0.2)
     await apublish_many([NewMessage("a", "1", "done"), NewMessage("b", "2"), NewMessage("b", "3", "failed")])
     assert types(await reading) == [("done", "1")]
@@ -149,7 +149,7 @@ async def test_default_type_cannot_be_final() -> None:
 
 async def test_reader_that_fell_behind_reads_up_to_the_end() -> None:
     with override_settings(STREAMS={"PUBLIC_CHANNELS": ["*"], "QUEUE_MESSAGES": 3, "WINDOW_MESSAGES": 3}):
-        reading = asyncio.create_task(whole("/jobs/a/"))
+        reading = asyncio.create_task(read(await AsyncClient().get("/jobs/a/")))
         await asyncio.sleep(0.2)
         await apublish_many([NewMessage("a", str(n)) for n in range(50)])
         await apublish("a", "all", event="done")

@@ -302,13 +302,13 @@ async def test_stream_that_was_refused_or_failed_holds_no_place() -> None:
 # --- The other processes ----------------------------------------------------------------------------------------------
 
 
-@limited(MAX_STREAMS=1, PRESENCE_SECONDS=0.1)
-async def test_what_was_read_too_long_ago_refuses_nobody() -> None:
+@limited(MAX_STREAMS=1)
+async def test_what_was_read_too_long_ago_refuses_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     await sync_to_async(other_process)("a", connections=1)
     await sync_to_async(presence.read_others)()
     async with opened() as refused:
         assert refused.status == 429
-    await asyncio.sleep(0.31)
+    monkeypatch.setattr(presence, "_faded_seconds", lambda: 0.0)
     async with opened() as served:
         assert served.status == 200
 

@@ -1000,7 +1000,7 @@ async def test_heartbeat_moves_the_cursor_of_a_quiet_channel_while_others_are_bu
 # --- Transactions -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("url", ["/events/news/", "/events/?channel=news", "/short/news/"])
+@pytest.mark.parametrize("url", ["/events/news/", "/events/?channel=news", "/own-cursor/news/"])
 async def test_atomic_requests_leave_streams_alone(
     opening: Opening, url: str, monkeypatch: pytest.MonkeyPatch, queries: list[str]
 ) -> None:
