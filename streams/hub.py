@@ -93,10 +93,6 @@ class Hub(Follower):
         if not self.subscribers and self._lingering is None:
             self._linger()
 
-    def listeners(self, channel: str) -> int:
-        """Return how many of this loop's streams have `channel`."""
-        return self._census.channels[channel]
-
     # --- Starting and stopping ---
 
     async def _start(self) -> None:

@@ -301,7 +301,7 @@ class Locked(NamedTuple):
 
 def lock(cursor: Any, *, wait: bool) -> Locked | None:
     """Take the head's lock; None if another transaction has it."""
-    database_of = postgresql if connections[database()].vendor == "postgresql" else sqlite
+    database_of = postgresql if cursor.db.vendor == "postgresql" else sqlite
     take = database_of.wait_for_lock if wait else database_of.try_lock
     row = take(cursor)
     is_new = row is None and not _has_head(cursor)
@@ -328,7 +328,7 @@ def _has_head(cursor: Any) -> bool:
 
 def number(cursor: Any, locked: Locked, *, after_id: int, limit: int | None) -> dict[int, int]:
     """Give positions to at most `limit` waiting messages with ids above `after_id`. Return {id: position}, in order."""
-    database_of = postgresql if connections[database()].vendor == "postgresql" else sqlite
+    database_of = postgresql if cursor.db.vendor == "postgresql" else sqlite
     numbered: dict[int, int] = database_of.number(cursor, locked.head, after_id, limit)
     if numbered:
         known.note_numbered(max(numbered), locked.epoch)
