@@ -92,12 +92,12 @@ def test_the_pages_speak_chinese() -> None:
     shown = {"New broadcast": f"{desk}/add/", "Send now…": f"{desk}/{made.pk}/change/"}
     shown |= {
         "Send this broadcast now?": f"{desk}/{made.pk}/send/",
-        "Why was it not received?": "/admin/streams/message/",
+        "Why was a message not received?": "/admin/streams/message/",
     }
     shown |= {"Live monitor": "/admin/streams/monitor/", "Processes": "/admin/streams/node/"}
     # What the core says of a name is said in the reader's language too.
-    shown |= {"be a channel&#x27;s name": "/admin/streams/monitor/?channel=a!b"}
-    shown |= {"is not a valid channel name": "/admin/streams/message/?channel=a!b"}
+    shown |= {"is not a valid channel name": "/admin/streams/monitor/?channel=a!b"}
+    shown |= {"a!b” is not a valid channel name": "/admin/streams/message/?channel=a!b"}
     for english, url in shown.items():
         assert english in client.get(url).text, url
         with override_settings(LANGUAGE_CODE="zh-hans"):

@@ -89,7 +89,7 @@ def test_board_tells_who_may_not_publish_what_to_do(client: Client, db: None) ->
     client.force_login(get_user_model().objects.create_user("half", is_staff=True))
     html = client.get("/").content.decode()
     assert "<form" not in html
-    assert "You are logged in as half, who may not publish here." in html
+    assert "You are logged in as half, who cannot publish here." in html
 
 
 def test_board_is_not_cached(client: Client, db: None) -> None:
@@ -133,8 +133,8 @@ def test_script_gets_the_position(staff: Client) -> None:
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
-        ({"event": "message", "data": ""}, "data", "Write what the event is to say."),
-        ({"event": "message"}, "data", "Write what the event is to say."),
+        ({"event": "message", "data": ""}, "data", "Enter the data of the event."),
+        ({"event": "message"}, "data", "Enter the data of the event."),
         ({"event": "message", "data": "x" * 300_000}, "data", "Data is at most 262144 bytes in UTF-8"),
         ({"event": "message", "data": "a\0b"}, "data", "Null characters are not allowed."),
         ({"event": "stream-reset", "data": "x"}, "event", "stream-reset is not one of the available choices"),

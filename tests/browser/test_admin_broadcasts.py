@@ -72,7 +72,7 @@ async def test_json_error_is_shown_while_typing(sqlite_site: Site, tabs: Tabs) -
     await expect(page.locator("#payload-problem")).to_be_hidden()
     await page.get_by_label("JSON").check()
     await expect(page.locator("#payload-problem")).to_have_text(
-        "This is not JSON: Expecting ':' delimiter, in line 2, column 6."
+        "The text is not valid JSON: Expecting ':' delimiter (line 2, column 6)."
     )
     await expect(page.get_by_role("button", name="Send a test message to me")).to_be_disabled()
     await page.get_by_role("button", name="Go to the error").click()

@@ -281,7 +281,7 @@ async def test_why_is_answered_from_a_messages_page(sqlite_site: Site, tabs: Tab
     await page.keyboard.type("1")
     await page.keyboard.press("Enter")
     findings = page.locator(".findings li")
-    await expect(findings.nth(0)).to_contain_text("Event 2 is in the log, on channel secret.")
+    await expect(findings.nth(0)).to_contain_text("Event 2 is in the log, in channel secret.")
     await expect(findings.nth(1)).to_contain_text("ada cannot read secret.")
     await expect(findings.nth(1).locator(".state")).to_have_text("Reason")
     await expect(findings.nth(2)).to_contain_text("A stream that resumes from 1 delivers this event")

@@ -42,7 +42,7 @@ PAGES = {
     "message/1/send-again/": "Send",
     "message/diagnosis/": "Why",
     "message/diagnosis/?message=1": "Why",
-    "message/prune/": "Prune",
+    "message/prune/": "Delete expired messages",
 }
 
 
@@ -102,7 +102,7 @@ async def test_composed_tested_and_sent(sqlite_site: Site, tabs: Tabs) -> None:
     await page.keyboard.press("Enter")
     await page.get_by_label("Content", exact=True).fill("No trains.")
     await page.get_by_role("button", name="Send a test message to me").click()
-    await expect(page.locator("#test-state")).to_contain_text("Arrived")
+    await expect(page.locator("#test-state")).to_contain_text("Received event")
     await page.get_by_role("button", name="Send now…").click()
     await page.get_by_role("button", name="Send to 1 connection now").click()
     await expect(page.locator("#reached")).to_have_text("Connections reached: 1.")

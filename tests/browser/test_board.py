@@ -183,7 +183,7 @@ async def test_error_of_the_form_is_beside_its_field_in_words(sqlite_site: Site,
     server = sqlite_site.settings(MAX_MESSAGE_BYTES=50).serve()
     page = await open_board(tabs, server)
     data, error = page.get_by_label("Data"), page.locator("#id_data_error")
-    for text, words in (("", "Write what the event is to say."), ("x" * 51, "Data is at most 50 bytes in UTF-8")):
+    for text, words in (("", "Enter the data of the event."), ("x" * 51, "Data is at most 50 bytes in UTF-8")):
         await data.fill(text)
         await page.get_by_role("button", name="Publish").click()
         await expect(error).to_contain_text(words)
@@ -206,7 +206,7 @@ async def test_who_may_not_publish_sees_no_form_and_what_to_do(sqlite_site: Site
     await tabs.log_in(server, "reader")
     await page.reload()
     await expect(page.get_by_role("button", name="Publish")).to_have_count(0)
-    await expect(page.locator("main")).to_contain_text("You are logged in as reader, who may not publish here.")
+    await expect(page.locator("main")).to_contain_text("You are logged in as reader, who cannot publish here.")
     assert tabs.complaints == []
 
 
@@ -350,7 +350,7 @@ async def test_form_works_without_javascript(sqlite_site: Site, chromium: Browse
     await tabs.log_in(server, "editor", **STAFF)
     page = await tabs.open(server.url)
     await page.get_by_role("button", name="Publish").click()
-    await expect(page.locator("#id_data_error")).to_have_text("Write what the event is to say.")
+    await expect(page.locator("#id_data_error")).to_have_text("Enter the data of the event.")
     await page.get_by_label("Data").fill("<b>one</b>\ntwo")
     await page.get_by_role("button", name="Publish").click()
     await expect(page.locator(".notice.success")).to_have_text("Published as event 1.")
