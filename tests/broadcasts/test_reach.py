@@ -70,7 +70,7 @@ def test_reached_is_the_sum_over_processes() -> None:
     assert made.reached == 7
 
 
-def test_count_interval_is_short_enough() -> None:
+def test_period_is_short_enough() -> None:
     for poll, often in ((0.3, 0.3), (1, 1), (600, 6)):
         with override_settings(STREAMS={"POLL_SECONDS": poll}):
-            assert deliveries.count_interval_seconds() == often
+            assert deliveries.period_seconds() == often
