@@ -42,7 +42,7 @@ run: install env ## Serve the demo site on http://127.0.0.1:8000, ready to log i
 test: install-dev ## Run the tests on SQLite, and those that use the database again on PostgreSQL
 	@rm -f .coverage .coverage.*
 	$(PYTEST) -m "not system" --cov --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS)
-	$(PY) -m tests.services.postgres $(PYTEST) -m "not system" $(ARGS) \
+	$(PY) -m tests.support.services.postgres $(PYTEST) -m "not system" $(ARGS) \
 		|| { [ $$? -eq 5 ] && [ -n "$(ARGS)" ]; } # pytest ends with 5 if none of the selected tests uses the database
 
 test-system: install-dev ## Run the tests that start servers, browsers, services and whole test suites
@@ -69,7 +69,7 @@ bench: install-dev ## Measure, against a bare ASGI app (takes minutes)
 	$(PY) -m benchmarks $(ARGS)
 
 chaos: install-dev ## Kill, stop and cut off parts of a whole site for SECONDS=60, and count what its clients missed
-	$(PY) -m tests.chaos --seconds $(SECONDS) $(ARGS)
+	$(PY) -m tests.system.chaos --seconds $(SECONDS) $(ARGS)
 
 clean: ## Remove .venv, caches and reports; the data in .local and .env stay
 	rm -rf .venv .nox .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov build dist *.egg-info .coverage .coverage.*

@@ -20,7 +20,7 @@ from benchmarks import (
     replay,
     revocation,
 )
-from tests.sites import SERVERS
+from tests.support.sites import SERVERS
 
 
 def main() -> None:

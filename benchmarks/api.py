@@ -15,7 +15,7 @@ import sys
 import time
 
 from benchmarks import rig
-from tests.sites import PYTHON, ROOT
+from tests.support.sites import PYTHON, ROOT
 
 SECONDS = 2.0
 CONNECTIONS = (1, 16, 64)

@@ -11,7 +11,7 @@ import subprocess
 import time
 
 from benchmarks import rig
-from tests.sites import PYTHON, ROOT
+from tests.support.sites import PYTHON, ROOT
 
 CONNECTIONS = 5000
 OTHERS = 2000

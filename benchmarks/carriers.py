@@ -10,8 +10,8 @@ import psycopg
 import redis
 
 from benchmarks import rig
-from tests.services.postgres import PostgresServer
-from tests.services.redis import RedisServer
+from tests.support.services.postgres import PostgresServer
+from tests.support.services.redis import RedisServer
 
 LISTENERS = [1, 100, 250]
 NEWS = 1000

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 
 from benchmarks import rig
-from tests.sites import PYTHON, ROOT
+from tests.support.sites import PYTHON, ROOT
 
 MESSAGES = 200_000
 CONNECTIONS = 200

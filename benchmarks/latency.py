@@ -24,8 +24,8 @@ import psycopg
 import redis
 
 from benchmarks import rig
-from tests.services.redis import RedisServer
-from tests.sites import PYTHON, ROOT
+from tests.support.services.redis import RedisServer
+from tests.support.sites import PYTHON, ROOT
 
 MESSAGES = 400
 PAUSE_SECONDS = 0.02

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks import rig
-from tests.sites import PYTHON, ROOT
+from tests.support.sites import PYTHON, ROOT
 
 MESSAGES = 2_000_000
 TABLE = "streams_message"
@@ -58,7 +58,8 @@ def _fill() -> list[Any]:
 def _operations(users: list[Any]) -> dict[str, Callable[[], object]]:
     from django.conf import settings
 
-    from streams import log, publish, retention
+    from streams import log, publish
+    from streams.log import retention
 
     few, many = ["busy"], ["busy", *(f"channel.{2 * n + 1}" for n in range(49))]
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 from benchmarks import rig
-from tests.services.nginx import NginxServer
+from tests.support.services.nginx import NginxServer
 
 STREAMS = 2000
 EVENTS = 50

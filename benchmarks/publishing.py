@@ -20,8 +20,8 @@ from typing import Any
 import psycopg
 
 from benchmarks import rig
-from tests.services.postgres import PostgresServer
-from tests.sites import PYTHON, ROOT
+from tests.support.services.postgres import PostgresServer
+from tests.support.sites import PYTHON, ROOT
 
 SECONDS = 1.2
 ROUNDS = 2

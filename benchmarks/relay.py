@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from benchmarks import rig
 from tests.relay.steps import END, HEAD, Step, piece, wait
-from tests.services import accepts, free_port, wait_until
-from tests.sites import PYTHON, ROOT
+from tests.support.services import accepts, free_port, wait_until
+from tests.support.sites import PYTHON, ROOT
 
 STREAMS = 50
 PACED_EVENTS, PACED_SECONDS = 200, 0.05

@@ -28,7 +28,7 @@ import psutil
 from benchmarks import rig
 from benchmarks.relay import upstream
 from tests.relay.steps import END, HEAD, Step, piece, wait
-from tests.sites import PYTHON, ROOT
+from tests.support.sites import PYTHON, ROOT
 
 CLIENTS = ("aiohttp", "httpx", "httpx2")
 

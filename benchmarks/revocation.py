@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 
 from benchmarks import rig
-from tests.services.redis import RedisServer
-from tests.sites import PYTHON, ROOT
+from tests.support.services.redis import RedisServer
+from tests.support.sites import PYTHON, ROOT
 
 USERS = 100
 STREAMS = 2000

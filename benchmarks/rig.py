@@ -15,9 +15,9 @@ from typing import Any
 
 import psutil
 
-from tests.services import accepts, free_port, wait_until
-from tests.services.postgres import PostgresServer
-from tests.sites import PYTHON, ROOT, command
+from tests.support.services import accepts, free_port, wait_until
+from tests.support.services.postgres import PostgresServer
+from tests.support.sites import PYTHON, ROOT, command
 
 
 @contextlib.contextmanager

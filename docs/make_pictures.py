@@ -12,8 +12,8 @@ from pathlib import Path
 
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
-from tests.browser.browsers import CHROMIUM, CHROMIUM_OPTIONS
-from tests.sites import Server, Site, finish
+from tests.support.sites import Server, Site, finish
+from tests.system.browser.browsers import CHROMIUM, CHROMIUM_OPTIONS
 
 IMAGES = Path(__file__).resolve().parent / "images"
 STAFF = {"is_staff": True, "is_superuser": True}

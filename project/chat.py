@@ -19,13 +19,14 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from project.limits import limited
 from project.pages import render_page
-from streams import EventStreamResponse, outages
+from streams import EventStreamResponse
 from streams.conf import configured
-from streams.databases import non_atomic_requests
 from streams.exceptions import HTTPError, NotMigrated
 from streams.relay.access import admit
 from streams.relay.endpoints import error_response, read_payload, unavailable
 from streams.relay.proxy.views import relay
+from streams.runtime import failures
+from streams.runtime.database import non_atomic_requests
 
 logger = logging.getLogger("project.chat")
 
@@ -74,9 +75,9 @@ async def send(request: HttpRequest) -> HttpResponseBase:
     except HTTPError as error:
         response = error_response(error)
     except (Error, NotMigrated) as error:
-        if not outages.is_unavailable(error):
+        if not failures.is_unavailable(error):
             raise
-        logger.exception("Could not answer a message. %s", outages.explain(error))
+        logger.exception("Could not answer a message. %s", failures.explain(error))
         response = error_response(unavailable(error))
     for name, value in CORS.items():
         response.headers[name] = value

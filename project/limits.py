@@ -7,10 +7,10 @@ from typing import Generic, TypeVar
 
 from django.http import HttpRequest
 
-from streams.addresses import address_key, client_address
+from streams.delivery.limits import is_probably_shared
 from streams.exceptions import HTTPError
-from streams.limits import is_probably_shared
-from streams.places import Place, Places
+from streams.http.client_address import address_key, client_address
+from streams.presence.slots import Place, Places
 
 T = TypeVar("T")
 

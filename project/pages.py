@@ -17,8 +17,8 @@ from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from project.limits import limited
 from streams import EventStreamResponse, apublish
+from streams.delivery.hub import Hub
 from streams.exceptions import HTTPError, InvalidEventType, InvalidMessage
-from streams.hub import Hub
 from streams.models import Message
 from streams.policies import get_policy
 from streams.relay.endpoints import error_response

@@ -13,10 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from streams.events import Event, NewMessage
-    from streams.publishing import apublish, apublish_many, publish, publish_many
-    from streams.responses import EventStreamResponse
-    from streams.revocation import adisconnect, disconnect
+    from streams.access.revocation import adisconnect, disconnect
+    from streams.http.response import EventStreamResponse
+    from streams.protocol.events import Event, NewMessage
+    from streams.publishing.publish import apublish, apublish_many, publish, publish_many
 
 __version__ = "0.1.0"
 
@@ -34,15 +34,15 @@ __all__ = [
 
 # No module may be called as one of the names is: importing it would put the module in the name's place.
 _HOMES = {
-    "Event": "streams.events",
-    "EventStreamResponse": "streams.responses",
-    "NewMessage": "streams.events",
-    "adisconnect": "streams.revocation",
-    "apublish": "streams.publishing",
-    "apublish_many": "streams.publishing",
-    "disconnect": "streams.revocation",
-    "publish": "streams.publishing",
-    "publish_many": "streams.publishing",
+    "Event": "streams.protocol.events",
+    "EventStreamResponse": "streams.http.response",
+    "NewMessage": "streams.protocol.events",
+    "adisconnect": "streams.access.revocation",
+    "apublish": "streams.publishing.publish",
+    "apublish_many": "streams.publishing.publish",
+    "disconnect": "streams.access.revocation",
+    "publish": "streams.publishing.publish",
+    "publish_many": "streams.publishing.publish",
 }
 
 

@@ -31,7 +31,7 @@ def with_lifespan(app: Application) -> Application:
 
     Servers log that exception as a warning at each start, and error trackers report it. Streams needs no lifespan
     events: a process starts its hub with its first stream, and `shutdown` comes too late to end streams (see
-    shutdown.py).
+    http/shutdown.py).
     """
 
     async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:

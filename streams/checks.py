@@ -33,10 +33,10 @@ from django.db import connections
 from django.utils.module_loading import import_string
 
 from streams import conf
-from streams.events import GENERATION_PREFIX, USER_PREFIX
+from streams.channels.policy_methods import contradictions
 from streams.exceptions import InvalidSetting
 from streams.notifiers import get_notifier
-from streams.policy_methods import contradictions
+from streams.protocol.events import GENERATION_PREFIX, USER_PREFIX
 
 
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
@@ -171,9 +171,9 @@ DEFAULT_POOL_SIZE = 4
 
 def _connections(wrong: dict[str, str]) -> Iterator[CheckMessage]:
     """Check the settings of the log's database, without opening a connection."""
-    from streams import threads
+    from streams.runtime import executor
 
-    alias = threads.database()
+    alias = executor.database()
     if connections[alias].vendor != "postgresql":
         return
     database = connections[alias].settings_dict
@@ -181,7 +181,7 @@ def _connections(wrong: dict[str, str]) -> Iterator[CheckMessage]:
     if pool and "DATABASE_THREADS" not in wrong:
         options = pool if isinstance(pool, dict) else {}
         size = options.get("max_size") or options.get("min_size", DEFAULT_POOL_SIZE)
-        needed = threads.max_threads() + 1
+        needed = executor.max_threads() + 1
         if size < needed:
             yield Warning(
                 f"DATABASES[{alias!r}]['OPTIONS']['pool'] gives each process {size} connections. Its database threads "
@@ -254,7 +254,7 @@ def _wide_patterns(wrong: dict[str, str]) -> Iterator[CheckMessage]:
 
 def check_database(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """E005. Runs if Django is asked to check databases, as `migrate` does."""
-    from streams.threads import database
+    from streams.runtime.executor import database
 
     alias = database()
     if alias not in (databases or ()):
@@ -282,7 +282,7 @@ def _journal_mode() -> Iterator[CheckMessage]:
 
     This is not a check of databases in Django's sense, because `check` and `runserver` do not run these.
     """
-    from streams.threads import database
+    from streams.runtime.executor import database
 
     alias = database()
     connection: Any = connections[alias]

@@ -159,7 +159,7 @@ class Settings:
     MAX_STREAMS_PER_PROCESS = Setting[int | None](10_000, or_none(positive_whole))
     MAX_STREAMS = Setting[int | None](None, or_none(positive_whole))
     MAX_STREAMS_PER_USER = Setting[int | None](100, or_none(positive_whole))
-    # The default does not apply to clients that look like a proxy; see is_probably_shared() in limits.py.
+    # The default does not apply to clients that look like a proxy; see is_probably_shared() in delivery/limits.py.
     MAX_STREAMS_PER_ADDRESS = Setting[int | None](1000, or_none(positive_whole))
     MAX_REPLAY_SECONDS = Setting[float | None](300, or_none(positive_number))
     MAX_REPLAY_MESSAGES = Setting(1000, positive_whole)

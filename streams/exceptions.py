@@ -76,7 +76,7 @@ class InvalidToken(StreamsError, PermissionDenied):
 
 
 class HTTPError(StreamsError):
-    """A request that is answered with an error. streams.json_responses.error_response() makes the response.
+    """A request that is answered with an error. streams.http.json_responses.error_response() makes the response.
 
     Args:
         status: the HTTP status.

@@ -15,7 +15,8 @@ from django.http import HttpRequest
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
-from streams.channels import (
+from streams.channels.policy_methods import PUBLISH_METHODS, READ_METHODS, contradictions, is_builtin
+from streams.channels.rules import (
     Access,
     Rules,
     aaccess_rules,
@@ -26,8 +27,7 @@ from streams.channels import (
     rule_decides,
 )
 from streams.conf import settings
-from streams.events import USER_PREFIX
-from streams.policy_methods import PUBLISH_METHODS, READ_METHODS, contradictions, is_builtin
+from streams.protocol.events import USER_PREFIX
 from streams.runtime.resets import on_settings_change
 from streams.tokens import atoken_of, token_of
 

@@ -15,8 +15,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from streams.events import CONTROL_PREFIX
-from streams.sse import DecodedEvent, EventStreamDecoder
+from streams.protocol.events import CONTROL_PREFIX
+from streams.protocol.sse import DecodedEvent, EventStreamDecoder
 
 __all__ = ["DecodedEvent", "iterate_events", "read_events"]
 

@@ -25,14 +25,13 @@ from django.db.models.functions import Now
 from django.http import HttpRequest, QueryDict
 from django.utils.crypto import constant_time_compare
 
-from streams import threads
 from streams.conf import settings
-from streams.events import validate_channel
 from streams.exceptions import InvalidChannel, InvalidToken
 from streams.models import RevokedToken
+from streams.protocol.events import validate_channel
 from streams.redaction import PARAMETER, PREFIX
-from streams.runtime import test_run
-from streams.threads import database
+from streams.runtime import executor, test_run
+from streams.runtime.executor import database
 
 SALT = "streams.tokens"
 
@@ -274,7 +273,7 @@ async def _acheck_token(token: Token) -> Any:
     """See check_token(). It needs no thread if the token has no user and was checked a moment ago."""
     if token.user is None and _is_known_valid(token.id):
         return None
-    return await threads.run(check_token, token)
+    return await executor.run(check_token, token)
 
 
 def token_of(request: HttpRequest) -> Token | None:

@@ -17,18 +17,20 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.decorators import method_decorator
 from django.views import View
 
-from streams import limits, log, outages, threads
-from streams.admission import Admission
+from streams import log
+from streams.access.admission import Admission
 from streams.conf import settings
-from streams.databases import non_atomic_requests
-from streams.events import validate_channels
+from streams.delivery import limits
+from streams.delivery.subscriber import Subscriber
 from streams.exceptions import HTTPError, InvalidChannel, InvalidToken, too_many_parameters
-from streams.json_responses import error_response
+from streams.http.json_responses import error_response
+from streams.http.response import ENDS, HEADERS, NEEDS_ASGI, EventStreamResponse, report_wsgi
 from streams.policies import BasePolicy, get_policy
-from streams.release import close_request_connections, release_request
-from streams.responses import ENDS, HEADERS, NEEDS_ASGI, EventStreamResponse, report_wsgi
-from streams.sse import is_position
-from streams.subscriber import Subscriber
+from streams.protocol.events import validate_channels
+from streams.protocol.sse import is_position
+from streams.runtime import executor, failures
+from streams.runtime.database import non_atomic_requests
+from streams.runtime.request_resources import close_request_connections, release_request
 from streams.tokens import Token, atoken_of, token_of
 
 logger = logging.getLogger("streams")
@@ -139,11 +141,11 @@ class EventStreamView(View):
         except TooManyFieldsSent:
             raise too_many_parameters() from None
         except Error as error:
-            outages.report(logger, "Whether a stream may be read could not be decided.")
+            failures.report(logger, "Whether a stream may be read could not be decided.")
             raise HTTPError(
                 503,
                 "undecided",
-                f"Whether you may read this could not be decided. {outages.explain(error)}",
+                f"Whether you may read this could not be decided. {failures.explain(error)}",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             ) from None
         if refused:
@@ -187,7 +189,7 @@ class EventStreamView(View):
             await subscriber.open()
         except Exception:
             # Not a 500, at which an EventSource gives up for good: the stream tries again, or ends with stream-error.
-            outages.report(logger, "The log could not be read when a stream was opened.")
+            failures.report(logger, "The log could not be read when a stream was opened.")
         return response
 
     async def _has_had_all(self, request: HttpRequest, channels: tuple[str, ...]) -> bool:
@@ -197,10 +199,10 @@ class EventStreamView(View):
             return False
         await close_request_connections()  # as in _stream
         try:
-            newest = await threads.run(log.newest_of, channels)
+            newest = await executor.run(log.newest_of, channels)
             if newest is None or newest.event not in self.final_events or int(cursor) < newest.position:
                 return False
-            return await threads.run(log.continues, int(cursor))  # else it gets a reset
+            return await executor.run(log.continues, int(cursor))  # else it gets a reset
         except Error:
             return False  # the stream tries again
 

@@ -13,12 +13,12 @@ from asgiref.sync import SyncToAsync
 from django.db import connection, connections
 from django.test import TransactionTestCase
 
-from tests import flushing, selection
-from tests.services import missing
-from tests.services import redis as redis_program
-from tests.services.postgres import PostgresServer, programs
-from tests.services.redis import RedisServer
-from tests.sites import PYTHON, ROOT, Site, copy_sqlite
+from tests.support import flushing, selection
+from tests.support.services import missing
+from tests.support.services import redis as redis_program
+from tests.support.services.postgres import PostgresServer, programs
+from tests.support.services.redis import RedisServer
+from tests.support.sites import PYTHON, ROOT, Site, copy_sqlite
 
 
 def pytest_configure() -> None:

@@ -11,7 +11,7 @@ from project.settings import *  # noqa: F403
 from project.settings import INSTALLED_APPS, MIDDLEWARE, STREAMS
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests"]
-ROOT_URLCONF = "tests.urls"
+ROOT_URLCONF = "tests.support.urls"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 WHITENOISE_AUTOREFRESH = True  # tests write no manifest
 

@@ -6,8 +6,8 @@ import itertools
 import json
 import re
 
-from tests.message_path import main
-from tests.sites import ROOT, Site, finish
+from tests.support.message_path import main
+from tests.support.sites import ROOT, Site, finish
 
 MAX_FILES = 11
 MAX_FUNCTIONS = 27

@@ -11,7 +11,7 @@ import pytest
 from django.urls import resolve, reverse
 
 import streams
-from tests.sites import PYTHON, ROOT
+from tests.support.sites import PYTHON, ROOT
 
 NAMES = {
     *("publish", "apublish", "publish_many", "apublish_many", "disconnect", "adisconnect"),
@@ -50,9 +50,11 @@ def test_public_name_stays_what_it_is_whatever_is_imported(name: str) -> None:
     assert before.__doc__
 
 
-@pytest.mark.parametrize("first", ["import streams.publishing", "import streams.responses", "import streams.views", ""])
+@pytest.mark.parametrize(
+    "first", ["import streams.publishing.publish", "import streams.http.response", "import streams.views", ""]
+)
 def test_public_names_are_found_in_any_order_of_imports(first: str) -> None:
-    code = f"import django; django.setup()\n{first}\nfrom streams import publish, EventStreamResponse\n"
+    code = f"import django; django.setup()\nimport {first}\nfrom streams import publish, EventStreamResponse\n"
     code += "print(publish.__name__, EventStreamResponse.__name__)"
     env = {"DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_URL": "sqlite://:memory:"}
     done = subprocess.run([PYTHON, "-c", code], cwd=ROOT, env=env, text=True, capture_output=True)

@@ -12,7 +12,7 @@ from django.test import AsyncClient
 
 from streams import Event, EventStreamResponse, apublish
 from streams.testing import DecodedEvent, iterate_events, read_events
-from tests.response_views import journal
+from tests.support.response_views import journal
 
 
 class Source:

@@ -14,13 +14,13 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
 
 from streams import tokens
-from streams.callers import is_known, user_of
+from streams.access.request_user import is_known, user_of
+from streams.access.revocation import session_fingerprint
 from streams.notifiers import Revocation
 from streams.policies import BasePolicy
 from streams.private.django import forget_loaded_user, has_sessions_user, loaded_user
-from streams.release import abandon_thread, release_request
-from streams.revocation import session_fingerprint
 from streams.runtime import test_run
+from streams.runtime.request_resources import abandon_thread, release_request
 
 ANONYMOUS = ""
 
@@ -56,7 +56,7 @@ class Admission:
         self.decided_at = time.monotonic() if decided_at is None else decided_at
         key = getattr(getattr(request, "session", None), "session_key", None)
         self._session = None if key is None else session_fingerprint(key)
-        self.shared_key: Hashable | None = None  # the sharing_key() under which rechecks.py keeps the stream
+        self.shared_key: Hashable | None = None  # the sharing_key() under which delivery/rechecks.py keeps the stream
         self.user = known_user(request)
         self.session_user = self.user if self._token is None else _key_of(loaded_user(request))
 

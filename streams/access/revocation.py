@@ -2,7 +2,8 @@
 
     disconnect(user=7, channel="score.1")
 
-The notifier carries these notices, so that they can get lost. rechecks.py checks every open stream regularly anyway.
+The notifier delivers these notices, and they can be lost. So delivery/rechecks.py also checks every open stream
+regularly.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ from django.db.models import Model
 from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.utils.crypto import salted_hmac
 
-from streams import outages, tokens
-from streams.events import validate_channel
+from streams import tokens
 from streams.exceptions import InvalidToken
 from streams.models import ChannelSettings
 from streams.notifiers import Notice, Revocation, get_notifier
 from streams.private.django import in_callers_transaction
+from streams.protocol.events import validate_channel
 from streams.redaction import PREFIX
-from streams.threads import database
+from streams.runtime import failures
+from streams.runtime.executor import database
 
 logger = logging.getLogger("streams")
 
@@ -136,11 +138,11 @@ def _notify(revocation: Revocation) -> None:
     try:
         get_notifier().notify(Notice(0, 0, revocation=revocation))
     except Exception:
-        outages.SENDING.record_failure(
+        failures.SENDING.record_failure(
             logger, "The notifier failed. Open streams are checked only every RECHECK_SECONDS."
         )
     else:
-        outages.SENDING.recovered()
+        failures.SENDING.recovered()
 
 
 def session_fingerprint(session_key: str) -> str:
@@ -180,8 +182,8 @@ def _logged_out(*, request: Any, user: Any, **kwargs: Any) -> None:
         pk = session.get(SESSION_KEY) if user is None else user.pk
         if pk is not None:
             announce(Revocation(ends=True, user=str(pk)))
-    # Django deletes the session after this signal. A client that reconnects before that is found when rechecks.py
-    # applies the revocation a second time.
+    # Django deletes the session after this signal. A client that reconnects before that is found when
+    # delivery/rechecks.py applies the revocation a second time.
     elif (key := getattr(session, "session_key", None)) is not None:
         announce(Revocation(ends=True, session=session_fingerprint(key)))
 

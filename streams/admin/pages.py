@@ -12,7 +12,7 @@ from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.translation import gettext as _
 
-from streams.databases import non_atomic_requests
+from streams.runtime.database import non_atomic_requests
 
 # ModelAdmin is generic in django-stubs, but not in Django.
 if TYPE_CHECKING:

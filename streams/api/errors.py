@@ -11,9 +11,9 @@ from django.core.exceptions import PermissionDenied, SuspiciousOperation, TooMan
 from django.http import Http404, HttpResponse
 from rest_framework import exceptions
 
-from streams import outages
 from streams.exceptions import HTTPError, too_many_parameters
-from streams.json_responses import error_response
+from streams.http.json_responses import error_response
+from streams.runtime import failures
 
 logger = logging.getLogger("streams.api")
 
@@ -37,9 +37,9 @@ def as_http_error(error: Exception) -> HTTPError | None:
     """Return the HTTPError for an exception of ours, of DRF's or of Django's, or None for any other. See handle()."""
     if isinstance(error, HTTPError):
         return error
-    if outages.is_unavailable(error):
-        outages.report(logger, "A request to the API could not be answered, because of the database.")
-        return HTTPError(503, "unavailable", outages.explain(error), retry_after_seconds=RETRY_AFTER_SECONDS)
+    if failures.is_unavailable(error):
+        failures.report(logger, "A request to the API could not be answered, because of the database.")
+        return HTTPError(503, "unavailable", failures.explain(error), retry_after_seconds=RETRY_AFTER_SECONDS)
     if isinstance(error, TooManyFieldsSent):
         return too_many_parameters()
     if isinstance(error, SuspiciousOperation):

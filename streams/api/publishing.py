@@ -8,13 +8,13 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.http import HttpRequest
 
-from streams.addresses import address_key, client_address
 from streams.api.requests.serializers import NewMessageBody, NewMessagesBody, checked
 from streams.conf import settings
-from streams.events import NewMessage, validate_idempotency_key
 from streams.exceptions import HTTPError, IdempotencyKeyInUse, IdempotencyKeyReused, InvalidMessage
+from streams.http.client_address import address_key, client_address
 from streams.models import Message
 from streams.policies import BasePolicy
+from streams.protocol.events import NewMessage, validate_idempotency_key
 from streams.tokens import Token
 
 

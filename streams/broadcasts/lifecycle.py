@@ -22,14 +22,15 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from streams import clock, log, presence
-from streams.events import NewMessage, check, validate_channels
+from streams import log, presence
 from streams.exceptions import BroadcastRefused, InvalidChannel
-from streams.json_bodies import check_json
 from streams.models import Broadcast
 from streams.private.django import in_callers_transaction
-from streams.sse import StoredEvent
-from streams.threads import database
+from streams.protocol.events import NewMessage, check, validate_channels
+from streams.protocol.json_bodies import check_json
+from streams.protocol.sse import StoredEvent
+from streams.runtime import clock
+from streams.runtime.executor import database
 
 logger = logging.getLogger("streams.broadcasts")
 

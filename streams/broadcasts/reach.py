@@ -9,11 +9,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 
-from streams import clock, presence, threads
+from streams import presence
 from streams.broadcasts.schedule import sent_since
 from streams.conf import settings
 from streams.models import Delivery
-from streams.threads import database
+from streams.runtime import clock, executor
+from streams.runtime.executor import database
 
 # How long after sending the processes count.
 COUNT_SECONDS = 30
@@ -27,8 +28,8 @@ def period_seconds() -> float:
 async def count_periodically() -> None:
     """Count the connections of this process that recent broadcasts have reached."""
     # Storing can wait for a lock, so it uses another pool.
-    if more := _count(await threads.run(_recent, pool=threads.PERIODIC)):
-        await threads.run(_store, more, pool=threads.WAITING)
+    if more := _count(await executor.run(_recent, pool=executor.PERIODIC)):
+        await executor.run(_store, more, pool=executor.WAITING)
 
 
 def _recent() -> dict[int, dict[str, int]]:

@@ -9,11 +9,11 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from streams import clock, threads
 from streams.broadcasts import lifecycle
 from streams.exceptions import BroadcastRefused, InvalidMessage
 from streams.models import Broadcast
-from streams.threads import database
+from streams.runtime import clock, executor
+from streams.runtime.executor import database
 
 logger = logging.getLogger("streams.broadcasts")
 
@@ -79,8 +79,8 @@ def _any_due() -> bool:
 
 async def send_due_periodically() -> None:
     """Send the broadcasts that are due. A periodic task of each hub."""
-    if await threads.run(_any_due, pool=threads.PERIODIC):
-        await threads.run(_send_all_due, pool=threads.WAITING)
+    if await executor.run(_any_due, pool=executor.PERIODIC):
+        await executor.run(_send_all_due, pool=executor.WAITING)
 
 
 def _send_all_due() -> None:

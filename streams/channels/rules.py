@@ -19,13 +19,12 @@ from django.db import Error, connections, transaction
 from django.db.models import QuerySet
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
-from streams import outages, threads
 from streams.conf import settings
-from streams.events import private_prefix
 from streams.models import ChannelGroup, ChannelSettings
-from streams.runtime import test_run
+from streams.protocol.events import private_prefix
+from streams.runtime import executor, failures, test_run
+from streams.runtime.executor import database
 from streams.runtime.tasks import spawn
-from streams.threads import database
 
 logger = logging.getLogger("streams")
 
@@ -124,7 +123,7 @@ async def aaccess_rules() -> Rules:
     """
     if (rules := _fresh()) is not None:
         return rules
-    threads.sync_caller()  # if one waits for this loop, the load needs that thread: let it know the way to it
+    executor.sync_caller()  # if one waits for this loop, the load needs that thread: let it know the way to it
     loop = asyncio.get_running_loop()
     began, task = _loading.get(loop, (-1, None))
     if task is None or task.done() or began != _changes:
@@ -142,9 +141,9 @@ async def _load_patiently() -> Rules:
     end = time.monotonic() + WAIT_FOR_RULES_SECONDS
     while True:
         try:
-            return await threads.run(_load)
+            return await executor.run(_load)
         except Error as error:
-            if time.monotonic() > end or outages.is_not_migrated(error):
+            if time.monotonic() > end or failures.is_not_migrated(error):
                 raise
             await asyncio.sleep(0.5)
 
@@ -163,10 +162,10 @@ def _load() -> Rules:
     except Error:
         if _rules is None:
             raise
-        outages.report(logger, "Could not read the channels' access rules. The last known rules stay in force.")
+        failures.report(logger, "Could not read the channels' access rules. The last known rules stay in force.")
         rules = _rules
     else:
-        outages.DATABASE.recovered()
+        failures.DATABASE.recovered()
     # If the rules changed during the query, the next caller reads them again. Rules that were read in a transaction are
     # not kept either: they can be uncommitted, or outdated.
     if changes == _changes and not connections[database()].in_atomic_block:

@@ -11,8 +11,9 @@ from weakref import WeakKeyDictionary
 
 from django.dispatch import Signal
 
-from streams import presence, threads
+from streams import presence
 from streams.delivery.listener import Listener
+from streams.runtime import executor
 from streams.runtime.tasks import spawn
 
 logger = logging.getLogger("streams.hub")
@@ -62,7 +63,7 @@ class _Announcer:
         while self._waiting:
             signal, sender, about = self._waiting.popleft()
             try:
-                await threads.run(partial(signal.send_robust, sender, **about), pool=threads.WAITING)
+                await executor.run(partial(signal.send_robust, sender, **about), pool=executor.WAITING)
             except Exception:
                 logger.exception("A signal could not be sent.")
         self._task = None  # it knows its loop, and would keep it

@@ -10,17 +10,17 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import partial
 
-from streams import log, outages, presence, threads
+from streams import log, presence
 from streams.conf import settings
 from streams.delivery.listener import Listener
-from streams.forks import REASON, Marks, contradicts, find_fork
+from streams.delivery.rechecks import Rechecks
+from streams.delivery.replaced_log import REASON, Marks, contradicts, find_fork
+from streams.delivery.window import Frame, Window
 from streams.notifiers import Notice, get_notifier
-from streams.outages import Backoff
-from streams.rechecks import Rechecks
-from streams.runtime import test_run
+from streams.protocol.sse import StoredEvent
+from streams.runtime import executor, failures, test_run
+from streams.runtime.failures import Backoff
 from streams.runtime.tasks import spawn
-from streams.sse import StoredEvent
-from streams.window import Frame, Window
 
 logger = logging.getLogger("streams.hub")
 
@@ -67,7 +67,7 @@ class Follower:
 
     async def catch_up(self) -> None:
         """Read the log's tail now, up to its present head. Calls at the same time share one read."""
-        threads.sync_caller()  # as in Hub.join(): the lock's holder may wait for that thread
+        executor.sync_caller()  # as in Hub.join(): the lock's holder may wait for that thread
         before = self._reads_begun
         async with self._reading:
             if self._reads_ended > before:
@@ -82,7 +82,7 @@ class Follower:
     async def _listen(self) -> None:
         # An outage is logged once for the process and not for each hub: a quiet site starts a hub for each visitor.
         what = "The notifier's listener failed; until it is back, messages are found by polling the log."
-        backoff = Backoff(logger, what, outage=outages.LISTENING)
+        backoff = Backoff(logger, what, outage=failures.LISTENING)
         while True:
             try:
                 async with contextlib.aclosing(get_notifier().listen()) as notices:
@@ -159,7 +159,7 @@ class Follower:
         window = Window(newest, max_messages=settings.WINDOW_MESSAGES, max_bytes=settings.WINDOW_BYTES)
         filled = False
         while not filled:
-            messages = await threads.run(log.newest, window.start, pool=threads.FOLLOWING)
+            messages = await executor.run(log.newest, window.start, pool=executor.FOLLOWING)
             # A missing position was pruned. The window stops there, because it must be unbroken.
             filled = not messages or not all(window.extend_back(Frame.of(message)) for message in messages)
             filled |= window.start == 0
@@ -172,7 +172,7 @@ class Follower:
         If tests share an event loop, a stream that an earlier test left open has kept the hub.
         """
         async with self._reading:
-            self.epochs, newest = await threads.run(log.opening, pool=threads.FOLLOWING)
+            self.epochs, newest = await executor.run(log.opening, pool=executor.FOLLOWING)
             await self._begin_at(newest)
             self._marks = Marks()
             self._send_back_all()
@@ -180,7 +180,7 @@ class Follower:
     async def _read_tail(self) -> bool:
         """Read and apply one page of the log's tail. Return True if there is more."""
         before = self.position
-        news = await threads.run(log.follow, before, self._marks.newest, pool=threads.FOLLOWING)
+        news = await executor.run(log.follow, before, self._marks.newest, pool=executor.FOLLOWING)
         if news.head.is_replaced:
             return False  # another process is starting the epoch; the next read finds it
         if news.head.start != self.epochs.start:
@@ -209,20 +209,20 @@ class Follower:
         """Start a new epoch: this is another log than the one that was followed, and the database has not noticed."""
         if not test_run.strategy().starts_new_epochs:
             # The log of the last test was rolled back or emptied. A new epoch would give the next test large positions.
-            await self._begin_at(await threads.run(log.current_head, pool=threads.FOLLOWING))
+            await self._begin_at(await executor.run(log.current_head, pool=executor.FOLLOWING))
             self._marks = Marks()
             for subscriber in self.subscribers:
                 subscriber.log_replaced()
             self._send_back_all()
             return
-        fork = await threads.run(find_fork, self._marks.all(), tuple(self.window.after(self.window.start) or ()))
+        fork = await executor.run(find_fork, self._marks.all(), tuple(self.window.after(self.window.start) or ()))
         start = partial(log.start_new_epoch, REASON, fork=fork, seen=self.epochs.start)
-        await threads.run(start, pool=threads.WAITING)
+        await executor.run(start, pool=executor.WAITING)
         await self._enter_epoch()
 
     async def _enter_epoch(self) -> None:
         """Go on in another epoch. Streams at or below the fork go on exactly; the others get a reset."""
-        epochs, newest = await threads.run(log.opening, pool=threads.FOLLOWING)
+        epochs, newest = await executor.run(log.opening, pool=executor.FOLLOWING)
         await self._begin_at(newest)
         self.epochs = epochs
         self._marks.forget_lost(epochs)

@@ -1,6 +1,6 @@
 """The hub: it follows the log's tail once, for all open streams of an event loop. This module starts and stops it.
 
-`delivery/follower.py` delivers the messages; each stream's own state is in subscriber.py.
+`delivery/follower.py` delivers the messages; each stream's own state is in delivery/subscriber.py.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import logging
 import time
 from weakref import WeakKeyDictionary
 
-from streams import log, outages, presence, shutdown, threads
-from streams.announcer import announce
+from streams import log, presence
 from streams.conf import settings
+from streams.delivery.announcer import announce
 from streams.delivery.follower import Follower
 from streams.delivery.listener import Listener
-from streams.outages import Backoff
-from streams.reads import Reads
-from streams.runtime import tasks, test_run
+from streams.delivery.reads import Reads
+from streams.http import shutdown
+from streams.runtime import executor, failures, tasks, test_run
+from streams.runtime.failures import Backoff
 from streams.runtime.tasks import PeriodicTask, spawn
 from streams.signals import subscriber_connected, subscriber_disconnected
 
@@ -56,7 +57,7 @@ class Hub(Follower):
     @staticmethod
     async def join(subscriber: Listener) -> Hub:
         """Add a subscriber to the running loop's hub, which is started if it is not. The stream is not live yet."""
-        threads.sync_caller()  # if a sync thread waits for this loop, the hub may need it: let it know how to reach it
+        executor.sync_caller()  # if a sync thread waits for this loop, the hub may need it: let it know how to reach it
         loop = asyncio.get_running_loop()
         hub = _hubs.get(loop)
         if hub is None:
@@ -101,13 +102,13 @@ class Hub(Follower):
         await asyncio.sleep(0)
         self._news.clear()  # the head includes all positions up to now
         try:
-            await threads.run(log.identify, pool=threads.FOLLOWING)
-            self.epochs, newest = await threads.run(log.opening, pool=threads.FOLLOWING)
+            await executor.run(log.identify, pool=executor.FOLLOWING)
+            self.epochs, newest = await executor.run(log.opening, pool=executor.FOLLOWING)
             await self._begin_at(newest)
         except BaseException:
             self._stop()
             raise
-        outages.DATABASE.recovered()
+        failures.DATABASE.recovered()
         self._tasks += [spawn(self._poll()), spawn(self._tick())]
         self._begin_periodic_tasks()
 
@@ -170,7 +171,7 @@ class Hub(Follower):
                 try:
                     await self.catch_up()
                     backoff.reset()
-                    outages.DATABASE.recovered()  # also if another part of the process found the outage
+                    failures.DATABASE.recovered()  # also if another part of the process found the outage
                 except Exception:
                     if not self.subscribers:
                         return self._stop()  # the next client needs a hub that can read the log

@@ -1,7 +1,7 @@
 """Limit the number of open streams: in this process, in all processes, of a user, and from an address.
 
 A stream beyond a limit is refused with 429. This process's own streams are counted exactly. The numbers of the other
-processes are read every PRESENCE_SECONDS (presence.py), so that no request queries the database. If many streams are
+processes are read every PRESENCE_SECONDS (see `presence`), so that no request queries the database. If many streams are
 opened in several processes in between, their sum can exceed a limit. Without PRESENCE_SECONDS, each process counts only
 its own streams.
 """
@@ -15,12 +15,12 @@ from weakref import WeakSet
 from django.http import HttpRequest
 
 from streams import presence
-from streams.addresses import address_key, client_address, parse_address
-from streams.callers import user_of
+from streams.access.request_user import user_of
 from streams.conf import configured, settings
+from streams.delivery.subscriber import open_streams
 from streams.exceptions import HTTPError
-from streams.places import Place, Places
-from streams.subscriber import open_streams
+from streams.http.client_address import address_key, client_address, parse_address
+from streams.presence.slots import Place, Places
 
 RETRY_AFTER_SECONDS = 5
 

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from django.http import HttpRequest
 
-from streams.admission import Admission
-from streams.window import Frame
+from streams.access.admission import Admission
+from streams.delivery.window import Frame
 
 
 class Listener(Protocol):

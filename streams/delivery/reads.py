@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from streams import log, threads
+from streams import log
 from streams.conf import settings
+from streams.delivery.window import Frame
+from streams.runtime import executor
 from streams.runtime.tasks import spawn
-from streams.window import Frame
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ class Reads:
 
     async def ask(self, caller: str, question: Callable[..., T], *args: Any) -> T:
         """Return `question(*args)`, called in a log thread once it is the caller's turn."""
-        threads.sync_caller()  # if one waits for this loop, the read needs that thread: let it know the way to it
+        executor.sync_caller()  # if one waits for this loop, the read needs that thread: let it know the way to it
         key = (question, *args)
         if (read := self._reads.get(key)) is None:
             read = self._reads[key] = _Read(key)
@@ -99,7 +100,7 @@ class Reads:
 
     async def _run(self, caller: str, read: _Read) -> None:
         try:
-            result = await threads.run(*read.key)
+            result = await executor.run(*read.key)
         except asyncio.CancelledError:  # the loop is ending, and so are all who wait
             read.answer.cancel()
             raise

@@ -17,11 +17,13 @@ from typing import Any
 
 from django.db import Error
 
-from streams import channels, outages, tokens
-from streams.admission import are_still_authorized, request_context
+from streams import tokens
+from streams.access.admission import are_still_authorized, request_context
+from streams.channels import rules
 from streams.conf import settings
 from streams.delivery.listener import Listener
 from streams.notifiers import Revocation
+from streams.runtime import failures
 
 logger = logging.getLogger("streams")
 
@@ -220,7 +222,9 @@ class Rechecks:
             async with asyncio.timeout(POLICY_TIMEOUT_SECONDS):
                 authorized = await are_still_authorized(streams)
         except (Error, OSError):  # from the database, or from another service that the policy uses
-            outages.report(logger, "Could not check whether an open stream is still authorized. It stays open for now.")
+            failures.report(
+                logger, "Could not check whether an open stream is still authorized. It stays open for now."
+            )
             for subscriber, _ in jobs:
                 subscriber.recheck_at = time.monotonic() + RETRY_SECONDS
             return False
@@ -263,5 +267,5 @@ class Rechecks:
 def _clear_caches(revocation: Revocation) -> None:
     """Clear the cached access rules and tokens, unless the change concerns only a user or a session."""
     if revocation.user is None and revocation.session is None:
-        channels.forget_rules()
+        rules.forget_rules()
         tokens.forget_revoked()

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from streams import log
+from streams.delivery.window import Frame, Window
 from streams.log import Epochs, News
-from streams.window import Frame, Window
 
 # How many are remembered. Beyond that, every other one of the older half is dropped: the past thins out.
 MAX_MARKS = 1000

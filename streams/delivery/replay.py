@@ -7,13 +7,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from streams import log, sse
+from streams import log
 from streams.conf import settings
-from streams.events import encode_data
-from streams.hub import Hub
-from streams.reads import FramePage, read_page
-from streams.sse import is_position
-from streams.window import Frame
+from streams.delivery.hub import Hub
+from streams.delivery.reads import FramePage, read_page
+from streams.delivery.window import Frame
+from streams.protocol import sse
+from streams.protocol.events import encode_data
+from streams.protocol.sse import is_position
 
 T = TypeVar("T")
 

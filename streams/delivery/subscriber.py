@@ -17,16 +17,17 @@ from weakref import WeakSet
 from django.db import Error
 from django.http import HttpRequest
 
-from streams import outages, sse
-from streams.admission import Admission
+from streams.access.admission import Admission
 from streams.conf import settings
+from streams.delivery.hub import Hub
 from streams.delivery.replay import Replay, Snapshot
+from streams.delivery.window import Frame
 from streams.exceptions import LogUnavailable, NotMigrated
-from streams.feed import CLOSE_SECONDS
-from streams.hub import Hub
-from streams.places import Place
-from streams.shutdown import reconnect_hint
-from streams.window import Frame
+from streams.http.shutdown import reconnect_hint
+from streams.http.source import CLOSE_SECONDS
+from streams.presence.slots import Place
+from streams.protocol import sse
+from streams.runtime import failures
 
 logger = logging.getLogger("streams")
 
@@ -52,7 +53,7 @@ class Subscriber(Replay):
             stream ends with the first of them.
         admission: the decision that is checked again while the stream is open; None for none.
         place: released when the stream is closed.
-        caller: the key by which its reads of the log take turns (see reads.py).
+        caller: the key by which its reads of the log take turns (see delivery/reads.py).
 
     Create it on an event loop, and iterate it there in one task. All its methods are called on that loop.
     """
@@ -305,9 +306,9 @@ class Subscriber(Replay):
         try:
             return step.result()
         except Error as error:
-            outages.report(logger, "A stream could not read what it needs from the database.")
-            if outages.is_not_migrated(error):
-                raise NotMigrated(outages.NOT_MIGRATED) from error
+            failures.report(logger, "A stream could not read what it needs from the database.")
+            if failures.is_not_migrated(error):
+                raise NotMigrated(failures.NOT_MIGRATED) from error
             raise LogUnavailable("A stream could not read what it needs from the database.") from error
 
     def _is_overdue(self) -> bool:

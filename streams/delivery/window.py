@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from streams.sse import StoredEvent
+from streams.protocol.sse import StoredEvent
 
 
 class Frame(NamedTuple):

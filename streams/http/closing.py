@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from streams.feed import Closable
+from streams.http.source import Closable
 from streams.private.asgiref import main_event_loop
 from streams.runtime.tasks import spawn
 

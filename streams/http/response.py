@@ -19,13 +19,14 @@ from typing import Any
 from django.core.handlers.wsgi import WSGIHandler
 from django.utils import timezone
 
-from streams import shutdown, sockets, sse, unfinished
-from streams.closing import close_later, serving_loop
 from streams.conf import settings
 from streams.exceptions import LogUnavailable, NotMigrated
-from streams.feed import IteratorSource, Source
+from streams.http import client_socket, shutdown, unfinished
+from streams.http.closing import close_later, serving_loop
+from streams.http.source import IteratorSource, Source
 from streams.private.django import ServedResponse
-from streams.release import release_request, request_context
+from streams.protocol import sse
+from streams.runtime.request_resources import release_request, request_context
 
 logger = logging.getLogger("streams")
 
@@ -250,10 +251,10 @@ class _Body:
         """End the stream by breaking the connection."""
         if self.task is None or self.task.done() or self._abandoned.peek() is None:
             return
-        if sockets.is_searching(self.scope):
-            self.timers["cut"] = self.task.get_loop().call_later(sockets.AGAIN_SECONDS, self.cut)
+        if client_socket.is_searching(self.scope):
+            self.timers["cut"] = self.task.get_loop().call_later(client_socket.AGAIN_SECONDS, self.cut)
             return
-        if self.scope is not None and sockets.reset(self.scope):
+        if self.scope is not None and client_socket.reset(self.scope):
             # The server notices the end of the connection, and ends the request as for any client that has left. Only
             # hypercorn hangs in its write. No server blames the application for the incomplete response then.
             self.task.get_loop().call_later(RESET_SECONDS, self.task.cancel)
@@ -317,11 +318,11 @@ def _watch(body_ref: weakref.ref[_Body], limit: float) -> None:
     loop, now, since = asyncio.get_running_loop(), time.monotonic(), body.unsent_since()
     if since is None or now - since < limit / 2:
         body.stuck = None
-    elif sockets.is_searching(body.scope):
-        body.timers["watch"] = loop.call_later(sockets.AGAIN_SECONDS, _watch, body_ref, limit)
+    elif client_socket.is_searching(body.scope):
+        body.timers["watch"] = loop.call_later(client_socket.AGAIN_SECONDS, _watch, body_ref, limit)
         return
     else:
-        seen = (since, None if body.scope is None else sockets.unsent(body.scope))
+        seen = (since, None if body.scope is None else client_socket.unsent(body.scope))
         if body.stuck is None or body.stuck[0] != seen:
             body.stuck = (seen, now)
         elif now - body.stuck[1] >= limit / 2:

@@ -20,8 +20,8 @@ from types import FrameType
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from streams import sockets
 from streams.conf import settings
+from streams.http import client_socket
 from streams.runtime import tasks
 from streams.runtime.resets import per_process
 
@@ -121,17 +121,17 @@ class _Process:
         has_handler = False
         if threading.current_thread() is threading.main_thread():
             has_handler, _ = (_listen_to(number, loop) for number in SIGNALS)
-        if listening := sockets.listening():
+        if listening := client_socket.listening():
             # Also with a handler: a server can stop without a signal, as uvicorn does after --limit-max-requests.
             loop.call_later(LOOK_SECONDS, self._look, loop, listening)
-        elif has_handler and sockets.can_be_found():
+        elif has_handler and client_socket.can_be_found():
             # The server was stopped before its first stream: this is one of its last requests.
             self.begin(loop, lambda: None)
 
     def _look(self, loop: asyncio.AbstractEventLoop, listening: dict[int, int]) -> None:
         if self.is_ending:
             return
-        if sockets.listening(listening):
+        if client_socket.listening(listening):
             loop.call_later(LOOK_SECONDS, self._look, loop, listening)
         else:
             self.begin(loop, lambda: None)

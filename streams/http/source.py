@@ -11,8 +11,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Protocol, runtime_checkable
 
-from streams import sse
-from streams.events import Event
+from streams.protocol import sse
+from streams.protocol.events import Event
 
 logger = logging.getLogger("streams")
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from streams import sockets
+from streams.http import client_socket
 from streams.private.django import EndOfRequest
 
 # How long to wait until the server has written the last bytes, which can happen in another thread.
@@ -28,8 +28,8 @@ async def leave(scope: Mapping[str, Any] | None) -> NoReturn:
     uvicorn logs an error).
     """
     await asyncio.sleep(FLUSH_SECONDS)
-    while sockets.is_searching(scope):  # noqa: ASYNC110
-        await asyncio.sleep(sockets.AGAIN_SECONDS)
-    if scope is not None and sockets.close(scope):
+    while client_socket.is_searching(scope):  # noqa: ASYNC110
+        await asyncio.sleep(client_socket.AGAIN_SECONDS)
+    if scope is not None and client_socket.close(scope):
         await asyncio.sleep(CLOSE_SECONDS)
     raise EndOfRequest("The stream was cut short.")

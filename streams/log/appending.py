@@ -17,8 +17,6 @@ from typing import Any
 from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models import F
 
-from streams import outages
-from streams.events import NewMessage
 from streams.exceptions import IdempotencyKeyInUse, IdempotencyKeyReused
 from streams.log import known, low_water, one_trip
 from streams.log.one_trip import COLUMNS, Outcome
@@ -34,8 +32,9 @@ from streams.log.sequencing import (
 )
 from streams.log.transactions import LOCK_SECONDS, own_transaction
 from streams.models import LogHead, Message
-from streams.runtime import test_run
-from streams.threads import database
+from streams.protocol.events import NewMessage
+from streams.runtime import failures, test_run
+from streams.runtime.executor import database
 
 logger = logging.getLogger("streams.publishing")
 
@@ -68,14 +67,14 @@ def store(messages: Sequence[NewMessage], *, wait_for_keys: bool = True) -> list
             rows, outcome = _insert_first(messages, wait_for_keys=wait_for_keys)
         else:
             rows, outcome = _lock_first(messages)
-    outages.DISK.recovered()
+    failures.DISK.recovered()
     try:
         notify(outcome.numbered, rows)
         settle({row.pk: row for row in rows if row.position is None}, outcome, wait=True)
     except Exception:
         # The messages are stored. If their publisher got an error, it would publish them again. A hub's poll numbers
         # the rest.
-        outages.report(logger, "Messages were stored, and could not be given their positions yet.")
+        failures.report(logger, "Messages were stored, and could not be given their positions yet.")
     return rows
 
 

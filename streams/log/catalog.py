@@ -13,7 +13,7 @@ from django.db.models import Q
 
 from streams import log
 from streams.models import ChannelSettings
-from streams.threads import database
+from streams.runtime.executor import database
 
 # Sorts after every character that channel names can have.
 _AFTER_NAMES = "~"

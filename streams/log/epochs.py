@@ -26,7 +26,7 @@ from streams.log import low_water
 from streams.log.files import birth
 from streams.log.transactions import own_transaction
 from streams.runtime import test_run
-from streams.threads import database
+from streams.runtime.executor import database
 
 logger = logging.getLogger("streams")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from streams import log
 from streams.models import Message
-from streams.threads import database
+from streams.runtime.executor import database
 
 
 @dataclass(frozen=True, slots=True)

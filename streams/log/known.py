@@ -15,7 +15,7 @@ from django.db.backends.signals import connection_created
 from streams.log import low_water
 from streams.private.django import is_nested
 from streams.runtime import test_run
-from streams.threads import database
+from streams.runtime.executor import database
 
 # How often the database is asked whether it is still the same, if the lock could not be taken.
 ASK_SECONDS = 0.25

@@ -17,7 +17,7 @@ from django.db.models.functions import Now
 
 from streams.log.transactions import own_transaction
 from streams.models import Lease
-from streams.threads import database
+from streams.runtime.executor import database
 
 
 def new_holder() -> str:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from django.db import connections
 
 from streams.log.postgresql import PLACE
-from streams.threads import database
+from streams.runtime.executor import database
 
 # The columns of a message that is published, in the order of the procedure's parameters.
 COLUMNS = ("channel", "event", "data", "size", "published_by_id", "idempotency_key")

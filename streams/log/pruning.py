@@ -14,7 +14,7 @@ from streams.log.reading import current_head
 from streams.log.sizing import lock_size
 from streams.log.transactions import own_transaction
 from streams.models import Channel, LogHead, LogSize, Message
-from streams.threads import database
+from streams.runtime.executor import database
 
 # The number of pruning records, one for each channel. Beyond it, the oldest records of channels without messages are
 # folded into the log's floor.
@@ -104,7 +104,7 @@ def _delete(doomed: QuerySet[Message], newest: Mapping[str, int]) -> None:
 def date_newest(channel: str | None = None, spared: Collection[str] = ()) -> bool:
     """Set the date of the newest message to the present time if it is in the future. Return True if it was.
 
-    Later messages show the minimum age of a message with a wrong date (see retention.py). The newest message has no
+    Later messages show the minimum age of a message with a wrong date (see log/retention.py). The newest message has no
     later one, and would never expire.
     """
     is_future = ExpressionWrapper(Q(created_at__gt=Now()), output_field=BooleanField())

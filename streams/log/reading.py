@@ -14,8 +14,8 @@ from streams.log.epochs import Epochs
 from streams.log.sequencing import sequence_waiting
 from streams.models import Channel, LogHead, Message
 from streams.private.django import in_callers_transaction
-from streams.sse import StoredEvent
-from streams.threads import database
+from streams.protocol.sse import StoredEvent
+from streams.runtime.executor import database
 
 # The limits of a page, which is the result of one read. Only a single message can be larger. A page is large enough
 # that round trips do not dominate a replay, and small because each slow client that reads from the log holds one.

@@ -7,12 +7,12 @@ from typing import Any
 
 from django.db import transaction
 
-from streams.events import USER_PREFIX
 from streams.log.appending import lock_sqlite
 from streams.log.pruning import erase_channels
 from streams.log.sizing import lock_size
 from streams.models import Message
-from streams.threads import database
+from streams.protocol.events import USER_PREFIX
+from streams.runtime.executor import database
 
 
 def forget_publisher(user_pk: Any) -> None:

@@ -19,10 +19,13 @@ from dataclasses import dataclass
 from django.db.models import BooleanField, Count, ExpressionWrapper, F, Q, QuerySet, RowRange, Sum, Window
 from django.db.models.functions import Now
 
-from streams import channels, leases, log, threads
+from streams import log
+from streams.channels import rules
 from streams.conf import settings
+from streams.log import leases
 from streams.models import Message
-from streams.threads import database
+from streams.runtime import executor
+from streams.runtime.executor import database
 
 logger = logging.getLogger("streams.retention")
 
@@ -71,13 +74,13 @@ class Cut:
         return rows.exclude(channel__in=self.spared) if self.spared else rows
 
 
-def cuts(own: Mapping[str, channels.Retention] | None = None) -> Iterator[Cut]:
+def cuts(own: Mapping[str, rules.Retention] | None = None) -> Iterator[Cut]:
     """Yield the cuts of the site's settings, and of channels that have settings of their `own`.
 
     Each cut is computed when it is requested, so that it sees the effect of the one before. RETENTION_BYTES applies to
     the whole log, whatever the settings of a channel are.
     """
-    own = channels.retentions() if own is None else own
+    own = rules.retentions() if own is None else own
     own_age = {channel: kept.seconds for channel, kept in own.items() if kept.seconds is not None}
     own_count = {channel: kept.messages for channel, kept in own.items() if kept.messages is not None}
 
@@ -139,7 +142,7 @@ def prune(
 
 def _prepare(is_over: Callable[[], bool]) -> None:
     """Correct the newest messages' dates if they are in the future, and count the bytes of new messages."""
-    own_age = {channel: kept.seconds for channel, kept in channels.retentions().items() if kept.seconds is not None}
+    own_age = {channel: kept.seconds for channel, kept in rules.retentions().items() if kept.seconds is not None}
     if settings.RETENTION_SECONDS is not None:
         log.date_newest(spared=sorted(own_age))
     for channel, seconds in own_age.items():
@@ -155,13 +158,13 @@ def _batches(is_over: Callable[[], bool]) -> Iterator[int | None]:
 
     Yield None and stop if a channel's own retention has changed.
     """
-    own = channels.retentions()
+    own = rules.retentions()
     for cut in cuts(own):
         start: int | None = 0
         while True:
             if is_over():
                 return
-            if channels.retentions() != own:
+            if rules.retentions() != own:
                 yield None
                 return
             # Skip spared messages here, once, and not in every batch, which holds SQLite's write lock.
@@ -200,7 +203,7 @@ def prune_if_due() -> int:
 
 async def prune_periodically() -> None:
     """Run prune_if_due() away from the event loop."""
-    await threads.run(prune_if_due, pool=threads.WAITING)
+    await executor.run(prune_if_due, pool=executor.WAITING)
 
 
 def period_seconds() -> float | None:

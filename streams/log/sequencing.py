@@ -31,15 +31,16 @@ from typing import Any, NamedTuple
 
 from django.db import Error, InterfaceError, OperationalError, connections, transaction
 
-from streams import outages, policies
+from streams import policies
 from streams.log import epochs, known, low_water, one_trip, postgresql, sqlite
 from streams.log.one_trip import Outcome
 from streams.log.transactions import own_transaction
 from streams.models import Message
 from streams.notifiers import Notice, get_notifier
 from streams.private.django import is_nested
-from streams.sse import StoredEvent
-from streams.threads import database, timeout_seconds
+from streams.protocol.sse import StoredEvent
+from streams.runtime import failures
+from streams.runtime.executor import database, timeout_seconds
 
 logger = logging.getLogger("streams.publishing")
 
@@ -159,11 +160,11 @@ def notify(positions: Mapping[int, int], rows: Iterable[Message]) -> None:
         is_public = policies.are_known_to_be_open({message.channel for message in messages})
         get_notifier().notify(Notice(min(positions.values()), max(positions.values()), messages, is_public=is_public))
     except Exception:
-        outages.SENDING.record_failure(
+        failures.SENDING.record_failure(
             logger, "The notifier failed; subscribers will find the messages by polling the log."
         )
     else:
-        outages.SENDING.recovered()
+        failures.SENDING.recovered()
 
 
 # --- Rounds -----------------------------------------------------------------------------------------------------------

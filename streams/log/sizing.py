@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from streams.log.appending import lock_sqlite
 from streams.log.transactions import own_transaction
 from streams.models import LogHead, LogSize, Message
-from streams.threads import database
+from streams.runtime.executor import database
 
 # How many messages one step counts. It holds the lock that deletions need, for a moment.
 STEP_MESSAGES = 20_000

@@ -9,7 +9,7 @@ from typing import Any
 from django.db import connections, transaction
 
 from streams.private.django import is_nested
-from streams.threads import database
+from streams.runtime.executor import database
 
 # A process that stops in the middle of a transaction, or a machine that vanishes, loses its locks after this time.
 # PostgreSQL's own default is never.

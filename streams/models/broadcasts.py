@@ -8,8 +8,8 @@ from django.conf import settings
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from streams import events
-from streams.references import Reference
+from streams.models.references import Reference
+from streams.protocol import events
 
 
 class Broadcast(models.Model):

@@ -1,4 +1,4 @@
-"""Settings of single channels. streams.channels reads them for the policy and for retention."""
+"""Settings of single channels. streams.channels.rules reads them for the policy and for retention."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from streams import events
 from streams.exceptions import InvalidChannel
 from streams.models.fields import ChannelNameField
-from streams.references import Reference
+from streams.models.references import Reference
+from streams.protocol import events
 
 
 def check_channel_name(name: str) -> None:

@@ -9,9 +9,9 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from streams import events
 from streams.models.fields import ChannelNameField
-from streams.references import Reference
+from streams.models.references import Reference
+from streams.protocol import events
 
 
 class Message(models.Model):

@@ -18,7 +18,7 @@ from django.db import models, router, transaction
 from django.db.models.fields.related_descriptors import ForwardManyToOneDescriptor
 from django.db.models.signals import post_delete
 
-from streams.databases import database
+from streams.runtime.database import database
 
 logger = logging.getLogger("streams")
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from streams.sse import StoredEvent
+from streams.protocol.sse import StoredEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Revocation:
     user: The primary key of a user, as text.
     channel: The name of a channel.
     token: The id of a signed token.
-    session: The fingerprint of a session (see revocation.py), not its key.
+    session: The fingerprint of a session (see access/revocation.py), not its key.
 
     A notifier delivers it unchanged and does not look inside.
     """

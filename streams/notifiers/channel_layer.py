@@ -15,7 +15,7 @@ from channels.layers import channel_layers
 
 from streams.exceptions import InvalidSetting
 from streams.notifiers.base import Notice
-from streams.notifiers.line import THREAD_NAME, ListenerThread, ProcessNotifier
+from streams.notifiers.listener_thread import THREAD_NAME, ListenerThread, ProcessNotifier
 
 # Larger notices are sent without their messages, and hubs read these from the log. A layer on Redis stores one copy for
 # each process.

@@ -16,11 +16,11 @@ from typing import Any
 
 from django.db import connections
 
-from streams.databases import database
 from streams.exceptions import InvalidSetting
-from streams.notifiers import wire
+from streams.notifiers import signing
 from streams.notifiers.base import BaseNotifier, Notice
 from streams.notifiers.mailboxes import Mailbox, Mailboxes
+from streams.runtime.database import database
 
 THREAD_NAME = "streams-notifier"
 ENDED = "The notifier's thread has ended."
@@ -46,7 +46,7 @@ class ProcessNotifier(BaseNotifier):
                 f"{type(self).__name__}'s option 'carry_messages' must be True, False or None; got {carry_messages!r}."
             )
         self._carry_messages = carry_messages
-        self._decoder = wire.Decoder()
+        self._decoder = signing.Decoder()
         self._lock = threading.Lock()
         self._thread: ListenerThread | None = None
 
@@ -57,7 +57,7 @@ class ProcessNotifier(BaseNotifier):
     def encode(self, notice: Notice, max_bytes: int) -> str:
         """Return the notice as text of at most `max_bytes` bytes, with its messages if they are allowed and fit."""
         carries = notice.is_public if self._carry_messages is None else self._carry_messages
-        return wire.encode(notice if carries else replace(notice, messages=()), max_bytes)
+        return signing.encode(notice if carries else replace(notice, messages=()), max_bytes)
 
     def decode(self, text: object) -> Notice | None:
         """Return the notice that `text` holds, or None if it must be ignored."""

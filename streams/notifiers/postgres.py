@@ -11,11 +11,11 @@ from django.utils.connection import ConnectionDoesNotExist
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from streams import databases
 from streams.exceptions import InvalidSetting
 from streams.notifiers.base import Notice
-from streams.notifiers.line import ListenerThread, ProcessNotifier
-from streams.notifiers.sessions import Connection, keeps_session, readable, server_process, within
+from streams.notifiers.listener_thread import ListenerThread, ProcessNotifier
+from streams.notifiers.pooler_detection import Connection, keeps_session, readable, server_process, within
+from streams.runtime.database import database as log_database
 
 # PostgreSQL refuses a payload of 8000 bytes.
 MAX_BYTES = 7999
@@ -57,7 +57,7 @@ class PostgresNotifier(ProcessNotifier):
         carry_messages: bool | None = None,
     ) -> None:
         super().__init__(carry_messages)
-        database = database or databases.database()
+        database = database or log_database()
         if not 0 < len(channel.encode()) <= MAX_CHANNEL_BYTES:
             raise InvalidSetting(
                 f"PostgresNotifier's option 'channel' must have 1 to {MAX_CHANNEL_BYTES} bytes; got {channel!r}."

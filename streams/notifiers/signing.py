@@ -24,9 +24,9 @@ from typing import Any
 from django.conf import settings
 from django.utils.crypto import constant_time_compare, salted_hmac
 
-from streams.databases import log_name
 from streams.notifiers.base import Notice, Revocation
-from streams.sse import StoredEvent
+from streams.protocol.sse import StoredEvent
+from streams.runtime.database import log_name
 
 logger = logging.getLogger("streams.notifiers")
 

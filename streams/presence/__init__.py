@@ -19,21 +19,19 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from django.db.models import DurationField, ExpressionWrapper, F, Q
 from django.db.models.functions import Now
 
-from streams import outages, threads
 from streams.conf import settings
-from streams.delivery.listener import Listener
 from streams.models import Node
-from streams.places import Places
-from streams.runtime import test_run
+from streams.presence.slots import Places
+from streams.runtime import executor, failures, test_run
+from streams.runtime.executor import database
 from streams.runtime.resets import per_process
-from streams.threads import database
 
 logger = logging.getLogger("streams")
 
@@ -56,10 +54,19 @@ FORGET_SECONDS = 3600
 DEFAULT_SECONDS = 5.0
 
 
+class OpenStream(Protocol):
+    """An open stream, as other modules can look at it. See Subscriber."""
+
+    channels: tuple[str, ...]
+    number: int
+
+    def has_received(self, position: int) -> bool: ...
+
+
 class Census:
     """The streams of one event loop, counted. Written on that loop; read from any thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, subscribers: set[Listener]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, subscribers: Collection[OpenStream]) -> None:
         self.loop = loop
         self.subscribers = subscribers  # the hub's own set
         self.connections = 0
@@ -125,7 +132,7 @@ def node_id() -> str:
 # --- Counting, called by the hub --------------------------------------------------------------------------------------
 
 
-def open_census(loop: asyncio.AbstractEventLoop, subscribers: set[Listener]) -> Census:
+def open_census(loop: asyncio.AbstractEventLoop, subscribers: Collection[OpenStream]) -> Census:
     """A census for an event loop that begins to stream; `subscribers`: the set in which its hub keeps them."""
     census = Census(loop, subscribers)
     with _process.lock:
@@ -149,7 +156,7 @@ def close_census(census: Census) -> None:
     if last and settings.PRESENCE_SECONDS is not None and test_run.strategy().works_unattended:
         # Straight to a thread: the loop may be ending, and would not come back to a task.
         try:
-            threads.PERIODIC.submit(_write_if_nobody_came_back)
+            executor.PERIODIC.submit(_write_if_nobody_came_back)
         except RuntimeError:  # the interpreter is ending
             logger.info("That nobody listens here any more could not be written; the row will fade.", exc_info=True)
 
@@ -161,7 +168,7 @@ def _censuses() -> list[Census]:
         return list(_process.censuses)
 
 
-def subscribers() -> list[Listener]:
+def subscribers() -> list[OpenStream]:
     """All open streams of this process, of all its event loops. From any thread."""
     # tuple() takes what is in a set in one step, whatever the loop's thread does meanwhile.
     return [subscriber for census in _censuses() for subscriber in tuple(census.subscribers)]
@@ -188,7 +195,7 @@ def count() -> Count:
 
 
 def places() -> Places:
-    """The places of this process's streams, by caller. Only limits.py takes any."""
+    """The places of this process's streams, by caller. Only delivery/limits.py takes any."""
     return _process.places
 
 
@@ -208,7 +215,7 @@ async def beat() -> None:
         process.beat_at = now
     # No other process writes this row, so other periodic tasks wait only for SQLite's one lock.
     try:
-        await threads.run(_write_and_read, pool=threads.PERIODIC)
+        await executor.run(_write_and_read, pool=executor.PERIODIC)
     except BaseException:
         process.beat_at = float("-inf")  # or the next try would find nothing to do, and pass for a success
         raise
@@ -261,7 +268,7 @@ def _write_if_nobody_came_back() -> None:
         if not connections():
             write()
     except Exception:
-        outages.report(logger, "That nobody listens here any more could not be written; the row will fade.")
+        failures.report(logger, "That nobody listens here any more could not be written; the row will fade.")
 
 
 # --- The others, as of the last beat ----------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 
-from streams import sse
 from streams.conf import settings
 from streams.exceptions import (
     InvalidChannel,
@@ -22,6 +21,7 @@ from streams.exceptions import (
     InvalidMessage,
     MessageTooLarge,
 )
+from streams.protocol import sse
 
 CHANNEL_MAX_LENGTH = 99
 EVENT_TYPE_MAX_LENGTH = 99

@@ -1,6 +1,6 @@
 """The wire format: encode and decode event streams, as in the WHATWG's HTML standard (section 9.2, server-sent events).
 
-No I/O and no Django. `events.py` decides which messages can be published.
+No I/O and no Django. `protocol/events.py` decides which messages can be published.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def encode(
     """Return one block of an event stream in UTF-8, with the blank line that ends it.
 
     If `data` is None, the field is left out, and clients dispatch no event. `retry` is in milliseconds. The caller
-    ensures that `data` has no CR, and that `event` and `id` have neither line ends nor NUL (see events.py).
+    ensures that `data` has no CR, and that `event` and `id` have neither line ends nor NUL (see protocol/events.py).
     """
     lines = []
     if retry is not None:

@@ -13,12 +13,13 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError, connections
 
-from streams import log, threads
-from streams.events import NewMessage
+from streams import log
 from streams.exceptions import StreamsError
-from streams.log_connections import shut_down
 from streams.models import Message
-from streams.threads import database
+from streams.protocol.events import NewMessage
+from streams.runtime import executor
+from streams.runtime.connections import shut_down
+from streams.runtime.executor import database
 
 # The limits of one shared transaction, unless a single call has more. They bound the wait of each publisher, and the
 # memory.
@@ -104,11 +105,11 @@ class Writer:
 
     def _depose_if_overdue(self) -> None:
         """Take the turn from a thread that is in no pool of ours, such as the thread of a request."""
-        seconds = threads.timeout_seconds()
+        seconds = executor.timeout_seconds()
         with self._lock:
             if seconds is not None and self._writing and time.monotonic() - self._began > seconds:
                 self._depose(
-                    threads.DatabaseTimeout(
+                    executor.DatabaseTimeout(
                         f"The log's database did not answer within {seconds:g} s. It is unknown whether this was "
                         "published."
                     )
@@ -117,13 +118,13 @@ class Writer:
     def write(self, group: Group) -> list[Message]:
         """Write `group`, or wait until another thread has, and return its rows. Blocks."""
         try:
-            threads.connect()  # before the turn: the threads that wait for it can hold all connections of a pool
+            executor.connect()  # before the turn: the threads that wait for it can hold all connections of a pool
             with self._lock:
                 group.attended = True
                 if self._turn is None:
                     self._turn = group
                     group.called.set()
-            while not group.called.wait(threads.timeout_seconds()):
+            while not group.called.wait(executor.timeout_seconds()):
                 self._depose_if_overdue()
             with self._lock:
                 ours = self._turn is group

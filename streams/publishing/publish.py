@@ -1,8 +1,8 @@
 """publish() and its async and many-message forms.
 
-Outside a transaction, publishers of one process that arrive together share one (writer.py). Inside a transaction, the
-message belongs to it, and gets its position after the commit. This package never imports the hub: they meet at the log
-and the notifier.
+Outside a transaction, publishers of one process that arrive together share one (see group_commit.py). Inside a
+transaction, the message belongs to it, and gets its position after the commit. This package never imports the hub: they
+meet at the log and the notifier.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections, transaction
 
-from streams import log, outages, threads
-from streams.events import NewMessage, check
+from streams import log
 from streams.exceptions import IdempotencyKeyInUse
 from streams.models import Message
 from streams.private import django as django_internals
-from streams.runtime import test_run
+from streams.protocol.events import NewMessage, check
+from streams.publishing.group_commit import Writer
+from streams.runtime import executor, failures, test_run
 from streams.runtime.resets import per_process
-from streams.writer import Writer
 
 # For how long publish() waits for a transaction that has used the same idempotency key and is still open.
 KEY_IN_USE_SECONDS = 30.0
@@ -83,12 +83,12 @@ async def apublish(
 def publish_many(messages: Iterable[NewMessage]) -> list[Message]:
     """Append several messages, all of them or none, in one transaction and in the order given. See publish()."""
     _refuse_on_event_loop()
-    with outages.explained():
+    with failures.explained():
         checked = [check(message) for message in messages]
         if not checked:
             return []
         with test_run.strategy().connection():
-            connection: Any = connections[threads.database()]
+            connection: Any = connections[executor.database()]
             # The transaction in which Django's TestCase wraps a test is not the caller's: it never commits.
             if django_internals.in_callers_transaction(connection):
                 return _append_to_callers_transaction(connection, checked)
@@ -111,20 +111,20 @@ def publish_many(messages: Iterable[NewMessage]) -> list[Message]:
 
 async def apublish_many(messages: Iterable[NewMessage]) -> list[Message]:
     """See publish_many()."""
-    if not threads.uses_log_threads():
+    if not executor.uses_log_threads():
         # In the thread of the sync caller, so that the messages belong to the transaction that it may have open.
-        return await threads.run(publish_many, list(messages))
-    with outages.explained():
+        return await executor.run(publish_many, list(messages))
+    with failures.explained():
         checked = [check(message) for message in messages]
         if not checked:
             return []
         # Enqueued before a thread is asked for: messages that arrive in the meantime go out in the same transaction.
         group = _writer.enqueue(checked)
         try:
-            return await threads.run(_writer.write, group, pool=threads.WRITING)
+            return await executor.run(_writer.write, group, pool=executor.WRITING)
         except IdempotencyKeyInUse:
             return await _publish_when_key_is_free(checked)
-        except threads.DatabaseTimeout as error:
+        except executor.DatabaseTimeout as error:
             _writer.give_up(group, error)
             raise
         except BaseException:
@@ -137,10 +137,10 @@ async def _publish_when_key_is_free(messages: Sequence[NewMessage]) -> list[Mess
     for pause in _key_pauses():
         await asyncio.sleep(pause)
         try:
-            return await threads.run(partial(log.store, messages, wait_for_keys=False), pool=threads.WAITING)
+            return await executor.run(partial(log.store, messages, wait_for_keys=False), pool=executor.WAITING)
         except IdempotencyKeyInUse:
             pass
-    return await threads.run(partial(log.store, messages, wait_for_keys=False), pool=threads.WAITING)
+    return await executor.run(partial(log.store, messages, wait_for_keys=False), pool=executor.WAITING)
 
 
 def _refuse_on_event_loop() -> None:
@@ -195,7 +195,7 @@ class _AfterCommit:
         self.rows = rows
         self.outcome = outcome
         # Django logs a failed hook by this name, and requires it.
-        self.__qualname__ = "streams.publishing.sequence_after_commit"
+        self.__qualname__ = "streams.publishing.publish.sequence_after_commit"
 
     def __call__(self) -> None:
         outcome = self.outcome

@@ -16,8 +16,8 @@ from typing import Any
 
 from django.core.cache import caches
 
-from streams import outages
 from streams.conf import settings
+from streams.runtime import failures
 from streams.runtime.resets import on_settings_change, per_process
 
 logger = logging.getLogger("streams")
@@ -27,7 +27,7 @@ MINUTE = 60.0
 # Callers that are remembered. Whoever has been quiet longest goes first, and has most likely a full bucket again.
 MAX_CALLERS = 10_000
 
-CACHE = per_process(outages.Outage, "The cache that counts publishing works again.")
+CACHE = per_process(failures.Outage, "The cache that counts publishing works again.")
 
 
 class Buckets:

@@ -15,8 +15,8 @@ from django.http import HttpRequest
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.module_loading import import_string
 
-from streams.addresses import address_key, client_address
 from streams.exceptions import HTTPError
+from streams.http.client_address import address_key, client_address
 from streams.relay.conf import settings
 from streams.tokens import bearer, fingerprint, user_with_fingerprint
 

@@ -8,9 +8,9 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from streams.references import with_references
+from streams.models.references import with_references
 from streams.relay.models import Generation, Usage
-from streams.threads import database
+from streams.runtime.executor import database
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]

@@ -17,8 +17,10 @@ class RelayConfig(AppConfig):
     def ready(self) -> None:
         from django.contrib.auth import get_user_model
 
-        from streams import conf, revocation, shutdown
-        from streams.references import on_deletion
+        from streams import conf
+        from streams.access import revocation
+        from streams.http import shutdown
+        from streams.models.references import on_deletion
         from streams.relay import usage
         from streams.relay.checks import check_database, check_upstreams
         from streams.relay.conf import RelaySettings

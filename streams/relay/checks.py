@@ -27,7 +27,7 @@ def check_upstreams(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def check_database(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """E003."""
     from streams.relay.models import Generation, Usage
-    from streams.threads import database
+    from streams.runtime.executor import database
 
     elsewhere = {router.db_for_write(model) for model in (Generation, Usage)} - {database()}
     return [

@@ -13,11 +13,12 @@ from django.db import Error
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
-from streams import json_responses, outages
-from streams.databases import non_atomic_requests
 from streams.exceptions import HTTPError, NotMigrated
+from streams.http import json_responses
 from streams.relay.errors import openai_error
 from streams.relay.proxy.requests import parse_payload
+from streams.runtime import failures
+from streams.runtime.database import non_atomic_requests
 
 logger = logging.getLogger("streams.relay")
 
@@ -48,9 +49,9 @@ def api_view(*methods: str) -> Callable[[AsyncView], AsyncView]:
             except HTTPError as error:
                 return error_response(error)
             except (Error, NotMigrated) as error:
-                if not outages.is_unavailable(error):
+                if not failures.is_unavailable(error):
                     raise
-                logger.exception("A request could not be answered. %s", outages.explain(error))
+                logger.exception("A request could not be answered. %s", failures.explain(error))
                 return error_response(unavailable(error))
 
         return wrapped
@@ -60,7 +61,7 @@ def api_view(*methods: str) -> Callable[[AsyncView], AsyncView]:
 
 def unavailable(error: Exception) -> HTTPError:
     """Return the 503 for an error of the database."""
-    return HTTPError(503, "unavailable", outages.explain(error), retry_after_seconds=RETRY_AFTER_SECONDS)
+    return HTTPError(503, "unavailable", failures.explain(error), retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 def error_response(error: HTTPError) -> HttpResponse:

@@ -10,12 +10,12 @@ from django.db.models import Sum
 from django.db.models.functions import Now
 
 from streams.exceptions import HTTPError
-from streams.places import Place, Places
-from streams.rates import Buckets
+from streams.presence.slots import Place, Places
+from streams.publishing.rate_limit import Buckets
 from streams.relay.conf import settings
 from streams.relay.models import Generation
+from streams.runtime.executor import database
 from streams.runtime.resets import on_settings_change, per_process
-from streams.threads import database
 
 RETRY_AFTER_SECONDS = 5
 BYTES_RETRY_AFTER_SECONDS = 60

@@ -14,8 +14,8 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from streams.events import GENERATION_PREFIX
-from streams.references import Reference
+from streams.models.references import Reference
+from streams.protocol.events import GENERATION_PREFIX
 
 ID_LENGTH = 32
 KEY_MAX_LENGTH = 255

@@ -9,10 +9,10 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 
-from streams import threads
 from streams.relay.models import Usage
+from streams.runtime import executor
+from streams.runtime.executor import database, run
 from streams.runtime.tasks import spawn
-from streams.threads import database, run
 
 MAX_COUNTS = 32
 MAX_NAME_CHARACTERS = 64
@@ -60,7 +60,7 @@ def record_soon(**answer: Any) -> asyncio.Task[None]:
 async def _record(answer: dict[str, Any]) -> None:
     try:
         # Not in a thread for reads, because it can wait for a lock.
-        await run(lambda: record(**_without_deleted_user(answer)), pool=threads.WRITING)
+        await run(lambda: record(**_without_deleted_user(answer)), pool=executor.WRITING)
     except Exception:
         logger.exception("Could not record the usage of an answer: %s.", answer)
 

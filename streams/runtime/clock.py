@@ -13,7 +13,7 @@ from django.db import connections
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from streams.databases import database
+from streams.runtime.database import database
 
 
 def now() -> Any:

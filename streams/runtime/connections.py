@@ -12,7 +12,7 @@ from typing import Any
 from django.db import connections
 
 from streams.conf import settings
-from streams.databases import database
+from streams.runtime.database import database
 
 
 def shut_down(connection: Any) -> None:

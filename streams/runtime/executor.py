@@ -16,13 +16,13 @@ from django.db import connections
 from django.db.utils import load_backend
 
 from streams.conf import settings
-from streams.databases import database as database
-from streams.log_connections import close_connections as close_connections
-from streams.log_threads import DatabaseTimeout as DatabaseTimeout
-from streams.log_threads import LogThreads as LogThreads
 from streams.runtime import test_run
+from streams.runtime.connections import close_connections as close_connections
+from streams.runtime.database import database as database
 from streams.runtime.resets import per_process
 from streams.runtime.sync_callers import sync_caller as sync_caller
+from streams.runtime.thread_pool import DatabaseTimeout as DatabaseTimeout
+from streams.runtime.thread_pool import LogThreads as LogThreads
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from asgiref.sync import sync_to_async
 
 from streams.private.asgiref import executor_of, has_thread, take_executor
 from streams.private.asgiref import request_context as request_context
-from streams.threads import close_connections
+from streams.runtime.executor import close_connections
 
 
 async def release_request(*, only_idle: bool = False) -> None:

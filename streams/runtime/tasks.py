@@ -32,7 +32,7 @@ def spawn(coroutine: Coroutine[Any, Any, T], *, awaited: bool = False, finish: b
 
     Args:
         awaited: the caller awaits the task, and so gets its exception. Otherwise the exception is logged.
-        finish: when the process is asked to end, the server waits for the task (see shutdown.py).
+        finish: when the process is asked to end, the server waits for the task (see http/shutdown.py).
     """
     task = asyncio.get_running_loop().create_task(coroutine, context=contextvars.Context())
     tasks = _to_finish if finish else _running

@@ -28,9 +28,9 @@ from asgiref.sync import ThreadSensitiveContext
 from django.db import connections
 from django.db.backends.signals import connection_created
 
-from streams.databases import database
 from streams.private import asgiref as asgiref_internals
 from streams.private import django as django_internals
+from streams.runtime.database import database
 from streams.runtime.resets import per_process
 
 T = TypeVar("T")

@@ -19,16 +19,15 @@ from typing import Any, TypeVar
 
 from django.db import OperationalError
 
-from streams import outages
 from streams.conf import settings
-from streams.log_connections import (
+from streams.runtime import failures, test_run
+from streams.runtime.connections import (
     close_connections,
     close_ended_connections,
     limit_connecting,
     shut_down,
     tidy_connections,
 )
-from streams.runtime import test_run
 
 T = TypeVar("T")
 logger = logging.getLogger("streams")
@@ -248,7 +247,7 @@ class _Job:
             try:
                 raise error
             except DatabaseTimeout:
-                outages.report(logger, "The log's database does not answer; its connections are closed.")
+                failures.report(logger, "The log's database does not answer; its connections are closed.")
         _deliver(self.future.set_exception, error)
 
     def refuse(self) -> None:

@@ -10,8 +10,8 @@ from django.urls import NoReverseMatch, get_urlconf, reverse
 
 from streams import log
 from streams.conf import settings
-from streams.events import validate_channels
 from streams.private.django import namespaces_of
+from streams.protocol.events import validate_channels
 from streams.redaction import PARAMETER
 
 register = template.Library()

@@ -10,7 +10,7 @@ from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from streams.exceptions import InvalidMessage
-from streams.json_bodies import check_json
+from streams.protocol.json_bodies import check_json
 
 register = template.Library()
 

@@ -19,18 +19,19 @@ from django.http import Http404, HttpRequest
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.utils.functional import SimpleLazyObject
 
-from streams import adisconnect, apublish, disconnect, rechecks
-from streams.admission import ANONYMOUS, Admission, known_user
+from streams import adisconnect, apublish, disconnect
+from streams.access.admission import ANONYMOUS, Admission, known_user
+from streams.access.revocation import announce, session_fingerprint
+from streams.delivery import rechecks
+from streams.delivery.rechecks import REPEAT_SECONDS
+from streams.delivery.subscriber import Subscriber
 from streams.exceptions import InvalidChannel
 from streams.models import ChannelSettings
 from streams.notifiers import BaseNotifier, Notice, Revocation
 from streams.policies import BasePolicy, DefaultPolicy
-from streams.rechecks import REPEAT_SECONDS
-from streams.revocation import announce, session_fingerprint
-from streams.subscriber import Subscriber
 from streams.testing import read_events
 from streams.tokens import make_token, read_token
-from tests.sites import Site, finish
+from tests.support.sites import Site, finish
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

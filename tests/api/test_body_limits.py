@@ -11,7 +11,6 @@ import pytest
 from django.http import HttpRequest
 from django.test import AsyncRequestFactory, Client, RequestFactory, override_settings
 
-from streams import json_bodies
 from streams.api.requests import bodies
 from streams.api.requests.bodies import SMALL_BODY_BYTES, parse_json, read_body
 from streams.api.views import fast
@@ -19,6 +18,7 @@ from streams.api.views.disconnecting import Disconnect
 from streams.api.views.messages import Messages
 from streams.exceptions import HTTPError
 from streams.models import Message
+from streams.protocol import json_bodies
 from tests.api.callers import CHANNEL_MESSAGES, DISCONNECT, FAST, MESSAGES, TOKENS, bearer, code, key, post, user
 
 pytestmark = pytest.mark.django_db

@@ -132,7 +132,7 @@ def test_policy_of_the_site_decides_among_named_channels() -> None:
 
 def test_anonymous_call_does_not_look_through_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     publish_many([NewMessage(f"public.{n}", n) for n in range(50)])
-    monkeypatch.setattr("streams.survey.known_names", None)
+    monkeypatch.setattr("streams.log.catalog.known_names", None)
     monkeypatch.setattr("streams.presence.channels", None)
     for query in ({}, {"prefix": "public."}, {"after": "public.1"}):
         assert get(CHANNELS, **query).status_code == 200

@@ -1,4 +1,4 @@
-"""The page that describes the API. What a browser makes of it is in tests/browser/test_api_docs.py."""
+"""The page that describes the API. What a browser makes of it is in tests/system/browser/test_api_docs.py."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rest_framework.permissions import IsAuthenticated
 
 from streams.api.views.docs import Docs
 from tests.api.callers import bearer, code, get, user
-from tests.sites import ROOT
-from tests.test_project import Page
+from tests.project.test_pages import Page
+from tests.support.sites import ROOT
 
 pytestmark = pytest.mark.django_db
 

@@ -15,12 +15,12 @@ from django.test import Client, override_settings
 from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.throttling import BaseThrottle
 
-from streams import outages
 from streams.api.errors import as_http_error, handle
 from streams.api.views.fast import FastMessages
 from streams.api.views.messages import ChannelMessages
 from streams.exceptions import IdempotencyKeyInUse
 from streams.models import Message
+from streams.runtime import failures
 from tests.api.callers import CHANNEL_MESSAGES, CHANNELS, FAST, bearer, code, get, post, user
 
 pytestmark = pytest.mark.django_db
@@ -57,7 +57,7 @@ def test_database_that_does_not_answer_is_503_and_logged_once(caplog: pytest.Log
         raise OperationalError("server closed the connection")
 
     caplog.set_level(logging.INFO, "streams")
-    outages.DATABASE.forget()
+    failures.DATABASE.forget()
     headers = bearer()
     with connection.execute_wrapper(fail):
         answers = [post(path, BODY, headers) for path in (CHANNEL_MESSAGES, FAST, CHANNEL_MESSAGES, FAST)]

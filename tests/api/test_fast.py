@@ -9,10 +9,11 @@ from asgiref.sync import async_to_sync
 from django.http import HttpRequest
 from django.test import AsyncRequestFactory, override_settings
 
-from streams import threads, tokens
+from streams import tokens
 from streams.api.views import fast
 from streams.exceptions import InvalidToken
 from streams.policies import BasePolicy
+from streams.runtime import executor
 from streams.tokens import atoken_of, make_token, read_token, user_of_token
 from tests.api.callers import FAST, bearer, code, post, user
 
@@ -23,13 +24,13 @@ pytestmark = pytest.mark.django_db
 def hops(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What was run in a thread, as outside of a test run. What was revoked has just been read."""
     found: list[Any] = []
-    run = threads.run
+    run = executor.run
 
     async def counted(fn: Any, *args: Any, **kwargs: Any) -> Any:
         found.append(fn.__name__)
         return await run(fn, *args, **kwargs)
 
-    monkeypatch.setattr(threads, "run", counted)
+    monkeypatch.setattr(executor, "run", counted)
     monkeypatch.setattr(tokens, "_is_known_good", lambda token_id: True)
     return found
 

@@ -11,9 +11,9 @@ from django.test import AsyncClient, override_settings
 from django.test.utils import CaptureQueriesContext
 
 from streams import NewMessage, log, publish, publish_many
+from streams.log.retention import prune
 from streams.models import Message
 from streams.policies import BasePolicy
-from streams.retention import prune
 from streams.testing import read_events
 from tests.api.callers import CHANNEL_MESSAGES, FAST, MESSAGES, bearer, code, get, post
 

@@ -13,7 +13,7 @@ from django.urls import get_resolver
 from streams.api.openapi.schema import document
 from streams.api.urls import urlpatterns
 from tests.api.callers import bearer, code, get
-from tests.sites import PYTHON, ROOT
+from tests.support.sites import PYTHON, ROOT
 
 pytestmark = pytest.mark.django_db
 

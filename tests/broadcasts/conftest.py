@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from django.contrib.auth.models import User
 
-from tests.clients import leave_all
+from tests.support.clients import leave_all
 
 
 @pytest.fixture(autouse=True)

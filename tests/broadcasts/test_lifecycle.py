@@ -18,8 +18,8 @@ from streams.broadcasts import lifecycle, schedule
 from streams.exceptions import BroadcastRefused, InvalidChannel, InvalidJSON, InvalidMessage
 from streams.models import Broadcast, Message
 from tests.broadcasts.support import State, database, draft, in_an_hour, make_due, prepare, stored
-from tests.clients import StreamClient
-from tests.sites import Site, finish
+from tests.support.clients import StreamClient
+from tests.support.sites import Site, finish
 
 
 @database
@@ -247,10 +247,10 @@ lifecycle.send(made.pk, by=User.objects.create(username="ada"))
 
 @pytest.mark.once
 async def test_site_without_admin_can_send(site: Site) -> None:
-    site.env["DJANGO_SETTINGS_MODULE"] = "tests.settings_bare"
+    site.env["DJANGO_SETTINGS_MODULE"] = "tests.support.settings_bare"
     site.manage("check", "--fail-level", "WARNING")
     site.settings(POLL_SECONDS=0.3)
-    server = site.serve(app="tests.asgi:application")
+    server = site.serve(app="tests.support.asgi:application")
     client = await StreamClient(server.port, "/events/news/").connect()
     await client.read_control(1)
     await asyncio.to_thread(finish, site.script(SEND_BY_CODE))

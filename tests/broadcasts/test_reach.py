@@ -7,13 +7,12 @@ import asyncio
 import pytest
 from django.test import override_settings
 
-from streams import deliveries
-from streams.broadcasts import lifecycle
+from streams.broadcasts import lifecycle, reach
 from streams.models import Broadcast, Delivery
 from tests.broadcasts.support import database, draft, prepare
-from tests.clients import StreamClient, leave_all
-from tests.services import wait_until
-from tests.sites import Site, finish
+from tests.support.clients import StreamClient, leave_all
+from tests.support.services import wait_until
+from tests.support.sites import Site, finish
 
 
 def send_first() -> None:
@@ -73,4 +72,4 @@ def test_reached_is_the_sum_over_processes() -> None:
 def test_period_is_short_enough() -> None:
     for poll, often in ((0.3, 0.3), (1, 1), (600, 6)):
         with override_settings(STREAMS={"POLL_SECONDS": poll}):
-            assert deliveries.period_seconds() == often
+            assert reach.period_seconds() == often

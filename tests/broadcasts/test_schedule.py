@@ -21,8 +21,8 @@ from django.utils import timezone
 from streams.broadcasts import lifecycle, schedule
 from streams.models import Broadcast
 from tests.broadcasts.support import State, database, draft, in_an_hour, make_due, prepare, stored
-from tests.clients import StreamClient
-from tests.sites import Site, finish
+from tests.support.clients import StreamClient
+from tests.support.sites import Site, finish
 
 
 @database

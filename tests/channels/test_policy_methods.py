@@ -13,8 +13,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.test import AsyncClient, RequestFactory, override_settings
 
+from streams.channels.policy_methods import PUBLISH_METHODS, READ_METHODS, contradictions
 from streams.policies import BasePolicy, DefaultPolicy, get_policy
-from streams.policy_methods import PUBLISH_METHODS, READ_METHODS, contradictions
 from streams.tokens import make_token
 
 pytestmark = pytest.mark.django_db(transaction=True)

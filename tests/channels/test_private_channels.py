@@ -13,10 +13,10 @@ from django.test import AsyncClient, RequestFactory, override_settings
 
 from streams import NewMessage, publish, publish_many
 from streams.admin.diagnosis.diagnose import diagnose
-from streams.channels import is_public
-from streams.events import GENERATION_PREFIX, PRIVATE_PREFIXES, USER_PREFIX
+from streams.channels.rules import is_public
 from streams.models import ChannelSettings
 from streams.policies import DefaultPolicy, get_policy
+from streams.protocol.events import GENERATION_PREFIX, PRIVATE_PREFIXES, USER_PREFIX
 from streams.relay.models import Generation
 from tests.admin.people import node
 from tests.api.callers import CHANNELS, get, key, user

@@ -16,13 +16,13 @@ from django.core.exceptions import ValidationError
 from django.test import AsyncClient, override_settings
 
 from streams import NewMessage, publish_many
-from streams.channels import Retention, access_rules, retentions
+from streams.channels.rules import Retention, access_rules, retentions
 from streams.models import ChannelSettings
 from streams.policies import get_policy
-from tests.clients import StreamClient, leave_all
-from tests.services import wait_until
-from tests.services.postgres import PostgresServer
-from tests.sites import Server, Site, finish
+from tests.support.clients import StreamClient, leave_all
+from tests.support.services import wait_until
+from tests.support.services.postgres import PostgresServer
+from tests.support.sites import Server, Site, finish
 
 database = pytest.mark.django_db(transaction=True)
 
@@ -247,13 +247,13 @@ def ask_for_rules_without_a_database() -> None:
 
     from django.db import DatabaseError, OperationalError
 
-    from streams import channels
+    from streams.channels import rules
 
-    def read() -> channels.Rules:
+    def read() -> rules.Rules:
         raise OperationalError("the connection was refused")
 
-    channels._read = read
-    channels.WAIT_FOR_RULES_SECONDS = 1.0
+    rules._read = read
+    rules.WAIT_FOR_RULES_SECONDS = 1.0
     begun = time.monotonic()
     try:
         asyncio.run(_ask())
@@ -262,7 +262,7 @@ def ask_for_rules_without_a_database() -> None:
 
 
 async def _ask() -> Any:
-    from streams.channels import aaccess_rules
+    from streams.channels.rules import aaccess_rules
 
     return await aaccess_rules()
 
@@ -283,18 +283,18 @@ def test_answer_from_before_a_change_is_not_kept(site: Site) -> None:
 
 def load_while_saving() -> None:
     """Read the rules, and have a colleague save one after the query and before its answer is kept."""
-    from streams import channels
+    from streams.channels import rules
 
-    real = channels._read
+    real = rules._read
 
-    def read() -> channels.Rules:
+    def read() -> rules.Rules:
         found = real()
         ChannelSettings.objects.create(channel="room", access="staff")
         return found
 
-    channels._read = read
+    rules._read = read
     before = list(access_rules())
-    channels._read = real
+    rules._read = real
     print(before, list(access_rules()))
 
 

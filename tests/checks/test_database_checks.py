@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.forks import MAIN, ForkedProcess
+from tests.support.forks import MAIN, ForkedProcess
 
 REPORT = """
 import json, django

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from django.test import AsyncRequestFactory, override_settings
 
-from streams import conf, limits, presence
-from streams.addresses import address_key
+from streams import conf, presence
+from streams.delivery import limits
+from streams.http.client_address import address_key
 
 PUBLIC = "8.8.8.8"
 

@@ -12,9 +12,9 @@ from django.test import AsyncClient, override_settings
 from django.urls import path
 
 from streams import NewMessage, apublish, apublish_many, log
-from streams.hub import Hub
-from streams.sse import DecodedEvent, EventStreamDecoder
-from streams.subscriber import Subscriber
+from streams.delivery.hub import Hub
+from streams.delivery.subscriber import Subscriber
+from streams.protocol.sse import DecodedEvent, EventStreamDecoder
 from streams.views import EventStreamView
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls(__name__)]

@@ -13,13 +13,15 @@ import pytest_asyncio
 from django.db import OperationalError
 from django.test import override_settings
 
-from streams import NewMessage, log, presence, sse, threads
-from streams.events import check
-from streams.hub import Hub
+from streams import NewMessage, log, presence
+from streams.delivery.hub import Hub
+from streams.delivery.subscriber import Subscriber, open_streams
+from streams.delivery.window import Window
 from streams.notifiers import BaseNotifier, Notice
-from streams.sse import EventStreamDecoder, StoredEvent
-from streams.subscriber import Subscriber, open_streams
-from streams.window import Window
+from streams.protocol import sse
+from streams.protocol.events import check
+from streams.protocol.sse import EventStreamDecoder, StoredEvent
+from streams.runtime import executor
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -44,7 +46,7 @@ async def hub() -> AsyncIterator[Hub]:
 
 
 async def test_look_that_failed_is_not_shared(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    await threads.run(append_silently)
+    await executor.run(append_silently)
     looks: list[Any] = ["stale", "fails"]
     real = log.follow
 
@@ -83,12 +85,12 @@ async def test_epoch_resets_only_streams_above_its_fork(hub: Hub) -> None:
     for subscriber in (quiet, busy):
         assert b"stream-checkpoint" in await anext(subscriber)  # at 0
     for _ in range(3):
-        await threads.run(append_silently)
+        await executor.run(append_silently)
     await hub.catch_up()
     waiting = asyncio.ensure_future(anext(quiet))
     assert b"id: 3\n" in await anext(busy)
-    start = await threads.run(partial(log.start_new_epoch, "restored", fork=2))
-    await threads.run(append_silently)
+    start = await executor.run(partial(log.start_new_epoch, "restored", fork=2))
+    await executor.run(append_silently)
     await hub.catch_up()
     assert (hub.position, hub.window.start) == (start + 1, start)
     seen = b""
@@ -104,7 +106,7 @@ async def test_epoch_resets_only_streams_above_its_fork(hub: Hub) -> None:
 
 async def test_notice_of_another_history_is_not_applied(hub: Hub) -> None:
     """Two notices of a log that was replaced: the first contradicts the window, the second would continue it."""
-    await threads.run(append_silently)
+    await executor.run(append_silently)
     await hub.catch_up()
     frames = list(hub.window.after(0) or ())
     other = [StoredEvent(n, "news", "message", "of another history") for n in (1, 2)]
@@ -288,7 +290,7 @@ async def test_listener_that_fails_is_told_of_until_it_listens_and_then_what_it_
         while SlowToFail.attempts < 4:
             assert presence.count().notifier_problem == "ConnectionError", "also while it tries again"
             await asyncio.sleep(0.01)
-        await threads.run(append_silently)
+        await executor.run(append_silently)
         SlowToFail.let_in = True
         while running.position == 0:
             await asyncio.sleep(0.01)
@@ -315,7 +317,7 @@ async def test_what_is_published_before_a_new_hub_listens_is_read_as_soon_as_it_
     running = Hub.running()
     assert running is not None
     assert SlowToListen.attempts == 1
-    await threads.run(append_silently)
+    await executor.run(append_silently)
     assert running.position == 0, "nobody has told it"
     SlowToListen.let_in = True
     async with asyncio.timeout(30):

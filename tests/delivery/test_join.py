@@ -19,14 +19,15 @@ from django.test import override_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streams import NewMessage, apublish_many, log, threads
-from streams.events import check
+from streams import NewMessage, apublish_many, log
+from streams.delivery.subscriber import Subscriber
 from streams.log import reading
 from streams.models import Channel, LogHead, Message
 from streams.notifiers import Notice
 from streams.notifiers.local import LocalNotifier
-from streams.sse import DecodedEvent, EventStreamDecoder
-from streams.subscriber import Subscriber
+from streams.protocol.events import check
+from streams.protocol.sse import DecodedEvent, EventStreamDecoder
+from streams.runtime import executor
 
 CHANNELS = ("a", "b", "c")
 
@@ -35,7 +36,7 @@ TINY = {
     "WINDOW_MESSAGES": 6,
     "QUEUE_MESSAGES": 4,
     "HEARTBEAT_SECONDS": 0.1,
-    "NOTIFIER": {"BACKEND": "tests.test_join.FaultyNotifier"},
+    "NOTIFIER": {"BACKEND": "tests.delivery.test_join.FaultyNotifier"},
 }
 
 
@@ -124,7 +125,7 @@ class World:
 
     async def publish(self, channels: list[str], *, silently: bool) -> None:
         new = [NewMessage(channel, f"{channel} {len(self.published) + i}") for i, channel in enumerate(channels)]
-        rows = await (threads.run(_append_silently, new) if silently else apublish_many(new))
+        rows = await (executor.run(_append_silently, new) if silently else apublish_many(new))
         for row in rows:
             assert row.position is not None
             self.published[row.position] = (row.channel, row.data)
@@ -151,7 +152,7 @@ class World:
     async def prune(self, through: int, channel: str | None) -> None:
         # Noted first: a reset that is made meanwhile may already know of it.
         self.pruned |= {at for at, (name, _) in self.published.items() if at <= through and channel in (None, name)}
-        await threads.run(_prune, through, channel)
+        await executor.run(_prune, through, channel)
 
     def verify(self, client: Client) -> None:
         """What the client has seen, against what it must have."""
@@ -217,7 +218,7 @@ steps = st.one_of(
 
 
 async def _play(story: list[tuple[object, ...]]) -> None:
-    await threads.run(_empty_the_log)
+    await executor.run(_empty_the_log)
     world = World()
     for step in story:
         match step:

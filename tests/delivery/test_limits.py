@@ -15,14 +15,15 @@ from django.db import OperationalError
 from django.test import AsyncClient, AsyncRequestFactory, override_settings
 from django.utils.functional import SimpleLazyObject
 
-from streams import limits, presence, tokens
-from streams.addresses import address_key
-from streams.callers import user_of
+from streams import presence, tokens
+from streams.access.request_user import user_of
+from streams.delivery import limits
+from streams.delivery.hub import Hub
+from streams.delivery.subscriber import Subscriber
 from streams.exceptions import HTTPError
-from streams.hub import Hub
-from streams.places import Place
-from streams.subscriber import Subscriber
-from tests.test_presence import other_process
+from streams.http.client_address import address_key
+from streams.presence.slots import Place
+from tests.presence.test_presence import other_process
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

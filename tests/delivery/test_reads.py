@@ -12,13 +12,16 @@ import pytest
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.test import override_settings
 
-from streams import EventStreamResponse, NewMessage, apublish, apublish_many, log, sse, subscriber, threads
-from streams.hub import Hub
-from streams.reads import READS_PER_CALLER, Reads, read_page
-from streams.shutdown import reconnect_hint
-from streams.sse import DecodedEvent, EventStreamDecoder
-from streams.subscriber import Subscriber
-from streams.window import Window
+from streams import EventStreamResponse, NewMessage, apublish, apublish_many, log
+from streams.delivery import subscriber
+from streams.delivery.hub import Hub
+from streams.delivery.reads import READS_PER_CALLER, Reads, read_page
+from streams.delivery.subscriber import Subscriber
+from streams.delivery.window import Window
+from streams.http.shutdown import reconnect_hint
+from streams.protocol import sse
+from streams.protocol.sse import DecodedEvent, EventStreamDecoder
+from streams.runtime import executor
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -37,7 +40,7 @@ class Pool:
         self.free = asyncio.Semaphore(4)
         self.gate = asyncio.Semaphore(0)
         self.begun: list[str] = []
-        self._run = threads.run
+        self._run = executor.run
 
     async def run(self, question: Callable[..., Any], *args: Any, **options: Any) -> Any:
         if options:  # another pool
@@ -67,7 +70,7 @@ def read(name: str) -> str:
 @pytest.fixture
 async def held(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pool]:
     pool = Pool()
-    monkeypatch.setattr(threads, "run", pool.run)
+    monkeypatch.setattr(executor, "run", pool.run)
     with override_settings(STREAMS=STREAMS):
         yield pool
         pool.release()
@@ -272,14 +275,14 @@ async def waits(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncio.Event]
     """Reads of the log wait while this event is not set. Heartbeats come quickly."""
     may_read = asyncio.Event()
     may_read.set()
-    run = threads.run
+    run = executor.run
 
     async def wait(question: Callable[..., Any], *args: Any, **options: Any) -> Any:
         if not options:
             await may_read.wait()
         return await run(question, *args, **options)
 
-    monkeypatch.setattr(threads, "run", wait)
+    monkeypatch.setattr(executor, "run", wait)
     monkeypatch.setattr(subscriber, "FIRST_BYTE_SECONDS", 0.05)
     with override_settings(STREAMS={**STREAMS, "HEARTBEAT_SECONDS": 0.05}):
         yield may_read
@@ -341,7 +344,7 @@ async def test_quiet_stream_has_heartbeats_between_empty_reads(
     waits: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of its reads takes less than HEARTBEAT_SECONDS, and the log moves on beyond the window."""
-    run = threads.run
+    run = executor.run
 
     async def read_slowly(question: Callable[..., Any], *args: Any, **options: Any) -> Any:
         if question is read_page:
@@ -351,7 +354,7 @@ async def test_quiet_stream_has_heartbeats_between_empty_reads(
 
     await fill(5, "busy")
     reader = Reader("", 0, "quiet")
-    monkeypatch.setattr(threads, "run", read_slowly)
+    monkeypatch.setattr(executor, "run", read_slowly)
     with override_settings(STREAMS={**STREAMS, "HEARTBEAT_SECONDS": 0.3}):
         await reader.read_until(lambda: len(reader.events) == 1)
         async with asyncio.timeout(10):

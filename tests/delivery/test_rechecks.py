@@ -13,13 +13,14 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.http import HttpRequest
 from django.test import AsyncClient, override_settings
 
-from streams import adisconnect, rechecks
-from streams.hub import Hub
+from streams import adisconnect
+from streams.access.revocation import announce
+from streams.channels.policy_methods import READ_METHODS
+from streams.delivery import rechecks
+from streams.delivery.hub import Hub
 from streams.models import ChannelSettings
 from streams.notifiers import Revocation
 from streams.policies import BasePolicy, DefaultPolicy
-from streams.policy_methods import READ_METHODS
-from streams.revocation import announce
 from streams.testing import read_events
 from streams.tokens import make_token
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.sse import StoredEvent
-from streams.window import Frame, Window
+from streams.delivery.window import Frame, Window
+from streams.protocol.sse import StoredEvent
 
 ROOMY = {"max_messages": 1000, "max_bytes": 1_000_000}
 

@@ -14,7 +14,7 @@ from django.core.management import get_commands
 from streams import checks, conf
 from streams.relay import checks as relay_checks
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SETTINGS = (ROOT / "docs" / "reference" / "settings.md").read_text()
 CHECKS = (ROOT / "docs" / "reference" / "checks.md").read_text()

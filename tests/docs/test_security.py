@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.sites import ROOT
+from tests.support.sites import ROOT
 
 SECURITY = (ROOT / "docs" / "operations" / "security.md").read_text()
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", SECURITY)))
@@ -25,7 +25,7 @@ def test_named_tests_exist() -> None:
 
 
 def test_every_attack_is_named() -> None:
-    files = {f"tests/attacks/{path.name}" for path in (ROOT / "tests" / "attacks").glob("test_*.py")}
+    files = {f"tests/system/attacks/{path.name}" for path in (ROOT / "tests" / "attacks").glob("test_*.py")}
     assert files <= {path for path, _ in NAMED}
 
 

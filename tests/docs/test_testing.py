@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tests.selection import is_system_path
-from tests.sites import ROOT
+from tests.support.selection import is_system_path
+from tests.support.sites import ROOT
 
 TEXT = (ROOT / "docs" / "internals" / "testing.md").read_text()
 NAME = re.compile(r"`(tests/[\w/]+(?:\.py)?)(?:::(\w+))?`")

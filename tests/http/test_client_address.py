@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.test import AsyncRequestFactory, RequestFactory, override_settings
 
-from streams.addresses import address_key, client_address, parse_address
+from streams.http.client_address import address_key, client_address, parse_address
 
 PROXIES = ["127.0.0.1", "10.0.0.0/8", "fd00::/8"]
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from streams import sockets
-from tests.services import wait_until
-from tests.sites import ROOT
+from streams.http import client_socket
+from tests.support.services import wait_until
+from tests.support.sites import ROOT
 
 
 def scope(client: socket.socket, server: socket.socket) -> dict[str, Any]:
@@ -26,16 +26,16 @@ def scope(client: socket.socket, server: socket.socket) -> dict[str, Any]:
 
 def sought(scope: dict[str, Any]) -> dict[str, Any]:
     """Wait until a connection is not being looked for any more."""
-    wait_until(lambda: not sockets.is_searching(scope), "the look")
+    wait_until(lambda: not client_socket.is_searching(scope), "the look")
     return scope
 
 
 def unsent(scope: dict[str, Any]) -> int | None:
-    return sockets.unsent(sought(scope))
+    return client_socket.unsent(sought(scope))
 
 
 def reset(scope: dict[str, Any]) -> bool:
-    return sockets.reset(sought(scope))
+    return client_socket.reset(sought(scope))
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def connect(server: socket.socket) -> Iterator[Any]:
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How often the open files were looked through."""
-    monkeypatch.setattr(sockets, "_files", sockets._Files())
+    monkeypatch.setattr(client_socket, "_files", client_socket._Files())
     real, made = os.listdir, []
 
     def listdir(path: str) -> list[str]:
@@ -123,7 +123,7 @@ def test_unknown_connection_is_searched_again(
     assert unsent(scope(one, server)) == 0
     late, _ = connect()
     assert unsent(scope(late, server)) is None
-    monkeypatch.setattr(sockets, "SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr(client_socket, "SEARCH_SECONDS", 0.0)
     assert unsent(scope(late, server)) == 0
     assert len(looks) == 2
 
@@ -144,7 +144,7 @@ def test_connection_that_cannot_be_found_is_left_alone(unknown: dict[str, Any], 
 
 def test_search_runs_in_another_thread(server: socket.socket, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With thousands of them it takes hundreds of milliseconds, in which an event loop would serve no client."""
-    monkeypatch.setattr(sockets, "_files", sockets._Files())
+    monkeypatch.setattr(client_socket, "_files", client_socket._Files())
     real, threads, go_on = os.listdir, [], threading.Event()
 
     def listdir(path: str) -> list[str]:
@@ -155,9 +155,9 @@ def test_search_runs_in_another_thread(server: socket.socket, connect: Any, monk
     monkeypatch.setattr(os, "listdir", listdir)
     asked = scope(connect()[0], server)
     for _ in range(3):
-        assert sockets.is_searching(asked)
-        assert sockets.unsent(asked) is None
-        assert not sockets.reset(asked)
+        assert client_socket.is_searching(asked)
+        assert client_socket.unsent(asked) is None
+        assert not client_socket.reset(asked)
     go_on.set()
     assert unsent(asked) == 0
     assert len(threads) == 1, "one look at a time"
@@ -167,7 +167,7 @@ def test_search_runs_in_another_thread(server: socket.socket, connect: Any, monk
 def test_known_connection_is_found_during_a_search(
     server: socket.socket, connect: Any, looks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr(client_socket, "SEARCH_SECONDS", 0.0)
     known = scope(connect()[0], server)
     assert unsent(known) == 0
     go_on = threading.Event()
@@ -178,9 +178,9 @@ def test_known_connection_is_found_during_a_search(
 
     monkeypatch.setattr(os, "listdir", listdir)
     late = scope(connect()[0], server)
-    assert sockets.is_searching(late)
-    assert not sockets.is_searching(known)
-    assert sockets.unsent(known) == 0
+    assert client_socket.is_searching(late)
+    assert not client_socket.is_searching(known)
+    assert client_socket.unsent(known) == 0
     go_on.set()
     sought(known)
 
@@ -188,17 +188,17 @@ def test_known_connection_is_found_during_a_search(
 def test_known_file_is_not_examined_again(
     server: socket.socket, connect: Any, looks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr(client_socket, "SEARCH_SECONDS", 0.0)
     pairs = [connect() for _ in range(20)]
     assert unsent(scope(pairs[0][0], server)) == 0
     copied: list[int] = []
-    real = sockets._copy
+    real = client_socket._copy
 
     def copy(file: int) -> socket.socket | None:
         copied.append(file)
         return real(file)
 
-    monkeypatch.setattr(sockets, "_copy", copy)
+    monkeypatch.setattr(client_socket, "_copy", copy)
     late, accepted = connect()
     assert unsent(scope(late, server)) == 0
     assert accepted.fileno() in copied
@@ -230,10 +230,10 @@ def test_looking_through_the_open_files_gives_no_lock_up(tmp_path: Path) -> None
     path = tmp_path / "file"
     with path.open("w") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
-        files = sockets._Files()
+        files = client_socket._Files()
         wait_until(lambda: not files.is_searching(("127.0.0.1", 1, 1)), "the look")
         assert files.find(("127.0.0.1", 1, 1)) is None
-        sockets.listening()
+        client_socket.listening()
         asked = subprocess.run([sys.executable, "-c", ask, path], capture_output=True, text=True)
     assert "BlockingIOError" in asked.stderr, "the lock is still held"
 
@@ -241,9 +241,9 @@ def test_looking_through_the_open_files_gives_no_lock_up(tmp_path: Path) -> None
 def test_socket_that_accepts_no_more_is_not_listening() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
         files = (server.fileno(), other.fileno())
-        before = {file: inode for file, inode in sockets.listening().items() if file in files}
+        before = {file: inode for file, inode in client_socket.listening().items() if file in files}
         assert set(before) == set(files)
         other.close()
-        assert set(sockets.listening(before)) == {server.fileno()}
+        assert set(client_socket.listening(before)) == {server.fileno()}
         with socket.create_connection(server.getsockname()):
-            assert set(sockets.listening(before)) == {server.fileno()}
+            assert set(client_socket.listening(before)) == {server.fileno()}

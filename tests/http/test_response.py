@@ -18,7 +18,7 @@ from django.middleware.gzip import GZipMiddleware
 from django.utils import timezone
 
 from streams import Event, EventStreamResponse
-from streams.sse import DecodedEvent, EventStreamDecoder
+from streams.protocol.sse import DecodedEvent, EventStreamDecoder
 
 HEARTBEAT = b":\n"
 SECRET = "the password is hunter2"
@@ -517,7 +517,7 @@ async def test_closed_response_closes_its_iterator(taken: int) -> None:
 
 
 async def test_iterator_that_ignores_cancellation_is_left_to_itself_and_named(caplog: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("streams.feed.CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr("streams.http.source.CLOSE_SECONDS", 0.2)
     let_go = asyncio.Event()
 
     async def stubborn() -> AsyncIterator[str]:

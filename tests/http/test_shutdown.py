@@ -1,4 +1,4 @@
-"""The process's end, as far as no server is needed; with servers, see tests/servers/test_shutdown.py."""
+"""The process's end, as far as no server is needed; with servers, see tests/system/servers/test_shutdown.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from streams import shutdown
+from streams.http import shutdown
 
 
 async def test_hook_that_fails_is_logged_and_keeps_neither_the_others_nor_the_server(

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from streams.feed import IteratorSource
-from streams.sse import HEARTBEAT
+from streams.http.source import IteratorSource
+from streams.protocol.sse import HEARTBEAT
 
 
 async def numbers(end: int, notes: list[Any]) -> AsyncIterator[int]:

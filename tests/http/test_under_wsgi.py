@@ -10,7 +10,7 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.test import AsyncClient, Client, RequestFactory
 
 from streams import EventStreamResponse
-from streams.responses import NEEDS_ASGI, report_wsgi
+from streams.http.response import NEEDS_ASGI, report_wsgi
 from streams.testing import read_events
 
 PATHS = ["/test/response/numbers/?n=3", "/test/response/sync-numbers/?n=3"]

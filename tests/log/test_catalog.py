@@ -8,9 +8,10 @@ import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from streams import NewMessage, publish_many, survey
+from streams import NewMessage, publish_many
+from streams.log import catalog
+from streams.log.catalog import Summary
 from streams.models import ChannelSettings, Message
-from streams.survey import Summary
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -26,7 +27,7 @@ def test_names_come_page_by_page_each_once() -> None:
     names = {f"room.{n}" for n in range(25)} | {"Zebra", "ant", "_x", "-y", "0"}
     publish_to(*names, *names)
     found: list[str] = []
-    while page := survey.channel_names(after=found[-1] if found else "", limit=7):
+    while page := catalog.channel_names(after=found[-1] if found else "", limit=7):
         assert len(page) <= 7
         found += page
     assert len(found) == len(names)
@@ -35,22 +36,22 @@ def test_names_come_page_by_page_each_once() -> None:
 
 def test_names_with_a_prefix_are_case_sensitive() -> None:
     publish_to("user.1", "user.10", "user.z", "User.1", "users", "user", "news", "a_b", "axb")
-    assert survey.channel_names(prefix="user.", limit=10) == ["user.1", "user.10", "user.z"]
-    assert survey.channel_names(prefix="a_", limit=10) == ["a_b"]
-    assert survey.channel_names(prefix="none", limit=10) == []
-    assert survey.channel_names(prefix="user", limit=2) == ["user", "user.1"]
-    assert survey.channel_names(prefix="user.", after="user.1", limit=1) == ["user.10"]
-    assert survey.channel_names(prefix="user.", after="news", limit=1) == ["user.1"]
-    assert survey.channel_names(prefix="user.", after="users", limit=10) == []
+    assert catalog.channel_names(prefix="user.", limit=10) == ["user.1", "user.10", "user.z"]
+    assert catalog.channel_names(prefix="a_", limit=10) == ["a_b"]
+    assert catalog.channel_names(prefix="none", limit=10) == []
+    assert catalog.channel_names(prefix="user", limit=2) == ["user", "user.1"]
+    assert catalog.channel_names(prefix="user.", after="user.1", limit=1) == ["user.10"]
+    assert catalog.channel_names(prefix="user.", after="news", limit=1) == ["user.1"]
+    assert catalog.channel_names(prefix="user.", after="users", limit=10) == []
 
 
 def test_known_names_join_log_settings_and_subscribers() -> None:
     publish_to("a", "b", "b.1", "c")
     ChannelSettings.objects.create(channel="b.2")
     ChannelSettings.objects.create(channel="B.3")
-    assert survey.known_names(["b.10", "d"], prefix="b.", limit=10) == ["b.1", "b.10", "b.2"]
-    assert survey.known_names(["b.10", "d"], prefix="b.", after="b.1", limit=1) == ["b.10"]
-    assert survey.known_names(["b.10", "d"], after="b.10", limit=10) == ["b.2", "c", "d"]
+    assert catalog.known_names(["b.10", "d"], prefix="b.", limit=10) == ["b.1", "b.10", "b.2"]
+    assert catalog.known_names(["b.10", "d"], prefix="b.", after="b.1", limit=1) == ["b.10"]
+    assert catalog.known_names(["b.10", "d"], after="b.10", limit=10) == ["b.2", "c", "d"]
 
 
 def test_names_are_in_the_order_of_bytes() -> None:
@@ -58,8 +59,8 @@ def test_names_are_in_the_order_of_bytes() -> None:
     publish_to(*names)
     for name in names:
         ChannelSettings.objects.create(channel=name)
-    assert survey.channel_names(limit=10) == sorted(names)
-    assert survey.known_names([], limit=10) == sorted(names)
+    assert catalog.channel_names(limit=10) == sorted(names)
+    assert catalog.known_names([], limit=10) == sorted(names)
 
 
 def plan(sql: str) -> str:
@@ -84,7 +85,7 @@ def test_prefix_is_a_range_of_the_index() -> None:
     """
     publish_to(*(f"room.{n}" for n in range(20)))
     with CaptureQueriesContext(connection) as queries:
-        survey.known_names([], prefix="room.", limit=5)
+        catalog.known_names([], prefix="room.", limit=5)
     log_plan, settings_plan = (plan(query["sql"]) for query in queries)
     if connection.vendor == "postgresql":
         bounded = r"using streams_message_replay on streams_message.*\n.*Index Cond: .*channel >=? .*channel <"
@@ -114,7 +115,7 @@ def test_names_cost_by_their_number_and_not_by_the_messages() -> None:
     with CaptureQueriesContext(
         connection,
     ) as queries:
-        assert survey.channel_names(limit=10) == ["busy", "quiet"]
+        assert catalog.channel_names(limit=10) == ["busy", "quiet"]
     assert len(queries) == 1
 
 
@@ -125,22 +126,22 @@ def test_summaries_count_to_a_limit_in_one_query() -> None:
     publish_to("a", "b", "a", "a")
     Message.objects.create(channel="b", data="waits for its position", size=22)
     with CaptureQueriesContext(connection) as queries:
-        found = survey.summaries(["a", "b", "none"], count_to=2)
+        found = catalog.summaries(["a", "b", "none"], count_to=2)
     assert found == {"a": Summary(4, 2), "b": Summary(2, 1), "none": Summary(None, 0)}
     assert len(queries) == 1
-    assert survey.summaries([], count_to=2) == {}
+    assert catalog.summaries([], count_to=2) == {}
 
 
 def test_types_of_the_newest_are_each_channels_own() -> None:
     publish_to("a", event="old")
     publish_to("a", "b", event="alert")
     publish_to("a", "a", "c", event="news")
-    assert survey.types_of_newest(["a"], 2) == {"news"}
+    assert catalog.types_of_newest(["a"], 2) == {"news"}
     with CaptureQueriesContext(connection) as queries:
-        assert survey.types_of_newest(["a", "b", "none"], 3) == {"news", "alert"}
+        assert catalog.types_of_newest(["a", "b", "none"], 3) == {"news", "alert"}
     assert len(queries) == 1
-    assert survey.types_of_newest(["none"], 3) == set()
-    assert survey.types_of_newest([], 3) == set()
+    assert catalog.types_of_newest(["none"], 3) == set()
+    assert catalog.types_of_newest([], 3) == set()
 
 
 def test_first_of_types_says_how_far_it_holds() -> None:
@@ -148,8 +149,8 @@ def test_first_of_types_says_how_far_it_holds() -> None:
     publish_to("b", event="not of a")
     publish_to("a", "a", event="two")
     publish_to("a", event="three")
-    assert survey.first_of_types(["a"], 0, 10) == ({"one": 1, "two": 3, "three": 5}, 5)
-    assert survey.first_of_types(["a"], 0, 2) == ({"one": 1, "two": 3}, 3)
-    assert survey.first_of_types(["a"], 3, 10) == ({"two": 4, "three": 5}, 5)
-    assert survey.first_of_types(["a", "b"], 1, 10) == ({"not of a": 2, "two": 3, "three": 5}, 5)
-    assert survey.first_of_types(["a"], 5, 10) == ({}, 5)
+    assert catalog.first_of_types(["a"], 0, 10) == ({"one": 1, "two": 3, "three": 5}, 5)
+    assert catalog.first_of_types(["a"], 0, 2) == ({"one": 1, "two": 3}, 3)
+    assert catalog.first_of_types(["a"], 3, 10) == ({"two": 4, "three": 5}, 5)
+    assert catalog.first_of_types(["a", "b"], 1, 10) == ({"not of a": 2, "two": 3, "three": 5}, 5)
+    assert catalog.first_of_types(["a"], 5, 10) == ({}, 5)

@@ -11,8 +11,8 @@ import pytest
 from django.db import InterfaceError, OperationalError, ProgrammingError, connection
 from django.db.backends.signals import connection_created
 
-from streams import outages
-from tests.sites import Site, finish
+from streams.runtime import failures
+from tests.support.sites import Site, finish
 
 FULL = "The database's disk is full, so that nothing can be stored: free space on it"
 
@@ -126,19 +126,19 @@ def drivers_error(sqlstate: str) -> Exception:
 @pytest.mark.parametrize(
     ("sqlstate", "expected"),
     [
-        ("53100", outages.DISK_FULL),
-        ("53200", outages.NO_MEMORY),
-        ("42P01", outages.NOT_MIGRATED),
-        ("42703", outages.NOT_MIGRATED),
-        ("57P01", outages.NO_ANSWER),
+        ("53100", failures.DISK_FULL),
+        ("53200", failures.NO_MEMORY),
+        ("42P01", failures.NOT_MIGRATED),
+        ("42703", failures.NOT_MIGRATED),
+        ("57P01", failures.NO_ANSWER),
     ],
 )
 def test_errors_of_postgresql_are_explained(sqlstate: str, expected: str) -> None:
-    assert outages.explain(from_driver(OperationalError("…"), drivers_error(sqlstate))) == expected
+    assert failures.explain(from_driver(OperationalError("…"), drivers_error(sqlstate))) == expected
 
 
 def test_mistake_in_a_query_is_no_outage() -> None:
     mistake = from_driver(ProgrammingError("…"), drivers_error("42601"))
-    assert not outages.is_unavailable(mistake)
-    assert outages.is_unavailable(from_driver(ProgrammingError("…"), drivers_error("42P01")))
-    assert outages.is_unavailable(InterfaceError("the connection is closed"))
+    assert not failures.is_unavailable(mistake)
+    assert failures.is_unavailable(from_driver(ProgrammingError("…"), drivers_error("42P01")))
+    assert failures.is_unavailable(InterfaceError("the connection is closed"))

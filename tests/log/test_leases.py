@@ -7,7 +7,7 @@ import datetime
 import pytest
 from django.utils import timezone
 
-from streams import leases
+from streams.log import leases
 from streams.models import Lease
 
 pytestmark = pytest.mark.django_db(transaction=True)

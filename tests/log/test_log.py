@@ -14,8 +14,8 @@ from django.test.utils import CaptureQueriesContext
 from streams import NewMessage, log, publish, publish_many
 from streams.log import pruning, reading
 from streams.models import Channel, LogHead, Message
-from streams.sse import StoredEvent
-from tests.reads import tail
+from streams.protocol.sse import StoredEvent
+from tests.support.reads import tail
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -15,12 +15,13 @@ from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from streams import NewMessage, log, publish, publish_many, retention
+from streams import NewMessage, log, publish, publish_many
+from streams.log import retention
 from streams.log.pruning import MAX_PRUNED_CHANNELS
 from streams.models import Channel, ChannelSettings, Lease, LogHead, LogSize, Message
-from tests.reads import tail
-from tests.services import wait_until
-from tests.sites import Site, finish
+from tests.support.reads import tail
+from tests.support.services import wait_until
+from tests.support.sites import Site, finish
 
 CHANNELS = MAX_PRUNED_CHANNELS
 
@@ -665,7 +666,7 @@ def test_of_many_processes_one_prunes(site: Site) -> None:
 
 @pytest.mark.once
 async def test_process_with_a_stream_prunes_by_itself(site: Site) -> None:
-    from tests.clients import StreamClient
+    from tests.support.clients import StreamClient
 
     finish(site.call(fill, 1000))
     site.settings(RETENTION_MESSAGES_PER_CHANNEL=10, PRUNE_SECONDS=0.2)

@@ -17,8 +17,8 @@ from django.utils import timezone
 
 from streams import NewMessage, publish, publish_many
 from streams.models import Message
-from tests.services import wait_until
-from tests.sites import PYTHON, ROOT, Site, finish
+from tests.support.services import wait_until
+from tests.support.sites import PYTHON, ROOT, Site, finish
 
 database = pytest.mark.django_db(transaction=True)
 

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from django.core.management import call_command
 
-from tests.services.postgres import PostgresServer
-from tests.sites import Site
+from tests.support.services.postgres import PostgresServer
+from tests.support.sites import Site
 
 LOG = {"streams_message", "streams_loghead", "streams_channel", "streams_epoch"}
 TABLES = {

@@ -1,6 +1,6 @@
 """References to users and groups: no lock on a user stops anything, and a row that is deleted leaves none behind.
 
-tests/test_own_database.py runs all this once more with the log in a database of its own.
+tests/system/test_own_database.py runs all this once more with the log in a database of its own.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from django.core.management import call_command
 from django.db import connections, transaction
 from django.test import Client
 
-from streams import channels, publish
+from streams import publish
 from streams.broadcasts import lifecycle, schedule
-from streams.databases import database
+from streams.channels import rules
 from streams.models import Broadcast, ChannelGroup, ChannelSettings, Message
 from streams.relay import usage
 from streams.relay.access import Principal
 from streams.relay.generations import store
 from streams.relay.generations import tokens as answer_tokens
 from streams.relay.models import Generation, Usage
-from tests.sites import PYTHON, ROOT, Site
+from streams.runtime.database import database
+from tests.support.sites import PYTHON, ROOT, Site
 
 pytestmark = pytest.mark.django_db(transaction=True, databases="__all__")
 
@@ -114,10 +115,10 @@ def test_user_deleted_in_the_transaction_of_their_message(ann: User) -> None:
 def test_deleted_group_reads_no_channel() -> None:
     group, other = Group.objects.create(name="club"), Group.objects.create(name="other")
     ChannelSettings.objects.create(channel="club", access="groups")
-    channels.set_groups("club", [group, other])
+    rules.set_groups("club", [group, other])
     Group.objects.filter(pk=group.pk).delete()
     assert list(ChannelGroup.objects.values_list("group", flat=True)) == [other.pk]
-    assert list(channels.groups_of("club")) == [other]
+    assert list(rules.groups_of("club")) == [other]
 
 
 PROXIES = """
@@ -126,7 +127,7 @@ django.setup()
 from django.core.management import call_command
 from streams import publish
 from streams.models import Message
-from tests.own_user.models import Employee, Member, Person
+from tests.system.own_user.models import Employee, Member, Person
 
 call_command("migrate", run_syncdb=True, verbosity=0)
 for name in ("person", "proxy", "employee", "kept"):
@@ -142,7 +143,10 @@ print([row.published_by and row.published_by.email for row in Message.objects.al
 
 @pytest.mark.once
 def test_users_of_a_sites_own_kind_their_proxies_and_children(tmp_path: Path) -> None:
-    env = os.environ | {"DJANGO_SETTINGS_MODULE": "tests.own_user.settings", "TEST_DATABASE": str(tmp_path / "db")}
+    env = os.environ | {
+        "DJANGO_SETTINGS_MODULE": "tests.system.own_user.settings",
+        "TEST_DATABASE": str(tmp_path / "db"),
+    }
     done = subprocess.run([PYTHON, "-c", PROXIES], cwd=ROOT, env=env, text=True, capture_output=True, timeout=120)
     assert (done.stdout, done.stderr) == ("[None, None, None, 'kept']\n", "")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from tests.services.postgres import PostgresServer
+from tests.support.services.postgres import PostgresServer
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streams.exceptions import InvalidSetting
 from streams.notifiers.channel_layer import ChannelLayerNotifier
-from tests.notifiers.telling import REDIS_LAYERS, notice, tell
-from tests.services.redis import RedisServer
+from tests.support.notices import REDIS_LAYERS, notice, tell
+from tests.support.services.redis import RedisServer
 
 pytestmark = [pytest.mark.once, pytest.mark.usefixtures("database_in_threads")]
 

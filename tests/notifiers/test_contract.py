@@ -16,16 +16,16 @@ from channels.layers import channel_layers
 from django.db import connections
 from django.test import override_settings
 
-from streams import threads
-from streams.notifiers import BaseNotifier, Notice, Revocation, channel_layer, postgres, wire
+from streams.notifiers import BaseNotifier, Notice, Revocation, channel_layer, postgres, signing
 from streams.notifiers.channel_layer import ChannelLayerNotifier
 from streams.notifiers.local import LocalNotifier
 from streams.notifiers.postgres import PostgresNotifier
-from streams.sse import StoredEvent
-from tests.notifiers.telling import REDIS_LAYERS, SECONDS, hear, listening, notice, tell
-from tests.services import wait_until
-from tests.services.postgres import PostgresServer
-from tests.services.redis import RedisServer
+from streams.protocol.sse import StoredEvent
+from streams.runtime import executor
+from tests.support.notices import REDIS_LAYERS, SECONDS, hear, listening, notice, tell
+from tests.support.services import wait_until
+from tests.support.services.postgres import PostgresServer
+from tests.support.services.redis import RedisServer
 
 pytestmark = [pytest.mark.once, pytest.mark.usefixtures("database_in_threads")]
 
@@ -194,7 +194,7 @@ async def test_what_another_site_puts_on_the_bus_is_not_heard(
     kind: Kind, notifier: BaseNotifier, far: BaseNotifier
 ) -> None:
     with override_settings(SECRET_KEY="of another site"):
-        text = wire.encode(notice(1), 1000)
+        text = signing.encode(notice(1), 1000)
     async with aclosing(await listening(far)) as notices:
         if isinstance(kind.server, PostgresServer):
             kind.server.execute(f"SELECT pg_notify('streams', '{text}')", connections.settings["notifiers"]["NAME"])
@@ -212,7 +212,7 @@ async def test_what_a_tests_own_transaction_holds_is_told_to_this_process_alone(
     if isinstance(kind.server, PostgresServer):
         pytest.skip("such a test may not use another database; see test_postgres.py")
     async with aclosing(await listening(notifier)) as here, aclosing(await listening(far)) as there:
-        await threads.run(notifier.notify, notice(1))
+        await executor.run(notifier.notify, notice(1))
         assert await hear(here, until=1) == [notice(1)]
         await tell(notifier, notice(2))
         assert await hear(there, until=2) == [notice(2)]

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from streams.notifiers.line import ListenerThread
+from streams.notifiers.listener_thread import ListenerThread
 from streams.notifiers.mailboxes import Mailbox
 
 SECONDS = 20.0

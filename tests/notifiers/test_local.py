@@ -14,7 +14,7 @@ from django.test import override_settings
 
 from streams.notifiers import BaseNotifier, Notice, get_notifier
 from streams.notifiers.local import LocalNotifier
-from streams.sse import StoredEvent
+from streams.protocol.sse import StoredEvent
 
 SECONDS = 20.0
 

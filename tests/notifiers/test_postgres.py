@@ -13,8 +13,8 @@ from django.test import override_settings
 from streams.exceptions import InvalidSetting
 from streams.models import Message
 from streams.notifiers.postgres import PostgresNotifier
-from tests.notifiers.telling import hear, in_thread, listening, notice, tell
-from tests.services.postgres import PostgresServer
+from tests.support.notices import hear, in_thread, listening, notice, tell
+from tests.support.services.postgres import PostgresServer
 
 pytestmark = [pytest.mark.once, pytest.mark.usefixtures("database_in_threads")]
 

@@ -10,20 +10,20 @@ import pytest
 from django.db import connections
 from django.test import override_settings
 
-from streams.databases import log_name
-from streams.notifiers import Notice, Revocation, wire
-from streams.sse import StoredEvent
+from streams.notifiers import Notice, Revocation, signing
+from streams.protocol.sse import StoredEvent
+from streams.runtime.database import log_name
 
 NOTICE = Notice(4, 5, (StoredEvent(4, "news", "message", "雨 \u2028 \U0001f30a \ud800"), StoredEvent(5, "b", "t", "")))
 
 
 def decode(text: object) -> Notice | None:
     """Decode as a process does that has just begun to listen."""
-    return wire.Decoder().decode(text)
+    return signing.Decoder().decode(text)
 
 
 def test_notice_comes_back_as_it_was_and_travels_in_ascii() -> None:
-    text = wire.encode(NOTICE, 1000)
+    text = signing.encode(NOTICE, 1000)
     assert text.isascii()
     assert decode(text) == NOTICE
 
@@ -37,21 +37,21 @@ def test_notice_comes_back_as_it_was_and_travels_in_ascii() -> None:
     ],
 )
 def test_revocation_comes_back_as_it_was(revocation: Revocation) -> None:
-    text = wire.encode(Notice(0, 0, revocation=revocation), 1000)
+    text = signing.encode(Notice(0, 0, revocation=revocation), 1000)
     assert text.isascii()
     assert decode(text) == Notice(0, 0, revocation=revocation)
 
 
 @pytest.mark.parametrize("most", range(80, 260, 7))
 def test_messages_are_left_out_where_they_do_not_fit(most: int) -> None:
-    text = wire.encode(NOTICE, most)
+    text = signing.encode(NOTICE, most)
     assert len(text) <= most
     assert decode(text) in (NOTICE, Notice(4, 5))
 
 
 def test_old_keys_are_accepted_for_as_long_as_settings_name_them() -> None:
     with override_settings(SECRET_KEY="old"):
-        text = wire.encode(NOTICE, 1000)
+        text = signing.encode(NOTICE, 1000)
     with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["older", "old"]):
         assert decode(text) == NOTICE
     with override_settings(SECRET_KEY="new"):
@@ -59,10 +59,10 @@ def test_old_keys_are_accepted_for_as_long_as_settings_name_them() -> None:
 
 
 def test_notice_of_another_log_is_none_also_under_the_same_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = wire.encode(NOTICE, 1000)
+    text = signing.encode(NOTICE, 1000)
     monkeypatch.setitem(connections["default"].settings_dict, "NAME", "of a copy of the site")
     assert decode(text) is None
-    assert decode(wire.encode(NOTICE, 1000)) == NOTICE
+    assert decode(signing.encode(NOTICE, 1000)) == NOTICE
 
 
 def test_logs_have_names_that_differ_where_they_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -89,17 +89,17 @@ def test_logs_have_names_that_differ_where_they_do(monkeypatch: pytest.MonkeyPat
     )
 
 
-@pytest.mark.parametrize("text", ["", "hello", None, 7, "2:a:b", "1" + wire.encode(Notice(1, 1), 99)[1:], "2:é:[]"])
+@pytest.mark.parametrize("text", ["", "hello", None, 7, "2:a:b", "1" + signing.encode(Notice(1, 1), 99)[1:], "2:é:[]"])
 def test_anything_else_is_none(text: object) -> None:
     assert decode(text) is None
 
 
 def test_changed_notice_is_none() -> None:
-    assert decode(wire.encode(NOTICE, 1000).replace("[4,5,", "[4,9,")) is None
+    assert decode(signing.encode(NOTICE, 1000).replace("[4,5,", "[4,9,")) is None
 
 
 def test_ignored_text_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    wire._is_logged.clear()
+    signing._is_logged.clear()
     with caplog.at_level(logging.WARNING, "streams.notifiers"):
         for _ in range(3):
             decode("2:a:b")
@@ -108,10 +108,10 @@ def test_ignored_text_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_other_version_is_ignored_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    wire._is_logged.clear()
+    signing._is_logged.clear()
     with caplog.at_level(logging.INFO, "streams.notifiers"):
         for version in ("1", "3"):
-            assert decode(version + wire.encode(NOTICE, 1000)[1:]) is None
+            assert decode(version + signing.encode(NOTICE, 1000)[1:]) is None
     assert caplog.records == []
 
 
@@ -129,22 +129,22 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_control_notice_works_once() -> None:
-    text, decoder = wire.encode(CONTROL, 1000), wire.Decoder()
+    text, decoder = signing.encode(CONTROL, 1000), signing.Decoder()
     assert [decoder.decode(text) for _ in range(3)] == [CONTROL, None, None]
-    assert decoder.decode(wire.encode(CONTROL, 1000)) == CONTROL, "one with the same content is another one"
-    assert wire.Decoder().decode(text) == CONTROL, "each process hears it"
+    assert decoder.decode(signing.encode(CONTROL, 1000)) == CONTROL, "one with the same content is another one"
+    assert signing.Decoder().decode(text) == CONTROL, "each process hears it"
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(59, CONTROL), (-59, CONTROL), (61, None), (-61, None)])
 def test_control_notice_is_heard_near_its_time(clock: list[float], seconds: float, expected: Notice | None) -> None:
-    text = wire.encode(CONTROL, 1000)
+    text = signing.encode(CONTROL, 1000)
     clock[0] += seconds
     assert decode(text) == expected
 
 
 def test_control_notice_of_the_past_is_explained(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
-    wire._is_logged.clear()
-    text = wire.encode(CONTROL, 1000)
+    signing._is_logged.clear()
+    text = signing.encode(CONTROL, 1000)
     clock[0] += 600
     with caplog.at_level(logging.WARNING, "streams.notifiers"):
         assert decode(text) is None
@@ -155,17 +155,17 @@ def test_control_notice_of_the_past_is_explained(clock: list[float], caplog: pyt
 def test_control_notice_from_ahead_works_once(clock: list[float]) -> None:
     """Its nonce is kept until it is too old, also if the sender's clock is ahead."""
     clock[0] += 50
-    text, decoder = wire.encode(CONTROL, 1000), wire.Decoder()
+    text, decoder = signing.encode(CONTROL, 1000), signing.Decoder()
     clock[0] -= 50
     assert decoder.decode(text) == CONTROL
     for _ in range(11):
         clock[0] += 10
-        decoder.decode(wire.encode(CONTROL, 1000))
+        decoder.decode(signing.encode(CONTROL, 1000))
         assert decoder.decode(text) is None
 
 
 def test_control_notice_cannot_be_made_young(clock: list[float]) -> None:
-    text = wire.encode(CONTROL, 1000)
+    text = signing.encode(CONTROL, 1000)
     clock[0] += 600
     head, _, tail = text.rpartition(f",{round(clock[0] - 600, 3)}")
     assert head
@@ -173,11 +173,11 @@ def test_control_notice_cannot_be_made_young(clock: list[float]) -> None:
 
 
 def test_nonces_take_bounded_memory(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_NONCES", 20)
-    decoder = wire.Decoder()
+    monkeypatch.setattr(signing, "MAX_NONCES", 20)
+    decoder = signing.Decoder()
     for _ in range(50):
-        assert decoder.decode(wire.encode(CONTROL, 1000)) == CONTROL
+        assert decoder.decode(signing.encode(CONTROL, 1000)) == CONTROL
     assert len(decoder._nonces) == 20
     clock[0] += 61
-    decoder.decode(wire.encode(CONTROL, 1000))
+    decoder.decode(signing.encode(CONTROL, 1000))
     assert len(decoder._nonces) == 1, "those that are too old anyway are forgotten"

@@ -11,8 +11,8 @@ from django.http import HttpRequest
 from django.test import AsyncClient, RequestFactory, override_settings
 from django.urls import path
 
+from streams.channels.policy_methods import PUBLISH_METHODS, READ_METHODS
 from streams.policies import BasePolicy, DefaultPolicy
-from streams.policy_methods import PUBLISH_METHODS, READ_METHODS
 from streams.tokens import make_token
 from streams.views import EventStreamView
 from tests.api.callers import TOKENS, code, get, key, post, user

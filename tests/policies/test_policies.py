@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.test import AsyncClient, RequestFactory, override_settings
 
 from streams import apublish
-from streams.channels import access_rules, is_public
+from streams.channels.rules import access_rules, is_public
 from streams.models import ChannelSettings
 from streams.policies import BasePolicy, DefaultPolicy, get_policy
 from streams.testing import read_events

@@ -16,11 +16,12 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from streams import presence, threads
+from streams import presence
+from streams.delivery.subscriber import Subscriber
 from streams.models import Node
-from streams.subscriber import Subscriber
-from tests.clients import leave_all
-from tests.sites import Site, finish
+from streams.runtime import executor
+from tests.support.clients import leave_all
+from tests.support.sites import Site, finish
 
 database = pytest.mark.django_db(transaction=True)
 
@@ -48,12 +49,12 @@ async def test_own_streams_are_counted_at_once() -> None:
         await subscriber.open()
     try:
         wanted = ["news", "weather", "none"]
-        counts = await threads.run(presence.audiences, wanted)
+        counts = await executor.run(presence.audiences, wanted)
         assert counts == {"news": 2, "weather": 2, "none": 0}
         assert presence.count().connections == 3
         await subscribers[1].aclose()
         await subscribers[1].aclose()
-        assert await threads.run(presence.audience, "news") == 1
+        assert await executor.run(presence.audience, "news") == 1
     finally:
         for subscriber in subscribers:
             await subscriber.aclose()
@@ -267,8 +268,8 @@ def test_process_that_cannot_say_that_its_last_stream_has_ended_logs_it(site: Si
 def leave_twice() -> None:
     """Close a census twice, and print how many beats were begun and how many written."""
     begun: list[Future[Any]] = []
-    submit = threads.PERIODIC.submit
-    threads.PERIODIC.submit = lambda *args: begun.append(submit(*args))  # type: ignore[method-assign, assignment, func-returns-value]
+    submit = executor.PERIODIC.submit
+    executor.PERIODIC.submit = lambda *args: begun.append(submit(*args))  # type: ignore[method-assign, assignment, func-returns-value]
 
     async def leave() -> None:
         census = presence.open_census(asyncio.get_running_loop(), set())
@@ -291,5 +292,5 @@ async def test_nothing_is_written_after_the_last_stream_of_a_test() -> None:
         while not await Node.objects.filter(connections=1).aexists():
             await asyncio.sleep(0.01)
     await subscriber.aclose()
-    await threads.run(int, pool=threads.PERIODIC)  # its one thread has done what was submitted before
+    await executor.run(int, pool=executor.PERIODIC)  # its one thread has done what was submitted before
     assert (await Node.objects.aget()).connections == 1

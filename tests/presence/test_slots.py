@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 
-from streams.places import Place, Places
+from streams.presence.slots import Place, Places
 
 
 def test_place_counts_under_each_of_its_keys_until_it_is_released() -> None:

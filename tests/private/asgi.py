@@ -3,6 +3,6 @@
 from types import SimpleNamespace
 
 from streams.private import asgiref
-from tests.asgi import application as application
+from tests.support.asgi import application as application
 
 asgiref.SyncToAsync = asgiref.AsyncToSync = SimpleNamespace()

@@ -12,7 +12,7 @@ import pytest
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, async_to_sync, sync_to_async
 
 from streams.private import asgiref
-from streams.release import close_request_connections, release_request
+from streams.runtime.request_resources import close_request_connections, release_request
 
 # --- The installed version --------------------------------------------------------------------------------------------
 

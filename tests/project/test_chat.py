@@ -1,4 +1,4 @@
-"""The demo site's chat as HTTP clients see it. What a person sees is in tests/browser/test_chat.py."""
+"""The demo site's chat as HTTP clients see it. What a person sees is in tests/system/browser/test_chat.py."""
 
 import logging
 from typing import Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import tomllib
 
-from tests.sites import ROOT
+from tests.support.sites import ROOT
 
 NAME = "django-sse-streams"
 

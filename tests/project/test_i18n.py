@@ -15,8 +15,8 @@ from django.test import Client, override_settings
 
 from streams.broadcasts import lifecycle
 from streams.models import Broadcast
-from tests.services import missing
-from tests.sites import BIN, ROOT
+from tests.support.services import missing
+from tests.support.sites import BIN, ROOT
 
 LOCALES = sorted((ROOT / "streams" / "locale").iterdir())
 PLACEHOLDER = re.compile(r"%\(\w+\)[sd]|%%|\{\w+\}|</?\w+>")

@@ -1,4 +1,4 @@
-"""The demo site as HTTP clients see it. What a person sees is in tests/browser/."""
+"""The demo site as HTTP clients see it. What a person sees is in tests/system/browser/."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from project import settings as project_settings
 from streams import NewMessage, publish, publish_many
 from streams.models import Message
 from streams.testing import read_events
-from tests.sites import PYTHON, ROOT
+from tests.support.sites import PYTHON, ROOT
 
 JSON = {"accept": "application/json"}
 

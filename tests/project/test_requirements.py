@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tests.sites import ROOT
+from tests.support.sites import ROOT
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 FILES = ("requirements", "requirements-dev")

@@ -15,8 +15,10 @@ from django.utils.safestring import mark_safe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams import Event, NewMessage, events
-from streams.events import (
+from streams import Event, NewMessage
+from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, InvalidJSON, InvalidMessage, StreamsError
+from streams.protocol import events
+from streams.protocol.events import (
     check,
     encode_data,
     validate_channel,
@@ -24,9 +26,8 @@ from streams.events import (
     validate_event_type,
     validate_idempotency_key,
 )
-from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, InvalidJSON, InvalidMessage, StreamsError
-from streams.json_bodies import check_json
-from streams.sse import DecodedEvent, EventStreamDecoder, StoredEvent
+from streams.protocol.json_bodies import check_json
+from streams.protocol.sse import DecodedEvent, EventStreamDecoder, StoredEvent
 
 CHANNEL_RULE = "Channel names use A-Z a-z 0-9 . _ - and at most 99 characters; got {}."
 

@@ -11,8 +11,8 @@ from httpx_sse import EventSource
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streams import sse
-from streams.sse import DecodedEvent, EventStreamDecoder
+from streams.protocol import sse
+from streams.protocol.sse import DecodedEvent, EventStreamDecoder
 
 
 def decode(stream: bytes | str) -> list[DecodedEvent]:

@@ -27,8 +27,8 @@ from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, In
 from streams.models import LogHead, Message
 from streams.notifiers import BaseNotifier, Notice, get_notifier
 from streams.testing import read_events
-from tests.reads import tail
-from tests.sites import Site, finish
+from tests.support.reads import tail
+from tests.support.sites import Site, finish
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -11,15 +11,15 @@ from django.core.cache import caches
 from django.core.cache.backends.locmem import LocMemCache
 from django.test import override_settings
 
-from streams import rates
-from streams.rates import Buckets
+from streams.publishing import rate_limit
+from streams.publishing.rate_limit import Buckets
 from tests.api.callers import CHANNEL_MESSAGES, FAST, MESSAGES, bearer, code, post
-from tests.services.redis import RedisServer
-from tests.sites import Site, finish
+from tests.support.services.redis import RedisServer
+from tests.support.sites import Site, finish
 
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "rates"},
-    "broken": {"BACKEND": "tests.test_rates.BrokenCache"},
+    "broken": {"BACKEND": "tests.publishing.test_rate_limit.BrokenCache"},
 }
 
 
@@ -37,7 +37,7 @@ Take = Callable[[str, int], int]
 @pytest.fixture(params=["sync", "async"])
 def take(request: pytest.FixtureRequest) -> Take:
     """Both forms, which decide alike."""
-    return rates.take if request.param == "sync" else lambda caller, n: asyncio.run(rates.atake(caller, n))
+    return rate_limit.take if request.param == "sync" else lambda caller, n: asyncio.run(rate_limit.atake(caller, n))
 
 
 # --- The bucket -------------------------------------------------------------------------------------------------------
@@ -86,14 +86,14 @@ def test_seconds_to_wait_are_whole_and_enough(take: Take) -> None:
 
 @override_settings(CACHES=CACHES, STREAMS={"PUBLISH_MESSAGES_PER_MINUTE": 10, "PUBLISH_RATE_CACHE": "default"})
 def test_over_all_processes_by_a_cache(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rates.time, "time", lambda: 6_000_045.0)
+    monkeypatch.setattr(rate_limit.time, "time", lambda: 6_000_045.0)
     caches["default"].clear()
     assert take("a", 7) == 0
-    rates._buckets.clear()  # as another process, which has none of it in its memory
+    rate_limit._buckets.clear()  # as another process, which has none of it in its memory
     assert take("a", 4) == 15, "until the minute is over"
     assert take("a", 3) == 0, "what was refused was not counted"
     assert take("b", 10) == 0
-    monkeypatch.setattr(rates.time, "time", lambda: 6_000_060.0)
+    monkeypatch.setattr(rate_limit.time, "time", lambda: 6_000_060.0)
     assert take("a", 10) == 0
     caches["default"].clear()
 
@@ -102,14 +102,14 @@ def test_over_all_processes_by_a_cache(take: Take, monkeypatch: pytest.MonkeyPat
 def test_cache_that_does_not_answer_is_logged_once_and_each_process_counts(
     take: Take, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rates.CACHE.forget()
+    rate_limit.CACHE.forget()
     assert [take("a", 6), take("a", 6), take("a", 4)] == [0, 12, 0]
     assert len([record for record in caplog.records if record.exc_info]) == 1
-    rates.CACHE.forget()
+    rate_limit.CACHE.forget()
 
 
 def _publish_in_another_process(caller: str, messages: str) -> None:
-    print(rates.take(caller, int(messages)))
+    print(rate_limit.take(caller, int(messages)))
 
 
 @pytest.mark.once

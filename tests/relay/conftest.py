@@ -15,11 +15,11 @@ from uuid import uuid4
 
 import pytest
 
-from tests import clients
-from tests.clients import StreamClient
 from tests.relay.steps import Step
-from tests.services import accepts, free_port, wait_until
-from tests.sites import PYTHON, ROOT, Server, Site, copy_sqlite, finish
+from tests.support import clients
+from tests.support.clients import StreamClient
+from tests.support.services import accepts, free_port, wait_until
+from tests.support.sites import PYTHON, ROOT, Server, Site, copy_sqlite, finish
 
 SECRET = "sk-very-secret-key-1234567890"
 
@@ -199,7 +199,7 @@ def relay(
         migrated_sqlite,
         tmp_path_factory.mktemp("relay"),
         upstream,
-        TEST_MIDDLEWARE='["tests.middleware.slow"]',
+        TEST_MIDDLEWARE='["tests.support.middleware.slow"]',
         HTTP_PROXY="http://127.0.0.1:1",
         http_proxy="http://127.0.0.1:1",
         LOG_LEVEL="INFO",

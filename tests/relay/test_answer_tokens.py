@@ -13,11 +13,11 @@ from django.db import transaction
 from django.test import AsyncClient, Client
 
 from streams import tokens
+from streams.access.revocation import adisconnect, disconnect
 from streams.relay.access import Principal, make_key
 from streams.relay.generations import store
 from streams.relay.generations import tokens as answer_tokens
 from streams.relay.models import Generation
-from streams.revocation import adisconnect, disconnect
 from streams.testing import iterate_events
 
 pytestmark = pytest.mark.django_db(transaction=True)

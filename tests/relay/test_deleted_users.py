@@ -1,6 +1,6 @@
 """Deleting a user deletes every trace of the user's answers. The rest of the log keeps its promises.
 
-tests/test_own_database.py runs this once more with the log in a database of its own.
+tests/system/test_own_database.py runs this once more with the log in a database of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from django.test import AsyncClient, Client
 from django.test.utils import CaptureQueriesContext
 
 from streams import log, publish
-from streams.databases import database
 from streams.exceptions import HTTPError
 from streams.models import Message
 from streams.relay import usage
@@ -24,6 +23,7 @@ from streams.relay.access import Principal
 from streams.relay.generations import housekeeping, store
 from streams.relay.generations.endings import Batch, Ending
 from streams.relay.models import Generation, Usage
+from streams.runtime.database import database
 from streams.testing import read_events
 
 pytestmark = pytest.mark.django_db(transaction=True, databases="__all__")

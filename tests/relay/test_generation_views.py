@@ -15,11 +15,11 @@ from django.test import AsyncClient, Client
 from django.utils.crypto import get_random_string
 
 from streams import log, publish
+from streams.protocol.sse import EventStreamDecoder
 from streams.relay.access import make_key
 from streams.relay.generations import chunks, housekeeping, store
 from streams.relay.generations.endings import Batch, Ending
 from streams.relay.models import Generation
-from streams.sse import EventStreamDecoder
 from streams.testing import read_events
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from streams import sse
+from streams.protocol import sse
 from streams.relay.proxy.answers import Answer, open_answer
 from streams.relay.upstreams import OpenAICompatible
 from tests.relay.answering import GivenUpstream

@@ -14,7 +14,6 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 from django.test import AsyncClient, Client
 
-from streams.databases import database
 from streams.exceptions import HTTPError
 from streams.relay import usage
 from streams.relay.access import Principal
@@ -22,6 +21,7 @@ from streams.relay.conf import RelaySettings
 from streams.relay.generations import store
 from streams.relay.generations.endings import Batch, Ending
 from streams.relay.models import Generation, Usage
+from streams.runtime.database import database
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

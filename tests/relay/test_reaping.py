@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.sites import Site, finish
+from tests.support.sites import Site, finish
 
 pytestmark = pytest.mark.once
 
@@ -21,10 +21,10 @@ def other_task_while_a_row_is_locked() -> None:
     from django.db.models import F
     from django.db.models.functions import Now
 
-    from streams import threads
     from streams.relay.access import Principal
     from streams.relay.generations import background, housekeeping, store
     from streams.relay.models import Generation
+    from streams.runtime import executor
 
     housekeeping.CONFIRM_SECONDS = 0.0
     body = {"model": "small", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
@@ -47,7 +47,7 @@ def other_task_while_a_row_is_locked() -> None:
     async def attend() -> bool:
         attending = asyncio.create_task(background.reap_periodically())
         await asyncio.sleep(0)
-        served, _ = await asyncio.wait([asyncio.create_task(threads.run(int, pool=threads.PERIODIC))], timeout=5)
+        served, _ = await asyncio.wait([asyncio.create_task(executor.run(int, pool=executor.PERIODIC))], timeout=5)
         may_go.set()
         await attending
         return bool(served)

@@ -17,7 +17,7 @@ from django.core.checks import run_checks
 from django.test import AsyncClient
 
 from streams.exceptions import HTTPError, InvalidSetting
-from streams.places import Place
+from streams.presence.slots import Place
 from streams.relay import upstreams
 from streams.relay.access import Principal
 from streams.relay.limits import places_taken, take_place
@@ -28,8 +28,8 @@ from streams.relay.upstreams import OpenAICompatible, get_upstream
 from streams.relay.usage import record_soon
 from tests.relay.conftest import SECRET, UpstreamProcess
 from tests.relay.steps import END, HEAD, piece
-from tests.services import free_port
-from tests.sites import PYTHON, ROOT
+from tests.support.services import free_port
+from tests.support.sites import PYTHON, ROOT
 
 OPTIONS: dict[str, Any] = {"base_url": "https://api.example.com/v1/", "api_key": SECRET, "models": ["m1"]}
 BACKEND = "streams.relay.upstreams.OpenAICompatible"

@@ -13,16 +13,18 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from streams import clock, deliveries, presence, publish_many, retention, tokens
-from streams.broadcasts import lifecycle, schedule
-from streams.events import NewMessage
+from streams import presence, publish_many, tokens
+from streams.broadcasts import lifecycle, reach, schedule
 from streams.exceptions import BroadcastRefused
+from streams.log import retention
 from streams.models import Broadcast, Node, RevokedToken
+from streams.protocol.events import NewMessage
 from streams.relay.access import Principal
 from streams.relay.generations import housekeeping, store
 from streams.relay.generations.endings import Ending
 from streams.relay.models import Generation, Usage
-from tests.sites import Site, finish
+from streams.runtime import clock
+from tests.support.sites import Site, finish
 
 database = pytest.mark.django_db(transaction=True)
 
@@ -139,7 +141,7 @@ def test_broadcast_is_counted_while_it_is_fresh(seconds: float) -> None:
     fresh, old = (lifecycle.send(scheduled(HOUR).pk, by=None) for _ in range(2))
     Broadcast.objects.filter(pk=old.pk).update(sent_at=timezone.now() - datetime.timedelta(hours=1))
     with wrong_clock(seconds):
-        assert deliveries._recent() == {fresh.pk: {"news": 1}}
+        assert reach._recent() == {fresh.pk: {"news": 1}}
 
 
 # --- Tokens, processes ------------------------------------------------------------------------------------------------

@@ -17,11 +17,11 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import OperationalError, connection, connections
 
-from streams import log, log_threads, publish, threads
-from streams.runtime import test_run
-from streams.threads import DatabaseTimeout, LogThreads
-from tests.services import wait_until
-from tests.sites import Site, finish
+from streams import log, publish
+from streams.runtime import executor, test_run, thread_pool
+from streams.runtime.executor import DatabaseTimeout, LogThreads
+from tests.support.services import wait_until
+from tests.support.sites import Site, finish
 
 
 class Work:
@@ -153,7 +153,7 @@ def test_exception_goes_to_the_caller_and_the_thread_lives_on(pool: LogThreads, 
 
 async def test_exception_of_run_is_the_callers() -> None:
     with pytest.raises(ZeroDivisionError):
-        await threads.run(divmod, 1, 0)
+        await executor.run(divmod, 1, 0)
 
 
 def test_job_that_was_cancelled_while_it_waited_does_not_run(pool: LogThreads, settings: Any) -> None:
@@ -264,14 +264,14 @@ def read_together() -> None:
     """Forty reads at once from an event loop; then idle. Prints how many threads did it, and when they are gone."""
 
     async def main() -> None:
-        await asyncio.gather(*(threads.run(log.head) for _ in range(40)))
+        await asyncio.gather(*(executor.run(log.head) for _ in range(40)))
         named = [thread for thread in threading.enumerate() if thread.name == "streams-log"]
         print(len(named), flush=True)
         await asyncio.to_thread(sys.stdin.readline)  # the test looks at our connections
         await asyncio.to_thread(wait_until, all_gone(set(named)), "the end of the threads")
         print("gone", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
-        assert (await threads.run(log.head)).head == 0  # and they come again
+        assert (await executor.run(log.head)).head == 0  # and they come again
 
     asyncio.run(main())
 
@@ -300,9 +300,9 @@ def test_idle_threads_end_and_give_their_connections_back(site: Site) -> None:
 
 async def test_run_leaves_the_event_loop_free() -> None:
     here = threading.current_thread()
-    assert await threads.run(threading.current_thread) is not here
+    assert await executor.run(threading.current_thread) is not here
     release = threading.Event()
-    waiting = asyncio.create_task(threads.run(release.wait, 30))
+    waiting = asyncio.create_task(executor.run(release.wait, 30))
     await asyncio.sleep(0.05)
     assert not waiting.done()
     release.set()
@@ -311,7 +311,7 @@ async def test_run_leaves_the_event_loop_free() -> None:
 
 def test_run_for_a_sync_caller_uses_that_callers_thread() -> None:
     async def where() -> threading.Thread:
-        return await threads.run(threading.current_thread)
+        return await executor.run(threading.current_thread)
 
     assert async_to_sync(where)() is threading.current_thread()
 
@@ -376,7 +376,7 @@ def test_threads_that_hang_are_bounded() -> None:
     futures = [pool.submit(work) for _ in range(40)]
     for future in futures:
         overdue(pool, future)
-    assert len(work.threads) <= 2 + log_threads.MAX_ABANDONED
+    assert len(work.threads) <= 2 + thread_pool.MAX_ABANDONED
     with pytest.raises(DatabaseTimeout, match="connect_timeout"):
         pool.submit(int).result(30)
     work.release.set()
@@ -387,9 +387,9 @@ def test_threads_that_hang_are_bounded() -> None:
 def test_sqlite_has_no_deadline(settings: Any) -> None:
     """A file does not fall silent, and a writer can wait for the database's one lock for as long as the site likes."""
     is_file = connection.vendor == "sqlite"
-    assert threads.timeout_seconds() == (None if is_file else 15)
+    assert executor.timeout_seconds() == (None if is_file else 15)
     settings.STREAMS = {**settings.STREAMS, "DATABASE_TIMEOUT_SECONDS": None}
-    assert threads.timeout_seconds() is None
+    assert executor.timeout_seconds() is None
 
 
 def test_surplus_threads_end_while_others_work(pool: LogThreads, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,11 @@ import pytest
 from django.db import IntegrityError, OperationalError
 from django.test import override_settings
 
-from streams.outages import LISTENING, Backoff, Outage, report
-from tests import clients
-from tests.clients import StreamClient
-from tests.services.redis import RedisServer
-from tests.sites import Server, Site, copy_sqlite
+from streams.runtime.failures import LISTENING, Backoff, Outage, report
+from tests.support import clients
+from tests.support.clients import StreamClient
+from tests.support.services.redis import RedisServer
+from tests.support.sites import Server, Site, copy_sqlite
 
 logger = logging.getLogger("streams")
 

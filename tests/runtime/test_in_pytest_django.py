@@ -17,9 +17,9 @@ from django.db import connection, connections, transaction
 
 from streams import apublish, publish
 from streams.models import Message
-from tests.in_users_tests import PublishAndRead, PublishAndReadWithQueries, publish_in_transaction, texts
-from tests.services import wait_until
-from tests.users_runner import others, wait_for_log_threads
+from tests.support.in_users_tests import PublishAndRead, PublishAndReadWithQueries, publish_in_transaction, texts
+from tests.support.services import wait_until
+from tests.support.users_runner import others, wait_for_log_threads
 
 
 @pytest.fixture(scope="class", autouse=True)
@@ -113,7 +113,7 @@ def published_in_transaction(db: None) -> None:
 
 @pytest.fixture
 def with_sync_middleware(settings: Any) -> None:
-    settings.MIDDLEWARE = ["tests.middleware.sync_only", *settings.MIDDLEWARE]
+    settings.MIDDLEWARE = ["tests.support.middleware.sync_only", *settings.MIDDLEWARE]
 
 
 @pytest.mark.usefixtures("db", "empty_log", "with_sync_middleware")

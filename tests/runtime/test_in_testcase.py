@@ -14,10 +14,10 @@ from django.test import AsyncClient, TestCase, TransactionTestCase, override_set
 from streams import apublish, publish
 from streams.models import LogHead, Message
 from streams.testing import read_events
-from tests.in_users_tests import PublishAndRead, PublishAndReadWithQueries, publish_in_transaction, texts
+from tests.support.in_users_tests import PublishAndRead, PublishAndReadWithQueries, publish_in_transaction, texts
 
 quick_polls = override_settings(STREAMS={**settings.STREAMS, "POLL_SECONDS": 0.1})
-sync_middleware = override_settings(MIDDLEWARE=["tests.middleware.sync_only", *settings.MIDDLEWARE])
+sync_middleware = override_settings(MIDDLEWARE=["tests.support.middleware.sync_only", *settings.MIDDLEWARE])
 
 
 class FromSyncTests:

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from streams import shutdown
+from streams.http import shutdown
 from streams.runtime import tasks
 
 

@@ -14,14 +14,14 @@ class TestsConfig(AppConfig):
 
     def ready(self) -> None:
         if which := os.environ.get("CHAOS_BREAK"):
-            from tests.chaos import broken
+            from tests.system.chaos import broken
 
             broken.install(which)
         if seconds := os.environ.get("CHAOS_CLOCK_SECONDS"):
-            from tests.chaos import clocks
+            from tests.system.chaos import clocks
 
             clocks.shift(float(seconds))
         if seconds := os.environ.get("CHAOS_LEASE_SECONDS"):
-            from streams import retention
+            from streams.log import retention
 
             retention.LEASE_SECONDS, retention.RENEW_SECONDS = float(seconds), float(seconds) / 10

@@ -8,7 +8,7 @@ import socket
 import struct
 from dataclasses import dataclass, field
 
-from streams.sse import DecodedEvent, EventStreamDecoder
+from streams.protocol.sse import DecodedEvent, EventStreamDecoder
 
 TCP_REPAIR = 19  # linux/tcp.h
 

@@ -24,7 +24,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 # Libraries that need no settings. None of them may start a thread or open a file as it is imported: what a process
 # has open, its children share. (daphne.server would: it makes an event loop.)
@@ -189,7 +189,7 @@ class _Nursery:
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, "-m", "tests.forks", str(theirs.fileno())]
+            command = [sys.executable, "-m", "tests.support.forks", str(theirs.fileno())]
             self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()])
         atexit.register(self.close)
 

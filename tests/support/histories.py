@@ -6,8 +6,8 @@ import asyncio
 import json
 
 from streams import NewMessage, publish, publish_many
-from tests.clients import StreamClient
-from tests.sites import Site, finish
+from tests.support.clients import StreamClient
+from tests.support.sites import Site, finish
 
 OLD = [f"old {n}" for n in range(1, 101)]
 LOST = [f"lost {n}" for n in range(101, 151)]

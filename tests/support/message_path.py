@@ -25,7 +25,7 @@ from typing import Any
 from django.core.handlers.asgi import ASGIHandler
 from django.db.models import Model
 
-from tests.sites import ROOT
+from tests.support.sites import ROOT
 
 PACKAGE = ROOT / "streams"
 MARK = "the traced message"
@@ -114,7 +114,7 @@ class Tracer:
 async def trace() -> list[CodeType]:
     """Publish a message to an open stream, and return the functions that it passes, with repetitions."""
     from streams import publish
-    from streams.hub import Hub
+    from streams.delivery.hub import Hub
 
     tracer = Tracer()
     sent: asyncio.Queue[bytes] = asyncio.Queue()

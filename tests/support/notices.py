@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from django.db import connections
 
 from streams.notifiers import BaseNotifier, Notice
-from streams.sse import StoredEvent
+from streams.protocol.sse import StoredEvent
 
 SECONDS = 40.0
 Notices = AsyncGenerator[Notice | None, None]

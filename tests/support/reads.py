@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streams import log
-from streams.sse import StoredEvent
+from streams.protocol.sse import StoredEvent
 
 
 def tail(after: int) -> tuple[int, list[StoredEvent]]:

@@ -3,7 +3,7 @@
 There are two parts, `make test` and `make test-system`:
 
 - A test marked `system` starts servers, browsers, services, other processes with a database of their own, or whole
-  test suites. It stands below a path of `SYSTEM`, or it uses one of `SYSTEM_FIXTURES`.
+  test suites. It is below `tests/system`, or it uses one of `SYSTEM_FIXTURES`.
 - All other tests run on SQLite. Those that use the database run again on PostgreSQL; see `is_for_each_database`.
 """
 
@@ -17,56 +17,21 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).resolve().parent
-
-# Directories and files below tests/.
-SYSTEM = [
-    "attacks",
-    "browser",
-    "chaos",
-    "servers",
-    "api/test_on_servers.py",
-    "api/test_schemathesis.py",
-    "notifiers/test_carried_messages.py",
-    "notifiers/test_faulty.py",
-    "notifiers/test_pgbouncer.py",
-    "notifiers/test_processes.py",
-    "private/test_degraded_server.py",
-    "relay/test_chat_send.py",
-    "relay/test_openai_client.py",
-    "relay/test_relay_answers.py",
-    "relay/test_relay_leaving.py",
-    "relay/test_shutdown.py",
-    "relay/test_surviving.py",
-    "test_asgi.py",
-    "test_concurrency.py",
-    "test_connection_pool.py",
-    "test_deploying.py",
-    "test_failover.py",
-    "test_hardening.py",
-    "test_lingering.py",
-    "test_not_migrated.py",
-    "test_own_database.py",
-    "test_own_user.py",
-    "test_production_settings.py",
-    "test_publishing_scheme.py",
-    "test_redaction.py",
-    "test_two_commands.py",
-    "test_users_suites.py",
-]
+# All tests below this directory are marked `system`.
+SYSTEM = Path(__file__).resolve().parents[1] / "system"
 
 SYSTEM_FIXTURES = {"durable_postgres", "postgres", "postgres_site", "redis", "settings_database", "site", "sqlite_site"}
 
 DATABASE_FIXTURES = {"db", "transactional_db", "live_server", "django_db_reset_sequences"}
 
-# The text of tests.services.missing().
+# The text of tests.support.services.missing().
 MISSING = re.compile(r"(?P<program>[\w-]+) is not installed; `apt-get install (?P<package>[\w-]+)` brings it")
 
 
 @functools.cache
 def is_system_path(path: Path) -> bool:
     """Return True if all tests in the file or directory are marked `system`."""
-    return any(path == TESTS / name or TESTS / name in path.parents for name in SYSTEM)
+    return path == SYSTEM or SYSTEM in path.parents
 
 
 def is_system(item: pytest.Item) -> bool:

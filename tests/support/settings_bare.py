@@ -5,6 +5,6 @@ from tests.settings import *  # noqa: F403
 INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "streams"]
 MIDDLEWARE = []
 TEMPLATES = []
-ROOT_URLCONF = "tests.urls_bare"
+ROOT_URLCONF = "tests.support.urls_bare"
 # The keys of the relay, which is not there, are unknown.
 STREAMS = {key: value for key, value in STREAMS.items() if not key.startswith(("UPSTREAMS", "RELAY_", "GENERATION_"))}  # noqa: F405

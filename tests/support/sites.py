@@ -18,11 +18,11 @@ from typing import Any
 
 import psutil
 
-from tests.forks import MAIN, ForkedProcess
-from tests.services import accepts, free_port, wait_until
-from tests.services.postgres import PostgresServer
+from tests.support.forks import MAIN, ForkedProcess
+from tests.support.services import accepts, free_port, wait_until
+from tests.support.services.postgres import PostgresServer
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
 BIN = Path(PYTHON).parent
 
@@ -173,7 +173,7 @@ class Site:
             return rows
 
     def serve(self, server: str = "uvicorn", app: str = "project.asgi:application", **env: str) -> Server:
-        """Start a server. `tests.asgi:application` is Django's stock handler."""
+        """Start a server. `tests.support.asgi:application` is Django's stock handler."""
         port = free_port()
         running = Server(command(server, app, port), port, {**self.env, **env}, self.folder / f"{server}.log")
         self._servers.append(running)

@@ -10,7 +10,7 @@ from django.db import connection
 
 from streams import publish
 from streams.models import Epoch, LogHead, Message
-from tests.flushing import delete_rows
+from tests.support.flushing import delete_rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

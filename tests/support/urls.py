@@ -3,7 +3,7 @@
 from django.urls import include, path
 
 from project.urls import urlpatterns as demo
-from tests import views
+from tests.support import views
 
 urlpatterns = [
     path("test/burst/", views.burst),
@@ -12,8 +12,8 @@ urlpatterns = [
     path("test/login/", views.log_in),
     path("test/logout/", views.log_out),
     path("test/queries/", views.queries),
-    path("test/browser/", include("tests.browser.urls")),
-    path("test/attacks/", include("tests.attacks.views")),
-    path("test/response/", include("tests.response_views")),
+    path("test/browser/", include("tests.system.browser.urls")),
+    path("test/attacks/", include("tests.system.attacks.views")),
+    path("test/response/", include("tests.support.response_views")),
     *demo,
 ]

@@ -11,7 +11,7 @@ from django.db import connection
 from django.test.runner import DiscoverRunner
 
 from streams.models import Channel, Message
-from tests.services import wait_until
+from tests.support.services import wait_until
 
 
 class CheckingRunner(DiscoverRunner):

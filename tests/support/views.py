@@ -15,8 +15,8 @@ from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from streams import NewMessage, apublish, apublish_many
-from streams.hub import Hub
-from streams.subscriber import Subscriber, open_streams
+from streams.delivery.hub import Hub
+from streams.delivery.subscriber import Subscriber, open_streams
 
 
 async def burst(request: HttpRequest) -> JsonResponse:
@@ -86,7 +86,7 @@ def queries(request: HttpRequest) -> JsonResponse:
     """The queries of this process since it was asked last. It counts from the first time on, those of all threads."""
     counted = _queries.copy()
     _queries.clear()
-    connection_created.connect(_count_queries, dispatch_uid="tests.views.queries")
+    connection_created.connect(_count_queries, dispatch_uid="tests.support.views.queries")
     return JsonResponse({"queries": counted})
 
 

@@ -21,14 +21,15 @@ import pytest
 from django.db import OperationalError, connections, transaction
 from django.db.backends.signals import connection_created
 
-from streams import apublish, log, publish, publish_many, threads
-from streams.events import NewMessage, check
+from streams import apublish, log, publish, publish_many
 from streams.models import Message
-from tests.clients import StreamClient
-from tests.forks import ForkedProcess
-from tests.reads import tail
-from tests.services import wait_until
-from tests.sites import Site, finish
+from streams.protocol.events import NewMessage, check
+from streams.runtime import executor
+from tests.support.clients import StreamClient
+from tests.support.forks import ForkedProcess
+from tests.support.reads import tail
+from tests.support.services import wait_until
+from tests.support.sites import Site, finish
 
 pytestmark = pytest.mark.once
 
@@ -377,7 +378,9 @@ def hook_before_fails() -> None:
 def test_message_is_sequenced_by_the_next_reader_where_another_hook_took_ours_away(site: Site) -> None:
     assert finish(site.call(hook_before_fails)) == "failed\n"
     assert site.execute("SELECT position FROM streams_message") == [(None,)]
-    assert finish(site.script("from tests.reads import tail\nprint(tail(0))")).startswith("(1, [StoredEvent(position=1")
+    assert finish(site.script("from tests.support.reads import tail\nprint(tail(0))")).startswith(
+        "(1, [StoredEvent(position=1"
+    )
     assert assert_no_holes(site) == ["committed"]
 
 
@@ -522,7 +525,7 @@ def publish_and_read(keys: str) -> None:
         ]
         await asyncio.sleep(1)  # until they wait
         assert not any(task.done() for task in waiting)
-        say(str((await threads.run(log.head)).head))
+        say(str((await executor.run(log.head)).head))
         if keys == "keyed":
             say(str((await apublish("news", "without a key")).position))
         say(json.dumps([message.position for message in await asyncio.gather(*waiting)]))
@@ -618,7 +621,7 @@ def cancel_before_it_begins() -> None:
 
     async def main() -> None:
         release = threading.Event()
-        occupied = [asyncio.create_task(threads.run(release.wait)) for _ in range(4)]  # all of DATABASE_THREADS
+        occupied = [asyncio.create_task(executor.run(release.wait)) for _ in range(4)]  # all of DATABASE_THREADS
         await asyncio.sleep(0.1)
         cancelled = asyncio.create_task(apublish("news", "cancelled"))
         await asyncio.sleep(0.1)
@@ -627,9 +630,9 @@ def cancel_before_it_begins() -> None:
         release.set()
         await asyncio.gather(*occupied)
         await asyncio.sleep(0.5)
-        _, before = await threads.run(tail, 0)
+        _, before = await executor.run(tail, 0)
         await apublish("news", "much later")
-        _, after = await threads.run(tail, 0)
+        _, after = await executor.run(tail, 0)
         print(json.dumps([[message.data for message in before], [message.data for message in after]]))
 
     asyncio.run(main())
@@ -854,7 +857,7 @@ def log_by_publishing() -> None:
 
 
 def test_log_handler_may_publish_what_publishing_logs(site: Site) -> None:
-    site.settings(NOTIFIER={"BACKEND": "tests.test_publish.BrokenNotifier"})
+    site.settings(NOTIFIER={"BACKEND": "tests.publishing.test_publish.BrokenNotifier"})
     finish(site.call(log_by_publishing))
     failed = "The notifier failed; subscribers will find the messages by polling the log."
     assert assert_no_holes(site) == ["one", failed, "two"], "once for all of an outage"

@@ -10,10 +10,10 @@ import pytest
 from django.db import connections
 
 from streams import apublish, publish
+from streams.delivery.subscriber import Subscriber
 from streams.models import Message
-from streams.subscriber import Subscriber
-from tests.services import wait_until
-from tests.sites import Site, finish
+from tests.support.services import wait_until
+from tests.support.sites import Site, finish
 
 pytest.importorskip("psycopg_pool")
 

@@ -13,10 +13,10 @@ import sys
 
 import pytest
 
-from tests.clients import StreamClient
-from tests.servers.holdings import publish
-from tests.services import free_port
-from tests.sites import BIN, ROOT, Server, Site
+from tests.support.clients import StreamClient
+from tests.support.services import free_port
+from tests.support.sites import BIN, ROOT, Server, Site
+from tests.system.servers.holdings import publish
 
 pytestmark = pytest.mark.once
 

@@ -15,15 +15,15 @@ import pytest
 from django.db import OperationalError
 
 from streams import apublish, log, publish
-from streams.events import NewMessage
 from streams.models import Message
-from streams.threads import DatabaseTimeout
-from tests import clients
-from tests.clients import StreamClient
-from tests.servers.holdings import holdings
-from tests.services.postgres import PostgresServer
-from tests.services.proxy import Proxy
-from tests.sites import Server, Site, finish
+from streams.protocol.events import NewMessage
+from streams.runtime.executor import DatabaseTimeout
+from tests.support import clients
+from tests.support.clients import StreamClient
+from tests.support.services.postgres import PostgresServer
+from tests.support.services.proxy import Proxy
+from tests.support.sites import Server, Site, finish
+from tests.system.servers.holdings import holdings
 
 pytestmark = pytest.mark.once
 

@@ -19,10 +19,10 @@ import pytest
 import redis as redis_client
 import yaml
 
-from tests.clients import StreamClient
-from tests.servers.holdings import publish
-from tests.services import free_port, missing, redis, sandbox, wait_until
-from tests.sites import BIN, ROOT, Server, Site
+from tests.support.clients import StreamClient
+from tests.support.services import free_port, missing, redis, sandbox, wait_until
+from tests.support.sites import BIN, ROOT, Server, Site
+from tests.system.servers.holdings import publish
 
 pytestmark = pytest.mark.once
 
@@ -179,7 +179,7 @@ def test_unit_is_little_exposed(systemd_analyze: str) -> None:
 async def test_server_runs_under_the_restrictions_of_the_unit(
     systemd_analyze: str, postgres_site: Site, tmp_path: Path
 ) -> None:
-    """Under its filter of system calls, its address families and MemoryDenyWriteExecute: see tests.services.sandbox."""
+    """The filter of system calls, the address families and MemoryDenyWriteExecute apply: see services/sandbox.py."""
     restricted = [sys.executable, sandbox.__file__, str(UNIT)]
     code = "import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)"
     refused = subprocess.run([*restricted, sys.executable, "-c", code], capture_output=True, text=True)

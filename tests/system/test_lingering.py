@@ -15,13 +15,15 @@ import time
 import pytest
 from django.db import Error
 
-from streams import hub, log, presence, publish, threads
-from streams.events import check
-from streams.hub import Hub
-from streams.publishing import NewMessage
-from streams.subscriber import Subscriber
-from tests.clients import StreamClient
-from tests.sites import Site, finish
+from streams import log, presence, publish
+from streams.delivery import hub
+from streams.delivery.hub import Hub
+from streams.delivery.subscriber import Subscriber
+from streams.protocol.events import check
+from streams.publishing.publish import NewMessage
+from streams.runtime import executor
+from tests.support.clients import StreamClient
+from tests.support.sites import Site, finish
 
 pytestmark = pytest.mark.once
 
@@ -57,10 +59,10 @@ def come_back() -> None:
         assert first_id(await visit()) == 0
         lingering = Hub.running()
         assert lingering is not None
-        await threads.run(append_silently)
+        await executor.run(append_silently)
         assert first_id(await visit()) == 1, "published before the visit, so no visitor's news"
         assert Hub.running() is lingering
-        await threads.run(publish, "news", "x")
+        await executor.run(publish, "news", "x")
         async with asyncio.timeout(30):
             while lingering.position < 2:
                 await asyncio.sleep(0.01)
@@ -84,7 +86,7 @@ def say_who_listens() -> None:
 
     async def becomes(connections: int) -> None:
         async with asyncio.timeout(4):  # PRESENCE_SECONDS are an hour: what is seen here was written at once
-            while await threads.run(row) != [connections]:
+            while await executor.run(row) != [connections]:
                 await asyncio.sleep(0.02)
 
     async def main() -> None:
@@ -184,7 +186,7 @@ def deliver_beside_replays() -> None:
         subscriber = Subscriber(["news"])
         await subscriber.open()
         await anext(subscriber)
-        replays = [asyncio.create_task(threads.run(time.sleep, SLOW_SECONDS)) for _ in range(8)]
+        replays = [asyncio.create_task(executor.run(time.sleep, SLOW_SECONDS)) for _ in range(8)]
         await asyncio.sleep(0.1)
         began = time.monotonic()
         await asyncio.to_thread(append_silently)

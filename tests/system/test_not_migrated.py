@@ -15,10 +15,10 @@ import pytest
 from django.db import connections
 
 from streams.relay.models import ID_LENGTH
-from tests import clients
-from tests.clients import StreamClient
-from tests.services.postgres import PostgresServer
-from tests.sites import Server, Site, finish
+from tests.support import clients
+from tests.support.clients import StreamClient
+from tests.support.services.postgres import PostgresServer
+from tests.support.sites import Server, Site, finish
 
 pytestmark = pytest.mark.once
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.clients import StreamClient
-from tests.services.postgres import PostgresServer
-from tests.sites import PYTHON, ROOT, Server, Site, finish
+from tests.support.clients import StreamClient
+from tests.support.services.postgres import PostgresServer
+from tests.support.sites import PYTHON, ROOT, Server, Site, finish
 
 pytestmark = pytest.mark.once
 
@@ -34,14 +34,18 @@ def env(urls: tuple[str, str]) -> dict[str, str]:
     return {
         "DATABASE_URL": urls[0],
         "LOG_DATABASE_URL": urls[1],
-        "DJANGO_SETTINGS_MODULE": "tests.own_database.settings",
+        "DJANGO_SETTINGS_MODULE": "tests.system.own_database.settings",
     }
 
 
 def test_suite(urls: tuple[str, str]) -> None:
-    tests = ["tests/own_database/suite.py", "tests/test_references.py", "tests/relay/test_deleted_users.py"]
+    tests = [
+        "tests/system/own_database/suite.py",
+        "tests/models/test_references.py",
+        "tests/relay/test_deleted_users.py",
+    ]
     done = subprocess.run(
-        [PYTHON, "-m", "pytest", "--ds=tests.own_database.settings", "-q", "-m", "not once", *tests],
+        [PYTHON, "-m", "pytest", "--ds=tests.system.own_database.settings", "-q", "-m", "not once", *tests],
         env={**os.environ, **env(urls)},
         cwd=ROOT,
         text=True,

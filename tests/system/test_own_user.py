@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sites import PYTHON, ROOT
+from tests.support.sites import PYTHON, ROOT
 
 pytestmark = pytest.mark.once
 
@@ -21,12 +21,12 @@ from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.test import AsyncClient
 from django.test.utils import setup_test_environment
-from streams.admission import Admission
+from streams.access.admission import Admission
 from streams.models import ChannelSettings
 from streams.policies import get_policy
 from streams.tokens import make_token, user_with_fingerprint
 from streams.testing import read_events
-from tests.own_user.models import Person
+from tests.system.own_user.models import Person
 
 call_command("migrate", run_syncdb=True, verbosity=0)
 setup_test_environment()
@@ -58,7 +58,7 @@ print(json.dumps(told))
 def test_user_without_staff_groups_permissions_and_a_column_for_being_active(tmp_path: Path) -> None:
     env = {
         **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.own_user.settings",
+        "DJANGO_SETTINGS_MODULE": "tests.system.own_user.settings",
         "TEST_DATABASE": str(tmp_path / "db.sqlite3"),
     }
     done = subprocess.run([PYTHON, "-c", CODE], cwd=ROOT, env=env, text=True, capture_output=True, timeout=120)

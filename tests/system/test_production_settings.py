@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.services import missing, nginx
-from tests.services.nginx import NginxServer
-from tests.sites import PYTHON, ROOT, Site
+from tests.support.services import missing, nginx
+from tests.support.services.nginx import NginxServer
+from tests.support.sites import PYTHON, ROOT, Site
 
 pytestmark = pytest.mark.once
 

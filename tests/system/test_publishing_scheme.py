@@ -19,15 +19,15 @@ import pytest
 from django.db import OperationalError, connection, connections, transaction
 
 from streams import apublish, log, publish, publish_many
-from streams.events import NewMessage
 from streams.log import known, low_water, sequencing, transactions
 from streams.models import Message
 from streams.notifiers import get_notifier
-from tests.clients import StreamClient
-from tests.services import wait_until
-from tests.services.postgres import PostgresServer
-from tests.sites import Site, finish
-from tests.test_concurrency import assert_no_holes, hear_soon, say, wait_for_word
+from streams.protocol.events import NewMessage
+from tests.support.clients import StreamClient
+from tests.support.services import wait_until
+from tests.support.services.postgres import PostgresServer
+from tests.support.sites import Site, finish
+from tests.system.test_concurrency import assert_no_holes, hear_soon, say, wait_for_word
 
 pytestmark = pytest.mark.once
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.services import free_port, wait_until
-from tests.sites import ROOT
+from tests.support.services import free_port, wait_until
+from tests.support.sites import ROOT
 
 pytestmark = pytest.mark.once
 

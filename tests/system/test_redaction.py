@@ -13,9 +13,9 @@ import pytest
 
 from streams.redaction import HideTokens, hide
 from streams.tokens import make_token
-from tests.clients import StreamClient
-from tests.services import free_port, missing, nginx, wait_until
-from tests.sites import Server, Site, command
+from tests.support.clients import StreamClient
+from tests.support.services import free_port, missing, nginx, wait_until
+from tests.support.sites import Server, Site, command
 
 TEXT = "streams.eyJpIjoiYSJ9:1tABCD:xyz_-0123456789"
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients import StreamClient
-from tests.services import accepts, free_port, missing, wait_until
-from tests.sites import ROOT
+from tests.support.clients import StreamClient
+from tests.support.services import accepts, free_port, missing, wait_until
+from tests.support.sites import ROOT
 
 pytestmark = pytest.mark.once
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.postgres import PostgresServer
-from tests.sites import PYTHON, ROOT
+from tests.support.services.postgres import PostgresServer
+from tests.support.sites import PYTHON, ROOT
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 
@@ -29,7 +29,7 @@ SETTINGS = {
 }
 
 # A class in one transaction, and a class that commits.
-ONE_OF_EACH = [f"tests.test_in_testcase.{name}" for name in ("InTestCase", "InTransactionTestCase")]
+ONE_OF_EACH = [f"tests.runtime.test_in_testcase.{name}" for name in ("InTestCase", "InTransactionTestCase")]
 
 # What asyncio, Python or a database says where something was left behind.
 COMPLAINTS = (
@@ -89,9 +89,9 @@ def suite(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Suite]:
 
 
 def test_djangos_runner(suite: Suite) -> None:
-    runner = "--testrunner=tests.users_runner.CheckingRunner"
+    runner = "--testrunner=tests.support.users_runner.CheckingRunner"
     # `make test` runs all classes on a database in memory, with pytest.
-    tests = ONE_OF_EACH if suite.database == "memory" else ["tests.test_in_testcase"]
+    tests = ONE_OF_EACH if suite.database == "memory" else ["tests.runtime.test_in_testcase"]
     assert "Nothing is left behind." in suite.run("manage.py", "test", runner, *tests, "--shuffle")
 
 
@@ -102,6 +102,6 @@ def test_djangos_runner_in_parallel(suite: Suite) -> None:
 
 def test_pytest(suite: Suite) -> None:
     """Without our conftest.py, which users do not have, and so with Django's own flush."""
-    classes = [f"tests/test_in_pytest_django.py::{name}" for name in ("TestWithDb", "TestWithTransactionalDb")]
-    tests = classes if suite.database == "memory" else ["tests/test_in_pytest_django.py"]
+    classes = [f"tests/runtime/test_in_pytest_django.py::{name}" for name in ("TestWithDb", "TestWithTransactionalDb")]
+    tests = classes if suite.database == "memory" else ["tests/runtime/test_in_pytest_django.py"]
     suite.run("-m", "pytest", "--noconftest", "-p", "no:randomly", "-p", "no:cacheprovider", "-q", *tests)

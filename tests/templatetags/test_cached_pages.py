@@ -20,7 +20,7 @@ from django.views.decorators.cache import cache_page
 
 from streams import apublish
 from streams.testing import read_events
-from tests.urls import urlpatterns
+from tests.support.urls import urlpatterns
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

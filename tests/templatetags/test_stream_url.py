@@ -17,12 +17,12 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import set_script_prefix
 
 from streams import NewMessage, apublish, log, publish, publish_many
-from streams.events import check
 from streams.exceptions import InvalidChannel
 from streams.models import LogHead, Message
+from streams.protocol.events import check
 from streams.testing import read_events
 from streams.tokens import make_token
-from tests.sites import Site, finish
+from tests.support.sites import Site, finish
 
 transactional = pytest.mark.django_db(transaction=True)
 

@@ -78,7 +78,7 @@ def _views(patterns: Any, namespaces: tuple[str, ...] = ()) -> list[tuple[str, U
 
 OURS = [
     (name, pattern)
-    for name, pattern in _views(get_resolver("tests.urls").url_patterns)
+    for name, pattern in _views(get_resolver("tests.support.urls").url_patterns)
     if name.partition(":")[0] in ("streams", "streams_api", "streams_relay")
 ]
 

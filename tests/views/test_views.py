@@ -21,12 +21,14 @@ from django.http import HttpRequest
 from django.test import AsyncClient, Client, override_settings
 from django.urls import include, path
 
-from streams import NewMessage, apublish, apublish_many, log, retention, threads
-from streams.hub import Hub
+from streams import NewMessage, apublish, apublish_many, log
+from streams.delivery.hub import Hub
+from streams.delivery.subscriber import open_streams
+from streams.log import retention
 from streams.models import Channel, LogHead, Message
 from streams.policies import BasePolicy, DefaultPolicy
-from streams.sse import HEARTBEAT, DecodedEvent, EventStreamDecoder
-from streams.subscriber import open_streams
+from streams.protocol.sse import HEARTBEAT, DecodedEvent, EventStreamDecoder
+from streams.runtime import executor
 from streams.testing import read_events
 from streams.views import EventStreamView, _lifetime
 
@@ -823,7 +825,7 @@ async def test_log_that_is_replaced_beneath_an_open_stream_is_another_log(openin
     await fill("news", "other", "news")
     async with opening("/events/news/", headers={"Last-Event-ID": "0"}) as stream:
         assert await stream.take(4) == [checkpoint(0), message(1, "news 1"), message(3, "news 3"), checkpoint(3)]
-        await threads.run(empty_the_log)
+        await executor.run(empty_the_log)
         await fill("news", "news")
         assert await take_reset(stream) == reset("unknown-id", "3", id=0, earliest=1, head=2)
         assert await stream.take(2) == [message(1, "news 1"), message(2, "news 2")]

@@ -13,18 +13,18 @@ from django.utils.translation import gettext_lazy, gettext_noop, ngettext
 
 from streams.broadcasts.lifecycle import MAX_CHANNELS
 from streams.conf import settings
-from streams.events import (
+from streams.exceptions import InvalidData, InvalidEventType, InvalidJSON
+from streams.models import Broadcast
+from streams.models.channels import check_channel_name
+from streams.policies import get_policy
+from streams.protocol.events import (
     CONTROL_PREFIX,
     EVENT_TYPE_MAX_LENGTH,
     encode_data,
     normalize_newlines,
     validate_event_type,
 )
-from streams.exceptions import InvalidData, InvalidEventType, InvalidJSON
-from streams.json_bodies import check_json
-from streams.models import Broadcast
-from streams.models.channels import check_channel_name
-from streams.policies import get_policy
+from streams.protocol.json_bodies import check_json
 
 
 class ChannelsField(forms.CharField):

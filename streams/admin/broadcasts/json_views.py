@@ -13,17 +13,19 @@ from django.urls import URLPattern
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from streams import clock, deliveries, log, presence, publish, survey
+from streams import log, presence, publish
 from streams.admin.broadcasts.forms import BroadcastForm, PayloadForm, refused_channels
 from streams.admin.broadcasts.permissions import BroadcastPermissions
 from streams.admin.broadcasts.warnings import audience_sentences, find_warnings
 from streams.admin.pages import fetch_error_texts, json_errors
-from streams.broadcasts import lifecycle
-from streams.events import USER_PREFIX, NewMessage
+from streams.broadcasts import lifecycle, reach
 from streams.exceptions import InvalidMessage
+from streams.log import catalog
 from streams.models import Broadcast, Message
-from streams.sse import EventStreamDecoder
-from streams.threads import database
+from streams.protocol.events import USER_PREFIX, NewMessage
+from streams.protocol.sse import EventStreamDecoder
+from streams.runtime import clock
+from streams.runtime.executor import database
 
 MAX_SUGGESTIONS = 20
 # The policy is asked about at most this many names.
@@ -162,7 +164,7 @@ def known_channels(request: HttpRequest, prefix: str = "") -> list[str]:
     """Return channels that start with `prefix` and to which the request's user can broadcast."""
     prefix = prefix.strip().replace("\0", "")[:200]
     # The script requests this at each pause in typing, so the search is limited.
-    found = survey.known_names(presence.channels(), prefix=prefix, limit=MAX_NAMES)
+    found = catalog.known_names(presence.channels(), prefix=prefix, limit=MAX_NAMES)
     allowed = (name for name in found if not refused_channels(request, [name]))
     return list(islice(allowed, MAX_SUGGESTIONS))
 
@@ -182,4 +184,4 @@ def is_counting(broadcast: Broadcast) -> bool:
     """Return True while the processes still count the connections that received the broadcast."""
     if broadcast.sent_at is None:
         return False
-    return clock.read() - broadcast.sent_at < datetime.timedelta(seconds=deliveries.COUNT_SECONDS + 5)
+    return clock.read() - broadcast.sent_at < datetime.timedelta(seconds=reach.COUNT_SECONDS + 5)

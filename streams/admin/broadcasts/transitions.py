@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
 
-from streams import clock, presence
+from streams import presence
 from streams.admin.broadcasts.forms import ScheduleForm, refused_channels
 from streams.admin.broadcasts.json_views import BroadcastJSONViews, preview_of
 from streams.admin.broadcasts.warnings import find_warnings, incomplete_count_text
@@ -27,6 +27,7 @@ from streams.admin.pages import fetch_error_texts
 from streams.broadcasts import lifecycle
 from streams.exceptions import BroadcastRefused, InvalidMessage
 from streams.models import Broadcast
+from streams.runtime import clock
 
 State = Broadcast.State
 

@@ -14,7 +14,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from streams import clock, deliveries, presence
+from streams import presence
 from streams.admin.broadcasts.forms import BroadcastForm, refused_channels
 from streams.admin.broadcasts.json_views import (
     compose_texts,
@@ -28,11 +28,13 @@ from streams.admin.broadcasts.transitions import BroadcastTransitions, zone_at
 from streams.admin.broadcasts.warnings import audience_sentences, find_warnings
 from streams.admin.dates import format_local
 from streams.admin.pages import fetch_error_texts, no_stream_text, stream_url
+from streams.broadcasts import reach
 from streams.broadcasts.lifecycle import save_draft
 from streams.exceptions import BroadcastRefused
 from streams.models import Broadcast, Message
-from streams.references import with_references
-from streams.threads import database
+from streams.models.references import with_references
+from streams.runtime import clock
+from streams.runtime.executor import database
 
 State = Broadcast.State
 
@@ -198,7 +200,7 @@ class BroadcastAdmin(BroadcastTransitions):
             "can_view_messages": request.user.has_perm("streams.view_message"),
             "reached": broadcast.reached,
             "counting": is_counting(broadcast),
-            "count_seconds": deliveries.COUNT_SECONDS,
+            "count_seconds": reach.COUNT_SECONDS,
             "can_send": is_allowed and is_open and self.has_send_permission(request),
             "can_schedule": can_schedule and broadcast.state == State.DRAFT,
             "can_unschedule": can_schedule and broadcast.state == State.SCHEDULED,

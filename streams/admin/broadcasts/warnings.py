@@ -14,16 +14,17 @@ from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
-from streams import presence, survey
+from streams import presence
 from streams.admin.broadcasts.forms import refused_channels
 from streams.admin.diagnosis.users import channels_refused_to
-from streams.channels import is_public
+from streams.channels.rules import is_public
 from streams.conf import settings
-from streams.events import validate_channel
 from streams.exceptions import InvalidChannel
+from streams.log import catalog
 from streams.models import Broadcast, Channel, ChannelSettings, Node
 from streams.policies import get_policy
-from streams.threads import database
+from streams.protocol.events import validate_channel
+from streams.runtime.executor import database
 
 logger = logging.getLogger("streams")
 
@@ -108,7 +109,7 @@ def _without_trace(names: Sequence[str], connected: Collection[str]) -> list[str
     pruned = Channel.objects.using(using).filter(name__in=unknown).values_list("name", flat=True)
     sent = Broadcast.objects.using(using).filter(state=Broadcast.State.SENT).order_by("-id")
     used = {*with_settings, *pruned}.union(*sent.values_list("channels", flat=True)[:RECENT_BROADCASTS])
-    used |= {name for name, found in survey.summaries(unknown, count_to=1).items() if found.count}
+    used |= {name for name, found in catalog.summaries(unknown, count_to=1).items() if found.count}
     return [name for name in unknown if name not in used]
 
 
@@ -120,10 +121,10 @@ def _recently_connected() -> set[str]:
 
 def _known_names(unknown: Sequence[str], connected: Collection[str]) -> set[str]:
     known = {name for name in settings.PUBLIC_CHANNELS if _is_valid(name)}  # skip the patterns
-    known |= {*survey.known_names(connected, limit=MAX_NAMES)}
+    known |= {*catalog.known_names(connected, limit=MAX_NAMES)}
     # The site can have more channels than that. Most misspelled names still have the right first letter.
     for first in {name[0] for name in unknown[:MAX_SUGGESTIONS]}:
-        known |= {*survey.known_names(connected, prefix=first, limit=MAX_NAMES)}
+        known |= {*catalog.known_names(connected, prefix=first, limit=MAX_NAMES)}
     return known
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from streams.channels import Access, Rule, group_keys, is_public
-from streams.events import USER_PREFIX
+from streams.channels.policy_methods import READ_METHODS
+from streams.channels.rules import Access, Rule, group_keys, is_public
 from streams.models import ChannelSettings
 from streams.policies import DefaultPolicy, get_policy
-from streams.policy_methods import READ_METHODS
+from streams.protocol.events import USER_PREFIX
 
 # Users with this permission can read every channel already, so they gain nothing by opening one.
 PERMISSION = "streams.view_message"

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from streams import log, presence, survey
-from streams.channels import groups_of
+from streams import log, presence
+from streams.channels.rules import groups_of
 from streams.conf import settings
+from streams.log import catalog
 from streams.models import ChannelSettings, Message
 from streams.policies import get_policy
-from streams.threads import database
+from streams.runtime.executor import database
 
 # Counting all messages of a busy channel would take as long as reading them.
 COUNT_TO = 10_000
@@ -52,7 +53,7 @@ class ChannelDetails:
 
 def details_of_channels(channels: Sequence[str], connections: dict[str, int]) -> list[ChannelDetails]:
     """Return the details of `channels`, in their order. The number of queries does not depend on their number."""
-    summaries = survey.summaries(channels, count_to=COUNT_TO + 1)
+    summaries = catalog.summaries(channels, count_to=COUNT_TO + 1)
     rows = ChannelSettings.objects.using(database()).in_bulk(channels)
     newest = [summary.newest for summary in summaries.values() if summary.newest is not None]
     stored = Message.objects.using(database()).filter(position__in=newest)

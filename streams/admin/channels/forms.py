@@ -19,15 +19,16 @@ from django.db.models import F
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from streams import channels, log
+from streams import log
 from streams.admin.channels.access import allows_more_readers, rule_of
 from streams.admin.channels.details import describe_message_limit, describe_seconds
-from streams.channels import Rule
+from streams.channels import rules
+from streams.channels.rules import Rule
 from streams.conf import settings
-from streams.events import private_prefix
 from streams.models import ChannelSettings
 from streams.models.channels import check_access
-from streams.threads import database
+from streams.protocol.events import private_prefix
+from streams.runtime.executor import database
 
 OTHER = "other"
 PRESETS = (3600, 86_400, 7 * 86_400, 30 * 86_400, 90 * 86_400, 365 * 86_400, 0)
@@ -109,7 +110,7 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic in 
         super().__init__(*args, **kwargs)
         self.can_allow_more_readers = can_allow_more_readers
         self._set_access_choices()
-        self.initial["groups"] = channels.group_keys(self.instance.channel)
+        self.initial["groups"] = rules.group_keys(self.instance.channel)
         limit: Any = self.fields["retention_messages"]
         limit.validators.append(MaxValueValidator(MAX_MESSAGES))
         limit.help_text = _("Leave empty to use the site’s setting (%(site)s). 0: no limit.") % {
@@ -183,7 +184,7 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic in 
                     raise MoreReadersRefused
                 # A missing row cannot be locked. If two users insert it at the same time, one gets an IntegrityError.
                 row.save(using=database(), force_insert=stored is None, force_update=stored is not None)
-                channels.set_groups(row.channel, self.cleaned_data["groups"])
+                rules.set_groups(row.channel, self.cleaned_data["groups"])
         except IntegrityError:
             raise SettingsChanged from None
         return stored is None
@@ -200,7 +201,7 @@ def digest_of(row: ChannelSettings | None) -> str:
     """Return a digest of the stored settings, which changes when they do. `row` can be None."""
     if row is None:
         return NO_SETTINGS
-    groups = sorted(map(str, channels.group_keys(row.channel)))
+    groups = sorted(map(str, rules.group_keys(row.channel)))
     values = [row.title, row.access, row.retention_seconds, row.retention_messages, groups]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 

@@ -14,7 +14,7 @@ from django.shortcuts import redirect
 from django.urls import URLPattern
 from django.utils.translation import gettext as _
 
-from streams import presence, survey
+from streams import presence
 from streams.admin.channels.access import PERMISSION, allows_more_readers, rule_of
 from streams.admin.channels.details import (
     COUNT_TO,
@@ -31,13 +31,14 @@ from streams.admin.channels.forms import (
     digest_of,
 )
 from streams.admin.pages import StreamsAdmin, stream_url
-from streams.channels import groups_of, rule_decides
+from streams.channels.rules import groups_of, rule_decides
 from streams.conf import settings
-from streams.events import CHANNEL_MAX_LENGTH, validate_channel
 from streams.exceptions import InvalidChannel
+from streams.log import catalog
 from streams.models import ChannelSettings, Message
 from streams.policies import DefaultPolicy, get_policy
-from streams.threads import database
+from streams.protocol.events import CHANNEL_MAX_LENGTH, validate_channel
+from streams.runtime.executor import database
 
 PAGE_CHANNELS = 50
 NEWEST_MESSAGES = 5
@@ -78,7 +79,7 @@ class ChannelAdmin(StreamsAdmin):
         connections = presence.channels()
         names: list[str] = []
         if _PART_OF_NAME.fullmatch(after) and _PART_OF_NAME.fullmatch(prefix):
-            names = survey.known_names(connections, after=after, prefix=prefix, limit=PAGE_CHANNELS + 1)
+            names = catalog.known_names(connections, after=after, prefix=prefix, limit=PAGE_CHANNELS + 1)
         shown = names[:PAGE_CHANNELS]
         details = details_of_channels(shown, connections)
         following = {"after": shown[-1], **({"q": prefix} if prefix else {})} if len(names) > len(shown) else None

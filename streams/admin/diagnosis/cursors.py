@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from streams import log
 from streams.admin.diagnosis.findings import MAX_COUNTED, Finding, Verdict, count_messages, describe_count, shorten
 from streams.conf import settings
-from streams.sse import MAX_POSITION_DIGITS
+from streams.protocol.sse import MAX_POSITION_DIGITS
 
 
 def check_cursor(channel: str, position: int, cursor: str) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from streams.admin.diagnosis.findings import Finding
 from streams.admin.diagnosis.log import check_neighbours, describe_message, explain_missing
 from streams.admin.diagnosis.users import check_user
 from streams.models import Message
-from streams.threads import database
+from streams.runtime.executor import database
 
 
 def diagnose(

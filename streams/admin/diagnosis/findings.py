@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from streams.models import Message
-from streams.threads import database
+from streams.runtime.executor import database
 
 # Messages are counted up to this number.
 MAX_COUNTED = 10_000

@@ -10,7 +10,7 @@ from streams import log
 from streams.admin.dates import format_local
 from streams.admin.diagnosis.findings import Finding, Verdict
 from streams.models import Channel, Message
-from streams.threads import database
+from streams.runtime.executor import database
 
 
 def describe_message(message: Message) -> Finding:

@@ -14,9 +14,9 @@ from django.http import HttpRequest, QueryDict
 from django.utils.translation import gettext as _
 
 from streams.admin.diagnosis.findings import Finding, Verdict, shorten
-from streams.events import private_prefix
 from streams.policies import get_policy
 from streams.private.django import empty_form
+from streams.protocol.events import private_prefix
 
 logger = logging.getLogger("streams")
 

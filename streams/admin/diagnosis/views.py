@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy
 from streams.admin.diagnosis.diagnose import diagnose
 from streams.admin.diagnosis.findings import Finding, Verdict
 from streams.admin.pages import StreamsAdmin
-from streams.sse import MAX_POSITION_DIGITS
+from streams.protocol.sse import MAX_POSITION_DIGITS
 
 
 class DiagnosisForm(forms.Form):

@@ -19,13 +19,14 @@ from django.db.models.functions import Substr
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from streams import events, log
+from streams import log
 from streams.admin.pages import users_by_pk
 from streams.models import Message
 from streams.models.channels import check_channel_name
-from streams.sse import MAX_POSITION_DIGITS
+from streams.protocol import events
+from streams.protocol.sse import MAX_POSITION_DIGITS
+from streams.runtime.executor import database
 from streams.templatetags.streams_admin import LONGEST_PART
-from streams.threads import database
 
 PAGE_MESSAGES = 100
 SHOWN_CHARACTERS = 200

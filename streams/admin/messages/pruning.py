@@ -12,9 +12,11 @@ from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from streams import channels, log, retention
+from streams import log
 from streams.admin.pages import StreamsAdmin
+from streams.channels import rules
 from streams.conf import settings
+from streams.log import retention
 
 logger = logging.getLogger("streams")
 
@@ -41,7 +43,7 @@ class PruningViews(StreamsAdmin):
             found.append({"reason": _reason(cut), "cut": cut, "messages": cut.messages()})
             if len(found) > SHOWN_CUTS:
                 break
-        own = sorted(channels.retentions().items())
+        own = sorted(rules.retentions().items())
         context = {
             "cuts": found[:SHOWN_CUTS],
             "more_cuts": len(found) > SHOWN_CUTS,

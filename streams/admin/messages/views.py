@@ -18,18 +18,19 @@ from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from streams import log, presence, publish, survey
+from streams import log, presence, publish
 from streams.admin.channels.views import ChannelAdmin
 from streams.admin.diagnosis.views import DiagnosisViews
 from streams.admin.messages import listing
 from streams.admin.messages.pruning import PruningViews
 from streams.admin.pages import ReadOnlyAdmin, users_by_pk
 from streams.exceptions import InvalidMessage
+from streams.log import catalog
 from streams.models import ChannelSettings, Message
 from streams.policies import get_policy
-from streams.sse import StoredEvent
+from streams.protocol.sse import StoredEvent
+from streams.runtime.executor import database
 from streams.templatetags.streams_admin import beginning, pretty
-from streams.threads import database
 
 logger = logging.getLogger("streams")
 
@@ -95,7 +96,7 @@ class MessageAdmin(DiagnosisViews, PruningViews, ReadOnlyAdmin):
             "max_unsequenced": listing.MAX_UNSEQUENCED_COUNTED,
             "head": log.head().head,
             "zone": timezone.get_current_timezone_name(),
-            "known_channels": survey.channel_names(limit=KNOWN_CHANNELS),
+            "known_channels": catalog.channel_names(limit=KNOWN_CHANNELS),
             "diagnosis_url": self.url("diagnosis"),
             "prune_url": self.url("prune") if self.can_prune(request) else None,
         }

@@ -20,15 +20,16 @@ from django.urls import URLPattern
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from streams import log, presence, survey
+from streams import log, presence
 from streams.admin.messages.listing import parse_position
 from streams.admin.monitor.texts import texts
 from streams.admin.pages import ReadOnlyAdmin, json_errors, no_stream_text, stream_url, users_by_pk
 from streams.conf import settings
+from streams.log import catalog
 from streams.models import Message
 from streams.models.channels import check_channel_name
 from streams.policies import get_policy
-from streams.threads import database
+from streams.runtime.executor import database
 
 logger = logging.getLogger("streams")
 
@@ -83,7 +84,7 @@ class MonitorAdmin(ReadOnlyAdmin):
         log_query = f"?{urlencode({'channel': selection.channels[0]})}" if len(selection.channels) == 1 else ""
         context: dict[str, Any] = {
             "selection": selection,
-            "known": survey.known_names(presence.channels(), limit=KNOWN_CHANNELS),
+            "known": catalog.known_names(presence.channels(), limit=KNOWN_CHANNELS),
             "max_channels": settings.MAX_CHANNELS_PER_STREAM,
             "max_newest": settings.MAX_REPLAY_MESSAGES,
             "missing": missing,
@@ -110,7 +111,7 @@ class MonitorAdmin(ReadOnlyAdmin):
             "channels": list(selection.channels),
             "replay": newest,
             "after": int(selection.after) if selection.start == AFTER else head,
-            "types": sorted({"message", *survey.types_of_newest(selection.channels, max(newest, RECENT_MESSAGES))}),
+            "types": sorted({"message", *catalog.types_of_newest(selection.channels, max(newest, RECENT_MESSAGES))}),
         }
 
     # --- JSON for the script ---
@@ -133,7 +134,7 @@ class MonitorAdmin(ReadOnlyAdmin):
             )
         if errors or after is None:
             return json_errors(errors, 400)
-        first, through = survey.first_of_types(selection.channels, after, SEARCHED_MESSAGES)
+        first, through = catalog.first_of_types(selection.channels, after, SEARCHED_MESSAGES)
         head = log.head().head
         # The page does not need older events, because its list would drop them again.
         floor = log.start_of_newest(selection.channels, RECENT_MESSAGES, head) if first else head

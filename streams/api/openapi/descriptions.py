@@ -6,9 +6,10 @@ from typing import Any
 
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 
-from streams import events, log
+from streams import log
 from streams.api.requests import serializers
 from streams.api.requests.fields import CHANNEL, MAX_POSITION
+from streams.protocol import events
 
 # For each status: its description, and the code and message of an example.
 ERRORS = {

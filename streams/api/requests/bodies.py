@@ -11,8 +11,8 @@ from django.http import HttpRequest, UnreadablePostError
 
 from streams.conf import settings
 from streams.exceptions import HTTPError
-from streams.json_bodies import SMALL_BODY_BYTES, parse_body
 from streams.private.django import has_body, keep_body
+from streams.protocol.json_bodies import SMALL_BODY_BYTES, parse_body
 
 MEDIA_TYPE = "application/json"
 

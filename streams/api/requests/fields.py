@@ -12,10 +12,11 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from streams import events, log, redaction, tokens
+from streams import log, redaction, tokens
 from streams.conf import settings
 from streams.exceptions import HTTPError, MessageTooLarge
-from streams.sse import MAX_POSITION_DIGITS, is_position
+from streams.protocol import events
+from streams.protocol.sse import MAX_POSITION_DIGITS, is_position
 
 CHANNEL = {
     "type": "string",

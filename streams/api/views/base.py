@@ -13,16 +13,16 @@ from rest_framework.request import Request
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
-from streams import outages
 from streams.api import errors
 from streams.api.authentication import SignedTokenAuthentication, unknown_token
 from streams.api.negotiation import AlwaysJSON, PlainJSON
 from streams.api.openapi.schema import StreamsSchema
 from streams.api.requests import bodies
-from streams.databases import non_atomic_requests
-from streams.events import validate_channel
 from streams.exceptions import HTTPError, InvalidChannel
 from streams.policies import get_policy
+from streams.protocol.events import validate_channel
+from streams.runtime import failures
+from streams.runtime.database import non_atomic_requests
 from streams.tokens import bearer
 
 
@@ -103,7 +103,7 @@ class StreamsAPIView(APIView):
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         if self.uses_database and response.status_code in (200, 201, 202):
-            outages.DATABASE.recovered()
+            failures.DATABASE.recovered()
         response.headers.setdefault("Cache-Control", "no-store")
         return super().finalize_response(request, response, *args, **kwargs)
 

@@ -8,13 +8,14 @@ from urllib.parse import urlencode
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from streams import log, presence, survey
+from streams import log, presence
 from streams.api.openapi import descriptions
 from streams.api.openapi.schema import described
 from streams.api.requests.serializers import ChannelsQuery, checked
 from streams.api.views.base import StreamsAPIView, check_readable, checked_channel, has_credentials
-from streams.channels import Access, access_rules
+from streams.channels.rules import Access, access_rules
 from streams.conf import settings
+from streams.log import catalog
 from streams.policies import get_policy
 from streams.tokens import Token, is_pattern
 
@@ -66,7 +67,7 @@ def _readable(request: Request, after: str, prefix: str, limit: int) -> tuple[li
     found: list[str] = []
     for _ in range(MOST_NAMES // NAMES_AT_A_TIME):
         if looks_through_all:
-            names = survey.known_names(listed, after=after, prefix=prefix, limit=NAMES_AT_A_TIME)
+            names = catalog.known_names(listed, after=after, prefix=prefix, limit=NAMES_AT_A_TIME)
         else:
             names = [name for name in listed if name > after][:NAMES_AT_A_TIME]
         own = names
@@ -93,6 +94,6 @@ def _named_public_channels() -> set[str]:
 
 def _facts(names: Sequence[str]) -> list[dict[str, object]]:
     """Return the facts about each channel, with two queries in all."""
-    newest = survey.summaries(names, count_to=1)
+    newest = catalog.summaries(names, count_to=1)
     listeners = presence.audiences(names)
     return [{"channel": name, "head": newest[name].newest, "listeners": listeners[name]} for name in names]

@@ -1,4 +1,4 @@
-"""The view that ends streams, in all processes. See streams.revocation."""
+"""The view that ends streams, in all processes. See streams.access.revocation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from streams import rates, revocation
+from streams.access import revocation
 from streams.api.openapi import descriptions
 from streams.api.openapi.schema import described
 from streams.api.publishing import caller_of, check_wait
@@ -18,6 +18,7 @@ from streams.api.requests.serializers import DisconnectBody, checked
 from streams.api.views.base import StreamsAPIView
 from streams.exceptions import HTTPError, InvalidToken
 from streams.policies import has_permission
+from streams.publishing import rate_limit
 from streams.redaction import PREFIX
 from streams.tokens import Token, read_token
 
@@ -45,7 +46,7 @@ class Disconnect(StreamsAPIView):
             data["user"] = _as_key(data["user"])
         if not _may_end_others(request):
             # Without the permission there is a rate limit, because each call makes all processes check their streams.
-            check_wait(rates.take(caller_of(request._request, request.user, request.auth), 1))
+            check_wait(rate_limit.take(caller_of(request._request, request.user, request.auth), 1))
         try:
             revocation.disconnect(**data)
         except ValueError as error:

@@ -17,7 +17,6 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import AuthenticationFailed, MethodNotAllowed, NotAuthenticated
 from rest_framework.permissions import AllowAny
 
-from streams import outages, rates
 from streams.api import publishing
 from streams.api.authentication import SignedTokenAuthentication, unknown_token
 from streams.api.errors import handle
@@ -25,13 +24,15 @@ from streams.api.openapi import descriptions
 from streams.api.openapi.schema import described
 from streams.api.requests.bodies import parse_json, read_body
 from streams.api.views.base import StreamsAPIView, checked_channel
-from streams.databases import non_atomic_requests
-from streams.events import NewMessage
 from streams.exceptions import IdempotencyKeyInUse, InvalidMessage, InvalidToken
-from streams.json_bodies import SMALL_BODY_BYTES
-from streams.json_responses import json_response
+from streams.http.json_responses import json_response
 from streams.policies import get_policy
-from streams.publishing import apublish_many
+from streams.protocol.events import NewMessage
+from streams.protocol.json_bodies import SMALL_BODY_BYTES
+from streams.publishing import rate_limit
+from streams.publishing.publish import apublish_many
+from streams.runtime import failures
+from streams.runtime.database import non_atomic_requests
 from streams.tokens import Token, atoken_of, bearer, user_of_token
 
 ALLOWED = "POST, OPTIONS"
@@ -82,12 +83,12 @@ async def _publish(request: HttpRequest, channel: str) -> HttpResponse:
         raise publishing.refusal(policy, refused)
     message = await _read_message(request, channel)
     publishing.check_count(1)
-    publishing.check_wait(await rates.atake(publishing.caller_of(request, request.user, token), 1))
+    publishing.check_wait(await rate_limit.atake(publishing.caller_of(request, request.user, token), 1))
     try:
         rows = await apublish_many([message])
     except (InvalidMessage, IdempotencyKeyInUse) as error:
         raise publishing.as_error(error) from None
-    outages.DATABASE.recovered()
+    failures.DATABASE.recovered()
     status, [message_data] = publishing.answer(rows)
     return json_response(message_data, status)
 

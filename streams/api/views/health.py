@@ -15,14 +15,15 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.permissions import AllowAny
 
-from streams import outages, presence, threads
+from streams import presence
 from streams.api.errors import RETRY_AFTER_SECONDS, handle
 from streams.api.openapi import descriptions
 from streams.api.openapi.schema import described
 from streams.api.views.base import StreamsAPIView
-from streams.databases import non_atomic_requests
 from streams.exceptions import HTTPError
-from streams.json_responses import json_response
+from streams.http.json_responses import json_response
+from streams.runtime import executor, failures
+from streams.runtime.database import non_atomic_requests
 
 logger = logging.getLogger("streams.api")
 
@@ -83,7 +84,7 @@ async def ready(request: HttpRequest) -> HttpResponse:
     database = await _state_of_database()
     is_ready = database == "ok" and not (problem and "require" in request.GET)
     state = {"status": "ok" if is_ready else "unavailable", "database": database, "notifier": notifier}
-    problem = outages.NOT_MIGRATED if database == "not-migrated" else problem
+    problem = failures.NOT_MIGRATED if database == "not-migrated" else problem
     return _answer({**state, **({"problem": problem} if problem else {})}, 200 if is_ready else 503)
 
 
@@ -95,20 +96,20 @@ async def _state_of_database() -> str:
     try:
         # In the thread that follows the log, where it does not wait for replays. If the database does not answer, only
         # this thread is blocked, however many requests come. A check that has not begun in time is cancelled.
-        await asyncio.wait_for(threads.run(_ask, pool=threads.FOLLOWING), DATABASE_SECONDS)
+        await asyncio.wait_for(executor.run(_ask, pool=executor.FOLLOWING), DATABASE_SECONDS)
     except Error as error:
-        outages.report(logger, "The process is not ready, because of the database.")
-        return "not-migrated" if outages.is_not_migrated(error) else "unavailable"
+        failures.report(logger, "The process is not ready, because of the database.")
+        return "not-migrated" if failures.is_not_migrated(error) else "unavailable"
     except TimeoutError:
         return "unavailable"
-    outages.DATABASE.recovered()
+    failures.DATABASE.recovered()
     return "ok"
 
 
 def _ask() -> None:
     if not _has_tables:
         _check_tables()
-    with connections[threads.database()].cursor() as cursor:
+    with connections[executor.database()].cursor() as cursor:
         cursor.execute("SELECT 1")
 
 
@@ -118,7 +119,7 @@ _has_tables = False  # True once they were found
 def _check_tables() -> None:
     """Raise the database's error if a table or a column of Streams is missing."""
     global _has_tables
-    connection = connections[threads.database()]
+    connection = connections[executor.database()]
     quote = connection.ops.quote_name
     own = (config for config in apps.get_app_configs() if config.name.partition(".")[0] == "streams")
     for model in (model for config in own for model in config.get_models()):
@@ -131,7 +132,7 @@ def _check_tables() -> None:
             with connection.cursor() as cursor:
                 cursor.execute(f"SELECT {columns} FROM {table} WHERE 1 = 0")  # noqa: S608 - names of our own models
         except Error as error:
-            if outages.is_unavailable(error):
+            if failures.is_unavailable(error):
                 raise
     _has_tables = True
 

@@ -8,18 +8,20 @@ from urllib.parse import urlencode
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from streams import history, log, rates
+from streams import log
 from streams.api import publishing
 from streams.api.openapi import descriptions
 from streams.api.openapi.schema import described
 from streams.api.requests.fields import MAX_POSITION
 from streams.api.requests.serializers import HistoryQuery, checked
 from streams.api.views.base import StreamsAPIView, check_readable, checked_channel
-from streams.events import NewMessage
 from streams.exceptions import IdempotencyKeyInUse, InvalidMessage
+from streams.log import history
 from streams.models import Message
 from streams.policies import get_policy
-from streams.publishing import publish_many
+from streams.protocol.events import NewMessage
+from streams.publishing import rate_limit
+from streams.publishing.publish import publish_many
 
 
 class ChannelMessages(StreamsAPIView):
@@ -83,7 +85,7 @@ def check_publishable(request: Request, channels: Sequence[str]) -> None:
 def _publish(request: Request, messages: Sequence[NewMessage]) -> tuple[int, list[dict[str, object]]]:
     publishing.check_count(len(messages))
     caller = publishing.caller_of(request._request, request.user, request.auth)
-    publishing.check_wait(rates.take(caller, len(messages)))
+    publishing.check_wait(rate_limit.take(caller, len(messages)))
     try:
         rows: list[Message] = publish_many(messages)
     except (InvalidMessage, IdempotencyKeyInUse) as error:

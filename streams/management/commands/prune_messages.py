@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from streams import retention
+from streams.log import retention
 
 
 class Command(BaseCommand):

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from streams import publish
 from streams.exceptions import InvalidMessage
-from streams.json_bodies import check_json
+from streams.protocol.json_bodies import check_json
 
 
 class Command(BaseCommand):

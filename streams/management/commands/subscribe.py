@@ -12,10 +12,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from streams import sse
-from streams.events import CONTROL_PREFIX, validate_channels
+from streams.delivery.subscriber import Subscriber
 from streams.exceptions import InvalidChannel
-from streams.subscriber import Subscriber
+from streams.protocol import sse
+from streams.protocol.events import CONTROL_PREFIX, validate_channels
 
 RETRY_SECONDS = 3.0
 

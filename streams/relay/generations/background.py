@@ -11,13 +11,13 @@ import atexit
 import logging
 import threading
 
-from streams import shutdown, threads
+from streams.http import shutdown
 from streams.relay.conf import settings
 from streams.relay.generations import housekeeping
 from streams.relay.generations.worker import STOP_SECONDS, Worker
 from streams.relay.models import Generation
-from streams.release import request_context
-from streams.runtime import test_run
+from streams.runtime import executor, test_run
+from streams.runtime.request_resources import request_context
 from streams.runtime.resets import per_process
 
 logger = logging.getLogger("streams.relay")
@@ -119,16 +119,16 @@ def stop() -> None:
 
 async def reap_periodically() -> None:
     """End generations without a worker, and start the worker if one waits. Every process with streams runs this."""
-    if found := await threads.run(housekeeping.look, pool=threads.PERIODIC):
+    if found := await executor.run(housekeeping.look, pool=executor.PERIODIC):
         # Ending a generation can wait for a lock, and the only thread of PERIODIC must not wait.
-        is_waiting = await threads.run(housekeeping.settle, found, pool=threads.WAITING)
+        is_waiting = await executor.run(housekeeping.settle, found, pool=executor.WAITING)
         if is_waiting:
             call()
 
 
 async def compact_periodically() -> None:
     """Run housekeeping.compact() in a thread."""
-    await threads.run(housekeeping.compact, pool=threads.WAITING)
+    await executor.run(housekeeping.compact, pool=executor.WAITING)
 
 
 _background = per_process(Background)

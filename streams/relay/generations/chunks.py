@@ -1,6 +1,6 @@
 """Read a generation and its text from the database: from its row, and from its chunks in the log.
 
-All functions are synchronous and use the ORM. From an event loop, call them with streams.threads.run().
+All functions are synchronous and use the ORM. From an event loop, call them with streams.runtime.executor.run().
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.db.models.functions import Now
 
 from streams import log
-from streams.references import with_references
+from streams.models.references import with_references
+from streams.protocol.sse import StoredEvent
 from streams.relay.conf import settings
 from streams.relay.models import Generation
-from streams.sse import StoredEvent
-from streams.threads import database
+from streams.runtime.executor import database
 
 END_EVENT = "end"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db.models.functions import Now
 
-from streams.events import NewMessage, check, encode_data
+from streams.protocol.events import NewMessage, check, encode_data
 from streams.relay.generations.chunks import END_EVENT
 from streams.relay.models import Generation
 

@@ -10,10 +10,10 @@ from django.db import transaction
 from django.db.models import F
 
 from streams import log
-from streams.events import GENERATION_PREFIX
+from streams.protocol.events import GENERATION_PREFIX
 from streams.relay.generations.rows import generation_rows, locked
 from streams.relay.models import Generation
-from streams.threads import database
+from streams.runtime.executor import database
 
 
 def forget_owner(user_pk: Any) -> None:

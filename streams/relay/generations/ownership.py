@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from django.http import HttpRequest
 
-from streams import threads
 from streams.exceptions import HTTPError
 from streams.relay.access import Principal, identify
 from streams.relay.generations import chunks, housekeeping, tokens
 from streams.relay.generations.chunks import Answer
 from streams.relay.models import ID_LENGTH, Generation
-from streams.release import close_request_connections
+from streams.runtime import executor
+from streams.runtime.request_resources import close_request_connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ async def find(request: HttpRequest, id: str) -> Found:
     """Return the generation with its text, if the request is from its owner. Raises HTTPError: 401, 403 or 404."""
     generation, principal, token = await find_row(request, id)
     try:
-        answer = await threads.run(chunks.read, id)
+        answer = await executor.run(chunks.read, id)
     except Generation.DoesNotExist:  # it was deleted in between
         raise not_found() from None
     return Found(answer, principal, token or tokens.make(generation), token is not None)
@@ -47,9 +47,9 @@ async def find_row(request: HttpRequest, id: str) -> tuple[Generation, Principal
     principal = None if token is not None else await identify(request)
     await close_request_connections()
     try:
-        generation = await threads.run(chunks.get, id)
-        if generation.is_active and await threads.run(housekeeping.reap_one, generation):
-            generation = await threads.run(chunks.get, id)
+        generation = await executor.run(chunks.get, id)
+        if generation.is_active and await executor.run(housekeeping.reap_one, generation):
+            generation = await executor.run(chunks.get, id)
     except Generation.DoesNotExist:
         raise not_found() from None
     owner = generation.owner

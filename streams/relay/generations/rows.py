@@ -8,7 +8,7 @@ from django.db import connections
 from django.db.models import F, QuerySet
 
 from streams.relay.models import Generation
-from streams.threads import database
+from streams.runtime.executor import database
 
 Rows: TypeAlias = "QuerySet[Generation]"
 

@@ -4,7 +4,7 @@ Every change locks the generation's row first and then reads its state. So if a 
 and the worker's last write happen at the same time, the first one wins. Chunks, state and the channel's messages are
 written in the same transaction: everything that a client has seen is durable, and nothing follows the end.
 
-All functions are synchronous and use the ORM. From an event loop, call them with streams.threads.run().
+All functions are synchronous and use the ORM. From an event loop, call them with streams.runtime.executor.run().
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from django.db import connections, router
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from streams import clock, log
+from streams import log
 from streams.exceptions import HTTPError
 from streams.relay import usage
 from streams.relay.access import Principal
@@ -32,7 +32,8 @@ from streams.relay.generations.owners import forget_owner
 from streams.relay.generations.rows import generation_rows, locked
 from streams.relay.limits import check_generation
 from streams.relay.models import KEY_MAX_LENGTH, Generation
-from streams.threads import database
+from streams.runtime import clock
+from streams.runtime.executor import database
 
 State = Generation.State
 

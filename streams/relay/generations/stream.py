@@ -9,18 +9,20 @@ from typing import Any
 from django.db import Error
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
-from streams import EventStreamResponse, log, outages, sse, threads
+from streams import EventStreamResponse, log
 from streams.conf import settings as core_settings
-from streams.events import encode_data
 from streams.exceptions import HTTPError
 from streams.policies import BasePolicy
+from streams.protocol import sse
+from streams.protocol.events import encode_data
+from streams.protocol.sse import is_position
 from streams.relay.endpoints import error_response, unavailable
 from streams.relay.generations import background, chunks, endings, tokens
 from streams.relay.generations.chunks import END_EVENT, Answer
 from streams.relay.generations.ownership import find_row
 from streams.relay.models import Generation
-from streams.release import close_request_connections
-from streams.sse import is_position
+from streams.runtime import executor, failures
+from streams.runtime.request_resources import close_request_connections
 from streams.tokens import attach_token, bearer, read_token
 from streams.views import EventStreamView
 
@@ -53,7 +55,7 @@ class GenerationEvents(EventStreamView):
                 if token is None and bearer(request) is not None:
                     # So that this stream ends when the key becomes invalid, as if a token had opened it.
                     own = read_token(tokens.make(self._generation))
-                    await threads.run(attach_token, request, own)
+                    await executor.run(attach_token, request, own)
                 background.call_for(self._generation)
                 return await super().get(request, **kwargs)
             await close_request_connections()
@@ -61,10 +63,10 @@ class GenerationEvents(EventStreamView):
         except HTTPError as error:
             return error_response(error)
         except Error as error:
-            if outages.is_not_migrated(error):
-                logger.exception("Could not read an answer to open its stream. %s", outages.explain(error))
+            if failures.is_not_migrated(error):
+                logger.exception("Could not read an answer to open its stream. %s", failures.explain(error))
                 return error_response(unavailable(error))
-            if not outages.is_unavailable(error):
+            if not failures.is_unavailable(error):
                 raise
             # Not a 503, because an EventSource would never reconnect. It reconnects after a stream that ends at once.
             logger.warning("Could not read an answer to open its stream.", exc_info=True)
@@ -90,7 +92,7 @@ class GenerationEvents(EventStreamView):
         return super().get_cursor(request) or str(self._generation.start_position)
 
     async def get_snapshot(self, request: HttpRequest, channels: Sequence[str]) -> object:
-        return _snapshot(await threads.run(chunks.read, self._generation.pk))
+        return _snapshot(await executor.run(chunks.read, self._generation.pk))
 
 
 def _snapshot(answer: Answer) -> dict[str, Any]:
@@ -103,13 +105,13 @@ async def _ended_stream(generation: Generation, requested: str | None) -> HttpRe
     last = generation.end_position
     cursor = int(requested) if requested is not None and is_position(requested) else None
     # A cursor from a history that was lost does not show which chunks the client has received.
-    continues = cursor is not None and await threads.run(log.continues, cursor)
+    continues = cursor is not None and await executor.run(log.continues, cursor)
     if cursor is not None and continues and cursor >= last:
         return HttpResponse(status=204)
     is_within = requested is None or (cursor is not None and continues and cursor >= generation.start_position)
     if is_within and not generation.compacted_at:
         after = generation.start_position if cursor is None else cursor
-        events = await threads.run(_events, generation, after, last)
+        events = await executor.run(_events, generation, after, last)
         if events is not None:
             return EventStreamResponse(_each(events))
     blocks = []

@@ -10,9 +10,8 @@ from typing import Any
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import reverse
 
-from streams import threads
 from streams.exceptions import HTTPError
-from streams.json_responses import json_response
+from streams.http.json_responses import json_response
 from streams.relay.access import Principal, admit, check_access
 from streams.relay.conf import settings
 from streams.relay.endpoints import api_view, read_payload
@@ -23,7 +22,8 @@ from streams.relay.limits import count_question
 from streams.relay.models import Generation
 from streams.relay.proxy.requests import check_request
 from streams.relay.upstreams import get_upstream, upstream_for
-from streams.release import close_request_connections
+from streams.runtime import executor
+from streams.runtime.request_resources import close_request_connections
 
 logger = logging.getLogger("streams.relay")
 
@@ -79,12 +79,12 @@ async def _start(
     _check_storable(body)
     await close_request_connections()
     create = partial(store.create, principal, body, upstream, request.headers.get("Idempotency-Key") or None, sent=sent)
-    generation, is_new = await threads.run(create, pool=threads.WAITING)
+    generation, is_new = await executor.run(create, pool=executor.WAITING)
     if is_new:
         background.call()
         answer = Answer(generation, "", 0, generation.start_position)
     else:
-        answer = await threads.run(chunks.read, generation.pk)
+        answer = await executor.run(chunks.read, generation.pk)
     token = tokens.make(answer.generation)
     return json_response({**_state(answer, token), "token": token}, 201 if is_new else 200)
 
@@ -122,7 +122,7 @@ async def cancel(request: HttpRequest, id: str) -> HttpResponseBase:
     found = await find(request, id)
     await close_request_connections()
     try:
-        generation = await threads.run(store.cancel, id, pool=threads.WAITING)
+        generation = await executor.run(store.cancel, id, pool=executor.WAITING)
     except Generation.DoesNotExist:
         raise not_found() from None
     background.forget(id)

@@ -15,9 +15,7 @@ import uuid
 
 from django.db import InterfaceError, OperationalError
 
-from streams import threads
 from streams.exceptions import HTTPError
-from streams.outages import Backoff
 from streams.relay.conf import settings
 from streams.relay.errors import openai_error
 from streams.relay.generations import housekeeping, store
@@ -27,9 +25,11 @@ from streams.relay.models import Generation
 from streams.relay.proxy.answers import open_answer
 from streams.relay.upstreams import get_upstream
 from streams.relay.usage import counted
+from streams.runtime import executor
+from streams.runtime.executor import LogThreads
+from streams.runtime.failures import Backoff
 from streams.runtime.resets import per_process
 from streams.runtime.tasks import spawn
-from streams.threads import LogThreads
 
 logger = logging.getLogger("streams.relay")
 
@@ -55,7 +55,7 @@ CALLS_TOOLS = (
 FAILED_HERE = "The answer failed on the server. Send the request again."
 
 # Only one thread writes, so that the transactions of one worker never wait for each other.
-_writing = per_process(LogThreads, 1, seconds=threads.timeout_seconds)
+_writing = per_process(LogThreads, 1, seconds=executor.timeout_seconds)
 
 
 class Worker:
@@ -123,10 +123,10 @@ class Worker:
                 self._lose(producer)
 
     async def _look(self) -> None:
-        waiting = await threads.run(housekeeping.reap)
+        waiting = await executor.run(housekeeping.reap)
         room = settings.GENERATION_CONCURRENCY - len(self._producers)
         if waiting and room > 0 and not self.is_stopping:
-            for generation in await threads.run(store.claim, self.id, room):
+            for generation in await executor.run(store.claim, self.id, room):
                 producer = self._producers[generation.pk] = Producer(generation)
                 producer.task = asyncio.create_task(self._produce(producer))
                 self._news.set()  # there is a lease to renew
@@ -239,7 +239,7 @@ class Worker:
         writing = [producer for producer in self._producers.values() if renew or producer.due() is not None]
         batches = [producer.collect(keep_text=renew) for producer in writing]
         try:
-            stored = await threads.run(_write, self.id, batches, renew, pool=_writing)
+            stored = await executor.run(_write, self.id, batches, renew, pool=_writing)
         except (InterfaceError, OperationalError):
             raise  # the database failed, not one of the batches
         except Exception:
@@ -257,7 +257,7 @@ class Worker:
         stored: dict[str, int] = {}
         for batch in batches:
             try:
-                stored |= await threads.run(_write, self.id, [batch], renew, pool=_writing)
+                stored |= await executor.run(_write, self.id, [batch], renew, pool=_writing)
             except (InterfaceError, OperationalError):
                 raise
             except Exception:
@@ -269,7 +269,7 @@ class Worker:
         """End a generation with the text that is stored. If this fails as well, its lease expires."""
         ending = Ending(State.FAILED, error_code="internal", error_message=FAILED_HERE)
         try:
-            await threads.run(store.end, id, ending, pool=_writing)
+            await executor.run(store.end, id, ending, pool=_writing)
         except Exception:
             logger.exception("Could not end the answer %s.", id)
 
@@ -278,7 +278,7 @@ class Worker:
         for producer in tuple(self._producers.values()):
             if producer.batch is None:
                 continue
-            position = await threads.run(store.find, producer.batch, pool=_writing)
+            position = await executor.run(store.find, producer.batch, pool=_writing)
             if position is not None and producer.batch is not None and producer.stored(position):
                 self._drop(producer)
         self._doubtful = False
@@ -298,7 +298,7 @@ class Worker:
     async def _correct_usage(self, producer: Producer) -> None:
         found = counted(producer.usage)
         try:
-            await threads.run(store.correct, producer.generation, found, producer.tokens, producer.seconds)
+            await executor.run(store.correct, producer.generation, found, producer.tokens, producer.seconds)
         except Exception:
             logger.warning("Could not record the usage of an answer.", exc_info=True)
 

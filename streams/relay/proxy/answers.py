@@ -13,15 +13,15 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from streams.closing import close_later
 from streams.exceptions import HTTPError, InvalidJSON
-from streams.json_bodies import parse_json
+from streams.http.closing import close_later
+from streams.protocol.json_bodies import parse_json
+from streams.protocol.sse import DecodedEvent, EventStreamDecoder
 from streams.relay.conf import settings
 from streams.relay.errors import UpstreamError
 from streams.relay.proxy.chunks import Chunk, first_choice, parse_object
 from streams.relay.proxy.hiding import hidden, hide_in_event
 from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
-from streams.sse import DecodedEvent, EventStreamDecoder
 
 logger = logging.getLogger("streams.relay")
 

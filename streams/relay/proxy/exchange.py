@@ -1,6 +1,6 @@
 """One relayed answer, from the request to its last byte.
 
-limits.py counts it, usage.py records its cost, and views.py makes the HTTP response.
+delivery/limits.py counts it, usage.py records its cost, and views.py makes the HTTP response.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from streams import sse
 from streams.conf import settings as core_settings
 from streams.exceptions import HTTPError
+from streams.protocol import sse
 from streams.relay.access import Principal
 from streams.relay.conf import settings
 from streams.relay.errors import UpstreamError, openai_error

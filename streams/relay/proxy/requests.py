@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from streams.exceptions import HTTPError
-from streams.json_bodies import parse_body
+from streams.protocol.json_bodies import parse_body
 from streams.relay.conf import settings
 from streams.relay.upstreams import BaseUpstream, get_upstream
 

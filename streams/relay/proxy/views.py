@@ -5,7 +5,8 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from streams.exceptions import HTTPError
-from streams.json_responses import json_response
+from streams.http.json_responses import json_response
+from streams.http.response import EventStreamResponse
 from streams.relay.access import Principal, admit
 from streams.relay.conf import settings
 from streams.relay.endpoints import api_view, error_response, read_payload
@@ -14,8 +15,7 @@ from streams.relay.proxy.exchange import Exchange
 from streams.relay.proxy.headers import passed_headers
 from streams.relay.proxy.requests import check_request, wants_usage
 from streams.relay.upstreams import get_upstream, upstream_for
-from streams.release import release_request
-from streams.responses import EventStreamResponse
+from streams.runtime.request_resources import release_request
 
 
 @api_view("POST")

@@ -12,9 +12,10 @@ from django.http import HttpRequest
 from django.test import Client
 from django.utils import timezone
 
-from streams import publish, survey
+from streams import publish
 from streams.admin.broadcasts import warnings
 from streams.broadcasts import lifecycle
+from streams.log import catalog
 from streams.models import Broadcast, Channel, ChannelSettings, Message, Node
 from streams.policies import BasePolicy, DefaultPolicy
 from tests.admin.people import node, staff
@@ -214,7 +215,7 @@ def test_similar_name_is_found_among_many(client: Client, monkeypatch: pytest.Mo
     for n in range(10):
         publish(f"a.{n}", "x")
     publish("weather", "x")
-    assert "weather" not in survey.known_names([], limit=5)
+    assert "weather" not in catalog.known_names([], limit=5)
     assert "is “weather”." in " ".join(fetched_warnings(client, "wether"))
 
 

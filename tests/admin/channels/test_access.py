@@ -17,7 +17,7 @@ from streams import publish
 from streams.admin.channels import forms
 from streams.admin.channels.access import allows_more_readers, rule_of
 from streams.admin.channels.forms import ChannelForm, MoreReadersRefused, digest_of
-from streams.channels import Rule, set_groups
+from streams.channels.rules import Rule, set_groups
 from streams.models import ChannelSettings
 from streams.policies import DefaultPolicy, get_policy
 from tests.admin.channels.support import page, save, text_of

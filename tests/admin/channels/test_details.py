@@ -8,8 +8,8 @@ import pytest
 
 from streams import publish
 from streams.admin.channels.details import describe_retention, describe_seconds
+from streams.log.catalog import known_names
 from streams.models import ChannelSettings
-from streams.survey import known_names
 
 pytestmark = pytest.mark.django_db
 

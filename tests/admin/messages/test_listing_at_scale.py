@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.sites import Site, finish
+from tests.support.sites import Site, finish
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 

@@ -13,7 +13,8 @@ from django.db import OperationalError, connection
 from django.test import Client
 from django.utils import timezone
 
-from streams import log, retention
+from streams import log
+from streams.log import retention
 from streams.models import ChannelSettings, Message
 from tests.admin.messages.support import LIST, link, page, publish_some, text_of
 

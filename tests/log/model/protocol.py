@@ -44,7 +44,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.model.state import Process, Row, Rules, State
+from tests.log.model.state import Process, Row, Rules, State
 
 
 def start(*kinds: str) -> State:

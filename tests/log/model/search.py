@@ -6,8 +6,8 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Hashable, Iterator
 
-from tests.model.protocol import ENDS, EXCUSED, crash, start, step
-from tests.model.state import Rules, State
+from tests.log.model.protocol import ENDS, EXCUSED, crash, start, step
+from tests.log.model.state import Rules, State
 
 
 class Violation(AssertionError):

@@ -1,6 +1,6 @@
 """The publishing protocol keeps its promises in every order of its steps, with a crash before each of them.
 
-`python -m tests.model.test_protocol` searches all mixes of three publishers with a poller, which takes a minute.
+`python -m tests.log.model.test_protocol` searches all mixes of three publishers with a poller, which takes a minute.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import itertools
 
 import pytest
 
-from tests.model.search import Violation, search
-from tests.model.state import Rules
+from tests.log.model.search import Violation, search
+from tests.log.model.state import Rules
 
 pytestmark = pytest.mark.once
 

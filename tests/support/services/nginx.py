@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.services import accepts, free_port, wait_until
+from tests.support.services import accepts, free_port, wait_until
 
-CONFIGURATION = Path(__file__).resolve().parent.parent.parent / "docs" / "operations" / "deploying" / "nginx.conf"
+CONFIGURATION = Path(__file__).resolve().parents[3] / "docs" / "operations" / "deploying" / "nginx.conf"
 
 
 def program() -> str | None:

@@ -10,8 +10,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.services import accepts, free_port, wait_until
-from tests.services.postgres import PostgresServer
+from tests.support.services import accepts, free_port, wait_until
+from tests.support.services.postgres import PostgresServer
 
 CONFIGURATION = """
 [databases]

@@ -1,6 +1,6 @@
 """A PostgreSQL server of the tests' own. As a program, it runs a command with DATABASE_URL pointing at one:
 
-python -m tests.services.postgres pytest -m "not once"
+python -m tests.support.services.postgres pytest -m "not once"
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.services import free_port, suspended, wait_until
+from tests.support.services import free_port, suspended, wait_until
 
 
 def programs() -> Path | None:

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from contextlib import AbstractContextManager
 
-from tests.services import free_port, suspended, wait_until
+from tests.support.services import free_port, suspended, wait_until
 
 
 def program() -> str | None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests import clients
-from tests.attacks.raw import ask, get, stream
 from tests.relay.conftest import SECRET as UPSTREAM_KEY
 from tests.relay.conftest import Relay, UpstreamProcess, make_relay
-from tests.sites import Server, Site, copy_sqlite, finish
+from tests.support import clients
+from tests.support.sites import Server, Site, copy_sqlite, finish
+from tests.system.attacks.raw import ask, get, stream
 
 LISTED = "https://app.example"
 

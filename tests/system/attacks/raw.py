@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.sites import connect
+from tests.support.sites import connect
 
 TOKEN = "t" * 32  # a CSRF token is good that comes twice: by a cookie and by a header
 WITH_TOKEN = {"Cookie": f"csrftoken={TOKEN}", "X-CSRFToken": TOKEN}

@@ -10,10 +10,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.attacks.conftest import Attacked
-from tests.attacks.raw import ask, request
 from tests.relay.conftest import Relay
 from tests.relay.steps import CHUNKED, END, HEAD, Step, chunk, piece, raw, whole
+from tests.system.attacks.conftest import Attacked
+from tests.system.attacks.raw import ask, request
 
 pytestmark = pytest.mark.once
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.attacks.conftest import Attacked
-from tests.attacks.raw import Answer
-from tests.services import wait_until
+from tests.support.services import wait_until
+from tests.system.attacks.conftest import Attacked
+from tests.system.attacks.raw import Answer
 
 pytestmark = pytest.mark.once
 

@@ -1,15 +1,15 @@
 """Pages of other origins: the browser keeps an answer from them unless its headers say otherwise, so we look at these.
 
-What browsers make of them is in tests/browser/test_other_origins.py.
+What browsers make of them is in tests/system/browser/test_other_origins.py.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from tests.attacks.conftest import LISTED, Attacked
-from tests.attacks.raw import Answer, request
-from tests.sites import Site
+from tests.support.sites import Site
+from tests.system.attacks.conftest import LISTED, Attacked
+from tests.system.attacks.raw import Answer, request
 
 pytestmark = pytest.mark.once
 

@@ -14,9 +14,9 @@ import pytest
 from django.urls import URLPattern, URLResolver
 
 from project.urls import urlpatterns
-from tests.attacks.conftest import Attacked, Person, make_user
-from tests.attacks.raw import TOKEN, Answer, form, request
-from tests.sites import Site
+from tests.support.sites import Site
+from tests.system.attacks.conftest import Attacked, Person, make_user
+from tests.system.attacks.raw import TOKEN, Answer, form, request
 
 pytestmark = pytest.mark.once
 

@@ -8,10 +8,10 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from streams.events import Event, normalize_newlines
-from streams.sse import DecodedEvent, EventStreamDecoder
-from tests.attacks.conftest import Attacked
-from tests.attacks.raw import TOKEN, Answer, form, request
+from streams.protocol.events import Event, normalize_newlines
+from streams.protocol.sse import DecodedEvent, EventStreamDecoder
+from tests.system.attacks.conftest import Attacked
+from tests.system.attacks.raw import TOKEN, Answer, form, request
 
 pytestmark = pytest.mark.once
 

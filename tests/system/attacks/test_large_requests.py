@@ -12,10 +12,10 @@ from urllib.parse import urlencode
 import psutil
 import pytest
 
-from tests.attacks.conftest import Attacked, site_in
-from tests.attacks.raw import TOKEN, Answer, form, get, stream
-from tests.services import wait_until
-from tests.sites import SERVERS
+from tests.support.services import wait_until
+from tests.support.sites import SERVERS
+from tests.system.attacks.conftest import Attacked, site_in
+from tests.system.attacks.raw import TOKEN, Answer, form, get, stream
 
 pytestmark = pytest.mark.once
 

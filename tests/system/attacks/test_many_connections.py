@@ -10,10 +10,10 @@ from collections import Counter
 import psutil
 import pytest
 
-from tests.attacks.conftest import Attacked
-from tests.attacks.raw import read, request
-from tests.services import wait_until
-from tests.sites import Site, connect
+from tests.support.services import wait_until
+from tests.support.sites import Site, connect
+from tests.system.attacks.conftest import Attacked
+from tests.system.attacks.raw import read, request
 
 pytestmark = pytest.mark.once
 

@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from streams import presence
-from tests.attacks.conftest import Attacked
-from tests.attacks.raw import Answer, is_open, read, request
-from tests.services import wait_until
-from tests.sites import Site, connect, finish
+from tests.support.services import wait_until
+from tests.support.sites import Site, connect, finish
+from tests.system.attacks.conftest import Attacked
+from tests.system.attacks.raw import Answer, is_open, read, request
 
 pytestmark = pytest.mark.once
 

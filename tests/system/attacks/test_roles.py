@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth.models import Permission
 
-from tests.attacks import roles
+from tests.system.attacks import roles
 
 pytestmark = [pytest.mark.once, pytest.mark.django_db]
 

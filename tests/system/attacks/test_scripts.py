@@ -1,6 +1,6 @@
 """Nothing that somebody has written becomes part of a page.
 
-That none of it runs where scripts build a page, tests/browser/test_hostile_pages.py sees.
+That none of it runs where scripts build a page, tests/system/browser/test_hostile_pages.py sees.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.attacks.conftest import Attacked, site_in
-from tests.attacks.hostile import HOSTILE, LINK, MARK, SHORT, fill
-from tests.attacks.raw import TOKEN, Answer, form, request
-from tests.sites import finish
+from tests.support.sites import finish
+from tests.system.attacks.conftest import Attacked, site_in
+from tests.system.attacks.hostile import HOSTILE, LINK, MARK, SHORT, fill
+from tests.system.attacks.raw import TOKEN, Answer, form, request
 
 pytestmark = pytest.mark.once
 

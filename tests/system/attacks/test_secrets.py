@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.attacks.conftest import Attacked, make_token, site_in
-from tests.attacks.raw import Answer, form, request
-from tests.services import free_port
-from tests.sites import Site, finish
+from tests.support.services import free_port
+from tests.support.sites import Site, finish
+from tests.system.attacks.conftest import Attacked, make_token, site_in
+from tests.system.attacks.raw import Answer, form, request
 
 pytestmark = pytest.mark.once
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.attacks.conftest import Attacked, make_user
-from tests.attacks.raw import TOKEN, form
-from tests.clients import StreamClient
-from tests.servers.holdings import publish
-from tests.sites import finish
+from tests.support.clients import StreamClient
+from tests.support.sites import finish
+from tests.system.attacks.conftest import Attacked, make_user
+from tests.system.attacks.raw import TOKEN, form
+from tests.system.servers.holdings import publish
 
 pytestmark = pytest.mark.once
 

@@ -21,8 +21,8 @@ import time
 import psutil
 import pytest
 
-from tests.attacks.conftest import Attacked
-from tests.sites import connect
+from tests.support.sites import connect
+from tests.system.attacks.conftest import Attacked
 
 pytestmark = pytest.mark.once
 

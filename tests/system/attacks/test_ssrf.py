@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.attacks.conftest import Attacked, Canary
-from tests.attacks.raw import ask, request
 from tests.relay.conftest import Relay
 from tests.relay.steps import COMPLETION, END, HEAD, Step, chunk, event, piece, whole
+from tests.system.attacks.conftest import Attacked, Canary
+from tests.system.attacks.raw import ask, request
 
 pytestmark = pytest.mark.once
 

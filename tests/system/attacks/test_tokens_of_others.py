@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from tests.attacks.conftest import Attacked, make_token
-from tests.attacks.raw import Answer
-from tests.sites import finish
+from tests.support.sites import finish
+from tests.system.attacks.conftest import Attacked, make_token
+from tests.system.attacks.raw import Answer
 
 pytestmark = pytest.mark.once
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from playwright.async_api import Page, expect
 
-from tests.browser.conftest import Tabs
-from tests.clients import StreamClient
-from tests.sites import Server, Site
+from tests.support.clients import StreamClient
+from tests.support.sites import Server, Site
+from tests.system.browser.conftest import Tabs
 
 DESK = "/admin/streams/broadcast/"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.async_api import Browser, Playwright
 
-from tests.services import missing
+from tests.support.services import missing
 
 CHROMIUM = shutil.which("chromium") or "chromium"
 CHROMIUM_OPTIONS = [

@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
-from tests.browser.browsers import Firefox, launch_chromium
-from tests.sites import Server
+from tests.support.sites import Server
+from tests.system.browser.browsers import Firefox, launch_chromium
 
 expect.set_options(timeout=20_000)
 

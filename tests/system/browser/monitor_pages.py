@@ -8,8 +8,8 @@ import re
 from playwright.async_api import Page, Route, expect
 
 from streams import NewMessage, publish, publish_many
-from tests.browser.conftest import Tabs
-from tests.sites import Server
+from tests.support.sites import Server
+from tests.system.browser.conftest import Tabs
 
 MONITOR = "/admin/streams/monitor/"
 

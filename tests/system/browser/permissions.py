@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.browser.conftest import Tabs
-from tests.browser.layout import fits_its_window
-from tests.sites import Server, Site, finish
+from tests.support.sites import Server, Site, finish
+from tests.system.browser.conftest import Tabs
+from tests.system.browser.layout import fits_its_window
 
 
 def give(name: str, *codenames: str) -> None:

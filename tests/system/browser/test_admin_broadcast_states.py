@@ -8,11 +8,11 @@ import re
 import pytest
 from playwright.async_api import Browser, expect
 
-from tests.browser.broadcast_pages import DESK, STAFF, listen, open_desk, stored, write
-from tests.browser.conftest import Tabs
-from tests.browser.permissions import log_in_with
-from tests.clients import leave_all
-from tests.sites import Site, finish
+from tests.support.clients import leave_all
+from tests.support.sites import Site, finish
+from tests.system.browser.broadcast_pages import DESK, STAFF, listen, open_desk, stored, write
+from tests.system.browser.conftest import Tabs
+from tests.system.browser.permissions import log_in_with
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

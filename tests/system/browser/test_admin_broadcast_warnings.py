@@ -8,11 +8,11 @@ import re
 import pytest
 from playwright.async_api import Browser, expect
 
-from tests.browser.broadcast_pages import STAFF, listen, open_desk, write
-from tests.browser.conftest import Tabs
-from tests.browser.layout import fits_its_window
-from tests.clients import leave_all
-from tests.sites import Site
+from tests.support.clients import leave_all
+from tests.support.sites import Site
+from tests.system.browser.broadcast_pages import STAFF, listen, open_desk, write
+from tests.system.browser.conftest import Tabs
+from tests.system.browser.layout import fits_its_window
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

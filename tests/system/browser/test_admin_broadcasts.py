@@ -8,12 +8,12 @@ import re
 import pytest
 from playwright.async_api import Browser, Dialog, expect
 
-from tests.browser.broadcast_pages import DESK, listen, open_desk, stored, write
-from tests.browser.conftest import Tabs
-from tests.browser.layout import fits_its_window
-from tests.browser.permissions import fits
-from tests.clients import leave_all
-from tests.sites import Site, finish
+from tests.support.clients import leave_all
+from tests.support.sites import Site, finish
+from tests.system.browser.broadcast_pages import DESK, listen, open_desk, stored, write
+from tests.system.browser.conftest import Tabs
+from tests.system.browser.layout import fits_its_window
+from tests.system.browser.permissions import fits
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

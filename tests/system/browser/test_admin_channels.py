@@ -11,9 +11,9 @@ from playwright.async_api import Page, expect
 
 from streams import NewMessage, publish, publish_many
 from streams.models import ChannelSettings
-from tests.browser.conftest import Tabs
-from tests.browser.permissions import fits, log_in_with
-from tests.sites import Server, Site, finish
+from tests.support.sites import Server, Site, finish
+from tests.system.browser.conftest import Tabs
+from tests.system.browser.permissions import fits, log_in_with
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

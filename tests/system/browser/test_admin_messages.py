@@ -11,10 +11,10 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from streams import NewMessage, publish_many
-from tests.browser.conftest import Tabs
-from tests.browser.layout import fits_its_window
-from tests.browser.permissions import give
-from tests.sites import Server, Site, finish
+from tests.support.sites import Server, Site, finish
+from tests.system.browser.conftest import Tabs
+from tests.system.browser.layout import fits_its_window
+from tests.system.browser.permissions import give
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

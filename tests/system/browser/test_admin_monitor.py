@@ -7,9 +7,10 @@ import re
 import pytest
 from playwright.async_api import Browser, expect
 
-from tests.browser.conftest import Tabs
-from tests.browser.layout import fits_its_window
-from tests.browser.monitor_pages import (
+from tests.support.sites import Site, finish
+from tests.system.browser.conftest import Tabs
+from tests.system.browser.layout import fits_its_window
+from tests.system.browser.monitor_pages import (
     HOSTILE,
     MONITOR,
     is_live,
@@ -21,8 +22,7 @@ from tests.browser.monitor_pages import (
     shows_data,
     shows_ids,
 )
-from tests.browser.permissions import fits, log_in_with
-from tests.sites import Site, finish
+from tests.system.browser.permissions import fits, log_in_with
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

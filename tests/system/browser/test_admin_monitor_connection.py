@@ -9,8 +9,9 @@ import time
 import pytest
 from playwright.async_api import Route, expect
 
-from tests.browser.conftest import Tabs
-from tests.browser.monitor_pages import (
+from tests.support.sites import Site, finish
+from tests.system.browser.conftest import Tabs
+from tests.system.browser.monitor_pages import (
     MONITOR,
     TYPES,
     hold_types,
@@ -21,7 +22,6 @@ from tests.browser.monitor_pages import (
     shows_data,
     shows_ids,
 )
-from tests.sites import Site, finish
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

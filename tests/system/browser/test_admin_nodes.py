@@ -12,10 +12,10 @@ import pytest
 from playwright.async_api import Page, expect
 
 from streams import NewMessage, publish_many
-from tests.browser.conftest import Tabs
-from tests.browser.permissions import fits, log_in_with
-from tests.clients import StreamClient
-from tests.sites import Server, Site, finish
+from tests.support.clients import StreamClient
+from tests.support.sites import Server, Site, finish
+from tests.system.browser.conftest import Tabs
+from tests.system.browser.permissions import fits, log_in_with
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

@@ -10,8 +10,8 @@ from playwright.async_api import Page
 
 from streams.templatetags.streams_admin import pretty, visible
 from tests.admin.shown_texts import BEGINNINGS, SHOWN
-from tests.browser.conftest import Tabs
-from tests.sites import Site
+from tests.support.sites import Site
+from tests.system.browser.conftest import Tabs
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

@@ -7,14 +7,14 @@ import asyncio
 import pytest
 from playwright.async_api import Browser, expect
 
-from tests.browser.conftest import Tabs
-from tests.browser.layout import fits_its_window
-from tests.clients import StreamClient
-from tests.sites import Site, finish
+from tests.support.clients import StreamClient
+from tests.support.sites import Site, finish
+from tests.system.browser.conftest import Tabs
+from tests.system.browser.layout import fits_its_window
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 
-UNFOLD = "tests.settings_unfold"
+UNFOLD = "tests.support.settings_unfold"
 
 FILL = """
 from streams import publish

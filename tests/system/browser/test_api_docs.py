@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import Request, expect
 
-from tests.browser.conftest import Tabs
-from tests.sites import Site
+from tests.support.sites import Site
+from tests.system.browser.conftest import Tabs
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 from playwright.async_api import Browser
 
-from tests.browser.conftest import Tabs
-from tests.browser.test_other_origins import elsewhere as elsewhere
-from tests.services import missing, nginx
-from tests.services.nginx import NginxServer
-from tests.sites import Server, Site
+from tests.support.services import missing, nginx
+from tests.support.services.nginx import NginxServer
+from tests.support.sites import Server, Site
+from tests.system.browser.conftest import Tabs
+from tests.system.browser.test_other_origins import elsewhere as elsewhere
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

@@ -8,9 +8,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
-from tests.browser.conftest import Tabs
-from tests.browser.layout import fits_its_window
-from tests.sites import Server, Site
+from tests.support.sites import Server, Site
+from tests.system.browser.conftest import Tabs
+from tests.system.browser.layout import fits_its_window
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

@@ -10,11 +10,11 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, Route, expect
 
-from tests.browser.conftest import Tabs
-from tests.browser.layout import fits_its_window
-from tests.browser.test_board import PAYLOADS
-from tests.browser.wire import Wire
-from tests.sites import Server, Site, copy_sqlite
+from tests.support.sites import Server, Site, copy_sqlite
+from tests.system.browser.conftest import Tabs
+from tests.system.browser.layout import fits_its_window
+from tests.system.browser.test_board import PAYLOADS
+from tests.system.browser.wire import Wire
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

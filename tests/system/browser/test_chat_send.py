@@ -9,8 +9,8 @@ import pytest
 from playwright.async_api import Page, expect
 
 from project.chat import LINES
-from tests.browser.conftest import Tabs
-from tests.sites import Server, Site, copy_sqlite
+from tests.support.sites import Server, Site, copy_sqlite
+from tests.system.browser.conftest import Tabs
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

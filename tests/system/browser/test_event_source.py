@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from tests.browser.conftest import Probe, Visit
-from tests.sites import Server, Site
+from tests.support.sites import Server, Site
+from tests.system.browser.conftest import Probe, Visit
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

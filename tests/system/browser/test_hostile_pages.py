@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.attacks.hostile import HOSTILE, LINK, MARK, SHORT, fill
-from tests.browser.conftest import Tabs
-from tests.sites import Site, finish
+from tests.support.sites import Site, finish
+from tests.system.attacks.hostile import HOSTILE, LINK, MARK, SHORT, fill
+from tests.system.browser.conftest import Tabs
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

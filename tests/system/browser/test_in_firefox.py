@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Probe, Visit
-from tests.sites import Site
+from tests.support.sites import Site
+from tests.system.browser.conftest import Probe, Visit
 
 pytestmark = [pytest.mark.once, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 

@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page
 
-from tests.browser.conftest import Tabs
-from tests.services import free_port
-from tests.sites import Server, Site
+from tests.support.services import free_port
+from tests.support.sites import Server, Site
+from tests.system.browser.conftest import Tabs
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from tests.browser import views
+from tests.system.browser import views
 
 urlpatterns = [
     path("", views.file, {"name": "probe.html"}),

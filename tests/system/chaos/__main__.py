@@ -1,4 +1,4 @@
-"""python -m tests.chaos: break a whole site at random, and count what its clients missed; see --help."""
+"""python -m tests.system.chaos: break a whole site at random, and count what its clients missed; see --help."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import sys
 
 import django
 
-from tests.services import nginx, postgres, redis
+from tests.support.services import nginx, postgres, redis
 
 
 def main() -> int:
     # The publishers are functions of this package, so that it imports models.
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
     django.setup()
-    from tests.chaos.broken import BREAKS
-    from tests.chaos.run import run
-    from tests.chaos.world import CHANNEL_LAYER, POSTGRES, World
+    from tests.system.chaos.broken import BREAKS
+    from tests.system.chaos.run import run
+    from tests.system.chaos.world import CHANNEL_LAYER, POSTGRES, World
 
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.system.chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--clients", type=int, default=200)

@@ -15,12 +15,12 @@ from typing import Any
 
 from django.db import connections
 
-from streams.hub import Hub
+from streams.delivery.hub import Hub
+from streams.delivery.subscriber import Subscriber
+from streams.delivery.window import Window
 from streams.log import appending, epochs, known, postgresql
 from streams.notifiers import Notice
-from streams.subscriber import Subscriber
-from streams.threads import database
-from streams.window import Window
+from streams.runtime.executor import database
 
 BREAKS = ("lock", "ids", "join", "gap")
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import psycopg
 
-from tests.chaos.judge import Fault
-from tests.chaos.world import SETTINGS, World
-from tests.clients import StreamClient
+from tests.support.clients import StreamClient
+from tests.system.chaos.judge import Fault
+from tests.system.chaos.world import SETTINGS, World
 
 # Fifteen megabytes: an unread connection over loopback takes four and more, and behind nginx there are two of them.
 FLOODED = "public.flood"

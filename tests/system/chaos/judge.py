@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.chaos.audit import Audit, Loss, Published
-from tests.chaos.listeners import Record, Reset, Seen
-from tests.chaos.publishers import ALONE, COMMITS, KEYED, ROLLS_BACK
+from tests.system.chaos.audit import Audit, Loss, Published
+from tests.system.chaos.listeners import Record, Reset, Seen
+from tests.system.chaos.publishers import ALONE, COMMITS, KEYED, ROLLS_BACK
 
-# What the texts of the publishers say of themselves: see tests.chaos.publishers.
+# What the texts of the publishers say of themselves: see tests.system.chaos.publishers.
 TEXT = re.compile(r"(?P<name>[\w.-]+):(?P<number>\d+):(?P<fate>[a-z ]+)")
 
 # A server holds 200 streams, their queues and the window, and for a moment what a flood of 15 MB makes of itself. What

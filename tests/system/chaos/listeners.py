@@ -11,9 +11,9 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from streams.sse import DecodedEvent
-from tests.chaos.publishers import CHANNELS
-from tests.clients import StreamClient
+from streams.protocol.sse import DecodedEvent
+from tests.support.clients import StreamClient
+from tests.system.chaos.publishers import CHANNELS
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tests.chaos import judge
-from tests.chaos.audit import EPOCHS, POSITIONS, PRUNED, Audit, Published
-from tests.chaos.disruptors import Disruptor
-from tests.chaos.judge import Fault, Outcome
-from tests.chaos.listeners import Listener
-from tests.chaos.publishers import CHANNELS, GROUPED, KEYED, text
-from tests.chaos.world import PUBLISHERS, SETTINGS, World
-from tests.servers.holdings import until
+from tests.system.chaos import judge
+from tests.system.chaos.audit import EPOCHS, POSITIONS, PRUNED, Audit, Published
+from tests.system.chaos.disruptors import Disruptor
+from tests.system.chaos.judge import Fault, Outcome
+from tests.system.chaos.listeners import Listener
+from tests.system.chaos.publishers import CHANNELS, GROUPED, KEYED, text
+from tests.system.chaos.world import PUBLISHERS, SETTINGS, World
+from tests.system.servers.holdings import until
 
 # How long a run goes on after its time, until there is enough to judge.
 SHOWING_SECONDS = 30.0
@@ -226,7 +226,7 @@ async def all_sequenced(world: World, seconds: float) -> bool:
 
 
 def _command(world: World, seconds: float, clients: int, disrupted: bool) -> str:
-    words = [f"python -m tests.chaos --seed {world.seed} --seconds {seconds:g} --clients {clients}"]
+    words = [f"python -m tests.system.chaos --seed {world.seed} --seconds {seconds:g} --clients {clients}"]
     words += [f"--notifier {world.notifier}"]
     words += [f"--break {world.broken}"] if world.broken else []
     words += [] if disrupted else ["--calm"]

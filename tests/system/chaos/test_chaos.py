@@ -6,13 +6,13 @@ import secrets
 
 import pytest
 
-from tests.chaos.broken import BREAKS
-from tests.chaos.disruptors import Disruptor
-from tests.chaos.run import run
-from tests.chaos.world import CHANNEL_LAYER, World
-from tests.services import missing, nginx
-from tests.services.postgres import PostgresServer
-from tests.services.redis import RedisServer
+from tests.support.services import missing, nginx
+from tests.support.services.postgres import PostgresServer
+from tests.support.services.redis import RedisServer
+from tests.system.chaos.broken import BREAKS
+from tests.system.chaos.disruptors import Disruptor
+from tests.system.chaos.run import run
+from tests.system.chaos.world import CHANNEL_LAYER, World
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 

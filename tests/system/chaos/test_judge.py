@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from tests.chaos.audit import Audit, Loss, Published
-from tests.chaos.judge import Outcome, judge, silent
-from tests.chaos.listeners import Connection, Record, Reset, Seen
+from tests.system.chaos.audit import Audit, Loss, Published
+from tests.system.chaos.judge import Outcome, judge, silent
+from tests.system.chaos.listeners import Connection, Record, Reset, Seen
 
 
 def audit(*positions: int, pruned: dict[int, float] | None = None, texts: tuple[str, ...] = ()) -> Audit:

@@ -7,8 +7,8 @@ import contextlib
 
 import pytest
 
-from tests.chaos.disruptors import read_rest
-from tests.clients import StreamClient, leave_all
+from tests.support.clients import StreamClient, leave_all
+from tests.system.chaos.disruptors import read_rest
 
 
 @pytest.mark.parametrize(

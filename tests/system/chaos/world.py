@@ -17,12 +17,12 @@ from typing import Any, Protocol
 
 import psutil
 
-from tests.chaos import publishers
-from tests.chaos.audit import POSITIONS, PRUNED, Loss, Published
-from tests.forks import ForkedProcess
-from tests.services.nginx import NginxServer
-from tests.services.postgres import PostgresServer
-from tests.sites import Server, Site
+from tests.support.forks import ForkedProcess
+from tests.support.services.nginx import NginxServer
+from tests.support.services.postgres import PostgresServer
+from tests.support.sites import Server, Site
+from tests.system.chaos import publishers
+from tests.system.chaos.audit import POSITIONS, PRUNED, Loss, Published
 
 LOCAL = "streams.notifiers.local.LocalNotifier"
 POSTGRES = "streams.notifiers.postgres.PostgresNotifier"
@@ -85,11 +85,11 @@ class Redis(Protocol):
 
 @dataclass
 class World:
-    """Enter it, and everything runs; leave it, and nothing does any more.
+    """A context manager that starts the whole site and stops it at the end.
 
-    `broken` names a switch of tests.chaos.broken, for all processes. `postgres` is a server to use, with a `template`
-    of a migrated database; without, it has one of its own, that may be killed. `redis` and `notifier` choose how
-    processes tell one another of news.
+    `broken` names a switch of tests.system.chaos.broken, for all processes. `postgres` is a server to use, with a
+    `template` of a migrated database; without it, the world has a server of its own, which can be killed. `redis` and
+    `notifier` choose the notifier.
     """
 
     seed: int
@@ -129,7 +129,7 @@ class World:
         self.site.execute(AUDIT)
         self.site.settings(**SETTINGS, NOTIFIER={"BACKEND": self.notifier})
         self.site.env |= {
-            "TEST_MIDDLEWARE": json.dumps(["tests.chaos.middleware.name_the_server"]),
+            "TEST_MIDDLEWARE": json.dumps(["tests.system.chaos.middleware.name_the_server"]),
             "CHAOS_BREAK": self.broken,
             "CHAOS_LEASE_SECONDS": "3",  # for a process that is killed while it prunes
             "REDIS_URL": self.redis.url if self.redis is not None else "",

@@ -17,19 +17,19 @@ import redis as redis_client
 from django.db import OperationalError
 from django.test import override_settings
 
-from streams import channels
+from streams.channels import rules
 from streams.exceptions import InvalidSetting
 from streams.models import ChannelSettings
 from streams.notifiers.channel_layer import ChannelLayerNotifier
-from streams.notifiers.line import ProcessNotifier
+from streams.notifiers.listener_thread import ProcessNotifier
 from streams.policies import DefaultPolicy, are_known_to_be_open
-from tests import clients
-from tests.clients import StreamClient
-from tests.notifiers.telling import notice
-from tests.servers.holdings import publish
-from tests.services.postgres import PostgresServer
-from tests.services.redis import RedisServer
-from tests.sites import Server, Site, copy_sqlite, finish
+from tests.support import clients
+from tests.support.clients import StreamClient
+from tests.support.notices import notice
+from tests.support.services.postgres import PostgresServer
+from tests.support.services.redis import RedisServer
+from tests.support.sites import Server, Site, copy_sqlite, finish
+from tests.system.servers.holdings import publish
 
 NOTIFIERS = {
     "postgres": "streams.notifiers.postgres.PostgresNotifier",
@@ -238,8 +238,8 @@ class OwnPolicy(DefaultPolicy):
 
 @pytest.fixture
 def rules_are_known(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "_rules", {"public.staff": channels.Rule("staff"), "opened": channels.Rule("public")})
-    monkeypatch.setattr(channels, "_confirmed_at", time.monotonic())
+    monkeypatch.setattr(rules, "_rules", {"public.staff": rules.Rule("staff"), "opened": rules.Rule("public")})
+    monkeypatch.setattr(rules, "_confirmed_at", time.monotonic())
 
 
 @pytest.mark.usefixtures("rules_are_known")
@@ -268,10 +268,10 @@ def test_no_channel_is_known_to_be_open_under_an_own_policy() -> None:
 
 @pytest.mark.usefixtures("rules_are_known")
 def test_no_channel_is_known_to_be_open_by_old_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "_confirmed_at", time.monotonic() - channels.KNOWN_SECONDS)
+    monkeypatch.setattr(rules, "_confirmed_at", time.monotonic() - rules.KNOWN_SECONDS)
     assert not are_known_to_be_open(["public.a"])
-    monkeypatch.setattr(channels, "_confirmed_at", time.monotonic())
-    channels.forget_rules()  # as when staff change a channel's settings in this process
+    monkeypatch.setattr(rules, "_confirmed_at", time.monotonic())
+    rules.forget_rules()  # as when staff change a channel's settings in this process
     assert not are_known_to_be_open(["public.a"])
 
 
@@ -283,9 +283,9 @@ def test_no_channel_is_known_to_be_open_after_failed_read(monkeypatch: pytest.Mo
     def fail() -> Any:
         raise OperationalError("The database does not answer.")
 
-    channels.forget_rules()
-    monkeypatch.setattr(channels, "_read", fail)
-    assert channels.access_rules()
+    rules.forget_rules()
+    monkeypatch.setattr(rules, "_read", fail)
+    assert rules.access_rules()
     assert not are_known_to_be_open(["public.a"])
 
 

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from tests import clients
-from tests.clients import StreamClient
-from tests.servers.holdings import publish
-from tests.sites import Site
+from tests.support import clients
+from tests.support.clients import StreamClient
+from tests.support.sites import Site
+from tests.system.servers.holdings import publish
 
 pytestmark = pytest.mark.once
 
@@ -18,7 +18,7 @@ READERS = 5
 
 
 async def test_faulty_notifier_changes_nothing_that_subscribers_see(sqlite_site: Site) -> None:
-    faulty = {"BACKEND": "tests.notifiers.faulty.FaultyNotifier", "OPTIONS": {"seed": 1}}
+    faulty = {"BACKEND": "tests.support.faulty_notifier.FaultyNotifier", "OPTIONS": {"seed": 1}}
     server = sqlite_site.settings(NOTIFIER=faulty, POLL_SECONDS=0.5).serve()
     try:
         readers = [await StreamClient(server.port, "/events/public.a/").connect() for _ in range(READERS)]

@@ -11,15 +11,15 @@ import pytest
 from django.db import connections
 
 from streams import notifiers
-from streams.notifiers import sessions
+from streams.notifiers import pooler_detection
 from streams.notifiers.postgres import PostgresNotifier
-from tests import clients
-from tests.notifiers.test_processes import NOTIFIERS, listening
-from tests.servers.holdings import publish
-from tests.services import missing, pgbouncer
-from tests.services.pgbouncer import PgBouncer
-from tests.services.postgres import PostgresServer
-from tests.sites import Site
+from tests.support import clients
+from tests.support.services import missing, pgbouncer
+from tests.support.services.pgbouncer import PgBouncer
+from tests.support.services.postgres import PostgresServer
+from tests.support.sites import Site
+from tests.system.notifiers.test_processes import NOTIFIERS, listening
+from tests.system.servers.holdings import publish
 
 pytestmark = pytest.mark.once
 
@@ -107,7 +107,7 @@ async def test_pooler_is_detected_before_listen(
     bouncer = PgBouncer(postgres, mode, round_robin=round_robin).start()
     dsn = bouncer.dsn(connections.settings[settings_database]["NAME"])
 
-    async def connect() -> sessions.Connection:
+    async def connect() -> pooler_detection.Connection:
         return await psycopg.AsyncConnection.connect(dsn, autocommit=True)
 
     try:
@@ -115,9 +115,9 @@ async def test_pooler_is_detected_before_listen(
             others = [await connect() for _ in range(busy)]
             await asyncio.gather(*(other.execute("SELECT pg_sleep(0.2)") for other in others))
             one = await connect()
-            process = await sessions.server_process(one, 10)
+            process = await pooler_detection.server_process(one, 10)
             assert process != one.info.backend_pid
-            assert not await sessions.keeps_session(one, process, connect, 10)
+            assert not await pooler_detection.keeps_session(one, process, connect, 10)
             for connection in (one, *others):
                 await connection.close()
     finally:
@@ -129,7 +129,7 @@ async def test_pooler_that_seems_to_keep_sessions_is_found_by_the_missing_ping(
 ) -> None:
     if pgbouncer.program() is None:
         missing("PgBouncer", "pgbouncer")
-    monkeypatch.setattr(sessions, "ROUNDS", 0)
+    monkeypatch.setattr(pooler_detection, "ROUNDS", 0)
     monkeypatch.setattr(notifiers.postgres, "ANSWER_SECONDS", 1.0)
     bouncer = PgBouncer(postgres).start()
     try:

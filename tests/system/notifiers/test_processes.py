@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests import clients
-from tests.clients import StreamClient
-from tests.servers.holdings import publish
-from tests.services.postgres import PostgresServer
-from tests.services.redis import RedisServer
-from tests.sites import Server, Site, copy_sqlite
+from tests.support import clients
+from tests.support.clients import StreamClient
+from tests.support.services.postgres import PostgresServer
+from tests.support.services.redis import RedisServer
+from tests.support.sites import Server, Site, copy_sqlite
+from tests.system.servers.holdings import publish
 
 pytestmark = pytest.mark.once
 

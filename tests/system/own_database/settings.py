@@ -9,4 +9,4 @@ from tests.settings import DATABASES
 
 LOG_OPTIONS = {"OPTIONS": DATABASES["default"]["OPTIONS"]} if "OPTIONS" in DATABASES["default"] else {}
 DATABASES["log"] = environ.Env.db_url_config(os.environ["LOG_DATABASE_URL"]) | LOG_OPTIONS
-DATABASE_ROUTERS = ["tests.own_database.router.LogRouter"]
+DATABASE_ROUTERS = ["tests.system.own_database.router.LogRouter"]

@@ -1,4 +1,4 @@
-"""The site's tests with the log in a database of its own. tests/test_own_database.py runs them, on each database."""
+"""Tests of a site whose log has its own database. tests/system/test_own_database.py runs them on each database."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from django.core.checks import run_checks
 from django.db import connections, transaction
 from django.test import AsyncClient, Client
 
-from streams import apublish, channels, publish
+from streams import apublish, publish
 from streams.broadcasts import lifecycle
-from streams.databases import database
+from streams.channels import rules
 from streams.models import Broadcast, ChannelSettings, Message
 from streams.relay.generations import store
 from streams.relay.generations.endings import Batch, Ending
 from streams.relay.models import Generation, Usage
+from streams.runtime.database import database
 from streams.testing import read_events
 from tests.admin.test_pages import assert_all_are_there, fill
 
@@ -183,5 +184,5 @@ def test_groups_of_a_channel_are_replaced() -> None:
     one, two = Group.objects.create(name="one"), Group.objects.create(name="two")
     ChannelSettings.objects.create(channel="club")
     for groups in ([one], [one, two], [two], []):
-        channels.set_groups("club", groups)
-        assert list(channels.groups_of("club")) == groups
+        rules.set_groups("club", groups)
+        assert list(rules.groups_of("club")) == groups

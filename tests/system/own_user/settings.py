@@ -9,7 +9,7 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.sessions",
     "streams",
-    "tests.own_user",
+    "tests.system.own_user",
 ]
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -17,6 +17,6 @@ MIDDLEWARE = [
 ]
 AUTH_USER_MODEL = "own_user.Person"
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["TEST_DATABASE"]}}
-ROOT_URLCONF = "tests.urls_bare"
+ROOT_URLCONF = "tests.support.urls_bare"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True

@@ -15,7 +15,7 @@ import pytest
 
 from tests.relay.conftest import Asking, Relay, UpstreamProcess, make_relay
 from tests.relay.steps import END, HEAD, Step, piece, wait
-from tests.servers.holdings import holdings, holds_no_more_than
+from tests.system.servers.holdings import holdings, holds_no_more_than
 
 pytestmark = pytest.mark.once
 
@@ -34,7 +34,7 @@ def other(
 ) -> Iterator[Relay]:
     """The site on the other servers, and behind middleware that nobody can cancel."""
     server, _, sync = request.param.partition("-")
-    middleware = '["tests.middleware.slow_sync"]' if sync else '["tests.middleware.slow"]'
+    middleware = '["tests.support.middleware.slow_sync"]' if sync else '["tests.support.middleware.slow"]'
     made = make_relay(migrated_sqlite, tmp_path_factory.mktemp(server), upstream, server, TEST_MIDDLEWARE=middleware)
     yield made
     made.site.close()

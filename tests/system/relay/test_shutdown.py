@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients import StreamClient
 from tests.relay.conftest import UpstreamProcess, make_relay
 from tests.relay.steps import HEAD, piece, wait
-from tests.relay.test_surviving import ask, scripted
-from tests.services import wait_until
-from tests.sites import Site
+from tests.support.clients import StreamClient
+from tests.support.services import wait_until
+from tests.support.sites import Site
+from tests.system.relay.test_surviving import ask, scripted
 
 pytestmark = pytest.mark.once
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.clients import StreamClient, leave_all
-from tests.services import wait_until
-from tests.sites import Server, Site
+from tests.support.clients import StreamClient, leave_all
+from tests.support.services import wait_until
+from tests.support.sites import Server, Site
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 

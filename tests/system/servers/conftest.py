@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests import clients
-from tests.sites import SERVERS, Server, Site, copy_sqlite
+from tests.support import clients
+from tests.support.sites import SERVERS, Server, Site, copy_sqlite
 
-STOCK = "tests.asgi:application"
+STOCK = "tests.support.asgi:application"
 OURS = "project.asgi:application"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from tests.sites import Server
+from tests.support.sites import Server
 
 Holdings = dict[str, Any]
 

@@ -12,8 +12,8 @@ import pytest
 
 from streams.tokens import make_token
 from tests.api.callers import CHANNEL_MESSAGES, FAST, MESSAGES
-from tests.services import wait_until
-from tests.sites import Server, Site, finish
+from tests.support.services import wait_until
+from tests.support.sites import Server, Site, finish
 
 pytestmark = pytest.mark.once
 
@@ -120,7 +120,7 @@ print(Client().get("/channels/", headers=headers).json())
 
 
 def test_site_without_middleware_sessions_and_drfs_app(sqlite_site: Site) -> None:
-    sqlite_site.env["DJANGO_SETTINGS_MODULE"] = "tests.settings_bare"
+    sqlite_site.env["DJANGO_SETTINGS_MODULE"] = "tests.support.settings_bare"
     told = finish(sqlite_site.script(BARE)).splitlines()
     assert told == ["201", "201", "{'channels': [{'channel': 'news', 'head': 2, 'listeners': 0}], 'next': None}"]
 

@@ -15,12 +15,12 @@ import pytest
 from asgiref.testing import ApplicationCommunicator
 
 from streams.asgi import get_asgi_application, with_backpressure
-from tests.clients import StreamClient
-from tests.servers.holdings import ask
-from tests.sites import SERVERS, Server, Site, command
+from tests.support.clients import StreamClient
+from tests.support.sites import SERVERS, Server, Site, command
+from tests.system.servers.holdings import ask
 
 OURS = "project.asgi:application"
-STOCK = "tests.asgi:application"
+STOCK = "tests.support.asgi:application"
 
 
 # --- In this process --------------------------------------------------------------------------------------------------
@@ -175,5 +175,5 @@ def test_servers_start_and_end_without_a_word_about_lifespan(sqlite_site: Site, 
 @pytest.mark.once
 def test_uvicorn_that_insists_on_lifespan_starts(sqlite_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `--lifespan on`, an exception at startup ends the server."""
-    monkeypatch.setattr("tests.sites.command", lambda *args: [*command(*args), "--lifespan", "on"])
+    monkeypatch.setattr("tests.support.sites.command", lambda *args: [*command(*args), "--lifespan", "on"])
     assert sqlite_site.serve("uvicorn", OURS).json("/test/response/quick/") == {}

@@ -1,7 +1,7 @@
 """All servers behind nginx are away for some seconds, as in a deployment that restarts everything at once.
 
 The nginx.conf of the docs answers streams itself then, so that an EventSource comes back: a 502 would end it for good.
-tests/browser/test_behind_nginx.py has the same with a real browser.
+tests/system/browser/test_behind_nginx.py has the same with a real browser.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from django.db import OperationalError
 from django.http import HttpRequest
 
 from streams.policies import BasePolicy
-from tests.services import missing, nginx
-from tests.services.nginx import NginxServer
-from tests.sites import Server, Site
+from tests.support.services import missing, nginx
+from tests.support.services.nginx import NginxServer
+from tests.support.sites import Server, Site
 
 pytestmark = pytest.mark.once
 

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from tests.clients import StreamClient, leave_all
-from tests.servers.holdings import holds, publish
-from tests.services import wait_until
-from tests.services.postgres import PostgresServer
-from tests.sites import Site
+from tests.support.clients import StreamClient, leave_all
+from tests.support.services import wait_until
+from tests.support.services.postgres import PostgresServer
+from tests.support.sites import Site
+from tests.system.servers.holdings import holds, publish
 
 STREAMS = 20
 MAX_CONNECTIONS = 6

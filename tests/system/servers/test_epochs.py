@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients import StreamClient
-from tests.forks import ForkedProcess
-from tests.histories import (
+from tests.support.clients import StreamClient
+from tests.support.forks import ForkedProcess
+from tests.support.histories import (
     LOST,
     NEW,
     OLD,
@@ -29,8 +29,8 @@ from tests.histories import (
     resets,
     texts,
 )
-from tests.services import suspended
-from tests.sites import Server, Site, finish
+from tests.support.services import suspended
+from tests.support.sites import Server, Site, finish
 
 pytestmark = pytest.mark.once
 

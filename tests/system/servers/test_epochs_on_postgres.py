@@ -14,10 +14,20 @@ import psutil
 import pytest
 
 from tests.conftest import _migrate
-from tests.histories import LOST, NEW, OLD, assert_returning_clients, comes_back, grow, publish_each, resets, texts
-from tests.services import wait_until
-from tests.services.postgres import PostgresServer, programs
-from tests.sites import Site, finish
+from tests.support.histories import (
+    LOST,
+    NEW,
+    OLD,
+    assert_returning_clients,
+    comes_back,
+    grow,
+    publish_each,
+    resets,
+    texts,
+)
+from tests.support.services import wait_until
+from tests.support.services.postgres import PostgresServer, programs
+from tests.support.sites import Site, finish
 
 pytestmark = [pytest.mark.once, pytest.mark.skipif(programs() is None, reason="needs PostgreSQL")]
 

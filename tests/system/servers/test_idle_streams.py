@@ -9,12 +9,12 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from tests.clients import StreamClient
-from tests.servers.conftest import OURS, STOCK
-from tests.servers.holdings import Holdings, holdings, holds, publish, until
-from tests.services import wait_until
-from tests.services.postgres import PostgresServer
-from tests.sites import Server, Site
+from tests.support.clients import StreamClient
+from tests.support.services import wait_until
+from tests.support.services.postgres import PostgresServer
+from tests.support.sites import Server, Site
+from tests.system.servers.conftest import OURS, STOCK
+from tests.system.servers.holdings import Holdings, holdings, holds, publish, until
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 

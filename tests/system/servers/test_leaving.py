@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.clients import StreamClient
-from tests.servers.holdings import holdings, holds, holds_no_more_than, publish
-from tests.sites import Server, Site
+from tests.support.clients import StreamClient
+from tests.support.sites import Server, Site
+from tests.system.servers.holdings import holdings, holds, holds_no_more_than, publish
 
 pytestmark = pytest.mark.once
 

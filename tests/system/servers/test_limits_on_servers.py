@@ -8,10 +8,10 @@ import signal
 
 import pytest
 
-from tests.clients import StreamClient
-from tests.servers.conftest import STOCK
-from tests.servers.holdings import holds
-from tests.sites import Server, Site
+from tests.support.clients import StreamClient
+from tests.support.sites import Server, Site
+from tests.system.servers.conftest import STOCK
+from tests.system.servers.holdings import holds
 
 pytestmark = pytest.mark.once
 

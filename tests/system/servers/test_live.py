@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.clients import StreamClient
-from tests.servers.holdings import publish
-from tests.sites import Server, Site
+from tests.support.clients import StreamClient
+from tests.support.sites import Server, Site
+from tests.system.servers.holdings import publish
 
 pytestmark = pytest.mark.once
 

@@ -14,7 +14,7 @@ import pytest
 import requests_sse
 import sseclient
 
-from tests.sites import Site, finish
+from tests.support.sites import Site, finish
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 

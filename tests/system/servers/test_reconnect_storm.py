@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from tests.clients import StreamClient
-from tests.servers.holdings import ask, publish
-from tests.sites import Server, Site, finish
+from tests.support.clients import StreamClient
+from tests.support.sites import Server, Site, finish
+from tests.system.servers.holdings import ask, publish
 
 pytestmark = pytest.mark.once
 

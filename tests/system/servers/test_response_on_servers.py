@@ -14,20 +14,20 @@ from uuid import uuid4
 
 import pytest
 
-from tests.clients import StreamClient
-from tests.servers.conftest import OURS, STOCK
-from tests.servers.holdings import ask, holdings, until
-from tests.services import free_port
-from tests.sites import PYTHON, SERVERS, Server, Site, copy_sqlite
+from tests.support.clients import StreamClient
+from tests.support.services import free_port
+from tests.support.sites import PYTHON, SERVERS, Server, Site, copy_sqlite
+from tests.system.servers.conftest import OURS, STOCK
+from tests.system.servers.holdings import ask, holdings, until
 
 pytestmark = pytest.mark.once
 
 HEARTBEAT = b":\n"
 MIDDLEWARE = [
     "django.middleware.gzip.GZipMiddleware",
-    "tests.middleware.slow",
-    "tests.middleware.wrap_content",
-    "tests.middleware.sync_only",
+    "tests.support.middleware.slow",
+    "tests.support.middleware.wrap_content",
+    "tests.support.middleware.sync_only",
 ]
 
 
@@ -191,7 +191,7 @@ async def test_exception_is_logged_and_gives_nothing_away(served: Served) -> Non
     assert b"hunter2" not in client.raw
     log = served.server.log.read_text()
     assert "LookupError: the password is hunter2" in log
-    assert "tests/response_views.py" in log
+    assert "tests/support/response_views.py" in log
 
 
 async def test_client_that_leaves_a_silent_stream_closes_its_iterator(served: Served, key: str) -> None:

@@ -15,10 +15,10 @@ from django.contrib.auth.models import Group, Permission
 from streams import disconnect
 from streams.models import ChannelSettings
 from streams.tokens import make_token
-from tests import clients
-from tests.clients import StreamClient
-from tests.services.postgres import PostgresServer
-from tests.sites import Server, Site, copy_sqlite, finish
+from tests.support import clients
+from tests.support.clients import StreamClient
+from tests.support.services.postgres import PostgresServer
+from tests.support.sites import Server, Site, copy_sqlite, finish
 
 pytestmark = pytest.mark.once
 

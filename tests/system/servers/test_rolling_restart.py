@@ -13,13 +13,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos import judge
-from tests.chaos.listeners import Listener
-from tests.chaos.publishers import CHANNELS, KEYED, text
-from tests.chaos.run import all_sequenced, read_audit
-from tests.chaos.world import SETTINGS, World
-from tests.services import missing, nginx
-from tests.services.postgres import PostgresServer
+from tests.support.services import missing, nginx
+from tests.support.services.postgres import PostgresServer
+from tests.system.chaos import judge
+from tests.system.chaos.listeners import Listener
+from tests.system.chaos.publishers import CHANNELS, KEYED, text
+from tests.system.chaos.run import all_sequenced, read_audit
+from tests.system.chaos.world import SETTINGS, World
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 

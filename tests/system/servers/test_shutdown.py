@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator
 import psutil
 import pytest
 
-from tests import clients
-from tests.clients import StreamClient
-from tests.servers.holdings import holds, publish
-from tests.sites import Server, Site
+from tests.support import clients
+from tests.support.clients import StreamClient
+from tests.support.sites import Server, Site
+from tests.system.servers.holdings import holds, publish
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 
@@ -34,7 +34,7 @@ LONG_SECONDS = 15.0
 
 SERVERS = ("daphne", "uvicorn", "uvicorn with 4 workers", "granian", "hypercorn", "gunicorn")
 RETRY = re.compile(rb"retry: (\d+)\n$")
-SLOW = json.dumps(["tests.middleware.slow"])
+SLOW = json.dumps(["tests.support.middleware.slow"])
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,10 @@ import re
 
 import pytest
 
-from tests.clients import StreamClient
-from tests.servers.conftest import OURS, STOCK
-from tests.servers.holdings import connections, holdings, holds, publish, until
-from tests.sites import SERVERS, Server, Site, finish
+from tests.support.clients import StreamClient
+from tests.support.sites import SERVERS, Server, Site, finish
+from tests.system.servers.conftest import OURS, STOCK
+from tests.system.servers.holdings import connections, holdings, holds, publish, until
 
 pytestmark = pytest.mark.once
 

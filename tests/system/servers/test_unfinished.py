@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from streams.sse import EventStreamDecoder
-from tests.servers.conftest import OURS, STOCK
-from tests.servers.holdings import ask
-from tests.sites import SERVERS, Site, command
+from streams.protocol.sse import EventStreamDecoder
+from tests.support.sites import SERVERS, Site, command
+from tests.system.servers.conftest import OURS, STOCK
+from tests.system.servers.holdings import ask
 
 pytestmark = pytest.mark.once
 
@@ -120,7 +120,7 @@ async def test_fetch_client_comes_back_after_a_restart(sqlite_site: Site, server
 async def test_stream_of_http_2_is_reset(sqlite_site: Site, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other streams share the connection, so that it cannot be closed."""
     if server == "granian":
-        monkeypatch.setattr("tests.sites.command", lambda *args: [*command(*args), "--http", "2"])
+        monkeypatch.setattr("tests.support.sites.command", lambda *args: [*command(*args), "--http", "2"])
     running = sqlite_site.serve(server, OURS)
     assert (await body(f"{running.url}{NUMBERS}", http1=False, http2=True)).count(b"data:") > 1
     with pytest.raises(httpx.RemoteProtocolError):

@@ -1,0 +1,50 @@
+"""The source of the package `streams`, parsed: its modules, and what each of them imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.sites import ROOT
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def part_of(module: str) -> str:
+    """Return the file or package of `streams` that a module belongs to; "" for `streams` and for other packages."""
+    return module.split(".")[1] if module.startswith("streams.") else ""
+
+
+MODULES = {name_of(path): path for path in sorted((ROOT / "streams").rglob("*.py")) if path.parent.name != "migrations"}
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+def imports(name: str, tree: ast.AST) -> Iterator[str]:
+    """Yield the modules that a module imports: also in functions, and for type checkers."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else str(node.module)
+
+
+GRAPH = {name: set(imports(name, tree)) - {name} for name, tree in TREES.items()}
+
+
+def reached(start: str) -> dict[str, list[str]]:
+    """Return {module: the shortest path of imports to it} for all modules that `start` loads."""
+    paths = {start: [start]}
+    queue = [start]
+    for module in queue:
+        for following in sorted(GRAPH.get(module, ())):
+            if following not in paths:
+                paths[following] = [*paths[module], following]
+                queue.append(following)
+    return paths
