@@ -265,7 +265,7 @@ def test_demo_user_is_made_once_and_its_password_printed_once(db: None) -> None:
     assert user.has_perm("streams.add_message")
 
     call_command("create_demo_user", stdout=second)
-    assert f"The user {name} exists" in second.getvalue()
+    assert f"The user {name} already exists" in second.getvalue()
     assert f"manage.py changepassword {name}" in second.getvalue()
     assert "Password:" not in second.getvalue()
     assert authenticate(username=name, password=password) == user

@@ -175,7 +175,7 @@ async def test_long_data_is_cut_on_the_page_and_says_so(sqlite_site: Site, tabs:
     await expect(page.locator("#events .data")).to_have_text(re.compile(r"x … and 98,\d\d\d characters more$"))
     await page.reload()
     await expect(page.locator("#events .data")).to_have_text(
-        re.compile(r"x … and more: 100,?\d\d\d characters in all$")
+        re.compile(r"x … \(100,?\d\d\d characters in total\)$")
     )
 
 
