@@ -174,9 +174,7 @@ async def test_long_data_is_cut_on_the_page_and_says_so(sqlite_site: Site, tabs:
     server.json("/test/burst/?bytes=100000")
     await expect(page.locator("#events .data")).to_have_text(re.compile(r"x … and 98,\d\d\d characters more$"))
     await page.reload()
-    await expect(page.locator("#events .data")).to_have_text(
-        re.compile(r"x … \(100,?\d\d\d characters in total\)$")
-    )
+    await expect(page.locator("#events .data")).to_have_text(re.compile(r"x … \(100,?\d\d\d characters in total\)$"))
 
 
 async def test_error_of_the_form_is_beside_its_field_in_words(sqlite_site: Site, tabs: Tabs) -> None:
