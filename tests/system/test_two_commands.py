@@ -138,7 +138,7 @@ async def test_make_run_serves_a_site_to_log_in_to_and_keeps_its_data(clone: Clo
 
     clone.stop()
     again = clone.run()
-    assert f"The user {name} exists" in again
+    assert f"The user {name} already exists" in again
     assert "Password:" not in again
     assert "Installing" not in again
     page = visitor.get("/")  # logged in still: the secret key is the same
