@@ -174,7 +174,7 @@ class EventStreamView(View):
             request=request,
             final_events=self.final_events,
             admission=admission,
-            place=limits.take(request),
+            slot=limits.take(request),
             caller=limits.caller_of(request),
         )
         # The response first: should it, or what follows, fail, it closes the subscriber.

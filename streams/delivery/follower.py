@@ -10,13 +10,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import partial
 
-from streams import log, presence
+from streams import log
 from streams.conf import settings
 from streams.delivery.listener import Listener
 from streams.delivery.rechecks import Rechecks
 from streams.delivery.replaced_log import REASON, Marks, contradicts, find_fork
 from streams.delivery.window import Frame, Window
 from streams.notifiers import Notice, get_notifier
+from streams.presence import counter
 from streams.protocol.sse import StoredEvent
 from streams.runtime import executor, failures, test_run
 from streams.runtime.failures import Backoff
@@ -49,7 +50,7 @@ class Follower:
         self._reads_ended = 0  # the number of the newest that succeeded
         self._marks = Marks()
         self._is_doubtful = False  # a notice contradicts the window: no notice is applied before the next read
-        self._census = presence.open_census(asyncio.get_running_loop(), self.subscribers)
+        self._census = counter.open_counter(asyncio.get_running_loop(), self.subscribers)
         self._rechecks = Rechecks(self.subscribers, spawn)
 
     def attach(self, subscriber: Listener) -> None:

@@ -10,7 +10,7 @@ from django.db.models import Sum
 from django.db.models.functions import Now
 
 from streams.exceptions import HTTPError
-from streams.presence.slots import Place, Places
+from streams.presence.slots import Slot, Slots
 from streams.publishing.rate_limit import Buckets
 from streams.relay.conf import settings
 from streams.relay.models import Generation
@@ -20,20 +20,20 @@ from streams.runtime.resets import on_settings_change, per_process
 RETRY_AFTER_SECONDS = 5
 BYTES_RETRY_AFTER_SECONDS = 60
 
-_places = Places()
+_slots = Slots()
 _questions = per_process(Buckets)
 on_settings_change(_questions.clear)
 
 
-def take_place(key: str) -> Place:
+def take_slot(key: str) -> Slot:
     """Take a connection slot for a stream of a principal, by its `key`. Raises HTTPError: 429."""
     limit, own = settings.RELAY_MAX_STREAMS, settings.RELAY_MAX_STREAMS_PER_USER
-    with _places:
-        if _places.taken(key) >= own:
+    with _slots:
+        if _slots.taken(key) >= own:
             raise _too_many(f"You already have {own} answers in progress (STREAMS['RELAY_MAX_STREAMS_PER_USER']).")
-        if _places.total() >= limit:
+        if _slots.total() >= limit:
             raise _too_many(f"This process already relays {limit} answers (STREAMS['RELAY_MAX_STREAMS']).")
-        return _places.take(key)
+        return _slots.take(key)
 
 
 def count_question(key: str) -> None:
@@ -83,7 +83,7 @@ def check_generation(key: str, size: int) -> None:
 
 def places_taken() -> int:
     """Return the number of streams in this process."""
-    return _places.total()
+    return _slots.total()
 
 
 def _too_many_answers(what: str) -> HTTPError:
