@@ -66,7 +66,7 @@ class Hub(Follower):
         lingers = hub._resume()
         hub.subscribers.add(subscriber)
         hub._rechecks.schedule(subscriber)
-        hub._census.add(subscriber.channels)
+        hub._counter.add(subscriber.channels)
         follows = hub._started is not None and hub._started.done()
         if hub._started is None:
             hub._started = spawn(hub._start(), awaited=True)
@@ -88,7 +88,7 @@ class Hub(Follower):
         self.detach(subscriber)
         if subscriber in self.subscribers:
             self.subscribers.remove(subscriber)
-            self._census.remove(subscriber.channels)
+            self._counter.remove(subscriber.channels)
             self._rechecks.forget(subscriber)
             if subscriber.announced:
                 announce(subscriber_disconnected, subscriber)
@@ -127,7 +127,7 @@ class Hub(Follower):
             self._stop()
             return
         self._stop_periodic_tasks()
-        node_row.close_counter(self._census)
+        node_row.close_counter(self._counter)
         self._lingering = loop.call_later(LINGER_SECONDS, self._stop)
 
     def _resume(self) -> bool:
@@ -136,9 +136,9 @@ class Hub(Follower):
             return False
         self._lingering.cancel()
         self._lingering = None
-        before = self._census
-        self._census = counter.open_counter(asyncio.get_running_loop(), self.subscribers)
-        self._census.head, self._census.notifier_problem = before.head, before.notifier_problem
+        before = self._counter
+        self._counter = counter.open_counter(asyncio.get_running_loop(), self.subscribers)
+        self._counter.head, self._counter.notifier_problem = before.head, before.notifier_problem
         self._begin_periodic_tasks()
         return True
 
@@ -159,7 +159,7 @@ class Hub(Follower):
         self._tasks.clear()
         self._stop_periodic_tasks()
         self._rechecks.stop()
-        node_row.close_counter(self._census)
+        node_row.close_counter(self._counter)
 
     async def _poll(self) -> None:
         backoff = Backoff(logger, "The log could not be read; trying again.")

@@ -33,7 +33,7 @@ async def test_ready_tells_of_the_database_and_of_a_notifier_that_nobody_needs()
 
 
 @pytest.fixture
-def census() -> Any:
+def connection_counter() -> Any:
     """An event loop of this process that streams."""
     loop = asyncio.new_event_loop()
     found = counter.open_counter(loop, set())
@@ -43,10 +43,10 @@ def census() -> Any:
 
 
 def test_listener_that_fails_degrades_and_where_it_is_required_is_unavailable(
-    census: counter.ConnectionCounter,
+    connection_counter: counter.ConnectionCounter,
 ) -> None:
     assert Client().get(READY).json()["notifier"] == "ok"
-    census.notifier_problem = "ConnectionError"
+    connection_counter.notifier_problem = "ConnectionError"
     answer = Client().get(READY)
     assert answer.status_code == 200
     assert answer.json() == {"status": "ok", "database": "ok", "notifier": "degraded", "problem": "ConnectionError"}

@@ -128,8 +128,8 @@ def test_a_row_fades_after_three_beats() -> None:
 
 
 @pytest.fixture
-def census() -> Iterator[counter.ConnectionCounter]:
-    """A census of this process that no hub writes."""
+def connection_counter() -> Iterator[counter.ConnectionCounter]:
+    """A connection_counter of this process that no hub writes."""
     loop = asyncio.new_event_loop()
     made = counter.open_counter(loop, set())
     yield made
@@ -142,10 +142,10 @@ def own_row() -> Node:
 
 
 @database
-def test_a_process_describes_itself(census: counter.ConnectionCounter) -> None:
-    census.add(["news", "weather"])
-    census.add(["news"])
-    census.head, census.notifier_problem = 12, "ConnectionError: it has gone"
+def test_a_process_describes_itself(connection_counter: counter.ConnectionCounter) -> None:
+    connection_counter.add(["news", "weather"])
+    connection_counter.add(["news"])
+    connection_counter.head, connection_counter.notifier_problem = 12, "ConnectionError: it has gone"
     node_row.write()
     row = own_row()
     assert (row.connections, row.channels, row.channels_left_out) == (2, {"news": 2, "weather": 1}, 0)
@@ -154,7 +154,7 @@ def test_a_process_describes_itself(census: counter.ConnectionCounter) -> None:
         "ConnectionError: it has gone",
     )
     assert row.samples[-1][1:] == [2, 12]
-    census.remove(["news"])
+    connection_counter.remove(["news"])
     node_row.write()
     assert Node.objects.count() == 1
     assert own_row().channels == {"news": 1, "weather": 1}
@@ -163,23 +163,25 @@ def test_a_process_describes_itself(census: counter.ConnectionCounter) -> None:
 
 
 @database
-def test_process_whose_last_stream_has_ended_keeps_the_head_that_it_knew(census: counter.ConnectionCounter) -> None:
+def test_process_whose_last_stream_has_ended_keeps_the_head_that_it_knew(
+    connection_counter: counter.ConnectionCounter,
+) -> None:
     """Else the chart would show the whole log as the messages of one moment when a stream comes back."""
-    census.add(["news"])
-    census.head = 1_000_000
+    connection_counter.add(["news"])
+    connection_counter.head = 1_000_000
     node_row.write()
-    node_row.close_counter(census)
+    node_row.close_counter(connection_counter)
     node_row.write()
     assert [sample[2] for sample in own_row().samples[-2:]] == [1_000_000, 1_000_000]
 
 
 @database
-def test_a_row_lists_the_channels_that_have_most(census: counter.ConnectionCounter) -> None:
+def test_a_row_lists_the_channels_that_have_most(connection_counter: counter.ConnectionCounter) -> None:
     for n in range(node_row.MAX_CHANNELS + 100):
-        census.add([f"user.{n}", "news"])
+        connection_counter.add([f"user.{n}", "news"])
     for n in range(50):
-        census.add([f"crowded.{n}"])
-        census.add([f"crowded.{n}"])
+        connection_counter.add([f"crowded.{n}"])
+        connection_counter.add([f"crowded.{n}"])
     node_row.write()
     row = own_row()
     assert len(row.channels) == node_row.MAX_CHANNELS
@@ -189,8 +191,10 @@ def test_a_row_lists_the_channels_that_have_most(census: counter.ConnectionCount
 
 
 @database
-def test_writing_costs_as_many_statements_for_many_clients_as_for_one(census: counter.ConnectionCounter) -> None:
-    census.add(["news"])
+def test_writing_costs_as_many_statements_for_many_clients_as_for_one(
+    connection_counter: counter.ConnectionCounter,
+) -> None:
+    connection_counter.add(["news"])
     node_row.write()  # the first one inserts
 
     def statements() -> list[str]:
@@ -202,12 +206,12 @@ def test_writing_costs_as_many_statements_for_many_clients_as_for_one(census: co
 
     with_one = statements()
     for n in range(5000):
-        census.add(["news", f"user.{n}"])
+        connection_counter.add(["news", f"user.{n}"])
     assert statements() == with_one == ["UPDATE"]
 
 
 @database
-def test_rows_of_processes_that_ended_long_ago_are_deleted(census: counter.ConnectionCounter) -> None:
+def test_rows_of_processes_that_ended_long_ago_are_deleted(connection_counter: counter.ConnectionCounter) -> None:
     other_process("dead", seen_ago=2 * node_row.DELETE_SECONDS)
     other_process("lately", seen_ago=60)
     counter.process.cleaned_at = float("-inf")
@@ -267,15 +271,15 @@ def test_row_that_cannot_be_cleared_is_logged(site: Site) -> None:
 
 
 def leave_twice() -> None:
-    """Close a census twice, and print how many beats were begun and how many written."""
+    """Close a connection_counter twice, and print how many beats were begun and how many written."""
     begun: list[Future[Any]] = []
     submit = executor.PERIODIC.submit
     executor.PERIODIC.submit = lambda *args: begun.append(submit(*args))  # type: ignore[method-assign, assignment, func-returns-value]
 
     async def leave() -> None:
-        census = counter.open_counter(asyncio.get_running_loop(), set())
-        node_row.close_counter(census)
-        node_row.close_counter(census)
+        connection_counter = counter.open_counter(asyncio.get_running_loop(), set())
+        node_row.close_counter(connection_counter)
+        node_row.close_counter(connection_counter)
 
     asyncio.run(leave())
     print(len(begun))
