@@ -154,7 +154,7 @@ def test_changes_are_told_by_themselves(notices: list[Revocation], user: User, n
 
 PROXY = """
 from django.contrib.auth.models import User
-from streams import revocation
+from streams.access import revocation
 
 class Colleague(User):
     class Meta:

@@ -122,9 +122,10 @@ async def test_quiet_stream_sends_heartbeats_between_reads(
 
 async def test_snapshot_after_end_can_be_stopped(waits: asyncio.Event) -> None:
     await apublish("news", "the end", event="done")
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     async def snapshot() -> None:
+        begun.set()
         try:
             await asyncio.sleep(3600)
         finally:
@@ -132,6 +133,8 @@ async def test_snapshot_after_end_can_be_stopped(waits: asyncio.Event) -> None:
 
     stream = Subscriber(["news"], snapshot=snapshot, final_events=["done"])
     assert await anext(stream) == await anext(stream) == sse.HEARTBEAT
+    while not begun.is_set():  # the read before the snapshot can need more time
+        assert await anext(stream) == sse.HEARTBEAT
     last = reconnect_hint()
     stream.stop(last)
     async with asyncio.timeout(2):
