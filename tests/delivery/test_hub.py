@@ -1,4 +1,4 @@
-"""The hub's own look at the log. What comes of it is in test_views.py and, by property, in test_join.py."""
+"""How the hub follows the log. What clients receive is tested in tests/views and, by property, in test_join.py."""
 
 from __future__ import annotations
 
