@@ -42,7 +42,7 @@ class FailsToEncodeItsSnapshot(EventStreamView):
 
 
 class Short(EventStreamView):
-    timeout = 0.3
+    timeout = 1.5
 
 
 class Misconfigured(EventStreamView):
