@@ -9,7 +9,8 @@ import pytest
 from django.db.backends.utils import CursorWrapper
 from django.test import override_settings
 
-from tests.views.support import PUBLIC, Opening, by_asgi, by_client
+from streams.runtime import executor
+from tests.views.support import PUBLIC, SECONDS, Opening, by_asgi, by_client
 
 
 @pytest.fixture(params=[by_asgi, by_client], ids=["asgi", "client"])
@@ -29,6 +30,7 @@ def public_channels() -> Iterator[None]:
 @pytest.fixture
 def queries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The SQL statements that this process executes from now on, in all threads."""
+    executor.PERIODIC.submit(int).result(SECONDS)  # wait for the last periodic task of an earlier test's hub
     seen: list[str] = []
     execute = CursorWrapper.execute
 
