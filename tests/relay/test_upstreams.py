@@ -20,7 +20,7 @@ from streams.exceptions import HTTPError, InvalidSetting
 from streams.presence.slots import Slot
 from streams.relay import upstreams
 from streams.relay.access import Principal
-from streams.relay.limits import places_taken, take_place
+from streams.relay.limits import places_taken, take_slot
 from streams.relay.models import Usage
 from streams.relay.proxy.answers import open_answer
 from streams.relay.proxy.exchange import Exchange
@@ -248,13 +248,13 @@ async def test_database_that_takes_no_usage_spoils_nothing(caplog: pytest.LogCap
 def test_slots_return_when_released_or_collected(settings: Any) -> None:
     settings.STREAMS = {**settings.STREAMS, "RELAY_MAX_STREAMS": 2, "RELAY_MAX_STREAMS_PER_USER": 1}
     before = places_taken()
-    first: Slot | None = take_place("user 1")
+    first: Slot | None = take_slot("user 1")
     for key in ("user 1", "user 1"):
         with pytest.raises(HTTPError, match="PER_USER"):
-            take_place(key)
-    second = take_place("user 2")
+            take_slot(key)
+    second = take_slot("user 2")
     with pytest.raises(HTTPError, match="RELAY_MAX_STREAMS'"):
-        take_place("user 3")
+        take_slot("user 3")
     second.release()
     second.release()
     assert places_taken() == before + 1
