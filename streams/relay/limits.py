@@ -81,7 +81,7 @@ def check_generation(key: str, size: int) -> None:
             )
 
 
-def places_taken() -> int:
+def slots_taken() -> int:
     """Return the number of streams in this process."""
     return _slots.total()
 
