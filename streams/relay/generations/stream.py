@@ -32,7 +32,10 @@ logger = logging.getLogger("streams.relay")
 class _Owner(BasePolicy):
     """Allows everything, because get() has already checked that the request is from the owner."""
 
-    async def arefused(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+    def denied_channels(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+        return []
+
+    async def adenied_channels(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
         return []
 
 
