@@ -33,9 +33,10 @@ def test_settings_table_has_every_key() -> None:
 
 
 def test_settings_named_in_documents_exist() -> None:
-    """A name that ends in a unit, or starts as ours do, is a setting of Streams."""
+    """A name that starts as ours do is a setting of Streams. The changelog also names settings that were renamed."""
     own = re.compile(r"`((?:MAX|RELAY|GENERATION|RETENTION|WINDOW|QUEUE|PUBLISH|PRESENCE|RECHECK)_[A-Z_]+)`")
-    named = {key for document in DOCUMENTS for key in own.findall(document.read_text())}
+    current = [document for document in DOCUMENTS if document.name != "CHANGELOG.md"]
+    named = {key for document in current for key in own.findall(document.read_text())}
     assert named
     assert named - conf.known().keys() == set()
 
