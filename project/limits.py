@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from streams.delivery.limits import is_probably_shared
 from streams.exceptions import HTTPError
 from streams.http.client_address import address_key, client_address
-from streams.presence.slots import Place, Places
+from streams.presence.slots import Slot, Slots
 
 T = TypeVar("T")
 
@@ -19,20 +19,20 @@ MAX_STREAMS = 500
 MAX_STREAMS_PER_ADDRESS = 20
 RETRY_AFTER_SECONDS = 5
 
-_places = Places()
+_slots = Slots()
 
 
 def limited(request: HttpRequest, items: AsyncGenerator[T]) -> AsyncIterator[T]:
     """Wrap `items` in an iterator that counts as one stream until it ends. Raise HTTPError (429) over the limit."""
-    return _Counted(items, _take_place(request))
+    return _Counted(items, _take_slot(request))
 
 
 class _Counted(Generic[T]):
     """An iterator that releases its slot. A generator would not release it if it were closed before it started."""
 
-    def __init__(self, items: AsyncGenerator[T], place: Place) -> None:
+    def __init__(self, items: AsyncGenerator[T], slot: Slot) -> None:
         self._items = items
-        self._place = place
+        self._slot = slot
 
     def __aiter__(self) -> _Counted[T]:
         return self
@@ -41,22 +41,22 @@ class _Counted(Generic[T]):
         try:
             return await anext(self._items)
         except BaseException:
-            self._place.release()
+            self._slot.release()
             raise
 
     async def aclose(self) -> None:
-        self._place.release()
+        self._slot.release()
         await self._items.aclose()
 
 
-def _take_place(request: HttpRequest) -> Place:
+def _take_slot(request: HttpRequest) -> Slot:
     keys = [] if is_probably_shared(request) else [address_key(client_address(request))]
-    with _places:
-        if _places.total() >= MAX_STREAMS:
+    with _slots:
+        if _slots.total() >= MAX_STREAMS:
             raise _too_many(f"This process already serves {MAX_STREAMS} streams of this kind.")
-        if any(_places.taken(key) >= MAX_STREAMS_PER_ADDRESS for key in keys):
+        if any(_slots.taken(key) >= MAX_STREAMS_PER_ADDRESS for key in keys):
             raise _too_many(f"Your address already has {MAX_STREAMS_PER_ADDRESS} streams of this kind.")
-        return _places.take(*keys)
+        return _slots.take(*keys)
 
 
 def _too_many(reason: str) -> HTTPError:

@@ -17,10 +17,10 @@ from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from project.limits import limited
 from streams import EventStreamResponse, apublish
-from streams.delivery.hub import Hub
 from streams.exceptions import HTTPError, InvalidEventType, InvalidMessage
 from streams.models import Message
 from streams.policies import get_policy
+from streams.presence import counter
 from streams.relay.endpoints import error_response
 
 CHANNEL = "news"
@@ -92,8 +92,7 @@ async def publish_news(request: HttpRequest) -> HttpResponse:
 @never_cache
 async def listeners(request: HttpRequest) -> JsonResponse:
     """Return the number of streams in this process that have the board's channel."""
-    hub = Hub.running()
-    return JsonResponse({"listeners": hub.listeners(CHANNEL) if hub else 0})
+    return JsonResponse({"listeners": counter.count().channels.get(CHANNEL, 0)})
 
 
 @require_GET

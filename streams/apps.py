@@ -15,7 +15,7 @@ class StreamsConfig(AppConfig):
         from django.contrib.auth import get_user_model
         from django.contrib.auth.models import Group
 
-        from streams import log, presence, redaction
+        from streams import log, redaction
         from streams.access import revocation
         from streams.broadcasts import reach
         from streams.broadcasts.lifecycle import forget_user
@@ -25,6 +25,7 @@ class StreamsConfig(AppConfig):
         from streams.conf import settings
         from streams.log import retention
         from streams.models.references import on_deletion
+        from streams.presence import node_row
         from streams.runtime.tasks import PeriodicTask, register
         from streams.runtime.thread_pool import remember_connection
 
@@ -41,6 +42,6 @@ class StreamsConfig(AppConfig):
         on_deletion(Group, rules.forget_group)
 
         register(PeriodicTask("Pruning", retention.prune_periodically, retention.period_seconds, at_start=False))
-        register(PeriodicTask("Writing presence", presence.beat, lambda: settings.PRESENCE_SECONDS))
+        register(PeriodicTask("Writing presence", node_row.renew_periodically, lambda: settings.PRESENCE_SECONDS))
         register(PeriodicTask("Sending broadcasts", send_due_periodically, lambda: settings.POLL_SECONDS))
         register(PeriodicTask("Counting deliveries", reach.count_periodically, reach.period_seconds))

@@ -32,10 +32,10 @@ def positive_whole(value: object) -> str | None:
     return None if whole else "a whole number above 0"
 
 
-def whole_up_to(most: int) -> Rule:
+def whole_up_to(limit: int) -> Rule:
     def rule(value: object) -> str | None:
-        fits = positive_whole(value) is None and cast(int, value) <= most
-        return None if fits else f"a whole number from 1 to {most}"
+        fits = positive_whole(value) is None and cast(int, value) <= limit
+        return None if fits else f"a whole number from 1 to {limit}"
 
     return rule
 

@@ -53,17 +53,13 @@ FINGERPRINT_CHARACTERS = 16
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """The contents of a token.
-
-    `read`, `publish`: names or patterns. `user`: a primary key as text, or None. `expires_at`: in Unix seconds.
-    `fingerprint`: of the user's password when the token was made, or None without a user.
-    """
+    """The contents of a token. `fingerprint` is that of the user's password when the token was made."""
 
     id: str
-    read: tuple[str, ...]
+    read: tuple[str, ...]  # names and patterns
     publish: tuple[str, ...]
-    user: str | None
-    expires_at: float
+    user: str | None  # a primary key
+    expires_at: float  # in Unix seconds
     fingerprint: str | None = None
 
     def may_read(self, channel: str) -> bool:
@@ -71,9 +67,6 @@ class Token:
 
     def may_publish(self, channel: str) -> bool:
         return any(fnmatchcase(channel, pattern) for pattern in self.publish)
-
-
-# --- Making and parsing tokens, without any I/O -----------------------------------------------------------------------
 
 
 def make_token(

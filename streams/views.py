@@ -156,7 +156,7 @@ class EventStreamView(View):
     async def _stream(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         channels, replay, admission = await self._admit(request, **kwargs)
         assert isinstance(request, ASGIRequest)
-        if self.final_events and await self._has_had_all(request, channels):
+        if self.final_events and await self._has_received_all(request, channels):
             return HttpResponse(status=204)
 
         async def snapshot() -> object:
@@ -174,7 +174,7 @@ class EventStreamView(View):
             request=request,
             final_events=self.final_events,
             admission=admission,
-            place=limits.take(request),
+            slot=limits.take(request),
             caller=limits.caller_of(request),
         )
         # The response first: should it, or what follows, fail, it closes the subscriber.
@@ -192,7 +192,7 @@ class EventStreamView(View):
             failures.report(logger, "The log could not be read when a stream was opened.")
         return response
 
-    async def _has_had_all(self, request: HttpRequest, channels: tuple[str, ...]) -> bool:
+    async def _has_received_all(self, request: HttpRequest, channels: tuple[str, ...]) -> bool:
         """Return True if the client has had the final event, and nothing was published since."""
         cursor = self.get_cursor(request) or ""
         if not is_position(cursor):

@@ -20,9 +20,10 @@ from streams.admin.dates import format_local
 from streams.admin.pages import ReadOnlyAdmin, fetch_error_texts, json_errors
 from streams.conf import settings
 from streams.models import Node
+from streams.presence import counter, node_row
 
 TOP_CHANNELS = 10
-CHART_SAMPLES = presence.MAX_SAMPLES
+CHART_SAMPLES = counter.MAX_SAMPLES
 
 # A process that has not reported for more intervals than this is marked as late.
 LATE_INTERVALS = 2
@@ -62,7 +63,7 @@ class NodeAdmin(ReadOnlyAdmin):
 
 def report_seconds() -> float:
     """Return how often each process reports, in seconds."""
-    return settings.PRESENCE_SECONDS or presence.DEFAULT_SECONDS
+    return settings.PRESENCE_SECONDS or node_row.DEFAULT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def series(nodes: Iterable[Node], now: float, seconds: float, count: int = CHART
     heads: list[int | None] = []
     for index in range(count + 1):
         end = now - (count - index) * seconds
-        begin = end - presence.BEATS_UNTIL_FADED * seconds
+        begin = end - node_row.PERIODS_UNTIL_EXPIRED * seconds
         newest = [next((s for s in reversed(own) if begin < s[0] <= end), None) for own in samples]
         connections.append(sum(sample[1] for sample in newest if sample))
         # A process that has not served a stream yet does not know the head and reports None.
@@ -153,7 +154,7 @@ def _described_node(node: Node) -> dict[str, Any]:
     return {
         "id": node.id,
         "process": f"{node.host}:{node.pid}",
-        "own": node.id == presence.node_id(),
+        "own": node.id == counter.process.node_id,
         "started": format_local(node.started_at, seconds=False),
         "seen": ngettext("%(n)s second ago", "%(n)s seconds ago", ago) % {"n": ago},
         "connections": node.connections,

@@ -60,12 +60,12 @@ def caller_of(request: HttpRequest, user: Any, auth: Any) -> str:
 
 def check_count(messages: int) -> None:
     """Raise HTTPError, 400, if so many messages at once always exceed the rate limit."""
-    most = settings.PUBLISH_MESSAGES_PER_MINUTE
-    if most is not None and messages > most:
+    limit = settings.PUBLISH_MESSAGES_PER_MINUTE
+    if limit is not None and messages > limit:
         raise HTTPError(
             400,
             "too-many-messages",
-            f"A caller can publish at most {most} messages a minute (STREAMS['PUBLISH_MESSAGES_PER_MINUTE']); got "
+            f"A caller can publish at most {limit} messages a minute (STREAMS['PUBLISH_MESSAGES_PER_MINUTE']); got "
             f"{messages} at once. Send them in several requests.",
         )
 

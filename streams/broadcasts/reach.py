@@ -9,10 +9,10 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 
-from streams import presence
 from streams.broadcasts.schedule import sent_since
 from streams.conf import settings
 from streams.models import Delivery
+from streams.presence import counter
 from streams.runtime import clock, executor
 from streams.runtime.executor import database
 
@@ -52,7 +52,7 @@ def _count(recent: Mapping[int, Mapping[str, int]]) -> dict[int, int]:
         for channel, position in positions.items():
             by_channel.setdefault(channel, []).append((pk, position))
     grown = set()
-    for subscriber in presence.subscribers():
+    for subscriber in counter.open_streams():
         for channel in by_channel.keys() & subscriber.channels:
             for pk, position in by_channel[channel]:
                 numbers = _reached.setdefault(pk, set())
@@ -63,7 +63,7 @@ def _count(recent: Mapping[int, Mapping[str, int]]) -> dict[int, int]:
 
 
 def _store(counts: Mapping[int, int]) -> None:
-    node = presence.node_id()
+    node = counter.process.node_id
     rows = Delivery.objects.using(database())
     for pk, n in counts.items():
         row = rows.filter(broadcast_id=pk, node=node)

@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 
 from django.dispatch import Signal
 
-from streams import presence
 from streams.delivery.listener import Listener
+from streams.presence import counter
 from streams.runtime import executor
 from streams.runtime.tasks import spawn
 
@@ -31,7 +31,7 @@ def announce(signal: Signal, subscriber: Listener) -> None:
     if announcer is None:
         announcer = _announcers[loop] = _Announcer()
     # The number alone: a copy of all counts at every connect would make a storm of them costly.
-    connections = presence.connections()
+    connections = counter.connections()
     about = {"channels": subscriber.channels, "request": subscriber.request, "connections": connections}
     announcer.announce(signal, type(subscriber), about)
 

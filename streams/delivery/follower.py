@@ -10,13 +10,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import partial
 
-from streams import log, presence
+from streams import log
 from streams.conf import settings
 from streams.delivery.listener import Listener
 from streams.delivery.rechecks import Rechecks
 from streams.delivery.replaced_log import REASON, Marks, contradicts, find_fork
 from streams.delivery.window import Frame, Window
 from streams.notifiers import Notice, get_notifier
+from streams.presence import counter
 from streams.protocol.sse import StoredEvent
 from streams.runtime import executor, failures, test_run
 from streams.runtime.failures import Backoff
@@ -49,7 +50,7 @@ class Follower:
         self._reads_ended = 0  # the number of the newest that succeeded
         self._marks = Marks()
         self._is_doubtful = False  # a notice contradicts the window: no notice is applied before the next read
-        self._census = presence.open_census(asyncio.get_running_loop(), self.subscribers)
+        self._counter = counter.open_counter(asyncio.get_running_loop(), self.subscribers)
         self._rechecks = Rechecks(self.subscribers, spawn)
 
     def attach(self, subscriber: Listener) -> None:
@@ -88,7 +89,7 @@ class Follower:
                 async with contextlib.aclosing(get_notifier().listen()) as notices:
                     async for notice in notices:
                         backoff.reset()
-                        self._census.notifier_problem = ""
+                        self._counter.notifier_problem = ""
                         if notice is None:  # it listens from now on; earlier notices may be lost
                             self._news.set()
                             self._rechecks.on_listener_restored()
@@ -97,7 +98,7 @@ class Follower:
                 raise RuntimeError("The notifier's listen() has ended; it must go on until it is closed, or raise.")
             except Exception as error:
                 # Only its name: the text can hold a server's address with a password. The log has the whole error.
-                self._census.notifier_problem = type(error).__qualname__
+                self._counter.notifier_problem = type(error).__qualname__
                 await backoff.wait()
 
     async def _on_notice(self, notice: Notice) -> None:
@@ -131,7 +132,7 @@ class Follower:
         until = now + SLICE_SECONDS
         for message in messages:
             if (now := time.monotonic()) > until:
-                self._census.head = self.position
+                self._counter.head = self.position
                 await asyncio.sleep(0)
                 now = time.monotonic()
                 until = now + SLICE_SECONDS
@@ -147,7 +148,7 @@ class Follower:
                     overrun.append(subscriber)
             while overrun:
                 self.detach(overrun.pop())
-        self._census.head = self.position
+        self._counter.head = self.position
 
     # --- Reading the log ----------------------------------------------------------------------------------------------
 
@@ -164,7 +165,7 @@ class Follower:
             filled = not messages or not all(window.extend_back(Frame.of(message)) for message in messages)
             filled |= window.start == 0
         self.position, self.window = newest, window
-        self._census.head = newest
+        self._counter.head = newest
 
     async def _begin_again(self) -> None:
         """Begin as for another log. In a test it can be one: the log of the last test was rolled back or emptied.

@@ -11,13 +11,14 @@ import logging
 import time
 from weakref import WeakKeyDictionary
 
-from streams import log, presence
+from streams import log
 from streams.conf import settings
 from streams.delivery.announcer import announce
 from streams.delivery.follower import Follower
 from streams.delivery.listener import Listener
 from streams.delivery.reads import Reads
 from streams.http import shutdown
+from streams.presence import counter, node_row
 from streams.runtime import executor, failures, tasks, test_run
 from streams.runtime.failures import Backoff
 from streams.runtime.tasks import PeriodicTask, spawn
@@ -65,7 +66,7 @@ class Hub(Follower):
         lingers = hub._resume()
         hub.subscribers.add(subscriber)
         hub._rechecks.schedule(subscriber)
-        hub._census.add(subscriber.channels)
+        hub._counter.add(subscriber.channels)
         follows = hub._started is not None and hub._started.done()
         if hub._started is None:
             hub._started = spawn(hub._start(), awaited=True)
@@ -87,7 +88,7 @@ class Hub(Follower):
         self.detach(subscriber)
         if subscriber in self.subscribers:
             self.subscribers.remove(subscriber)
-            self._census.remove(subscriber.channels)
+            self._counter.remove(subscriber.channels)
             self._rechecks.forget(subscriber)
             if subscriber.announced:
                 announce(subscriber_disconnected, subscriber)
@@ -126,7 +127,7 @@ class Hub(Follower):
             self._stop()
             return
         self._stop_periodic_tasks()
-        presence.close_census(self._census)
+        node_row.close_counter(self._counter)
         self._lingering = loop.call_later(LINGER_SECONDS, self._stop)
 
     def _resume(self) -> bool:
@@ -135,9 +136,9 @@ class Hub(Follower):
             return False
         self._lingering.cancel()
         self._lingering = None
-        before = self._census
-        self._census = presence.open_census(asyncio.get_running_loop(), self.subscribers)
-        self._census.head, self._census.notifier_problem = before.head, before.notifier_problem
+        before = self._counter
+        self._counter = counter.open_counter(asyncio.get_running_loop(), self.subscribers)
+        self._counter.head, self._counter.notifier_problem = before.head, before.notifier_problem
         self._begin_periodic_tasks()
         return True
 
@@ -158,7 +159,7 @@ class Hub(Follower):
         self._tasks.clear()
         self._stop_periodic_tasks()
         self._rechecks.stop()
-        presence.close_census(self._census)
+        node_row.close_counter(self._counter)
 
     async def _poll(self) -> None:
         backoff = Backoff(logger, "The log could not be read; trying again.")

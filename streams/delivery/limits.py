@@ -14,33 +14,33 @@ from weakref import WeakSet
 
 from django.http import HttpRequest
 
-from streams import presence
 from streams.access.request_user import user_of
 from streams.conf import configured, settings
 from streams.delivery.subscriber import open_streams
 from streams.exceptions import HTTPError
 from streams.http.client_address import address_key, client_address, parse_address
-from streams.presence.slots import Place, Places
+from streams.presence import counter, node_row
+from streams.presence.slots import Slot, Slots
 
 RETRY_AFTER_SECONDS = 5
 
 
 def check(request: HttpRequest) -> None:
     """Raise HTTPError, 429, if the request's stream would exceed a limit. Call it after the policy."""
-    with presence.places():  # so that no other thread sees that place as taken
+    with counter.slots():  # so that no other thread sees that slot as taken
         take(request).release()
 
 
-def take(request: HttpRequest) -> Place:
-    """Return a place for the request's stream. The subscriber releases it. Raise HTTPError as check() does."""
+def take(request: HttpRequest) -> Slot:
+    """Return a slot for the request's stream. The subscriber releases it. Raise HTTPError as check() does."""
     user_key, address = _user_key(request), _address_key(request)
-    with (places := presence.places()):
-        if (refusal := next(_over(places, user_key, address), None)) is not None and _forget_ended_loops():
-            refusal = next(_over(places, user_key, address), None)
+    with (slots := counter.slots()):
+        if (refusal := next(_over(slots, user_key, address), None)) is not None and _forget_ended_loops():
+            refusal = next(_over(slots, user_key, address), None)
         if refusal is not None:
             raise refusal
         _loops.add(asyncio.get_running_loop())
-        return places.take(*filter(None, (user_key, address)))
+        return slots.take(*filter(None, (user_key, address)))
 
 
 def caller_of(request: HttpRequest) -> str:
@@ -73,9 +73,9 @@ def is_probably_shared(request: HttpRequest) -> bool:
     return peer is None or not peer.is_global
 
 
-def _over(places: Places, user: str | None, address: str | None) -> Iterator[HTTPError]:
+def _over(slots: Slots, user: str | None, address: str | None) -> Iterator[HTTPError]:
     """Yield an error for each limit that one more stream would exceed. `user`, `address`: its keys, or None."""
-    own, others = places.total(), presence.others()
+    own, others = slots.total(), node_row.others()
     limit = settings.MAX_STREAMS_PER_PROCESS
     if limit is not None and own >= limit:
         yield _refusal(
@@ -89,14 +89,14 @@ def _over(places: Places, user: str | None, address: str | None) -> Iterator[HTT
             f"This site serves its {limit} streams (STREAMS['MAX_STREAMS']). Try again later.",
         )
     limit = settings.MAX_STREAMS_PER_USER
-    if user and limit is not None and places.taken(user) + others.callers.get(user, 0) >= limit:
+    if user and limit is not None and slots.taken(user) + others.callers.get(user, 0) >= limit:
         yield _refusal(
             "too-many-streams-of-user",
             f"You have {limit} open streams, the maximum for a user (STREAMS['MAX_STREAMS_PER_USER']). Close one, and "
             "try again.",
         )
     limit = settings.MAX_STREAMS_PER_ADDRESS
-    if address and limit is not None and places.taken(address) + others.callers.get(address, 0) >= limit:
+    if address and limit is not None and slots.taken(address) + others.callers.get(address, 0) >= limit:
         yield _refusal(
             "too-many-streams-of-address",
             f"Your address has {limit} open streams, the maximum for an address "
@@ -110,7 +110,7 @@ def _refusal(code: str, text: str) -> HTTPError:
 
 def _forget_ended_loops() -> bool:
     """Forget streams that were still open when their event loop ended, as in tests. Return True if there were any."""
-    with presence.places():
+    with counter.slots():
         ended = [loop for loop in _loops if loop.is_closed()]
         for loop in ended:
             _loops.discard(loop)
@@ -119,5 +119,5 @@ def _forget_ended_loops() -> bool:
         return bool(ended)
 
 
-# The event loops on which streams were opened. Change it only within `with presence.places()`.
+# The event loops on which streams were opened. Change it only within `with counter.slots()`.
 _loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()

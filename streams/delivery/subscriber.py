@@ -25,7 +25,7 @@ from streams.delivery.window import Frame
 from streams.exceptions import LogUnavailable, NotMigrated
 from streams.http.shutdown import reconnect_hint
 from streams.http.source import CLOSE_SECONDS
-from streams.presence.slots import Place
+from streams.presence.slots import Slot
 from streams.protocol import sse
 from streams.runtime import failures
 
@@ -52,7 +52,7 @@ class Subscriber(Replay):
         final_events: types of messages, not the default one, after which no message follows in these channels. The
             stream ends with the first of them.
         admission: the decision that is checked again while the stream is open; None for none.
-        place: released when the stream is closed.
+        slot: released when the stream is closed.
         caller: the key by which its reads of the log take turns (see delivery/reads.py).
 
     Create it on an event loop, and iterate it there in one task. All its methods are called on that loop.
@@ -77,9 +77,9 @@ class Subscriber(Replay):
         "admission",
         "announced",
         "number",
-        "place",
         "recheck_at",
         "request",
+        "slot",
     )
 
     def __init__(
@@ -92,7 +92,7 @@ class Subscriber(Replay):
         request: HttpRequest | None = None,
         final_events: Sequence[str] = (),
         admission: Admission | None = None,
-        place: Place | None = None,
+        slot: Slot | None = None,
         caller: str = "",
     ) -> None:
         super().__init__(channels, last_event_id, replay, snapshot, final_events, caller)
@@ -101,7 +101,7 @@ class Subscriber(Replay):
         self.recheck_at = float("inf")  # in time.monotonic() seconds; set by the rechecks
         self.number = next(_numbers)  # unique in this process
         self.announced = False  # set by the hub
-        self.place = place
+        self.slot = slot
         self._greeted = False  # the response has started
         self._live = False
         self._behind_since = time.monotonic()
@@ -182,8 +182,8 @@ class Subscriber(Replay):
                 self._hub.leave(self)
 
     def _give_place_back(self) -> None:
-        if self.place is not None:
-            self.place.release()
+        if self.slot is not None:
+            self.slot.release()
 
     def stop(self, last: bytes = b"") -> None:
         """End the stream after the bytes `last`: the iterator stops, now or when it is asked again."""

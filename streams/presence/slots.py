@@ -1,4 +1,4 @@
-"""Count how many of a limited number of places are taken in this process, by key. The callers enforce the limits."""
+"""Count how many of a limited number of slots are taken in this process, by key. The callers enforce the limits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import weakref
 from collections import Counter, deque
 
 
-class Place:
-    """One place that is taken. It is released by release(), or when it is garbage-collected."""
+class Slot:
+    """One slot that is taken. It is released by release(), or when it is garbage-collected."""
 
     __slots__ = ("__weakref__", "_release")
 
@@ -19,19 +19,19 @@ class Place:
         self._release.atexit = False
 
     def release(self) -> None:
-        """Release the place. It can be called twice, and from any thread."""
+        """Release the slot. It can be called twice, and from any thread."""
         self._release()
 
 
-class Places:
-    """The places that are taken in all threads of this process. A place can count for several keys.
+class Slots:
+    """The slots that are taken in all threads of this process. A slot can count for several keys.
 
-    No other thread can take a place within `with places:`, so that a caller can first check a count:
+    No other thread can take a slot within `with slots:`, so that a caller can first check a count:
 
-        with places:
-            if places.taken("user 1") >= 5:
+        with slots:
+            if slots.taken("user 1") >= 5:
                 raise …
-            place = places.take("user 1")
+            slot = slots.take("user 1")
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Places:
         self._total = 0
         self._returned: deque[tuple[str, ...]] = deque()
 
-    def __enter__(self) -> Places:
+    def __enter__(self) -> Slots:
         self._lock.acquire()
         self._settle()
         return self
@@ -48,26 +48,26 @@ class Places:
     def __exit__(self, *error: object) -> None:
         self._lock.release()
 
-    def take(self, *keys: str) -> Place:
-        """Take a place that counts for each of the keys, and return it. Without keys it counts only in total()."""
+    def take(self, *keys: str) -> Slot:
+        """Take a slot that counts for each of the keys, and return it. Without keys it counts only in total()."""
         with self:
-            place = Place(self._returned, keys)
+            slot = Slot(self._returned, keys)
             self._taken.update(keys)
             self._total += 1
-            return place
+            return slot
 
     def taken(self, key: str) -> int:
-        """Return the number of places that count for `key`."""
+        """Return the number of slots that count for `key`."""
         with self:
             return self._taken[key]
 
     def total(self) -> int:
-        """Return the number of all places."""
+        """Return the number of all slots."""
         with self:
             return self._total
 
     def counts(self) -> Counter[str]:
-        """Return {key: number of places}."""
+        """Return {key: number of slots}."""
         with self:
             return self._taken.copy()
 

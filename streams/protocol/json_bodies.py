@@ -31,12 +31,12 @@ def parse_body(body: bytes, limit: int, setting: str) -> Any:
     Raises:
         HTTPError: 413 for a body with too many lists and values, 400 for one that is not JSON.
     """
-    most = limit // BYTES_PER_STRUCTURE
-    if len(body) > SMALL_BODY_BYTES and (count := sum(map(body.count, STRUCTURE))) > most:
+    max_count = limit // BYTES_PER_STRUCTURE
+    if len(body) > SMALL_BODY_BYTES and (count := sum(map(body.count, STRUCTURE))) > max_count:
         raise HTTPError(
             413,
             "too-many-values",
-            f"A request of more than {SMALL_BODY_BYTES} bytes has at most {most} of the characters [ {{ , and : "
+            f"A request of more than {SMALL_BODY_BYTES} bytes has at most {max_count} of the characters [ {{ , and : "
             f"(one for every {BYTES_PER_STRUCTURE} bytes of STREAMS[{setting!r}]); got {count}. Send less at once.",
         )
     try:

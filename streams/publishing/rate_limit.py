@@ -1,7 +1,7 @@
-"""How much a caller may publish: PUBLISH_MESSAGES_PER_MINUTE, counted in messages.
+"""Limit how many messages a caller publishes: PUBLISH_MESSAGES_PER_MINUTE.
 
-In this process by a token bucket: whoever was quiet may publish a minute's worth at once, and goes on at the rate.
-Over all processes, where PUBLISH_RATE_CACHE names a cache, by one counter for each caller and minute.
+Each process uses a token bucket, so that a caller can publish the messages of one minute at once, and then at the
+limit's rate. If PUBLISH_RATE_CACHE names a cache, all processes use one counter for each caller and minute.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ logger = logging.getLogger("streams")
 
 MINUTE = 60.0
 
-# Callers that are remembered. Whoever has been quiet longest goes first, and has most likely a full bucket again.
+# The number of buckets. The one that was unused for the longest time is dropped first; it is probably full again.
 MAX_CALLERS = 10_000
 
 CACHE = per_process(failures.Outage, "The cache that counts publishing works again.")
 
 
 class Buckets:
-    """A token bucket for each caller, in bounded memory. From any thread."""
+    """A token bucket for each caller, in limited memory. All methods can be called from any thread."""
 
-    def __init__(self, most_callers: int = MAX_CALLERS) -> None:
-        self._most_callers = most_callers
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # messages, and when that was so
+    def __init__(self, max_callers: int = MAX_CALLERS) -> None:
+        self._max_callers = max_callers
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # {caller: (messages, time)}
         self._lock = threading.Lock()  # held for moments
 
     def __len__(self) -> int:
         return len(self._left)
 
     def take(self, caller: str, messages: int, per_minute: int, now: float) -> float:
-        """Take `messages` out of the caller's bucket. Returns 0, or the seconds until there will be as many."""
+        """Take `messages` out of the caller's bucket. Return 0, or the seconds until the bucket has enough."""
         with self._lock:
             left, at = self._left.pop(caller, (float(per_minute), now))
             left = min(per_minute, left + (now - at) * per_minute / MINUTE)
             wait = max(0.0, (messages - left) * MINUTE / per_minute)
             self._left[caller] = (left if wait else left - messages, now)
-            if len(self._left) > self._most_callers:
+            if len(self._left) > self._max_callers:
                 self._left.popitem(last=False)
         return wait
 
@@ -62,11 +62,11 @@ on_settings_change(_buckets.clear)
 
 
 def take(caller: str, messages: int) -> int:
-    """Count `messages` for `caller`. Returns 0 where they may be published, else in how many seconds to try again.
+    """Count messages of a caller. Return 0 if they are within the limit, or the seconds until the next try.
 
     Args:
-        caller: who publishes, as a text: a user, a token, an address.
-        messages: how many; at most PUBLISH_MESSAGES_PER_MINUTE, for more never fit.
+        caller: a text that identifies a user, a token or an address.
+        messages: their number, at most PUBLISH_MESSAGES_PER_MINUTE, because more can never succeed.
     """
     if (per_minute := settings.PUBLISH_MESSAGES_PER_MINUTE) is None:
         return 0
@@ -85,7 +85,7 @@ def take(caller: str, messages: int) -> int:
 
 
 async def atake(caller: str, messages: int) -> int:
-    """See take(). Without a thread where no cache counts."""
+    """See take(). It uses no thread."""
     if (per_minute := settings.PUBLISH_MESSAGES_PER_MINUTE) is None:
         return 0
     if settings.PUBLISH_RATE_CACHE is not None:
@@ -103,9 +103,9 @@ async def atake(caller: str, messages: int) -> int:
 
 
 def _window(caller: str) -> tuple[str, int]:
-    """The key of the caller's counter for this minute, and the seconds that are left of it."""
+    """Return the key of the caller's counter for this minute, and the seconds until the minute ends."""
     minute, gone = divmod(time.time(), MINUTE)
-    # Hashed: caches differ in what their keys may be, and an address is nobody else's business.
+    # A hash, because caches allow different keys, and because an address is private.
     digest = hashlib.sha256(caller.encode(errors="replace")).hexdigest()[:32]
     return f"streams.rate.{digest}.{int(minute)}", math.ceil(MINUTE - gone)
 
@@ -116,8 +116,8 @@ def _is_over(total: Any, per_minute: int) -> bool:
 
 
 def _report() -> None:
-    # Better counted less well than not published.
-    CACHE.record_failure(logger, "PUBLISH_RATE_CACHE does not answer; each process counts for itself.")
+    # An inexact limit is better than an error.
+    CACHE.record_failure(logger, "PUBLISH_RATE_CACHE does not answer; each process now counts alone.")
 
 
 def _take_here(caller: str, messages: int, per_minute: int) -> int:

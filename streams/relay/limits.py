@@ -10,7 +10,7 @@ from django.db.models import Sum
 from django.db.models.functions import Now
 
 from streams.exceptions import HTTPError
-from streams.presence.slots import Place, Places
+from streams.presence.slots import Slot, Slots
 from streams.publishing.rate_limit import Buckets
 from streams.relay.conf import settings
 from streams.relay.models import Generation
@@ -20,20 +20,20 @@ from streams.runtime.resets import on_settings_change, per_process
 RETRY_AFTER_SECONDS = 5
 BYTES_RETRY_AFTER_SECONDS = 60
 
-_places = Places()
+_slots = Slots()
 _questions = per_process(Buckets)
 on_settings_change(_questions.clear)
 
 
-def take_place(key: str) -> Place:
+def take_slot(key: str) -> Slot:
     """Take a connection slot for a stream of a principal, by its `key`. Raises HTTPError: 429."""
     limit, own = settings.RELAY_MAX_STREAMS, settings.RELAY_MAX_STREAMS_PER_USER
-    with _places:
-        if _places.taken(key) >= own:
+    with _slots:
+        if _slots.taken(key) >= own:
             raise _too_many(f"You already have {own} answers in progress (STREAMS['RELAY_MAX_STREAMS_PER_USER']).")
-        if _places.total() >= limit:
+        if _slots.total() >= limit:
             raise _too_many(f"This process already relays {limit} answers (STREAMS['RELAY_MAX_STREAMS']).")
-        return _places.take(key)
+        return _slots.take(key)
 
 
 def count_question(key: str) -> None:
@@ -41,13 +41,13 @@ def count_question(key: str) -> None:
 
     After a pause, a principal can send as many requests at once as are allowed in a minute.
     """
-    if (most := settings.RELAY_QUESTIONS_PER_MINUTE) is None:
+    if (limit := settings.RELAY_QUESTIONS_PER_MINUTE) is None:
         return
-    if wait := _questions.take(key, 1, most, time.monotonic()):
+    if wait := _questions.take(key, 1, limit, time.monotonic()):
         raise HTTPError(
             429,
             "too-many-questions",
-            f"You can send {most} requests per minute (STREAMS['RELAY_QUESTIONS_PER_MINUTE']). Try again later.",
+            f"You can send {limit} requests per minute (STREAMS['RELAY_QUESTIONS_PER_MINUTE']). Try again later.",
             retry_after_seconds=math.ceil(wait),
         )
 
@@ -59,15 +59,15 @@ def check_generation(key: str, size: int) -> None:
     """
     rows = Generation.objects.using(database())
     active = rows.filter(state__in=Generation.ACTIVE)
-    own, most = active.filter(caller=key).count(), settings.RELAY_MAX_STREAMS_PER_USER
-    if own >= most:
+    own, limit = active.filter(caller=key).count(), settings.RELAY_MAX_STREAMS_PER_USER
+    if own >= limit:
         raise _too_many_answers(
-            f"You have {own} answers in progress; the limit is {most} (STREAMS['RELAY_MAX_STREAMS_PER_USER']). Wait "
+            f"You have {own} answers in progress; the limit is {limit} (STREAMS['RELAY_MAX_STREAMS_PER_USER']). Wait "
             "until one has ended, or cancel one."
         )
-    if active.count() >= (most := settings.GENERATION_MAX_ACTIVE):
+    if active.count() >= (limit := settings.GENERATION_MAX_ACTIVE):
         raise _too_many_answers(
-            f"This site already has {most} answers in progress (STREAMS['GENERATION_MAX_ACTIVE']). Try again later."
+            f"This site already has {limit} answers in progress (STREAMS['GENERATION_MAX_ACTIVE']). Try again later."
         )
     if (most_bytes := settings.GENERATION_BYTES_PER_HOUR) is not None:
         recent = rows.filter(caller=key, created_at__gt=Now() - datetime.timedelta(hours=1))
@@ -83,7 +83,7 @@ def check_generation(key: str, size: int) -> None:
 
 def places_taken() -> int:
     """Return the number of streams in this process."""
-    return _places.total()
+    return _slots.total()
 
 
 def _too_many_answers(what: str) -> HTTPError:

@@ -10,9 +10,9 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from streams import presence
 from streams.admin.nodes import series
 from streams.models import Node
+from streams.presence import counter
 from tests.admin.people import staff
 
 pytestmark = pytest.mark.django_db
@@ -78,10 +78,10 @@ def test_process_is_described() -> None:
 
 
 def test_this_process_is_marked() -> None:
-    make(presence.node_id())
+    make(counter.process.node_id)
     make("other", pid=8)
     nodes = staff("view_node").get(f"{NODES}data/").json()["nodes"]
-    assert [(node["id"], node["own"]) for node in nodes] == [(presence.node_id(), True), ("other", False)]
+    assert [(node["id"], node["own"]) for node in nodes] == [(counter.process.node_id, True), ("other", False)]
 
 
 def test_late_process_is_marked_then_removed() -> None:
@@ -146,4 +146,4 @@ def test_charts_of_nothing_are_flat() -> None:
     flat = series([], now=1000, seconds=5)
     assert set(flat.connections) == {0}
     assert set(flat.rates) == {0}
-    assert len(flat.connections) == len(flat.rates) == presence.MAX_SAMPLES
+    assert len(flat.connections) == len(flat.rates) == counter.MAX_SAMPLES

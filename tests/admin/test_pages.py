@@ -13,9 +13,10 @@ from django.db import connections
 from django.test import Client, override_settings
 from django.utils import timezone
 
-from streams import presence, publish
+from streams import publish
 from streams.broadcasts import lifecycle, schedule
 from streams.models import Broadcast, ChannelSettings, Message, Node
+from streams.presence import node_row
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -38,7 +39,7 @@ def fill() -> list[str]:
     message = publish("news", {"a": 1}, event="alert")
     ChannelSettings.objects.create(channel="news", title="News")
     Node.objects.create(id="n", host="h", pid=1, started_at=timezone.now(), seen_at=timezone.now())
-    presence.write()
+    node_row.write()
     draft, scheduled, sent = made(), made(), made()
     lifecycle.schedule(scheduled.pk, timezone.now() + datetime.timedelta(days=1), by=None)
     lifecycle.send(sent.pk, by=None)

@@ -133,7 +133,7 @@ def test_policy_of_the_site_decides_among_named_channels() -> None:
 def test_anonymous_call_does_not_look_through_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     publish_many([NewMessage(f"public.{n}", n) for n in range(50)])
     monkeypatch.setattr("streams.log.catalog.known_names", None)
-    monkeypatch.setattr("streams.presence.channels", None)
+    monkeypatch.setattr("streams.presence.totals.audience_by_channel", None)
     for query in ({}, {"prefix": "public."}, {"after": "public.1"}):
         assert get(CHANNELS, **query).status_code == 200
         assert get(CHANNELS, bearer(read=["public.1"]), **query).status_code == 200

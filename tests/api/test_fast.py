@@ -31,7 +31,7 @@ def hops(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return await run(fn, *args, **kwargs)
 
     monkeypatch.setattr(executor, "run", counted)
-    monkeypatch.setattr(tokens, "_is_known_good", lambda token_id: True)
+    monkeypatch.setattr(tokens, "_is_known_valid", lambda token_id: True)
     return found
 
 

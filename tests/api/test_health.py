@@ -10,8 +10,8 @@ import pytest
 from django.db import OperationalError
 from django.test import AsyncClient, Client
 
-from streams import presence
 from streams.api.views import health
+from streams.presence import counter, node_row
 from tests.api.callers import code
 
 pytestmark = pytest.mark.django_db
@@ -33,18 +33,20 @@ async def test_ready_tells_of_the_database_and_of_a_notifier_that_nobody_needs()
 
 
 @pytest.fixture
-def census() -> Any:
+def connection_counter() -> Any:
     """An event loop of this process that streams."""
     loop = asyncio.new_event_loop()
-    found = presence.open_census(loop, set())
+    found = counter.open_counter(loop, set())
     yield found
-    presence.close_census(found)
+    node_row.close_counter(found)
     loop.close()
 
 
-def test_listener_that_fails_degrades_and_where_it_is_required_is_unavailable(census: presence.Census) -> None:
+def test_listener_that_fails_degrades_and_where_it_is_required_is_unavailable(
+    connection_counter: counter.ConnectionCounter,
+) -> None:
     assert Client().get(READY).json()["notifier"] == "ok"
-    census.notifier_problem = "ConnectionError"
+    connection_counter.notifier_problem = "ConnectionError"
     answer = Client().get(READY)
     assert answer.status_code == 200
     assert answer.json() == {"status": "ok", "database": "ok", "notifier": "degraded", "problem": "ConnectionError"}

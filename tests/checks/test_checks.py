@@ -145,7 +145,7 @@ def test_w002_several_processes_with_local_notifier(streams: Any, monkeypatch: p
         ("1", {}),
         ("", {}),
         ("many", {}),
-        ("4", {"NOTIFIER": {"BACKEND": "tests.publishing.test_publish.UnsteadyNotifier"}}),
+        ("4", {"NOTIFIER": {"BACKEND": "tests.publishing.support.UnsteadyNotifier"}}),
     ],
 )
 def test_one_process_or_shared_notifier_passes(workers: str, streams: Any, monkeypatch: pytest.MonkeyPatch) -> None:

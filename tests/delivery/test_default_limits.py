@@ -8,16 +8,19 @@ from typing import Any
 import pytest
 from django.test import AsyncRequestFactory, override_settings
 
-from streams import conf, presence
+from streams import conf
 from streams.delivery import limits
 from streams.http.client_address import address_key
+from streams.presence import counter, node_row, totals
 
 PUBLIC = "8.8.8.8"
 
 
 @pytest.fixture(autouse=True)
 def _no_streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(presence, "_process", presence._Process())
+    monkeypatch.setattr(counter, "process", fresh := counter.Process())
+    monkeypatch.setattr(node_row, "process", fresh)
+    monkeypatch.setattr(totals, "process", fresh)
     with override_settings(STREAMS={}):
         yield
 
@@ -29,7 +32,7 @@ async def counted(peer: str | None, **headers: str) -> list[str]:
     )
     request.META["REMOTE_ADDR"] = peer
     place = limits.take(request)
-    keys = list(presence.places().counts())
+    keys = list(counter.slots().counts())
     place.release()
     return keys
 

@@ -1,4 +1,4 @@
-"""The hub's own look at the log. What comes of it is in test_views.py and, by property, in test_join.py."""
+"""How the hub follows the log. What clients receive is tested in tests/views and, by property, in test_join.py."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import pytest_asyncio
 from django.db import OperationalError
 from django.test import override_settings
 
-from streams import NewMessage, log, presence
+from streams import NewMessage, log
 from streams.delivery.hub import Hub
 from streams.delivery.subscriber import Subscriber, open_streams
 from streams.delivery.window import Window
 from streams.notifiers import BaseNotifier, Notice
+from streams.presence import counter
 from streams.protocol import sse
 from streams.protocol.events import check
 from streams.protocol.sse import EventStreamDecoder, StoredEvent
@@ -285,16 +286,16 @@ async def test_listener_that_fails_is_told_of_until_it_listens_and_then_what_it_
     running = Hub.running()
     assert running is not None
     async with asyncio.timeout(30):
-        while not presence.count().notifier_problem:
+        while not counter.count().notifier_problem:
             await asyncio.sleep(0.01)
         while SlowToFail.attempts < 4:
-            assert presence.count().notifier_problem == "ConnectionError", "also while it tries again"
+            assert counter.count().notifier_problem == "ConnectionError", "also while it tries again"
             await asyncio.sleep(0.01)
         await executor.run(append_silently)
         SlowToFail.let_in = True
         while running.position == 0:
             await asyncio.sleep(0.01)
-    assert presence.count().notifier_problem == ""
+    assert counter.count().notifier_problem == ""
     await subscriber.aclose()
 
 

@@ -22,7 +22,8 @@ from streams.delivery.hub import Hub
 from streams.delivery.subscriber import Subscriber
 from streams.exceptions import HTTPError
 from streams.http.client_address import address_key
-from streams.presence.slots import Place
+from streams.presence import counter, node_row, totals
+from streams.presence.slots import Slot
 from tests.presence.test_presence import other_process
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -33,10 +34,12 @@ PUBLIC = {"PUBLIC_CHANNELS": ["*"], "POLL_SECONDS": 600}
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Neither streams of other tests nor other processes; and none is left afterwards."""
-    monkeypatch.setattr(presence, "_process", presence._Process())
+    monkeypatch.setattr(counter, "process", fresh := counter.Process())
+    monkeypatch.setattr(node_row, "process", fresh)
+    monkeypatch.setattr(totals, "process", fresh)
     with override_settings(STREAMS=PUBLIC):
         yield
-    assert (presence.places().total(), presence.places().counts()) == (0, {})
+    assert (counter.slots().total(), counter.slots().counts()) == (0, {})
 
 
 def limited(**streams: Any) -> override_settings:
@@ -109,12 +112,12 @@ async def test_streams_of_a_process() -> None:
 @limited(MAX_STREAMS=5)
 async def test_streams_of_all_processes() -> None:
     other_row = await sync_to_async(other_process)("a", connections=3)
-    await sync_to_async(presence.read_others)()
+    await sync_to_async(node_row.read_others)()
     async with opened(), opened():
         async with opened() as third:
             is_refused(third, "too-many-streams", "MAX_STREAMS", 5)
         await other_row.adelete()
-        await sync_to_async(presence.read_others)()
+        await sync_to_async(node_row.read_others)()
         async with opened() as again:
             assert again.status == 200
 
@@ -123,14 +126,14 @@ async def test_streams_of_all_processes() -> None:
 async def test_streams_of_a_user_over_all_processes() -> None:
     (one, client), (other, others_client) = await signed_in("one"), await signed_in("other")
     await sync_to_async(other_process)("a", connections=50, callers={f"user {one.pk}": 1, f"user {other.pk + 1}": 49})
-    await sync_to_async(presence.read_others)()
+    await sync_to_async(node_row.read_others)()
     url = f"/events/user.{one.pk}/"
     async with opened(url, client), opened(url, client, address="198.51.100.9"):
         async with opened(url, client) as refused:
             is_refused(refused, "too-many-streams-of-user", "MAX_STREAMS_PER_USER", 3)
         async with opened(f"/events/user.{other.pk}/", others_client) as somebody_else:
             assert somebody_else.status == 200
-        assert presence.places().counts() == {f"user {one.pk}": 2}
+        assert counter.slots().counts() == {f"user {one.pk}": 2}
     async with opened(url, client) as again:
         assert again.status == 200
 
@@ -138,7 +141,7 @@ async def test_streams_of_a_user_over_all_processes() -> None:
 @limited(MAX_STREAMS_PER_ADDRESS=2)
 async def test_streams_of_an_address_and_of_its_network() -> None:
     await sync_to_async(other_process)("a", connections=1, callers={address_key("198.51.100.9"): 1})
-    await sync_to_async(presence.read_others)()
+    await sync_to_async(node_row.read_others)()
     async with opened(address="2001:db8::1"), opened(address="2001:db8::ffff:1"):
         async with opened(address="2001:db8::2") as refused:
             is_refused(refused, "too-many-streams-of-address", "MAX_STREAMS_PER_ADDRESS", 2)
@@ -174,7 +177,7 @@ async def test_without_limits_nobody_is_counted() -> None:
     with limited(MAX_STREAMS_PER_USER=None):
         _, client = await signed_in("one")
         async with opened(client=client):
-            assert (presence.places().total(), presence.places().counts()) == (1, {})
+            assert (counter.slots().total(), counter.slots().counts()) == (1, {})
 
 
 # --- Who it is --------------------------------------------------------------------------------------------------------
@@ -187,11 +190,11 @@ async def test_token_counts_as_its_user_whoever_is_signed_in() -> None:
     token = tokens.make_token(read=["x"], user=one)
     with limited(PUBLIC_CHANNELS=[], MAX_STREAMS_PER_USER=1):
         async with opened(f"/events/x/?token={token}", client):
-            assert presence.places().counts() == {f"user {one.pk}": 1}
+            assert counter.slots().counts() == {f"user {one.pk}": 1}
             async with opened(f"/events/x/?token={token}") as refused:
                 is_refused(refused, "too-many-streams-of-user", "MAX_STREAMS_PER_USER", 1)
         async with opened(f"/events/x/?token={tokens.make_token(read=['x'])}"):
-            assert presence.places().counts() == {}
+            assert counter.slots().counts() == {}
 
 
 @limited(MAX_STREAMS_PER_USER=1)
@@ -229,7 +232,7 @@ async def test_user_is_known_where_somebody_has_asked() -> None:
     assert user_of(request) is None
 
 
-# --- Places -----------------------------------------------------------------------------------------------------------
+# --- Slots -----------------------------------------------------------------------------------------------------------
 
 
 @limited(MAX_STREAMS_PER_ADDRESS=50)
@@ -240,10 +243,10 @@ async def test_of_clients_that_come_together_as_many_are_served_as_may_be() -> N
 
 
 @limited(MAX_STREAMS_PER_PROCESS=20)
-def test_event_loops_that_come_together_share_the_places() -> None:
+def test_event_loops_that_come_together_share_the_slots() -> None:
     request = AsyncRequestFactory().get("/")
     ready = threading.Barrier(4)
-    got: list[Place] = []
+    got: list[Slot] = []
 
     async def come() -> None:
         ready.wait()
@@ -258,7 +261,7 @@ def test_event_loops_that_come_together_share_the_places() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(got) == presence.places().total() == 20
+    assert len(got) == counter.slots().total() == 20
     got.clear()
 
 
@@ -269,7 +272,7 @@ async def test_stream_that_was_left_open_on_a_loop_that_has_ended_holds_no_place
     request.user = await User.objects.acreate(username="one")
 
     async def leave_open() -> Subscriber:
-        return Subscriber(["news"], place=limits.take(request))
+        return Subscriber(["news"], slot=limits.take(request))
 
     left = await asyncio.to_thread(asyncio.run, leave_open())
     limits.check(request)
@@ -295,7 +298,7 @@ async def test_stream_that_was_refused_or_failed_holds_no_place() -> None:
         patch.setattr(Hub, "join", fails)
         async with opened() as broken:
             assert broken.status == 200
-            assert presence.places().total() == 1
+            assert counter.slots().total() == 1
     async with opened() as stream:
         assert stream.status == 200
 
@@ -306,10 +309,10 @@ async def test_stream_that_was_refused_or_failed_holds_no_place() -> None:
 @limited(MAX_STREAMS=1)
 async def test_what_was_read_too_long_ago_refuses_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     await sync_to_async(other_process)("a", connections=1)
-    await sync_to_async(presence.read_others)()
+    await sync_to_async(node_row.read_others)()
     async with opened() as refused:
         assert refused.status == 429
-    monkeypatch.setattr(presence, "_faded_seconds", lambda: 0.0)
+    monkeypatch.setattr(node_row, "expiry_seconds", lambda: 0.0)
     async with opened() as served:
         assert served.status == 200
 
@@ -319,9 +322,9 @@ async def test_row_tells_the_callers_and_no_address() -> None:
     user, client = await signed_in("one")
     url = f"/events/user.{user.pk}/"
     async with opened(url, client), opened(url, client):
-        await sync_to_async(presence.write)()
+        await sync_to_async(node_row.write)()
         row = (await sync_to_async(presence.nodes)())[0]
         assert row.callers == {f"user {user.pk}": 2, address_key("203.0.113.7"): 2}
         assert "203.0.113.7" not in str(row.callers)
-    await sync_to_async(presence.write)()
+    await sync_to_async(node_row.write)()
     assert (await sync_to_async(presence.nodes)())[0].callers == {}

@@ -33,10 +33,10 @@ def test_settings_table_has_every_key() -> None:
 
 
 def test_settings_named_in_documents_exist() -> None:
-    """A name that starts as ours do is a setting of Streams. The changelog also names settings that were renamed."""
+    """A name that starts as ours do is a setting of Streams. The changelog also has old names."""
     own = re.compile(r"`((?:MAX|RELAY|GENERATION|RETENTION|WINDOW|QUEUE|PUBLISH|PRESENCE|RECHECK)_[A-Z_]+)`")
-    current = [document for document in DOCUMENTS if document.name != "CHANGELOG.md"]
-    named = {key for document in current for key in own.findall(document.read_text())}
+    documents = [document for document in DOCUMENTS if document.name != "CHANGELOG.md"]
+    named = {key for document in documents for key in own.findall(document.read_text())}
     assert named
     assert named - conf.known().keys() == set()
 

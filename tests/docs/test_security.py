@@ -25,7 +25,8 @@ def test_named_tests_exist() -> None:
 
 
 def test_every_attack_is_named() -> None:
-    files = {f"tests/system/attacks/{path.name}" for path in (ROOT / "tests" / "system" / "attacks").glob("test_*.py")}
+    attacks = ROOT / "tests" / "system" / "attacks"
+    files = {f"tests/system/attacks/{path.name}" for path in attacks.glob("test_*.py")}
     assert files
     assert files <= {path for path, _ in NAMED}
 

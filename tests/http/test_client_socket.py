@@ -207,12 +207,12 @@ def test_known_file_is_not_examined_again(
 
 FORK = """
 import os, signal
-from streams import sockets
-with sockets._files._lock:
+from streams.http import client_socket
+with client_socket._files._lock:
     pid = os.fork()
     if pid == 0:
         signal.alarm(30)
-        sockets.is_searching({"http_version": "1.1", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)})
+        client_socket.is_searching({"http_version": "1.1", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)})
         os._exit(0)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """

@@ -32,7 +32,7 @@ async def _few(monkeypatch: pytest.MonkeyPatch, settings: Any, db: None) -> Asyn
     monkeypatch.setattr(limits, "MAX_STREAMS_PER_ADDRESS", 2)
     monkeypatch.setattr(limits, "MAX_STREAMS", 3)
     yield
-    assert limits._places.total() == 0
+    assert limits._slots.total() == 0
 
 
 def is_refused(response: Any, what: str) -> None:
@@ -68,7 +68,7 @@ async def test_answer_that_has_ended_counts_no_more() -> None:
         response = await client.open("/chat/send")
         chunks = [chunk async for chunk in response]
         assert len(chunks) >= 13
-        assert limits._places.total() == 0
+        assert limits._slots.total() == 0
 
 
 async def test_probable_proxy_is_limited_in_all_only() -> None:

@@ -71,7 +71,7 @@ def test_pages_of_the_admin() -> None:
     client = Client()
     client.force_login(User.objects.create(username="root", is_staff=True, is_superuser=True))
     message = publish("news", "x")
-    for page in ("broadcast/add/", "monitor/", "channelsettings/", "node/", f"message/{message.pk}/again/"):
+    for page in ("broadcast/add/", "monitor/", "channelsettings/", "node/", f"message/{message.pk}/send-again/"):
         assert client.get(f"/admin/streams/{page}").status_code == 200, page
     text = {"title": "t", "channels": "news", "event": "message", "payload_type": "text", "payload": "sent"}
     assert client.post("/admin/streams/broadcast/test/", text).json()["position"] == 2

@@ -61,7 +61,7 @@ def test_callers_do_not_share_a_bucket() -> None:
 
 
 def test_memory_is_bounded_and_whoever_was_quiet_longest_is_forgotten() -> None:
-    buckets = Buckets(most_callers=100)
+    buckets = Buckets(max_callers=100)
     for n in range(1000):
         buckets.take(f"caller {n}", 60, 60, now=n / 1000)
         buckets.take("busy", 1, 6000, now=n / 1000)

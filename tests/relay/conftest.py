@@ -14,6 +14,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.contrib.auth.models import User
+from django.test import Client
 
 from tests.relay.steps import Step
 from tests.support import clients
@@ -219,3 +221,17 @@ async def leave() -> AsyncIterator[None]:
     """Close what a test's clients have left open."""
     yield
     clients.leave_all()
+
+
+@pytest.fixture
+def everyone_may_ask(settings: Any) -> Any:
+    """All callers may ask for generations, and no worker runs them. Return the settings, which tests can change."""
+    settings.STREAMS = {"RELAY_ACCESS": "streams.relay.access.Everyone", "GENERATION_WORKER": "command"}
+    return settings
+
+
+@pytest.fixture
+def ann_client(client: Client) -> Client:
+    """Return a client with the session of a user named ann."""
+    client.force_login(User.objects.create_user("ann"))
+    return client

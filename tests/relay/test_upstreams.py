@@ -17,7 +17,7 @@ from django.core.checks import run_checks
 from django.test import AsyncClient
 
 from streams.exceptions import HTTPError, InvalidSetting
-from streams.presence.slots import Place
+from streams.presence.slots import Slot
 from streams.relay import upstreams
 from streams.relay.access import Principal
 from streams.relay.limits import places_taken, take_place
@@ -245,10 +245,10 @@ async def test_database_that_takes_no_usage_spoils_nothing(caplog: pytest.LogCap
     assert await Usage.objects.acount() == 1
 
 
-def test_places_come_back_when_they_are_released_or_forgotten(settings: Any) -> None:
+def test_slots_return_when_released_or_collected(settings: Any) -> None:
     settings.STREAMS = {**settings.STREAMS, "RELAY_MAX_STREAMS": 2, "RELAY_MAX_STREAMS_PER_USER": 1}
     before = places_taken()
-    first: Place | None = take_place("user 1")
+    first: Slot | None = take_place("user 1")
     for key in ("user 1", "user 1"):
         with pytest.raises(HTTPError, match="PER_USER"):
             take_place(key)

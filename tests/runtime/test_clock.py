@@ -13,11 +13,12 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from streams import presence, publish_many, tokens
+from streams import publish_many, tokens
 from streams.broadcasts import lifecycle, reach, schedule
 from streams.exceptions import BroadcastRefused
 from streams.log import retention
 from streams.models import Broadcast, Node, RevokedToken
+from streams.presence import counter, node_row
 from streams.protocol.events import NewMessage
 from streams.relay.access import Principal
 from streams.relay.generations import housekeeping, store
@@ -169,8 +170,8 @@ def test_revocation_lasts_as_long_as_any_token_by_a_slow_clock() -> None:
 @database
 def test_process_has_started_by_the_databases_clock() -> None:
     with wrong_clock(5 * HOUR):
-        presence.write()
-    uptime = datetime.timedelta(seconds=time.monotonic() - presence._process.started)
+        node_row.write()
+    uptime = datetime.timedelta(seconds=time.monotonic() - counter.process.started)
     assert is_now(Node.objects.get().started_at + uptime)
 
 

@@ -15,10 +15,11 @@ import time
 import pytest
 from django.db import Error
 
-from streams import log, presence, publish
+from streams import log, publish
 from streams.delivery import hub
 from streams.delivery.hub import Hub
 from streams.delivery.subscriber import Subscriber
+from streams.presence import counter
 from streams.protocol.events import check
 from streams.publishing.publish import NewMessage
 from streams.runtime import executor
@@ -94,10 +95,10 @@ def say_who_listens() -> None:
             subscriber = Subscriber(["news"])
             await subscriber.open()
             await becomes(1)
-            assert presence.count().channels == {"news": 1}
+            assert counter.count().channels == {"news": 1}
             await subscriber.aclose()
             assert Hub.running() is not None
-            assert presence.count().head is None
+            assert counter.count().head is None
             await becomes(0)
 
     asyncio.run(main())

@@ -42,6 +42,7 @@ def test_suite(urls: tuple[str, str]) -> None:
     tests = [
         "tests/system/own_database/suite.py",
         "tests/models/test_references.py",
+        "tests/models/test_reference_locks.py",
         "tests/relay/test_deleted_users.py",
     ]
     done = subprocess.run(

@@ -118,5 +118,5 @@ def test_url_without_a_cursor_costs_no_query() -> None:
 
 @pytest.mark.parametrize("replay", ["-1", '"5"', "1001", "1.5", "True"])
 def test_wrong_replay_names_the_limit(replay: str) -> None:
-    with pytest.raises(TemplateSyntaxError, match=r"replay is a whole number from 0 to 1000"):
+    with pytest.raises(TemplateSyntaxError, match=r"replay must be a whole number from 0 to 1000"):
         Template(f'{{% load streams %}}{{% stream_url "news" replay={replay} %}}').render(Context())

@@ -22,6 +22,7 @@ from streams.broadcasts import lifecycle, reach
 from streams.exceptions import InvalidMessage
 from streams.log import catalog
 from streams.models import Broadcast, Message
+from streams.presence import totals
 from streams.protocol.events import USER_PREFIX, NewMessage
 from streams.protocol.sse import EventStreamDecoder
 from streams.runtime import clock
@@ -88,7 +89,7 @@ class BroadcastJSONViews(BroadcastPermissions):
         # Do not reveal the audience of channels to which the user cannot broadcast.
         refused = refused_channels(request, wanted)
         audience = presence.audiences(channel for channel in wanted if channel not in refused)
-        is_complete = presence.is_audience_whole()
+        is_complete = totals.is_audience_complete()
         found = {
             "channels": audience,
             "total": sum(audience.values()),
@@ -164,7 +165,7 @@ def known_channels(request: HttpRequest, prefix: str = "") -> list[str]:
     """Return channels that start with `prefix` and to which the request's user can broadcast."""
     prefix = prefix.strip().replace("\0", "")[:200]
     # The script requests this at each pause in typing, so the search is limited.
-    found = catalog.known_names(presence.channels(), prefix=prefix, limit=MAX_NAMES)
+    found = catalog.known_names(totals.audience_by_channel(), prefix=prefix, limit=MAX_NAMES)
     allowed = (name for name in found if not refused_channels(request, [name]))
     return list(islice(allowed, MAX_SUGGESTIONS))
 

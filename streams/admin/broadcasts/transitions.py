@@ -27,6 +27,7 @@ from streams.admin.pages import fetch_error_texts
 from streams.broadcasts import lifecycle
 from streams.exceptions import BroadcastRefused, InvalidMessage
 from streams.models import Broadcast
+from streams.presence import totals
 from streams.runtime import clock
 
 State = Broadcast.State
@@ -76,7 +77,7 @@ class BroadcastTransitions(BroadcastJSONViews):
             "warnings": find_warnings(request, [] if refused else broadcast.channels),
             "audience": audience,
             "total": sum(audience.values()),
-            "incomplete_count": "" if presence.is_audience_whole() else incomplete_count_text(),
+            "incomplete_count": "" if totals.is_audience_complete() else incomplete_count_text(),
             "problem": problem or preview["problem"],
             "can_send": not refused and not preview["problem"],
             "urls": {"audience": self.url("audience"), "back": self.url("change", broadcast.pk)},
@@ -148,7 +149,7 @@ class BroadcastTransitions(BroadcastJSONViews):
             "preview": preview_of(broadcast),
             "warnings": find_warnings(request, [] if refused else broadcast.channels),
             "zone": zone_at(),
-            "has_processes": presence.is_anybody_there(),
+            "has_processes": totals.has_connections(),
             "urls": {"back": self.url("change", pk)},
             "texts": {**fetch_error_texts(), "local-time": _("That is {time} in your time zone ({zone}).")},
         }

@@ -33,6 +33,7 @@ from streams.broadcasts.lifecycle import save_draft
 from streams.exceptions import BroadcastRefused
 from streams.models import Broadcast, Message
 from streams.models.references import with_references
+from streams.presence import totals
 from streams.runtime import clock
 from streams.runtime.executor import database
 
@@ -146,7 +147,7 @@ class BroadcastAdmin(BroadcastTransitions):
             "form": form,
             "broadcast": broadcast,
             "warnings": find_warnings(request, channels),
-            "audience": audience_sentences(audience, is_complete=presence.is_audience_whole()),
+            "audience": audience_sentences(audience, is_complete=totals.is_audience_complete()),
             "is_refused": is_refused,
             "can_save_as_new": is_refused and self.has_add_permission(request),
             "has_field_errors": any(field.errors for field in form),
@@ -212,7 +213,7 @@ class BroadcastAdmin(BroadcastTransitions):
             },
             "zone": zone_at(broadcast.send_at),
             "is_overdue": broadcast.send_at is not None and broadcast.send_at <= clock.read(),
-            "has_processes": presence.is_anybody_there(),
+            "has_processes": totals.has_connections(),
             "texts": {**fetch_error_texts(), "reached": _("Connections reached: {n}.")},
         }
         return self.render_page(request, "broadcasts/detail.html", str(broadcast), context)

@@ -14,7 +14,6 @@ from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
-from streams import presence
 from streams.admin.broadcasts.forms import refused_channels
 from streams.admin.diagnosis.users import channels_refused_to
 from streams.channels.rules import is_public
@@ -23,6 +22,7 @@ from streams.exceptions import InvalidChannel
 from streams.log import catalog
 from streams.models import Broadcast, Channel, ChannelSettings, Node
 from streams.policies import get_policy
+from streams.presence import counter
 from streams.protocol.events import validate_channel
 from streams.runtime.executor import database
 
@@ -116,7 +116,7 @@ def _without_trace(names: Sequence[str], connected: Collection[str]) -> list[str
 def _recently_connected() -> set[str]:
     """Return the channels with connections, including those of processes that stopped recently."""
     listed = Node.objects.using(database()).values_list("channels", flat=True)
-    return {*presence.count().channels}.union(*listed)
+    return {*counter.count().channels}.union(*listed)
 
 
 def _known_names(unknown: Sequence[str], connected: Collection[str]) -> set[str]:

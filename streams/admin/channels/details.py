@@ -15,6 +15,7 @@ from streams.conf import settings
 from streams.log import catalog
 from streams.models import ChannelSettings, Message
 from streams.policies import get_policy
+from streams.presence import totals
 from streams.runtime.executor import database
 
 # Counting all messages of a busy channel would take as long as reading them.
@@ -61,7 +62,7 @@ def details_of_channels(channels: Sequence[str], connections: dict[str, int]) ->
     pruned = log.pruned(channels, 0)
     policy = get_policy()
     # If a channel is not listed, it has no connections, or their number is not known.
-    unlisted = 0 if all(connections.get(name) for name in channels) or presence.is_audience_whole() else None
+    unlisted = 0 if all(connections.get(name) for name in channels) or totals.is_audience_complete() else None
     return [
         ChannelDetails(
             name=name,

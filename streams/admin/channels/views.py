@@ -14,7 +14,6 @@ from django.shortcuts import redirect
 from django.urls import URLPattern
 from django.utils.translation import gettext as _
 
-from streams import presence
 from streams.admin.channels.access import PERMISSION, allows_more_readers, rule_of
 from streams.admin.channels.details import (
     COUNT_TO,
@@ -37,6 +36,7 @@ from streams.exceptions import InvalidChannel
 from streams.log import catalog
 from streams.models import ChannelSettings, Message
 from streams.policies import DefaultPolicy, get_policy
+from streams.presence import totals
 from streams.protocol.events import CHANNEL_MAX_LENGTH, validate_channel
 from streams.runtime.executor import database
 
@@ -76,7 +76,7 @@ class ChannelAdmin(StreamsAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         after, prefix = request.GET.get("after", ""), request.GET.get("q", "").strip()
-        connections = presence.channels()
+        connections = totals.audience_by_channel()
         names: list[str] = []
         if _PART_OF_NAME.fullmatch(after) and _PART_OF_NAME.fullmatch(prefix):
             names = catalog.known_names(connections, after=after, prefix=prefix, limit=PAGE_CHANNELS + 1)

@@ -9,6 +9,7 @@ from django.utils.translation import ngettext
 
 from streams import presence
 from streams.admin.diagnosis.findings import Finding, Verdict, shorten
+from streams.presence import counter, node_row, totals
 
 # EventSource fires events with these names itself.
 EVENT_SOURCE_EVENTS = ("error", "open")
@@ -49,17 +50,17 @@ def check_connections(channel: str) -> Iterator[Finding]:
             % {"n": n, "channel": channel},
             _("Their connection might not be among these."),
         )
-    elif not presence.is_audience_whole():
+    elif not totals.is_audience_complete():
         yield Finding(
             Verdict.NOTE,
             _(
                 "It is not known whether %(channel)s has connections now: some processes have so many channels that "
                 "they report only the %(limit)d busiest ones."
             )
-            % {"channel": channel, "limit": presence.MAX_CHANNELS},
+            % {"channel": channel, "limit": node_row.MAX_CHANNELS},
             _("Check in the browser’s developer tools, under “Network”, whether their page has an open stream."),
         )
-    elif presence.connections() or any(node.connections for node in nodes):
+    elif counter.connections() or any(node.connections for node in nodes):
         yield Finding(
             Verdict.BAD,
             _("%(channel)s has no connections now, but other channels do.") % {"channel": channel},

@@ -28,6 +28,7 @@ from streams.exceptions import InvalidMessage
 from streams.log import catalog
 from streams.models import ChannelSettings, Message
 from streams.policies import get_policy
+from streams.presence import totals
 from streams.protocol.sse import StoredEvent
 from streams.runtime.executor import database
 from streams.templatetags.streams_admin import beginning, pretty
@@ -232,7 +233,7 @@ class MessageAdmin(DiagnosisViews, PruningViews, ReadOnlyAdmin):
             "problem": problem,
             **_shown_data(message),
             "connections": presence.audience(message.channel),
-            "is_complete": presence.is_audience_whole(),
+            "is_complete": totals.is_audience_complete(),
             "key": uuid.uuid4().hex,
             "message_url": self.url("change", message.pk),
             "readers": get_policy().describe_readers(message.channel),

@@ -20,7 +20,7 @@ from django.urls import URLPattern
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from streams import log, presence
+from streams import log
 from streams.admin.messages.listing import parse_position
 from streams.admin.monitor.texts import texts
 from streams.admin.pages import ReadOnlyAdmin, json_errors, no_stream_text, stream_url, users_by_pk
@@ -29,6 +29,7 @@ from streams.log import catalog
 from streams.models import Message
 from streams.models.channels import check_channel_name
 from streams.policies import get_policy
+from streams.presence import totals
 from streams.runtime.executor import database
 
 logger = logging.getLogger("streams")
@@ -84,7 +85,7 @@ class MonitorAdmin(ReadOnlyAdmin):
         log_query = f"?{urlencode({'channel': selection.channels[0]})}" if len(selection.channels) == 1 else ""
         context: dict[str, Any] = {
             "selection": selection,
-            "known": catalog.known_names(presence.channels(), limit=KNOWN_CHANNELS),
+            "known": catalog.known_names(totals.audience_by_channel(), limit=KNOWN_CHANNELS),
             "max_channels": settings.MAX_CHANNELS_PER_STREAM,
             "max_newest": settings.MAX_REPLAY_MESSAGES,
             "missing": missing,

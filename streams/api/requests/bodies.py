@@ -17,9 +17,9 @@ from streams.protocol.json_bodies import SMALL_BODY_BYTES, parse_body
 MEDIA_TYPE = "application/json"
 
 # Which limit applies to a body: the texts of the error.
-BY_SETTING = "A request has at most {most} bytes (STREAMS['MAX_REQUEST_BYTES']). Send less at once."
-ANONYMOUS = "A request without credentials has at most {most} bytes. Send less at once, or authenticate."
-SMALL = "A request to this URL has at most {most} bytes. Send less at once."
+BY_SETTING = "A request has at most {limit} bytes (STREAMS['MAX_REQUEST_BYTES']). Send less at once."
+ANONYMOUS = "A request without credentials has at most {limit} bytes. Send less at once, or authenticate."
+SMALL = "A request to this URL has at most {limit} bytes. Send less at once."
 
 
 def read_json(request: HttpRequest, rule: str = BY_SETTING) -> Any:
@@ -37,27 +37,27 @@ def read_body(request: HttpRequest, rule: str = BY_SETTING) -> bytes:
             "unsupported-media-type",
             f"The body must be JSON in UTF-8: send `Content-Type: {MEDIA_TYPE}`; got {given[:100]!r}.",
         )
-    most = settings.MAX_REQUEST_BYTES
-    if rule == BY_SETTING or most < SMALL_BODY_BYTES:
+    limit = settings.MAX_REQUEST_BYTES
+    if rule == BY_SETTING or limit < SMALL_BODY_BYTES:
         rule = BY_SETTING
     else:
-        most = SMALL_BODY_BYTES
+        limit = SMALL_BODY_BYTES
     declared = request.headers.get("Content-Length", "")
-    if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > most):
-        raise _too_large(rule, most)
+    if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+        raise _too_large(rule, limit)
     try:
         # request.body would apply DATA_UPLOAD_MAX_MEMORY_SIZE, which is a limit for forms.
-        body: bytes = request.body if has_body(request) else request.read(most + 1)
+        body: bytes = request.body if has_body(request) else request.read(limit + 1)
     except UnreadablePostError:
         raise HTTPError(400, "invalid-json", "The request's body broke off. Send it again.") from None
-    if len(body) > most:
-        raise _too_large(rule, most)
+    if len(body) > limit:
+        raise _too_large(rule, limit)
     keep_body(request, body)  # so that code that runs later can read request.body
     return body
 
 
-def _too_large(rule: str, most: int) -> HTTPError:
-    return HTTPError(413, "request-too-large", rule.format(most=most))
+def _too_large(rule: str, limit: int) -> HTTPError:
+    return HTTPError(413, "request-too-large", rule.format(limit=limit))
 
 
 def parse_json(body: bytes) -> Any:

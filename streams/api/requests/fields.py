@@ -136,9 +136,9 @@ class PatternsField(serializers.ListField):
 
     def to_internal_value(self, data: Any) -> list[str]:
         # Checked before the items, because each invalid item would add an error.
-        if isinstance(data, list) and len(data) > (most := settings.MAX_CHANNELS_PER_STREAM):
+        if isinstance(data, list) and len(data) > (limit := settings.MAX_CHANNELS_PER_STREAM):
             raise serializers.ValidationError(
-                f"A token names at most {most} channels (STREAMS['MAX_CHANNELS_PER_STREAM']); got {len(data)}."
+                f"A token names at most {limit} channels (STREAMS['MAX_CHANNELS_PER_STREAM']); got {len(data)}."
             )
         found: list[str] = super().to_internal_value(data)
         return found
@@ -191,10 +191,10 @@ class SecondsField(CheckedField):
     """A token's lifetime."""
 
     def check(self, value: Any) -> float:
-        most = settings.MAX_TOKEN_SECONDS
+        limit = settings.MAX_TOKEN_SECONDS
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 1 <= value <= most or not math.isfinite(value):
-            raise ValueError(f"A token lives for 1 to {most:g} seconds (STREAMS['MAX_TOKEN_SECONDS']).")
+        if not is_number or not 1 <= value <= limit or not math.isfinite(value):
+            raise ValueError(f"A token lives for 1 to {limit:g} seconds (STREAMS['MAX_TOKEN_SECONDS']).")
         return float(value)
 
 
@@ -214,9 +214,9 @@ class LimitField(CheckedField):
     """The number of items in a response."""
 
     def check(self, value: Any) -> int:
-        most = log.PAGE_MESSAGES
-        if not isinstance(value, str) or not is_position(value) or not 1 <= int(value) <= most:
-            raise ValueError(f"limit is a whole number from 1 to {most}.")
+        limit = log.PAGE_MESSAGES
+        if not isinstance(value, str) or not is_position(value) or not 1 <= int(value) <= limit:
+            raise ValueError(f"limit is a whole number from 1 to {limit}.")
         return int(value)
 
 

@@ -67,13 +67,13 @@ class NewMessagesBody(Body):
     messages = NewMessageItem(many=True, allow_empty=False)
 
     def to_internal_value(self, data: Any) -> Any:
-        most = settings.MAX_MESSAGES_PER_REQUEST
+        limit = settings.MAX_MESSAGES_PER_REQUEST
         messages = data.get("messages") if isinstance(data, Mapping) else None
-        if isinstance(messages, list) and len(messages) > most:
+        if isinstance(messages, list) and len(messages) > limit:
             raise HTTPError(
                 400,
                 "too-many-messages",
-                f"A request has at most {most} messages (STREAMS['MAX_MESSAGES_PER_REQUEST']); got {len(messages)}. "
+                f"A request has at most {limit} messages (STREAMS['MAX_MESSAGES_PER_REQUEST']); got {len(messages)}. "
                 "Send them in several.",
             )
         return super().to_internal_value(data)

@@ -17,6 +17,7 @@ from streams.channels.rules import Access, access_rules
 from streams.conf import settings
 from streams.log import catalog
 from streams.policies import get_policy
+from streams.presence import totals
 from streams.tokens import Token, is_pattern
 
 # The number of names that are looked at for one page, and at a time. A caller who can read few of many channels gets
@@ -61,7 +62,7 @@ def _readable(request: Request, after: str, prefix: str, limit: int) -> tuple[li
     token = request.auth if isinstance(request.auth, Token) else None
     named = _named_public_channels() | {name for name in (token.read if token else ()) if not is_pattern(name)}
     looks_through_all = any(map(is_pattern, token.read)) if token else has_credentials(request)
-    candidates = presence.channels() if looks_through_all else named
+    candidates = totals.audience_by_channel() if looks_through_all else named
     # Sorted once, and not at each step: there can be many subscribers.
     listed = sorted(name for name in candidates if name > after and name.startswith(prefix))[:MOST_NAMES]
     found: list[str] = []

@@ -15,13 +15,13 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.permissions import AllowAny
 
-from streams import presence
 from streams.api.errors import RETRY_AFTER_SECONDS, handle
 from streams.api.openapi import descriptions
 from streams.api.openapi.schema import described
 from streams.api.views.base import StreamsAPIView
 from streams.exceptions import HTTPError
 from streams.http.json_responses import json_response
+from streams.presence import counter
 from streams.runtime import executor, failures
 from streams.runtime.database import non_atomic_requests
 
@@ -78,7 +78,7 @@ async def ready(request: HttpRequest) -> HttpResponse:
     if required != NOTIFIER:
         problem = f"The only value is `{NOTIFIER}`; got {required[:100]!r}."
         return _error(HTTPError(400, "invalid-request", f"require: {problem}", fields={"require": problem}))
-    now = presence.count()
+    now = counter.count()
     problem = now.notifier_problem
     notifier = "degraded" if problem else "idle" if now.head is None else "ok"
     database = await _state_of_database()

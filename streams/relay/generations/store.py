@@ -145,10 +145,10 @@ def write(worker: str, batches: Sequence[Batch], *, renew: bool = False) -> dict
         rows = log.append([message for each in messages for message in each])
         # Take the head's lock as late as possible, because the messages of all other publishers wait for it.
         positions = log.sequence() if rows else {}
-        places = iter([positions[row.pk] for row in rows])
+        slots = iter([positions[row.pk] for row in rows])
         newest = {}
         for batch, each in zip(kept, messages, strict=True):
-            last = newest[batch.id] = max((next(places) for _ in each), default=batch.position)
+            last = newest[batch.id] = max((next(slots) for _ in each), default=batch.position)
             if batch.ending is not None:
                 assert batch.text is not None
                 size = F("size") + len(batch.text.encode())

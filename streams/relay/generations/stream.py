@@ -82,7 +82,7 @@ class GenerationEvents(EventStreamView):
             return HttpResponse(status=error.status)
         return await super().head(request, **kwargs)
 
-    async def _has_had_all(self, request: HttpRequest, channels: Sequence[str]) -> bool:
+    async def _has_received_all(self, request: HttpRequest, channels: Sequence[str]) -> bool:
         return False  # get() has already handled answers that have ended
 
     def get_channels(self, request: HttpRequest, **kwargs: Any) -> Sequence[str]:
@@ -124,8 +124,8 @@ async def _ended_stream(generation: Generation, requested: str | None) -> HttpRe
     else:
         whole = Answer(generation, generation.text, generation.chunks, last)
         reason = "malformed-id" if cursor is None else "pruned" if is_within else "unknown-id"
-        told = {"reason": reason, "requested": requested[:100]}
-        blocks.append(sse.encode(_json({**told, "earliest": None, "head": last}), event="stream-reset"))
+        data = {"reason": reason, "requested": requested[:100]}
+        blocks.append(sse.encode(_json({**data, "earliest": None, "head": last}), event="stream-reset"))
         blocks.append(sse.encode(_json(_snapshot(whole)), event="stream-snapshot"))
     blocks.append(sse.encode(_json(endings.end_data(generation)), event=END_EVENT, id=last))
     return EventStreamResponse(_each(blocks))

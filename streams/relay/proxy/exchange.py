@@ -18,7 +18,7 @@ from streams.protocol import sse
 from streams.relay.access import Principal
 from streams.relay.conf import settings
 from streams.relay.errors import UpstreamError, openai_error
-from streams.relay.limits import take_place
+from streams.relay.limits import take_slot
 from streams.relay.models import Usage
 from streams.relay.proxy.answers import MAX_ERROR_BYTES, Answer, open_answer
 from streams.relay.proxy.chunks import Chunk
@@ -51,7 +51,7 @@ class Exchange:
         self._upstream = upstream
         self._body = body
         self._shows_usage = shows_usage
-        self._place = take_place(principal.key)
+        self._slot = take_slot(principal.key)
         self._began_at = time.monotonic()
         self._opening: asyncio.Task[Chunk | None] | None = None
         self._heartbeat_seconds = core_settings.HEARTBEAT_SECONDS
@@ -235,7 +235,7 @@ class Exchange:
                 if cut_off:
                     await asyncio.shield(closing)
         finally:
-            self._place.release()
+            self._slot.release()
             recording = self._record()
         if cut_off and recording is not None:  # so that a server that is shutting down waits for it
             await asyncio.wait([recording], timeout=RECORD_SECONDS)

@@ -9,8 +9,9 @@ from django.contrib.admin.models import DELETION, LogEntry
 from django.test import Client
 from django.urls import reverse
 
-from streams import NewMessage, log, presence, publish, publish_many
+from streams import NewMessage, log, publish, publish_many
 from streams.models import Channel, ChannelSettings, LogHead, Message, Node
+from streams.presence import counter
 from tests.admin.channels.support import EDITOR, HOSTILE, LIST, listed, page, save, text_of
 from tests.admin.people import node, staff
 
@@ -110,7 +111,7 @@ def test_incomplete_reports_make_connections_unknown() -> None:
     assert "unknown" in text_of(response)
     assert "unknown" in text_of(client.get(page("quiet")))
     assert "unknown" not in text_of(client.get(page("busy")))
-    Node.objects.update(id=presence.node_id())
+    Node.objects.update(id=counter.process.node_id)
     assert client.get(page("quiet")).context["details"].connections == 0, "of its own streams, a process knows all"
 
 

@@ -7,9 +7,10 @@ import datetime
 import pytest
 from django.utils import timezone
 
-from streams import presence, publish
+from streams import publish
 from streams.admin.diagnosis.findings import Verdict
 from streams.models import Node
+from streams.presence import counter
 from tests.admin.diagnosis.support import about, ask, said
 from tests.admin.people import node
 
@@ -59,7 +60,7 @@ def test_zero_connections_needs_complete_reports() -> None:
 def test_own_unlisted_channels_are_counted() -> None:
     publish("news", "x")
     node({"other": 2}, channels_left_out=1)
-    Node.objects.update(id=presence.node_id())
+    Node.objects.update(id=counter.process.node_id)
     assert about(ask(1), "news has no connections now").verdict is Verdict.BAD
 
 

@@ -1,4 +1,4 @@
-"""The live monitor's pages: what may be watched, and what its script is told. What a person sees: tests/browser."""
+"""The live monitor's pages: the selection of channels, and the data for its script. See also tests/system/browser."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from streams import presence
+from streams.presence import node_row
 from tests.support.services import wait_until
 from tests.support.sites import Site, connect, finish
 from tests.system.attacks.conftest import Attacked
@@ -135,6 +135,6 @@ def test_made_up_channels_of_one_address_are_bounded(sqlite_site: Site) -> None:
 
         wait_until(lambda: row()[0] >= STREAMS, "the row that counts them")
         _, channels, left_out = row()
-        assert len(json.loads(channels)) == presence.MAX_CHANNELS
-        assert left_out >= STREAMS * CHANNELS - presence.MAX_CHANNELS
-        assert len(channels) < presence.MAX_CHANNELS * 110
+        assert len(json.loads(channels)) == node_row.MAX_CHANNELS
+        assert left_out >= STREAMS * CHANNELS - node_row.MAX_CHANNELS
+        assert len(channels) < node_row.MAX_CHANNELS * 110

@@ -12,8 +12,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
-from tests.support.sites import Server
+from tests.support.sites import Server, Site, copy_sqlite
 from tests.system.browser.browsers import Firefox, launch_chromium
+from tests.system.browser.wire import Wire
 
 expect.set_options(timeout=20_000)
 
@@ -122,3 +123,58 @@ def visit(request: pytest.FixtureRequest) -> Visit:
 def probe(tmp_path: Path) -> Probe:
     """What is reported to the servers that are started with PROBE_FILE=str(probe.file)."""
     return Probe(tmp_path / "probe.jsonl")
+
+
+# --- The chat of the demo site ----------------------------------------------------------------------------------------
+
+EVERYONE = "streams.relay.access.Everyone"
+
+# The answer repeats the question, one word every tenth of a second, so that a test chooses how long the answer takes.
+ECHO = {"BACKEND": "streams.relay.upstreams.ScriptedUpstream", "OPTIONS": {"answer": "{question}", "seconds": 0.1}}
+
+
+def chat_site(database: Path, folder: Path, **streams: Any) -> Site:
+    copy_sqlite(database, folder / "db.sqlite3")
+    site = Site(f"sqlite:///{folder / 'db.sqlite3'}", folder)
+    return site.settings(**{"UPSTREAMS": {"default": ECHO}, "RETRY_MILLISECONDS": 200, **streams})
+
+
+@pytest.fixture(scope="module")
+def open_chat_site(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A chat site where all visitors can ask. Tests share it, and each has a browser context of its own."""
+    folder = tmp_path_factory.mktemp("open")
+    limits = {"RELAY_MAX_STREAMS_PER_USER": 1000, "RELAY_MAX_STREAMS": 1000}
+    site = chat_site(migrated_sqlite, folder, RELAY_ACCESS=EVERYONE, **limits)
+    yield site
+    site.close()
+
+
+@pytest.fixture(scope="module")
+def chat_server(open_chat_site: Site) -> Server:
+    return open_chat_site.serve()
+
+
+@pytest.fixture(scope="module")
+def members_server(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A chat site where only logged-in users can ask, one question at a time."""
+    access = "streams.relay.access.SignedIn"
+    folder = tmp_path_factory.mktemp("members")
+    site = chat_site(migrated_sqlite, folder, RELAY_ACCESS=access, RELAY_MAX_STREAMS_PER_USER=1)
+    yield site.serve()
+    site.close()
+
+
+@pytest.fixture
+def own_chat_site(migrated_sqlite: Path, tmp_path: Path) -> Iterator[Site]:
+    """A chat site for one test, where all visitors can ask."""
+    site = chat_site(migrated_sqlite, tmp_path, RELAY_ACCESS=EVERYONE)
+    yield site
+    site.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def chat_wire(chat_server: Server) -> AsyncIterator[Wire]:
+    """Yield a connection to the chat server that a test can cut and mend."""
+    wire = await Wire(chat_server.port).mend()
+    yield wire
+    await wire.cut()

@@ -1,53 +1,21 @@
-"""The demo site's board, in Chromium: what a person sees and does there."""
+"""The demo site's board in Chromium: publishing, the form, and the look of the page."""
 
 import json
 import re
-import signal
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.async_api import Browser, Page, Route, expect
+from playwright.async_api import Browser, Route, expect
 
-from tests.support.sites import Server, Site
+from tests.support.sites import Site
+from tests.system.browser.board_pages import STAFF, is_live, open_board, shown, shows
 from tests.system.browser.conftest import Tabs
 from tests.system.browser.layout import fits_its_window
+from tests.system.browser.payloads import PAYLOADS
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 
-STAFF = {"is_staff": True, "is_superuser": True}
 
-PAYLOADS = [
-    "<script>window.hacked = 1</script>",
-    "<img src=x onerror='window.hacked = 1'>",
-    '"><svg onload=window.hacked=1>',
-    "</li></ol></template><iframe src='javascript:window.hacked=1'></iframe>",
-    "{{ constructor.constructor('window.hacked=1')() }} ${window.hacked=1} &lt;b&gt;",
-]
-
-
-async def is_live(page: Page) -> None:
-    await expect(page.locator("#state")).to_have_attribute("data-state", "live")
-
-
-async def shown(page: Page) -> list[str]:
-    """The data of the events on the board, newest first."""
-    return await page.locator("#events .data").all_text_contents()
-
-
-async def shows(page: Page, texts: list[str]) -> None:
-    """Wait until the board shows exactly these, newest first."""
-    await expect(page.locator("#events .data")).to_have_text(texts)
-
-
-async def open_board(tabs: Tabs, server: Server, *, staff: bool = True) -> Page:
-    if staff:
-        await tabs.log_in(server, "editor", **STAFF)
-    page = await tabs.open(server.url)
-    await is_live(page)
-    return page
-
-
-async def test_published_in_one_tab_and_seen_in_another(sqlite_site: Site, tabs: Tabs) -> None:
+async def test_message_appears_in_other_tabs(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
     one = await open_board(tabs, server)
     two = await open_board(tabs, server)
@@ -73,7 +41,7 @@ async def test_published_in_one_tab_and_seen_in_another(sqlite_site: Site, tabs:
     assert tabs.complaints == []
 
 
-async def test_what_is_typed_while_the_server_answers_stays(sqlite_site: Site, tabs: Tabs) -> None:
+async def test_text_typed_during_publish_is_kept(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
     page = await open_board(tabs, server)
     field = page.get_by_label("Data")
@@ -90,7 +58,7 @@ async def test_what_is_typed_while_the_server_answers_stays(sqlite_site: Site, t
     await expect(field).to_have_value("second")
 
 
-async def test_focus_stays_where_it_was_brought_while_the_server_answers(sqlite_site: Site, tabs: Tabs) -> None:
+async def test_focus_moved_during_publish_is_kept(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
     page = await open_board(tabs, server)
     drop = page.get_by_role("button", name="Drop the connection")
@@ -105,50 +73,6 @@ async def test_focus_stays_where_it_was_brought_while_the_server_answers(sqlite_
     await page.keyboard.press("Control+Enter")
     await expect(page.locator("#published")).to_have_text("Published as event 1.")
     await expect(drop).to_be_focused()
-
-
-async def test_messages_of_before_are_on_the_page_and_come_once(sqlite_site: Site, tabs: Tabs) -> None:
-    server = sqlite_site.serve()
-    server.json("/test/burst/?n=12")
-    page = await open_board(tabs, server, staff=False)
-    sqlite_site.manage("publish", "news", "live")
-    await expect(page.locator("#events .data").first).to_have_text("live")
-    ids = await page.locator("#events .event").evaluate_all("items => items.map(item => item.dataset.id)")
-    assert ids == [str(number) for number in range(13, 2, -1)]
-    assert tabs.complaints == []
-
-
-async def test_what_is_published_between_page_and_stream_is_not_missed(sqlite_site: Site, tabs: Tabs) -> None:
-    server = sqlite_site.serve()
-    sqlite_site.manage("publish", "news", "before")
-    asked = []
-
-    async def publish_first(route: Route) -> None:
-        asked.append(route.request.url)
-        sqlite_site.manage("publish", "news", "between")
-        await route.continue_()
-
-    await tabs.context.route("**/events/news/**", publish_first)
-    page = await open_board(tabs, server, staff=False)
-    await shows(page, ["between", "before"])
-    assert parse_qs(urlsplit(asked[0]).query) == {"last_event_id": ["1"]}
-
-
-async def test_what_came_with_the_page_and_again_by_the_stream_is_shown_once(sqlite_site: Site, tabs: Tabs) -> None:
-    server = sqlite_site.serve()
-    server.json("/test/burst/?n=3")
-
-    async def older_cursor(route: Route) -> None:
-        # As if 2 and 3 had been published after the page took its cursor, and before it read the messages.
-        answer = await route.fetch()
-        await route.fulfill(response=answer, body=(await answer.text()).replace("last_event_id=3", "last_event_id=1"))
-
-    await tabs.context.route(f"{server.url}/", older_cursor)
-    page = await open_board(tabs, server, staff=False)
-    sqlite_site.manage("publish", "news", "live")
-    await expect(page.locator("#events .data").first).to_have_text("live")
-    ids = await page.locator("#events .event").evaluate_all("items => items.map(item => item.dataset.id)")
-    assert ids == ["4", "3", "2", "1"]
 
 
 async def test_data_stays_text(sqlite_site: Site, tabs: Tabs) -> None:
@@ -168,7 +92,7 @@ async def test_data_stays_text(sqlite_site: Site, tabs: Tabs) -> None:
     assert tabs.complaints == []
 
 
-async def test_long_data_is_cut_on_the_page_and_says_so(sqlite_site: Site, tabs: Tabs) -> None:
+async def test_long_data_is_shortened(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
     page = await open_board(tabs, server, staff=False)
     server.json("/test/burst/?bytes=100000")
@@ -177,7 +101,7 @@ async def test_long_data_is_cut_on_the_page_and_says_so(sqlite_site: Site, tabs:
     await expect(page.locator("#events .data")).to_have_text(re.compile(r"x … \(100,?\d\d\d characters in total\)$"))
 
 
-async def test_error_of_the_form_is_beside_its_field_in_words(sqlite_site: Site, tabs: Tabs) -> None:
+async def test_form_error_is_beside_its_field(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.settings(MAX_MESSAGE_BYTES=50).serve()
     page = await open_board(tabs, server)
     data, error = page.get_by_label("Data"), page.locator("#id_data_error")
@@ -196,7 +120,7 @@ async def test_error_of_the_form_is_beside_its_field_in_words(sqlite_site: Site,
     await expect(data).not_to_have_attribute("aria-invalid", "true")
 
 
-async def test_who_may_not_publish_sees_no_form_and_what_to_do(sqlite_site: Site, tabs: Tabs) -> None:
+async def test_reader_sees_remedy_and_no_form(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
     page = await open_board(tabs, server, staff=False)
     await expect(page.get_by_role("button", name="Publish")).to_have_count(0)
@@ -208,7 +132,7 @@ async def test_who_may_not_publish_sees_no_form_and_what_to_do(sqlite_site: Site
     assert tabs.complaints == []
 
 
-async def test_session_that_ended_meanwhile_is_told_and_the_text_kept(sqlite_site: Site, tabs: Tabs) -> None:
+async def test_ended_session_keeps_the_text(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
     page = await open_board(tabs, server)
     await page.get_by_label("Data").fill("my text")
@@ -222,95 +146,7 @@ async def test_session_that_ended_meanwhile_is_told_and_the_text_kept(sqlite_sit
     assert await shown(page) == []
 
 
-async def test_dropped_connection_shows_its_replay_on_return(sqlite_site: Site, tabs: Tabs) -> None:
-    server = sqlite_site.serve()
-    page = await open_board(tabs, server, staff=False)
-    drop, state, replay = page.locator("#drop"), page.locator("#state"), page.locator("#replay")
-    sqlite_site.manage("publish", "news", "before")
-    await shows(page, ["before"])
-    await expect(drop).to_have_text("Drop the connection")
-    await expect(replay).to_be_hidden()
-
-    await drop.click()
-    await expect(state).to_contain_text("Closed You dropped the connection.")
-    await expect(page.locator("#listeners")).to_have_text("0 clients listen in this server process.")
-    server.json("/test/burst/?n=2&channel=public.other")  # not of this channel
-    sqlite_site.manage("publish", "news", "away one")
-    sqlite_site.manage("publish", "news", "away two")
-    assert await shown(page) == ["before"]
-
-    await drop.click()
-    await shows(page, ["away two", "away one", "before"])
-    await expect(state).to_have_text(re.compile("^Live"))
-    await expect(replay).to_have_text("While you were away, 2 events were published and have been replayed: 4, 5.")
-    sqlite_site.manage("publish", "news", "after")
-    await shows(page, ["after", "away two", "away one", "before"])
-    badges = page.locator("#events .badge")
-    assert [await badges.nth(number).is_visible() for number in range(4)] == [False, True, True, False]
-
-    await drop.click()
-    await drop.click()
-    await expect(replay).to_have_text("While you were away, nothing was published, so nothing was replayed.")
-    assert tabs.complaints == []
-
-
-async def test_board_outlives_a_killed_server_and_shows_each_event_once(sqlite_site: Site, tabs: Tabs) -> None:
-    server = sqlite_site.settings(RETRY_MILLISECONDS=200).serve()
-    page = await open_board(tabs, server, staff=False)
-    sqlite_site.manage("publish", "news", "one")
-    await shows(page, ["one"])
-    server.stop(signal.SIGKILL)
-    await expect(page.locator("#state")).to_contain_text("Reconnecting … The connection was lost.")
-    sqlite_site.manage("publish", "news", "two")
-    sqlite_site.manage("publish", "news", "three", "--event", "alert")
-    server.start()
-    await is_live(page)
-    sqlite_site.manage("publish", "news", "four")
-    await shows(page, ["four", "three", "two", "one"])
-    await expect(page.locator("#replay")).to_contain_text("2 events were published and have been replayed: 2, 3.")
-
-
-async def test_gap_is_told_in_words(sqlite_site: Site, tabs: Tabs) -> None:
-    server = sqlite_site.settings(RETRY_MILLISECONDS=200).serve()
-    server.json("/test/burst/?n=5")
-    page = await open_board(tabs, server, staff=False)
-    server.stop(signal.SIGKILL)
-    sqlite_site.execute("DELETE FROM streams_message")
-    sqlite_site.execute("DELETE FROM streams_loghead")
-    sqlite_site.manage("publish", "news", "first of a new log")
-    server.start()
-    await expect(page.locator("#reset")).to_contain_text("You might have missed events. The log has no event 5")
-    await shows(page, ["first of a new log"])
-    sqlite_site.manage("publish", "news", "second")
-    await shows(page, ["second", "first of a new log"])
-
-
-async def test_pruned_gap_keeps_what_the_board_had(sqlite_site: Site, tabs: Tabs) -> None:
-    server = sqlite_site.settings(RETENTION_MESSAGES_PER_CHANNEL=1, PRUNE_SECONDS=None).serve()
-    page = await open_board(tabs, server, staff=False)
-    sqlite_site.manage("publish", "news", "one")
-    await shows(page, ["one"])
-    await page.locator("#drop").click()
-    for text in ("two", "three"):
-        sqlite_site.manage("publish", "news", text)
-    sqlite_site.manage("prune_messages")
-    server.stop(signal.SIGKILL)  # what it had in memory goes with it
-    server.start()
-    await page.locator("#drop").click()
-    await expect(page.locator("#reset")).to_contain_text("Events after 1 were deleted from the log before")
-    await shows(page, ["three", "one"])
-
-
-async def test_refused_stream_is_told_and_tried_again(sqlite_site: Site, tabs: Tabs) -> None:
-    server = sqlite_site.settings(MAX_STREAMS_PER_PROCESS=1).serve()
-    one = await open_board(tabs, server, staff=False)
-    two = await tabs.open(server.url)
-    await expect(two.locator("#state")).to_contain_text("Closed The server did not return a stream. Trying again in 5")
-    await one.close()
-    await is_live(two)
-
-
-async def test_everything_can_be_done_with_the_keyboard(sqlite_site: Site, tabs: Tabs) -> None:
+async def test_everything_works_with_the_keyboard(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
     page = await open_board(tabs, server)
     await page.keyboard.press("Tab")

@@ -234,7 +234,7 @@ async def test_asking_again_leaves_nothing_behind(sqlite_site: Site) -> None:
 HANGS = """
 import asyncio, threading, time
 from asgiref.sync import sync_to_async
-from streams import rechecks
+from streams.delivery import rechecks
 
 rechecks.POLICY_TIMEOUT_SECONDS = 0.3
 go_on = threading.Event()

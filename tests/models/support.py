@@ -1,0 +1,17 @@
+"""Helpers that several tests of models share."""
+
+from __future__ import annotations
+
+from django.contrib.auth.models import User
+
+from streams.relay import usage
+
+# The body of a request to the relay.
+BODY = {"model": "small", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+
+
+def spend(user: User) -> None:
+    """Record that the user has asked the relay."""
+    usage.record(
+        user_id=user.pk, caller="", upstream="default", model="m", outcome="done", usage=None, chunks=1, seconds=1
+    )

@@ -1,0 +1,12 @@
+"""Fixtures that several tests of the runtime share."""
+
+from __future__ import annotations
+
+import pytest
+
+from streams.runtime.executor import LogThreads
+
+
+@pytest.fixture
+def pool() -> LogThreads:
+    return LogThreads()

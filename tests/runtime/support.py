@@ -1,0 +1,35 @@
+"""Helpers that several tests of log threads share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+class Work:
+    """A job that waits until it is released, and records the threads in which it runs."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.threads: set[threading.Thread] = set()
+        self._lock = threading.Lock()
+        self.running = self.most = 0
+
+    def __call__(self) -> None:
+        with self._lock:
+            self.threads.add(threading.current_thread())
+            self.running += 1
+            self.most = max(self.most, self.running)
+        self.release.wait(60)
+        with self._lock:
+            self.running -= 1
+
+
+def all_gone(running: set[threading.Thread]) -> Callable[[], bool]:
+    """Return a condition for wait_until(): all of the threads have ended."""
+    return lambda: not any(thread.is_alive() for thread in running)
+
+
+def set_threads(settings: Any, number: int) -> None:
+    settings.STREAMS = {**settings.STREAMS, "DATABASE_THREADS": number}

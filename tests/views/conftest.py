@@ -1,0 +1,42 @@
+"""Fixtures of the tests of EventStreamView."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db.backends.utils import CursorWrapper
+from django.test import override_settings
+
+from streams.runtime import executor
+from tests.views.support import PUBLIC, SECONDS, Opening, by_asgi, by_client
+
+
+@pytest.fixture(params=[by_asgi, by_client], ids=["asgi", "client"])
+def opening(request: pytest.FixtureRequest) -> Opening:
+    """Open a URL, once with the bare ASGI protocol and once with Django's test client."""
+    found: Opening = request.param
+    return found
+
+
+@pytest.fixture
+def public_channels() -> Iterator[None]:
+    """All channels are public, unless the test has settings of its own."""
+    with override_settings(STREAMS=PUBLIC):
+        yield
+
+
+@pytest.fixture
+def queries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The SQL statements that this process executes from now on, in all threads."""
+    executor.PERIODIC.submit(int).result(SECONDS)  # wait for the last periodic task of an earlier test's hub
+    seen: list[str] = []
+    execute = CursorWrapper.execute
+
+    def recorded(self: CursorWrapper, sql: str, params: Any = None) -> Any:
+        seen.append(sql)
+        return execute(self, sql, params)
+
+    monkeypatch.setattr(CursorWrapper, "execute", recorded)
+    return seen
