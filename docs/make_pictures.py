@@ -90,9 +90,10 @@ def main() -> None:
                     take_every_page(server, context, Path(sys.argv[1]))
                 else:
                     picture_the_board(site, server, context)
-                    picture_the_chat(server, context)
                     finish(site.script(HISTORY))
                     picture_the_admin(site, server, context)
+                    # The last, because the chunks of its answers would fill the admin's lists.
+                    picture_the_chat(server, context)
                 browser.close()
         finally:
             site.close()
@@ -141,6 +142,7 @@ def picture_the_chat(server: Server, context: BrowserContext) -> None:
         page.keyboard.press("Enter")
         expect(answer).to_contain_text(question)
         expect(answer).to_contain_text(so_far, timeout=20_000)
+    expect(page.locator("#state-word")).to_have_text("Answering …")
     page.screenshot(path=IMAGES / "chat.png")
     page.get_by_role("button", name="Stop").click()
     page.close()
@@ -148,7 +150,7 @@ def picture_the_chat(server: Server, context: BrowserContext) -> None:
 
 def picture_the_admin(site: Site, server: Server, context: BrowserContext) -> None:
     page = context.new_page()
-    page.set_viewport_size({"width": 1180, "height": 900})
+    page.set_viewport_size({"width": 1300, "height": 900})
     admin = f"{server.url}/admin/streams"
 
     def take(name: str) -> None:

@@ -33,10 +33,8 @@ def stream_url(
         token: a signed token for the stream, as in `{% stream_url "job.17" token=token %}`.
         replay: the number of messages to replay to each new client, instead of a cursor. This URL never changes, so it
             can be used in cached pages.
-        end: "error" makes a stream that is cut off end with an error, for clients that use fetch (docs/clients.md).
-
-    With `end="error"`, a stream that is cut short ends with a network error. Clients on fetch need that; see
-    docs/guides/clients.md.
+        end: with "error", a stream that is cut short ends with a network error. Clients that use fetch need this; see
+            docs/guides/clients.md.
 
     In a script, write `{% stream_url "a" "b" as url %}` and `{{ url|escapejs }}`.
     """

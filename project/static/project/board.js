@@ -99,7 +99,7 @@ function tellReplay() {
   const ids = replayed.length > 6 ? [...replayed.slice(0, 3), "…", ...replayed.slice(-2)] : replayed;
   const several = replayed.length > 1;
   byId("replay").textContent = replayed.length
-    ? `While you were away, ${replayed.length} ${several ? "events were" : "event was"} published and have been replayed: ${ids.join(", ")}.`
+    ? `While you were away, ${replayed.length} ${several ? "events were published and have" : "event was published and has"} been replayed: ${ids.join(", ")}.`
     : "While you were away, nothing was published, so nothing was replayed.";
   byId("replay").hidden = false;
 }
