@@ -8,7 +8,7 @@ SECONDS ?= 60
 ARGS ?=
 TEST_PROCESSES ?= 3
 # The floor does not apply if ARGS selects some of the tests.
-COVERAGE_FLOOR ?= $(if $(ARGS),0,80)
+COVERAGE_FLOOR ?= $(if $(ARGS),0,89)
 
 PY = $(VENV)/bin/python
 PYTEST = $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal

@@ -10,7 +10,7 @@ os.environ.setdefault("ENV_FILE", os.devnull)  # the tests are not to depend on 
 from project.settings import *  # noqa: F403
 from project.settings import INSTALLED_APPS, MIDDLEWARE, STREAMS
 
-INSTALLED_APPS = [*INSTALLED_APPS, "tests"]
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.support"]
 ROOT_URLCONF = "tests.support.urls"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 WHITENOISE_AUTOREFRESH = True  # tests write no manifest

@@ -10,7 +10,7 @@ from django.apps import AppConfig
 
 
 class TestsConfig(AppConfig):
-    name = "tests"
+    name = "tests.support"
 
     def ready(self) -> None:
         if which := os.environ.get("CHAOS_BREAK"):

@@ -67,7 +67,7 @@ async def test_one_address_with_many_connections_has_its_streams_and_others_have
     assert (len(served), len(refused)) == (50, 250)
     status, code, message = await told(await come(server))
     assert (status, code) == (429, "too-many-streams-of-address")
-    assert "50 streams" in message
+    assert "50 open streams" in message
     assert "STREAMS['MAX_STREAMS_PER_ADDRESS']" in message
 
     # Who comes by the proxy is somebody else, and cannot take the place of another.
