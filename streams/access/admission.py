@@ -75,10 +75,6 @@ class Admission:
             return revocation.user == self.session_user
         return None if self.user is None and self._session is not None else False
 
-    async def is_still_authorized(self, ended_user: str | None = None) -> bool:
-        """See are_still_authorized()."""
-        return (await are_still_authorized([(self, ended_user)]))[0]
-
     def sharing_key(self) -> Hashable | None:
         """Return a key that is equal for streams that one decision can cover; None if this stream needs its own.
 

@@ -76,7 +76,7 @@ async def test_one_address_with_many_connections_has_its_streams_and_others_have
     assert (await other.read_control(1))[0].event == "stream-checkpoint"
     assert not await serves(server, X_Forwarded_For="198.51.100.9, 127.0.0.1, unknown")
 
-    # Places come back, however their clients leave.
+    # Slots are released, however their clients leave.
     for client in served[:10]:
         client.abort()
     for client in served[10:20]:
