@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from tests.support.source import MODULES, TREES, part_of
+from tests.support.source import MODULES, part_of, trees
 
 # --- What writes the tables -------------------------------------------------------------------------------------------
 
@@ -31,7 +31,7 @@ def writes(name: str) -> bool:
     """Return True if a module calls a method that can write to a table."""
     return any(
         isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WRITES
-        for node in ast.walk(TREES[name])
+        for node in ast.walk(trees()[name])
     )
 
 
@@ -39,7 +39,7 @@ def models_of(name: str) -> set[str]:
     """Return the names of the models that a module imports."""
     return {
         alias.name
-        for node in ast.walk(TREES[name])
+        for node in ast.walk(trees()[name])
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("streams.models")
         for alias in node.names
     }
@@ -56,7 +56,7 @@ def test_only_the_log_names_its_tables_in_sql() -> None:
     tables = ("streams_message ", "streams_loghead", "streams_channel ")
     naming = {
         part_of(name)
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and any(t in node.value for t in tables)
     }
@@ -88,7 +88,7 @@ ALLOWED = {
 def own_names() -> set[str]:
     """The private names that the package itself defines: functions, classes, variables, and attributes of `self`."""
     names = set()
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         if name.startswith("streams.private"):
             continue
         for node in ast.walk(tree):
@@ -104,7 +104,7 @@ def own_names() -> set[str]:
 def internals(name: str, own: set[str]) -> set[str]:
     """The names in a module's code that belong to the internals of another library."""
     found = set()
-    for node in ast.walk(TREES[name]):
+    for node in ast.walk(trees()[name]):
         if isinstance(node, ast.Attribute):
             found.add(node.attr)
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
@@ -135,7 +135,7 @@ def test_cached_users_are_named_in_one_place() -> None:
     texts = {"_cached_user", "_acached_user", "_handler_class", "_wrapped"}
     naming = {
         name
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         for node in ast.walk(tree)
         if (isinstance(node, ast.Constant) and node.value in texts)
         or (isinstance(node, ast.FunctionDef) and node.name in texts)
@@ -154,7 +154,7 @@ FORKS_AND_TESTS = {
 def test_test_runs_forks_and_settings_are_known_in_one_place() -> None:
     """Other modules ask the strategy of `test_run`, and register their resets in `resets`."""
     using: dict[str, set[str]] = {name: set() for name in FORKS_AND_TESTS}
-    for module, tree in TREES.items():
+    for module, tree in trees().items():
         for node in ast.walk(tree):
             for name in {getattr(node, key, "") for key in ("id", "attr", "name")} & using.keys():
                 if not isinstance(node, ast.FunctionDef):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,19 @@ def part_of(module: str) -> str:
 
 
 MODULES = {name_of(path): path for path in sorted((ROOT / "streams").rglob("*.py")) if path.parent.name != "migrations"}
-TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+# The two below take a second, and only a few tests need them: each process that runs tests imports this module.
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """Return {module: its syntax tree}."""
+    return {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+@functools.cache
+def graph() -> dict[str, set[str]]:
+    """Return {module: the modules that it imports}."""
+    return {name: set(imports(name, tree)) - {name} for name, tree in trees().items()}
 
 
 def imports(name: str, tree: ast.AST) -> Iterator[str]:
@@ -35,15 +48,12 @@ def imports(name: str, tree: ast.AST) -> Iterator[str]:
                 yield inner if inner in MODULES else str(node.module)
 
 
-GRAPH = {name: set(imports(name, tree)) - {name} for name, tree in TREES.items()}
-
-
 def reached(start: str) -> dict[str, list[str]]:
     """Return {module: the shortest path of imports to it} for all modules that `start` loads."""
     paths = {start: [start]}
     queue = [start]
     for module in queue:
-        for following in sorted(GRAPH.get(module, ())):
+        for following in sorted(graph().get(module, ())):
             if following not in paths:
                 paths[following] = [*paths[module], following]
                 queue.append(following)

@@ -25,7 +25,7 @@ NOTIFIERS = {
     "postgres": "streams.notifiers.postgres.PostgresNotifier",
     "redis": "streams.notifiers.channel_layer.ChannelLayerNotifier",
 }
-OUTAGE_SECONDS = 30.0
+OUTAGE_SECONDS = 8.0  # the listeners try again several times
 
 Setup = tuple[Site, Server, Server, PostgresServer | RedisServer]
 

@@ -18,16 +18,17 @@ from tests.system.servers.holdings import Holdings, holdings, holds, publish, un
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 
-STREAMS = 500
 MAX_THREADS = 15
 MAX_CONNECTIONS = 6
 MEBIBYTE = 2**20
 
 
-@pytest.mark.parametrize(("app", "rounds"), [(STOCK, 3), (OURS, 1)])
-@pytest.mark.parametrize("server", ["uvicorn", "daphne"])
+@pytest.mark.parametrize(
+    ("server", "app", "streams", "rounds"),
+    [("uvicorn", STOCK, 500, 3), ("uvicorn", OURS, 100, 1), ("daphne", STOCK, 100, 1), ("daphne", OURS, 100, 1)],
+)
 async def test_idle_streams_hold_neither_threads_nor_connections(
-    postgres_site: Site, postgres: PostgresServer, server: str, app: str, rounds: int
+    postgres_site: Site, postgres: PostgresServer, server: str, app: str, streams: int, rounds: int
 ) -> None:
     running = postgres_site.settings(HEARTBEAT_SECONDS=1, MAX_STREAMS_PER_USER=1000).serve(server, app)
     database = postgres_site.database_url.rpartition("/")[2]
@@ -41,8 +42,8 @@ async def test_idle_streams_hold_neither_threads_nor_connections(
     before = await settled(running, lambda now: now["streams"] == 0)
     memory = []
     for number in range(rounds):
-        clients = await open_streams(running, channel, cookie)
-        await holds(running, subscribers=STREAMS, streams=STREAMS)
+        clients = await open_streams(running, channel, cookie, streams)
+        await holds(running, subscribers=streams, streams=streams)
         if number == rounds - 1:
             await assert_all_live(running, channel, clients)
             threads, connections = await most_held(running, postgres, database)
@@ -71,7 +72,7 @@ async def settled(server: Server, condition: Callable[[Holdings], bool]) -> Hold
     )
 
 
-async def open_streams(server: Server, channel: str, cookie: str) -> list[StreamClient]:
+async def open_streams(server: Server, channel: str, cookie: str, number: int) -> list[StreamClient]:
     some_at_a_time = asyncio.Semaphore(50)
 
     async def open_one() -> StreamClient:
@@ -81,7 +82,7 @@ async def open_streams(server: Server, channel: str, cookie: str) -> list[Stream
             await client.read_control(1)
             return client
 
-    return await asyncio.gather(*(open_one() for _ in range(STREAMS)))
+    return await asyncio.gather(*(open_one() for _ in range(number)))
 
 
 async def assert_all_live(server: Server, channel: str, clients: list[StreamClient]) -> None:

@@ -12,7 +12,7 @@ from tests.system.servers.holdings import ask, publish
 
 pytestmark = pytest.mark.once
 
-CLIENTS = {"sqlite": 1000, "postgresql": 400}  # what they cost the database does not depend on their number
+CLIENTS = 400  # what they cost the database does not depend on their number
 BEHIND = 100
 MAX_QUERIES = 25
 
@@ -32,8 +32,7 @@ async def start(site: Site) -> tuple[Server, list[StreamClient]]:
     for _ in range(3):
         last = await publish(running, "public.other", n=1000)
     assert len(await count_queries(running)) >= 3  # it does count
-    count = CLIENTS["postgresql" if site.is_postgres else "sqlite"]
-    clients = [StreamClient(running.port, "/events/public.storm/", last_event_id=str(last)) for _ in range(count)]
+    clients = [StreamClient(running.port, "/events/public.storm/", last_event_id=str(last)) for _ in range(CLIENTS)]
     return running, clients
 
 

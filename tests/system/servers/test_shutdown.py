@@ -21,7 +21,7 @@ from tests.system.servers.holdings import holds, publish
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 
-STREAMS = 300
+STREAMS = 100
 
 # What is promised, where the server itself takes no longer without a stream; and what other tests that keep the machine
 # busy may add to the best of TRIES. One that waited for its streams, or out a grace of its own, would take longer.
