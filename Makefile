@@ -6,13 +6,15 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 SECONDS ?= 60
 ARGS ?=
+# Processes that run tests at the same time. Those of `make test-system` mostly wait for the processes that they start.
 TEST_PROCESSES ?= 3
+SYSTEM_TEST_PROCESSES ?= 6
 # COVERAGE=1 measures the coverage, with branches. It takes half as long again; CI sets it.
 COVERAGE ?=
 COVERAGE_ARGS = $(if $(COVERAGE),--cov --cov-fail-under=89)
 
 PY = $(VENV)/bin/python
-PYTEST = $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal
+PYTEST = $(PY) -m pytest --dist worksteal
 
 # Without its bytecode cache, Python compiles all modules again in each process that the tests start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -42,12 +44,12 @@ run: install env ## Serve the demo site on http://127.0.0.1:8000, ready to log i
 
 test: install-dev ## Run the tests on SQLite, and those that use the database again on PostgreSQL
 	@rm -f .coverage .coverage.*
-	$(PYTEST) -m "not system" $(COVERAGE_ARGS) $(ARGS)
-	$(PY) -m tests.support.services.postgres $(PYTEST) -m "not system" $(ARGS) \
+	$(PYTEST) -n $(TEST_PROCESSES) -m "not system" $(COVERAGE_ARGS) $(ARGS)
+	$(PY) -m tests.support.services.postgres $(PYTEST) -n $(TEST_PROCESSES) -m "not system" $(ARGS) \
 		|| { [ $$? -eq 5 ] && [ -n "$(ARGS)" ]; } # pytest ends with 5 if none of the selected tests uses the database
 
 test-system: install-dev ## Run the tests that start servers, browsers, services and whole test suites
-	$(PYTEST) -m system $(ARGS)
+	$(PYTEST) -n $(SYSTEM_TEST_PROCESSES) -m system $(ARGS)
 
 matrix: install-dev ## Run the core's tests on each Django and Python that is supported and here (takes minutes)
 	$(VENV)/bin/nox $(MATRIX_ARGS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +13,12 @@ from django.db import connection, connections
 from django.test import TransactionTestCase
 
 from tests.support import flushing, selection
+from tests.support.forks import MAIN, ForkedProcess
 from tests.support.services import missing
 from tests.support.services import redis as redis_program
 from tests.support.services.postgres import PostgresServer, programs
 from tests.support.services.redis import RedisServer
-from tests.support.sites import PYTHON, ROOT, Site, copy_sqlite
+from tests.support.sites import Site, copy_sqlite, finish
 
 
 def pytest_configure() -> None:
@@ -90,7 +90,7 @@ def redis() -> Iterator[RedisServer]:
 
 def _migrate(database_url: str) -> None:
     env = {**os.environ, "DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
-    subprocess.run([PYTHON, "manage.py", "migrate", "-v0"], env=env, cwd=ROOT, check=True)
+    finish(ForkedProcess(MAIN, ["manage.py", "migrate", "-v0"], env))
 
 
 @pytest.fixture(scope="session")

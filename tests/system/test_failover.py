@@ -124,7 +124,7 @@ async def test_outage_of_silence_does_not_pile_up_threads(site: Site, proxy: Pro
     live = await stream(server)
     before = (await holdings(server))["threads"]
     proxy.fall_silent()
-    for _ in range(8):
+    for _ in range(4):
         statuses = await asyncio.gather(*(get(server, "/api/health/ready") for _ in range(8)))
         assert set(statuses) == {503}
     assert (await holdings(server))["threads"] < before + 20

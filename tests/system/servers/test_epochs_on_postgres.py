@@ -41,7 +41,9 @@ class Standby(PostgresServer):
 
     def _make(self) -> None:
         source = ("-h", "127.0.0.1", "-p", self.primary.port, "-U", "streams")
-        self.run("pg_basebackup", *source, "-D", self.folder / "data", "-R", "-X", "stream", "--checkpoint=fast", "--no-sync")
+        self.run(
+            "pg_basebackup", *source, "-D", self.folder / "data", "-R", "-X", "stream", "--checkpoint=fast", "--no-sync"
+        )
 
 
 @contextlib.contextmanager

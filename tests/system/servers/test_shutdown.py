@@ -23,13 +23,11 @@ pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 STREAMS = 100
 
-# What is promised, where the server itself takes no longer without a stream; and what other tests that keep the machine
-# busy may add to the best of TRIES. One that waited for its streams, or out a grace of its own, would take longer.
+# The promise, if the server itself takes no longer without a stream, and what a busy machine can add to it.
 EXIT_SECONDS = 3.0
-BUSY_SECONDS = 1.5
-TRIES = 4
+BUSY_SECONDS = 5.0
 
-# Where it is not measured how long it takes, but seen that it ends.
+# For the tests that only check that the server ends. A server that waited for its streams would never end.
 LONG_SECONDS = 15.0
 
 SERVERS = ("daphne", "uvicorn", "uvicorn with 4 workers", "granian", "hypercorn", "gunicorn")
@@ -82,18 +80,15 @@ async def test_server_exits_promptly_and_its_clients_go_on_with_the_next(sqlite_
     running.start()
     clients = await connect(running, STREAMS)
     newest = await publish(running, "news", n=3)
-    expected = list(range(newest - 2, newest + 1))
-    for tries in range(1, TRIES + 1):
-        await asyncio.gather(*(client.read_until(len(expected)) for client in clients))
-        took = await end(running, clients)
-        print(f"{server}: {took:.1f} s, and {idle:.1f} s without a stream")
-        await asyncio.to_thread(sqlite_site.manage, "publish", "news", "meanwhile")
-        running.start()
-        await asyncio.gather(*(client.connect() for client in clients))
-        expected += [expected[-1] + 1, await publish(running, "news")]
-        if took < max(EXIT_SECONDS, idle) + BUSY_SECONDS:
-            break
-        assert tries < TRIES, f"{took:.1f} s, and {idle:.1f} s without a stream"
+    await asyncio.gather(*(client.read_until(3) for client in clients))
+    took = await end(running, clients)
+    assert took < max(EXIT_SECONDS, idle) + BUSY_SECONDS, f"{idle:.1f} s without a stream"
+    await asyncio.to_thread(sqlite_site.manage, "publish", "news", "meanwhile")
+    running.start()
+    await asyncio.gather(*(client.connect() for client in clients))
+    last = await publish(running, "news")
+    expected = list(range(newest - 2, last + 1))
+    assert len(expected) == 5
     await asyncio.gather(*(client.read_until(len(expected)) for client in clients))
     assert {tuple(int(event.id) for event in client.events) for client in clients} == {tuple(expected)}
     assert "Traceback" not in running.log.read_text()
@@ -102,7 +97,7 @@ async def test_server_exits_promptly_and_its_clients_go_on_with_the_next(sqlite_
 @pytest.mark.parametrize("server", SERVERS)
 async def test_ctrl_c_in_its_terminal_ends_it_as_well(sqlite_site: Site, server: str) -> None:
     running = sqlite_site.serve(server)
-    clients = await connect(running, STREAMS)
+    clients = await connect(running, 5)
     assert await end(running, clients, signal.SIGINT) < LONG_SECONDS
 
 
