@@ -22,7 +22,7 @@ import difflib
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,10 @@ from streams import conf
 from streams.channels.policy_methods import contradictions
 from streams.exceptions import InvalidSetting
 from streams.notifiers import get_notifier
+from streams.policies import DefaultPolicy
 from streams.protocol.events import GENERATION_PREFIX, USER_PREFIX
+from streams.runtime import executor
+from streams.runtime.database import database
 
 
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
@@ -49,14 +52,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [
         *_unknown(configured),
         *(Error(problem, id="streams.E003") for problem in wrong.values()),
-        *_unloadable(wrong),
-        *_contradictory_policy(wrong),
-        *_one_process_notifier(wrong),
-        *_behind_a_proxy(wrong),
-        *_connections(wrong),
-        *_wide_patterns(wrong),
-        *_without_limits(wrong),
-        *_journal_mode(),
+        *(message for check, keys in CHECKS.items() if not wrong.keys() & keys for message in check()),
     ]
 
 
@@ -69,32 +65,24 @@ def _unknown(configured: Any) -> Iterator[CheckMessage]:
             yield Error(f"STREAMS has the unknown key {key!r}.", hint=hint, id="streams.E002")
 
 
-def _unloadable(wrong: dict[str, str]) -> Iterator[CheckMessage]:
-    notifier = "STREAMS['NOTIFIER']['BACKEND']"
-    paths = {}
-    if "NOTIFIER" not in wrong:
-        paths[notifier] = conf.settings.NOTIFIER["BACKEND"]
-    if "POLICY" not in wrong:
-        paths["STREAMS['POLICY']"] = conf.settings.POLICY
-    for key, path in paths.items():
-        try:
-            import_string(path)
-        except ImportError as error:
-            yield Error(f"{key} cannot be imported: {error}.", id="streams.E004")
-            continue
-        if key == notifier:
-            try:
-                get_notifier()
-            except (InvalidSetting, TypeError) as error:
-                yield Error(f"{path} cannot be created with its OPTIONS: {error}", id="streams.E004")
-
-
-def _contradictory_policy(wrong: dict[str, str]) -> Iterator[CheckMessage]:
-    if "POLICY" in wrong:
+def _notifier() -> Iterator[CheckMessage]:
+    path = conf.settings.NOTIFIER["BACKEND"]
+    try:
+        import_string(path)
+    except ImportError as error:
+        yield Error(f"STREAMS['NOTIFIER']['BACKEND'] cannot be imported: {error}.", id="streams.E004")
         return
     try:
+        get_notifier()
+    except (InvalidSetting, TypeError) as error:
+        yield Error(f"{path} cannot be created with its OPTIONS: {error}", id="streams.E004")
+
+
+def _policy() -> Iterator[CheckMessage]:
+    try:
         policy = import_string(conf.settings.POLICY)
-    except ImportError:  # E004
+    except ImportError as error:
+        yield Error(f"STREAMS['POLICY'] cannot be imported: {error}.", id="streams.E004")
         return
     for problem in contradictions(policy) if isinstance(policy, type) else ():
         yield Error(
@@ -105,13 +93,11 @@ def _contradictory_policy(wrong: dict[str, str]) -> Iterator[CheckMessage]:
         )
 
 
-def _one_process_notifier(wrong: dict[str, str]) -> Iterator[CheckMessage]:
+def _one_process_notifier() -> Iterator[CheckMessage]:
     """Check WEB_CONCURRENCY, from which uvicorn and gunicorn take their number of workers."""
     workers = os.environ.get("WEB_CONCURRENCY", "")
-    local = conf.Settings.NOTIFIER.default["BACKEND"]
-    if "NOTIFIER" in wrong or conf.settings.NOTIFIER["BACKEND"] != local or not workers.isdecimal():
-        return
-    if int(workers) > 1:
+    is_local = conf.settings.NOTIFIER["BACKEND"] == conf.Settings.NOTIFIER.default["BACKEND"]
+    if is_local and workers.isdecimal() and int(workers) > 1:
         yield Warning(
             f"WEB_CONCURRENCY starts {int(workers)} processes, but STREAMS['NOTIFIER'] reaches only the process that "
             f"publishes. Clients of the others wait up to POLL_SECONDS for each message.",
@@ -121,14 +107,10 @@ def _one_process_notifier(wrong: dict[str, str]) -> Iterator[CheckMessage]:
         )
 
 
-def _behind_a_proxy(wrong: dict[str, str]) -> Iterator[CheckMessage]:
+def _behind_a_proxy() -> Iterator[CheckMessage]:
     """Check the settings that trust a proxy's headers; a site without them might still be behind a proxy."""
-    if wrong.keys() & {"MAX_STREAMS_PER_ADDRESS", "TRUSTED_PROXIES"}:
-        return
-    if conf.settings.MAX_STREAMS_PER_ADDRESS is None or conf.settings.TRUSTED_PROXIES:
-        return
     trusting = [name for name in ("SECURE_PROXY_SSL_HEADER", "USE_X_FORWARDED_HOST") if getattr(settings, name)]
-    if not trusting:
+    if not trusting or conf.settings.MAX_STREAMS_PER_ADDRESS is None or conf.settings.TRUSTED_PROXIES:
         return
     if "MAX_STREAMS_PER_ADDRESS" in conf.configured():
         effect = "it can count all clients of a proxy as one"
@@ -150,16 +132,19 @@ def _behind_a_proxy(wrong: dict[str, str]) -> Iterator[CheckMessage]:
 LIMITS = ("MAX_STREAMS", "MAX_STREAMS_PER_PROCESS", "MAX_STREAMS_PER_ADDRESS")
 
 
-def _without_limits(wrong: dict[str, str]) -> Iterator[CheckMessage]:
-    if wrong.keys() & {"PUBLIC_CHANNELS", *LIMITS} or not conf.settings.PUBLIC_CHANNELS:
-        return
-    if all(getattr(conf.settings, name) is None for name in LIMITS):
+def _without_limits() -> Iterator[CheckMessage]:
+    if conf.settings.PUBLIC_CHANNELS and all(getattr(conf.settings, name) is None for name in LIMITS):
         yield Warning(
             f"Everyone can read STREAMS['PUBLIC_CHANNELS'], and {', '.join(LIMITS)} are all None. One client can open "
             "streams until the process has no memory or no file descriptors left.",
             hint="Remove these keys from STREAMS to use the defaults, or set at least one of them.",
             id="streams.W007",
         )
+
+
+def _log_connection() -> tuple[str, Any]:
+    """Return the alias of the log's database, and its connection, which is not opened."""
+    return database(), connections[database()]
 
 
 # A site that sets one of these options has considered connections that fall silent.
@@ -169,31 +154,31 @@ KEEPALIVES = ("keepalives", "keepalives_idle", "keepalives_interval", "keepalive
 DEFAULT_POOL_SIZE = 4
 
 
-def _connections(wrong: dict[str, str]) -> Iterator[CheckMessage]:
-    """Check the settings of the log's database, without opening a connection."""
-    from streams.runtime import executor
-
-    alias = executor.database()
-    if connections[alias].vendor != "postgresql":
+def _pool_size() -> Iterator[CheckMessage]:
+    alias, connection = _log_connection()
+    pool = connection.settings_dict["OPTIONS"].get("pool")
+    if connection.vendor != "postgresql" or not pool:
         return
-    database = connections[alias].settings_dict
-    pool = database["OPTIONS"].get("pool")
-    if pool and "DATABASE_THREADS" not in wrong:
-        options = pool if isinstance(pool, dict) else {}
-        size = options.get("max_size") or options.get("min_size", DEFAULT_POOL_SIZE)
-        needed = executor.max_threads() + 1
-        if size < needed:
-            yield Warning(
-                f"DATABASES[{alias!r}]['OPTIONS']['pool'] gives each process {size} connections. Its database threads "
-                f"can use {needed - 1} at the same time, and each request with queries uses another one. They wait for "
-                "each other, and fail after the pool's timeout.",
-                hint=f"Set 'pool': {{'max_size': {needed}}} or more. Or lower STREAMS['DATABASE_THREADS'], which is "
-                f"{conf.settings.DATABASE_THREADS}; a process uses twice as many threads, plus three.",
-                id="streams.W004",
-            )
-    if _is_far(str(database["HOST"] or "")) and not database["OPTIONS"].keys() & set(KEEPALIVES):
+    options = pool if isinstance(pool, dict) else {}
+    size = options.get("max_size") or options.get("min_size", DEFAULT_POOL_SIZE)
+    needed = executor.max_threads() + 1
+    if size < needed:
         yield Warning(
-            f"DATABASES[{alias!r}] is on the host {database['HOST']!r}, and its OPTIONS set no TCP keepalives. If that "
+            f"DATABASES[{alias!r}]['OPTIONS']['pool'] gives each process {size} connections. Its database threads "
+            f"can use {needed - 1} at the same time, and each request with queries uses another one. They wait for "
+            "each other, and fail after the pool's timeout.",
+            hint=f"Set 'pool': {{'max_size': {needed}}} or more. Or lower STREAMS['DATABASE_THREADS'], which is "
+            f"{conf.settings.DATABASE_THREADS}; a process uses twice as many threads, plus three.",
+            id="streams.W004",
+        )
+
+
+def _keepalives() -> Iterator[CheckMessage]:
+    alias, connection = _log_connection()
+    host, options = connection.settings_dict["HOST"], connection.settings_dict["OPTIONS"]
+    if connection.vendor == "postgresql" and _is_far(str(host or "")) and not options.keys() & set(KEEPALIVES):
+        yield Warning(
+            f"DATABASES[{alias!r}] is on the host {host!r}, and its OPTIONS set no TCP keepalives. If that "
             "machine vanishes, or a firewall forgets a connection, a query can wait for hours.",
             hint="Set 'keepalives_idle': 30, 'keepalives_interval': 10, 'keepalives_count': 3 and 'tcp_user_timeout': "
             "30000 in OPTIONS, and 'connect_timeout': 10.",
@@ -214,12 +199,8 @@ PRIVATE_NAMES = {
 }
 
 
-def _wide_patterns(wrong: dict[str, str]) -> Iterator[CheckMessage]:
+def _wide_patterns() -> Iterator[CheckMessage]:
     """Check the patterns with a wildcard. A name without one opens exactly one channel."""
-    from streams.policies import DefaultPolicy
-
-    if wrong.keys() & {"PUBLIC_CHANNELS", "POLICY"}:
-        return
     try:
         policy = import_string(conf.settings.POLICY)
     except ImportError:  # E004
@@ -254,24 +235,19 @@ def _wide_patterns(wrong: dict[str, str]) -> Iterator[CheckMessage]:
 
 def check_database(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """E005. Runs if Django is asked to check databases, as `migrate` does."""
-    from streams.runtime.executor import database
-
-    alias = database()
-    if alias not in (databases or ()):
+    alias, connection = _log_connection()
+    is_sqlite = connection.vendor == "sqlite"
+    is_supported = sqlite3.sqlite_version_info >= (3, 35) if is_sqlite else connection.vendor == "postgresql"
+    if alias not in (databases or ()) or is_supported:
         return []
-    connection: Any = connections[alias]
-    if connection.vendor == "postgresql":
-        return []
-    if connection.vendor != "sqlite" or sqlite3.sqlite_version_info < (3, 35):
-        return [
-            Error(
-                f"The log needs PostgreSQL, or SQLite 3.35 or newer; the database {alias!r} is "
-                f"{connection.display_name}{' ' + sqlite3.sqlite_version if connection.vendor == 'sqlite' else ''}.",
-                hint="Route the apps `streams` and `streams_relay` to another database with a database router.",
-                id="streams.E005",
-            )
-        ]
-    return []
+    return [
+        Error(
+            f"The log needs PostgreSQL, or SQLite 3.35 or newer; the database {alias!r} is "
+            f"{connection.display_name}{' ' + sqlite3.sqlite_version if is_sqlite else ''}.",
+            hint="Route the apps `streams` and `streams_relay` to another database with a database router.",
+            id="streams.E005",
+        )
+    ]
 
 
 _JOURNAL_MODE = re.compile(r"(?i)\bjournal_mode\s*[=(]\s*['\"]?(\w+)")
@@ -282,10 +258,7 @@ def _journal_mode() -> Iterator[CheckMessage]:
 
     This is not a check of databases in Django's sense, because `check` and `runserver` do not run these.
     """
-    from streams.runtime.executor import database
-
-    alias = database()
-    connection: Any = connections[alias]
+    alias, connection = _log_connection()
     if connection.vendor != "sqlite" or connection.is_in_memory_db():
         return
     options = connection.settings_dict["OPTIONS"]
@@ -310,3 +283,17 @@ def _journal_mode_of(path: str) -> str:
             return str(file.execute("PRAGMA journal_mode").fetchone()[0])
     except sqlite3.Error:
         return "delete"  # SQLite's default: there is no file yet
+
+
+# With the keys that each check reads. If one of them has a wrong value, which is E003, the check is left out.
+CHECKS: dict[Callable[[], Iterator[CheckMessage]], set[str]] = {
+    _notifier: {"NOTIFIER"},
+    _policy: {"POLICY"},
+    _one_process_notifier: {"NOTIFIER"},
+    _behind_a_proxy: {"MAX_STREAMS_PER_ADDRESS", "TRUSTED_PROXIES"},
+    _pool_size: {"DATABASE_THREADS"},
+    _keepalives: set(),
+    _wide_patterns: {"PUBLIC_CHANNELS", "POLICY"},
+    _without_limits: {"PUBLIC_CHANNELS", *LIMITS},
+    _journal_mode: set(),
+}

@@ -19,25 +19,19 @@ T = TypeVar("T")
 Rule = Callable[[object], str | None]
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def positive_number(value: object) -> str | None:
-    return None if _number(value) and cast(float, value) > 0 else "a number above 0"
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return None if fits else "a number above 0"
 
 
 def positive_whole(value: object) -> str | None:
-    whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
-    return None if whole else "a whole number above 0"
+    fits = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return None if fits else "a whole number above 0"
 
 
 def whole_up_to(limit: int) -> Rule:
-    def rule(value: object) -> str | None:
-        fits = positive_whole(value) is None and cast(int, value) <= limit
-        return None if fits else f"a whole number from 1 to {limit}"
-
-    return rule
+    expected = f"a whole number from 1 to {limit}"
+    return lambda value: expected if positive_whole(value) or cast(int, value) > limit else None
 
 
 def or_none(rule: Rule) -> Rule:
@@ -84,12 +78,13 @@ def cache_alias(value: object) -> str | None:
 
 
 def backend(value: object) -> str | None:
-    form = "a dict such as {'BACKEND': 'streams.notifiers.local.LocalNotifier', 'OPTIONS': {}}"
-    if not isinstance(value, Mapping) or dotted_path(value.get("BACKEND")) is not None:
-        return form
-    if set(value) - {"BACKEND", "OPTIONS"} or not isinstance(value.get("OPTIONS", {}), Mapping):
-        return form
-    return None
+    fits = (
+        isinstance(value, Mapping)
+        and dotted_path(value.get("BACKEND")) is None
+        and isinstance(value.get("OPTIONS", {}), Mapping)
+        and value.keys() <= {"BACKEND", "OPTIONS"}
+    )
+    return None if fits else "a dict such as {'BACKEND': 'streams.notifiers.local.LocalNotifier', 'OPTIONS': {}}"
 
 
 class Setting(Generic[T]):
@@ -126,11 +121,9 @@ class Secret(Setting[T]):
     """A setting that can contain passwords or keys, so that errors do not show its value."""
 
     def problem(self, value: object) -> str | None:
-        expected = self.rule(value)
-        return (
-            expected
-            and f"STREAMS[{self.name!r}] must be {expected}. (The value is not shown, because it can contain a key.)"
-        )
+        if (expected := self.rule(value)) is None:
+            return None
+        return f"STREAMS[{self.name!r}] must be {expected}. (The value is not shown, because it can contain a key.)"
 
 
 class Settings:

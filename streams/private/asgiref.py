@@ -9,7 +9,7 @@ from typing import Any
 
 from asgiref.sync import AsyncToSync, SyncToAsync
 
-from streams.private import report_missing
+from streams.private import or_substitute
 
 KEEPS_A_THREAD = "Each open stream keeps a thread."
 OTHER_THREAD = "Sync code that waits for async code, as tests do, can find the log's reads outside of its transaction."
@@ -18,6 +18,7 @@ OTHER_THREAD = "Sync code that waits for async code, as tests do, can find the l
 _UNKNOWN = object()
 
 
+@or_substitute(_UNKNOWN, "asgiref", "SyncToAsync.thread_sensitive_context", KEEPS_A_THREAD)
 def request_context() -> Any:
     """Return the context of the ASGI request that a server is handling here; None elsewhere, as in the test client.
 
@@ -26,11 +27,7 @@ def request_context() -> Any:
     make it unnecessary. If it is missing, a placeholder is returned: streams then end with their server, close their
     connections, and keep their threads.
     """
-    try:
-        return SyncToAsync.thread_sensitive_context.get(None)
-    except AttributeError:
-        report_missing("asgiref", "SyncToAsync.thread_sensitive_context", KEEPS_A_THREAD)
-        return _UNKNOWN
+    return SyncToAsync.thread_sensitive_context.get(None)
 
 
 def has_thread(context: Any) -> bool:
@@ -65,14 +62,12 @@ def take_executor(context: Any) -> Executor | None:
     return executor
 
 
+@or_substitute(None, "asgiref", "SyncToAsync.context_to_thread_executor", KEEPS_A_THREAD)
 def _executors() -> Any:
-    try:
-        return SyncToAsync.context_to_thread_executor
-    except AttributeError:
-        report_missing("asgiref", "SyncToAsync.context_to_thread_executor", KEEPS_A_THREAD)
-        return None
+    return SyncToAsync.context_to_thread_executor
 
 
+@or_substitute(None, "asgiref", "AsyncToSync.executors", OTHER_THREAD)
 def innermost_caller() -> Executor | None:
     """Return the executor of the sync thread that waits in the innermost async_to_sync around this code; else None.
 
@@ -80,38 +75,28 @@ def innermost_caller() -> Executor | None:
     (AsyncToSync.executors, CurrentThreadExecutor._broken). A public way to run a function in the thread of the sync
     caller, without sync_to_async, would make it unnecessary. If it is missing, the calls run in the log's threads.
     """
-    try:
-        current: Executor | None = getattr(AsyncToSync.executors, "current", None)
-    except AttributeError:
-        report_missing("asgiref", "AsyncToSync.executors", OTHER_THREAD)
-        return None
+    current: Executor | None = getattr(AsyncToSync.executors, "current", None)
     # A caller that has returned can leave a task behind in which it still seems to wait.
     return None if current is None or is_broken(current) else current
 
 
+@or_substitute(None, "asgiref", "AsyncToSync.loop_thread_executors", OTHER_THREAD)
 def outermost_caller(loop: asyncio.AbstractEventLoop) -> Executor | None:
     """Return the executor of the sync thread that started `loop` by async_to_sync and waits for it; else None.
 
     See innermost_caller(). Seen in asgiref 3.8 to 3.13 (AsyncToSync.loop_thread_executors).
     """
-    try:
-        return AsyncToSync.loop_thread_executors.get(loop)
-    except AttributeError:
-        report_missing("asgiref", "AsyncToSync.loop_thread_executors", OTHER_THREAD)
-        return None
+    return AsyncToSync.loop_thread_executors.get(loop)
 
 
+@or_substitute(None, "asgiref", "SyncToAsync.single_thread_executor", OTHER_THREAD)
 def shared_executor() -> Executor | None:
     """Return the executor of the one thread that sync_to_async uses outside of requests; None if it is unknown.
 
     An async test's own queries run there. Seen in asgiref 3.8 to 3.13 (SyncToAsync.single_thread_executor). A test
     database in memory whose connections wait for each other's locks would make it unnecessary.
     """
-    try:
-        return SyncToAsync.single_thread_executor
-    except AttributeError:
-        report_missing("asgiref", "SyncToAsync.single_thread_executor", OTHER_THREAD)
-        return None
+    return SyncToAsync.single_thread_executor
 
 
 def is_broken(executor: Executor) -> bool:
@@ -131,15 +116,11 @@ def thread_of(executor: Any) -> threading.Thread | None:
     return getattr(executor, "_work_thread", None) or next(iter(getattr(executor, "_threads", ())), None)
 
 
+@or_substitute(None, "asgiref", "SyncToAsync.threadlocal", "Responses that a sync view drops are not closed at once.")
 def main_event_loop() -> asyncio.AbstractEventLoop | None:
     """Return the event loop that has called this thread by sync_to_async; None without one, or if it is unknown.
 
     Seen in asgiref 3.8 to 3.13 (SyncToAsync.threadlocal.main_event_loop). Code that got the loop handed to it would
     make it unnecessary. If it is missing, a response that a sync view drops is closed by the garbage collector later.
     """
-    try:
-        threadlocal = SyncToAsync.threadlocal
-    except AttributeError:
-        report_missing("asgiref", "SyncToAsync.threadlocal", "Responses that a sync view drops are not closed at once.")
-        return None
-    return getattr(threadlocal, "main_event_loop", None)
+    return getattr(SyncToAsync.threadlocal, "main_event_loop", None)

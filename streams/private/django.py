@@ -10,12 +10,13 @@ from typing import Any
 
 import django
 from django.core.exceptions import RequestAborted
-from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpRequest, QueryDict, StreamingHttpResponse
 from django.urls import get_resolver, get_urlconf
+from django.utils import functional
 from django.utils.functional import LazyObject, SimpleLazyObject
 
-from streams.private import report_missing
+from streams.private import or_substitute, report_missing
 
 # --- Tests and their transactions ---
 
@@ -67,20 +68,17 @@ def is_nested(connection: Any) -> bool:
     return len(_atomic_blocks(connection) or ()) > 1
 
 
+_NOT_IN_TESTS = "Messages that a test publishes reach no stream."
+
+
+@or_substitute(None, "Django", "connection.atomic_blocks", _NOT_IN_TESTS)
 def _atomic_blocks(connection: Any) -> Any:
-    try:
-        return connection.atomic_blocks
-    except AttributeError:
-        report_missing("Django", "connection.atomic_blocks", "Messages that a test publishes reach no stream.")
-        return None
+    return connection.atomic_blocks
 
 
+@or_substitute(False, "Django", "Atomic._from_testcase", _NOT_IN_TESTS)
 def _is_of_test(block: Any) -> bool:
-    try:
-        return bool(block._from_testcase)
-    except AttributeError:
-        report_missing("Django", "Atomic._from_testcase", "Messages that a test publishes reach no stream.")
-        return False
+    return bool(block._from_testcase)
 
 
 def commit_hooks(connection: Any) -> list[Callable[[], object]]:
@@ -114,15 +112,14 @@ def exempt_from_atomic_requests(view: Any) -> None:
     view._non_atomic_requests = _EveryAlias()
 
 
+@or_substitute(None, "Django", "connection._thread_ident", "Async tests find the log outside of their transaction.")
 def thread_of(connection: Any) -> int | None:
     """Return the identifier of the thread that a connection belongs to; None if it is not known.
 
     For async tests, whose transaction is in the thread of the event loop. Seen in Django 5.2 to 6.1
     (connection._thread_ident). A public name would make it unnecessary.
     """
-    ident: int | None = getattr(connection, "_thread_ident", None)
-    if ident is None:
-        report_missing("Django", "connection._thread_ident", "Async tests find the log outside of their transaction.")
+    ident: int = connection._thread_ident
     return ident
 
 
@@ -140,19 +137,12 @@ def loaded_user(request: HttpRequest) -> Any:
     """
     known = request.__dict__
     user = known.get("user")
-    if isinstance(user, LazyObject) and not _was_loaded(user):
-        return _cached_user(known)
-    return user
+    return _cached_user(known) if isinstance(user, LazyObject) and not _was_loaded(user) else user
 
 
+@or_substitute(False, "Django", "LazyObject._wrapped", "Streams count for no user until their policy asks for one.")
 def _was_loaded(user: Any) -> bool:
-    try:
-        from django.utils.functional import empty
-
-        return user._wrapped is not empty
-    except (AttributeError, ImportError):
-        report_missing("Django", "LazyObject._wrapped", "Streams count for no user until their policy asks for one.")
-        return False
+    return user._wrapped is not functional.empty
 
 
 def _cached_user(kept: dict[str, Any]) -> Any:
@@ -234,6 +224,7 @@ def empty_form(request: HttpRequest) -> None:
     request._post, request._files = QueryDict(), {}  # type: ignore[attr-defined]
 
 
+@or_substitute([], "Django", "URLResolver.app_dict", "{% stream_url %} finds no stream in a nested namespace.")
 def namespaces_of(app_name: str) -> list[str]:
     """Return the namespaces in which an app's URLs are mounted in the active URLconf, such as `shop:streams`.
 
@@ -243,17 +234,13 @@ def namespaces_of(app_name: str) -> list[str]:
     """
     found: list[str] = []
     level: list[tuple[str, Any]] = [("", get_resolver(get_urlconf()))]
-    try:
-        while level:
-            found += [prefix + name for prefix, resolver in level for name in resolver.app_dict.get(app_name, ())]
-            level = [
-                (f"{prefix}{name}:", nested)
-                for prefix, resolver in level
-                for name, (_, nested) in resolver.namespace_dict.items()
-            ]
-    except AttributeError:
-        report_missing("Django", "URLResolver.app_dict", "{% stream_url %} finds no stream in a nested namespace.")
-        return []
+    while level:
+        found += [prefix + name for prefix, resolver in level for name in resolver.app_dict.get(app_name, ())]
+        level = [
+            (f"{prefix}{name}:", nested)
+            for prefix, resolver in level
+            for name, (_, nested) in resolver.namespace_dict.items()
+        ]
     return found
 
 
@@ -279,36 +266,17 @@ class ServedResponse(StreamingHttpResponse):
     def served_by(self, handler: type) -> None:
         """Hook: this handler is going to serve the response. Called before the handler reads the response."""
 
-    @property
-    def _handler_class(self) -> type | None:
-        return self.__dict__.get("_handler_class")
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "_handler_class" and value is not None:
+            self.served_by(value)
+        elif name == "wsgi_request":
+            self.served_by(WSGIHandler)
 
-    @_handler_class.setter
-    def _handler_class(self, handler: type | None) -> None:
-        self.__dict__["_handler_class"] = handler
-        if handler is not None:
-            self.served_by(handler)
-
-    @property
-    def wsgi_request(self) -> WSGIRequest:
-        try:
-            request: WSGIRequest = self.__dict__["wsgi_request"]
-        except KeyError:
-            raise AttributeError("wsgi_request") from None
-        return request
-
-    @wsgi_request.setter
-    def wsgi_request(self, request: WSGIRequest) -> None:
-        self.__dict__["wsgi_request"] = request
-        self.served_by(WSGIHandler)
-
+    @or_substitute(None, "Django", "StreamingHttpResponse._iterator", "Each delivery runs through two generators.")
     def plain_iterator(self) -> Any:
         """Return the iterator of the response, which a middleware can have replaced; None if it is unknown."""
-        try:
-            return self._iterator  # type: ignore[attr-defined]
-        except AttributeError:
-            report_missing("Django", "StreamingHttpResponse._iterator", "Each delivery runs through two generators.")
-            return None
+        return self._iterator  # type: ignore[attr-defined]
 
     # Django's own getter returns a generator that refers to the response. If a middleware wraps it and then drops both
     # because the client has disconnected, a reference cycle remains: the source would stay open until the garbage
