@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -92,10 +91,8 @@ class ChannelLayerNotifier(ProcessNotifier):
 
     def _layer(self, thread: ListenerThread) -> Any:
         """Return the layer of this thread's event loop. Called on that loop only."""
-        if thread not in self._layers:
-            self._layers = {
-                thread: channel_layers.make_backend(self._alias)
-            }  # the layers of threads that have ended are dropped
+        if thread not in self._layers:  # the layers of threads that have ended are dropped
+            self._layers = {thread: channel_layers.make_backend(self._alias)}
         return self._layers[thread]
 
     async def receive(self, thread: ListenerThread) -> None:
@@ -104,13 +101,11 @@ class ChannelLayerNotifier(ProcessNotifier):
             name = await layer.new_channel("streams")
         heard = asyncio.Event()
         # In tasks, because cancelling a layer's receive() closes its channel: nothing must interrupt it.
-        tasks = [asyncio.ensure_future(self._receive(layer, name, thread, heard))]
-        tasks.append(asyncio.ensure_future(self._ping(layer, name, thread, heard)))
+        tasks = [asyncio.ensure_future(work(layer, name, thread, heard)) for work in (self._receive, self._ping)]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                if task.done():
-                    task.result()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
             for task in tasks:
                 task.cancel()
@@ -120,10 +115,11 @@ class ChannelLayerNotifier(ProcessNotifier):
                     await layer.group_discard(self._group, name)
 
     async def _receive(self, layer: Any, name: str, thread: ListenerThread, heard: asyncio.Event) -> None:
-        async for message in _messages(layer, name):
+        while True:
+            message = await layer.receive(name)
             heard.set()
-            if message.get("type") == NOTICE and (notice := self.decode(message.get("notice"))) is not None:
-                thread.deliver(notice)
+            if message.get("type") == NOTICE:
+                self.take(thread, message.get("notice"))
 
     async def _ping(self, layer: Any, name: str, thread: ListenerThread, heard: asyncio.Event) -> None:
         while True:
@@ -136,11 +132,6 @@ class ChannelLayerNotifier(ProcessNotifier):
                 await heard.wait()
             thread.mark_listening()
             await asyncio.sleep(PING_SECONDS)
-
-
-async def _messages(layer: Any, name: str) -> AsyncIterator[dict[str, Any]]:
-    while True:
-        yield await layer.receive(name)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -59,13 +59,14 @@ class ProcessNotifier(BaseNotifier):
         carries = notice.is_public if self._carry_messages is None else self._carry_messages
         return signing.encode(notice if carries else replace(notice, messages=()), max_bytes)
 
-    def decode(self, text: object) -> Notice | None:
-        """Return the notice that `text` holds, or None if it must be ignored."""
-        return self._decoder.decode(text)
+    def take(self, thread: ListenerThread, text: object) -> None:
+        """Deliver the notice that `text` holds, unless it must be ignored."""
+        if (notice := self._decoder.decode(text)) is not None:
+            thread.deliver(notice)
 
     @abstractmethod
     async def receive(self, thread: ListenerThread) -> None:
-        """Connect, call `thread.mark_listening()`, then `thread.deliver()` for each notice, until cancelled.
+        """Connect, call `thread.mark_listening()`, then `take()` for each notice, until cancelled.
 
         Runs on the thread's event loop. It raises an exception if the connection is lost, and is cancelled when no
         event loop listens any more; then it closes the connection.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
 
 from streams.notifiers.base import Notice
 
@@ -35,36 +34,13 @@ class Mailbox:
         return item
 
 
-class Mailboxes:
+class Mailboxes(set[Mailbox]):
     """The mailboxes of all event loops of this process that listen. All methods can be called from any thread."""
-
-    def __init__(self) -> None:
-        self._mailboxes: set[Mailbox] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._mailboxes)
-
-    def add(self, mailbox: Mailbox) -> None:
-        self._mailboxes.add(mailbox)
-
-    def discard(self, mailbox: Mailbox) -> None:
-        self._mailboxes.discard(mailbox)
-
-    async def listen(self) -> AsyncGenerator[Notice | None, None]:
-        """Yield None, and then each item for a mailbox of the running event loop, until the generator is closed."""
-        mailbox = Mailbox()
-        self.add(mailbox)
-        try:
-            yield None
-            while True:
-                yield await mailbox.get()
-        finally:
-            self.discard(mailbox)
 
     def put(self, item: Notice | Exception | None) -> None:
         """Put an item into every mailbox."""
-        for mailbox in tuple(self._mailboxes):
+        for mailbox in tuple(self):
             try:
                 mailbox.put(item)
             except RuntimeError:  # its loop has closed, and its hub has ended
-                self._mailboxes.discard(mailbox)
+                self.discard(mailbox)

@@ -36,8 +36,9 @@ async def keeps_session(
     """Return False if a pooler gives sessions away. `process` served the last query on `connection`.
 
     A pooler serves the next query with the session that was idle for the longest time, which is another one, or with
-    the one that was used last, which a second connection then gets as well. So the first round usually decides. More
-    rounds are needed if other clients use the pooler in between.
+    the one that was used last, which a second connection then gets as well. So the first round usually decides. If
+    other clients use the pooler in between, it misses about one pooler in six, and a listener tries again every few
+    seconds.
 
     A message that the listener sends to itself shows the same, but only after LISTEN has changed a session that other
     clients use.

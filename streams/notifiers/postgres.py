@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -34,6 +35,8 @@ RECEIVES_NOTHING = (
 
 # A listener sends this to itself through a pooler. It is not a notice: other listeners ignore it.
 PING = "ping"
+
+Take = Callable[[str], None]
 
 
 class PostgresNotifier(ProcessNotifier):
@@ -95,10 +98,18 @@ class PostgresNotifier(ProcessNotifier):
             cursor.execute("SELECT pg_notify(%s, %s)", [self._channel, self.encode(notice, MAX_BYTES)])
 
     async def receive(self, thread: ListenerThread) -> None:
+        pinged = asyncio.Event()
+
+        def take(payload: str) -> None:
+            if payload == PING:
+                pinged.set()
+            else:
+                self.take(thread, payload)
+
         connection = await self._connect_in_time()
         try:
             # Notifications that arrive while a statement runs are passed to this handler.
-            connection.add_notify_handler(lambda heard: self._take(thread, heard.payload))
+            connection.add_notify_handler(lambda heard: take(heard.payload))
             process = await server_process(connection, ANSWER_SECONDS)
             pooled = process != connection.info.backend_pid
             if pooled and not await keeps_session(connection, process, self._connect_in_time, ANSWER_SECONDS):
@@ -106,20 +117,19 @@ class PostgresNotifier(ProcessNotifier):
             listen = sql.SQL("LISTEN {}").format(sql.Identifier(self._channel))
             await within(ANSWER_SECONDS, connection.execute(listen), "LISTEN")
             if pooled:
-                await self._check_reception(thread, connection)
+                await self._check_reception(connection, pinged, take)
             thread.mark_listening()
             while True:
                 if await readable(connection.fileno(), QUIET_SECONDS):
-                    self._read(thread, connection)
+                    _read(connection, take)
                 else:
                     await within(ANSWER_SECONDS, connection.execute("SELECT 1"), "SELECT 1")
         finally:
             connection.pgconn.finish()  # without a goodbye, because the server might not answer
 
-    async def _check_reception(self, thread: ListenerThread, connection: Connection) -> None:
-        """Raise ConnectionError if a notice that another connection sends does not arrive through the pooler."""
-        pinged = asyncio.Event()
-        connection.add_notify_handler(lambda heard: pinged.set() if heard.payload == PING else None)
+    async def _check_reception(self, connection: Connection, pinged: asyncio.Event, take: Take) -> None:
+        """Raise ConnectionError if a ping that another connection sends does not arrive through the pooler."""
+        pinged.clear()
         other = await self._connect_in_time()
         try:
             ping = other.execute("SELECT pg_notify(%s, %s)", [self._channel, PING])
@@ -131,21 +141,7 @@ class PostgresNotifier(ProcessNotifier):
                 # This can reach another session than LISTEN did; there is no better way.
                 await within(ANSWER_SECONDS, connection.execute("UNLISTEN *"), "UNLISTEN")
                 raise ConnectionError(RECEIVES_NOTHING)
-            if PING in self._read(thread, connection):
-                return
-
-    def _read(self, thread: ListenerThread, connection: Connection) -> list[str]:
-        """Deliver the notices that have arrived, and return their payloads."""
-        connection.pgconn.consume_input()
-        payloads = []
-        while (heard := connection.pgconn.notifies()) is not None:
-            payloads.append(heard.extra.decode(errors="replace"))
-            self._take(thread, payloads[-1])
-        return payloads
-
-    def _take(self, thread: ListenerThread, payload: str) -> None:
-        if payload != PING and (notice := self.decode(payload)) is not None:
-            thread.deliver(notice)
+            _read(connection, take)
 
     async def _connect_in_time(self) -> Connection:
         return await within(2 * ANSWER_SECONDS, self._connect(), "connect")
@@ -159,6 +155,13 @@ class PostgresNotifier(ProcessNotifier):
                 parameters.pop(name, None)
         parameters["fallback_application_name"] = "streams notifier"
         return await psycopg.AsyncConnection.connect(**parameters, autocommit=True)
+
+
+def _read(connection: Connection, take: Take) -> None:
+    """Pass the payloads of the notifications that have arrived to `take`."""
+    connection.pgconn.consume_input()
+    while (heard := connection.pgconn.notifies()) is not None:
+        take(heard.extra.decode(errors="replace"))
 
 
 def _is_dsn(text: object) -> bool:

@@ -48,10 +48,10 @@ def encode(notice: Notice, max_bytes: int) -> str:
         return _seal([0, 0, [], asdict(notice.revocation), round(time.time(), 3), secrets.token_urlsafe(9)])
     # Each character takes a byte or more, so that large messages can be left out without encoding them.
     if sum(len(message.data) for message in notice.messages) <= max_bytes:
-        text = _encode(notice.first, notice.last, notice.messages)
+        text = _seal([notice.first, notice.last, notice.messages])
         if len(text) <= max_bytes:
             return text
-    return _encode(notice.first, notice.last, ())
+    return _seal([notice.first, notice.last, []])
 
 
 class Decoder:
@@ -107,10 +107,6 @@ class Decoder:
             if first_sent_at >= now - MAX_AGE_SECONDS and len(self._nonces) <= MAX_NONCES:
                 return True
             del self._nonces[first]
-
-
-def _encode(first: int, last: int, messages: tuple[StoredEvent, ...]) -> str:
-    return _seal([first, last, [list(message) for message in messages]])
 
 
 def _seal(content: list[Any]) -> str:
