@@ -71,8 +71,7 @@ class ChannelLayerNotifier(ProcessNotifier):
         if failed is not None and not failed.done():
             raise TimeoutError("The channel layer has not accepted an earlier notice yet.")
         message = {"type": NOTICE, "notice": self.encode(notice, MAX_BYTES)}
-        thread = self.thread(ListenerThread.reserve)
-        sent = thread.run(self._send(thread, message))
+        sent = self.on_thread(lambda thread: thread.run(lambda: self._send(thread, message)))
         if failed is not None and (failed.cancelled() or failed.exception() is not None):
             self._failed = sent
             raise ConnectionError(

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import connections
 
@@ -21,6 +21,8 @@ from streams.notifiers import signing
 from streams.notifiers.base import BaseNotifier, Notice
 from streams.notifiers.mailboxes import Mailbox, Mailboxes
 from streams.runtime.database import database
+
+T = TypeVar("T")
 
 THREAD_NAME = "streams-notifier"
 ENDED = "The notifier's thread has ended."
@@ -81,20 +83,23 @@ class ProcessNotifier(BaseNotifier):
 
     async def listen(self) -> AsyncGenerator[Notice | None, None]:
         mailbox = Mailbox()
-        thread = self.thread(lambda thread: thread.add_mailbox(mailbox))
+        thread = self.on_thread(lambda thread: thread if thread.add_mailbox(mailbox) else None)
         try:
             while True:
                 yield await mailbox.get()
         finally:
             thread.remove_mailbox(mailbox)
 
-    def thread(self, use: Callable[[ListenerThread], bool]) -> ListenerThread:
-        """Return the thread on which `use` returned True: the present one, or a new one if that has ended."""
+    def on_thread(self, use: Callable[[ListenerThread], T | None]) -> T:
+        """Return `use(thread)`. If it is None, the thread has ended, and a new one is used."""
         with self._lock:
-            if self._thread is None or not use(self._thread):
+            result = None if self._thread is None else use(self._thread)
+            if result is None:
                 self._thread = ListenerThread(self.receive, self.linger_seconds)
-                use(self._thread)
-            return self._thread
+                result = use(self._thread)
+        if result is None:
+            raise ConnectionError(ENDED)
+        return result
 
 
 class ListenerThread:
@@ -108,7 +113,6 @@ class ListenerThread:
         self._linger_seconds = linger_seconds
         self._lock = threading.Lock()
         self._mailboxes = Mailboxes()
-        self._calls = 0
         self._called: dict[Future[None], Coroutine[Any, Any, None]] = {}
         self._is_listening = False
         self._ended = False
@@ -142,22 +146,17 @@ class ListenerThread:
             if not self._ended:
                 self._update_soon()
 
-    def reserve(self) -> bool:
-        """Keep the thread alive for one call of run(). Return False if it has ended."""
-        with self._lock:
-            self._calls += not self._ended
-            return not self._ended
+    def run(self, make: Callable[[], Coroutine[Any, Any, None]]) -> Future[None] | None:
+        """Run the coroutine `make()` on the thread's event loop. Return None if the thread has ended.
 
-    def run(self, coroutine: Coroutine[Any, Any, None]) -> Future[None]:
-        """Run a coroutine on the thread's event loop, after reserve(). The future is done even if the thread ends."""
+        The thread does not end before the call, unless the connection is lost. Then the future fails.
+        """
         with self._lock:
-            if not self._ended:
-                future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-                self._called[future] = coroutine
-            else:  # the connection was lost since reserve(), and the event loop is about to close
-                coroutine.close()
-                future = Future()
-                future.set_exception(ConnectionError(ENDED))
+            if self._ended:
+                return None
+            coroutine = make()
+            future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+            self._called[future] = coroutine
         future.add_done_callback(self._release)
         return future
 
@@ -169,7 +168,6 @@ class ListenerThread:
 
     def _release(self, future: Future[None]) -> None:
         with self._lock:
-            self._calls -= 1
             self._called.pop(future, None)
             if not self._ended:
                 self._update_soon()
@@ -195,12 +193,12 @@ class ListenerThread:
             elif not self._mailboxes and self._receiving is not None:
                 self._receiving.cancel()
                 self._receiving, self._is_listening = None, False
-            if not self._mailboxes and not self._calls:
+            if not self._mailboxes and not self._called:
                 self.loop.call_later(self._linger_seconds, self._end_idle)
 
     def _end_idle(self) -> None:
         with self._lock:
-            if not self._mailboxes and not self._calls:
+            if not self._mailboxes and not self._called:
                 self._ended = True
                 self._over.set()
 

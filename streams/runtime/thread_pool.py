@@ -109,7 +109,6 @@ class LogThreads(Executor):
             now = time.monotonic()
             overdue = [(worker, worker.job) for worker in self._timed if worker.due <= now]
             for worker, _ in overdue:
-                worker.abandoned = True
                 self._timed.discard(worker)
                 self._abandoned.add(worker)
                 self._threads -= 1
@@ -179,8 +178,8 @@ class LogThreads(Executor):
             with self._lock:
                 worker.job = None
                 self._timed.discard(worker)
-                self._abandoned.discard(worker)
-                if worker.abandoned:
+                if worker in self._abandoned:
+                    self._abandoned.remove(worker)
                     break
                 # Before the result is delivered, so that a caller that then submits another job finds this thread idle.
                 is_waiting = self._take(worker)
@@ -252,13 +251,11 @@ class _Job:
 
     def refuse(self) -> None:
         """Fail a job because too many abandoned threads exist to start another one."""
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_exception(
-                DatabaseTimeout(
-                    f"The log's database does not answer: {MAX_ABANDONED} threads wait for it. No more are started. "
-                    "Set `connect_timeout` and `tcp_user_timeout` in its OPTIONS, so that they end sooner."
-                )
-            )
+        error = DatabaseTimeout(
+            f"The log's database does not answer: {MAX_ABANDONED} threads wait for it. No more are started. "
+            "Set `connect_timeout` and `tcp_user_timeout` in its OPTIONS, so that they end sooner."
+        )
+        _deliver(self.future.set_exception, error)
 
 
 def _deliver(deliver: Callable[[Any], None], outcome: Any) -> None:
@@ -274,7 +271,6 @@ class _Worker:
         self.due = float("inf")  # in time.monotonic() seconds; for a job with a deadline
         self.wake = threading.Lock()  # released when the idle thread has got a job
         self.wake.acquire()
-        self.abandoned = False
         self.connections: list[Any] = []  # all that the thread has opened
         self._timeouts = _timeouts
 

@@ -42,29 +42,29 @@ async def test_call_fails_while_the_thread_ends() -> None:
         raise ConnectionError("no server")
 
     thread = ListenerThread(fail, 0)
-    assert thread.reserve()
+    waiting = thread.run(for_ever)
+    assert waiting is not None
     assert thread.add_mailbox(Mailbox())
     assert await asyncio.to_thread(ending.wait, SECONDS)
-    future = thread.run(for_ever())
+    assert thread.run(for_ever) is None
     called.set()
-    with pytest.raises(ConnectionError):
-        await asyncio.to_thread(future.result, SECONDS)
-    assert not thread.reserve()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.to_thread(waiting.result, SECONDS)
 
 
 async def test_call_fails_if_the_thread_ends_first(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
     monkeypatch.setattr(threading, "excepthook", lambda _: ended.set())
     thread = ListenerThread(receive_nothing, 0)
-    assert thread.reserve()
     ready = threading.Event()
     thread.loop.call_soon_threadsafe(ready.wait, SECONDS)
     thread.loop.call_soon_threadsafe(sys.exit)
-    future = thread.run(for_ever())
+    future = thread.run(for_ever)
+    assert future is not None
     ready.set()
     with pytest.raises(ConnectionError):
         await asyncio.to_thread(future.result, SECONDS)
-    assert not thread.reserve()
+    assert thread.run(for_ever) is None
     assert await asyncio.to_thread(ended.wait, SECONDS)
     del future, thread
     gc.collect()  # so that asyncio reports the task that was not run in this test, and not in another

@@ -20,12 +20,11 @@ class Command(BaseCommand):
         if not options["dry_run"]:
             self.stdout.write(f"Pruned {retention.prune()} messages.")
             return
-        found = False
-        for cut in retention.cuts():
-            found = True
+        cuts = list(retention.cuts())
+        for cut in cuts:
             channels = f"channel {cut.channel}" if cut.channel else "all channels"
             self.stdout.write(
                 f"By {cut.reason}, {channels}: {cut.messages()} messages up to position {cut.through} would be deleted."
             )
-        if not found:
+        if not cuts:
             self.stdout.write("Nothing to delete.")

@@ -27,12 +27,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         data = _standard_input() if options["data"] == "-" else options["data"]
-        if options["json"]:
-            try:
-                check_json(data)
-            except InvalidMessage as error:
-                raise CommandError(str(error)) from None
         try:
+            if options["json"]:
+                check_json(data)
             message = publish(
                 options["channel"], data, event=options["event"], idempotency_key=options["idempotency_key"]
             )
