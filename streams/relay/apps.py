@@ -1,5 +1,7 @@
 """The relay's configuration: its name, its settings and its system checks."""
 
+from functools import partial
+
 from django.apps import AppConfig
 from django.core import checks
 from django.utils.translation import gettext_lazy as _
@@ -24,7 +26,8 @@ class RelayConfig(AppConfig):
         from streams.relay import usage
         from streams.relay.checks import check_database, check_upstreams
         from streams.relay.conf import RelaySettings
-        from streams.relay.generations import background, owners
+        from streams.relay.generations import background, housekeeping, owners
+        from streams.runtime import executor
         from streams.runtime.tasks import PeriodicTask, register
 
         conf.register(RelaySettings)
@@ -38,6 +41,5 @@ class RelayConfig(AppConfig):
 
         shutdown.register(background.stop)  # functions of atexit do not run if a signal ends the process
         register(PeriodicTask("Ending abandoned answers", background.reap_periodically, lambda: REAP_SECONDS))
-        register(
-            PeriodicTask("Compacting answers", background.compact_periodically, lambda: COMPACT_SECONDS, at_start=False)
-        )
+        compact = partial(executor.run, housekeeping.compact, pool=executor.WAITING)
+        register(PeriodicTask("Compacting answers", compact, lambda: COMPACT_SECONDS, at_start=False))

@@ -19,11 +19,6 @@ from streams.relay.conf import settings
 from streams.relay.upstreams import get_upstream
 
 
-def check_upstreams(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E001 and E002."""
-    return list(_problems())
-
-
 def check_database(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """E003."""
     from streams.relay.models import Generation, Usage
@@ -41,7 +36,8 @@ def check_database(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     ]
 
 
-def _problems() -> Iterator[CheckMessage]:
+def check_upstreams(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+    """E001 and E002."""
     try:
         names, access = list(settings.UPSTREAMS), settings.RELAY_ACCESS
     except InvalidSetting:

@@ -13,8 +13,8 @@ from streams.exceptions import HTTPError
 from streams.presence.slots import Slot, Slots
 from streams.publishing.rate_limit import Buckets
 from streams.relay.conf import settings
+from streams.relay.generations.rows import generation_rows
 from streams.relay.models import Generation
-from streams.runtime.executor import database
 from streams.runtime.resets import on_settings_change, per_process
 
 RETRY_AFTER_SECONDS = 5
@@ -30,9 +30,11 @@ def take_slot(key: str) -> Slot:
     limit, own = settings.RELAY_MAX_STREAMS, settings.RELAY_MAX_STREAMS_PER_USER
     with _slots:
         if _slots.taken(key) >= own:
-            raise _too_many(f"You already have {own} answers in progress (STREAMS['RELAY_MAX_STREAMS_PER_USER']).")
+            message = f"You already have {own} answers in progress (STREAMS['RELAY_MAX_STREAMS_PER_USER'])."
+            raise _refusal("too-many-streams", f"{message} Try again when one has ended.")
         if _slots.total() >= limit:
-            raise _too_many(f"This process already relays {limit} answers (STREAMS['RELAY_MAX_STREAMS']).")
+            message = f"This process already relays {limit} answers (STREAMS['RELAY_MAX_STREAMS'])."
+            raise _refusal("too-many-streams", f"{message} Try again when one has ended.")
         return _slots.take(key)
 
 
@@ -44,12 +46,8 @@ def count_question(key: str) -> None:
     if (limit := settings.RELAY_QUESTIONS_PER_MINUTE) is None:
         return
     if wait := _questions.take(key, 1, limit, time.monotonic()):
-        raise HTTPError(
-            429,
-            "too-many-questions",
-            f"You can send {limit} requests per minute (STREAMS['RELAY_QUESTIONS_PER_MINUTE']). Try again later.",
-            retry_after_seconds=math.ceil(wait),
-        )
+        message = f"You can send {limit} requests per minute (STREAMS['RELAY_QUESTIONS_PER_MINUTE']). Try again later."
+        raise _refusal("too-many-questions", message, math.ceil(wait))
 
 
 def check_generation(key: str, size: int) -> None:
@@ -57,40 +55,24 @@ def check_generation(key: str, size: int) -> None:
 
     Counts the generations of all processes. Uses the ORM.
     """
-    rows = Generation.objects.using(database())
-    active = rows.filter(state__in=Generation.ACTIVE)
+    active = generation_rows().filter(state__in=Generation.ACTIVE)
     own, limit = active.filter(caller=key).count(), settings.RELAY_MAX_STREAMS_PER_USER
     if own >= limit:
-        raise _too_many_answers(
-            f"You have {own} answers in progress; the limit is {limit} (STREAMS['RELAY_MAX_STREAMS_PER_USER']). Wait "
-            "until one has ended, or cancel one."
-        )
+        message = f"You have {own} answers in progress; the limit is {limit} (STREAMS['RELAY_MAX_STREAMS_PER_USER'])."
+        raise _refusal("too-many-answers", f"{message} Wait until one has ended, or cancel one.")
     if active.count() >= (limit := settings.GENERATION_MAX_ACTIVE):
-        raise _too_many_answers(
-            f"This site already has {limit} answers in progress (STREAMS['GENERATION_MAX_ACTIVE']). Try again later."
-        )
-    if (most_bytes := settings.GENERATION_BYTES_PER_HOUR) is not None:
-        recent = rows.filter(caller=key, created_at__gt=Now() - datetime.timedelta(hours=1))
-        if (recent.aggregate(total=Sum("size"))["total"] or 0) + size > most_bytes:
-            raise HTTPError(
-                429,
+        message = f"This site already has {limit} answers in progress (STREAMS['GENERATION_MAX_ACTIVE'])."
+        raise _refusal("too-many-answers", f"{message} Try again later.")
+    if (max_bytes := settings.GENERATION_BYTES_PER_HOUR) is not None:
+        recent = generation_rows().filter(caller=key, created_at__gt=Now() - datetime.timedelta(hours=1))
+        if (recent.aggregate(total=Sum("size"))["total"] or 0) + size > max_bytes:
+            raise _refusal(
                 "too-many-bytes",
-                f"Your requests and answers of the last hour would have more than {most_bytes} bytes "
+                f"Your requests and answers of the last hour would have more than {max_bytes} bytes "
                 "(STREAMS['GENERATION_BYTES_PER_HOUR']). Try again later, or send a shorter request.",
-                retry_after_seconds=BYTES_RETRY_AFTER_SECONDS,
+                BYTES_RETRY_AFTER_SECONDS,
             )
 
 
-def slots_taken() -> int:
-    """Return the number of streams in this process."""
-    return _slots.total()
-
-
-def _too_many_answers(what: str) -> HTTPError:
-    return HTTPError(429, "too-many-answers", what, retry_after_seconds=RETRY_AFTER_SECONDS)
-
-
-def _too_many(what: str) -> HTTPError:
-    return HTTPError(
-        429, "too-many-streams", f"{what} Try again when one has ended.", retry_after_seconds=RETRY_AFTER_SECONDS
-    )
+def _refusal(code: str, message: str, retry_after_seconds: int = RETRY_AFTER_SECONDS) -> HTTPError:
+    return HTTPError(429, code, message, retry_after_seconds=retry_after_seconds)

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.db import router
 
 from streams.relay.models import Usage
 from streams.runtime import executor
-from streams.runtime.executor import database, run
+from streams.runtime.executor import database
 from streams.runtime.tasks import spawn
 
 MAX_COUNTS = 32
@@ -20,36 +21,14 @@ MAX_NAME_CHARACTERS = 64
 logger = logging.getLogger("streams.relay")
 
 
-def record(
-    *,
-    user_id: Any,
-    caller: str,
-    upstream: str,
-    model: str,
-    outcome: str,
-    usage: Mapping[str, Any] | None,
-    chunks: int,
-    seconds: float,
-    generation: str = "",
-) -> None:
+def record(*, usage: Mapping[str, Any] | None, chunks: int, **row: Any) -> None:
     """Record the usage of one answer. Uses the ORM, in the caller's transaction if there is one.
 
     `usage` is the upstream's own report at the end of the answer. If it is None, `chunks` is recorded as the number of
-    the answer's tokens.
+    the answer's tokens. `row` has the other fields of Usage: `user_id`, `caller`, `upstream`, `model`, `outcome`,
+    `seconds` and, if the answer was generated, `generation`.
     """
-    counts = usage if usage is not None else {"completion_tokens": chunks}
-    Usage.objects.using(database()).create(
-        user_id=user_id,
-        caller=caller,
-        upstream=upstream,
-        model=model,
-        generation=generation,
-        outcome=outcome,
-        prompt_tokens=_tokens(counts.get("prompt_tokens")),
-        completion_tokens=_tokens(counts.get("completion_tokens")),
-        is_estimated=usage is None,
-        seconds=seconds,
-    )
+    Usage.objects.using(database()).create(**_counts(usage, chunks), **row)
 
 
 def record_soon(**answer: Any) -> asyncio.Task[None]:
@@ -60,17 +39,22 @@ def record_soon(**answer: Any) -> asyncio.Task[None]:
 async def _record(answer: dict[str, Any]) -> None:
     try:
         # Not in a thread for reads, because it can wait for a lock.
-        await run(lambda: record(**_without_deleted_user(answer)), pool=executor.WRITING)
+        await executor.run(_record_now, answer, pool=executor.WRITING)
     except Exception:
         logger.exception("Could not record the usage of an answer: %s.", answer)
 
 
-def _without_deleted_user(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of record(), without the user if the user was deleted while the answer arrived."""
+def _record_now(answer: dict[str, Any]) -> None:
     user_id = answer["user_id"]
-    if user_id is None or get_user_model()._base_manager.filter(pk=user_id).exists():
-        return answer
-    return {**answer, "user_id": None, "caller": ""}
+    if user_id is not None and not user_exists(user_id):  # deleted while the answer arrived
+        answer = {**answer, "user_id": None, "caller": ""}
+    record(**answer)
+
+
+def user_exists(user_pk: Any) -> bool:
+    """Return True if the user was not deleted. Does not read a replica, which can be behind."""
+    model = get_user_model()
+    return model._base_manager.using(router.db_for_write(model)).filter(pk=user_pk).exists()
 
 
 def improve(generation: str, usage: Mapping[str, Any] | None, chunks: int, seconds: float) -> bool:
@@ -78,14 +62,8 @@ def improve(generation: str, usage: Mapping[str, Any] | None, chunks: int, secon
 
     Return True if there is a record of the generation.
     """
-    counts = usage if usage is not None else {"completion_tokens": chunks}
     recorded = Usage.objects.using(database()).filter(generation=generation)
-    recorded.filter(is_estimated=True).update(
-        prompt_tokens=_tokens(counts.get("prompt_tokens")),
-        completion_tokens=_tokens(counts.get("completion_tokens")),
-        is_estimated=usage is None,
-        seconds=seconds,
-    )
+    recorded.filter(is_estimated=True).update(**_counts(usage, chunks), seconds=seconds)
     return recorded.exists()
 
 
@@ -111,6 +89,12 @@ def counted(usage: object) -> dict[str, Any] | None:
         elif (count := _tokens(value)) is not None:
             found[name] = count
     return found or None
+
+
+def _counts(usage: Mapping[str, Any] | None, chunks: int) -> dict[str, Any]:
+    counts = {"completion_tokens": chunks} if usage is None else usage
+    tokens = {name: _tokens(counts.get(name)) for name in ("prompt_tokens", "completion_tokens")}
+    return {**tokens, "is_estimated": usage is None}
 
 
 def _tokens(count: object) -> int | None:

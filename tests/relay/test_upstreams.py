@@ -20,7 +20,7 @@ from streams.exceptions import HTTPError, InvalidSetting
 from streams.presence.slots import Slot
 from streams.relay import upstreams
 from streams.relay.access import Principal
-from streams.relay.limits import slots_taken, take_slot
+from streams.relay.limits import _slots, take_slot
 from streams.relay.models import Usage
 from streams.relay.proxy.answers import open_answer
 from streams.relay.proxy.exchange import Exchange
@@ -171,7 +171,7 @@ async def test_demo_site_answers_everyone_by_the_script(settings: Any) -> None:
 @pytest.mark.parametrize("header_delay_seconds", [0.01, 5])
 async def test_stream_that_is_stopped_ends_at_once_and_gives_all_back(header_delay_seconds: float) -> None:
     upstream = upstreams.ScriptedUpstream("default", {"seconds": 0.2})
-    before = slots_taken()
+    before = _slots.total()
     exchange = Exchange(Principal(None, "test"), upstream, {"model": "scripted", "stream": True, "messages": []})
     await exchange.open(header_delay_seconds)
     assert await anext(exchange)
@@ -184,7 +184,7 @@ async def test_stream_that_is_stopped_ends_at_once_and_gives_all_back(header_del
     assert await anext(exchange, b"the end") == b"the end"
     async with asyncio.timeout(5):
         while (
-            slots_taken() > before or not await Usage.objects.filter(outcome="cancelled", is_estimated=True).aexists()
+            _slots.total() > before or not await Usage.objects.filter(outcome="cancelled", is_estimated=True).aexists()
         ):
             await asyncio.sleep(0.02)
 
@@ -199,12 +199,12 @@ async def test_failure_that_nobody_foresaw_is_told_without_its_details(
         "UPSTREAMS": {"default": {"BACKEND": f"{__name__}.FailingUpstream", "OPTIONS": {}}},
     }
     payload = {"stream": stream, "messages": [{"role": "user", "content": "Why?"}]}
-    before = slots_taken()
+    before = _slots.total()
     response = await AsyncClient().post("/ai/v1/chat/completions", payload, content_type="application/json")
     assert (response.status_code, response.json()["error"]["code"]) == (500, "internal")
     assert SECRET.encode() not in response.content
     assert "LookupError" in caplog.text
-    assert slots_taken() == before
+    assert _slots.total() == before
 
 
 class FailingUpstream(upstreams.ScriptedUpstream):
@@ -247,7 +247,7 @@ async def test_database_that_takes_no_usage_spoils_nothing(caplog: pytest.LogCap
 
 def test_slots_return_when_released_or_collected(settings: Any) -> None:
     settings.STREAMS = {**settings.STREAMS, "RELAY_MAX_STREAMS": 2, "RELAY_MAX_STREAMS_PER_USER": 1}
-    before = slots_taken()
+    before = _slots.total()
     first: Slot | None = take_slot("user 1")
     for key in ("user 1", "user 1"):
         with pytest.raises(HTTPError, match="PER_USER"):
@@ -257,7 +257,7 @@ def test_slots_return_when_released_or_collected(settings: Any) -> None:
         take_slot("user 3")
     second.release()
     second.release()
-    assert slots_taken() == before + 1
+    assert _slots.total() == before + 1
     del first
     gc.collect()
-    assert slots_taken() == before
+    assert _slots.total() == before

@@ -107,16 +107,6 @@ def call_for(generation: Generation) -> None:
         call()
 
 
-def forget(id: str) -> None:
-    """See Background.forget()."""
-    _background.forget(id)
-
-
-def stop() -> None:
-    """See Background.stop()."""
-    _background.stop()
-
-
 async def reap_periodically() -> None:
     """End generations without a worker, and start the worker if one waits. Every process with streams runs this."""
     if found := await executor.run(housekeeping.look, pool=executor.PERIODIC):
@@ -126,10 +116,7 @@ async def reap_periodically() -> None:
             call()
 
 
-async def compact_periodically() -> None:
-    """Run housekeeping.compact() in a thread."""
-    await executor.run(housekeeping.compact, pool=executor.WAITING)
-
-
 _background = per_process(Background)
+forget = _background.forget
+stop = _background.stop
 atexit.register(stop)

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from django.db.models import BooleanField, ExpressionWrapper, Q
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from streams import log
 from streams.models.references import with_references
 from streams.protocol.sse import StoredEvent
 from streams.relay.conf import settings
+from streams.relay.generations.rows import Rows, generation_rows
 from streams.relay.models import Generation
-from streams.runtime.executor import database
 
 END_EVENT = "end"
 
@@ -48,18 +48,17 @@ class Answer:
 
 def read(id: str) -> Answer:
     """Return a generation and its text so far. Raises Generation.DoesNotExist."""
-    for attempt in range(READ_ATTEMPTS):
+    for _ in range(READ_ATTEMPTS):
         # The head first: the queries that follow see every chunk up to it.
         head = log.current_head()
         generation = get(id)
         if not generation.is_active:
             assert generation.end_position is not None
             return Answer(generation, generation.text, generation.chunks, generation.end_position)
-        try:
-            text, chunks = stored_text(generation, head, strict=attempt < READ_ATTEMPTS - 1)
-        except _Pruned:
-            continue  # since then, the text of the row has grown by the chunks that were pruned
-        break
+        text, chunks, is_whole = stored_text(generation, head)
+        if is_whole:
+            break
+        # Read again: the text of the row has grown by the chunks that were pruned.
     return Answer(generation, text, chunks, head)
 
 
@@ -68,33 +67,29 @@ def get(id: str) -> Generation:
 
     Sets `is_deserted` (its worker is dead) and `is_overdue` (no worker has claimed it in time).
     """
-    rows = Generation.objects.using(database()).annotate(  # type: ignore[no-redef]
-        is_deserted=ExpressionWrapper(DESERTED, output_field=BooleanField()),
-        is_overdue=ExpressionWrapper(overdue(), output_field=BooleanField()),
-    )
-    generation: Generation = with_references(rows, "owner").get(pk=id)
+    generation: Generation = with_references(with_deadlines(generation_rows()), "owner").get(pk=id)
     return generation
 
 
-class _Pruned(Exception):
-    pass
+def with_deadlines(rows: Rows) -> Rows:
+    """Add `is_deserted` and `is_overdue` to the generations of a query."""
+    return rows.annotate(is_deserted=DESERTED, is_overdue=overdue())  # type: ignore[no-redef]
 
 
-def stored_text(generation: Generation, through: int, *, strict: bool = False) -> tuple[str, int]:
-    """Return the text of a generation and its number of chunks, from the row and from the later chunks in the log.
+def stored_text(generation: Generation, through: int) -> tuple[str, int, bool]:
+    """Return the text of a generation, its number of chunks, and True if the text is whole.
 
-    Chunks between the two can be missing if the log's retention is shorter than the few seconds by which the row is
-    behind the log. With `strict`, this raises _Pruned.
+    It consists of the row's text and the later chunks in the log. Chunks between the two can be missing if the log's
+    retention is shorter than the few seconds by which the row is behind the log.
     """
-    texts, chunks = [generation.text], generation.chunks
+    texts, chunks, is_whole = [generation.text], generation.chunks, True
     after = max(generation.text_position, generation.start_position)
     for n, text, _ in chunks_after(generation, after, through):
-        if strict and n > chunks:
-            raise _Pruned
+        is_whole = is_whole and n <= chunks
         if n >= chunks:
             texts.append(text)
             chunks = n + 1
-    return "".join(texts), chunks
+    return "".join(texts), chunks, is_whole
 
 
 def chunks_after(generation: Generation, after: int, through: int) -> Iterator[tuple[int, str, int]]:

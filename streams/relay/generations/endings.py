@@ -50,32 +50,19 @@ def messages_of(batch: Batch) -> list[NewMessage]:
         check(NewMessage(channel, {"n": batch.number + n, "text": text})) for n, text in enumerate(batch.chunks)
     ]
     if batch.ending is not None:  # without a limit of its size: the end must not be lost
-        messages.append(NewMessage(channel, encode_data(_end_data(batch.ending), max_bytes=None), END_EVENT))
+        messages.append(NewMessage(channel, encode_data(end_data(batch.ending), max_bytes=None), END_EVENT))
     return messages
 
 
-def _end_data(ending: Ending) -> dict[str, Any]:
-    """Return the data of the channel's last message."""
+def end_data(ending: Ending | Generation) -> dict[str, Any]:
+    """Return the state and how the answer ended, as clients get it. It is the data of the channel's last message."""
     error = {"code": ending.error_code, "message": ending.error_message} if ending.error_code else None
     return {
-        "state": ending.state.value,
+        "state": str(ending.state),
         "finish_reason": ending.finish_reason or None,
         "usage": ending.usage,
         "error": error,
     }
-
-
-def end_data(generation: Generation) -> dict[str, Any]:
-    """Return the data of the last message of a generation that has ended."""
-    return _end_data(
-        Ending(
-            State(generation.state),
-            generation.finish_reason,
-            generation.error_code,
-            generation.error_message,
-            generation.usage,
-        )
-    )
 
 
 def fields_of(ending: Ending, position: int) -> dict[str, Any]:

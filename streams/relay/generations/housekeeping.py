@@ -9,14 +9,15 @@ from __future__ import annotations
 import datetime
 import logging
 import time
+from collections.abc import Iterable, Iterator
 
-from django.db.models import BooleanField, ExpressionWrapper, Q
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from streams import log
 from streams.relay.conf import settings
 from streams.relay.generations import store
-from streams.relay.generations.chunks import DESERTED, overdue
+from streams.relay.generations.chunks import DESERTED, with_deadlines
 from streams.relay.generations.rows import Rows, generation_rows
 from streams.relay.models import Generation
 
@@ -40,67 +41,59 @@ _deserted: dict[str, tuple[datetime.datetime | None, float]] = {}
 _looked_at = 0.0
 
 
-# For each generation without a worker: its key, its state, True if it has waited for too long, and its lease.
-Found = list[tuple[str, str, bool, datetime.datetime | None]]
-
-
 def reap() -> bool:
     """End generations without a worker whose time has come. Return True if a generation waits for a worker."""
     return settle(look())
 
 
-def look() -> Found:
+def look() -> list[Generation]:
     """Return the generations that have no worker. Never waits for a lock."""
     # One query, because every process sends it every second. Running generations come before queued ones.
     waiting = generation_rows().filter(state__in=Generation.ACTIVE).filter(DESERTED | Q(state=State.QUEUED))
-    is_overdue_now = ExpressionWrapper(overdue(), output_field=BooleanField())
-    columns = ("pk", "state", is_overdue_now, "lease_until")
-    found = list(waiting.order_by("-state", "created_at").values_list(*columns)[:MOST_AT_ONCE])
+    waiting = with_deadlines(waiting.only("pk", "state", "lease_until"))
+    found = list(waiting.order_by("-state", "created_at")[:MOST_AT_ONCE])
     global _looked_at
     had_a_pause, _looked_at = time.monotonic() - _looked_at > CONFIRM_SECONDS, time.monotonic()
-    deserted = {pk for pk, state, *_ in found if state == State.RUNNING}
+    deserted = {generation.pk for generation in found if generation.is_deserted}
     for pk in set(_deserted) if had_a_pause else set(_deserted) - deserted:
         _deserted.pop(pk, None)
     return found
 
 
-def settle(found: Found) -> bool:
+def settle(found: Iterable[Generation]) -> bool:
     """End the generations from look() whose time has come. Return True if a generation waits for a worker.
 
     Can wait for a row that another transaction has locked.
     """
     is_waiting = False
-    for pk, state, is_overdue, lease in found:
+    for generation in found:
         try:
-            if not _settle(pk, state, is_overdue, lease) and state == State.QUEUED:
+            if not reap_one(generation) and generation.state == State.QUEUED:
                 is_waiting = True
         except Exception:  # go on with the others
-            logger.exception("Could not end the answer %s.", pk)
+            logger.exception("Could not end the answer %s.", generation.pk)
     return is_waiting
 
 
 def reap_one(generation: Generation) -> bool:
-    """End one generation, as chunks.get() has read it, if its time has come. Return True if it was ended."""
-    is_open = generation.is_deserted or generation.state == State.QUEUED
-    return is_open and _settle(generation.pk, generation.state, generation.is_overdue, generation.lease_until)
+    """End a generation that has no worker, if its time has come. Return True if it has ended.
 
-
-def _settle(pk: str, state: str, is_overdue: bool, lease: datetime.datetime | None) -> bool:
-    """End a generation without a worker, if its time has come. Return True if it has ended."""
-    if state == State.QUEUED:
-        if not is_overdue:
-            return False
+    The generation has the attributes that chunks.with_deadlines() adds.
+    """
+    pk = generation.pk
+    if generation.is_overdue:
         limit = settings.GENERATION_QUEUE_SECONDS
         end, why = store.give_up, f"no worker has claimed it within {limit:g} s. Start more workers (run_generations)."
-    else:
-        now = time.monotonic()
-        seen, seen_at = _deserted.setdefault(pk, (lease, now))
-        if seen != lease:  # it was renewed, and has expired again
-            seen_at = now
-            _deserted[pk] = (lease, now)
-        if now - seen_at < CONFIRM_SECONDS:
+    elif generation.is_deserted:
+        seen = (generation.lease_until, time.monotonic())
+        first_seen = _deserted.setdefault(pk, seen)
+        if first_seen[0] != generation.lease_until:  # it was renewed, and has expired again
+            first_seen = _deserted[pk] = seen
+        if seen[1] - first_seen[1] < CONFIRM_SECONDS:
             return False
         end, why = store.interrupt, "its worker did not renew its lease."
+    else:
+        return False
     try:
         has_ended = not end(pk).is_active
     except Generation.DoesNotExist:  # it was deleted in between
@@ -115,18 +108,20 @@ def compact() -> None:
     """Compact what ended GENERATION_COMPACT_SECONDS ago, and delete what ended GENERATION_RETENTION_SECONDS ago."""
     until = time.monotonic() + COMPACT_SECONDS
     if (seconds := settings.GENERATION_RETENTION_SECONDS) is not None:
-        old = _ended_before(seconds)
-        while time.monotonic() < until and (found := list(old[:MOST_AT_ONCE])):
-            for generation in found:
-                _delete_messages(generation)
-                store.delete(generation.pk)
-                log.forget_channel(generation.channel)
+        for generation in _batches(_ended_before(seconds), until):
+            _delete_messages(generation)
+            generation_rows().filter(pk=generation.pk).delete()
+            log.forget_channel(generation.channel)
     if (seconds := settings.GENERATION_COMPACT_SECONDS) is not None:
-        whole = _ended_before(seconds).filter(compacted_at=None)
-        while time.monotonic() < until and (found := list(whole[:MOST_AT_ONCE])):
-            for generation in found:
-                _delete_messages(generation)
-                store.mark_compacted(generation.pk)
+        for generation in _batches(_ended_before(seconds).filter(compacted_at=None), until):
+            _delete_messages(generation)
+            store.mark_compacted(generation.pk)
+
+
+def _batches(rows: Rows, until: float) -> Iterator[Generation]:
+    """Yield the generations of a query that the caller takes out of it, until the time.monotonic() `until`."""
+    while time.monotonic() < until and (found := list(rows[:MOST_AT_ONCE])):
+        yield from found
 
 
 def _delete_messages(generation: Generation) -> None:

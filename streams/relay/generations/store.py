@@ -16,8 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from django.contrib.auth import get_user_model
-from django.db import connections, router
+from django.db import connections
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
@@ -39,9 +38,6 @@ State = Generation.State
 
 # Without an account, the key is all that distinguishes one client from another, so it must be a secret.
 ANONYMOUS_KEY_MIN_LENGTH = 32
-
-
-# --- Creating ---------------------------------------------------------------------------------------------------------
 
 
 def create(
@@ -83,16 +79,10 @@ def create(
             start_position=log.current_head(),
         )
         generation.save(using=database(), force_insert=True)
-    if principal.user is not None and not _is_stored(principal.user):
+    if principal.user is not None and not usage.user_exists(principal.user.pk):
         forget_owner(principal.user.pk)  # deleted since the request was identified
         raise HTTPError(401, "not-signed-in", "This user was deleted. Sign in as another user.")
     return generation, True
-
-
-def _is_stored(user: Any) -> bool:
-    model = get_user_model()
-    # Not from a replica, which can be behind.
-    return model._base_manager.using(router.db_for_write(model)).filter(pk=user.pk).exists()
 
 
 def _check_key(principal: Principal, key: str | None) -> None:
@@ -123,7 +113,7 @@ def claim(worker: str, limit: int) -> list[Generation]:
         return list(ours.order_by("created_at", "pk"))
 
 
-def write(worker: str, batches: Sequence[Batch], *, renew: bool = False) -> dict[str, int]:
+def write(worker: str, batches: Sequence[Batch], renew: bool = False) -> dict[str, int]:
     """Store a worker's batches, all in one transaction. With `renew`, renew its lease on their generations as well.
 
     Returns {generation: position of its newest message}. Generations that do not belong to the worker any more are
@@ -218,7 +208,7 @@ def end(id: str, ending: Ending, *, only: Q | None = None) -> Generation:
         generation = locked(found).get()
         # Check the condition again: the row can have changed before it was locked.
         if generation.is_active and (only is None or found.filter(only).exists()):
-            text, chunks = stored_text(generation, log.current_head())
+            text, chunks, _ = stored_text(generation, log.current_head())
             rows = log.append(messages_of(Batch(id, chunks, ending=ending)))
             if generation.state == State.RUNNING:
                 # At least this many tokens. If its worker is alive, it corrects the number with correct().
@@ -261,11 +251,6 @@ def correct(generation: Generation, found: Mapping[str, Any] | None, tokens: int
 def mark_compacted(id: str) -> None:
     """Record that the generation's messages were deleted, so that only the row has its text."""
     generation_rows().filter(pk=id).update(compacted_at=Now())
-
-
-def delete(id: str) -> None:
-    """Delete the row of a generation that has ended."""
-    generation_rows().filter(pk=id).exclude(state__in=Generation.ACTIVE).delete()
 
 
 # --- Rows and locks ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -16,7 +15,8 @@ from streams.relay.access import Principal, admit, check_access
 from streams.relay.conf import settings
 from streams.relay.endpoints import api_view, read_payload
 from streams.relay.generations import background, chunks, store, tokens
-from streams.relay.generations.chunks import Answer
+from streams.relay.generations.chunks import Answer, storable
+from streams.relay.generations.endings import end_data
 from streams.relay.generations.ownership import find, not_found
 from streams.relay.limits import count_question
 from streams.relay.models import Generation
@@ -24,11 +24,6 @@ from streams.relay.proxy.requests import check_request
 from streams.relay.upstreams import get_upstream, upstream_for
 from streams.runtime import executor
 from streams.runtime.request_resources import close_request_connections
-
-logger = logging.getLogger("streams.relay")
-
-
-# --- Creating ---------------------------------------------------------------------------------------------------------
 
 
 @api_view("POST")
@@ -41,11 +36,8 @@ async def ask(request: HttpRequest) -> HttpResponseBase:
     upstream = upstream_for(asked.get("model"))
     body = check_request({**asked, "stream": True} if asked else payload, upstream)
     if "tools" in body:
-        raise HTTPError(
-            400,
-            "unsupported-tools",
-            "A generation stores text only. To call tools, use the relay (v1/chat/completions).",
-        )
+        message = "A generation stores text only. To call tools, use the relay (v1/chat/completions)."
+        raise HTTPError(400, "unsupported-tools", message)
     return await _start(request, principal, body, upstream.name, sent=payload)
 
 
@@ -91,21 +83,14 @@ async def _start(
 
 def _check_storable(value: Any) -> None:
     """Raise HTTPError (400) if a text has characters that PostgreSQL's JSON type cannot store."""
-    if isinstance(value, str):
-        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-            raise HTTPError(
-                400, "invalid-text", "Texts cannot contain NUL (U+0000) or lone surrogates (halves of characters)."
-            )
-    elif isinstance(value, Mapping):
-        for key, each in value.items():
-            _check_storable(key)
-            _check_storable(each)
-    elif isinstance(value, list | tuple):
+    if isinstance(value, str) and value != storable(value):
+        message = "Texts cannot contain NUL (U+0000) or lone surrogates (halves of characters)."
+        raise HTTPError(400, "invalid-text", message)
+    if isinstance(value, Mapping):
+        _check_storable([*value, *value.values()])
+    elif isinstance(value, list):
         for each in value:
             _check_storable(each)
-
-
-# --- Reading ----------------------------------------------------------------------------------------------------------
 
 
 @api_view("GET", "HEAD")
@@ -132,21 +117,17 @@ async def cancel(request: HttpRequest, id: str) -> HttpResponseBase:
 
 def _state(answer: Answer, token: str) -> dict[str, Any]:
     generation = answer.generation
-    error = {"code": generation.error_code, "message": generation.error_message} if generation.error_code else None
 
     def url(name: str) -> str:
         return f"{reverse(f'streams_relay:{name}', args=[generation.pk])}?token={token}"
 
     return {
         "id": generation.pk,
-        "state": generation.state,
         "channel": generation.channel,
         "model": generation.model,
         "text": answer.text,
         "chunks": answer.chunks,
-        "finish_reason": generation.finish_reason or None,
-        "usage": generation.usage,
-        "error": error,
+        **end_data(generation),
         "created_at": generation.created_at,
         "ended_at": generation.ended_at,
         "url": url("generation"),
@@ -154,9 +135,3 @@ def _state(answer: Answer, token: str) -> dict[str, Any]:
         "cancel_url": url("generation-cancel"),
         "regenerate_url": url("generation-regenerate"),
     }
-
-
-# --- Following --------------------------------------------------------------------------------------------------------
-
-
-# --- Whose it is ------------------------------------------------------------------------------------------------------

@@ -239,12 +239,12 @@ class Worker:
         writing = [producer for producer in self._producers.values() if renew or producer.due() is not None]
         batches = [producer.collect(keep_text=renew) for producer in writing]
         try:
-            stored = await executor.run(_write, self.id, batches, renew, pool=_writing)
+            stored = await executor.run(store.write, self.id, batches, renew, pool=_writing)
         except (InterfaceError, OperationalError):
             raise  # the database failed, not one of the batches
         except Exception:
             # One batch cannot be stored. Store the others.
-            stored = await self._write_one_by_one(batches, renew=renew)
+            stored = await self._write_one_by_one(batches, renew)
         for producer in writing:
             if producer.batch is None:
                 continue  # forget() was called in between
@@ -253,11 +253,11 @@ class Worker:
             elif producer.stored(position):
                 self._drop(producer)
 
-    async def _write_one_by_one(self, batches: list[Batch], *, renew: bool) -> dict[str, int]:
+    async def _write_one_by_one(self, batches: list[Batch], renew: bool) -> dict[str, int]:
         stored: dict[str, int] = {}
         for batch in batches:
             try:
-                stored |= await executor.run(_write, self.id, [batch], renew, pool=_writing)
+                stored |= await executor.run(store.write, self.id, [batch], renew, pool=_writing)
             except (InterfaceError, OperationalError):
                 raise
             except Exception:
@@ -301,7 +301,3 @@ class Worker:
             await executor.run(store.correct, producer.generation, found, producer.tokens, producer.seconds)
         except Exception:
             logger.warning("Could not record the usage of an answer.", exc_info=True)
-
-
-def _write(worker: str, batches: list[Batch], renew: bool) -> dict[str, int]:
-    return store.write(worker, batches, renew=renew)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from streams.exceptions import InvalidSetting
@@ -47,33 +48,43 @@ class ScriptedUpstream(BaseUpstream):
         messages = body.get("messages") or [{}]
         question = str(messages[-1].get("content", ""))
         text = self._answer.replace("{question}", question)
+        kind = "chat.completion.chunk" if body.get("stream") else "chat.completion"
+        head = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": str(body["model"]),
+        }
         if body.get("stream"):
-            return _ScriptedResponse("text/event-stream", _stream(str(body["model"]), text, self._seconds))
-        return _ScriptedResponse("application/json", _whole(str(body["model"]), text))
+            return _ScriptedResponse("text/event-stream", _stream(head, text), self._seconds)
+        return _ScriptedResponse("application/json", iter([_whole(head, text)]), 0)
 
 
 class _ScriptedResponse(UpstreamResponse):
-    def __init__(self, content_type: str, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(self, content_type: str, chunks: Iterator[bytes], seconds: float) -> None:
         self.status = 200
         self.headers = [("content-type", content_type)]
         self._chunks = chunks
-        self._next: asyncio.Future[bytes] | None = None
+        self._next = next(chunks, None)
+        self._seconds = seconds
+        self._due = asyncio.get_running_loop().time()
+        self._closed = asyncio.Event()
 
     async def __anext__(self) -> bytes:
-        # In a task of its own, because cancelling the generator's step would end the generator.
         if self._next is None:
-            self._next = asyncio.ensure_future(anext(self._chunks, b""))
-        await asyncio.wait([self._next])
-        if self._next.cancelled() or not (chunk := self._next.result()):  # it was closed, or is at its end
             raise StopAsyncIteration
-        self._next = None
+        # Each time is computed from the last one, so that delays of the event loop do not add up.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._due + self._seconds):
+                await self._closed.wait()
+        if self._closed.is_set():
+            raise StopAsyncIteration
+        self._due += self._seconds
+        chunk, self._next = self._next, next(self._chunks, None)
         return chunk
 
     async def aclose(self) -> None:
-        if self._next is not None:
-            self._next.cancel()
-            await asyncio.wait([self._next])
-        await self._chunks.aclose()  # type: ignore[attr-defined]  # it is a generator
+        self._closed.set()
 
 
 def _words(text: str) -> Iterator[str]:
@@ -86,42 +97,29 @@ def _words(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-async def _stream(model: str, text: str, seconds: float) -> AsyncIterator[bytes]:
-    head = {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": "chat.completion.chunk",
-        "created": int(time.time()),
-        "model": model,
-    }
-    pieces = list(_words(text))
-    loop = asyncio.get_running_loop()
-    due = loop.time()
-    for piece in pieces:
-        due += seconds  # from the start, so that delays of sleep() do not add up
-        await asyncio.sleep(due - loop.time())
-        yield _event({**head, "choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
-    yield _event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-    yield _event({**head, "choices": [], "usage": _usage(len(pieces))})
-    yield b"data: [DONE]\n\n"
+def _stream(head: Mapping[str, Any], text: str) -> Iterator[bytes]:
+    """Yield an event for each word. The last one comes together with the end."""
+    *choices, last = [_choice(None, delta={"content": word}) for word in _words(text)]
+    for choice in choices:
+        yield _event({**head, "choices": [choice]})
+    end = _event({**head, "choices": [last]}) + _event({**head, "choices": [_choice("stop", delta={})]})
+    usage = _event({**head, "choices": [], "usage": _usage(text)})
+    yield end + usage + b"data: [DONE]\n\n"
 
 
-async def _whole(model: str, text: str) -> AsyncIterator[bytes]:
-    message = {"role": "assistant", "content": text}
-    yield json.dumps(
-        {
-            "id": f"chatcmpl-{uuid.uuid4().hex}",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": model,
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": _usage(len(list(_words(text)))),
-        }
-    ).encode()
+def _whole(head: Mapping[str, Any], text: str) -> bytes:
+    choice = _choice("stop", message={"role": "assistant", "content": text})
+    return json.dumps({**head, "choices": [choice], "usage": _usage(text)}).encode()
+
+
+def _choice(finish_reason: str | None, **content: Any) -> dict[str, Any]:
+    return {"index": 0, **content, "finish_reason": finish_reason}
 
 
 def _event(data: Mapping[str, Any]) -> bytes:
     return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
 
 
-def _usage(words: int) -> dict[str, int]:
+def _usage(text: str) -> dict[str, int]:
+    words = len(list(_words(text)))
     return {"prompt_tokens": 0, "completion_tokens": words, "total_tokens": words}
