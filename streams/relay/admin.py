@@ -25,14 +25,10 @@ class _LookOnly(ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> Any:
         return with_references(super().get_queryset(request).using(database()), self.reference)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
+    def _refuse(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    has_add_permission = has_change_permission = has_delete_permission = _refuse
 
 
 @admin.register(Generation)

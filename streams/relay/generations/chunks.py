@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db.models import Q
@@ -36,30 +35,19 @@ def overdue() -> Q:
 READ_ATTEMPTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A generation at the time when the log's head was `position`: its text, and the number of chunks in it."""
-
-    generation: Generation
-    text: str
-    chunks: int
-    position: int
-
-
-def read(id: str) -> Answer:
-    """Return a generation and its text so far. Raises Generation.DoesNotExist."""
+def read(id: str) -> Generation:
+    """Return a generation whose `text` and `chunks` are up to date. Do not save it. Raises Generation.DoesNotExist."""
     for _ in range(READ_ATTEMPTS):
         # The head first: the queries that follow see every chunk up to it.
         head = log.current_head()
         generation = get(id)
         if not generation.is_active:
-            assert generation.end_position is not None
-            return Answer(generation, generation.text, generation.chunks, generation.end_position)
-        text, chunks, is_whole = stored_text(generation, head)
+            break
+        generation.text, generation.chunks, is_whole = stored_text(generation, head)
         if is_whole:
             break
         # Read again: the text of the row has grown by the chunks that were pruned.
-    return Answer(generation, text, chunks, head)
+    return generation
 
 
 def get(id: str) -> Generation:

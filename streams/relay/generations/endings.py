@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.db.models import F
 from django.db.models.functions import Now
 
 from streams.protocol.events import NewMessage, check, encode_data
@@ -65,9 +66,13 @@ def end_data(ending: Ending | Generation) -> dict[str, Any]:
     }
 
 
-def fields_of(ending: Ending, position: int) -> dict[str, Any]:
-    """Return the fields of the row of a generation that has ended."""
+def fields_of(ending: Ending, text: str, chunks: int, position: int) -> dict[str, Any]:
+    """Return the new fields of the row of a generation that ends, with its text and the position of its end."""
     return {
+        "size": F("size") + len(text.encode()),
+        "text": text,
+        "chunks": chunks,
+        "text_position": position,
         "state": ending.state,
         "ended_at": Now(),
         "end_position": position,

@@ -10,7 +10,6 @@ from django.http import HttpRequest
 from streams.exceptions import HTTPError
 from streams.relay.access import Principal, identify
 from streams.relay.generations import chunks, housekeeping, tokens
-from streams.relay.generations.chunks import Answer
 from streams.relay.models import ID_LENGTH, Generation
 from streams.runtime import executor
 from streams.runtime.request_resources import close_request_connections
@@ -18,9 +17,9 @@ from streams.runtime.request_resources import close_request_connections
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A generation, the owner or whoever acts for the owner, and a token for its URLs."""
+    """A generation with its text, its owner or whoever acts for the owner, and a token for its URLs."""
 
-    answer: Answer
+    generation: Generation
     principal: Principal
     token: str
     has_token: bool
@@ -30,10 +29,10 @@ async def find(request: HttpRequest, id: str) -> Found:
     """Return the generation with its text, if the request is from its owner. Raises HTTPError: 401, 403 or 404."""
     generation, principal, token = await find_row(request, id)
     try:
-        answer = await executor.run(chunks.read, id)
+        generation = await executor.run(chunks.read, id)
     except Generation.DoesNotExist:  # it was deleted in between
         raise not_found() from None
-    return Found(answer, principal, token or tokens.make(generation), token is not None)
+    return Found(generation, principal, token or tokens.make(generation), token is not None)
 
 
 async def find_row(request: HttpRequest, id: str) -> tuple[Generation, Principal, str | None]:

@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import connections
-from django.db.models import F, Q
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from streams import log
@@ -98,9 +98,6 @@ def _check_key(principal: Principal, key: str | None) -> None:
         )
 
 
-# --- A worker's steps -------------------------------------------------------------------------------------------------
-
-
 def claim(worker: str, limit: int) -> list[Generation]:
     """Assign at most `limit` queued generations to a worker, the oldest first, and return them."""
     if not generation_rows().filter(state=State.QUEUED).exists():
@@ -141,9 +138,8 @@ def write(worker: str, batches: Sequence[Batch], renew: bool = False) -> dict[st
             last = newest[batch.id] = max((next(slots) for _ in each), default=batch.position)
             if batch.ending is not None:
                 assert batch.text is not None
-                size = F("size") + len(batch.text.encode())
-                kept_text = {"text": batch.text, "chunks": batch.number + len(batch.chunks), "text_position": last}
-                generation_rows().filter(pk=batch.id).update(size=size, **kept_text, **fields_of(batch.ending, last))
+                ended = fields_of(batch.ending, batch.text, batch.number + len(batch.chunks), last)
+                generation_rows().filter(pk=batch.id).update(**ended)
     if rows:
         log.finish(positions, rows)
     return newest
@@ -167,9 +163,6 @@ def find(batch: Batch) -> int | None:
             if batch.chunks and n == last:
                 return position
     return None
-
-
-# --- Ends from outside ------------------------------------------------------------------------------------------------
 
 
 def cancel(id: str) -> Generation:
@@ -214,9 +207,7 @@ def end(id: str, ending: Ending, *, only: Q | None = None) -> Generation:
                 # At least this many tokens. If its worker is alive, it corrects the number with correct().
                 _record(generation, dataclasses.replace(ending, tokens=chunks))
             positions = log.sequence()
-            last = positions[rows[0].pk]
-            size = F("size") + len(text.encode())
-            found.update(size=size, text=text, chunks=chunks, text_position=last, **fields_of(ending, last))
+            found.update(**fields_of(ending, text, chunks, positions[rows[0].pk]))
             generation.refresh_from_db(using=database())
     if rows:
         log.finish(positions, rows)
@@ -251,9 +242,6 @@ def correct(generation: Generation, found: Mapping[str, Any] | None, tokens: int
 def mark_compacted(id: str) -> None:
     """Record that the generation's messages were deleted, so that only the row has its text."""
     generation_rows().filter(pk=id).update(compacted_at=Now())
-
-
-# --- Rows and locks ---------------------------------------------------------------------------------------------------
 
 
 def _lease() -> Any:

@@ -18,7 +18,7 @@ from streams.protocol.events import encode_data
 from streams.protocol.sse import is_position
 from streams.relay.endpoints import error_response, unavailable
 from streams.relay.generations import background, chunks, endings, tokens
-from streams.relay.generations.chunks import END_EVENT, Answer
+from streams.relay.generations.chunks import END_EVENT
 from streams.relay.generations.ownership import find_row
 from streams.relay.models import Generation
 from streams.runtime import executor, failures
@@ -98,8 +98,8 @@ class GenerationEvents(EventStreamView):
         return _snapshot(await executor.run(chunks.read, self._generation.pk))
 
 
-def _snapshot(answer: Answer) -> dict[str, Any]:
-    return {"n": answer.chunks, "text": answer.text, "state": answer.generation.state}
+def _snapshot(generation: Generation) -> dict[str, Any]:
+    return {"n": generation.chunks, "text": generation.text, "state": generation.state}
 
 
 async def _ended_stream(generation: Generation, requested: str | None) -> HttpResponseBase:
@@ -122,11 +122,10 @@ async def _ended_stream(generation: Generation, requested: str | None) -> HttpRe
         if generation.text:
             blocks.append(sse.encode(_json({"n": 0, "text": generation.text}), id=generation.start_position))
     else:
-        whole = Answer(generation, generation.text, generation.chunks, last)
         reason = "malformed-id" if cursor is None else "pruned" if is_within else "unknown-id"
         data = {"reason": reason, "requested": requested[:100]}
         blocks.append(sse.encode(_json({**data, "earliest": None, "head": last}), event="stream-reset"))
-        blocks.append(sse.encode(_json(_snapshot(whole)), event="stream-snapshot"))
+        blocks.append(sse.encode(_json(_snapshot(generation)), event="stream-snapshot"))
     blocks.append(sse.encode(_json(endings.end_data(generation)), event=END_EVENT, id=last))
     return EventStreamResponse(_each(blocks))
 

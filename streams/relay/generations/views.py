@@ -15,7 +15,7 @@ from streams.relay.access import Principal, admit, check_access
 from streams.relay.conf import settings
 from streams.relay.endpoints import api_view, read_payload
 from streams.relay.generations import background, chunks, store, tokens
-from streams.relay.generations.chunks import Answer, storable
+from streams.relay.generations.chunks import storable
 from streams.relay.generations.endings import end_data
 from streams.relay.generations.ownership import find, not_found
 from streams.relay.limits import count_question
@@ -48,7 +48,7 @@ async def regenerate(request: HttpRequest, id: str) -> HttpResponseBase:
     A token grants access to one answer only. So if the first answer belongs to a user, that user must be signed in.
     """
     found = await find(request, id)
-    generation = found.answer.generation
+    generation = found.generation
     if generation.owner_id is not None and found.has_token:
         principal = await admit(request)
         if principal.user is None or principal.user.pk != generation.owner_id:
@@ -74,11 +74,10 @@ async def _start(
     generation, is_new = await executor.run(create, pool=executor.WAITING)
     if is_new:
         background.call()
-        answer = Answer(generation, "", 0, generation.start_position)
     else:
-        answer = await executor.run(chunks.read, generation.pk)
-    token = tokens.make(answer.generation)
-    return json_response({**_state(answer, token), "token": token}, 201 if is_new else 200)
+        generation = await executor.run(chunks.read, generation.pk)
+    token = tokens.make(generation)
+    return json_response({**_state(generation, token), "token": token}, 201 if is_new else 200)
 
 
 def _check_storable(value: Any) -> None:
@@ -97,8 +96,8 @@ def _check_storable(value: Any) -> None:
 async def look(request: HttpRequest, id: str) -> HttpResponseBase:
     """Return an answer's state and its text so far."""
     found = await find(request, id)
-    background.call_for(found.answer.generation)
-    return json_response(_state(found.answer, found.token))
+    background.call_for(found.generation)
+    return json_response(_state(found.generation, found.token))
 
 
 @api_view("POST")
@@ -111,13 +110,10 @@ async def cancel(request: HttpRequest, id: str) -> HttpResponseBase:
     except Generation.DoesNotExist:
         raise not_found() from None
     background.forget(id)
-    answer = Answer(generation, generation.text, generation.chunks, generation.end_position or 0)
-    return json_response(_state(answer, found.token))
+    return json_response(_state(generation, found.token))
 
 
-def _state(answer: Answer, token: str) -> dict[str, Any]:
-    generation = answer.generation
-
+def _state(generation: Generation, token: str) -> dict[str, Any]:
     def url(name: str) -> str:
         return f"{reverse(f'streams_relay:{name}', args=[generation.pk])}?token={token}"
 
@@ -125,8 +121,8 @@ def _state(answer: Answer, token: str) -> dict[str, Any]:
         "id": generation.pk,
         "channel": generation.channel,
         "model": generation.model,
-        "text": answer.text,
-        "chunks": answer.chunks,
+        "text": generation.text,
+        "chunks": generation.chunks,
         **end_data(generation),
         "created_at": generation.created_at,
         "ended_at": generation.ended_at,

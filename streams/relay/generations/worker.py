@@ -12,6 +12,7 @@ import contextlib
 import logging
 import time
 import uuid
+from collections.abc import Callable
 
 from django.db import InterfaceError, OperationalError
 
@@ -68,8 +69,8 @@ class Worker:
         self._called = asyncio.Event()  # a generation might wait, or stop() was called
         self._news = asyncio.Event()  # there is something to store
         self._doubtful = False  # it is not known if the last transaction was committed
-        self._impatient = asyncio.Event()
         self.is_stopping = False
+        self._is_interrupted = False
 
     def call(self) -> None:
         """Look for queued generations now."""
@@ -82,7 +83,8 @@ class Worker:
 
     def interrupt(self) -> None:
         """After stop(): do not wait any longer for running generations."""
-        self._impatient.set()
+        self._is_interrupted = True
+        self._called.set()
 
     def forget(self, id: str) -> None:
         """Stop a generation that was ended from outside."""
@@ -132,11 +134,7 @@ class Worker:
                 self._news.set()  # there is a lease to renew
 
     async def _drain(self, grace: float) -> None:
-        done = asyncio.create_task(self._until_idle())
-        impatient = asyncio.create_task(self._impatient.wait())
-        await asyncio.wait([done, impatient], timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-        done.cancel()
-        impatient.cancel()
+        await self._wait(grace, until=lambda: not self._producers or self._is_interrupted)
         for producer in self._producers.values():
             if producer.ending is None:
                 if producer.task is not None:
@@ -147,14 +145,14 @@ class Worker:
                     message="The process that wrote this answer was stopped. Send the request again.",
                 )
         self._news.set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
-                await self._until_idle()
+        await self._wait(STOP_SECONDS, until=lambda: not self._producers)
 
-    async def _until_idle(self) -> None:
-        while self._producers:
-            self._called.clear()  # _drop() sets it for each generation that ends
-            await self._called.wait()
+    async def _wait(self, seconds: float, until: Callable[[], bool]) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not until():
+                    self._called.clear()  # _drop() sets it for each generation that ends
+                    await self._called.wait()
 
     # --- Reading upstreams ---
 

@@ -67,8 +67,8 @@ class Answer:
         self, upstream: BaseUpstream, response: UpstreamResponse, *, first_event_at: float, end_at: float
     ) -> None:
         self.status = response.status
-        headers = response.headers
-        self.headers = [(name, upstream.hide(value)) for name, value in headers if upstream.hide(name) == name]
+        shown = ((name, value) for name, value in response.headers if upstream.hide(name) == name)
+        self.headers = [(name, upstream.hide(value)) for name, value in shown]
         # Not by the status: some APIs send a 200 with an error as JSON, or a 400 with an error as an event.
         self.is_stream = _content_type(response) == "text/event-stream"
         self.usage: dict[str, Any] | None = None
@@ -82,9 +82,7 @@ class Answer:
         self._response = response
         self._loop = asyncio.get_running_loop()
         self._end_at = end_at
-        self._waits_until: float | None = (
-            first_event_at  # the time limit for the next event; None if it has not been set
-        )
+        self._waits_until: float | None = first_event_at  # for the next event; None if it has not been set
         self._has_begun = False
         self._bytes = 0
         self._decoder = EventStreamDecoder()
@@ -134,12 +132,6 @@ class Answer:
                 await self._drain()
         finally:
             await self._response.aclose()
-
-    def expire(self) -> None:
-        """End the answer because of its time limit, and close the upstream. Chunks that have arrived are returned."""
-        if not self._finished and self._end is None:
-            self._end = _too_slow_as_a_whole()
-            close_later(self._response, self._loop)
 
     async def read_error(self) -> HTTPError:
         """Return the upstream's own error, or the error of reading it. Never raises."""
@@ -305,9 +297,11 @@ def _content_type(response: UpstreamResponse) -> str:
 
 
 def _expire(answer_ref: weakref.ref[Answer]) -> None:
-    """End an answer that has reached the limit of its total time."""
-    if (answer := answer_ref()) is not None:
-        answer.expire()
+    """End an answer that has reached the limit of its total time. Chunks that have arrived are returned."""
+    answer = answer_ref()
+    if answer is not None and not answer._finished and answer._end is None:
+        answer._end = _too_slow_as_a_whole()
+        close_later(answer._response, answer._loop)
 
 
 def _too_slow_as_a_whole() -> HTTPError:

@@ -1,7 +1,4 @@
-"""One relayed answer, from the request to its last byte.
-
-delivery/limits.py counts it, usage.py records its cost, and views.py makes the HTTP response.
-"""
+"""One relayed answer, from the request to its last byte."""
 
 from __future__ import annotations
 
@@ -97,14 +94,14 @@ class Exchange:
             if self._streams:
                 raise HTTPError(502, "upstream-malformed", "The upstream sent a stream, which was not requested.")
             found = await self.answer.read_json(MAX_ERROR_BYTES if has_failed else settings.RELAY_MAX_ANSWER_BYTES)
-            is_object = isinstance(found, dict)
-            if not has_failed and is_object and found.get("error") and not found.get("choices"):
-                raise UpstreamError(found["error"])  # the clients of such APIs look at the status
         except HTTPError:
             self._outcome = Usage.Outcome.FAILED
             raise
-        self._outcome = Usage.Outcome.FAILED if has_failed or not is_object else Usage.Outcome.DONE
-        if is_object and not has_failed:
+        self._outcome = Usage.Outcome.FAILED
+        if not has_failed and isinstance(found, dict):
+            if found.get("error") and not found.get("choices"):
+                raise UpstreamError(found["error"])  # the clients of such APIs look at the status
+            self._outcome = Usage.Outcome.DONE
             self._usage = found["usage"] if isinstance(found.get("usage"), dict) else None
         return found
 
@@ -114,17 +111,13 @@ class Exchange:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._over or self.closed:
-            return self._stop_here()
-        try:
-            return await self._next()
-        except Exception as error:  # StopAsyncIteration as well
-            if self.closed:  # while this waited
-                return self._stop_here()
-            self._over = True
-            return self._last(error)
-
-    def _stop_here(self) -> bytes:
+        if not self._over and not self.closed:
+            try:
+                return await self._next()
+            except Exception as error:  # StopAsyncIteration as well
+                if not self.closed:  # while this waited
+                    self._over = True
+                    return self._last(error)
         if self._over or not self._stopped:
             raise StopAsyncIteration
         self._over = True
@@ -206,8 +199,6 @@ class Exchange:
     async def _refusal(self) -> HTTPError:
         """Return the error of an upstream that refused the request after the stream to the client had started."""
         assert self.answer is not None
-        if self.answer.is_stream and self.answer.status < 400:
-            return HTTPError(502, "upstream-malformed", "The upstream did not answer with a stream.")
         error = await self.answer.read_error()
         told = error.sent if isinstance(error, UpstreamError) else None
         if self.answer.status < 400 and isinstance(told, dict) and "choices" in told:

@@ -177,35 +177,24 @@ def _check_part(part: object) -> None:
     value = part.get(kind)
     if kind in ("text", "refusal") and not isinstance(value, str):
         raise _bad("invalid-messages", f"A part of type {kind} has a text as its {kind}.")
-    if kind == "image_url" and not _is_image(value):
+    if kind == "image_url" and not (_text_in(value, "url", "detail") or "")[:11].lower() == "data:image/":
         raise _bad("invalid-messages", "An image is given by a URL that holds it: data:image/…;base64,….")
-    if kind == "input_audio" and not _is_sound(value):
+    sound = _text_in(value, "data", "format")
+    if kind == "input_audio" and (sound is None or "://" in sound):  # DashScope takes addresses there
         raise _bad("invalid-messages", "A sound is given by its data, in base64, and its format.")
 
 
-def _is_image(value: object) -> bool:
-    if not isinstance(value, Mapping) or set(value) - {"url", "detail"}:
-        return False
-    url = value.get("url")
-    return isinstance(url, str) and url[:11].lower() == "data:image/"
-
-
-def _is_sound(value: object) -> bool:
-    if not isinstance(value, Mapping) or set(value) - {"data", "format"}:
-        return False
-    data = value.get("data")
-    return isinstance(data, str) and "://" not in data  # DashScope takes addresses there
+def _text_in(value: object, key: str, other: str) -> str | None:
+    """Return the text of `key` in an object that has no keys but these two, or None if there is none."""
+    text = value.get(key) if isinstance(value, Mapping) and set(value) <= {key, other} else None
+    return text if isinstance(text, str) else None
 
 
 def _tools(tools: object) -> list[Any]:
     """Functions only, which the client calls: other kinds have the upstream search, fetch and bill."""
-    functions = isinstance(tools, list) and all(
-        isinstance(tool, Mapping) and tool.get("type") == "function" for tool in tools
-    )
-    if not functions:
-        raise _bad("invalid-tools", "tools is a list of objects of type function.")
-    assert isinstance(tools, list)
-    return tools
+    if isinstance(tools, list) and all(isinstance(tool, dict) and tool.get("type") == "function" for tool in tools):
+        return tools
+    raise _bad("invalid-tools", "tools is a list of objects of type function.")
 
 
 def _shown(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,14 +88,9 @@ class _ScriptedResponse(UpstreamResponse):
         self._closed.set()
 
 
-def _words(text: str) -> Iterator[str]:
-    """Yield each word of the text with the space after it, as models send tokens."""
-    start = 0
-    for index in range(1, len(text)):
-        if text[index - 1].isspace() and not text[index].isspace():
-            yield text[start:index]
-            start = index
-    yield text[start:]
+def _words(text: str) -> list[str]:
+    """Return each word of the text with the space after it, as models send tokens."""
+    return re.split(r"(?<=\s)(?=\S)", text)
 
 
 def _stream(head: Mapping[str, Any], text: str) -> Iterator[bytes]:
@@ -121,5 +117,5 @@ def _event(data: Mapping[str, Any]) -> bytes:
 
 
 def _usage(text: str) -> dict[str, int]:
-    words = len(list(_words(text)))
+    words = len(_words(text))
     return {"prompt_tokens": 0, "completion_tokens": words, "total_tokens": words}
