@@ -48,12 +48,10 @@ def check_upstreams(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
         yield Error(f"STREAMS['RELAY_ACCESS'] cannot be loaded: {error}.", id="streams_relay.E001")
     for name in names:
         try:
-            upstream = get_upstream(name)
+            get_upstream(name)
         except ImportError as error:
             yield Error(
                 f"STREAMS['UPSTREAMS'][{name!r}]['BACKEND'] cannot be loaded: {error}.", id="streams_relay.E001"
             )
         except InvalidSetting as error:
             yield Error(str(error), id="streams_relay.E002")
-        else:
-            yield from upstream.check()

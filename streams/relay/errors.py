@@ -28,13 +28,11 @@ def openai_error(error: HTTPError) -> dict[str, Any]:
     found: dict[str, Any] = {"message": str(error), "type": kind, "param": None, "code": error.code}
     sent = error.sent if isinstance(error, UpstreamError) else None
     if isinstance(sent, Mapping):
-        found |= {key: value for key, value in sent.items() if key in found and _is_passed_on(value)}
+        found |= {key: value for key, value in sent.items() if key in found and _is_short(value)}
     elif isinstance(sent, str) and sent:
         found["message"] = sent[:MAX_UPSTREAM_CHARACTERS]
     return {"error": found}
 
 
-def _is_passed_on(value: object) -> bool:
-    if value is None or value == "":
-        return False
-    return isinstance(value, str | int) and len(str(value)) <= MAX_UPSTREAM_CHARACTERS
+def _is_short(value: object) -> bool:
+    return isinstance(value, str | int) and 0 < len(str(value)) <= MAX_UPSTREAM_CHARACTERS

@@ -51,9 +51,7 @@ def take_back_tokens(user_pk: str | None, channel: str | None = None, token_id: 
     except (TypeError, ValueError, OverflowError, ValidationError):  # not a primary key of this user model
         return
     if channel is not None:
-        owned = (
-            owned.filter(pk=channel.removeprefix(GENERATION_PREFIX))
-            if channel.startswith(GENERATION_PREFIX)
-            else owned.none()
-        )
+        if not channel.startswith(GENERATION_PREFIX):
+            return
+        owned = owned.filter(pk=channel.removeprefix(GENERATION_PREFIX))
     owned.update(token_series=F("token_series") + 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from django.http import HttpRequest
 
@@ -15,27 +14,7 @@ from streams.runtime import executor
 from streams.runtime.request_resources import close_request_connections
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A generation with its text, its owner or whoever acts for the owner, and a token for its URLs."""
-
-    generation: Generation
-    principal: Principal
-    token: str
-    has_token: bool
-
-
-async def find(request: HttpRequest, id: str) -> Found:
-    """Return the generation with its text, if the request is from its owner. Raises HTTPError: 401, 403 or 404."""
-    generation, principal, token = await find_row(request, id)
-    try:
-        generation = await executor.run(chunks.read, id)
-    except Generation.DoesNotExist:  # it was deleted in between
-        raise not_found() from None
-    return Found(generation, principal, token or tokens.make(generation), token is not None)
-
-
-async def find_row(request: HttpRequest, id: str) -> tuple[Generation, Principal, str | None]:
+async def find(request: HttpRequest, id: str) -> tuple[Generation, Principal, str | None]:
     """Return the generation's row, the principal, and the generation's token if the request has it.
 
     Raises HTTPError (401, 403 or 404) if the request is not from its owner.

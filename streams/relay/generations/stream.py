@@ -19,7 +19,7 @@ from streams.protocol.sse import is_position
 from streams.relay.endpoints import error_response, unavailable
 from streams.relay.generations import background, chunks, endings, tokens
 from streams.relay.generations.chunks import END_EVENT
-from streams.relay.generations.ownership import find_row
+from streams.relay.generations.ownership import find
 from streams.relay.models import Generation
 from streams.runtime import executor, failures
 from streams.runtime.request_resources import close_request_connections
@@ -53,7 +53,7 @@ class GenerationEvents(EventStreamView):
 
     async def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         try:
-            self._generation, _, token = await find_row(request, kwargs["id"])
+            self._generation, _, token = await find(request, kwargs["id"])
             if self._generation.is_active:
                 if token is None and bearer(request) is not None:
                     # So that this stream ends when the key becomes invalid, as if a token had opened it.
@@ -77,7 +77,7 @@ class GenerationEvents(EventStreamView):
 
     async def head(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         try:
-            await find_row(request, kwargs["id"])
+            await find(request, kwargs["id"])
         except HTTPError as error:
             return HttpResponse(status=error.status)
         return await super().head(request, **kwargs)

@@ -47,16 +47,14 @@ async def regenerate(request: HttpRequest, id: str) -> HttpResponseBase:
 
     A token grants access to one answer only. So if the first answer belongs to a user, that user must be signed in.
     """
-    found = await find(request, id)
-    generation = found.generation
-    if generation.owner_id is not None and found.has_token:
+    generation, principal, token = await find(request, id)
+    if generation.owner_id is not None and token is not None:
         principal = await admit(request)
         if principal.user is None or principal.user.pk != generation.owner_id:
             raise HTTPError(
                 403, "forbidden", "Only the user who started this answer can regenerate it. Sign in, or send your key."
             )
     else:
-        principal = found.principal
         await check_access(request, principal)
     count_question(principal.key)
     upstream = get_upstream(generation.upstream) if generation.upstream in settings.UPSTREAMS else get_upstream()
@@ -95,22 +93,26 @@ def _check_storable(value: Any) -> None:
 @api_view("GET", "HEAD")
 async def look(request: HttpRequest, id: str) -> HttpResponseBase:
     """Return an answer's state and its text so far."""
-    found = await find(request, id)
-    background.call_for(found.generation)
-    return json_response(_state(found.generation, found.token))
+    generation, _, token = await find(request, id)
+    try:
+        generation = await executor.run(chunks.read, id)
+    except Generation.DoesNotExist:  # it was deleted in between
+        raise not_found() from None
+    background.call_for(generation)
+    return json_response(_state(generation, token or tokens.make(generation)))
 
 
 @api_view("POST")
 async def cancel(request: HttpRequest, id: str) -> HttpResponseBase:
     """Stop an answer. An answer that has ended does not change."""
-    found = await find(request, id)
+    found, _, token = await find(request, id)
     await close_request_connections()
     try:
         generation = await executor.run(store.cancel, id, pool=executor.WAITING)
     except Generation.DoesNotExist:
         raise not_found() from None
     background.forget(id)
-    return json_response(_state(generation, found.token))
+    return json_response(_state(generation, token or tokens.make(found)))
 
 
 def _state(generation: Generation, token: str) -> dict[str, Any]:

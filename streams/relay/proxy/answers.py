@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import weakref
 from collections import deque
@@ -22,8 +21,6 @@ from streams.relay.errors import UpstreamError
 from streams.relay.proxy.chunks import Chunk, first_choice, parse_object
 from streams.relay.proxy.hiding import hidden, hide_in_event
 from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
-
-logger = logging.getLogger("streams.relay")
 
 # After the terminal event, the end of the body comes soon. If it is awaited, the connection can be used again.
 DRAIN_SECONDS = 0.25
@@ -59,8 +56,8 @@ class Answer:
     """An upstream's answer. If it is a stream, iterating yields its chunks until the terminal event.
 
     After the last chunk, it raises HTTPError if the upstream has sent an error, has ended without a terminal event, was
-    disconnected, or has exceeded a limit of time or size. `usage`, `finish_reason` and `model` are the latest values in
-    the chunks so far. Call aclose() at the end. An answer that is garbage-collected without it is closed as well.
+    disconnected, or has exceeded a limit of time or size. `usage` and `finish_reason` are the latest values in the
+    chunks so far. Call aclose() at the end. An answer that is garbage-collected without it is closed as well.
     """
 
     def __init__(
@@ -73,7 +70,6 @@ class Answer:
         self.is_stream = _content_type(response) == "text/event-stream"
         self.usage: dict[str, Any] | None = None
         self.finish_reason: str | None = None
-        self.model: str | None = None
         # Read the settings once, because an answer has thousands of events.
         self._silence_seconds = settings.RELAY_SILENCE_SECONDS
         self._event_bytes = settings.RELAY_MAX_EVENT_BYTES
@@ -273,8 +269,6 @@ class Answer:
     def _chunk(self, data: str, event: str, body: dict[str, Any]) -> Chunk:
         if isinstance(body.get("usage"), dict):
             self.usage = body["usage"]
-        if isinstance(body.get("model"), str):
-            self.model = body["model"]
         choice = first_choice(body)
         if choice is None:
             is_usage = body.get("usage") is not None and not body.get("choices")
@@ -285,10 +279,8 @@ class Answer:
         delta = choice.get("delta") or choice.get("message")
         if not isinstance(delta, dict):
             return Chunk(data, event)
-        names = ("content", "reasoning_content", "refusal")
-        text, reasoning, refusal = (value if isinstance(value := delta.get(name), str) else "" for name in names)
-        calls_tools = bool(delta.get("tool_calls") or delta.get("function_call"))
-        return Chunk(data, event, text, reasoning, refusal, calls_tools)
+        text, refusal = (value if isinstance(value := delta.get(name), str) else "" for name in ("content", "refusal"))
+        return Chunk(data, event, text, refusal, bool(delta.get("tool_calls") or delta.get("function_call")))
 
 
 def _content_type(response: UpstreamResponse) -> str:

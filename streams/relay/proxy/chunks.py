@@ -11,14 +11,13 @@ from typing import Any
 class Chunk:
     """An event of an answer.
 
-    `text`, `reasoning` and `refusal` are the texts that it adds to the first choice. `calls_tools`: the first choice
+    `text` and `refusal` are the texts that it adds to the first choice. `calls_tools`: the first choice
     calls a tool. `is_empty`: it has no choice, as the event with the usage.
     """
 
     data: str
     event: str = "message"
     text: str = ""
-    reasoning: str = ""
     refusal: str = ""
     calls_tools: bool = False
     is_empty: bool = False

@@ -57,7 +57,6 @@ class Exchange:
         self._over = False  # everything has been returned
         self._stopped = False  # by stop(), before the end
         self._outcome = Usage.Outcome.CANCELLED  # until it ends
-        self._usage: Mapping[str, Any] | None = None
         self._chunks = 0
 
     async def open(self, header_delay_seconds: float | None) -> Answer | None:
@@ -102,7 +101,7 @@ class Exchange:
             if found.get("error") and not found.get("choices"):
                 raise UpstreamError(found["error"])  # the clients of such APIs look at the status
             self._outcome = Usage.Outcome.DONE
-            self._usage = found["usage"] if isinstance(found.get("usage"), dict) else None
+            self.answer.usage = found["usage"] if isinstance(found.get("usage"), dict) else None
         return found
 
     # --- As a stream: the protocol feed.Source, for EventStreamResponse ---
@@ -246,6 +245,6 @@ class Exchange:
             model=self._body["model"],
             outcome=self._outcome,
             seconds=time.monotonic() - self._began_at,
-            usage=self._usage or (answer.usage if answer is not None else None),
+            usage=answer.usage if answer is not None else None,
             chunks=self._chunks,
         )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from django.core.checks import CheckMessage
 
 
 class UpstreamResponse(ABC):
@@ -63,7 +61,3 @@ class BaseUpstream(ABC):
     def hide(self, text: str) -> str:
         """Return `text`, which the upstream sent, without secrets of this site that it can contain."""
         return text
-
-    def check(self) -> Iterator[CheckMessage]:
-        """Yield system check messages about the options, in addition to the errors of __init__."""
-        yield from ()
