@@ -83,8 +83,7 @@ class Answer:
         self._bytes = 0
         self._decoder = EventStreamDecoder()
         self._chunks: deque[Chunk] = deque()
-        self._end: HTTPError | None = None  # what to raise after the chunks
-        self._finished = False
+        self._end: Exception | None = None  # what to raise after the chunks: StopAsyncIteration or HTTPError
         self._abandoned = weakref.finalize(self, close_later, response, self._loop)
         self._abandoned.atexit = False
         # A timer, because a slow client can keep this answer from being read at that time.
@@ -103,8 +102,6 @@ class Answer:
         while not self._chunks:
             if self._end is not None:
                 raise self._end
-            if self._finished:
-                raise StopAsyncIteration
             if not await self._read(moment):
                 return None
         return self._chunks.popleft()
@@ -120,11 +117,9 @@ class Answer:
         self._expiry.cancel()
         if self._abandoned.detach() is None:
             return
-        drain = self._finished and self._end is None
-        if not self._finished:
-            self._end = self._end or HTTPError(502, "upstream-closed", "The answer was closed before its end.")
+        self._end = self._end or HTTPError(502, "upstream-closed", "The answer was closed before its end.")
         try:
-            if drain:
+            if isinstance(self._end, StopAsyncIteration):
                 await self._drain()
         finally:
             await self._response.aclose()
@@ -153,7 +148,7 @@ class Answer:
                 raise HTTPError(status, "upstream-too-large", f"The upstream's answer is over {most_bytes} bytes.")
             if self.is_stream and (events := self._decoder.feed(data)):
                 return self._parsed(events[0].data, status)
-        self._finished = True
+        self._end = StopAsyncIteration()
         return self._parsed(body.decode("utf-8-sig", "replace"), status)
 
     async def _next_of_json(self, until: float) -> bytes | None:
@@ -189,21 +184,21 @@ class Answer:
                 self._end = failure
                 return True
             data = None
-        if data is None:
-            if self.finish_reason is None:
-                self._end = HTTPError(502, "upstream-ended", "The upstream's answer ended before it was complete.")
-            self._finished = True
-        else:
+        if data is not None:
             self._take_bytes(data)
+        elif self.finish_reason is not None:
+            self._end = StopAsyncIteration()
+        else:
+            self._end = HTTPError(502, "upstream-ended", "The upstream's answer ended before it was complete.")
         return True
 
     def _take_bytes(self, data: bytes) -> None:
         for event in self._decoder.feed(data):
-            if self._finished or self._end is not None:
-                break
+            if self._end is not None:
+                return
             self._take(event)
         self._bytes += len(data)
-        if self._finished or self._end is not None:
+        if self._end is not None:
             return
         if self._decoder.held > self._event_bytes:
             self._end = _too_large("An event", "RELAY_MAX_EVENT_BYTES", self._event_bytes)
@@ -252,7 +247,7 @@ class Answer:
         self._waits_until = None
         self._has_begun = True
         if event.data.lstrip().startswith("[DONE]"):  # clients compare it in this way
-            self._finished = True
+            self._end = StopAsyncIteration()
             return
         hide = self._upstream.hide
         data, name = hide(event.data), hide(event.event)
@@ -291,7 +286,7 @@ def _content_type(response: UpstreamResponse) -> str:
 def _expire(answer_ref: weakref.ref[Answer]) -> None:
     """End an answer that has reached the limit of its total time. Chunks that have arrived are returned."""
     answer = answer_ref()
-    if answer is not None and not answer._finished and answer._end is None:
+    if answer is not None and answer._end is None:
         answer._end = _too_slow_as_a_whole()
         close_later(answer._response, answer._loop)
 

@@ -1,6 +1,6 @@
-"""What may be asked of an upstream: the one place where a client's request becomes the upstream's.
+"""Check a client's request, and make the upstream's request from it. No other module does this.
 
-Denied first: what is not listed here does not pass. Some of what APIs offer makes them store, fetch or bill.
+Only the listed keys are passed on, because some features of such APIs store data, fetch addresses or cost money.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from streams.protocol.json_bodies import parse_body
 from streams.relay.conf import settings
 from streams.relay.upstreams import BaseUpstream, get_upstream
 
-# They go to the upstream as they are: it says what it does not like, at no cost.
+# They are passed on unchanged. The upstream refuses wrong values, at no cost.
 PASSED = frozenset(
     [
         *("temperature", "top_p", "top_k", "min_p", "seed", "stop", "user"),
@@ -22,7 +22,7 @@ PASSED = frozenset(
         *("reasoning_effort", "verbosity", "enable_thinking"),
     ]
 )
-# They are looked at.
+# They are checked here.
 CHECKED = frozenset(
     [
         "model",
@@ -55,16 +55,13 @@ def parse_payload(body: bytes) -> object:
 def check_request(payload: object, upstream: BaseUpstream) -> dict[str, Any]:
     """Return the upstream's request for a client's parsed JSON, as a new dict. Raises HTTPError: 400 or 404.
 
-    The model is one of the upstream's, by default its first one. The answer's length has the client's limit or ours. A
+    The default model is the upstream's first one. The length of the answer has the client's limit or the site's. A
     stream ends with its usage.
     """
     if not isinstance(payload, Mapping):
         raise _bad("invalid-request", "A request is a JSON object with `messages`.")
     given = {key: value for key, value in payload.items() if value is not None}
-    if unknown := sorted(set(given) - PASSED - CHECKED):
-        raise _bad(
-            "unknown-key", f"{unknown[0][:100]!r} is not passed on; known are {', '.join(sorted(PASSED | CHECKED))}."
-        )
+    _check_keys(given, PASSED | CHECKED, "")
     body = {key: value for key, value in given.items() if key in PASSED}
     body["model"] = _model(given.get("model"), upstream)
     body["messages"] = _messages(given.get("messages"))
@@ -153,11 +150,7 @@ def _message(message: object) -> dict[str, Any]:
         given = {key: value for key, value in given.items() if key in MESSAGE_KEYS}
         if not {"content", "tool_calls", "refusal"} & set(given):
             given["content"] = ""  # it thought, and said nothing
-    if unknown := sorted(set(given) - MESSAGE_KEYS):
-        raise _bad(
-            "unknown-key",
-            f"{unknown[0][:100]!r} is not passed on in a message; known are {', '.join(sorted(MESSAGE_KEYS))}.",
-        )
+    _check_keys(given, MESSAGE_KEYS, " in a message")
     content = given.get("content")
     if isinstance(content, list):
         for part in content:
@@ -167,8 +160,15 @@ def _message(message: object) -> dict[str, Any]:
     return {**given, "content": content}
 
 
+def _check_keys(given: Mapping[str, Any], known: frozenset[str], where: str) -> None:
+    if unknown := sorted(set(given) - known):
+        raise _bad(
+            "unknown-key", f"{unknown[0][:100]!r} is not passed on{where}; known are {', '.join(sorted(known))}."
+        )
+
+
 def _check_part(part: object) -> None:
-    """A part of a message: a text, an image or a sound. By its value alone, for the upstream is not to fetch for us."""
+    """Check a part of a message: a text, an image or a sound. It must contain its value, not an address of it."""
     kind = part.get("type") if isinstance(part, Mapping) else None
     if not isinstance(part, Mapping) or kind not in ("text", "refusal", "image_url", "input_audio"):
         raise _bad("invalid-messages", "A message's parts are of type text, refusal, image_url or input_audio.")
@@ -191,7 +191,7 @@ def _text_in(value: object, key: str, other: str) -> str | None:
 
 
 def _tools(tools: object) -> list[Any]:
-    """Functions only, which the client calls: other kinds have the upstream search, fetch and bill."""
+    """Return the tools, which must be functions: with other kinds, the upstream searches, fetches and bills."""
     if isinstance(tools, list) and all(isinstance(tool, dict) and tool.get("type") == "function" for tool in tools):
         return tools
     raise _bad("invalid-tools", "tools is a list of objects of type function.")
