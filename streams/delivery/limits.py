@@ -8,21 +8,25 @@ its own streams.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from weakref import WeakSet
-
 from django.http import HttpRequest
 
 from streams.access.request_user import user_of
 from streams.conf import configured, settings
-from streams.delivery.subscriber import open_streams
+from streams.delivery.subscriber import forget_ended_loops
 from streams.exceptions import HTTPError
 from streams.http.client_address import address_key, client_address, parse_address
 from streams.presence import counter, node_row
 from streams.presence.slots import Slot, Slots
 
 RETRY_AFTER_SECONDS = 5
+
+# {0} is the limit, {1} the name of its setting.
+PROCESS_IS_FULL = "This process serves its {0} streams (STREAMS['{1}']). Try again later."
+SITE_IS_FULL = "This site serves its {0} streams (STREAMS['{1}']). Try again later."
+USER_HAS_MANY = "You have {0} open streams, the maximum for a user (STREAMS['{1}']). Close one, and try again."
+ADDRESS_HAS_MANY = (
+    "Your address has {0} open streams, the maximum for an address (STREAMS['{1}']). Close one, and try again."
+)
 
 
 def check(request: HttpRequest) -> None:
@@ -35,11 +39,11 @@ def take(request: HttpRequest) -> Slot:
     """Return a slot for the request's stream. The subscriber releases it. Raise HTTPError as check() does."""
     user_key, address = _user_key(request), _address_key(request)
     with (slots := counter.slots()):
-        if (refusal := next(_over(slots, user_key, address), None)) is not None and _forget_ended_loops():
-            refusal = next(_over(slots, user_key, address), None)
+        refusal = _refusal(slots, user_key, address)
+        if refusal is not None and forget_ended_loops():
+            refusal = _refusal(slots, user_key, address)
         if refusal is not None:
             raise refusal
-        _loops.add(asyncio.get_running_loop())
         return slots.take(*filter(None, (user_key, address)))
 
 
@@ -73,51 +77,19 @@ def is_probably_shared(request: HttpRequest) -> bool:
     return peer is None or not peer.is_global
 
 
-def _over(slots: Slots, user: str | None, address: str | None) -> Iterator[HTTPError]:
-    """Yield an error for each limit that one more stream would exceed. `user`, `address`: its keys, or None."""
+def _refusal(slots: Slots, user_key: str | None, address: str | None) -> HTTPError | None:
+    """Return an error for the first limit that one more stream would exceed, or None."""
     own, others = slots.total(), node_row.others()
-    limit = settings.MAX_STREAMS_PER_PROCESS
-    if limit is not None and own >= limit:
-        yield _refusal(
-            "too-many-streams",
-            f"This process serves its {limit} streams (STREAMS['MAX_STREAMS_PER_PROCESS']). Try again later.",
-        )
-    limit = settings.MAX_STREAMS
-    if limit is not None and own + others.connections >= limit:
-        yield _refusal(
-            "too-many-streams",
-            f"This site serves its {limit} streams (STREAMS['MAX_STREAMS']). Try again later.",
-        )
-    limit = settings.MAX_STREAMS_PER_USER
-    if user and limit is not None and slots.taken(user) + others.callers.get(user, 0) >= limit:
-        yield _refusal(
-            "too-many-streams-of-user",
-            f"You have {limit} open streams, the maximum for a user (STREAMS['MAX_STREAMS_PER_USER']). Close one, and "
-            "try again.",
-        )
-    limit = settings.MAX_STREAMS_PER_ADDRESS
-    if address and limit is not None and slots.taken(address) + others.callers.get(address, 0) >= limit:
-        yield _refusal(
-            "too-many-streams-of-address",
-            f"Your address has {limit} open streams, the maximum for an address "
-            "(STREAMS['MAX_STREAMS_PER_ADDRESS']). Close one, and try again.",
-        )
-
-
-def _refusal(code: str, text: str) -> HTTPError:
-    return HTTPError(429, code, text, retry_after_seconds=RETRY_AFTER_SECONDS)
-
-
-def _forget_ended_loops() -> bool:
-    """Forget streams that were still open when their event loop ended, as in tests. Return True if there were any."""
-    with counter.slots():
-        ended = [loop for loop in _loops if loop.is_closed()]
-        for loop in ended:
-            _loops.discard(loop)
-        if ended:
-            open_streams()
-        return bool(ended)
-
-
-# The event loops on which streams were opened. Change it only within `with counter.slots()`.
-_loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+    of_user, of_address = (
+        0 if key is None else slots.taken(key) + others.callers.get(key, 0) for key in (user_key, address)
+    )
+    for setting, count, code, text in (
+        ("MAX_STREAMS_PER_PROCESS", own, "too-many-streams", PROCESS_IS_FULL),
+        ("MAX_STREAMS", own + others.connections, "too-many-streams", SITE_IS_FULL),
+        ("MAX_STREAMS_PER_USER", of_user, "too-many-streams-of-user", USER_HAS_MANY),
+        ("MAX_STREAMS_PER_ADDRESS", of_address, "too-many-streams-of-address", ADDRESS_HAS_MANY),
+    ):
+        limit = getattr(settings, setting)
+        if limit is not None and count >= limit:
+            return HTTPError(429, code, text.format(limit, setting), retry_after_seconds=RETRY_AFTER_SECONDS)
+    return None

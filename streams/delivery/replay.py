@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, TypeVar
 
 from streams import log
@@ -28,68 +29,43 @@ MAX_REQUESTED_CHARACTERS = 100
 Snapshot = Callable[[], Awaitable[object]]
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Replay:
     """The cursor of a stream, its queue, and the reads of the log that fill it. See Subscriber for the arguments."""
 
-    __slots__ = (
-        "_begun",
-        "_ends_at",
-        "_final",
-        "_hub",
-        "_known_pruned",
-        "_max_bytes",
-        "_max_messages",
-        "_page",
-        "_queue",
-        "_queued_bytes",
-        "_replaced",
-        "_replay",
-        "_replaying",
-        "_requested",
-        "_sent_id",
-        "_snapshot",
-        "_through",
-        "_wanted",
-        "caller",
-        "channels",
-        "cursor",
-        "start",
-    )
+    channels: tuple[str, ...]
+    _: KW_ONLY
+    last_event_id: str | None = None
+    replay: int = 0
+    snapshot: Snapshot | None = None
+    final_events: Sequence[str] = ()
+    caller: str = ""
 
-    def __init__(
-        self,
-        channels: Sequence[str],
-        last_event_id: str | None,
-        replay: int,
-        snapshot: Snapshot | None,
-        final_events: Sequence[str],
-        caller: str,
-    ) -> None:
-        if "message" in final_events:
+    # --- State ---
+    cursor: int = 0  # all messages of these channels up to here have been handed out
+    start: int = 0  # the cursor with which the stream began
+    _hub: Hub = None  # type: ignore[assignment]  # set by open()
+    _wanted: frozenset[str] = frozenset()
+    _final: tuple[bytes, ...] = ()  # the first bytes of a final event (see sse.encode)
+    _ends_at: int | None = None  # the position of a final event
+    _begun: bool = False
+    _replaying: bool = False  # the client waits for the checkpoint that ends its replay
+    _replaced: bool = False  # the cursor belongs to a history that is lost
+    _page: FramePage | None = None  # the next page of the log, already read
+    _known_pruned: dict[str, int] = field(default_factory=dict)  # pruned messages that a reset has reported
+    _sent_id: int = 0
+    _queue: deque[Frame] = field(default_factory=deque)
+    _queued_bytes: int = 0
+    _through: int = 0  # the position up to which the log was read for the queue
+    _max_messages: int = field(default_factory=lambda: settings.QUEUE_MESSAGES)
+    _max_bytes: int = field(default_factory=lambda: settings.QUEUE_BYTES)
+
+    def __post_init__(self) -> None:
+        if "message" in self.final_events:
             raise ValueError("The default type, 'message', cannot be a final event; choose another, such as 'done'.")
-        self.channels = tuple(channels)
-        self.caller = caller
-        self.cursor = 0  # all messages of these channels up to here have been handed out
-        self.start = 0  # the cursor with which the stream began
-        self._hub: Hub | None = None
-        self._requested = last_event_id or None
-        self._replay = replay
-        self._snapshot = snapshot
-        # The first bytes of a final event (see sse.encode).
-        self._final = tuple(f"event: {name}\n".encode() for name in final_events)
-        self._ends_at: int | None = None  # the position of a final event
-        self._begun = False
-        self._replaying = False  # the client waits for the checkpoint that ends its replay
-        self._replaced = False  # the cursor belongs to a history that is lost
-        self._page: FramePage | None = None  # the next page of the log, already read
-        self._known_pruned: dict[str, int] = {}  # pruned messages that a reset has reported to the client
-        self._sent_id = 0
-        self._wanted = frozenset(channels)
-        self._queue: deque[Frame] = deque()
-        self._queued_bytes = 0
-        self._through = 0  # the position up to which the log was read for the queue
-        self._max_messages = settings.QUEUE_MESSAGES
-        self._max_bytes = settings.QUEUE_BYTES
+        self.channels = tuple(self.channels)
+        self._wanted = frozenset(self.channels)
+        self._final = tuple(f"event: {name}\n".encode() for name in self.final_events)
 
     def log_replaced(self) -> None:
         """Note that the cursor belongs to a history that is lost. Called by the hub, which sends the stream back."""
@@ -108,13 +84,11 @@ class Replay:
     async def _begin(self) -> bytes:
         """Return the first block: the retry time, and the cursor at which the stream starts, or a reset."""
         await self.open()
-        hub = self._hub
-        assert hub is not None
-        requested = self._requested
-        self._replaying = requested is not None or self._replay > 0
-        if requested is None:
-            if self._replay and self._snapshot is None:
-                self.cursor = await self._ask(log.start_of_newest, self.channels, self._replay, self.cursor)
+        requested = self.last_event_id
+        self._replaying = bool(requested) or self.replay > 0
+        if not requested:
+            if self.replay and self.snapshot is None:
+                self.cursor = await self._ask(log.start_of_newest, self.channels, self.replay, self.cursor)
                 # A client without a cursor has missed nothing that was pruned.
                 self._known_pruned = await self._ask(log.pruned, self.channels, self.cursor)
             await self._find_end()
@@ -137,11 +111,10 @@ class Replay:
         if not self._begun:
             return await self._begin()
         hub = self._hub
-        assert hub is not None
         if self._page is None and (reset := await self._check_cursor()) is not None:
             return reset
-        if self._page is not None:
-            page, self._page = self._page, None
+        if (page := self._page) is not None:
+            self._page = None
             self._fill(page.frames, page.through)
         elif self.cursor == hub.position:
             # The join: there must be no await between this comparison with the hub's position and attach().
@@ -159,7 +132,6 @@ class Replay:
         If the window does not reach back to the cursor, this reads a page of the log, and keeps it.
         """
         hub = self._hub
-        assert hub is not None
         if self.cursor > hub.position:
             await hub.catch_up()  # another process can have published messages that this one has not seen yet
         if self._replaced or self.cursor > hub.position or hub.epochs.is_lost(self.cursor):
@@ -217,8 +189,7 @@ class Replay:
     async def _reset(self, reason: str, requested: str, *, pruned: dict[str, int] | None = None) -> bytes:
         """Return a block that reports possibly missed messages, and the cursor at which the stream goes on."""
         hub = self._hub
-        assert hub is not None
-        if self._snapshot is not None:
+        if self.snapshot is not None:
             self.cursor = hub.position
         elif pruned is None:
             self.cursor = 0  # not a cursor of this log: replay all retained messages
@@ -243,16 +214,15 @@ class Replay:
                 self._ends_at = newest.position
 
     async def _take_snapshot(self) -> bytes:
-        if self._snapshot is None:
+        if self.snapshot is None:
             return b""
         # The cursor was taken before: messages that are published meanwhile follow the snapshot. Their effect can be in
         # it already, but they are never missing.
-        state = await self._snapshot()
+        state = await self.snapshot()
         return sse.encode(encode_data(state, max_bytes=None), event="stream-snapshot", id=self.cursor)
 
     async def _ask(self, question: Callable[..., T], *args: Any) -> T:
         """Read the log when it is this caller's turn."""
-        assert self._hub is not None
         return await self._hub.reads.ask(self.caller, question, *args)
 
     def _checkpoint(self, position: int) -> bytes:

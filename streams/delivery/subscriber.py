@@ -11,8 +11,9 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Sequence
-from weakref import WeakSet
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary, WeakSet
 
 from django.db import Error
 from django.http import HttpRequest
@@ -20,7 +21,7 @@ from django.http import HttpRequest
 from streams.access.admission import Admission
 from streams.conf import settings
 from streams.delivery.hub import Hub
-from streams.delivery.replay import Replay, Snapshot
+from streams.delivery.replay import Replay
 from streams.delivery.window import Frame
 from streams.exceptions import LogUnavailable, NotMigrated
 from streams.http.shutdown import reconnect_hint
@@ -40,6 +41,9 @@ REVOKED = sse.encode(
 )
 
 
+# Slots: one piece of memory instead of a dict beside the object. With thousands of streams, most of the cost of a
+# delivery are cache misses.
+@dataclass(slots=True, weakref_slot=True, eq=False, repr=False, kw_only=True)
 class Subscriber(Replay):
     """One open stream over the log. Iterate it for the bytes to send, and always call `aclose()` at the end.
 
@@ -58,63 +62,30 @@ class Subscriber(Replay):
     Create it on an event loop, and iterate it there in one task. All its methods are called on that loop.
     """
 
-    # One piece of memory instead of a dict beside the object. With thousands of streams, most of the cost of a delivery
-    # are cache misses.
-    __slots__ = (
-        "__weakref__",
-        "_behind_since",
-        "_closed",
-        "_greeted",
-        "_last",
-        "_live",
-        "_loop",
-        "_revoked",
-        "_sent_at",
-        "_step",
-        "_stopped",
-        "_unsent_bytes",
-        "_waiter",
-        "admission",
-        "announced",
-        "number",
-        "recheck_at",
-        "request",
-        "slot",
-    )
+    request: HttpRequest | None = None
+    admission: Admission | None = None
+    slot: Slot | None = None
 
-    def __init__(
-        self,
-        channels: Sequence[str],
-        *,
-        last_event_id: str | None = None,
-        replay: int = 0,
-        snapshot: Snapshot | None = None,
-        request: HttpRequest | None = None,
-        final_events: Sequence[str] = (),
-        admission: Admission | None = None,
-        slot: Slot | None = None,
-        caller: str = "",
-    ) -> None:
-        super().__init__(channels, last_event_id, replay, snapshot, final_events, caller)
-        self.request = request
-        self.admission = admission
-        self.recheck_at = float("inf")  # in time.monotonic() seconds; set by the rechecks
-        self.number = next(_numbers)  # unique in this process
-        self.announced = False  # set by the hub
-        self.slot = slot
-        self._greeted = False  # the response has started
-        self._live = False
-        self._behind_since = time.monotonic()
-        self._step: asyncio.Task[bytes | None] | None = None  # the work of a stream that is not live
-        self._stopped = False
-        self._revoked = False
-        self._last = b""  # bytes to send after it has been stopped
-        self._closed = False
-        self._unsent_bytes = 0  # handed out, and not known to be taken yet
-        self._loop = asyncio.get_running_loop()
-        self._waiter: asyncio.Future[bytes] | None = None  # only while it is live and the queue is empty
-        self._sent_at = time.monotonic()
-        _open.add(self)
+    # --- State ---
+    recheck_at: float = float("inf")  # in time.monotonic() seconds; set by the rechecks
+    number: int = field(default_factory=itertools.count(1).__next__)  # unique in this process
+    announced: bool = False  # set by the hub
+    _greeted: bool = False  # the response has started
+    _live: bool = False
+    _behind_since: float = field(default_factory=time.monotonic)
+    _step: asyncio.Task[bytes | None] | None = None  # the work of a stream that is not live
+    _stopped: bool = False
+    _revoked: bool = False
+    _last: bytes = b""  # bytes to send after it has been stopped
+    _closed: bool = False
+    _unsent_bytes: int = 0  # handed out, and not known to be taken yet
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    _waiter: asyncio.Future[bytes] | None = None  # only while it is live and the queue is empty
+    _sent_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        Replay.__post_init__(self)  # super() does not work in a dataclass with slots before Python 3.14
+        _open.setdefault(self._loop, WeakSet()).add(self)
 
     def __aiter__(self) -> Subscriber:
         return self
@@ -170,8 +141,8 @@ class Subscriber(Replay):
         """Leave the hub. Can be called at any time, and twice."""
         self._closed = True
         self.stop()
-        _open.discard(self)
-        self._give_place_back()
+        _open.get(self._loop, WeakSet()).discard(self)
+        self._release_slot()
         try:
             if (step := self._step) is not None:  # stop() has cancelled it
                 await asyncio.wait([step], timeout=CLOSE_SECONDS)
@@ -181,7 +152,7 @@ class Subscriber(Replay):
             if self._hub is not None:
                 self._hub.leave(self)
 
-    def _give_place_back(self) -> None:
+    def _release_slot(self) -> None:
         if self.slot is not None:
             self.slot.release()
 
@@ -248,7 +219,6 @@ class Subscriber(Replay):
     def beat(self, quiet_since: float) -> None:
         """Send a heartbeat if nothing has been sent since `quiet_since`, in time.monotonic() seconds."""
         if self._sent_at < quiet_since and (waiter := self._idle()) is not None:
-            assert self._hub is not None
             # It is live, and its queue is empty: it has sent all messages of its channels up to the hub's position.
             moved = self._hub.position > self._sent_id
             self._hand(waiter, self._checkpoint(self._hub.position) if moved else sse.HEARTBEAT)
@@ -275,14 +245,14 @@ class Subscriber(Replay):
             if self._is_overdue():
                 self.stop(self._checkpoint(self.cursor) + reconnect_hint())
             chunk: bytes | None
-            if self._step is not None:
-                chunk = await self._go_on(beat_at)
-            elif self._stopped:
+            if self._step is None and self._stopped:
                 if not self._last:
                     raise StopAsyncIteration
                 chunk, self._last = self._last, b""
+            elif self._step is None and self._queue:
+                chunk = self._take()
             else:
-                chunk = self._take() if self._queue else await self._go_on(beat_at)
+                chunk = await self._go_on(beat_at)
             if chunk is not None:
                 self._unsent_bytes = len(chunk)
                 self._sent_at = time.monotonic()
@@ -325,11 +295,17 @@ class Subscriber(Replay):
 
 def open_streams() -> int:
     """Return the number of subscribers on all event loops of this process. Some can be without a first byte."""
-    for left in [subscriber for subscriber in _open if subscriber._loop.is_closed()]:
-        _open.discard(left)  # its event loop ended before it was closed, as in tests
-        left._give_place_back()
-    return len(_open)
+    forget_ended_loops()
+    return sum(len(subscribers) for subscribers in _open.values())
 
 
-_open: WeakSet[Subscriber] = WeakSet()
-_numbers = itertools.count(1)
+def forget_ended_loops() -> bool:
+    """Release the slots of streams whose event loop has ended, as in tests. Return True if there were such loops."""
+    ended = [loop for ref in _open.keyrefs() if (loop := ref()) is not None and loop.is_closed()]
+    for loop in ended:
+        for subscriber in _open.pop(loop, ()):
+            subscriber._release_slot()
+    return bool(ended)
+
+
+_open: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[Subscriber]] = WeakKeyDictionary()
