@@ -21,7 +21,6 @@ from streams.presence import counter
 from streams.protocol.sse import StoredEvent
 from streams.runtime import executor, failures, test_run
 from streams.runtime.failures import Backoff
-from streams.runtime.tasks import spawn
 
 logger = logging.getLogger("streams.hub")
 
@@ -51,7 +50,7 @@ class Follower:
         self._marks = Marks()
         self._is_doubtful = False  # a notice contradicts the window: no notice is applied before the next read
         self._counter = counter.open_counter(asyncio.get_running_loop(), self.subscribers)
-        self._rechecks = Rechecks(self.subscribers, spawn)
+        self._rechecks = Rechecks(self.subscribers)
 
     def attach(self, subscriber: Listener) -> None:
         """From now on, hand `subscriber` every message of its channels above `position`."""
@@ -173,15 +172,13 @@ class Follower:
         If tests share an event loop, a stream that an earlier test left open has kept the hub.
         """
         async with self._reading:
-            self.epochs, newest = await executor.run(log.opening, pool=executor.FOLLOWING)
-            await self._begin_at(newest)
+            await self._enter_epoch()
             self._marks = Marks()
-            self._send_back_all()
 
     async def _read_tail(self) -> bool:
         """Read and apply one page of the log's tail. Return True if there is more."""
         before = self.position
-        news = await executor.run(log.follow, before, self._marks.newest, pool=executor.FOLLOWING)
+        news = await executor.run(log.follow, before, self._marks.newest[0], pool=executor.FOLLOWING)
         if news.head.is_replaced:
             return False  # another process is starting the epoch; the next read finds it
         if news.head.start != self.epochs.start:
@@ -210,13 +207,12 @@ class Follower:
         """Start a new epoch: this is another log than the one that was followed, and the database has not noticed."""
         if not test_run.strategy().starts_new_epochs:
             # The log of the last test was rolled back or emptied. A new epoch would give the next test large positions.
-            await self._begin_at(await executor.run(log.current_head, pool=executor.FOLLOWING))
+            await self._enter_epoch()
             self._marks = Marks()
             for subscriber in self.subscribers:
                 subscriber.log_replaced()
-            self._send_back_all()
             return
-        fork = await executor.run(find_fork, self._marks.all(), tuple(self.window.after(self.window.start) or ()))
+        fork = await executor.run(find_fork, self._marks.all, tuple(self.window.after(self.window.start) or ()))
         start = partial(log.start_new_epoch, REASON, fork=fork, seen=self.epochs.start)
         await executor.run(start, pool=executor.WAITING)
         await self._enter_epoch()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from streams import log
@@ -125,12 +125,10 @@ class Reads:
             self._queues[caller] = queue
 
 
+@dataclass(eq=False, slots=True)
 class _Read:
-    __slots__ = ("answer", "askers", "callers", "is_running", "key")
-
-    def __init__(self, key: tuple[Any, ...]) -> None:
-        self.key = key
-        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.askers = 0
-        self.callers: set[str] = set()  # those in whose queues it waits
-        self.is_running = False
+    key: tuple[Any, ...]
+    answer: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    askers: int = 0
+    callers: set[str] = field(default_factory=set)  # those in whose queues it waits
+    is_running: bool = False

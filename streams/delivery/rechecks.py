@@ -9,10 +9,10 @@ import asyncio
 import logging
 import random
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import replace
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any
 
 from django.db import Error
@@ -24,6 +24,7 @@ from streams.conf import settings
 from streams.delivery.listener import Listener
 from streams.notifiers import Revocation
 from streams.runtime import failures
+from streams.runtime.tasks import spawn
 
 logger = logging.getLogger("streams")
 
@@ -54,24 +55,19 @@ POLICY_TIMEOUT_SECONDS = 30.0
 # The number of revocations that are remembered, for streams that were being opened when they arrived.
 MAX_RECENT = 1000
 
+# A stream, and the user whose streams end, if the stream's own user is not known yet.
 Job = tuple[Listener, str | None]
 
 
 class Rechecks:
     """Checks the admissions of one hub's subscribers. Call all methods on the hub's event loop."""
 
-    def __init__(
-        self,
-        subscribers: Collection[Listener],
-        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-    ) -> None:
+    def __init__(self, subscribers: Collection[Listener]) -> None:
         self._subscribers = subscribers
-        self._spawn = spawn
-        # A job is a stream and the user whose streams end, if the stream's own user is not known yet. Urgent jobs
-        # concern few streams and go first, so that they do not wait behind all streams of the site.
-        self._urgent: deque[Job] = deque()
-        self._waiting: deque[Job] = deque()
-        self._queued: dict[Job, bool] = {}  # the value is True if the job is in `_urgent`
+        # A job is in one of these queues. Urgent jobs concern few streams and go first, so that they do not wait behind
+        # all streams of the site.
+        self._urgent: OrderedDict[Job, None] = OrderedDict()
+        self._waiting: OrderedDict[Job, None] = OrderedDict()
         # Streams that one decision can cover, by Admission.sharing_key(), in the order in which they were opened.
         self._sharing: dict[Hashable, dict[Listener, None]] = {}
         self._workers = 0
@@ -138,7 +134,6 @@ class Rechecks:
             timer.cancel()
         self._urgent.clear()
         self._waiting.clear()
-        self._queued.clear()
         self._gathered.clear()
 
     def _call_later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
@@ -159,35 +154,27 @@ class Rechecks:
             (others if each.user is None or each.ends else by_user[each.user]).append(each)
         for subscriber in tuple(self._subscribers):
             if (admission := subscriber.admission) is not None:
-                candidates = others
-                if by_user:
-                    candidates = [
-                        *others,
-                        *by_user.get(admission.user, ()),
-                        *by_user.get(admission.session_user, ()),
-                    ]
-                for each in candidates:
-                    self._apply_to(subscriber, each)
-
-    def _apply_to(self, subscriber: Listener, revocation: Revocation) -> None:
-        assert subscriber.admission is not None
-        matches = subscriber.admission.matches(revocation)
-        if matches and revocation.ends:
-            subscriber.revoke()
-        elif matches is None:
-            self._enqueue(subscriber, revocation.user, is_urgent=True)
-        elif matches:
-            self._enqueue(subscriber, is_urgent=revocation != Revocation())
+                users = {admission.user, admission.session_user} if by_user else ()
+                for each in chain(others, *(by_user.get(user, ()) for user in users)):
+                    matches = admission.matches(each)
+                    if matches and each.ends:
+                        subscriber.revoke()
+                    elif matches is None:
+                        self._enqueue(subscriber, each.user, is_urgent=True)
+                    elif matches:
+                        self._enqueue(subscriber, is_urgent=each != Revocation())
 
     def _enqueue(self, subscriber: Listener, ended_user: str | None = None, *, is_urgent: bool = False) -> None:
         subscriber.recheck_at = float("inf")  # until the check is done
         job = (subscriber, ended_user)
-        if job not in self._queued or (is_urgent and not self._queued[job]):
-            self._queued[job] = is_urgent
-            (self._urgent if is_urgent else self._waiting).append(job)
+        if is_urgent:
+            self._waiting.pop(job, None)
+            self._urgent.setdefault(job)
+        elif job not in self._urgent:
+            self._waiting.setdefault(job)
         if self._workers < MAX_WORKERS:
             self._workers += 1
-            task = self._spawn(self._work())
+            task = spawn(self._work())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -198,7 +185,9 @@ class Rechecks:
                     for _ in range(BATCH):
                         if not (jobs := self._urgent or self._waiting):
                             break
-                        if not await self._check(jobs.popleft()):
+                        # It leaves the queue before the policy is called, so that a later change puts it there again.
+                        job, _ = jobs.popitem(last=False)
+                        if not await self._check(job):
                             abandon()
                             break
         finally:
@@ -209,9 +198,7 @@ class Rechecks:
 
         Return False if the thread can still be blocked by the policy, or if its connection can be broken.
         """
-        # It leaves the queue before the policy is called, so that a later change puts it there again. A job that became
-        # urgent stands in both queues, and was done already when it is found in the second one.
-        if self._queued.pop(job, None) is None or job[0] not in self._subscribers:
+        if job[0] not in self._subscribers:
             return True
         jobs = self._with_sharing(job)
         streams = [(subscriber.admission, ended_user) for subscriber, ended_user in jobs if subscriber.admission]
@@ -258,10 +245,18 @@ class Rechecks:
             if other is subscriber or other.admission is None or other.admission.sharing_key() != key:
                 continue
             other.recheck_at = float("inf")  # until the check is done
-            was_queued = self._queued.pop((other, ended_user), None) is not None
-            self._queued.pop((other, None), None)
+            was_queued = self._dequeue((other, ended_user))
+            self._dequeue((other, None))
             jobs.append((other, ended_user if was_queued else None))
         return jobs
+
+    def _dequeue(self, job: Job) -> bool:
+        """Remove a job from its queue. Return False if it was in none."""
+        for queue in (self._urgent, self._waiting):
+            if job in queue:
+                del queue[job]
+                return True
+        return False
 
 
 def _clear_caches(revocation: Revocation) -> None:

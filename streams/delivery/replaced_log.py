@@ -23,29 +23,22 @@ class Marks:
     """Positions in ascending order, each with the time of its message. The time is compared, and nothing else."""
 
     def __init__(self) -> None:
-        self._marks: list[tuple[int, Any]] = []
+        self.all: list[tuple[int, Any]] = []
 
     @property
-    def newest(self) -> int:
-        return self._marks[-1][0] if self._marks else 0
-
-    @property
-    def newest_time(self) -> Any:
-        return self._marks[-1][1] if self._marks else None
+    def newest(self) -> tuple[int, Any]:
+        return self.all[-1] if self.all else (0, None)
 
     def add(self, position: int, time: Any) -> None:
         """Remember a message, if the log has it. One that is not above the newest mark is known."""
-        if time is not None and position > self.newest:
-            self._marks.append((position, time))
-            if len(self._marks) > MAX_MARKS:
+        if time is not None and position > self.newest[0]:
+            self.all.append((position, time))
+            if len(self.all) > MAX_MARKS:
                 half = MAX_MARKS // 2
-                self._marks = self._marks[:half:2] + self._marks[half:]
+                self.all = self.all[:half:2] + self.all[half:]
 
     def forget_lost(self, epochs: Epochs) -> None:
-        self._marks = [mark for mark in self._marks if not epochs.is_lost(mark[0])]
-
-    def all(self) -> list[tuple[int, Any]]:
-        return list(self._marks)
+        self.all = [mark for mark in self.all if not epochs.is_lost(mark[0])]
 
 
 def contradicts(news: News, position: int, marks: Marks, window: Window) -> bool:
@@ -54,7 +47,7 @@ def contradicts(news: News, position: int, marks: Marks, window: Window) -> bool
     A message that is not in the log any more shows nothing: it was pruned.
     """
     then, _ = news.head.times
-    if news.head.head < position or (then is not None and then != marks.newest_time):
+    if news.head.head < position or (then is not None and then != marks.newest[1]):
         return True
     frame = window.at(position)
     return frame is not None and news.anchor is not None and frame.data != news.anchor.encode()

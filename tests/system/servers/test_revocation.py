@@ -267,7 +267,7 @@ async def main():
     asked = asyncio.Event()
     subscribers = [Subscriber() for _ in range(rechecks.MAX_WORKERS + 1)]
     subscribers[-1].admission.hangs = False
-    looked = rechecks.Rechecks(subscribers, asyncio.get_running_loop().create_task)
+    looked = rechecks.Rechecks(subscribers)
     for subscriber in subscribers:
         looked._enqueue(subscriber)
     began = time.monotonic()
