@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from functools import lru_cache
 
 from django.http import HttpRequest
@@ -30,14 +31,14 @@ def client_address(request: HttpRequest) -> str:
     """
     peer = str(request.META.get("REMOTE_ADDR") or "")
     client = parse_address(peer)
-    trusted = settings.TRUSTED_PROXIES
-    is_trusted = UNIX in trusted if not peer else client is not None and _is_within(client, tuple(trusted))
+    trusted = tuple(settings.TRUSTED_PROXIES)
+    is_trusted = _is_within(client, trusted) if client is not None else not peer and UNIX in trusted
     if is_trusted:
         for entry in reversed(str(request.META.get("HTTP_X_FORWARDED_FOR", "")).split(",")):
             if (hop := parse_address(entry)) is None:
                 break
             client = hop
-            if not _is_within(hop, tuple(trusted)):
+            if not _is_within(hop, trusted):
                 break
     return "" if client is None else str(client)
 
@@ -48,38 +49,28 @@ def address_key(address: str) -> str:
     The key is stored in a table. It is hashed with the SECRET_KEY so that the table, or a backup of it, does not reveal
     who is connected. Without the SECRET_KEY, all addresses could be hashed and compared.
     """
-    return f"address {_hash(_counted_as(address))}"
+    counted: Address | ipaddress.IPv6Network | None = parse_address(address)
+    if isinstance(counted, ipaddress.IPv6Address):
+        counted = ipaddress.IPv6Network((counted, IPV6_PREFIX), strict=False)
+    digest = salted_hmac("streams.addresses", str(counted or ""), algorithm="sha256").hexdigest()
+    return f"address {digest[:HASH_CHARACTERS]}"
+
+
+# [IPv6], IPv6 without brackets, or IPv4. A port can follow, except after an IPv6 address without brackets.
+_FORMS = re.compile(r"(?:\[(?P<ipv6>[^]]*)\]|(?P<ipv4>[^:]*))(?::\d{1,5})?|(?P<bare>.*:.*:.*)", re.ASCII)
 
 
 def parse_address(text: str) -> Address | None:
     """Parse an address from a header or a server, with or without a port. Return None if it is not valid."""
-    text = text.strip()
-    if text.startswith("["):
-        text, closed, port = text[1:].partition("]")
-        if not closed or not _is_port(port):
-            return None
-        family: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address] = ipaddress.IPv6Address
-    elif text.count(":") < 2:
-        text, colon, port = text.partition(":")
-        if not _is_port(colon + port):
-            return None
-        family = ipaddress.IPv4Address
-    else:
-        family = ipaddress.IPv6Address
+    if (match := _FORMS.fullmatch(text.strip())) is None:
+        return None
     try:
-        address: Address = family(text.partition("%")[0] if family is ipaddress.IPv6Address else text)  # without a zone
+        if match["ipv4"] is not None:
+            return ipaddress.IPv4Address(match["ipv4"])
+        address = ipaddress.IPv6Address((match["ipv6"] or match["bare"] or "").partition("%")[0])  # without a zone
     except ValueError:
         return None
-    return _unmapped(address)
-
-
-def _is_port(text: str) -> bool:
-    """Return True if `text` is empty, or a colon and a port."""
-    return not text or (text[0] == ":" and text[1:].isascii() and text[1:].isdigit() and len(text) <= len(":65535"))
-
-
-def _unmapped(address: Address) -> Address:
-    return getattr(address, "ipv4_mapped", None) or address
+    return address.ipv4_mapped or address
 
 
 def _is_within(address: Address, items: tuple[str, ...]) -> bool:
@@ -97,14 +88,3 @@ def _unmapped_network(network: Network) -> Network:
     if mapped is None or network.prefixlen < 96:
         return network
     return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
-
-
-def _counted_as(address: str) -> str:
-    known = parse_address(address)
-    if isinstance(known, ipaddress.IPv6Address):
-        return str(ipaddress.IPv6Network((known, IPV6_PREFIX), strict=False))
-    return str(known or "")
-
-
-def _hash(text: str) -> str:
-    return salted_hmac("streams.addresses", text, algorithm="sha256").hexdigest()[:HASH_CHARACTERS]

@@ -8,6 +8,7 @@ milliseconds, so that a thread does it. Call `is_searching()` until it returns F
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import socket
@@ -15,7 +16,7 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from streams.runtime.resets import per_process
@@ -37,11 +38,11 @@ def is_searching(scope: Mapping[str, Any] | None) -> bool:
 
     Return False if it was found, or if it cannot be found. This is cheap enough for the event loop.
     """
-    ends = None if scope is None else _ends_of(scope)
+    ends = _ends_of(scope)
     return ends is not None and _files.is_searching(ends)
 
 
-def unsent(scope: Mapping[str, Any]) -> int | None:
+def unsent(scope: Mapping[str, Any] | None) -> int | None:
     """Return how many bytes the kernel still holds for a request's client, or None if that is unknown.
 
     Call is_searching() first.
@@ -52,12 +53,11 @@ def unsent(scope: Mapping[str, Any]) -> int | None:
     with contextlib.suppress(OSError, ImportError), _connection(scope) as connection:
         import fcntl
 
-        if connection is not None:
-            return int(struct.unpack("i", fcntl.ioctl(connection, _TIOCOUTQ, b"\0" * 4))[0])
+        return int(struct.unpack("i", fcntl.ioctl(connection, _TIOCOUTQ, b"\0" * 4))[0])
     return None
 
 
-def reset(scope: Mapping[str, Any]) -> bool:
+def reset(scope: Mapping[str, Any] | None) -> bool:
     """Reset a request's connection, and drop all bytes that are not sent yet. Return False if it was not found.
 
     Call is_searching() first.
@@ -66,23 +66,21 @@ def reset(scope: Mapping[str, Any]) -> bool:
     (seen in uvicorn 0.54, hypercorn 0.18 and granian 2.8). After a reset, the server behaves as if the client had left.
     """
     with contextlib.suppress(OSError), _connection(scope) as connection:
-        if connection is not None:
-            # With a linger time of 0, the kernel drops unsent bytes and sends RST when the server closes its side.
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            connection.shutdown(socket.SHUT_RDWR)
-            return True
+        # With a linger time of 0, the kernel drops unsent bytes and sends RST when the server closes its side.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.shutdown(socket.SHUT_RDWR)
+        return True
     return False
 
 
-def close(scope: Mapping[str, Any]) -> bool:
+def close(scope: Mapping[str, Any] | None) -> bool:
     """Close a request's connection after the kernel has sent its bytes. Return False if it was not found.
 
     Call is_searching() first. The server behaves as if the client had left, and so does not complete the response.
     """
     with contextlib.suppress(OSError), _connection(scope) as connection:
-        if connection is not None:
-            connection.shutdown(socket.SHUT_RDWR)
-            return True
+        connection.shutdown(socket.SHUT_RDWR)
+        return True
     return False
 
 
@@ -99,33 +97,29 @@ def listening(among: Mapping[int, int] | None = None) -> dict[int, int]:
     found: dict[int, int] = {}
     with contextlib.suppress(OSError):
         for file in map(int, os.listdir(_FILES)) if among is None else among:
-            if (one := _copy(file)) is not None:
-                with one, contextlib.suppress(OSError):
-                    inode = os.fstat(one.fileno()).st_ino
-                    if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                        found[file] = inode
+            with contextlib.suppress(OSError), _copy(file) as one:
+                if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    found[file] = os.fstat(one.fileno()).st_ino
     return found if among is None else dict(found.items() & among.items())
 
 
-@contextlib.contextmanager
-def _connection(scope: Mapping[str, Any]) -> Iterator[socket.socket | None]:
-    """Return the TCP connection of an ASGI request, or None if it was not found among the open files."""
-    ends = _ends_of(scope)
-    if ends is None or (found := _files.find(ends)) is None:
-        yield None
-        return
-    with found:
-        yield found
+def _connection(scope: Mapping[str, Any] | None) -> socket.socket:
+    """Return a copy of the TCP connection of an ASGI request. Raise OSError if it was not found."""
+    if (ends := _ends_of(scope)) is None or (found := _files.find(ends)) is None:
+        raise OSError("The connection was not found among the open files.")
+    return found
 
 
-def _ends_of(scope: Mapping[str, Any]) -> _Ends | None:
+def _ends_of(scope: Mapping[str, Any] | None) -> _Ends | None:
     """Return the ends of the TCP connection of an ASGI request, or None if they do not identify it.
 
     An HTTP/2 connection serves several requests at once. Behind a proxy, `client` can be the address of another
     machine, and the connection is not found.
     """
+    if scope is None or scope.get("http_version") not in ("1.0", "1.1"):
+        return None
     client, server = scope.get("client"), scope.get("server")
-    if scope.get("http_version") not in ("1.0", "1.1") or not client or not server or not server[1]:
+    if not client or not server or not server[1]:
         return None
     return (*_address(client), int(server[1]))
 
@@ -182,12 +176,11 @@ class _Files:
                 self._is_searching = False
 
     def _open(self, ends: _Ends) -> socket.socket | None:
-        number = self._numbers.get(ends)
-        if number is None or (connection := _copy(number)) is None:
-            return None
-        if _ends(connection) == ends:
-            return connection
-        connection.close()  # the number belongs to another file now
+        with contextlib.suppress(KeyError, OSError):
+            connection = _copy(self._numbers[ends])
+            if _ends(connection) == ends:
+                return connection
+            connection.close()  # the number belongs to another file now
         return None
 
 
@@ -200,26 +193,24 @@ def _inode(file: int) -> int | None:
 
 
 def _ends_behind(file: int) -> _Ends | None:
-    if (connection := _copy(file)) is None:
-        return None
-    with connection:
+    with contextlib.suppress(OSError), _copy(file) as connection:
         return _ends(connection)
+    return None
 
 
-def _copy(file: int) -> socket.socket | None:
-    """Return a socket on a copy of the file, or None if the file is closed or not a socket.
+def _copy(file: int) -> socket.socket:
+    """Return a socket on a copy of the file. Raise OSError if the file is closed or not a socket.
 
     A copy, because another thread can close the original at any moment, and its number is then reused. Other files are
     never copied: closing a copy of SQLite's file would release all locks that this process has on it (POSIX, see
     fcntl(2)), and another process could write in between.
     """
-    with contextlib.suppress(OSError):
-        if stat.S_ISSOCK(os.fstat(file).st_mode):
-            copy = os.dup(file)
-            if stat.S_ISSOCK(os.fstat(copy).st_mode):
-                return socket.socket(fileno=copy)
-            # The number was reused at this moment. The copy stays open, because closing it could release locks.
-    return None
+    if stat.S_ISSOCK(os.fstat(file).st_mode):
+        copy = os.dup(file)
+        if stat.S_ISSOCK(os.fstat(copy).st_mode):
+            return socket.socket(fileno=copy)
+        # The number was reused at this moment. The copy stays open, because closing it could release locks.
+    raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
 
 
 def _ends(connection: socket.socket) -> _Ends | None:

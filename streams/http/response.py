@@ -14,6 +14,7 @@ import logging
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.handlers.wsgi import WSGIHandler
@@ -36,12 +37,6 @@ NEEDS_ASGI = (
 )
 
 
-@functools.cache
-def report_wsgi() -> None:
-    """Log, once in this process, why streams are answered with an error."""
-    logger.error(NEEDS_ASGI)
-
-
 # How long a server has to end the request by itself after its client's connection was reset.
 RESET_SECONDS = 1.0
 
@@ -50,7 +45,6 @@ STREAM_ERROR = sse.encode(
     '{"code":"internal","message":"The stream failed on the server. Reconnect to go on."}', event="stream-error"
 )
 
-
 ENDS = ("clean", "error")
 
 HEADERS = {
@@ -58,6 +52,12 @@ HEADERS = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",  # nginx would otherwise collect events until a buffer is full
 }
+
+
+@functools.cache
+def report_wsgi() -> None:
+    """Log, once in this process, why streams are answered with an error."""
+    logger.error(NEEDS_ASGI)
 
 
 class EventStreamResponse(ServedResponse):
@@ -96,14 +96,14 @@ class EventStreamResponse(ServedResponse):
                 f"EventStreamResponse takes an async iterator; got {type(items).__name__}. Write the generator with "
                 "`async def`, and await what it waits for: a sync one would be read to its end before the first byte."
             )
-        lifetime = _lifetime(timeout, deadline)
+        ends_at = _end(timeout, deadline)
         heartbeat = settings.HEARTBEAT_SECONDS if heartbeat is None else heartbeat
         if heartbeat <= 0:
             raise ValueError(f"heartbeat is a number of seconds above 0; got {heartbeat!r}.")
         source: Source = items if isinstance(items, Source) else IteratorSource(aiter(items), heartbeat)
         if end not in ENDS:
             raise ValueError(f"end is {' or '.join(map(repr, ENDS))}; got {end!r}.")
-        self._body = (_Body if end == "clean" else _BreakingBody)(source, lifetime)
+        self._body = (_Body if end == "clean" else _BreakingBody)(source, ends_at)
         super().__init__(self._body, status=status, headers=dict(headers or {}))
         for name, value in HEADERS.items():
             if name != "Cache-Control" or name not in self.headers:
@@ -150,52 +150,41 @@ class EventStreamResponse(ServedResponse):
         return super().__iter__()
 
 
-def _lifetime(timeout: float | None, deadline: datetime.datetime | None) -> float | None:
-    """Return the stream's lifetime in seconds, from both arguments, or None without a limit."""
+def _end(timeout: float | None, deadline: datetime.datetime | None) -> float | None:
+    """Return when the stream ends, in time.monotonic() seconds, or None without a limit."""
     if timeout is not None and timeout <= 0:
         raise ValueError(f"timeout is a number of seconds above 0; got {timeout!r}.")
-    if deadline is None:
-        return timeout
-    if timezone.is_naive(deadline):
+    if deadline is not None and timezone.is_naive(deadline):
         raise ValueError(f"deadline is an aware datetime (see django.utils.timezone); got {deadline!r}.")
-    left = max(0.0, (deadline - timezone.now()).total_seconds())
-    return left if timeout is None else min(timeout, left)
+    # From now on and not from the first byte, because the first reads can take a while.
+    limits = [] if timeout is None else [timeout]
+    if deadline is not None:
+        limits.append((deadline - timezone.now()).total_seconds())
+    return time.monotonic() + min(limits) if limits else None
 
 
+@dataclass(slots=True, weakref_slot=True, eq=False, repr=False)  # slots as in Subscriber
 class _Body:
     """The iterator for the ASGI handler: the source's bytes within the stream's lifetime, with its failures caught."""
 
-    # As in Subscriber, because every delivery touches it.
-    __slots__ = (
-        "__weakref__",
-        "_abandoned",
-        "_ended",
-        "_ends_at",
-        "_handed_at",
-        "_line_ended",
-        "_source",
-        "_started",
-        "scope",
-        "stuck",
-        "task",
-        "timers",
-    )
+    source: Source
+    ends_at: float | None  # in time.monotonic() seconds
 
-    def __init__(self, source: Source, lifetime: float | None) -> None:
-        self._source = source
-        # From now on and not from the first byte, because the first reads can take a while.
-        self._ends_at = None if lifetime is None else time.monotonic() + lifetime
-        self._started = False
-        self._ended = False
-        self.timers: dict[str, asyncio.TimerHandle] = {}
-        self.scope: Mapping[str, Any] | None = None  # the request's, if the view has set it
-        self.task: asyncio.Task[Any] | None = None  # the request's, if a server serves it
-        self.stuck: tuple[object, float] | None = None  # the state of a client that takes nothing, and since when
-        self._handed_at: float | None = None
-        self._line_ended = True
+    # --- State ---
+    scope: Mapping[str, Any] | None = None  # the request's, if the view has set it
+    task: asyncio.Task[Any] | None = None  # the request's, if a server serves it
+    timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
+    stuck: tuple[object, float] | None = None  # the state of a client that takes nothing, and since when
+    _started: bool = False
+    _ended: bool = False
+    _handed_at: float | None = None
+    _line_ended: bool = True
+    _abandoned: weakref.finalize[..., Any] = field(init=False)
+
+    def __post_init__(self) -> None:
         # If a client leaves after the view has returned and before the handler iterates, aclose() is not called. The
         # response is only dropped.
-        self._abandoned = weakref.finalize(self, close_later, source, serving_loop())
+        self._abandoned = weakref.finalize(self, close_later, self.source, serving_loop())
         self._abandoned.atexit = False
 
     def __aiter__(self) -> _Body:
@@ -204,7 +193,7 @@ class _Body:
     def __anext__(self) -> Awaitable[bytes]:
         # Without a coroutine, if the source can do without one: see Subscriber.pending().
         self._handed_at = None
-        if self._started and not self._ended and (pending := self._source.pending()) is not None:
+        if self._started and not self._ended and (pending := self.source.pending()) is not None:
             return pending
         return self._step()
 
@@ -215,7 +204,7 @@ class _Body:
             await self._start()
             self._started = True
         try:
-            chunk = await self._source.__anext__()
+            chunk = await self.source.__anext__()
         except StopAsyncIteration:
             self._ended = True
             shutdown.forget(self)  # if a middleware wraps this, aclose() may be left to the garbage collector
@@ -228,14 +217,14 @@ class _Body:
             chunk = _error_event(error) if self._line_ended else b"\n" + _error_event(error)
         if chunk:
             self._line_ended = chunk.endswith(b"\n")
-        if chunk is sse.HEARTBEAT and not self._source.is_reading():
+        if chunk is sse.HEARTBEAT and not self.source.is_reading():
             await release_request(only_idle=True)  # the connections that the iterator opened, unless it is using them
         self._handed_at = time.monotonic()
         return chunk
 
     def unsent_since(self) -> float | None:
         """Return when a chunk was handed out that has not been taken yet, in time.monotonic() seconds, or None."""
-        return self._source.unsent_since() if self._handed_at is None else self._handed_at
+        return self.source.unsent_since() if self._handed_at is None else self._handed_at
 
     def attend(self) -> None:
         """End with the process from now on. Does nothing if no server serves this stream, as in a test."""
@@ -245,7 +234,7 @@ class _Body:
 
     def stop(self, last: bytes = b"") -> None:
         """End the stream cleanly."""
-        self._source.stop(last)
+        self.source.stop(last)
 
     def cut(self) -> None:
         """End the stream by breaking the connection."""
@@ -254,7 +243,7 @@ class _Body:
         if client_socket.is_searching(self.scope):
             self.timers["cut"] = self.task.get_loop().call_later(client_socket.AGAIN_SECONDS, self.cut)
             return
-        if self.scope is not None and client_socket.reset(self.scope):
+        if client_socket.reset(self.scope):
             # The server notices the end of the connection, and ends the request as for any client that has left. Only
             # hypercorn hangs in its write. No server blames the application for the incomplete response then.
             self.task.get_loop().call_later(RESET_SECONDS, self.task.cancel)
@@ -267,7 +256,7 @@ class _Body:
         for timer in self.timers.values():
             timer.cancel()
         if self._abandoned.detach() is not None:
-            await self._source.aclose()
+            await self.source.aclose()
 
     def close(self) -> None:
         """Close the source. Django calls it at the end of the response, from any thread.
@@ -278,8 +267,8 @@ class _Body:
 
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        if self._ends_at is not None:
-            left = max(0.0, self._ends_at - time.monotonic())
+        if self.ends_at is not None:
+            left = max(0.0, self.ends_at - time.monotonic())
             self.timers["lifetime"] = loop.call_later(left, _stop, weakref.ref(self))
         if request_context() is not None:
             await release_request()
@@ -300,7 +289,7 @@ class _BreakingBody(_Body):
         try:
             return await self._step()
         except StopAsyncIteration:
-            if self.task is None or self._source.is_complete():
+            if self.task is None or self.source.is_complete():
                 raise
         await unfinished.leave(self.scope)
         raise AssertionError("The request goes on after it was left.")
@@ -322,7 +311,7 @@ def _watch(body_ref: weakref.ref[_Body], limit: float) -> None:
         body.timers["watch"] = loop.call_later(client_socket.AGAIN_SECONDS, _watch, body_ref, limit)
         return
     else:
-        seen = (since, None if body.scope is None else client_socket.unsent(body.scope))
+        seen = (since, client_socket.unsent(body.scope))
         if body.stuck is None or body.stuck[0] != seen:
             body.stuck = (seen, now)
         elif now - body.stuck[1] >= limit / 2:

@@ -56,24 +56,6 @@ def register(hook: Callable[[], object]) -> None:
         _hooks.append(hook)
 
 
-def listen() -> None:
-    """Watch for the shutdown of the server on the running event loop.
-
-    attach() does this for streams. Call it if there are hooks to run but perhaps no stream.
-    """
-    _process.listen()
-
-
-def attach(stream: Stream) -> None:
-    """Stop `stream` when this process is shut down, or now if that has begun. Called on the stream's event loop."""
-    _process.attach(stream)
-
-
-def forget(stream: Stream) -> None:
-    """Remove a stream that has ended. Called on its event loop."""
-    _process.forget(stream)
-
-
 def is_ending() -> bool:
     """Return True if this process is shutting down."""
     return _process.is_ending
@@ -99,6 +81,7 @@ class _Process:
         self._streams: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[Stream]] = WeakKeyDictionary()
 
     def attach(self, stream: Stream) -> None:
+        """Stop `stream` when this process is shut down, or now if that has begun. Called on the stream's event loop."""
         loop = self.listen()
         self._streams[loop].add(stream)
         if self.is_ending:
@@ -106,10 +89,15 @@ class _Process:
             loop.call_later(CUT_SECONDS, self._cut, loop)
 
     def forget(self, stream: Stream) -> None:
+        """Remove a stream that has ended. Called on its event loop."""
         if (streams := self._streams.get(asyncio.get_running_loop())) is not None:
             streams.discard(stream)
 
     def listen(self) -> asyncio.AbstractEventLoop:
+        """Watch for the shutdown of the server on the running event loop, and return the loop.
+
+        attach() does this for streams. Call it if there are hooks to run but perhaps no stream.
+        """
         loop = asyncio.get_running_loop()
         if loop not in self._streams:
             self._streams[loop] = WeakSet()
@@ -231,3 +219,4 @@ class _Handler:
 
 _hooks: list[Callable[[], object]] = []
 _process = per_process(_Process)  # a forked child has its own streams, and gets its own signal
+attach, forget, listen = _process.attach, _process.forget, _process.listen

@@ -36,9 +36,11 @@ class Source(Closable, Protocol):
 
     def pending(self) -> asyncio.Future[bytes] | None:
         """Return a future of the next bytes, as a shortcut around __anext__(), or None if the source has none."""
+        return None
 
     def unsent_since(self) -> float | None:
         """Return when pending() handed out bytes that have not been taken yet, or None."""
+        return None
 
     def is_complete(self) -> bool:
         """Return True if the source has sent everything, so that the stream ends by itself."""
@@ -57,7 +59,7 @@ def encode_item(item: Any) -> bytes:
     return (item if isinstance(item, Event) else Event(item)).encode()
 
 
-class IteratorSource:
+class IteratorSource(Source):
     """Iterates `items` in a task of its own, one step for each chunk that is asked for.
 
     It is one task, because cancel scopes, timeouts and context variables inside an async generator break if its steps
@@ -110,12 +112,6 @@ class IteratorSource:
     def is_reading(self) -> bool:
         return False  # release_request() sees by itself whether the iterator is busy
 
-    def pending(self) -> None:
-        return None
-
-    def unsent_since(self) -> None:
-        return None
-
     def stop(self, last: bytes = b"") -> None:
         if not self._stopped:
             self._stopped = True
@@ -145,34 +141,29 @@ class IteratorSource:
             while True:
                 await self._asked.wait()
                 self._asked.clear()
+                answer: bytes | Exception | None
                 try:
-                    chunk = encode_item(await anext(self._items))
+                    answer = encode_item(await anext(self._items))
                 except StopAsyncIteration:
-                    self._give(None)
-                    return
+                    answer = None
                 except asyncio.CancelledError as error:
                     task = asyncio.current_task()
                     if task is None or task.cancelling():
                         raise
                     # This task was not cancelled: the iterator awaited something that other code had cancelled.
-                    failure = RuntimeError(f"{self._items!r} was cancelled from within.")
-                    failure.__cause__ = error
-                    self._give(failure)
-                    return
+                    answer = RuntimeError(f"{self._items!r} was cancelled from within.")
+                    answer.__cause__ = error
                 except Exception as error:
-                    self._give(error)
+                    answer = error
+                if self._answer is not None and not self._answer.done():  # else it was stopped in the meantime
+                    if isinstance(answer, Exception):
+                        self._answer.set_exception(answer)
+                    else:
+                        self._answer.set_result(answer)
+                if not isinstance(answer, bytes):
                     return
-                self._give(chunk)
         finally:
             await _close(self._items)
-
-    def _give(self, answer: bytes | Exception | None) -> None:
-        if self._answer is None or self._answer.done():
-            return  # stopped in the meantime
-        if isinstance(answer, Exception):
-            self._answer.set_exception(answer)
-        else:
-            self._answer.set_result(answer)
 
 
 def _ends_event(tail: bytes) -> bool:

@@ -30,6 +30,6 @@ async def leave(scope: Mapping[str, Any] | None) -> NoReturn:
     await asyncio.sleep(FLUSH_SECONDS)
     while client_socket.is_searching(scope):  # noqa: ASYNC110
         await asyncio.sleep(client_socket.AGAIN_SECONDS)
-    if scope is not None and client_socket.close(scope):
+    if client_socket.close(scope):
         await asyncio.sleep(CLOSE_SECONDS)
     raise EndOfRequest("The stream was cut short.")
