@@ -8,14 +8,13 @@ from django.http import HttpRequest
 
 from streams.access.admission import Admission
 from streams.delivery.window import Frame
+from streams.presence.counter import OpenStream
 
 
-class Listener(Protocol):
-    """An open stream, as the hub, its rechecks, its signals and the counts of connections use it. See Subscriber."""
+class Listener(OpenStream, Protocol):
+    """An open stream, as the hub, its rechecks and its signals use it. See Subscriber."""
 
-    channels: tuple[str, ...]
     cursor: int  # the stream has handed out all messages of its channels up to this position
-    number: int
     request: HttpRequest | None
     admission: Admission | None
     recheck_at: float  # in time.monotonic() seconds; set by the rechecks
@@ -30,7 +29,5 @@ class Listener(Protocol):
     def beat(self, quiet_since: float) -> None: ...
 
     def revoke(self) -> None: ...
-
-    def has_received(self, position: int) -> bool: ...
 
     async def aclose(self) -> None: ...

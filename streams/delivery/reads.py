@@ -1,14 +1,14 @@
 """Reads of the log for streams that are not live, and the order in which they run.
 
 A client chooses its cursor, so one address can ask for thousands of different reads. Reads therefore take turns: round
-robin over the callers, and each caller has at most READS_PER_CALLER at a time. A turn lasts for one read, so a client
-that takes its messages slowly holds no turn.
+robin over the callers, and each caller has one read at a time: the others find free log threads, and the event loop
+finds the interpreter's lock free, however many streams the caller has. A turn lasts for one read, so a client that
+takes its messages slowly holds no turn.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -20,10 +20,6 @@ from streams.runtime import executor
 from streams.runtime.tasks import spawn
 
 T = TypeVar("T")
-
-# The reads that run for one caller at a time. With one, the others find free log threads, and the event loop finds the
-# interpreter's lock free, however many streams the caller has.
-READS_PER_CALLER = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,7 @@ class Reads:
         self._reads: dict[tuple[Any, ...], _Read] = {}  # waiting or running, by their question
         # The waiting ones by caller. A dict keeps its order: the caller with the next turn is first.
         self._queues: dict[str, dict[_Read, None]] = {}
-        self._running: Counter[str] = Counter()
+        self._running: set[str] = set()  # the callers for whom a read runs
 
     async def ask(self, caller: str, question: Callable[..., T], *args: Any) -> T:
         """Return `question(*args)`, called in a log thread once it is the caller's turn."""
@@ -80,15 +76,14 @@ class Reads:
         return sum(not read.is_running for read in self._reads.values())
 
     def _begin_next(self) -> None:
-        while self._running.total() < settings.DATABASE_THREADS:
-            caller = next((caller for caller in self._queues if self._running[caller] < READS_PER_CALLER), None)
+        while len(self._running) < settings.DATABASE_THREADS:
+            caller = next((caller for caller in self._queues if caller not in self._running), None)
             if caller is None:
                 return
             read = next(iter(self._queues[caller]))
             self._withdraw(read)
-            self._put_last(caller)
             read.is_running = True
-            self._running[caller] += 1
+            self._running.add(caller)
             spawn(self._run(caller, read))
 
     def _withdraw(self, read: _Read) -> None:
@@ -114,15 +109,10 @@ class Reads:
 
     def _end(self, caller: str, read: _Read) -> None:
         del self._reads[read.key]
-        self._running[caller] -= 1
-        if not self._running[caller]:
-            del self._running[caller]
-        self._put_last(caller)
-        self._begin_next()
-
-    def _put_last(self, caller: str) -> None:
+        self._running.remove(caller)
         if queue := self._queues.pop(caller, None):
-            self._queues[caller] = queue
+            self._queues[caller] = queue  # the last of all callers
+        self._begin_next()
 
 
 @dataclass(eq=False, slots=True)

@@ -132,9 +132,6 @@ class Rechecks:
             task.cancel()
         for timer in self._timers:
             timer.cancel()
-        self._urgent.clear()
-        self._waiting.clear()
-        self._gathered.clear()
 
     def _call_later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
         loop = asyncio.get_running_loop()

@@ -12,14 +12,9 @@ from streams.runtime.tasks import spawn
 
 def close_later(source: Closable, loop: asyncio.AbstractEventLoop | None) -> None:
     """Close the source of a dropped response, on its event loop. Called by the garbage collector, from any thread."""
-    if loop is None or loop.is_closed():
-        return
-
-    def close() -> None:
-        spawn(source.aclose())
-
-    with contextlib.suppress(RuntimeError):  # the loop is just closing
-        loop.call_soon_threadsafe(close)
+    if loop is not None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(lambda: spawn(source.aclose()))
 
 
 def serving_loop() -> asyncio.AbstractEventLoop | None:

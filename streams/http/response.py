@@ -103,7 +103,7 @@ class EventStreamResponse(ServedResponse):
         source: Source = items if isinstance(items, Source) else IteratorSource(aiter(items), heartbeat)
         if end not in ENDS:
             raise ValueError(f"end is {' or '.join(map(repr, ENDS))}; got {end!r}.")
-        self._body = (_Body if end == "clean" else _BreakingBody)(source, ends_at)
+        self._body = _Body(source, ends_at, breaks=end == "error")
         super().__init__(self._body, status=status, headers=dict(headers or {}))
         for name, value in HEADERS.items():
             if name != "Cache-Control" or name not in self.headers:
@@ -169,6 +169,7 @@ class _Body:
 
     source: Source
     ends_at: float | None  # in time.monotonic() seconds
+    breaks: bool  # the response is left incomplete if it ends before its source is complete
 
     # --- State ---
     scope: Mapping[str, Any] | None = None  # the request's, if the view has set it
@@ -193,9 +194,20 @@ class _Body:
     def __anext__(self) -> Awaitable[bytes]:
         # Without a coroutine, if the source can do without one: see Subscriber.pending().
         self._handed_at = None
+        if self.breaks:
+            return self._next_or_break()  # with the source's futures, the iteration would end outside of this class
         if self._started and not self._ended and (pending := self.source.pending()) is not None:
             return pending
         return self._step()
+
+    async def _next_or_break(self) -> bytes:
+        try:
+            return await self._step()
+        except StopAsyncIteration:
+            if self.task is None or self.source.is_complete():
+                raise
+        await unfinished.leave(self.scope)
+        raise AssertionError("The request goes on after it was left.")
 
     async def _step(self) -> bytes:
         if self._ended:
@@ -274,25 +286,6 @@ class _Body:
             await release_request()
             self.attend()
             _watch(weakref.ref(self), settings.SEND_TIMEOUT_SECONDS)
-
-
-class _BreakingBody(_Body):
-    """A body that is left incomplete if the stream ends before its source is complete."""
-
-    __slots__ = ()
-
-    def __anext__(self) -> Awaitable[bytes]:
-        return self._next()  # with the source's futures, the iteration would end outside of this class
-
-    async def _next(self) -> bytes:
-        self._handed_at = None
-        try:
-            return await self._step()
-        except StopAsyncIteration:
-            if self.task is None or self.source.is_complete():
-                raise
-        await unfinished.leave(self.scope)
-        raise AssertionError("The request goes on after it was left.")
 
 
 def _watch(body_ref: weakref.ref[_Body], limit: float) -> None:

@@ -16,6 +16,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
@@ -196,6 +197,7 @@ def _nothing(number: int, frame: FrameType | None) -> None:
     pass
 
 
+@dataclass(eq=False)
 class _Handler:
     """Ends the streams and then calls the server's handler. It passes on a second signal directly.
 
@@ -203,9 +205,8 @@ class _Handler:
     loop. If the server has added its handler to the loop, the loop's wakeup calls that one, and `before` does nothing.
     """
 
-    def __init__(self, before: Callable[[int, FrameType | None], Any], loop: asyncio.AbstractEventLoop) -> None:
-        self.before = before
-        self.loop = loop
+    before: Callable[[int, FrameType | None], Any]
+    loop: asyncio.AbstractEventLoop
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if _process.is_signalled or self.loop.is_closed() or not self.loop.is_running():

@@ -27,16 +27,16 @@ class OpenStream(Protocol):
     def has_received(self, position: int) -> bool: ...
 
 
+@dataclass(eq=False)
 class ConnectionCounter:
     """The streams of one event loop. It is written on that loop, and can be read from any thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, subscribers: Collection[OpenStream]) -> None:
-        self.loop = loop
-        self.subscribers = subscribers  # the hub's own set
-        self.connections = 0
-        self.channels: Counter[str] = Counter()
-        self.head = 0  # the log's head, as the hub knows it
-        self.notifier_problem = ""
+    loop: asyncio.AbstractEventLoop
+    subscribers: Collection[OpenStream]  # the hub's own set
+    connections: int = 0
+    channels: Counter[str] = field(default_factory=Counter)
+    head: int = 0  # the log's head, as the hub knows it
+    notifier_problem: str = ""
 
     def add(self, channels: Iterable[str]) -> None:
         """Count a stream that has opened."""

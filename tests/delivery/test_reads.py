@@ -10,7 +10,7 @@ from django.test import override_settings
 from streams import apublish
 from streams.delivery import subscriber
 from streams.delivery.hub import Hub
-from streams.delivery.reads import READS_PER_CALLER, Reads
+from streams.delivery.reads import Reads
 from streams.http.shutdown import reconnect_hint
 from streams.protocol import sse
 from tests.delivery.support import GREEDY, STREAMS, Pool, Reader, fill, read
@@ -36,7 +36,6 @@ async def test_callers_take_turns(held: Pool) -> None:
 
 
 async def test_caller_has_its_share_of_threads(held: Pool) -> None:
-    assert READS_PER_CALLER == 1
     reads = Reads()
     tasks = ask(reads, "a", "a1", "a2", "a3")
     await held.has_begun("a1")
@@ -103,7 +102,7 @@ async def test_honest_client_is_not_delayed(greedy: list[Reader], held: Pool) ->
     honest = Reader("address of another", GREEDY + 5)
     await honest.read_until(lambda: len(honest.messages()) == 600)
     assert honest.messages() == data
-    assert len(held.begun) == READS_PER_CALLER
+    assert len(held.begun) == 1
     await honest.stream.aclose()
 
 
