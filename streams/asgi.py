@@ -75,9 +75,7 @@ class _Backpressure:
         self._send = send
         self._room = asyncio.Event()
         self._room.set()
-        self._registered = False
-        self._started = False
-        self._complete = False
+        self._registered = self._started = self._complete = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -116,5 +114,4 @@ class _Backpressure:
     def resumeProducing(self) -> None:
         self._room.set()
 
-    def stopProducing(self) -> None:
-        self._room.set()
+    stopProducing = resumeProducing

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from django.dispatch import Signal
@@ -26,25 +27,25 @@ def announce(signal: Signal, subscriber: Listener) -> None:
     """Send a signal about a stream soon, after those that wait already, and away from the event loop."""
     if not signal.has_listeners(type(subscriber)):
         return
-    loop = asyncio.get_running_loop()
-    announcer = _announcers.get(loop)
-    if announcer is None:
-        announcer = _announcers[loop] = _Announcer()
-    # The number alone: a copy of all counts at every connect would make a storm of them costly.
-    connections = counter.connections()
-    about = {"channels": subscriber.channels, "request": subscriber.request, "connections": connections}
-    announcer.announce(signal, type(subscriber), about)
+    send = partial(
+        signal.send_robust,
+        type(subscriber),
+        channels=subscriber.channels,
+        request=subscriber.request,
+        connections=counter.connections(),  # the number alone: to copy all counts at every connect would be costly
+    )
+    _announcers.setdefault(asyncio.get_running_loop(), _Announcer()).announce(send)
 
 
+@dataclass(eq=False)
 class _Announcer:
     """Sends the signals of one event loop, one after the other. It outlives the hub, whose last stream ends as well."""
 
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[Signal, type, dict[str, Any]]] = deque()
-        self._is_dropping = False
-        self._task: asyncio.Task[None] | None = None
+    _waiting: deque[Callable[[], object]] = field(default_factory=deque)
+    _is_dropping: bool = False
+    _task: asyncio.Task[None] | None = None
 
-    def announce(self, signal: Signal, sender: type, about: dict[str, Any]) -> None:
+    def announce(self, send: Callable[[], object]) -> None:
         if len(self._waiting) >= MAX_WAITING_SIGNALS:
             if not self._is_dropping:
                 logger.warning(
@@ -55,15 +56,14 @@ class _Announcer:
             self._is_dropping = True
             return
         self._is_dropping = False
-        self._waiting.append((signal, sender, about))
+        self._waiting.append(send)
         if self._task is None or self._task.done():  # done: cancelled
             self._task = spawn(self._send())
 
     async def _send(self) -> None:
         while self._waiting:
-            signal, sender, about = self._waiting.popleft()
             try:
-                await executor.run(partial(signal.send_robust, sender, **about), pool=executor.WAITING)
+                await executor.run(self._waiting.popleft(), pool=executor.WAITING)
             except Exception:
                 logger.exception("A signal could not be sent.")
         self._task = None  # it knows its loop, and would keep it

@@ -110,13 +110,9 @@ class Follower:
             await self._apply(notice.messages)
         elif notice.last > self.position or not started:
             self._news.set()
-        elif notice.messages and self._is_contradicted_by(notice.messages[0]):
+        elif notice.messages and self.window.contradicts(notice.messages[0]):
             self._is_doubtful = True
             self._news.set()
-
-    def _is_contradicted_by(self, message: StoredEvent) -> bool:
-        frame = self.window.at(message.position)
-        return frame is not None and frame.data != message.encode()
 
     async def _apply(self, messages: Iterable[StoredEvent]) -> None:
         """Take the next messages, in order: encode each once, and push it to the live streams of its channel.

@@ -49,8 +49,7 @@ def contradicts(news: News, position: int, marks: Marks, window: Window) -> bool
     then, _ = news.head.times
     if news.head.head < position or (then is not None and then != marks.newest[1]):
         return True
-    frame = window.at(position)
-    return frame is not None and news.anchor is not None and frame.data != news.anchor.encode()
+    return news.anchor is not None and window.contradicts(news.anchor)
 
 
 def find_fork(marks: Sequence[tuple[int, Any]], frames: Sequence[Frame]) -> int:

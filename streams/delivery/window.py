@@ -57,9 +57,10 @@ class Window:
         self._bytes += len(frame.data)
         return True
 
-    def at(self, position: int) -> Frame | None:
-        """Return the frame at `position`; None if the window does not have it."""
-        return self._frames[position - self.start - 1] if self.start < position <= self.end else None
+    def contradicts(self, message: StoredEvent) -> bool:
+        """Return True if the window has another message at the position of this one."""
+        at = message.position - self.start - 1
+        return 0 <= at < len(self._frames) and self._frames[at].data != message.encode()
 
     def after(self, cursor: int) -> Iterator[Frame] | None:
         """Return the frames above `cursor`, of all channels; None if the window does not reach back to it."""

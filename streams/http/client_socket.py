@@ -45,8 +45,6 @@ def is_searching(scope: Mapping[str, Any] | None) -> bool:
 def unsent(scope: Mapping[str, Any] | None) -> int | None:
     """Return how many bytes the kernel still holds for a request's client, or None if that is unknown.
 
-    Call is_searching() first.
-
     A server that waits to write cannot distinguish a slow client from one that does not read at all: the kernel's
     buffer has megabytes, and accepts more only when a good part of it is free.
     """
@@ -59,8 +57,6 @@ def unsent(scope: Mapping[str, Any] | None) -> int | None:
 
 def reset(scope: Mapping[str, Any] | None) -> bool:
     """Reset a request's connection, and drop all bytes that are not sent yet. Return False if it was not found.
-
-    Call is_searching() first.
 
     Servers close a connection only after the client has read everything, and a client that reads nothing never does
     (seen in uvicorn 0.54, hypercorn 0.18 and granian 2.8). After a reset, the server behaves as if the client had left.
@@ -76,7 +72,7 @@ def reset(scope: Mapping[str, Any] | None) -> bool:
 def close(scope: Mapping[str, Any] | None) -> bool:
     """Close a request's connection after the kernel has sent its bytes. Return False if it was not found.
 
-    Call is_searching() first. The server behaves as if the client had left, and so does not complete the response.
+    The server behaves as if the client had left, and so does not complete the response.
     """
     with contextlib.suppress(OSError), _connection(scope) as connection:
         connection.shutdown(socket.SHUT_RDWR)

@@ -115,7 +115,7 @@ class _Process:
             loop.call_later(LOOK_SECONDS, self._look, loop, listening)
         elif has_handler and client_socket.can_be_found():
             # The server was stopped before its first stream: this is one of its last requests.
-            self.begin(loop, lambda: None)
+            self.begin(lambda: None)
 
     def _look(self, loop: asyncio.AbstractEventLoop, listening: dict[int, int]) -> None:
         if self.is_ending:
@@ -123,10 +123,10 @@ class _Process:
         if client_socket.listening(listening):
             loop.call_later(LOOK_SECONDS, self._look, loop, listening)
         else:
-            self.begin(loop, lambda: None)
+            self.begin(lambda: None)
 
-    def begin(self, loop: asyncio.AbstractEventLoop, then: Callable[[], object]) -> None:
-        """End all streams of all event loops and run the hooks; afterwards call `then()`. Runs on `loop`."""
+    def begin(self, then: Callable[[], object]) -> None:
+        """End all streams of all event loops and run the hooks; afterwards call `then()`, on the running event loop."""
         self.is_ending = True
         for other, streams in list(self._streams.items()):
             if streams:
@@ -215,7 +215,7 @@ class _Handler:
             return
         _process.is_signalled = True
         _process.held_back.append(lambda: self.before(number, None))
-        self.loop.call_soon_threadsafe(_process.begin, self.loop, _process.pass_on)
+        self.loop.call_soon_threadsafe(_process.begin, _process.pass_on)
 
 
 _hooks: list[Callable[[], object]] = []

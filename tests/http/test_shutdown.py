@@ -26,7 +26,7 @@ async def test_hook_that_fails_is_logged_and_keeps_neither_the_others_nor_the_se
         shutdown.register(done.clear)
         shutdown.register(lambda: done.append("hook"))
     ended = asyncio.Event()
-    shutdown._Process().begin(asyncio.get_running_loop(), ended.set)
+    shutdown._Process().begin(ended.set)
     await asyncio.wait_for(ended.wait(), 30)
     assert done == ["hook", "hook"], "a hook that is registered twice is done once, and first"
     [record] = [record for record in caplog.records if record.name == "streams"]
@@ -40,7 +40,7 @@ async def test_hanging_hook_delays_shutdown_by_the_grace_only(
 ) -> None:
     monkeypatch.setattr(shutdown, "_hooks", [lambda: time.sleep(20)])
     ended = asyncio.Event()
-    shutdown._Process().begin(asyncio.get_running_loop(), ended.set)
+    shutdown._Process().begin(ended.set)
     await asyncio.wait_for(ended.wait(), 15)
     assert "did not finish within 1.0 s" in caplog.text
 

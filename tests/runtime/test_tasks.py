@@ -65,7 +65,7 @@ async def test_server_waits_for_tasks_that_must_finish(monkeypatch: pytest.Monke
     tasks.spawn(asyncio.sleep(3600))  # this one is not waited for
     job = tasks.spawn(release.wait(), finish=True)
     assert tasks.must_finish()
-    shutdown._Process().begin(asyncio.get_running_loop(), ended.set)
+    shutdown._Process().begin(ended.set)
     await asyncio.sleep(0.2)
     assert not ended.is_set()
     release.set()
