@@ -14,15 +14,13 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
 
 from streams import tokens
-from streams.access.request_user import is_known, user_of
+from streams.access.request_user import ANONYMOUS, known_user, set_user
 from streams.access.revocation import session_fingerprint
 from streams.notifiers import Revocation
 from streams.policies import BasePolicy
 from streams.private.django import forget_loaded_user, has_sessions_user, loaded_user
 from streams.runtime import test_run
 from streams.runtime.request_resources import abandon_thread, release_request
-
-ANONYMOUS = ""
 
 
 class Admission:
@@ -114,12 +112,7 @@ class Admission:
             AuthenticationMiddleware(lambda request: None).process_request(request)  # type: ignore[arg-type]
         elif (user := loaded_user(request)) is not None and user.is_authenticated:
             # Other middleware set this user, in a way that is unknown here. At least the user's row can be read again.
-            current = await sync_to_async(_reload)(user)
-
-            async def auser() -> Any:
-                return current
-
-            attributes["user"], attributes["auser"] = current, auser
+            set_user(request, await sync_to_async(_reload)(user))
         return request
 
 
@@ -158,13 +151,6 @@ async def are_still_authorized(streams: Sequence[tuple[Admission, str | None]]) 
         is_accepted and denied.isdisjoint(admission._channels)
         for (admission, _), is_accepted in zip(streams, accepted, strict=True)
     ]
-
-
-def known_user(request: HttpRequest) -> str | None:
-    """Return the primary key of the request's user as text, ANONYMOUS, or None if no code has loaded the user yet."""
-    if (user := user_of(request)) is not None:
-        return str(user.pk)
-    return ANONYMOUS if is_known(request) else None
 
 
 @contextlib.asynccontextmanager

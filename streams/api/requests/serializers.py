@@ -43,9 +43,7 @@ class NewMessageBody(Body):
     """A message to publish to the channel of the URL."""
 
     data = fields.DataField()
-    event = fields.EventTypeField(
-        required=False, default="message", help_text="The event's type, for addEventListener()."
-    )
+    event = fields.EventTypeField()
 
 
 class NewMessageItem(Body):
@@ -53,9 +51,7 @@ class NewMessageItem(Body):
 
     channel = fields.ChannelField()
     data = fields.DataField()
-    event = fields.EventTypeField(
-        required=False, default="message", help_text="The event's type, for addEventListener()."
-    )
+    event = fields.EventTypeField()
     idempotency_key = fields.IdempotencyKeyField(
         required=False, allow_null=True, default=None, help_text="The channel publishes one message with this key only."
     )
@@ -101,12 +97,17 @@ class PublishedMessages(serializers.Serializer):
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
 
+NextPage = functools.partial(
+    serializers.CharField, allow_null=True, help_text="The URL of the next page, or null if this is the last one."
+)
+
+
 class HistoryQuery(Query):
     """Selects a part of a channel's history."""
 
-    after = fields.PositionField(required=False, default=None)
-    before = fields.PositionField(required=False, default=None)
-    limit = fields.LimitField(required=False, default=100)
+    after = fields.PositionField()
+    before = fields.PositionField()
+    limit = fields.LimitField()
 
 
 class StoredMessage(serializers.Serializer):
@@ -131,17 +132,15 @@ class HistoryPage(serializers.Serializer):
     gap = serializers.BooleanField(
         help_text="True if messages above `after` can be missing, because they were pruned or the log was replaced."
     )
-    next = serializers.CharField(
-        allow_null=True, help_text="The URL of the next page, or null if this is the last one."
-    )
+    next = NextPage()
 
 
 class ChannelsQuery(Query):
     """Selects channels."""
 
-    after = fields.NamePartField(required=False, default="")
-    prefix = fields.NamePartField(required=False, default="")
-    limit = fields.LimitField(required=False, default=100)
+    after = fields.NamePartField()
+    prefix = fields.NamePartField()
+    limit = fields.LimitField()
 
 
 class ChannelFacts(serializers.Serializer):
@@ -156,9 +155,7 @@ class ChannelPage(serializers.Serializer):
     """Some of the channels that the caller can read."""
 
     channels = ChannelFacts(many=True)
-    next = serializers.CharField(
-        allow_null=True, help_text="The URL of the next page, or null if this is the last one."
-    )
+    next = NextPage()
 
 
 class OneChannel(ChannelFacts):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Coroutine
 from typing import Any
 
+from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.utils.datastructures import MultiValueDict
 from django.utils.decorators import method_decorator
+from django.views.decorators.csrf import csrf_exempt
+from rest_framework.exceptions import AuthenticationFailed, MethodNotAllowed, NotAuthenticated
 from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
+from streams.access.request_user import set_user
 from streams.api import errors
 from streams.api.authentication import SignedTokenAuthentication, unknown_token
 from streams.api.negotiation import AlwaysJSON, PlainJSON
@@ -24,6 +30,8 @@ from streams.protocol.events import validate_channel
 from streams.runtime import failures
 from streams.runtime.database import non_atomic_requests
 from streams.tokens import bearer
+
+AsyncView = Callable[..., Coroutine[Any, Any, HttpResponse]]
 
 
 class JSONRequest(Request):
@@ -86,13 +94,8 @@ class StreamsAPIView(APIView):
             request.body_rule = bodies.SMALL
         elif has_credentials(request):
             request.body_rule = bodies.BY_SETTING
-        user = request.user
-
-        async def auser() -> Any:
-            return user
-
         # For async policies: Django's own auser() returns the session's user, also if other credentials were sent.
-        request._request.auser = auser
+        set_user(request._request, request.user)
 
     def get_exception_handler(self) -> Any:
         return errors.handle
@@ -106,6 +109,42 @@ class StreamsAPIView(APIView):
             failures.DATABASE.recovered()
         response.headers.setdefault("Cache-Control", "no-store")
         return super().finalize_response(request, response, *args, **kwargs)
+
+
+def async_view(description: type[StreamsAPIView], *methods: str) -> Callable[[AsyncView], AsyncView]:
+    """Return a decorator for an async function that is a view without DRF. Its errors are answered as those of DRF's.
+
+    Args:
+        description: describes the view in the schema.
+        methods: the methods that the function handles. OPTIONS is answered for it.
+    """
+    allowed = ", ".join([*methods, "OPTIONS"])
+
+    def decorate(function: AsyncView) -> AsyncView:
+        @csrf_exempt  # it uses no cookies
+        @login_not_required
+        @non_atomic_requests
+        @functools.wraps(function)
+        async def view(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+            try:
+                if request.method in methods:
+                    return await function(request, **kwargs)
+                if request.method != "OPTIONS":
+                    raise MethodNotAllowed(str(request.method))
+                response = HttpResponse(status=204, headers={"Cache-Control": "no-store"})
+            except Exception as error:
+                if isinstance(error, NotAuthenticated | AuthenticationFailed):
+                    error.auth_header = "Bearer"
+                if (answer := errors.handle(error)) is None:
+                    raise
+                response = answer
+            response.headers["Allow"] = allowed
+            return response
+
+        view.cls, view.initkwargs = description, {}  # type: ignore[attr-defined]  # as DRF's as_view() does
+        return view
+
+    return decorate
 
 
 def has_credentials(request: Request) -> bool:

@@ -10,20 +10,18 @@ import asyncio
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest, HttpResponse
-from django.views.decorators.csrf import csrf_exempt
-from rest_framework.exceptions import AuthenticationFailed, MethodNotAllowed, NotAuthenticated
+from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.permissions import AllowAny
 
+from streams.access.request_user import set_user
 from streams.api import publishing
 from streams.api.authentication import SignedTokenAuthentication, unknown_token
-from streams.api.errors import handle
 from streams.api.openapi import descriptions
 from streams.api.openapi.schema import described
 from streams.api.requests.bodies import parse_json, read_body
-from streams.api.views.base import StreamsAPIView, checked_channel
+from streams.api.views.base import StreamsAPIView, async_view, checked_channel
 from streams.exceptions import IdempotencyKeyInUse, InvalidMessage, InvalidToken
 from streams.http.json_responses import json_response
 from streams.policies import get_policy
@@ -32,10 +30,7 @@ from streams.protocol.json_bodies import SMALL_BODY_BYTES
 from streams.publishing import rate_limit
 from streams.publishing.publish import apublish_many
 from streams.runtime import failures
-from streams.runtime.database import non_atomic_requests
 from streams.tokens import Token, atoken_of, bearer, user_of_token
-
-ALLOWED = "POST, OPTIONS"
 
 
 class FastMessages(StreamsAPIView):
@@ -49,32 +44,9 @@ class FastMessages(StreamsAPIView):
         raise NotImplementedError
 
 
-@csrf_exempt  # it uses no cookies
-@login_not_required
-@non_atomic_requests
+@async_view(FastMessages, "POST")
 async def fast_publish(request: HttpRequest, channel: str) -> HttpResponse:
     """Publish the body's message to `channel`."""
-    response: HttpResponse
-    try:
-        response = await _publish(request, channel)
-    except Exception as error:
-        if isinstance(error, NotAuthenticated | AuthenticationFailed):
-            error.auth_header = "Bearer"
-        if (answer := handle(error)) is None:
-            raise
-        response = answer
-    response.headers["Allow"] = ALLOWED
-    return response
-
-
-fast_publish.cls, fast_publish.initkwargs = FastMessages, {}  # type: ignore[attr-defined]  # as DRF's as_view() does
-
-
-async def _publish(request: HttpRequest, channel: str) -> HttpResponse:
-    if request.method == "OPTIONS":
-        return HttpResponse(status=204, headers={"Cache-Control": "no-store"})
-    if request.method != "POST":
-        raise MethodNotAllowed(str(request.method))
     token = await _authenticate(request)
     await _check_site_rules(request, channel)
     checked_channel(channel)
@@ -90,7 +62,7 @@ async def _publish(request: HttpRequest, channel: str) -> HttpResponse:
         raise publishing.as_error(error) from None
     failures.DATABASE.recovered()
     status, [message_data] = publishing.answer(rows)
-    return json_response(message_data, status)
+    return json_response(message_data, status, [("Allow", "POST, OPTIONS")])
 
 
 async def _read_message(request: HttpRequest, channel: str) -> NewMessage:
@@ -112,12 +84,7 @@ async def _authenticate(request: HttpRequest) -> Token:
         raise AuthenticationFailed(str(error), error.code) from None
     if token is None:
         raise unknown_token() if bearer(request) is not None else NotAuthenticated()
-    user = user_of_token(request) or AnonymousUser()
-
-    async def auser() -> Any:
-        return user
-
-    request.user, request.auser = user, auser  # for sync and async policies
+    set_user(request, user_of_token(request) or AnonymousUser())
     return token
 
 

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from typing import Any
 
 from django.apps import apps
-from django.contrib.auth.decorators import login_not_required
-from django.core.exceptions import SuspiciousOperation
 from django.db import Error, connections, router
 from django.http import HttpRequest, HttpResponse
-from django.views.decorators.csrf import csrf_exempt
-from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.permissions import AllowAny
 
-from streams.api.errors import RETRY_AFTER_SECONDS, handle
+from streams.api.errors import RETRY_AFTER_SECONDS
 from streams.api.openapi import descriptions
 from streams.api.openapi.schema import described
-from streams.api.views.base import StreamsAPIView
+from streams.api.views.base import StreamsAPIView, async_view
 from streams.exceptions import HTTPError
 from streams.http.json_responses import json_response
 from streams.presence import counter
 from streams.runtime import executor, failures
-from streams.runtime.database import non_atomic_requests
 
 logger = logging.getLogger("streams.api")
 
 DATABASE_SECONDS = 5.0
-ALLOWED = "GET, HEAD, OPTIONS"
 NOTIFIER = "notifier"
 
 
@@ -53,43 +48,33 @@ class ReadyDescription(_Description):
         raise NotImplementedError
 
 
-@csrf_exempt
-@login_not_required
-@non_atomic_requests
+@async_view(LiveDescription, "GET", "HEAD")
 async def live(request: HttpRequest) -> HttpResponse:
     """Answer 200: the process is alive."""
-    return _refused(request) or _answer({"status": "ok"})
+    return json_response({"status": "ok"})
 
 
-@csrf_exempt
-@login_not_required
-@non_atomic_requests
+@async_view(ReadyDescription, "GET", "HEAD")
 async def ready(request: HttpRequest) -> HttpResponse:
     """Answer 200 if the process can serve requests, or 503. It checks the database and the notifier's listener.
 
     Without the listener a process polls, so that it is still ready, unless the request has `?require=notifier`.
     """
-    if refused := _refused(request):
-        return refused
-    try:
-        required = request.GET.get("require", NOTIFIER)
-    except SuspiciousOperation as error:  # more query parameters than Django reads
-        return _error(error)
+    required = request.GET.get("require", NOTIFIER)
     if required != NOTIFIER:
         problem = f"The only value is `{NOTIFIER}`; got {required[:100]!r}."
-        return _error(HTTPError(400, "invalid-request", f"require: {problem}", fields={"require": problem}))
+        raise HTTPError(400, "invalid-request", f"require: {problem}", fields={"require": problem})
     now = counter.count()
     problem = now.notifier_problem
     notifier = "degraded" if problem else "idle" if now.head is None else "ok"
     database = await _state_of_database()
     is_ready = database == "ok" and not (problem and "require" in request.GET)
     state = {"status": "ok" if is_ready else "unavailable", "database": database, "notifier": notifier}
-    problem = failures.NOT_MIGRATED if database == "not-migrated" else problem
-    return _answer({**state, **({"problem": problem} if problem else {})}, 200 if is_ready else 503)
-
-
-live.cls, live.initkwargs = LiveDescription, {}  # type: ignore[attr-defined]  # as DRF's as_view() does
-ready.cls, ready.initkwargs = ReadyDescription, {}  # type: ignore[attr-defined]
+    if problem := failures.NOT_MIGRATED if database == "not-migrated" else problem:
+        state["problem"] = problem
+    if is_ready:
+        return json_response(state)
+    return json_response(state, 503, [("Retry-After", str(RETRY_AFTER_SECONDS))])
 
 
 async def _state_of_database() -> str:
@@ -107,51 +92,20 @@ async def _state_of_database() -> str:
 
 
 def _ask() -> None:
-    if not _has_tables:
-        _check_tables()
+    _check_tables()
     with connections[executor.database()].cursor() as cursor:
         cursor.execute("SELECT 1")
 
 
-_has_tables = False  # True once they were found
-
-
+@functools.cache  # it is not called again after it has succeeded
 def _check_tables() -> None:
     """Raise the database's error if a table or a column of Streams is missing."""
-    global _has_tables
-    connection = connections[executor.database()]
-    quote = connection.ops.quote_name
+    alias = executor.database()
     own = (config for config in apps.get_app_configs() if config.name.partition(".")[0] == "streams")
     for model in (model for config in own for model in config.get_models()):
-        if router.db_for_write(model) != connection.alias:
-            continue
-        table = quote(model._meta.db_table)
-        # Qualified by the table's name, because SQLite treats an unknown name in quotes as a string.
-        columns = ", ".join(f"{table}.{quote(str(field.column))}" for field in model._meta.concrete_fields)
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(f"SELECT {columns} FROM {table} WHERE 1 = 0")  # noqa: S608 - names of our own models
-        except Error as error:
-            if failures.is_unavailable(error):
-                raise
-    _has_tables = True
-
-
-def _refused(request: HttpRequest) -> HttpResponse | None:
-    if request.method in ("GET", "HEAD"):
-        return None
-    if request.method == "OPTIONS":
-        return HttpResponse(status=204, headers={"Allow": ALLOWED})
-    return _error(MethodNotAllowed(str(request.method)))
-
-
-def _error(error: Exception) -> HttpResponse:
-    response = handle(error)
-    assert response is not None
-    response.headers["Allow"] = ALLOWED
-    return response
-
-
-def _answer(state: dict[str, str], status: int = 200) -> HttpResponse:
-    retry = [("Retry-After", str(RETRY_AFTER_SECONDS))] if status == 503 else []
-    return json_response(state, status, retry)
+        if router.db_for_write(model) == alias:
+            try:
+                model._base_manager.using(alias).order_by().first()  # a query that names all columns
+            except Error as error:
+                if failures.is_unavailable(error):
+                    raise
