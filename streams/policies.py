@@ -256,9 +256,8 @@ def _can_read(request: HttpRequest, channel: str, rules: Rules) -> bool:
 def _is_staff_with(request: HttpRequest, *permissions: str) -> bool:
     """Return True if the request's user is active staff and has at least one of the permissions."""
     user: Any = getattr(request, "user", None)
-    if not (user and user.is_active and getattr(user, "is_staff", False)):
-        return False
-    return any(has_permission(user, permission) for permission in permissions)
+    is_staff = user and user.is_active and getattr(user, "is_staff", False)
+    return bool(is_staff) and any(has_permission(user, permission) for permission in permissions)
 
 
 def has_permission(user: Any, permission: str) -> bool:

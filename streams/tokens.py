@@ -151,10 +151,10 @@ def validate_pattern(name: object) -> str:
     try:
         validate_channel(name.replace("*", "x") if isinstance(name, str) else name)
     except InvalidChannel:
-        rule = (
-            "A channel's name uses A-Z a-z 0-9 . _ - and at most 99 characters; in a pattern, * stands for any of them"
-        )
-        raise ValueError(f"{rule}; got {name!r:.120}.") from None
+        raise ValueError(
+            "A channel's name uses A-Z a-z 0-9 . _ - and at most 99 characters; in a pattern, * stands for any of "
+            f"them; got {name!r:.120}."
+        ) from None
     return str(name)
 
 
@@ -262,13 +262,6 @@ def check_token(token: Token) -> Any:
     return user
 
 
-async def _acheck_token(token: Token) -> Any:
-    """See check_token(). It needs no thread if the token has no user and was checked a moment ago."""
-    if token.user is None and _is_known_valid(token.id):
-        return None
-    return await executor.run(check_token, token)
-
-
 def token_of(request: HttpRequest) -> Token | None:
     """Return the request's token, or None if it has none. It is checked at the first call. Uses the ORM.
 
@@ -277,12 +270,9 @@ def token_of(request: HttpRequest) -> Token | None:
     """
     attributes = request.__dict__
     if CACHE_ATTRIBUTE not in attributes:
-        text = _take_text(request)
         try:
-            if text is None:
-                attributes[CACHE_ATTRIBUTE] = None
-            else:
-                attach_token(request, read_token(text))
+            if (token := _take_token(request)) is not None:
+                attach_token(request, token)
         except InvalidToken as error:
             attributes[CACHE_ATTRIBUTE] = error
     if isinstance(found := attributes[CACHE_ATTRIBUTE], InvalidToken):
@@ -294,13 +284,10 @@ async def atoken_of(request: HttpRequest) -> Token | None:
     """See token_of(). It needs no thread if there is no token, and rarely one if the token has no user."""
     attributes = request.__dict__
     if CACHE_ATTRIBUTE not in attributes:
-        text = _take_text(request)
         try:
-            if text is None:
-                attributes[CACHE_ATTRIBUTE] = None
-            else:
-                token = read_token(text)
-                attributes[CACHE_ATTRIBUTE] = token, await _acheck_token(token)
+            if (token := _take_token(request)) is not None:
+                is_checked = token.user is None and _is_known_valid(token.id)  # a moment ago
+                attributes[CACHE_ATTRIBUTE] = token, None if is_checked else await executor.run(check_token, token)
         except InvalidToken as error:
             attributes[CACHE_ATTRIBUTE] = error
     return token_of(request)
@@ -328,11 +315,15 @@ def find_text(request: HttpRequest) -> str | None:
     return next((text for text in candidates if text.startswith(PREFIX)), None)
 
 
-def _take_text(request: HttpRequest) -> str | None:
+def _take_token(request: HttpRequest) -> Token | None:
+    """Return the request's token, unchecked, and remove it from the query. If there is none, cache None."""
     text = find_text(request)
-    if text is not None and PARAMETER in request.GET:
+    if text is None:
+        request.__dict__[CACHE_ATTRIBUTE] = None
+        return None
+    if PARAMETER in request.GET:
         _hide(request)
-    return text
+    return read_token(text)
 
 
 def _hide(request: HttpRequest) -> None:

@@ -1,4 +1,4 @@
-"""EventStreamView: the log over HTTP. It reads the request, and refuses it or answers with a stream."""
+"""EventStreamView reads the parameters of a request, and refuses it or answers with a stream."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ logger = logging.getLogger("streams")
 RETRY_AFTER_SECONDS = 5
 ALLOWED = "GET, HEAD, OPTIONS"
 
-# The query's names for a cursor, the freshest first. Client libraries append `lastEventId` to the URL of the page, in
-# which {% stream_url %} may have written `last_event_id`.
+# The query's names for a cursor, the freshest first. {% stream_url %} writes `last_event_id`. Client libraries append
+# the others to that URL.
 CURSOR_PARAMETERS = ("lastEventId", "lastEventID", "Last-Event-ID", "last-event-id", "last_event_id")
 
 
-# Django refuses ATOMIC_REQUESTS for async views, and a transaction as long as a stream would be no good.
-# LoginRequiredMiddleware would redirect to a page that is no stream, with a token in the redirect's address.
+# Django refuses ATOMIC_REQUESTS for async views. LoginRequiredMiddleware would redirect to a page that is not a stream,
+# with the token in the redirect's URL.
 @method_decorator([non_atomic_requests, login_not_required], name="dispatch")
 class EventStreamView(View):
     """Streams one or several channels: replay from the client's cursor, then live.
 
     Subclass it to choose the channels (`get_channels`), to send the state first (`get_snapshot`), or to end streams:
-    after some time (`timeout`, in seconds; clients reconnect by themselves), or for good after a message of one of the
-    types `final_events`, as a job's "done". A client that comes back after such a message gets a 204, at which an
-    EventSource stays closed.
+    after `timeout` seconds, after which clients reconnect, or permanently after a message with one of the types
+    `final_events`, such as a job's "done". A client that reconnects after such a message gets a 204, and an EventSource
+    then stays closed.
 
         class ScoreStream(EventStreamView):
             def get_channels(self, request, match_id):
@@ -66,18 +66,21 @@ class EventStreamView(View):
     timeout: float | None = None
     final_events: Sequence[str] = ()
 
-    # --- What subclasses decide ---
+    # Subclasses can define `get_snapshot(self, request, channels)`, sync or async. Its result is sent as a
+    # `stream-snapshot` event (a str as it is, anything else as JSON) on a fresh connect and after a reset, instead of
+    # partial history. The cursor is read before it is called, so that no message is lost in between.
+    get_snapshot: Any = None
 
     def get_channels(self, request: HttpRequest, **kwargs: Any) -> Sequence[str]:
-        """The channels to stream: the URL's `channel`, or else the query's `channel`s."""
+        """Return the channels to stream: the URL's `channel`, or else each `channel` of the query."""
         return [kwargs["channel"]] if "channel" in kwargs else request.GET.getlist("channel")
 
     def get_cursor(self, request: HttpRequest) -> str | None:
         """Return the last event id that the client has sent; None if it has sent none.
 
-        The header comes before the query: a browser that reconnects repeats the URL of its first request. If a URL has
-        several cursors, the last one counts, because client libraries append theirs. Whitespace around a header's value
-        does not belong to it (RFC 9110, section 5.5), and not all servers remove it.
+        The header wins, because a browser that reconnects repeats the URL of its first request. If a URL has several
+        cursors with one name, the last one counts, because client libraries append theirs. Whitespace around a header's
+        value does not belong to it (RFC 9110, section 5.5), and not all servers remove it.
         """
         given = [request.headers.get("Last-Event-ID", "")]
         for name in CURSOR_PARAMETERS:
@@ -85,15 +88,8 @@ class EventStreamView(View):
         return next((cursor for text in given if (cursor := text.strip(" \t"))), None)
 
     def get_policy(self) -> BasePolicy:
-        """Who may read. By default what STREAMS['POLICY'] names."""
+        """Return the policy that decides who can read, by default the one that STREAMS['POLICY'] names."""
         return get_policy()
-
-    # `get_snapshot(self, request, channels)`, async or not: where a subclass defines it, what it returns is sent as a
-    # `stream-snapshot` event (a str as it is, anything else as JSON) on a fresh connect and after a reset, in place of
-    # partial history. The cursor is taken before it is called, so that nothing falls in between.
-    get_snapshot: Any = None
-
-    # --- The answers ---
 
     async def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         try:
@@ -110,10 +106,10 @@ class EventStreamView(View):
             return HttpResponse(status=response.status_code, headers=dict(response.headers))
         return HttpResponse(headers=HEADERS)
 
-    async def options(  # type: ignore[override]  # a view is async in all its methods, or in none
+    async def options(  # type: ignore[override]  # all methods of a view are async, or none
         self, request: HttpRequest, *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        """The methods. A CORS preflight gets its answer from django-cors-headers, if the site has it, before this."""
+        """Return the methods. The site's middleware has answered a CORS preflight before."""
         return HttpResponse(headers={"Allow": ALLOWED, "Content-Length": "0"})
 
     def http_method_not_allowed(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
@@ -130,8 +126,7 @@ class EventStreamView(View):
             raise HTTPError(500, "asgi-required", NEEDS_ASGI)
         policy, began = self.get_policy(), time.monotonic()
         try:
-            # First, so that the view does not see it; and one that does not hold is refused, also where none is needed.
-            await atoken_of(request)
+            await atoken_of(request)  # first: an invalid token is refused even if the channels are public
             channels = _check_channels(self.get_channels(request, **kwargs))
             replay = _check_replay(request)
             _check_end(request)
@@ -142,12 +137,8 @@ class EventStreamView(View):
             raise too_many_parameters() from None
         except Error as error:
             failures.report(logger, "Whether a stream may be read could not be decided.")
-            raise HTTPError(
-                503,
-                "undecided",
-                f"Whether you may read this could not be decided. {failures.explain(error)}",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            ) from None
+            text = f"Whether you may read this could not be decided. {failures.explain(error)}"
+            raise HTTPError(503, "undecided", text, retry_after_seconds=RETRY_AFTER_SECONDS) from None
         if refused:
             raise HTTPError(403, "forbidden", policy.denied_message(refused))
         limits.check(request)
@@ -177,23 +168,22 @@ class EventStreamView(View):
             slot=limits.take(request),
             caller=limits.caller_of(request),
         )
-        # The response first: should it, or what follows, fail, it closes the subscriber.
+        # It is created first, because it closes the subscriber if what follows fails.
         response = EventStreamResponse(
             subscriber, timeout=_lifetime(self.timeout, token_of(request)), end=_check_end(request)
         )
         response.serve_to(request.scope)
-        # Before the log is read, for its reads must not wait for a connection that this request holds.
-        await close_request_connections()
+        await close_request_connections()  # reads of the log must not wait for a connection of this request
         try:
-            # Now and not at the first byte, so that what is published once the view has answered is in the stream.
+            # Not at the first byte, so that the stream has all messages that are published after the view has answered.
             await subscriber.open()
         except Exception:
-            # Not a 500, at which an EventSource gives up for good: the stream tries again, or ends with stream-error.
+            # Not a 500, because an EventSource would never reconnect: the stream tries again or sends stream-error.
             failures.report(logger, "The log could not be read when a stream was opened.")
         return response
 
     async def _has_received_all(self, request: HttpRequest, channels: tuple[str, ...]) -> bool:
-        """Return True if the client has had the final event, and nothing was published since."""
+        """Return True if the client has received the final event, and nothing was published since."""
         cursor = self.get_cursor(request) or ""
         if not is_position(cursor):
             return False
@@ -208,14 +198,14 @@ class EventStreamView(View):
 
 
 def _lifetime(timeout: float | None, token: Token | None = None) -> float | None:
-    """How many seconds a stream lasts: the view's `timeout`, what is left of a token, and at most MAX_STREAM_SECONDS,
-    less up to a fifth.
+    """Return the stream's lifetime in seconds, or None without a limit.
 
-    By lot, so that the streams that came together after a restart do not all come back together for ever.
+    It has jitter of up to a fifth of MAX_STREAM_SECONDS, so that clients that reconnected together after a restart do
+    not do so again each time.
     """
     ends = [] if timeout is None else [timeout]
-    if (most := settings.MAX_STREAM_SECONDS) is not None:
-        ends.append(most * random.uniform(0.8, 1))  # noqa: S311
+    if (limit := settings.MAX_STREAM_SECONDS) is not None:
+        ends.append(limit * random.uniform(0.8, 1))  # noqa: S311
     if token is not None:
         ends.append(max(0.001, token.expires_at - time.time()))
     return min(ends, default=None)
@@ -228,25 +218,18 @@ def _check_channels(channels: Sequence[str]) -> tuple[str, ...]:
         raise HTTPError(400, "invalid-channel", str(error)) from None
     if not checked:
         raise HTTPError(400, "missing-channel", "Name the channels to read, as in ?channel=news&channel=weather.")
-    if len(checked) > (most := settings.MAX_CHANNELS_PER_STREAM):
-        raise HTTPError(
-            400,
-            "too-many-channels",
-            f"A stream has at most {most} channels (STREAMS['MAX_CHANNELS_PER_STREAM']); got {len(checked)}.",
-        )
+    if len(checked) > (limit := settings.MAX_CHANNELS_PER_STREAM):
+        text = f"A stream has at most {limit} channels (STREAMS['MAX_CHANNELS_PER_STREAM']); got {len(checked)}."
+        raise HTTPError(400, "too-many-channels", text)
     return checked
 
 
 def _check_replay(request: HttpRequest) -> int:
-    asked = request.GET.get("replay", "0")
-    most = settings.MAX_REPLAY_MESSAGES
-    if asked.isascii() and asked.isdigit() and len(asked) <= len(str(most)) and int(asked) <= most:
+    asked, limit = request.GET.get("replay", "0"), settings.MAX_REPLAY_MESSAGES
+    if is_position(asked) and int(asked) <= limit:
         return int(asked)
-    raise HTTPError(
-        400,
-        "invalid-replay",
-        f"replay is a whole number from 0 to {most} (STREAMS['MAX_REPLAY_MESSAGES']); got {asked[:100]!r}.",
-    )
+    text = f"replay is a whole number from 0 to {limit} (STREAMS['MAX_REPLAY_MESSAGES']); got {asked[:100]!r}."
+    raise HTTPError(400, "invalid-replay", text)
 
 
 def _check_end(request: HttpRequest) -> str:
