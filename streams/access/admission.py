@@ -56,7 +56,9 @@ class Admission:
         self._session = None if key is None else session_fingerprint(key)
         self.shared_key: Hashable | None = None  # the sharing_key() under which delivery/rechecks.py keeps the stream
         self.user = known_user(request)
-        self.session_user = self.user if self._token is None else _key_of(loaded_user(request))
+        self.session_user = self.user
+        if self._token is not None:
+            self.session_user = None if (user := loaded_user(request)) is None else _key_of(user)
 
     def matches(self, revocation: Revocation) -> bool | None:
         """Return True if the revocation concerns this stream; None if that depends on a user who is not loaded yet."""
@@ -77,8 +79,7 @@ class Admission:
         """Return a key that is equal for streams that one decision can cover; None if this stream needs its own.
 
         Such streams have the same session and token, and a policy that depends on nothing else of a request. If other
-        code than the session provides the user, the stream needs its own decision: Streams cannot tell what that code
-        reads.
+        code than the session provides the user, the stream needs its own decision: that code can read anything.
         """
         if not self._policy.depends_only_on_user() or not has_sessions_user(self._request):
             return None
@@ -86,8 +87,7 @@ class Admission:
         return type(self._policy), type(self._request), type(session), session.session_key, self._token
 
     def _needs_user(self, ended_user: str | None) -> bool:
-        # If the user was loaded when the stream was opened, it must still be active and the session's, even if the
-        # policy does not look at the user.
+        # A user who was loaded when the stream was opened must still be active and the session's, whatever the policy.
         return self.user not in (None, ANONYMOUS) or ended_user is not None
 
     def _accepts_user(self, user: str, ended_user: str | None) -> bool:
@@ -102,13 +102,12 @@ class Admission:
         """Return a copy of the stream's request whose session and user are still to be loaded."""
         # copy.copy() would leave out attributes that cannot be pickled, such as resolver_match.
         request = type(self._request).__new__(type(self._request))
-        attributes = request.__dict__
-        attributes.update(self._request.__dict__)
+        request.__dict__.update(self._request.__dict__)
         if self._token is not None:
             await sync_to_async(tokens.attach_token)(request, self._token)
         if has_sessions_user(request):
             forget_loaded_user(request)
-            attributes["session"] = _read_only(attributes["session"])
+            request.session = _read_only(request.session)
             AuthenticationMiddleware(lambda request: None).process_request(request)  # type: ignore[arg-type]
         elif (user := loaded_user(request)) is not None and user.is_authenticated:
             # Other middleware set this user, in a way that is unknown here. At least the user's row can be read again.
@@ -166,32 +165,26 @@ async def request_context() -> AsyncIterator[Callable[[], None]]:
             await release_request()
 
 
-def _key_of(user: Any) -> str | None:
-    if user is None:
-        return None
+def _key_of(user: Any) -> str:
     return str(user.pk) if user.is_authenticated else ANONYMOUS
 
 
 def _active_user_key(request: HttpRequest) -> str:
     has_token = tokens.token_of(request) is not None
     user = tokens.user_of_token(request) if has_token else getattr(request, "user", None)
-    return str(user.pk) if user is not None and user.is_authenticated and user.is_active else ANONYMOUS
+    return _key_of(user) if user is not None and user.is_active else ANONYMOUS
 
 
 def _read_only(session: Any) -> Any:
     """Return the same session, still to be loaded, that Django cannot change.
 
-    Django can give a session a new key, for example if it was signed with an older SECRET_KEY. No response can tell
-    the client this key, so that the session would be lost.
+    Django can give a session a new key, for example if it was signed with an older SECRET_KEY. The client would not
+    learn this key, so that the session would be lost.
     """
     copy = type(session)(session.session_key)
     for name in ("cycle_key", "flush", "save", "create", "delete"):
-        setattr(copy, name, _do_nothing)
+        setattr(copy, name, lambda *args, **kwargs: None)
     return copy
-
-
-def _do_nothing(*args: Any, **kwargs: Any) -> None:
-    pass
 
 
 def _reload(user: Any) -> Any:

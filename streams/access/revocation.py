@@ -2,8 +2,7 @@
 
     disconnect(user=7, channel="score.1")
 
-The notifier delivers these notices, and they can be lost. So delivery/rechecks.py also checks every open stream
-regularly.
+These notices can be lost. So delivery/rechecks.py also checks every open stream regularly.
 """
 
 from __future__ import annotations
@@ -108,15 +107,15 @@ def on_disconnect(revoke: RevokeTokens) -> None:
 
 
 def _revoke(token: str) -> str:
-    token_id, expires_at = token, None
-    if token.startswith(PREFIX):
-        try:
-            parsed = tokens.read_token(token)
-        except InvalidToken as error:
-            raise ValueError(f"The token is not valid and opens no streams: {error}") from None
-        token_id, expires_at = parsed.id, parsed.expires_at
-    tokens.revoke(token_id, expires_at)
-    return token_id
+    if not token.startswith(PREFIX):
+        tokens.revoke(token)
+        return token
+    try:
+        parsed = tokens.read_token(token)
+    except InvalidToken as error:
+        raise ValueError(f"The token is not valid and opens no streams: {error}") from None
+    tokens.revoke(parsed.id, parsed.expires_at)
+    return parsed.id
 
 
 def announce(revocation: Revocation, using: str | None = None) -> None:
@@ -164,26 +163,26 @@ def connect() -> None:
         for model in apps.get_models():
             if issubclass(model, user):  # proxies of it as well
                 signal.connect(_user_changed, sender=model)
-        signal.connect(_channel_changed, sender=ChannelSettings)
-    m2m_changed.connect(_channel_changed, sender=ChannelSettings.groups.through)
+        signal.connect(_rules_changed, sender=ChannelSettings)
     for name in ("groups", "user_permissions"):
         if (field := getattr(user, name, None)) is not None:  # a custom user model can lack it
             m2m_changed.connect(_users_rights_changed, sender=field.through)
-    m2m_changed.connect(_rights_changed, sender=Group.permissions.through)
+    for through in (ChannelSettings.groups.through, Group.permissions.through):
+        m2m_changed.connect(_rules_changed, sender=through)
     for model in (Group, Permission):
-        post_delete.connect(_rights_changed, sender=model)
+        post_delete.connect(_rules_changed, sender=model)
 
 
 def _logged_out(*, request: Any, user: Any, **kwargs: Any) -> None:
     session = getattr(request, "session", None)
     if isinstance(session, SignedCookies):
-        # The key contains the session's data and changes with it, so that the session cannot be identified. All of the
-        # user's streams end, and those of other sessions reconnect. Django cannot revoke the cookie itself.
+        # The key changes with the session's data, so that it does not identify the session. All of the user's streams
+        # end, and those of other sessions reconnect. Django cannot revoke the cookie itself.
         pk = session.get(SESSION_KEY) if user is None else user.pk
         if pk is not None:
             announce(Revocation(ends=True, user=str(pk)))
-    # Django deletes the session after this signal. A client that reconnects before that is found when
-    # delivery/rechecks.py applies the revocation a second time.
+    # Django deletes the session after this signal. delivery/rechecks.py applies the revocation twice, for clients that
+    # reconnect before that.
     elif (key := getattr(session, "session_key", None)) is not None:
         announce(Revocation(ends=True, session=session_fingerprint(key)))
 
@@ -196,9 +195,9 @@ def _user_changed(
         announce(Revocation(user=str(instance.pk)), using)
 
 
-def _channel_changed(*, instance: Any, using: str, action: str = "post", **kwargs: Any) -> None:
+def _rules_changed(*, instance: Model, using: str, action: str = "post", **kwargs: Any) -> None:
     if action.startswith("post"):
-        # If the relation was changed from the group's side, the channels are not known.
+        # A group or a permission can concern any channel.
         channel = instance.channel if isinstance(instance, ChannelSettings) else None
         announce(Revocation(channel=channel), using)
 
@@ -208,14 +207,9 @@ def _users_rights_changed(
 ) -> None:
     if not action.startswith("post"):
         return
-    users = [instance.pk] if not reverse else pk_set
+    users = pk_set if reverse else {instance.pk}
     if users is None or len(users) > MAX_NOTICES:
         announce(Revocation(), using)
-        return
-    for pk in users:
-        announce(Revocation(user=str(pk)), using)
-
-
-def _rights_changed(*, using: str, action: str = "post", **kwargs: Any) -> None:
-    if action.startswith("post"):
-        announce(Revocation(), using)
+    else:
+        for pk in users:
+            announce(Revocation(user=str(pk)), using)

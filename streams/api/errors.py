@@ -11,7 +11,14 @@ from django.core.exceptions import PermissionDenied, SuspiciousOperation, TooMan
 from django.http import Http404, HttpResponse
 from rest_framework import exceptions
 
-from streams.exceptions import HTTPError, too_many_parameters
+from streams.exceptions import (
+    HTTPError,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    InvalidChannel,
+    InvalidMessage,
+    too_many_parameters,
+)
 from streams.http.json_responses import error_response
 from streams.runtime import failures
 
@@ -37,6 +44,14 @@ def as_http_error(error: Exception) -> HTTPError | None:
     """Return the HTTPError for an exception of ours, of DRF's or of Django's, or None for any other. See handle()."""
     if isinstance(error, HTTPError):
         return error
+    if isinstance(error, IdempotencyKeyInUse):
+        return HTTPError(409, "idempotency-key-in-use", str(error), retry_after_seconds=1)
+    if isinstance(error, IdempotencyKeyReused):
+        return HTTPError(422, "idempotency-key-reused", str(error))
+    if isinstance(error, InvalidChannel):
+        return HTTPError(400, "invalid-channel", str(error))
+    if isinstance(error, InvalidMessage):
+        return HTTPError(400, "invalid-request", str(error))
     if failures.is_unavailable(error):
         failures.report(logger, "A request to the API could not be answered, because of the database.")
         return HTTPError(503, "unavailable", failures.explain(error), retry_after_seconds=RETRY_AFTER_SECONDS)
@@ -56,15 +71,11 @@ def as_http_error(error: Exception) -> HTTPError | None:
 def _from_drf(error: exceptions.APIException) -> HTTPError:
     codes = error.get_codes()
     code = codes.replace("_", "-") if isinstance(codes, str) else "error"
-    message = error.detail if isinstance(error.detail, str) else "; ".join(text for _, text in _flat(error.detail))
+    message = "; ".join(text for _, text in _flat(error.detail))
     challenge, wait = getattr(error, "auth_header", None), getattr(error, "wait", None)
-    return HTTPError(
-        error.status_code,
-        code,
-        message,
-        headers={"WWW-Authenticate": challenge} if challenge else None,
-        retry_after_seconds=None if wait is None else math.ceil(wait),
-    )
+    headers = {"WWW-Authenticate": challenge} if challenge else None
+    seconds = None if wait is None else math.ceil(wait)
+    return HTTPError(error.status_code, code, message, headers=headers, retry_after_seconds=seconds)
 
 
 def _invalid(error: exceptions.ValidationError) -> HTTPError:

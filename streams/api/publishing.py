@@ -10,7 +10,7 @@ from django.http import HttpRequest
 
 from streams.api.requests.serializers import NewMessageBody, NewMessagesBody, checked
 from streams.conf import settings
-from streams.exceptions import HTTPError, IdempotencyKeyInUse, IdempotencyKeyReused, InvalidMessage
+from streams.exceptions import HTTPError, InvalidMessage
 from streams.http.client_address import address_key, client_address
 from streams.models import Message
 from streams.policies import BasePolicy
@@ -80,15 +80,6 @@ def check_wait(seconds: int) -> None:
             f"(STREAMS['PUBLISH_MESSAGES_PER_MINUTE']). Try again in {seconds} s.",
             retry_after_seconds=seconds,
         )
-
-
-def as_error(error: InvalidMessage | IdempotencyKeyInUse) -> HTTPError:
-    """Return the HTTPError for messages that were refused when they were published."""
-    if isinstance(error, IdempotencyKeyInUse):
-        return HTTPError(409, "idempotency-key-in-use", str(error), retry_after_seconds=1)
-    if isinstance(error, IdempotencyKeyReused):
-        return HTTPError(422, "idempotency-key-reused", str(error))
-    return HTTPError(400, "invalid-request", str(error))
 
 
 def answer(rows: Sequence[Message]) -> tuple[int, list[dict[str, Any]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
@@ -13,7 +13,9 @@ from django.utils.datastructures import MultiValueDict
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import AuthenticationFailed, MethodNotAllowed, NotAuthenticated
+from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import JSONParser
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
@@ -21,10 +23,9 @@ from rest_framework.views import APIView
 from streams.access.request_user import set_user
 from streams.api import errors
 from streams.api.authentication import SignedTokenAuthentication, unknown_token
-from streams.api.negotiation import AlwaysJSON, PlainJSON
 from streams.api.openapi.schema import StreamsSchema
 from streams.api.requests import bodies
-from streams.exceptions import HTTPError, InvalidChannel
+from streams.exceptions import HTTPError
 from streams.policies import get_policy
 from streams.protocol.events import validate_channel
 from streams.runtime import failures
@@ -32,6 +33,27 @@ from streams.runtime.database import non_atomic_requests
 from streams.tokens import bearer
 
 AsyncView = Callable[..., Coroutine[Any, Any, HttpResponse]]
+
+
+class AlwaysJSON(BaseContentNegotiation):
+    """Select the view's only renderer.
+
+    DRF's class would answer an EventSource's `Accept: text/event-stream` with 406 and hide the actual error.
+    """
+
+    def select_parser(self, request: Request, parsers: Sequence[Any]) -> Any:
+        return parsers[0]  # bodies.py refuses other media types
+
+    def select_renderer(self, request: Request, renderers: Sequence[Any], format_suffix: Any = None) -> tuple[Any, str]:
+        return renderers[0], renderers[0].media_type
+
+
+class PlainJSON(JSONRenderer):
+    """JSON as RFC 8259 defines it, whatever the site's settings for its own views are."""
+
+    strict = True
+    ensure_ascii = False
+    compact = True
 
 
 class JSONRequest(Request):
@@ -152,16 +174,8 @@ def has_credentials(request: Request) -> bool:
     return request.successful_authenticator is not None and (request.auth is not None or request.user.is_authenticated)
 
 
-def checked_channel(channel: str) -> str:
-    """Return the channel's name from a URL if it is valid. Raises HTTPError: 400."""
-    try:
-        return validate_channel(channel)
-    except InvalidChannel as error:
-        raise HTTPError(400, "invalid-channel", str(error)) from None
-
-
 def check_readable(request: Request, channel: str) -> None:
-    """Raise HTTPError, 403, if the policy does not let the request read `channel`."""
+    """Raise InvalidChannel, or HTTPError, 403, if the policy does not let the request read `channel`."""
     policy = get_policy()
-    if refused := policy.denied_channels(request._request, [channel]):
+    if refused := policy.denied_channels(request._request, [validate_channel(channel)]):
         raise HTTPError(403, "forbidden", policy.denied_message(refused))

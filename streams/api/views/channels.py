@@ -12,7 +12,7 @@ from streams import log, presence
 from streams.api.openapi import descriptions
 from streams.api.openapi.schema import described
 from streams.api.requests.serializers import ChannelsQuery, checked
-from streams.api.views.base import StreamsAPIView, check_readable, checked_channel, has_credentials
+from streams.api.views.base import StreamsAPIView, check_readable, has_credentials
 from streams.channels.rules import Access, access_rules
 from streams.conf import settings
 from streams.log import catalog
@@ -46,7 +46,7 @@ class OneChannel(StreamsAPIView):
 
     @described(**descriptions.CHANNEL_FACTS)
     def get(self, request: Request, channel: str) -> Response:
-        check_readable(request, checked_channel(channel))
+        check_readable(request, channel)
         [facts] = _facts([channel])
         return Response({**facts, "earliest": log.earliest([channel])})
 

@@ -33,7 +33,9 @@ class Disconnect(StreamsAPIView):
     @described(**descriptions.DISCONNECT)
     def post(self, request: Request) -> Response:
         data = checked(DisconnectBody, request.data)
-        if not _may_end(request, data):
+        is_user = request.user.is_authenticated and not isinstance(request.auth, Token)
+        may_end_all = is_user and has_permission(request.user, DISCONNECT)  # a signed token has no permissions
+        if not may_end_all and not _are_own(request, data):
             if request.successful_authenticator is None:
                 raise NotAuthenticated
             raise HTTPError(
@@ -42,10 +44,9 @@ class Disconnect(StreamsAPIView):
                 f"Ending other users' streams needs the permission {DISCONNECT}. Without it, users can end their own "
                 "streams, and the holder of a token can end the token's streams.",
             )
-        if data.get("user") is not None:
+        if "user" in data:
             data["user"] = _as_key(data["user"])
-        if not _may_end_others(request):
-            # Without the permission there is a rate limit, because each call makes all processes check their streams.
+        if not may_end_all:  # rate-limited, because each call makes all processes check their streams
             check_wait(rate_limit.take(caller_of(request._request, request.user, request.auth), 1))
         try:
             revocation.disconnect(**data)
@@ -56,23 +57,15 @@ class Disconnect(StreamsAPIView):
         return Response({"user": data.get("user"), "channel": data.get("channel"), "token": token_id}, status=202)
 
 
-def _may_end(request: Request, data: dict[str, Any]) -> bool:
-    """Return True if the caller can end these streams.
+def _are_own(request: Request, data: dict[str, Any]) -> bool:
+    """Return True if these streams are those of the calling user or token, or of a token that the caller holds.
 
     A token is revoked as well. So if a token is named, the caller must hold it, even to end the caller's own streams.
     """
-    if _may_end_others(request):
-        return True
     token, by_token = data.get("token"), isinstance(request.auth, Token)
     if token is not None:
         return _is_signed(token) or (by_token and token == request.auth.id)
     return not by_token and request.user.is_authenticated and data.get("user") == str(request.user.pk)
-
-
-def _may_end_others(request: Request) -> bool:
-    # A signed token does not have its user's permissions. It can only end the streams that were opened with it.
-    by_token = isinstance(request.auth, Token)
-    return not by_token and request.user.is_authenticated and has_permission(request.user, DISCONNECT)
 
 
 def _as_key(text: str) -> str:

@@ -21,11 +21,11 @@ from streams.api.authentication import SignedTokenAuthentication, unknown_token
 from streams.api.openapi import descriptions
 from streams.api.openapi.schema import described
 from streams.api.requests.bodies import parse_json, read_body
-from streams.api.views.base import StreamsAPIView, async_view, checked_channel
-from streams.exceptions import IdempotencyKeyInUse, InvalidMessage, InvalidToken
+from streams.api.views.base import StreamsAPIView, async_view
+from streams.exceptions import InvalidToken
 from streams.http.json_responses import json_response
 from streams.policies import get_policy
-from streams.protocol.events import NewMessage
+from streams.protocol.events import NewMessage, validate_channel
 from streams.protocol.json_bodies import SMALL_BODY_BYTES
 from streams.publishing import rate_limit
 from streams.publishing.publish import apublish_many
@@ -49,17 +49,14 @@ async def fast_publish(request: HttpRequest, channel: str) -> HttpResponse:
     """Publish the body's message to `channel`."""
     token = await _authenticate(request)
     await _check_site_rules(request, channel)
-    checked_channel(channel)
+    validate_channel(channel)
     policy = get_policy()
     if refused := await policy.adenied_publish_channels(request, [channel]):
         raise publishing.refusal(policy, refused)
     message = await _read_message(request, channel)
     publishing.check_count(1)
     publishing.check_wait(await rate_limit.atake(publishing.caller_of(request, request.user, token), 1))
-    try:
-        rows = await apublish_many([message])
-    except (InvalidMessage, IdempotencyKeyInUse) as error:
-        raise publishing.as_error(error) from None
+    rows = await apublish_many([message])
     failures.DATABASE.recovered()
     status, [message_data] = publishing.answer(rows)
     return json_response(message_data, status, [("Allow", "POST, OPTIONS")])

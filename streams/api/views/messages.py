@@ -14,12 +14,10 @@ from streams.api.openapi import descriptions
 from streams.api.openapi.schema import described
 from streams.api.requests.fields import MAX_POSITION
 from streams.api.requests.serializers import HistoryQuery, checked
-from streams.api.views.base import StreamsAPIView, check_readable, checked_channel
-from streams.exceptions import IdempotencyKeyInUse, InvalidMessage
+from streams.api.views.base import StreamsAPIView, check_readable
 from streams.log import history
-from streams.models import Message
 from streams.policies import get_policy
-from streams.protocol.events import NewMessage
+from streams.protocol.events import NewMessage, validate_channel
 from streams.publishing import rate_limit
 from streams.publishing.publish import publish_many
 
@@ -29,7 +27,7 @@ class ChannelMessages(StreamsAPIView):
 
     @described(**descriptions.HISTORY)
     def get(self, request: Request, channel: str) -> Response:
-        check_readable(request, checked_channel(channel))
+        check_readable(request, channel)
         query = checked(HistoryQuery, request.query_params.dict())
         after, before, limit = query["after"], query["before"], query["limit"]
         newest = after is None and before is not None
@@ -58,7 +56,7 @@ class ChannelMessages(StreamsAPIView):
 
     @described(**descriptions.PUBLISH)
     def post(self, request: Request, channel: str) -> Response:
-        check_publishable(request, [checked_channel(channel)])
+        check_publishable(request, [validate_channel(channel)])
         message = publishing.one_message(channel, request.data, request._request, request.user)
         status, [published] = _publish(request, [message])
         return Response(published, status)
@@ -86,8 +84,4 @@ def _publish(request: Request, messages: Sequence[NewMessage]) -> tuple[int, lis
     publishing.check_count(len(messages))
     caller = publishing.caller_of(request._request, request.user, request.auth)
     publishing.check_wait(rate_limit.take(caller, len(messages)))
-    try:
-        rows: list[Message] = publish_many(messages)
-    except (InvalidMessage, IdempotencyKeyInUse) as error:
-        raise publishing.as_error(error) from None
-    return publishing.answer(rows)
+    return publishing.answer(publish_many(messages))

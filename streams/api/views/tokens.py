@@ -65,10 +65,11 @@ def check_grants(request: Request, read: list[str], publish: list[str]) -> None:
     policy, http_request = get_policy(), request._request
 
     def refused(asked: list[str], *, to_publish: bool) -> list[str]:
-        ask = policy.denied_publish_channels if to_publish else policy.denied_channels
-        names, patterns = ([each for each in asked if is_pattern(each) is kind] for kind in (False, True))
+        denied = policy.denied_publish_channels if to_publish else policy.denied_channels
+        names = [each for each in asked if not is_pattern(each)]
+        patterns = filter(is_pattern, asked)
         left = [each for each in patterns if not policy.grants_pattern(http_request, each, to_publish=to_publish)]
-        return [*(ask(http_request, names) if names else ()), *left]
+        return [*(denied(http_request, names) if names else ()), *left]
 
     if found := refused(read, to_publish=False):
         raise HTTPError(403, "forbidden", policy.denied_message(found))
@@ -81,9 +82,8 @@ def _user_for(request: Request, data: dict[str, Any]) -> Any:
     if "user" not in data or data["user"] == str(request.user.pk):
         if isinstance(request.user, get_user_model()):
             return request.user
-        raise HTTPError(
-            403, "forbidden", "You are not in this site's table of users, and tokens need one of its users."
-        )
+        problem = "You are not in this site's table of users, and tokens need one of its users."
+        raise HTTPError(403, "forbidden", problem)
     if not has_permission(request.user, ISSUE):
         raise HTTPError(403, "forbidden", f"Tokens for another user, or without a user, need the permission {ISSUE}.")
     if data["user"] is None:
