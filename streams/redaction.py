@@ -73,12 +73,8 @@ class HideTokens(logging.Filter):
 
 def _hide_in(value: Any) -> Any:
     """Return the argument without tokens. Its type is kept if possible, because a formatter can depend on it."""
-    if isinstance(value, str):
-        return hide(value)
     if isinstance(value, bytes):
         return hide(value.decode(errors="replace")).encode()
-    if value is None or isinstance(value, int | float):
-        return value
     try:
         text = str(value)
     except Exception:  # logging reports this when it formats the record

@@ -12,7 +12,6 @@ import datetime
 import secrets
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -190,7 +189,7 @@ def active_user(model: Any, pk: object) -> Any:
 MAX_ID_CHARACTERS = 64
 
 # The ids of tokens that are not revoked, each with the time of the query. A process queries once in POLL_SECONDS.
-_known_valid: OrderedDict[str, float] = OrderedDict()
+_known_valid: dict[str, float] = {}
 _changes = 0  # the number of revocations that this process knows of
 _lock = threading.Lock()  # held only briefly
 MAX_KNOWN_VALID = 10_000
@@ -222,10 +221,10 @@ def is_revoked(token_id: str) -> bool:
         return True
     with _lock:
         if changes == _changes:  # otherwise the answer can be older than a revocation
-            _known_valid[token_id] = queried_at
-            _known_valid.move_to_end(token_id)
-            while len(_known_valid) > MAX_KNOWN_VALID:
-                _known_valid.popitem(last=False)
+            _known_valid.pop(token_id, None)
+            _known_valid[token_id] = queried_at  # at the end
+            if len(_known_valid) > MAX_KNOWN_VALID:
+                del _known_valid[next(iter(_known_valid))]
     return False
 
 

@@ -24,16 +24,9 @@ class Body(serializers.Serializer):
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, Mapping) and (unknown := [name for name in data if name not in self.fields]):
             problem = f"Unknown field. Valid fields: {', '.join(self.fields)}."
-            raise serializers.ValidationError({_shown(name): problem for name in unknown[:10]})
+            shown = (name.encode(errors="backslashreplace").decode()[:100] for name in unknown[:10])
+            raise serializers.ValidationError(dict.fromkeys(shown, problem))
         return super().to_internal_value(data)
-
-
-def _shown(name: str) -> str:
-    return name.encode(errors="backslashreplace").decode()[:100]
-
-
-class Query(serializers.Serializer):
-    """The query parameters of a request. Unknown ones are ignored, because proxies and clients add their own."""
 
 
 # --- Publishing -------------------------------------------------------------------------------------------------------
@@ -96,13 +89,14 @@ class PublishedMessages(serializers.Serializer):
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
+# Unknown query parameters are ignored, because proxies and clients add their own.
 
 NextPage = functools.partial(
     serializers.CharField, allow_null=True, help_text="The URL of the next page, or null if this is the last one."
 )
 
 
-class HistoryQuery(Query):
+class HistoryQuery(serializers.Serializer):
     """Selects a part of a channel's history."""
 
     after = fields.PositionField()
@@ -135,7 +129,7 @@ class HistoryPage(serializers.Serializer):
     next = NextPage()
 
 
-class ChannelsQuery(Query):
+class ChannelsQuery(serializers.Serializer):
     """Selects channels."""
 
     after = fields.NamePartField()
@@ -261,7 +255,7 @@ def _made(kind: Any) -> Any:
 
 
 def checked(kind: Any, data: Any) -> Any:
-    """Return `data`, checked by a subclass of Body or Query. Raises ValidationError, or HTTPError if it is too large.
+    """Return `data`, checked by a serializer class. Raises ValidationError, or HTTPError if it is too large.
 
     All requests share one serializer, because it has no state and creating one takes longer than using it.
     """

@@ -41,9 +41,6 @@ class AlwaysJSON(BaseContentNegotiation):
     DRF's class would answer an EventSource's `Accept: text/event-stream` with 406 and hide the actual error.
     """
 
-    def select_parser(self, request: Request, parsers: Sequence[Any]) -> Any:
-        return parsers[0]  # bodies.py refuses other media types
-
     def select_renderer(self, request: Request, renderers: Sequence[Any], format_suffix: Any = None) -> tuple[Any, str]:
         return renderers[0], renderers[0].media_type
 
@@ -98,13 +95,8 @@ class StreamsAPIView(APIView):
     schema: Any = StreamsSchema()
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
-        return JSONRequest(
-            request,
-            parsers=self.get_parsers(),
-            authenticators=self.get_authenticators(),
-            negotiator=self.get_content_negotiator(),
-            parser_context=self.get_parser_context(request),
-        )
+        context = self.get_parser_context(request)
+        return JSONRequest(request, authenticators=self.get_authenticators(), parser_context=context)
 
     def perform_authentication(self, request: Request) -> None:
         super().perform_authentication(request)
