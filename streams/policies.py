@@ -271,8 +271,7 @@ def are_known_to_be_open(channels: Iterable[str]) -> bool:
 
     Return False if the site has its own policy, or if this process has not read the channels' settings recently.
     """
-    rules = known_rules()
-    if rules is None or type(get_policy()) is not DefaultPolicy:
+    if (rules := known_rules()) is None or type(get_policy()) is not DefaultPolicy:
         return False
     return all(is_open(channel, rules.get(channel)) for channel in channels)
 

@@ -43,7 +43,7 @@ def many_messages(payload: Any, request: HttpRequest, user: Any) -> list[NewMess
 
 def _publisher(user: Any) -> Any:
     # A site's authentication class can return users that are not rows of the user table.
-    return user if user is not None and user.is_authenticated and isinstance(user, get_user_model()) else None
+    return user if isinstance(user, get_user_model()) else None
 
 
 def refusal(policy: BasePolicy, refused: Sequence[str]) -> HTTPError:
@@ -53,7 +53,7 @@ def refusal(policy: BasePolicy, refused: Sequence[str]) -> HTTPError:
 
 def caller_of(request: HttpRequest, user: Any, auth: Any) -> str:
     """Return the key of the caller's rate limit: the user, or else the token, or else the client's address."""
-    if user is not None and user.is_authenticated:
+    if user.is_authenticated:
         return f"user:{user.pk}"
     return f"token:{auth.id}" if isinstance(auth, Token) else address_key(client_address(request))
 

@@ -225,13 +225,7 @@ CHANNEL_FACTS = _operation(
     "Reading",
     "Look at a channel",
     "A channel that was never used is empty. It is not an error.",
-    {
-        200: (
-            serializers.OneChannel,
-            "The channel.",
-            {"channel": "news", "head": ID, "listeners": 12, "earliest": 17},
-        )
-    },
+    {200: (serializers.OneChannel, "The channel.", {"channel": "news", "head": ID, "listeners": 12, "earliest": 17})},
     (400, 401, 403, 503),
     parameters=[CHANNEL_IN_PATH],
 )

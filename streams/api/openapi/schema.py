@@ -90,24 +90,23 @@ class BodyExtension(OpenApiSerializerExtension):
     target_class = "streams.api.requests.serializers.Body"
     match_subclasses = True
 
-    def map_serializer(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
-        found: dict[str, Any] = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
+    def map_serializer(self, auto_schema: AutoSchema, direction: Any) -> Any:
+        found = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
         return {**found, "additionalProperties": False}
 
 
 class _Endpoints(EndpointEnumerator):
     """Our endpoints in the order of the URLs, without the hooks and the sorting of the site's settings."""
 
-    def get_api_endpoints(self, patterns: Any = None, prefix: str = "") -> list[Any]:
-        found: list[Any] = self._get_api_endpoints(patterns, prefix)
-        return found
+    def get_api_endpoints(self, patterns: Any = None, prefix: str = "") -> Any:
+        return self._get_api_endpoints(patterns, prefix)
 
 
 class _Generator(SchemaGenerator):
     endpoint_inspector_cls = _Endpoints
 
 
-def document(mount: str) -> dict[str, Any]:
+def document(mount: str) -> Any:
     """Return the OpenAPI document of the API at the URL path `mount`, with the limits from the site's settings."""
     limits = (settings.MAX_MESSAGES_PER_REQUEST, settings.MAX_CHANNELS_PER_STREAM, settings.MAX_TOKEN_SECONDS)
     with _making:
@@ -115,7 +114,7 @@ def document(mount: str) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=8)
-def _document(mount: str, limits: tuple[int, int, float]) -> dict[str, Any]:
+def _document(mount: str, limits: tuple[int, int, float]) -> Any:
     reset_generator_stats()
     generator = _Generator(urlconf=URLCONF)
     paths = generator.parse(None, public=True)
@@ -133,8 +132,7 @@ def _document(mount: str, limits: tuple[int, int, float]) -> dict[str, Any]:
         "paths": paths,
         "components": components,
     }
-    found: dict[str, Any] = sanitize_result_object(normalize_result_object(root))
-    return found
+    return sanitize_result_object(normalize_result_object(root))
 
 
 def _set_limits(schemas: dict[str, Any], messages: int, channels: int, seconds: float) -> None:

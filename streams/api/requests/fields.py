@@ -156,14 +156,13 @@ class PatternsField(serializers.ListField):
         ),
     )
 
-    def to_internal_value(self, data: Any) -> list[str]:
+    def to_internal_value(self, data: Any) -> Any:
         # Checked before the items, because each invalid item would add an error.
         if isinstance(data, list) and len(data) > (limit := settings.MAX_CHANNELS_PER_STREAM):
             raise serializers.ValidationError(
                 f"A token names at most {limit} channels (STREAMS['MAX_CHANNELS_PER_STREAM']); got {len(data)}."
             )
-        found: list[str] = super().to_internal_value(data)
-        return found
+        return super().to_internal_value(data)
 
 
 # --- In queries, where every value is a string ------------------------------------------------------------------------

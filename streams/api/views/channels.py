@@ -71,16 +71,11 @@ def _readable(request: Request, after: str, prefix: str, limit: int) -> tuple[li
             names = catalog.known_names(listed, after=after, prefix=prefix, limit=NAMES_AT_A_TIME)
         else:
             names = [name for name in listed if name > after][:NAMES_AT_A_TIME]
-        own = names
-        if token:
-            own = [name for name in names if name in named or token.may_read(name)]
+        own = [name for name in names if not token or name in named or token.may_read(name)]
         refused = set(policy.denied_channels(request._request, own)) if own else set()
-        for name in own:
-            if name in refused:
-                continue
-            if len(found) == limit:
-                return found, found[-1]
-            found.append(name)
+        found += [name for name in own if name not in refused]
+        if len(found) > limit:
+            return found[:limit], found[limit - 1]
         if len(names) < NAMES_AT_A_TIME:
             return found, ""
         after = names[-1]

@@ -10,13 +10,13 @@ from typing import Any
 from django.apps import apps
 from django.db import Error, connections, router
 from django.http import HttpRequest, HttpResponse
+from rest_framework.exceptions import ValidationError
 from rest_framework.permissions import AllowAny
 
 from streams.api.errors import RETRY_AFTER_SECONDS
 from streams.api.openapi import descriptions
 from streams.api.openapi.schema import described
 from streams.api.views.base import StreamsAPIView, async_view
-from streams.exceptions import HTTPError
 from streams.http.json_responses import json_response
 from streams.presence import counter
 from streams.runtime import executor, failures
@@ -62,8 +62,7 @@ async def ready(request: HttpRequest) -> HttpResponse:
     """
     required = request.GET.get("require", NOTIFIER)
     if required != NOTIFIER:
-        problem = f"The only value is `{NOTIFIER}`; got {required[:100]!r}."
-        raise HTTPError(400, "invalid-request", f"require: {problem}", fields={"require": problem})
+        raise ValidationError({"require": f"The only value is `{NOTIFIER}`; got {required[:100]!r}."})
     now = counter.count()
     problem = now.notifier_problem
     notifier = "degraded" if problem else "idle" if now.head is None else "ok"

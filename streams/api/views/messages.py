@@ -35,7 +35,6 @@ class ChannelMessages(StreamsAPIView):
         epochs, head = log.opening()
         end = min(head + 1, MAX_POSITION if before is None else before)
         found = history.read(channel, after=after or 0, before=end, limit=limit, newest=newest)
-        entries = found.entries
         step = None
         if found.more:
             step = {"before": found.first} if newest else {"after": found.last}
@@ -45,7 +44,7 @@ class ChannelMessages(StreamsAPIView):
             {
                 "messages": [
                     {"id": entry.position, "event": entry.event, "data": entry.data, "created_at": entry.created_at}
-                    for entry in entries
+                    for entry in found.entries
                 ],
                 "earliest": log.earliest([channel]),
                 "head": head,
