@@ -226,7 +226,7 @@ def _check_channels(channels: Sequence[str]) -> tuple[str, ...]:
 
 def _check_replay(request: HttpRequest) -> int:
     asked, limit = request.GET.get("replay", "0"), settings.MAX_REPLAY_MESSAGES
-    if is_position(asked) and int(asked) <= limit:
+    if is_position(asked) and len(asked) <= len(str(limit)) and int(asked) <= limit:
         return int(asked)
     text = f"replay is a whole number from 0 to {limit} (STREAMS['MAX_REPLAY_MESSAGES']); got {asked[:100]!r}."
     raise HTTPError(400, "invalid-replay", text)
