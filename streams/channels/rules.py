@@ -155,10 +155,9 @@ def _fresh() -> Rules | None:
 
 def _load() -> Rules:
     global _rules, _read_at, _confirmed_at
-    changes, has_read = _changes, False
+    changes, confirmed_at = _changes, _confirmed_at
     try:
         rules = _read()
-        has_read = True
     except Error:
         if _rules is None:
             raise
@@ -166,12 +165,11 @@ def _load() -> Rules:
         rules = _rules
     else:
         failures.DATABASE.recovered()
+        confirmed_at = time.monotonic()
     # If the rules changed during the query, the next caller reads them again. Rules that were read in a transaction are
     # not kept either: they can be uncommitted, or outdated.
     if changes == _changes and not connections[database()].in_atomic_block:
-        _rules, _read_at = rules, time.monotonic()
-        if has_read:
-            _confirmed_at = _read_at
+        _rules, _read_at, _confirmed_at = rules, time.monotonic(), confirmed_at
     return rules
 
 
@@ -251,7 +249,7 @@ class Retention:
 
 
 def retentions() -> dict[str, Retention]:
-    """{channel: retention} of the channels that have one of their own."""
+    """Return {channel: retention} for the channels that have a retention of their own."""
     stored = ChannelSettings.objects.using(database()).exclude(retention_seconds=None, retention_messages=None)
     rows = stored.values_list("channel", "retention_seconds", "retention_messages")
     return {channel: Retention(seconds, messages) for channel, seconds, messages in rows}

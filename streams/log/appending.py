@@ -23,11 +23,11 @@ from streams.log.one_trip import COLUMNS, Outcome
 from streams.log.sequencing import (
     STEP_MESSAGES,
     Locked,
-    held,
     lock,
     looking_after_failure,
     notify,
     number,
+    outcome_of,
     settle,
 )
 from streams.log.transactions import LOCK_SECONDS, own_transaction
@@ -65,6 +65,8 @@ def store(messages: Sequence[NewMessage], *, wait_for_keys: bool = True) -> list
     with looking_after_failure():
         if must_insert_first:
             rows, outcome = _insert_first(messages, wait_for_keys=wait_for_keys)
+        elif (expected := known.for_one_trip()) is not None:
+            rows, outcome = _insert_in_one_trip(messages, expected)
         else:
             rows, outcome = _lock_first(messages)
     failures.DISK.recovered()
@@ -80,45 +82,40 @@ def store(messages: Sequence[NewMessage], *, wait_for_keys: bool = True) -> list
 
 def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], Outcome]:
     """Insert messages with their positions if the lock is free, and without them if it is taken. Return their rows."""
-    connection = connections[database()]
     rows = _rows_for(messages)
-    if (expected := known.for_one_trip()) is not None:
-        return rows, _insert_in_one_trip(rows, expected, connection)
     # Rows that this thread commits beside a test's transaction would outlive the test. So it waits for the lock, which
     # that transaction holds once the test has published, and fails.
     beside_test = test_run.strategy().is_beside_test()
-    with own_transaction(with_limits=beside_test), connection.cursor() as cursor:
+    numbered: dict[int, int] = {}
+    with own_transaction() as connection, connection.cursor() as cursor:
         locked = lock(cursor, wait=beside_test)
-        if locked is None:
-            _insert(rows, connection)
-            return rows, Outcome({}, must_look=False)
-        numbered: dict[int, int] = {}
-        if locked.may_wait is not False:
+        if locked is not None and locked.may_wait is not False:
             numbered = number(cursor, locked, after_id=0, limit=STEP_MESSAGES)
-        if len(numbered) == STEP_MESSAGES:  # more can wait, and they come before these rows
+        if locked is None or len(numbered) == STEP_MESSAGES:  # more can wait then, and they come before these rows
             _insert(rows, connection)
-            return rows, held(numbered)
+            return rows, outcome_of(locked, numbered, connection)
         head = max(numbered.values(), default=locked.head)
         for position, row in enumerate(rows, head + 1):
             row.position = position
         _insert(rows, connection)
         cursor.execute("UPDATE streams_loghead SET head = %s WHERE id = 1", [head + len(rows)])
         known.note_numbered(max(row.pk for row in rows), locked.epoch)
-    return rows, held(numbered | {row.pk: row.position for row in rows if row.position is not None})
+    numbered |= {row.pk: row.position for row in rows if row.position is not None}
+    return rows, outcome_of(locked, numbered, connection)
 
 
-def _insert_in_one_trip(rows: Sequence[Message], expected: Sequence[str], connection: Any) -> Outcome:
-    """Insert rows and commit, by the procedure of one_trip.py. They get positions unless the lock is taken for long."""
+def _insert_in_one_trip(messages: Sequence[NewMessage], expected: Sequence[str]) -> tuple[list[Message], Outcome]:
+    """Insert messages by the procedure of one_trip.py. They get positions unless the lock is taken for long."""
+    connection = connections[database()]
+    rows = _rows_for(messages)
     columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
     columns["published_by_id"] = [_user_value(value, connection) for value in columns["published_by_id"]]
     after_id = low_water.LOW_WATER.mark()
     inserted, outcome, positions = one_trip.store(columns, expected, after_id=after_id, limit=STEP_MESSAGES)
-    _fill(rows, inserted, connection)
-    for row in rows:
-        row.position = positions.get(row.pk)
-    if outcome.numbered:
-        known.note_numbered(max(outcome.numbered))
-    return outcome
+    for row, (pk, created_at) in zip(rows, inserted, strict=True):
+        row.pk, row.created_at, row.position = pk, created_at, positions.get(pk)
+        row._state.adding, row._state.db = False, connection.alias
+    return rows, outcome
 
 
 def _insert_first(messages: Sequence[NewMessage], *, wait_for_keys: bool) -> tuple[list[Message], Outcome]:
@@ -126,7 +123,8 @@ def _insert_first(messages: Sequence[NewMessage], *, wait_for_keys: bool) -> tup
     numbered: dict[int, int] = {}
     locked: Locked | None = None
     has_keys = any(message.idempotency_key is not None for message in messages)
-    with own_transaction(lock_seconds=KEY_SECONDS if has_keys and not wait_for_keys else LOCK_SECONDS):
+    lock_seconds = KEY_SECONDS if has_keys and not wait_for_keys else LOCK_SECONDS
+    with own_transaction(lock_seconds=lock_seconds) as connection, connection.cursor() as cursor:
         try:
             rows = append(messages)
         except OperationalError as error:
@@ -136,14 +134,14 @@ def _insert_first(messages: Sequence[NewMessage], *, wait_for_keys: bool) -> tup
                 "An idempotency key of these messages is being used by a transaction that is still open. Nothing was "
                 "published: publish them again later."
             ) from error
-        fresh = [row for row in rows if row.position is None]
-        if fresh:
-            with connections[database()].cursor() as cursor:
-                if (locked := lock(cursor, wait=test_run.strategy().is_beside_test())) is not None:
-                    numbered = number(cursor, locked, after_id=0, limit=STEP_MESSAGES)
-    for row in fresh:
-        row.position = numbered.get(row.pk)
-    return rows, Outcome({}, must_look=False) if locked is None else held(numbered)
+        if any(row.position is None for row in rows):
+            locked = lock(cursor, wait=test_run.strategy().is_beside_test())
+            if locked is not None:
+                numbered = number(cursor, locked, after_id=0, limit=STEP_MESSAGES)
+    for row in rows:
+        if row.position is None:
+            row.position = numbered.get(row.pk)
+    return rows, outcome_of(locked, numbered, connection)
 
 
 # --- Without positions, in the open transaction -----------------------------------------------------------------------
@@ -275,6 +273,8 @@ def _insert(rows: Sequence[Message], connection: Any) -> None:
     places = f"({', '.join(['%s'] * (len(names) + 1))})"
     limit = connection.features.max_query_params
     size = min(INSERT_ROWS, limit // (len(names) + 1)) if limit else INSERT_ROWS
+    created_at: Any = Message._meta.get_field("created_at")
+    converters = connection.ops.get_db_converters(created_at.get_col("streams_message"))  # SQLite returns text
     with connection.cursor() as cursor:
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
@@ -287,23 +287,15 @@ def _insert(rows: Sequence[Message], connection: Any) -> None:
                 f"VALUES {', '.join([places] * len(batch))} RETURNING id, created_at",
                 values,
             )
-            _fill(batch, cursor.fetchall(), connection)
+            # Ids rise in the order of the INSERT, but no database promises the order of the rows that it returns.
+            inserted = sorted(cursor.fetchall())
+            for row, (pk, at) in zip(sorted(batch, key=lambda row: row.pk or 0), inserted, strict=True):
+                for convert in converters:
+                    at = convert(at, None, connection)
+                row.pk, row.created_at = pk, at
+                row._state.adding, row._state.db = False, connection.alias
 
 
 def _user_value(key: Any, connection: Any) -> Any:
     """Return a user's primary key for an INSERT. Not every database has its type, which can be a UUID."""
     return None if key is None else Message._meta.get_field("published_by").get_db_prep_save(key, connection)
-
-
-def _fill(rows: Sequence[Message], inserted: Sequence[tuple[Any, ...]], connection: Any) -> None:
-    """Give inserted rows the ids and times that the database returned."""
-    created: Any = Message._meta.get_field("created_at")
-    # SQLite returns text. PostgreSQL's driver makes a datetime by itself.
-    is_text = connection.vendor != "postgresql"
-    converters = connection.ops.get_db_converters(created.get_col("streams_message")) if is_text else ()
-    # By their ids, which rise in the order of the INSERT; no database promises the order of what it returns.
-    for row, (pk, at) in zip(sorted(rows, key=lambda row: row.pk or 0), sorted(inserted), strict=True):
-        for convert in converters:
-            at = convert(at, None, connection)
-        row.pk, row.created_at = pk, at
-        row._state.adding, row._state.db = False, connection.alias

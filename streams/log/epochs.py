@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 from django.db import NotSupportedError, OperationalError, ProgrammingError, connections, transaction
 from django.db.backends.signals import connection_created
 
-from streams.log import low_water
+from streams.log import low_water, postgresql, sqlite
 from streams.log.files import birth
 from streams.log.transactions import own_transaction
 from streams.runtime import test_run
@@ -220,13 +220,13 @@ def _boot() -> str:
 # --- Starting an epoch ------------------------------------------------------------------------------------------------
 
 
-def check(cursor: Any, head: int, epoch: int, stored: str, found: str | None = None) -> int:
+def check(cursor: Any, head: int, epoch: int, stored: str) -> int:
     """Start a new epoch if the database is another one than before. Return the head from which positions are given.
 
     Called with the lock of LogHead's row held, before any position is given. `head`, `epoch` and `stored` are from the
-    row; `found` is the value of identity_sql(), read at the same time.
+    row.
     """
-    found = identity(connections[database()], found)
+    found = identity(cursor.db)
     if differs(stored, found):
         return _begin(cursor, head, epoch, head, "The database is another one, or an older copy.", found)
     merged = _pairs(stored) | _kept(found)
@@ -241,30 +241,20 @@ def start_new_epoch(reason: str, *, fork: int | None = None, seen: int | None = 
     If `seen` is given and the current epoch starts elsewhere, another process was quicker: do nothing and return None.
     Waits for the head's lock. The caller then looks for messages that wait for a position, as after any lock on it.
     """
-    with own_transaction(), connections[database()].cursor() as cursor:
-        row = _lock(cursor)
+    with own_transaction() as connection, connection.cursor() as cursor:
+        wait_for_lock = (postgresql if connection.vendor == "postgresql" else sqlite).wait_for_lock
+        row = wait_for_lock(cursor)
         if row is None:
             create_head()
-            row = _lock(cursor)
+            row = wait_for_lock(cursor)
         assert row is not None
-        head, epoch, found = row
         if seen is not None and read_epochs().start != seen:
             return None
-        if fork is not None and not 0 <= fork <= head:
-            raise ValueError(f"An epoch forks from a position between 0 and the head, which is {head}; got {fork}.")
-        found = identity(connections[database()], found)
-        return _begin(cursor, head, epoch, head if fork is None else fork, reason, found)
-
-
-def _lock(cursor: Any) -> tuple[int, int, str] | None:
-    connection = connections[database()]
-    if connection.vendor == "postgresql":
-        fields = f"head, epoch, {identity_sql(connection)}"
-        cursor.execute(f"SELECT {fields} FROM streams_loghead WHERE id = 1 FOR UPDATE")  # noqa: S608 - fixed texts
-    else:
-        cursor.execute("UPDATE streams_loghead SET head = head WHERE id = 1 RETURNING head, epoch, ''")
-    rows = cursor.fetchall()
-    return rows[0] if rows else None
+        if fork is None:
+            fork = row.head
+        elif not 0 <= fork <= row.head:
+            raise ValueError(f"An epoch forks from a position between 0 and the head, which is {row.head}; got {fork}.")
+        return _begin(cursor, row.head, row.epoch, fork, reason, identity(connection))
 
 
 def _begin(cursor: Any, head: int, epoch: int, fork: int, reason: str, found: str) -> int:
@@ -297,7 +287,7 @@ def _start_above(cursor: Any, head: int) -> int:
     are exact in JavaScript, for 272 years. If the clock does not lie above the head, it is wrong now or was wrong when
     an epoch started. Then a leap of random length keeps two epochs apart that fork from one backup.
     """
-    cursor.execute(f"SELECT {_SECONDS[connections[database()].vendor]}")
+    cursor.execute(f"SELECT {_SECONDS[cursor.db.vendor]}")
     clock = int(cursor.fetchone()[0] * _PER_SECOND)
     return clock if head < clock < 1 << 53 else head + ((1 + secrets.randbelow(1 << 16)) << 24)
 
@@ -308,7 +298,7 @@ def create_head() -> None:
     Clients can then have any position, and a new epoch starts. In a test run the head starts at the newest message,
     because Django's TransactionTestCase empties all tables, and tests count on small ids (see test_run.py).
     """
-    with own_transaction(), connections[database()].cursor() as cursor:
+    with own_transaction() as connection, connection.cursor() as cursor:
         number = read_epochs().number
         # Two may find it missing at once; the second waits for the first, and keeps what that one wrote.
         cursor.execute(
@@ -322,4 +312,4 @@ def create_head() -> None:
         if cursor.rowcount == 1 and test_run.strategy().starts_new_epochs:
             cursor.execute("SELECT head FROM streams_loghead WHERE id = 1")
             head = cursor.fetchone()[0]
-            _begin(cursor, head, number, head, "The log's tables were emptied.", identity(connections[database()]))
+            _begin(cursor, head, number, head, "The log's tables were emptied.", identity(connection))

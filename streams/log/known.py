@@ -7,7 +7,7 @@ postgresql.PLACE), and the place is compared each time, in the statement that ta
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connections
 from django.db.backends.signals import connection_created
@@ -20,17 +20,21 @@ from streams.runtime.executor import database
 # How often the database is asked whether it is still the same, if the lock could not be taken.
 ASK_SECONDS = 0.25
 
-# By alias: the stored identity and the value of PLACE for which both were compared; whether the database has the
-# procedure of one_trip.py; and the epoch.
-_known: dict[str, tuple[str, str] | None] = {}
-_has_procedure: dict[str, bool] = {}
-_epochs: dict[str, int] = {}
+
+class _Known(NamedTuple):
+    epoch: int
+    compared: tuple[str, str] | None  # the stored identity and the value of PLACE for which both were compared
+    has_procedure: bool  # the database has the procedure of one_trip.py
+
+
+_known: dict[str, _Known] = {}  # by alias
 _asked_at = 0.0  # in time.monotonic() seconds
 
 
 def is_compared(identity: str, place: str) -> bool:
     """Return True if the database was compared with this identity at this place."""
-    return bool(place) and _known.get(database()) == (identity, place)
+    state = _known.get(database())
+    return bool(place) and state is not None and state.compared == (identity, place)
 
 
 def for_one_trip() -> tuple[str, str] | None:
@@ -38,25 +42,26 @@ def for_one_trip() -> tuple[str, str] | None:
 
     Its procedure commits, which fails in a transaction, and would leave rows behind beside that of a test.
     """
-    alias = database()
-    if not _has_procedure.get(alias) or test_run.strategy().is_beside_test():
+    state = _known.get(alias := database())
+    if state is None or not state.has_procedure or test_run.strategy().is_beside_test():
         return None
     connection = connections[alias]
-    return None if connection.in_atomic_block or not connection.get_autocommit() else _known.get(alias)
+    return None if connection.in_atomic_block or not connection.get_autocommit() else state.compared
 
 
 def remember(epoch: int, compared: tuple[str, str] | None, *, has_procedure: bool) -> None:
     """Remember the epoch of the log, and the identity and the place that were compared in it."""
-    if _epochs.get(database(), epoch) != epoch:
+    alias = database()
+    if alias in _known and _known[alias].epoch != epoch:
         low_water.LOW_WATER.forget()  # the ids of a restored copy begin lower
-    _epochs[database()] = epoch  # before the other: note_numbered() needs it
-    _known[database()] = compared
-    _has_procedure[database()] = has_procedure
+    _known[alias] = _Known(epoch, compared, has_procedure)
 
 
-def forget() -> None:
-    """Have the identity compared again before positions are given."""
-    _known[database()] = None
+def forget(alias: str | None = None) -> None:
+    """Have the identity compared again before positions are given. `alias`: the log's database by default."""
+    alias = alias or database()
+    if (state := _known.get(alias)) is not None:
+        _known[alias] = state._replace(compared=None)
 
 
 def note_numbered(newest_id: int, epoch: int | None = None) -> None:
@@ -64,8 +69,9 @@ def note_numbered(newest_id: int, epoch: int | None = None) -> None:
 
     Work inside an outer transaction can be rolled back, and does not count.
     """
-    if not is_nested(connections[database()]):
-        low_water.LOW_WATER.record(newest_id, _epochs[database()] if epoch is None else epoch)
+    alias = database()
+    if not is_nested(connections[alias]):
+        low_water.LOW_WATER.record(newest_id, _known[alias].epoch if epoch is None else epoch)
 
 
 def may_ask() -> bool:
@@ -83,9 +89,9 @@ def _forget_if_not_durable(*, connection: Any, **kwargs: Any) -> None:
 
     A crash of the server's processes ends all connections, and need not change the place.
     """
-    compared = _known.get(connection.alias)
-    if compared is not None and "off" in compared[-1]:
-        _known[connection.alias] = None
+    state = _known.get(connection.alias)
+    if state is not None and state.compared is not None and "off" in state.compared[-1]:
+        forget(connection.alias)
 
 
 connection_created.connect(_forget_if_not_durable)

@@ -3,9 +3,9 @@
 With a trip for each statement, a publisher would hold the lock while its process waits for the processor and for the
 network; and each process would have to ask again and again whether another one has given its positions.
 
-The lock is only taken if the database is known: `known` is the identity and the place that epochs.check() has found to
-be right. They are compared in the same statement, so that an older copy of the log gives no position before its epoch
-has started.
+The lock is only taken if the database is known: `expected` is the identity and the place that epochs.check() has found
+to be right. They are compared in the same statement, so that an older copy of the log gives no position before its
+epoch has started.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from django.db import connections
 
+from streams.log import known
 from streams.log.postgresql import PLACE
 from streams.runtime.executor import database
 
@@ -44,18 +45,18 @@ def is_possible() -> bool:
         return bool(cursor.fetchone()[0])
 
 
-def is_known(known: Sequence[str]) -> bool:
-    """Return True if the database is the one that was known."""
+def is_known(expected: Sequence[str]) -> bool:
+    """Return True if the database has this identity and this place."""
     with connections[database()].cursor() as cursor:
         cursor.execute(
             f"SELECT 1 FROM streams_loghead WHERE id = 1 AND identity = %s AND {PLACE} = %s",  # noqa: S608
-            known,
+            expected,
         )
         return cursor.fetchone() is not None
 
 
 def store(
-    columns: Mapping[str, list[Any]], known: Sequence[str], *, after_id: int, limit: int
+    columns: Mapping[str, list[Any]], expected: Sequence[str], *, after_id: int, limit: int
 ) -> tuple[list[tuple[int, Any]], Outcome, dict[int, int | None]]:
     """Insert messages and commit. Number what waits, at most `limit` messages at a time, these messages included.
 
@@ -67,12 +68,12 @@ def store(
     """
     users = [None if user is None else str(user) for user in columns["published_by_id"]]
     arrays = [users if name == "published_by_id" else columns[name] for name in COLUMNS]
-    ids, times, outcome, found = _call([*known, after_id, limit, PATIENCE_SECONDS, *arrays, []])
+    ids, times, outcome, found = _call([*expected, after_id, limit, PATIENCE_SECONDS, *arrays, []])
     return list(zip(ids, times, strict=True)), outcome, found | outcome.numbered
 
 
 def number(
-    known: Sequence[str], *, after_id: int, limit: int, wanted: Collection[int], wait: bool
+    expected: Sequence[str], *, after_id: int, limit: int, wanted: Collection[int], wait: bool
 ) -> tuple[Outcome, dict[int, int | None]]:
     """Number what waits, at most `limit` messages at a time, unless another process has the lock.
 
@@ -81,7 +82,7 @@ def number(
     """
     nothing: list[object] = [[]] * len(COLUMNS)
     patience = PATIENCE_SECONDS if wait else 0
-    _, _, outcome, found = _call([*known, after_id, limit, patience, *nothing, list(wanted)])
+    _, _, outcome, found = _call([*expected, after_id, limit, patience, *nothing, list(wanted)])
     return outcome, found | outcome.numbered
 
 
@@ -91,5 +92,7 @@ def _call(arguments: Sequence[Any]) -> tuple[list[int], list[Any], Outcome, dict
         [(new, times, *arrays, must_look)] = cursor.fetchall()
     numbered_ids, numbered_positions, found_ids, found_positions = (array or [] for array in arrays)
     numbered = dict(zip(numbered_ids, numbered_positions, strict=True))
+    if numbered:
+        known.note_numbered(max(numbered))
     found = dict(zip(found_ids, found_positions, strict=True))
     return new or [], times or [], Outcome(numbered, must_look), found

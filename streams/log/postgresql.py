@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from streams.log.transactions import limits
-
 # These values change with the server, the database and the table, and with the durability of commits. The database's
 # identity takes longer to read, so that it is compared once for each place.
 #
@@ -19,10 +17,7 @@ PLACE = (
 # before it. A statement that locked and numbered would number with a snapshot from before the lock.
 #
 # SKIP LOCKED needs no more privileges than publishing does, and returns the newest version of the row.
-_ROW = """
-    SELECT head, epoch, identity, {place}{limits}
-    FROM streams_loghead WHERE id = 1 FOR UPDATE
-"""
+_ROW = f"SELECT head, epoch, identity, {PLACE} FROM streams_loghead WHERE id = 1 FOR UPDATE"  # noqa: S608 - fixed texts
 
 # Rows that another transaction has locked, such as those of a user who is being deleted, are passed over: a later
 # search finds them. Waiting for them would make all publishers wait.
@@ -52,26 +47,22 @@ class Row(NamedTuple):
     epoch: int
     identity: str
     place: str  # the value of PLACE; empty on SQLite
-    may_wait: bool | None  # messages wait for positions; None if only another statement can see that
+    may_wait: bool | None = None  # messages wait for positions; None if only another statement can see that
 
 
 def try_lock(cursor: Any) -> Row | None:
     """Lock the head's row and return it; None if another transaction has locked it, or if it is missing."""
-    return _lock(cursor, _ROW.format(place=PLACE, limits=f", {limits()}") + " SKIP LOCKED")
+    return _lock(cursor, _ROW + " SKIP LOCKED")
 
 
 def wait_for_lock(cursor: Any) -> Row | None:
     """See try_lock(). Waits for the lock, for as long as the transaction's lock_timeout allows."""
-    return _lock(cursor, _ROW.format(place=PLACE, limits=""))
+    return _lock(cursor, _ROW)
 
 
 def _lock(cursor: Any, statement: str) -> Row | None:
     cursor.execute(statement)
-    rows: list[tuple[Any, ...]] = cursor.fetchall()
-    if not rows:
-        return None
-    head, epoch, identity, place, *_ = rows[0]
-    return Row(head, epoch, identity, place, None)
+    return next((Row(*row) for row in cursor.fetchall()), None)
 
 
 def number(cursor: Any, head: int, after_id: int, limit: int | None) -> dict[int, int]:

@@ -1,12 +1,16 @@
-"""Prune: delete the oldest messages, and record how far each channel was pruned."""
+"""Delete messages: the oldest ones, those of a channel, and the traces of a deleted user.
+
+Each deletion records how far each channel was pruned.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 from django.db import connections, transaction
-from django.db.models import BooleanField, Exists, ExpressionWrapper, F, Max, OuterRef, Q, QuerySet, Sum
+from django.db.models import Exists, F, Max, OuterRef, QuerySet, Sum
 from django.db.models.functions import Now
 
 from streams.log.appending import lock_sqlite
@@ -14,6 +18,7 @@ from streams.log.reading import current_head
 from streams.log.sizing import lock_size
 from streams.log.transactions import own_transaction
 from streams.models import Channel, LogHead, LogSize, Message
+from streams.protocol.events import USER_PREFIX
 from streams.runtime.executor import database
 
 # The number of pruning records, one for each channel. Beyond it, the oldest records of channels without messages are
@@ -42,7 +47,7 @@ def delete_through(
     """
     with own_transaction():
         lock_sqlite()
-        doomed = _messages(channel, spared).filter(position__gte=start, position__lte=position)
+        doomed = messages_of(channel, spared).filter(position__gte=start, position__lte=position)
         rows = list(doomed.order_by("position").values_list("position", "channel")[:limit])
         if not rows:
             return 0
@@ -67,9 +72,8 @@ def erase_channels(names: Collection[str]) -> None:
 
 
 def _erase(names: Collection[str]) -> None:
-    listed = sorted(names)
-    for first in range(0, len(listed), BATCH_CHANNELS):
-        some = Message.objects.using(database()).filter(channel__in=listed[first : first + BATCH_CHANNELS])
+    for batch in _batches(names):
+        some = Message.objects.using(database()).filter(channel__in=batch)
         found = some.filter(position__isnull=False).order_by().values_list("channel")
         newest = dict(found.annotate(newest=Max("position")))
         if newest:
@@ -79,13 +83,17 @@ def _erase(names: Collection[str]) -> None:
 
 def _erase_rest(names: Collection[str]) -> None:
     """Delete the messages that had no position during _erase(), also if they have one now."""
-    listed = sorted(names)
     with own_transaction():
         lock_sqlite()
-        for first in range(0, len(listed), BATCH_CHANNELS):
-            some = listed[first : first + BATCH_CHANNELS]
-            Message.objects.using(database()).filter(channel__in=some, position__isnull=True).delete()
+        for batch in _batches(names):
+            Message.objects.using(database()).filter(channel__in=batch, position__isnull=True).delete()
         _erase(names)
+
+
+def _batches(names: Collection[str]) -> Iterator[list[str]]:
+    listed = sorted(names)
+    for first in range(0, len(listed), BATCH_CHANNELS):
+        yield listed[first : first + BATCH_CHANNELS]
 
 
 def _delete(doomed: QuerySet[Message], newest: Mapping[str, int]) -> None:
@@ -107,11 +115,10 @@ def date_newest(channel: str | None = None, spared: Collection[str] = ()) -> boo
     Later messages show the minimum age of a message with a wrong date (see log/retention.py). The newest message has no
     later one, and would never expire.
     """
-    is_future = ExpressionWrapper(Q(created_at__gt=Now()), output_field=BooleanField())
-    newest = _messages(channel, spared).filter(position__isnull=False).order_by("-position")
-    for pk in [pk for pk, future in newest.values_list("pk", is_future)[:1] if future]:
-        return bool(Message.objects.using(database()).filter(pk=pk, created_at__gt=Now()).update(created_at=Now()))
-    return False
+    newest = messages_of(channel, spared).filter(position__isnull=False).order_by("-position")
+    pk = newest.values_list("pk", flat=True).first()
+    future = Message.objects.using(database()).filter(pk__in=[pk], created_at__gt=Now())
+    return future.exists() and bool(future.update(created_at=Now()))
 
 
 def forget_pruned_channels(keep: int = MAX_PRUNED_CHANNELS) -> int:
@@ -131,12 +138,14 @@ def forget_pruned_channels(keep: int = MAX_PRUNED_CHANNELS) -> int:
     if not folded:
         return 0
     floor = folded[-1][1]
-    # The floor before the records: from then on it covers the records that are deleted.
-    _raise_floor(floor)
-    names = [name for name, _ in folded]
-    for first in range(0, len(names), BATCH_CHANNELS):
+    # The floor before the records: from then on it covers the records that are deleted. In a short transaction of its
+    # own, because it holds the lock on the head, which publishers need.
+    with own_transaction():
+        LogHead.objects.using(database()).filter(id=LogHead.ROW, floor__lt=floor).update(floor=floor)
+    current_head()  # publishers that found the lock taken have left the numbering to this process
+    for batch in _batches([name for name, _ in folded]):
         # The record of a channel that was pruned again since then is above the floor, and is kept.
-        channels.filter(name__in=names[first : first + BATCH_CHANNELS], pruned_through__lte=floor).delete()
+        channels.filter(name__in=batch, pruned_through__lte=floor).delete()
     return len(folded)
 
 
@@ -145,16 +154,34 @@ def forget_channel(name: str) -> None:
     Channel.objects.using(database()).filter(name=name).delete()
 
 
-def _raise_floor(floor: int) -> None:
-    """Raise the floor, in a short transaction of its own: it holds the lock on the head, which publishers need."""
-    with own_transaction():
-        LogHead.objects.using(database()).filter(id=LogHead.ROW, floor__lt=floor).update(floor=floor)
-    # Publishers that found the lock taken have left the numbering to this process.
-    current_head()
-
-
-def _messages(channel: str | None, spared: Collection[str]) -> QuerySet[Message]:
+def messages_of(channel: str | None, spared: Collection[str]) -> QuerySet[Message]:
+    """Return the messages of one `channel`; or if it is None, of all channels except `spared`."""
     rows = Message.objects.using(database())
     if channel is not None:
         return rows.filter(channel=channel)
     return rows.exclude(channel__in=spared) if spared else rows.all()
+
+
+# --- Deleted users ----------------------------------------------------------------------------------------------------
+
+
+def forget_publisher(user_pk: Any) -> None:
+    """Clear `published_by` of a deleted user's messages, in the calling thread's transaction if one is open.
+
+    A message without a position is cleared after the commit: otherwise the process that numbers it, and with it every
+    publisher, would wait for this transaction.
+    """
+    alias = database()
+    published = Message.objects.using(alias).filter(published_by=user_pk)
+    with transaction.atomic(using=alias):
+        lock_sqlite()
+        numbered = published.filter(position__isnull=False)
+        if numbered.exists():
+            lock_size()  # before the messages, as a pruning does: each would wait for the other
+            numbered.update(published_by=None)
+        transaction.on_commit(partial(published.update, published_by=None), using=alias, robust=True)
+
+
+def forget_addressee(user_pk: Any) -> None:
+    """Delete the messages of a deleted user's own channel, in the calling thread's transaction if one is open."""
+    erase_channels([f"{USER_PREFIX}{user_pk}"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from django.db import connections
@@ -263,16 +264,17 @@ def _bounded() -> QuerySet[Message, tuple[Any, ...]]:
     return Message.objects.using(database()).values_list(*_BOUNDED)
 
 
+def within_page(rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+    """Return the first rows whose sizes, their last values, are at most PAGE_BYTES together. At least one row."""
+    sizes = accumulate(row[-1] for row in rows)
+    return rows[: max(1, sum(size <= PAGE_BYTES for size in sizes))]
+
+
 def _take(rows: Iterable[tuple[Any, ...]]) -> tuple[list[StoredEvent], int | None]:
     """Return the messages of a page, up to PAGE_BYTES. If rows are left over, also return the last one's position."""
-    taken: list[tuple[Any, ...]] = []
-    left, reached = PAGE_BYTES, None
-    for row in rows:
-        left -= row[-1]
-        if taken and left < 0:
-            reached = taken[-1][0]
-            break
-        taken.append(row)
+    rows = list(rows)
+    taken = within_page(rows)
+    reached = taken[-1][0] if len(taken) < len(rows) else None
     large = [position for position, _, _, data, _ in taken if data is None]
     texts: dict[int | None, str] = {}
     if large:

@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from django.db.models import BooleanField, Count, ExpressionWrapper, F, Q, QuerySet, RowRange, Sum, Window
+from django.db.models import Count, F, Q, QuerySet, RowRange, Sum, Window
 from django.db.models.functions import Now
 
 from streams import log
 from streams.channels import rules
 from streams.conf import settings
 from streams.log import leases
+from streams.log.pruning import messages_of
 from streams.models import Message
 from streams.runtime import executor
 from streams.runtime.executor import database
@@ -68,10 +69,7 @@ class Cut:
         return rows.values_list("position", flat=True).first()
 
     def _rows(self) -> QuerySet[Message]:
-        rows = Message.objects.using(database()).filter(position__lte=self.through)
-        if self.channel is not None:
-            return rows.filter(channel=self.channel)
-        return rows.exclude(channel__in=self.spared) if self.spared else rows
+        return messages_of(self.channel, self.spared).filter(position__lte=self.through)
 
 
 def cuts(own: Mapping[str, rules.Retention] | None = None) -> Iterator[Cut]:
@@ -124,15 +122,9 @@ def prune(
         return time.monotonic() > end or not goes_on()
 
     _prepare(is_over)
-    is_done = False
-    while not is_done:
-        is_done = True
-        for count in _batches(is_over):
-            if count is None:  # staff have changed a channel's retention: compute the cuts again
-                is_done = False
-                break
-            pruned += count
-            time.sleep(pause_seconds)
+    for count in _batches(is_over):
+        pruned += count
+        time.sleep(pause_seconds)
     while not is_over() and log.forget_pruned_channels():
         pass
     if pruned:
@@ -153,19 +145,16 @@ def _prepare(is_over: Callable[[], bool]) -> None:
             pass
 
 
-def _batches(is_over: Callable[[], bool]) -> Iterator[int | None]:
-    """Delete batch by batch until `is_over()`; yield the number of deleted messages for each.
-
-    Yield None and stop if a channel's own retention has changed.
-    """
+def _batches(is_over: Callable[[], bool]) -> Iterator[int]:
+    """Delete batch by batch until `is_over()`; yield the number of deleted messages for each."""
     own = rules.retentions()
     for cut in cuts(own):
         start: int | None = 0
         while True:
             if is_over():
                 return
-            if rules.retentions() != own:
-                yield None
+            if rules.retentions() != own:  # staff have changed a channel's retention: compute the cuts again
+                yield from _batches(is_over)
                 return
             # Skip spared messages here, once, and not in every batch, which holds SQLite's write lock.
             if cut.spared and (start := cut.oldest(start or 0)) is None:
@@ -226,8 +215,7 @@ def _aged(seconds: float, rows: QuerySet[Message]) -> int | None:
     limit = Now() - datetime.timedelta(seconds=seconds)
     dated = rows.filter(created_at__lte=Now()).order_by("position")
     # Check only the oldest message before scanning: created_at has no index, and mostly no message has expired.
-    is_expired = ExpressionWrapper(Q(created_at__lt=limit), output_field=BooleanField())
-    if not dated.annotate(is_expired=is_expired).values_list("is_expired", flat=True).first():
+    if not dated.annotate(is_expired=Q(created_at__lt=limit)).values_list("is_expired", flat=True).first():
         return None
     newest = log.head().head  # before the next query, which does not see messages that are published after it
     kept = dated.filter(created_at__gte=limit).values_list("position", flat=True).first()

@@ -35,7 +35,7 @@ from streams import policies
 from streams.log import epochs, known, low_water, one_trip, postgresql, sqlite
 from streams.log.one_trip import Outcome
 from streams.log.transactions import own_transaction
-from streams.models import Message
+from streams.models import LogHead, Message
 from streams.notifiers import Notice, get_notifier
 from streams.private.django import is_nested
 from streams.protocol.sse import StoredEvent
@@ -118,7 +118,7 @@ def sequence(limit: int | None = None) -> dict[int, int]:
     after the commit: the lock is held until then. Returns {id: position}, in order.
     """
     connection = connections[database()]
-    within = contextlib.nullcontext() if connection.in_atomic_block else own_transaction()
+    within = contextlib.nullcontext(connection) if connection.in_atomic_block else own_transaction()
     with within, connection.cursor() as cursor:
         locked = lock(cursor, wait=True)
         assert locked is not None
@@ -128,7 +128,7 @@ def sequence(limit: int | None = None) -> dict[int, int]:
 def finish(numbered: Mapping[int, int], rows: Iterable[Message]) -> None:
     """Notify of the positions that sequence() gave, and look for other messages. Call it after the commit."""
     notify(numbered, rows)
-    settle({}, held({}), wait=False)
+    settle({}, Outcome({}, must_look=connections[database()].vendor == "postgresql"), wait=False)
 
 
 def sequence_waiting() -> None:
@@ -202,12 +202,12 @@ def settle(missing: dict[int, Message], last: Outcome, *, wait: bool) -> dict[in
     return given
 
 
-def held(numbered: dict[int, int]) -> Outcome:
-    """Return the outcome of a transaction that has held the lock and committed, and of one of a test.
+def outcome_of(locked: Locked | None, numbered: dict[int, int], connection: Any) -> Outcome:
+    """Return the outcome of a transaction that has committed, or of one of a test. `locked`: if it had the lock.
 
     On SQLite others leave it nothing: each publisher gets the lock itself.
     """
-    return Outcome(numbered, must_look=connections[database()].vendor == "postgresql")
+    return Outcome(numbered, must_look=locked is not None and connection.vendor == "postgresql")
 
 
 def _take_positions(missing: dict[int, Message], numbered: Mapping[int, int]) -> list[Message]:
@@ -227,8 +227,6 @@ def _try_step(missing: dict[int, Message], *, wait: bool, must_lock: bool = Fals
     after_id = low_water.LOW_WATER.mark_for_numbering()
     if (expected := known.for_one_trip()) is not None:
         outcome, found = one_trip.number(expected, after_id=after_id, limit=STEP_MESSAGES, wanted=missing, wait=wait)
-        if outcome.numbered:
-            known.note_numbered(max(outcome.numbered))
         _take_found(missing, found, outcome.numbered)
         if outcome.numbered or outcome.must_look or not known.may_ask() or one_trip.is_known(expected):
             return outcome
@@ -237,7 +235,7 @@ def _try_step(missing: dict[int, Message], *, wait: bool, must_lock: bool = Fals
     numbered: dict[int, int] = {}
     locked: Locked | None = None
     if not is_postgresql or must_lock or _is_waiting():
-        with own_transaction(with_limits=False), connection.cursor() as cursor:
+        with own_transaction(), connection.cursor() as cursor:
             locked = lock(cursor, wait=False)
             if locked is not None:
                 numbered = number(cursor, locked, after_id=after_id, limit=STEP_MESSAGES)
@@ -272,20 +270,8 @@ def _take_found(missing: dict[int, Message], found: Mapping[int, int | None], nu
 
 def _positions_of(ids: Collection[int]) -> dict[int, int | None]:
     """Return {id: position} of those messages that are in the log."""
-    connection = connections[database()]
-    size = connection.features.max_query_params or 10_000
-    wanted = list(ids)
-    found: dict[int, int | None] = {}
-    with connection.cursor() as cursor:
-        for start in range(0, len(wanted), size):
-            some = wanted[start : start + size]
-            places = ", ".join(["%s"] * len(some))
-            cursor.execute(
-                f"SELECT id, position FROM streams_message WHERE id IN ({places})",  # noqa: S608
-                some,
-            )
-            found |= dict(cursor.fetchall())
-    return found
+    rows = Message.objects.using(database()).only("position").in_bulk(ids)
+    return {pk: row.position for pk, row in rows.items()}
 
 
 # --- Under the lock ---------------------------------------------------------------------------------------------------
@@ -302,10 +288,11 @@ class Locked(NamedTuple):
 
 def lock(cursor: Any, *, wait: bool) -> Locked | None:
     """Take the head's lock; None if another transaction has it."""
-    database_of = postgresql if cursor.db.vendor == "postgresql" else sqlite
+    connection = cursor.db
+    database_of = postgresql if connection.vendor == "postgresql" else sqlite
     take = database_of.wait_for_lock if wait else database_of.try_lock
     row = take(cursor)
-    is_new = row is None and not _has_head(cursor)
+    is_new = row is None and not LogHead.objects.using(connection.alias).exists()
     if is_new:
         epochs.create_head()
         row = take(cursor)
@@ -316,15 +303,10 @@ def lock(cursor: Any, *, wait: bool) -> Locked | None:
         head = epochs.check(cursor, row.head, row.epoch, row.identity)
         epoch += head != row.head
         # A new epoch can still be rolled back, and so can the first identity, and all work in an outer transaction.
-        is_certain = row.place and head == row.head and row.identity and not is_nested(connections[database()])
+        is_certain = row.place and head == row.head and row.identity and not is_nested(connection)
         compared = (row.identity, row.place) if is_certain else None
         known.remember(epoch, compared, has_procedure=compared is not None and one_trip.is_possible())
     return Locked(head, epoch, row.may_wait, is_new or head != row.head or not row.identity)
-
-
-def _has_head(cursor: Any) -> bool:
-    cursor.execute("SELECT 1 FROM streams_loghead WHERE id = 1")
-    return cursor.fetchone() is not None
 
 
 def number(cursor: Any, locked: Locked, *, after_id: int, limit: int | None) -> dict[int, int]:

@@ -31,10 +31,7 @@ def wait_for_lock(cursor: Any) -> Row | None:
     """
     cursor.execute(_LOCK)
     rows = cursor.fetchall()  # all of it, or SQLite leaves the statement open
-    if not rows:
-        return None
-    head, epoch, identity, is_waiting = rows[0]
-    return Row(head, epoch, identity, "", bool(is_waiting))
+    return next((Row(head, epoch, identity, "", bool(waits)) for head, epoch, identity, waits in rows), None)
 
 
 def try_lock(cursor: Any) -> Row | None:

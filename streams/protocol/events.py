@@ -8,19 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeGuard
 
 from django.core.serializers.json import DjangoJSONEncoder
 
 from streams.conf import settings
-from streams.exceptions import (
-    InvalidChannel,
-    InvalidData,
-    InvalidEventType,
-    InvalidMessage,
-    MessageTooLarge,
-)
+from streams.exceptions import InvalidChannel, InvalidData, InvalidEventType, InvalidMessage, MessageTooLarge
 from streams.protocol import sse
 
 CHANNEL_MAX_LENGTH = 99
@@ -61,7 +55,7 @@ class Event:
         return sse.encode(data, event=self.event or "message", id=self.id, retry=self.retry)
 
 
-@dataclass(frozen=True, slots=True, kw_only=False)
+@dataclass(frozen=True, slots=True)
 class NewMessage:
     """A message to append, for publish_many(). Its fields are the arguments of publish(), and one more.
 
@@ -117,12 +111,7 @@ def validate_idempotency_key(key: object) -> str | None:
     """Return `key`, or raise InvalidMessage."""
     if key is None:
         return None
-    if (
-        isinstance(key, str)
-        and 1 <= len(key) <= IDEMPOTENCY_KEY_MAX_LENGTH
-        and "\0" not in key
-        and not _has_lone_surrogate(key)
-    ):
+    if _is_line(key, without="\0") and 1 <= len(key) <= IDEMPOTENCY_KEY_MAX_LENGTH:
         return key
     raise InvalidMessage(
         f"An idempotency key is a text of 1 to {IDEMPOTENCY_KEY_MAX_LENGTH} characters without NUL; got {_short(key)}."
@@ -162,14 +151,11 @@ def encode_data(data: object, *, max_bytes: int | None, allow_nul: bool = False)
 
 def check(message: NewMessage) -> NewMessage:
     """Return a valid message, with its data as text, or raise InvalidMessage."""
-    return NewMessage(
-        channel=validate_channel(message.channel),
-        data=encode_data(message.data, max_bytes=settings.MAX_MESSAGE_BYTES),
-        event=validate_event_type(message.event),
-        idempotency_key=validate_idempotency_key(message.idempotency_key),
-        published_by=message.published_by,
-        strict_key=message.strict_key,
-    )
+    validate_channel(message.channel)
+    data = encode_data(message.data, max_bytes=settings.MAX_MESSAGE_BYTES)
+    validate_event_type(message.event)
+    validate_idempotency_key(message.idempotency_key)
+    return message if data is message.data else replace(message, data=data)
 
 
 def _to_json(data: object) -> str:
@@ -181,7 +167,7 @@ def _to_json(data: object) -> str:
         ) from None
 
 
-def _is_line(value: object, *, without: str) -> bool:
+def _is_line(value: object, *, without: str) -> TypeGuard[str]:
     return (
         isinstance(value, str)
         and not any(character in value for character in without)

@@ -167,14 +167,6 @@ class Writer:
             self._connection = connections[database()]
         try:
             self._store(groups)
-        except Exception as error:
-            if len(groups) == 1:
-                groups[0].outcome = error
-            elif isinstance(error, InterfaceError | OperationalError):
-                for group in groups:  # the database itself has failed: each would wait as long again
-                    group.outcome = error
-            else:
-                self._store_apart(groups)
         finally:
             with self._lock:
                 if self._writing is groups:
@@ -186,27 +178,20 @@ class Writer:
                     )
                 group.called.set()
 
-    def _store_apart(self, groups: Sequence[Group]) -> None:
-        """Store groups of which one cannot be stored, so that the others succeed."""
-        without_keys = [group for group in groups if not group.has_keys]
-        parts = [[group] for group in groups if group.has_keys]
-        parts += [without_keys] if len(without_keys) < len(groups) else [[group] for group in groups]
-        for part in filter(None, parts):
-            if any(group.outcome is not None for group in part):
-                continue  # the turn was taken from this thread
-            try:
-                self._store(part)
-            except Exception as error:
-                if isinstance(error, InterfaceError | OperationalError):
-                    for group in part:  # it may be stored already, and must not be written twice
-                        group.outcome = error
-                elif len(part) > 1:
-                    self._store_apart(part)
-                else:
-                    part[0].outcome = error
-
     def _store(self, groups: Sequence[Group]) -> None:
-        rows = iter(log.store([message for group in groups for message in group.messages], wait_for_keys=False))
+        """Store groups in one transaction. If one of them cannot be stored, store smaller parts, so that others can."""
+        try:
+            rows = iter(log.store([message for group in groups for message in group.messages], wait_for_keys=False))
+        except Exception as error:
+            if len(groups) == 1 or isinstance(error, InterfaceError | OperationalError):
+                # If the database has failed, the groups may be stored already, and each would wait as long again.
+                for group in groups:
+                    group.outcome = error
+                return
+            for part in _parts(groups):
+                if all(group.outcome is None for group in part):  # otherwise the turn was taken from this thread
+                    self._store(part)
+            return
         owners: dict[int, Group] = {}
         for group in groups:
             own = list(itertools.islice(rows, len(group.messages)))
@@ -215,3 +200,11 @@ class Writer:
                     own[n] = copy.copy(row)  # found under the key of another call's message
                     own[n].is_new = False
             group.outcome = own
+
+
+def _parts(groups: Sequence[Group]) -> list[list[Group]]:
+    """Divide groups of which one cannot be stored. An idempotency key is the most common reason."""
+    without_keys = [group for group in groups if not group.has_keys]
+    if len(without_keys) in (0, len(groups)):
+        return [[group] for group in groups]
+    return [*([group] for group in groups if group.has_keys), without_keys]

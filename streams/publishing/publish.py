@@ -12,6 +12,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -134,13 +135,12 @@ async def apublish_many(messages: Iterable[NewMessage]) -> list[Message]:
 
 async def _publish_when_key_is_free(messages: Sequence[NewMessage]) -> list[Message]:
     """Wait for the transaction that has used an idempotency key, without holding a thread."""
+    store = partial(log.store, messages, wait_for_keys=False)
     for pause in _key_pauses():
         await asyncio.sleep(pause)
-        try:
-            return await executor.run(partial(log.store, messages, wait_for_keys=False), pool=executor.WAITING)
-        except IdempotencyKeyInUse:
-            pass
-    return await executor.run(partial(log.store, messages, wait_for_keys=False), pool=executor.WAITING)
+        with contextlib.suppress(IdempotencyKeyInUse):
+            return await executor.run(store, pool=executor.WAITING)
+    return await executor.run(store, pool=executor.WAITING)
 
 
 def _refuse_on_event_loop() -> None:
@@ -179,13 +179,13 @@ def _append_to_callers_transaction(connection: Any, messages: Sequence[NewMessag
     return rows
 
 
+@dataclass
 class _Outcome:
     """The state that the hooks of one transaction share. The first hook gives positions to the messages of all."""
 
-    def __init__(self) -> None:
-        self.began_at = time.monotonic()
-        self.rows: dict[int, Message] = {}
-        self.positions: dict[int, int] | None = None
+    began_at: float = field(default_factory=time.monotonic)
+    rows: dict[int, Message] = field(default_factory=dict)
+    positions: dict[int, int] | None = None
 
 
 class _AfterCommit:
