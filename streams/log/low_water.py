@@ -1,9 +1,8 @@
 """The low-water mark: ids at or below it are left out of most searches for messages that wait for a position.
 
-The index of waiting messages is nearly empty. But while an old snapshot is open in the database (pg_dump, a forgotten
-psql), PostgreSQL cannot remove the entries of messages that have got their positions since, and each search reads them
-all. The mark skips them. It is only an optimization: a search without it, from time to time, finds what a transaction
-that stayed open for longer than the mark's delay has committed.
+While an old snapshot is open in the database (pg_dump, a forgotten psql), PostgreSQL cannot remove index entries of
+messages that have got their positions since. The mark skips them. It is only an optimization: a search without it, from
+time to time, finds what a transaction that stayed open for longer than the mark's delay has committed.
 """
 
 from __future__ import annotations

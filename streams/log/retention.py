@@ -2,10 +2,8 @@
 
 log.delete_through() deletes them, in small batches, so that no publisher waits for a pruning.
 
-Ages are measured by the database's clock, which also dates the messages. The date of a message can lie in the future,
-because that clock was ahead or because the row was imported. Positions follow the order of commits, so that such a
-message is at least as old as the messages after it, and is deleted with them. If no message comes after it, the next
-pruning changes its date to the present time.
+Ages are measured by the database's clock, which also dates the messages. A message with a date in the future is at
+least as old as the messages after it, and is deleted with them; see docs/internals/log.md.
 """
 
 from __future__ import annotations

@@ -1,24 +1,13 @@
 """Sequence: give positions to messages, under the lock of LogHead's one row.
 
-A message's id would not do as its position: ids are given at the INSERT, and a transaction that commits late would put
-its message where readers have already been. So a message gets its position in a transaction that holds the head's
-lock: positions follow commits, without holes.
-
-A commit takes as long as a flush to the disk, and PostgreSQL flushes many commits at once. But commits under one lock
-cannot share a flush. So a publisher on PostgreSQL never waits for the lock; it tries it:
-
-1. The lock is free. The publisher numbers the messages that wait, inserts its own with the next positions, and commits:
-   one flush.
-2. The lock is taken. The publisher inserts its messages without positions and commits, at the same time as others do.
-   Then it tries the lock again. If it gets the lock, it numbers every message that waits. If not, the holder does that.
-3. A process that has held the lock looks once more *after* the commit that released it. So a message that was committed
-   before a failed try is always found: by the holder of that moment, or by the next one.
-4. If a process dies before it has looked, the next publisher or the next poll of any hub finds the messages.
+Positions follow commits, without holes, because only a transaction that holds the lock gives them. A publisher on
+PostgreSQL never waits for the lock. It tries it, and leaves its committed messages to the holder if the lock is taken.
+So a process that has held the lock looks once more *after* the commit that released it. docs/internals/log.md has the
+reasons and the steps; tests/log/model explores every interleaving of them, with a crash at each.
 
 `publish()` outside a transaction waits until its messages have positions. Inside the caller's transaction, it does not
-wait after the commit. A test explores every interleaving of these steps, with a crash at each.
-
-SQLite has one write lock for everything, so that there is nothing to try, and no holder that would have to look again.
+wait after the commit. SQLite has one write lock for everything, so that there is nothing to try, and no holder that
+would have to look again.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 from streams.models.broadcasts import Broadcast, Delivery
 from streams.models.channels import ChannelGroup, ChannelSettings
-from streams.models.leases import Lease
-from streams.models.log import Channel, Epoch, LogHead, LogSize, Message, Monitor
+from streams.models.log import Channel, Epoch, Lease, LogHead, LogSize, Message, Monitor
 from streams.models.presence import Node
 from streams.models.tokens import RevokedToken
 

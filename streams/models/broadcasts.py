@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django.conf import settings
 from django.db import models
@@ -57,12 +57,12 @@ class Broadcast(models.Model):
     class Meta:
         verbose_name = _("broadcast")
         verbose_name_plural = _("broadcasts")
-        ordering: ClassVar = ["-id"]
-        permissions: ClassVar = [
+        ordering = ["-id"]
+        permissions = [
             ("send_broadcast", _("Can send broadcasts")),
             ("schedule_broadcast", _("Can schedule broadcasts")),
         ]
-        indexes: ClassVar = [
+        indexes = [
             # Every process with a hub runs these queries each POLL_SECONDS. There is no index on the state alone: the
             # planner would prefer it, and read every broadcast that was ever sent.
             models.Index(fields=["send_at"], condition=models.Q(state="scheduled"), name="streams_broadcast_due"),
@@ -98,8 +98,8 @@ class Delivery(models.Model):
     class Meta:
         verbose_name = _("delivery")
         verbose_name_plural = _("deliveries")
-        default_permissions: ClassVar = ()
-        constraints: ClassVar = [
+        default_permissions = ()
+        constraints = [
             models.UniqueConstraint(fields=["broadcast", "node"], name="streams_delivery_of_node"),
         ]
 

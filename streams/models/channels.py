@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -73,7 +71,7 @@ class ChannelSettings(models.Model):
     class Meta:
         verbose_name = _("channel")
         verbose_name_plural = _("channels")
-        ordering: ClassVar = ["channel"]
+        ordering = ["channel"]
 
     def __str__(self) -> str:
         return self.channel
@@ -91,8 +89,8 @@ class ChannelGroup(models.Model):
     class Meta:
         # The names are those that Django gives to a many-to-many relation without a model of its own.
         db_table = "streams_channelsettings_groups"
-        unique_together: ClassVar = [("channelsettings", "group")]
-        default_permissions: ClassVar = ()
+        unique_together = [("channelsettings", "group")]
+        default_permissions = ()
 
     def __str__(self) -> str:
         return f"{self.channelsettings_id}: {self.group_id}"

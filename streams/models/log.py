@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from django.conf import settings
 from django.db import models
 from django.db.models.functions import Now
@@ -38,15 +36,15 @@ class Message(models.Model):
     class Meta:
         verbose_name = _("message")
         verbose_name_plural = _("messages")
-        ordering: ClassVar = ["position"]
-        constraints: ClassVar = [
+        ordering = ["position"]
+        constraints = [
             models.UniqueConstraint(
                 fields=["channel", "idempotency_key"],
                 condition=models.Q(idempotency_key__isnull=False),
                 name="streams_message_idempotency",
             ),
         ]
-        indexes: ClassVar = [
+        indexes = [
             models.Index(fields=["channel", "position"], name="streams_message_replay"),
             # Nearly always empty, so finding the messages that a crashed process left unsequenced is cheap.
             models.Index(fields=["id"], condition=models.Q(position__isnull=True), name="streams_message_unsequenced"),
@@ -84,7 +82,7 @@ class LogHead(models.Model):
     class Meta:
         verbose_name = _("head of the log")
         verbose_name_plural = _("head of the log")
-        default_permissions: ClassVar = ()
+        default_permissions = ()
 
     def __str__(self) -> str:
         return f"head {self.head}, floor {self.floor}"
@@ -107,8 +105,8 @@ class Epoch(models.Model):
     class Meta:
         verbose_name = _("epoch")
         verbose_name_plural = _("epochs")
-        ordering: ClassVar = ["number"]
-        default_permissions: ClassVar = ()
+        ordering = ["number"]
+        default_permissions = ()
 
     def __str__(self) -> str:
         return f"epoch {self.number}, from {self.start}"
@@ -129,7 +127,7 @@ class LogSize(models.Model):
     counted_from = models.DateTimeField(null=True)
 
     class Meta:
-        default_permissions: ClassVar = ()
+        default_permissions = ()
 
     def __str__(self) -> str:
         return f"{self.bytes} bytes through {self.through}"
@@ -148,8 +146,27 @@ class Channel(models.Model):
     class Meta:
         verbose_name = _("pruning of a channel")
         verbose_name_plural = _("pruning of channels")
-        ordering: ClassVar = ["name"]
-        default_permissions: ClassVar = ()
+        ordering = ["name"]
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Lease(models.Model):
+    """A named task that must not run twice. One process at a time holds its lease, until `expires_at`.
+
+    The times are the database's.
+    """
+
+    name = models.CharField(_("name"), max_length=50, primary_key=True)
+    holder = models.CharField(_("holder"), max_length=64, blank=True)
+    expires_at = models.DateTimeField(_("expires at"), null=True)
+
+    class Meta:
+        verbose_name = _("lease")
+        verbose_name_plural = _("leases")
+        default_permissions = ()
 
     def __str__(self) -> str:
         return self.name
@@ -162,4 +179,4 @@ class Monitor(Message):
         proxy = True
         verbose_name = _("live monitor")
         verbose_name_plural = _("live monitor")
-        default_permissions: ClassVar = ()
+        default_permissions = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from typing import ClassVar
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -46,8 +45,8 @@ class Node(models.Model):
     class Meta:
         verbose_name = _("process")
         verbose_name_plural = _("processes")
-        ordering: ClassVar = ["host", "pid"]
-        default_permissions: ClassVar = ("view",)
+        ordering = ["host", "pid"]
+        default_permissions = ("view",)
 
     def __str__(self) -> str:
         return f"{self.host}:{self.pid}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ObjectDoesNotExist
@@ -22,15 +22,9 @@ from streams.runtime.database import database
 
 logger = logging.getLogger("streams")
 
-# django-stubs make them generic; Django itself does not.
-if TYPE_CHECKING:
-    _ForeignKey = models.ForeignKey[Any, Any]
-    _ForwardDescriptor = ForwardManyToOneDescriptor[Any]
-else:
-    _ForeignKey, _ForwardDescriptor = models.ForeignKey, ForwardManyToOneDescriptor
 
-
-class _Descriptor(_ForwardDescriptor):
+# Only django-stubs make it generic.
+class _Descriptor(ForwardManyToOneDescriptor):  # type: ignore[type-arg]
     """Reads the row from its own database, and accepts a row of another database."""
 
     def get_queryset(self, **hints: Any) -> Any:
@@ -54,7 +48,7 @@ class _Descriptor(_ForwardDescriptor):
         self.field.set_cached_value(instance, value)
 
 
-class Reference(_ForeignKey):
+class Reference(models.ForeignKey[Any, Any]):
     """A foreign key without a constraint. Its row can be in another database. If the row is deleted, it reads as None.
 
     Django does nothing here when the row is deleted. Use on_deletion() to react to it.

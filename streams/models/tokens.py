@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
@@ -18,9 +16,9 @@ class RevokedToken(models.Model):
     class Meta:
         verbose_name = _("revoked token")
         verbose_name_plural = _("revoked tokens")
-        ordering: ClassVar = ["-revoked_at"]
-        default_permissions: ClassVar = ()
-        permissions: ClassVar = [
+        ordering = ["-revoked_at"]
+        default_permissions = ()
+        permissions = [
             ("issue_token", "Can issue tokens in the name of other users"),
             ("disconnect_stream", "Can end the streams of other users, of tokens and of channels"),
         ]

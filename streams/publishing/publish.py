@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections, transaction
+from django.utils.asyncio import async_unsafe
 
 from streams import log
 from streams.exceptions import IdempotencyKeyInUse
@@ -81,9 +80,12 @@ async def apublish(
     return (await apublish_many([NewMessage(channel, data, event, idempotency_key, published_by)]))[0]
 
 
+@async_unsafe(
+    "publish() waits for the database, and would block everything else on this event loop. "
+    "Use `await apublish(…)` here."
+)
 def publish_many(messages: Iterable[NewMessage]) -> list[Message]:
     """Append several messages, all of them or none, in one transaction and in the order given. See publish()."""
-    _refuse_on_event_loop()
     with failures.explained():
         checked = [check(message) for message in messages]
         if not checked:
@@ -141,18 +143,6 @@ async def _publish_when_key_is_free(messages: Sequence[NewMessage]) -> list[Mess
         with contextlib.suppress(IdempotencyKeyInUse):
             return await executor.run(store, pool=executor.WAITING)
     return await executor.run(store, pool=executor.WAITING)
-
-
-def _refuse_on_event_loop() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    if not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE"):  # Django's variable, for notebooks
-        raise SynchronousOnlyOperation(
-            "publish() waits for the database, and would block everything else on this event loop. "
-            "Use `await apublish(…)` here."
-        )
 
 
 def _key_pauses() -> Iterator[float]:
