@@ -87,7 +87,7 @@ def _lock_first(messages: Sequence[NewMessage]) -> tuple[list[Message], Outcome]
     # that transaction holds once the test has published, and fails.
     beside_test = test_run.strategy().is_beside_test()
     numbered: dict[int, int] = {}
-    with own_transaction() as connection, connection.cursor() as cursor:
+    with own_transaction(with_limits=beside_test) as connection, connection.cursor() as cursor:
         locked = lock(cursor, wait=beside_test)
         if locked is not None and locked.may_wait is not False:
             numbered = number(cursor, locked, after_id=0, limit=STEP_MESSAGES)

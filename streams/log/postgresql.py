@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from streams.log.transactions import limits
+
 # These values change with the server, the database and the table, and with the durability of commits. The database's
 # identity takes longer to read, so that it is compared once for each place.
 #
@@ -17,7 +19,7 @@ PLACE = (
 # before it. A statement that locked and numbered would number with a snapshot from before the lock.
 #
 # SKIP LOCKED needs no more privileges than publishing does, and returns the newest version of the row.
-_ROW = f"SELECT head, epoch, identity, {PLACE} FROM streams_loghead WHERE id = 1 FOR UPDATE"  # noqa: S608 - fixed texts
+_ROW = f"SELECT head, epoch, identity, {PLACE}%s FROM streams_loghead WHERE id = 1 FOR UPDATE"  # noqa: S608 - fixed texts
 
 # Rows that another transaction has locked, such as those of a user who is being deleted, are passed over: a later
 # search finds them. Waiting for them would make all publishers wait.
@@ -52,17 +54,17 @@ class Row(NamedTuple):
 
 def try_lock(cursor: Any) -> Row | None:
     """Lock the head's row and return it; None if another transaction has locked it, or if it is missing."""
-    return _lock(cursor, _ROW + " SKIP LOCKED")
+    return _lock(cursor, _ROW % f", {limits(cursor.db)}" + " SKIP LOCKED")
 
 
 def wait_for_lock(cursor: Any) -> Row | None:
     """See try_lock(). Waits for the lock, for as long as the transaction's lock_timeout allows."""
-    return _lock(cursor, _ROW)
+    return _lock(cursor, _ROW % "")
 
 
 def _lock(cursor: Any, statement: str) -> Row | None:
     cursor.execute(statement)
-    return next((Row(*row) for row in cursor.fetchall()), None)
+    return next((Row(*row[:4]) for row in cursor.fetchall()), None)  # without the values of limits()
 
 
 def number(cursor: Any, head: int, after_id: int, limit: int | None) -> dict[int, int]:

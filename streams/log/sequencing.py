@@ -224,7 +224,7 @@ def _try_step(missing: dict[int, Message], *, wait: bool, must_lock: bool = Fals
     numbered: dict[int, int] = {}
     locked: Locked | None = None
     if not is_postgresql or must_lock or _is_waiting():
-        with own_transaction(), connection.cursor() as cursor:
+        with own_transaction(with_limits=False), connection.cursor() as cursor:
             locked = lock(cursor, wait=False)
             if locked is not None:
                 numbered = number(cursor, locked, after_id=after_id, limit=STEP_MESSAGES)

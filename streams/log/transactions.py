@@ -20,12 +20,12 @@ LOCK_SECONDS = 10
 
 
 @contextlib.contextmanager
-def own_transaction(*, lock_seconds: float = LOCK_SECONDS) -> Iterator[Any]:
+def own_transaction(*, with_limits: bool = True, lock_seconds: float = LOCK_SECONDS) -> Iterator[Any]:
     """Open a transaction of the log's own, in which each statement sees what was committed before it.
 
     The isolation level is READ COMMITTED, whatever the site, the database or the role has set: under REPEATABLE READ, a
-    transaction that waited for a lock would fail instead of going on with the new row. On PostgreSQL, the waits for
-    locks (`lock_seconds`) and the idle time are limited as well.
+    transaction that waited for a lock would fail instead of going on with the new row. `with_limits` also bounds the
+    waits for locks (`lock_seconds`) and the idle time; leave that out if the first statement selects `limits()`.
 
     Inside another transaction, such as that of a test, it is a savepoint. Yields the connection.
     """
@@ -36,16 +36,21 @@ def own_transaction(*, lock_seconds: float = LOCK_SECONDS) -> Iterator[Any]:
         _read_committed(connection) if is_postgresql and is_outermost else contextlib.nullcontext(),
         transaction.atomic(using=connection.alias),
     ):
-        if is_postgresql:
-            limits = {"lock_timeout": lock_seconds}
-            if not is_nested(connection):  # otherwise the outer transaction decides how long it can be idle
-                limits["idle_in_transaction_session_timeout"] = IDLE_SECONDS
-            settings = ", ".join(
-                f"set_config('{name}', '{int(1000 * limit)}ms', true)" for name, limit in limits.items()
-            )
+        if is_postgresql and with_limits:
             with connection.cursor() as cursor:
-                cursor.execute(f"SELECT {settings}")
+                cursor.execute(f"SELECT {limits(connection, lock_seconds)}")
         yield connection
+
+
+def limits(connection: Any, lock_seconds: float = LOCK_SECONDS) -> str:
+    """Return the expressions that set PostgreSQL's time limits for the running transaction, for a SELECT's list.
+
+    Inside another transaction, such as that of a test, the idle time is not limited: it is up to the outer one.
+    """
+    lock = f"set_config('lock_timeout', '{int(1000 * lock_seconds)}ms', true)"
+    if is_nested(connection):
+        return lock
+    return f"{lock}, set_config('idle_in_transaction_session_timeout', '{IDLE_SECONDS}s', true)"
 
 
 @contextlib.contextmanager
