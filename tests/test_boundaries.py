@@ -77,7 +77,7 @@ UNDOCUMENTED = {
 }
 
 # With an underscore, and documented all the same.
-DOCUMENTED = {"_base_manager", "_default_manager", "_meta", "_request"}
+DOCUMENTED = {"_base_manager", "_default_manager", "_meta", "_replace", "_request"}
 
 # drf-spectacular's are in one module as well, of the integration that needs them.
 ALLOWED = {

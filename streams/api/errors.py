@@ -16,6 +16,7 @@ from streams.exceptions import (
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
     InvalidChannel,
+    InvalidMessage,
     too_many_parameters,
 )
 from streams.http.json_responses import error_response
@@ -49,6 +50,8 @@ def as_http_error(error: Exception) -> HTTPError | None:
         return HTTPError(422, "idempotency-key-reused", str(error))
     if isinstance(error, InvalidChannel):
         return HTTPError(400, "invalid-channel", str(error))
+    if isinstance(error, InvalidMessage):
+        return HTTPError(400, "invalid-request", str(error))
     if failures.is_unavailable(error):
         failures.report(logger, "A request to the API could not be answered, because of the database.")
         return HTTPError(503, "unavailable", failures.explain(error), retry_after_seconds=RETRY_AFTER_SECONDS)
