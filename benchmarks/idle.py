@@ -1,4 +1,4 @@
-"""Idle: what a silent stream of a signed-in user holds, beside a StreamingHttpResponse as Django has it without us."""
+"""Idle: what a silent stream of a logged-in user holds, beside a StreamingHttpResponse as Django has it without us."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(kinds: list[str]) -> None:
             for name, path, size in (("plain", "/plain/", 250), ("Streams", "/events/user.{pk}/", CONNECTIONS)):
                 rows.append([kind, name, size, *_hold(kind, path, url, size)])
     rig.table(
-        "Idle streams of a signed-in user",
+        "Idle streams of a logged-in user",
         ["server", "stream", "open", "kB each", "threads", "PostgreSQL connections"],
         rows,
     )

@@ -74,7 +74,7 @@ def log_in(request: HttpRequest) -> HttpResponse:
 
 
 async def plain(request: HttpRequest) -> StreamingHttpResponse:
-    """A stream as Django has it without us, for a signed-in user."""
+    """A stream as Django has it without us, for a logged-in user."""
     user = await request.auser()  # type: ignore[attr-defined]
     if not user.is_authenticated:
         return StreamingHttpResponse(status=403)

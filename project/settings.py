@@ -179,7 +179,7 @@ if CHAT_BASE_URL := env("CHAT_BASE_URL", default=""):
         }
     }
     if not env.bool("CHAT_OPEN_TO_ALL", default=False):
-        STREAMS["RELAY_ACCESS"] = "streams.relay.access.SignedIn"
+        STREAMS["RELAY_ACCESS"] = "streams.relay.access.LoggedIn"
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

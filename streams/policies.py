@@ -143,11 +143,11 @@ class BasePolicy:
 
     def denied_message(self, channels: Sequence[str]) -> str:
         """Return the error text for a client that cannot read `channels`."""
-        return _("You may not read %(channels)s.") % {"channels": ", ".join(channels)}
+        return _("You do not have permission to read %(channels)s.") % {"channels": ", ".join(channels)}
 
     def denied_publish_message(self, channels: Sequence[str]) -> str:
         """Return the error text for a client that cannot publish to `channels`."""
-        return _("You may not publish to %(channels)s.") % {"channels": ", ".join(channels)}
+        return _("You do not have permission to publish to %(channels)s.") % {"channels": ", ".join(channels)}
 
 
 class DefaultPolicy(BasePolicy):
@@ -156,7 +156,7 @@ class DefaultPolicy(BasePolicy):
     A user can also read `user.<pk>`, and staff with the permission `streams.view_message` can read everything. Staff
     with `streams.add_message` can publish. Staff with a permission to change broadcasts can broadcast.
 
-    If a request has a signed token, only the token and the public channels count, and the signed-in user does not.
+    If a request has a signed token, only the token and the public channels count, and the logged-in user does not.
 
     Settings in the admin cannot open channels that begin with `user.` or `generation.`, but can restrict them further.
     A pattern of PUBLIC_CHANNELS opens them only if it begins with that prefix.
@@ -212,27 +212,27 @@ class DefaultPolicy(BasePolicy):
 
     def describe_readers(self, channel: str) -> str:
         rule = access_rules().get(channel)
-        staff = str(_("staff who may view messages"))
+        staff = str(_("staff with permission to view messages"))
         if rule is not None and rule_decides(channel):
             readers = {
                 Access.PUBLIC: _("everyone, by the channel's settings"),
-                Access.SIGNED_IN: _("users who are signed in, by the channel's settings"),
+                Access.LOGGED_IN: _("users who are logged in, by the channel's settings"),
                 Access.STAFF: _("staff, by the channel's settings"),
-                Access.GROUPS: _("members of the channel's groups, and staff who may view messages"),
+                Access.GROUPS: _("members of the channel's groups, and staff with permission to view messages"),
             }
             return str(readers.get(Access(rule.access), staff))
         if is_public(channel):
             return str(_("everyone, by PUBLIC_CHANNELS"))
         if channel.startswith(USER_PREFIX) and channel != USER_PREFIX:
-            if rule is None or rule.access in (Access.PUBLIC, Access.SIGNED_IN):
-                return str(_("this user, and staff who may view messages"))
-            return str(_("this user, if the channel's settings admit them, and staff who may view messages"))
+            if rule is None or rule.access in (Access.PUBLIC, Access.LOGGED_IN):
+                return str(_("this user, and staff with permission to view messages"))
+            return str(_("this user, if the channel's settings admit them, and staff with permission to view messages"))
         return staff
 
     def denied_message(self, channels: Sequence[str]) -> str:
         remedy = _(
             "To open a channel to everyone, add it to STREAMS['PUBLIC_CHANNELS'] (patterns such as 'score.*' match "
-            "too), or say in the admin who may read it; to decide otherwise, set STREAMS['POLICY']."
+            "too), or choose its readers in the admin. For other rules, set STREAMS['POLICY']."
         )
         return f"{super().denied_message(channels)} {remedy}"
 

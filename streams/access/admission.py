@@ -27,8 +27,8 @@ class Admission:
     """The authorization of one open stream. Create it when the policy has allowed the stream's channels.
 
     `decided_at`: when the policy was called last, in time.monotonic() seconds; the time before the call, and not after.
-    `user`: the user in whose name the stream is open: the token's user, or without a token the signed-in user.
-    `session_user`: the signed-in user. Both are primary keys as text, ANONYMOUS, or None if no code has loaded the user
+    `user`: the user in whose name the stream is open: the token's user, or without a token the logged-in user.
+    `session_user`: the logged-in user. Both are primary keys as text, ANONYMOUS, or None if no code has loaded the user
     yet. They are not loaded here, because that costs queries.
     """
 

@@ -9,12 +9,12 @@ from django.http import HttpRequest
 from streams.private.django import loaded_user
 from streams.tokens import token_of, user_of_token
 
-# The primary key, as text, of a user who is not signed in.
+# The primary key, as text, of a user who is not logged in.
 ANONYMOUS = ""
 
 
 def user_of(request: HttpRequest) -> Any:
-    """Return the user of the request's token, or else the signed-in user if other code has loaded it; None otherwise.
+    """Return the user of the request's token, or else the logged-in user if other code has loaded it; None otherwise.
 
     Middleware or a policy can have loaded the user. None can also mean that no code has done so: see known_user().
     """

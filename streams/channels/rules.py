@@ -52,7 +52,7 @@ class Rule:
             return True
         if user is None or not user.is_authenticated or not user.is_active:
             return False
-        if self.access == Access.SIGNED_IN:
+        if self.access == Access.LOGGED_IN:
             return True
         if self.access == Access.STAFF:
             return bool(getattr(user, "is_staff", False))

@@ -37,7 +37,7 @@ FIRST_BYTE_SECONDS = 3.0
 
 # The event for a client that is no longer authorized.
 REVOKED = sse.encode(
-    '{"code":"revoked","message":"You may not read this any more, or have to ask again."}', event="stream-error"
+    '{"code":"revoked","message":"You can no longer read this, or must request it again."}', event="stream-error"
 )
 
 

@@ -42,7 +42,7 @@ class ChannelSettings(models.Model):
     class Access(models.TextChoices):
         DEFAULT = "", _("Use the site’s settings and policy")
         PUBLIC = "public", _("Everyone")
-        SIGNED_IN = "signed-in", _("Users who are logged in")
+        LOGGED_IN = "logged-in", _("Users who are logged in")
         STAFF = "staff", _("Staff")
         GROUPS = "groups", _("Members of selected groups")
 

@@ -129,7 +129,7 @@ _CACHED_USERS = ("_cached_user", "_acached_user")
 
 
 def loaded_user(request: HttpRequest) -> Any:
-    """Return the user that other code has loaded for a request, signed in or not; None if none was. Never queries.
+    """Return the user that other code has loaded for a request, logged in or not; None if none was. Never queries.
 
     Seen in Django 5.2 to 6.1 (AuthenticationMiddleware keeps it in `request._cached_user`, `await request.auser()` in
     `request._acached_user`; LazyObject._wrapped). A way to ask whether `request.user` was loaded would make it

@@ -40,8 +40,8 @@ class BaseAccess:
         return False
 
 
-class SignedIn(BaseAccess):
-    """Admits users who are signed in or whose key the request has."""
+class LoggedIn(BaseAccess):
+    """Admits users who are logged in or whose key the request has."""
 
     def may_use(self, request: HttpRequest, user: Any) -> bool:
         return user is not None
@@ -72,9 +72,9 @@ async def check_access(request: HttpRequest, principal: Principal) -> None:
     if not await _may_use(request, principal):
         if principal.user is None:
             raise HTTPError(
-                401, "not-signed-in", "Sign in, or send a key as `Authorization: Bearer …`, to have an answer."
+                401, "not-logged-in", "Log in, or send a key as `Authorization: Bearer …`, to have an answer."
             )
-        raise HTTPError(403, "forbidden", "You may not have answers here (STREAMS['RELAY_ACCESS']).")
+        raise HTTPError(403, "forbidden", "You do not have permission to get answers here (STREAMS['RELAY_ACCESS']).")
 
 
 async def _may_use(request: HttpRequest, principal: Principal) -> bool:

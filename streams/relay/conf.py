@@ -27,7 +27,7 @@ class RelaySettings:
     UPSTREAMS = Secret[Mapping[str, Any]](
         {"default": {"BACKEND": "streams.relay.upstreams.ScriptedUpstream", "OPTIONS": {}}}, backends
     )
-    RELAY_ACCESS = Setting("streams.relay.access.SignedIn", dotted_path)
+    RELAY_ACCESS = Setting("streams.relay.access.LoggedIn", dotted_path)
 
     RELAY_CONNECT_SECONDS = Setting[float](10, positive_number)
     RELAY_HEADER_DELAY_SECONDS = Setting[float](5, positive_number)

@@ -53,7 +53,7 @@ class Generation(models.Model):
         verbose_name=_("owner"),
         null=True,
         blank=True,
-        help_text=_("Empty if the user was not signed in."),
+        help_text=_("Empty if the user was not logged in."),
     )
     caller = models.CharField(_("counted for"), max_length=255)
     upstream = models.CharField(_("upstream"), max_length=99)

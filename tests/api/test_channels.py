@@ -96,7 +96,7 @@ def test_anonymous_caller_gets_only_channels_that_are_named() -> None:
     node({"job.heard": 1})
     ChannelSettings.objects.create(channel="job.settled", title="A job")
     ChannelSettings.objects.create(channel="job.open", access="public")
-    ChannelSettings.objects.create(channel="members", access="signed-in")
+    ChannelSettings.objects.create(channel="members", access="logged-in")
     assert get(f"{CHANNELS}{secret}/").status_code == 200
     assert names(get(CHANNELS)) == ["job.open", "news"]
     assert names(get(CHANNELS, prefix="job.")) == ["job.open"]

@@ -81,7 +81,7 @@ def test_key_that_is_none_is_400(path: str, key: str) -> None:
 def test_policy_refuses_before_the_body_is_looked_at(path: str) -> None:
     answer = post(path, b"{", bearer(publish=["other"]))
     assert code(answer) == (403, "forbidden")
-    assert answer.json()["error"]["message"] == "You may not publish to news."
+    assert answer.json()["error"]["message"] == "You do not have permission to publish to news."
 
 
 @ONE
@@ -140,7 +140,7 @@ def test_one_refused_channel_refuses_all() -> None:
     items = [item("a", 1), item("c", 1), item("b", 1), item("c", 2)]
     answer = post(MESSAGES, {"messages": items}, bearer(publish=["a"]))
     assert code(answer) == (403, "forbidden")
-    assert answer.json()["error"]["message"] == "You may not publish to c, b."
+    assert answer.json()["error"]["message"] == "You do not have permission to publish to c, b."
     assert not Message.objects.exists()
 
 
@@ -263,7 +263,7 @@ def test_largest_positions_are_taken() -> None:
 def test_history_that_may_not_be_read_is_403_in_the_policys_words() -> None:
     answer = get("/api/channels/staff/messages/")
     assert code(answer) == (403, "forbidden")
-    assert "You may not read staff." in answer.json()["error"]["message"]
+    assert "You do not have permission to read staff." in answer.json()["error"]["message"]
 
 
 def test_history_costs_the_same_however_long_it_is() -> None:

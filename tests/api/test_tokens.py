@@ -41,9 +41,9 @@ def test_nobody_gives_away_what_they_may_not_do_themselves() -> None:
     ann = key(user("ann"))
     answer = post(TOKENS, {"read": ["news", "user.999", "staff"]}, ann)
     assert code(answer) == (403, "forbidden")
-    assert "You may not read user.999, staff." in answer.json()["error"]["message"]
+    assert "You do not have permission to read user.999, staff." in answer.json()["error"]["message"]
     answer = post(TOKENS, {"read": ["news"], "publish": ["news"]}, ann)
-    assert answer.json()["error"]["message"] == "You may not publish to news."
+    assert answer.json()["error"]["message"] == "You do not have permission to publish to news."
 
 
 def test_patterns_take_a_right_of_their_own() -> None:

@@ -102,7 +102,7 @@ def people() -> dict[str, User]:
     return everyone
 
 
-@pytest.mark.parametrize("access", ["public", "signed-in", "staff", "groups"])
+@pytest.mark.parametrize("access", ["public", "logged-in", "staff", "groups"])
 def test_rows_made_by_code_open_nothing(access: str) -> None:
     who = people()
     own = f"user.{who['owner'].pk}"
@@ -115,20 +115,20 @@ def test_rows_made_by_code_open_nothing(access: str) -> None:
         assert not may_read(who["member"], channel)
         assert not may_read(who["clerk"], channel)
         assert may_read(who["viewer"], channel)
-    assert may_read(who["owner"], own) is (access in ("public", "signed-in")), "such a row can only narrow"
+    assert may_read(who["owner"], own) is (access in ("public", "logged-in")), "such a row can only narrow"
 
 
 @override_settings(STREAMS={"PUBLIC_CHANNELS": ["user.*"]})
 def test_rows_narrow_what_a_named_pattern_opens() -> None:
     who = people()
     assert may_read(AnonymousUser(), "user.7")
-    ChannelSettings.objects.create(channel="user.7", access="signed-in")
+    ChannelSettings.objects.create(channel="user.7", access="logged-in")
     assert not may_read(AnonymousUser(), "user.7")
     assert may_read(who["member"], "user.7")
 
 
 @pytest.mark.parametrize("channel", ["user.7", "user.", ANSWER])
-@pytest.mark.parametrize("access", ["public", "signed-in", "staff", "groups"])
+@pytest.mark.parametrize("access", ["public", "logged-in", "staff", "groups"])
 def test_model_refuses_access_to_private_channels(channel: str, access: str) -> None:
     row = ChannelSettings(channel=channel, access=access)
     for check in (row.clean, row.full_clean):
@@ -140,9 +140,9 @@ def test_model_refuses_access_to_private_channels(channel: str, access: str) -> 
 
 # --- In words ---------------------------------------------------------------------------------------------------------
 
-OWNER = "this user, and staff who may view messages"
-NARROWED = "this user, if the channel's settings admit them, and staff who may view messages"
-STAFF = "staff who may view messages"
+OWNER = "this user, and staff with permission to view messages"
+NARROWED = "this user, if the channel's settings admit them, and staff with permission to view messages"
+STAFF = "staff with permission to view messages"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ STAFF = "staff who may view messages"
     [
         (["*"], None, OWNER, STAFF),
         (["*"], "public", OWNER, STAFF),
-        ([], "signed-in", OWNER, STAFF),
+        ([], "logged-in", OWNER, STAFF),
         ([], "staff", NARROWED, STAFF),
         ([], "groups", NARROWED, STAFF),
         (["user.*", "generation.*"], None, "everyone, by PUBLIC_CHANNELS", "everyone, by PUBLIC_CHANNELS"),

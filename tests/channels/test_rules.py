@@ -32,7 +32,7 @@ WHO = ["anonymous", "user", "member", "of another group", "staff", "staff who ma
 READERS = {
     "": {"staff who may view"},
     "public": set(WHO),
-    "signed-in": {"user", "member", "of another group", "staff", "staff who may view"},
+    "logged-in": {"user", "member", "of another group", "staff", "staff who may view"},
     "staff": {"staff", "staff who may view"},
     "groups": {"member", "staff who may view"},
 }
@@ -80,7 +80,7 @@ async def test_those_may_read_whom_the_settings_name(access: str, who: str) -> N
 async def test_settings_stand_above_the_public_channels() -> None:
     client = AsyncClient()
     assert (await client.head("/events/room.1/")).status_code == 200
-    await ChannelSettings.objects.acreate(channel="room.1", access="signed-in")
+    await ChannelSettings.objects.acreate(channel="room.1", access="logged-in")
     assert (await client.head("/events/room.1/")).status_code == 403
     assert (await client.head("/events/room.10/")).status_code == 200
     assert (await client.head("/events/Room.1/")).status_code == 200
@@ -107,9 +107,9 @@ def test_groups_without_a_group_admit_nobody_but_who_may_view_messages() -> None
 def test_readers_are_told_in_words() -> None:
     readers = get_policy().describe_readers
     assert readers("news") == "everyone, by PUBLIC_CHANNELS"
-    assert readers("room") == "staff who may view messages"
-    assert readers("user.7") == "this user, and staff who may view messages"
-    for access, words in (("public", "everyone"), ("signed-in", "signed in"), ("staff", "staff"), ("groups", "groups")):
+    assert readers("room") == "staff with permission to view messages"
+    assert readers("user.7") == "this user, and staff with permission to view messages"
+    for access, words in (("public", "everyone"), ("logged-in", "logged in"), ("staff", "staff"), ("groups", "groups")):
         ChannelSettings.objects.update_or_create(channel="news", defaults={"access": access})
         assert words in readers("news")
 
@@ -150,7 +150,7 @@ def status(server: Server, channel: str, seconds: float = 60) -> int:
 def test_change_in_one_process_is_obeyed_by_another_within_a_poll(site: Site) -> None:
     server = site.settings(POLL_SECONDS=1).serve()
     assert status(server, "room") == 403
-    for access, expected in (("public", 200), ("signed-in", 403), ("public", 200)):
+    for access, expected in (("public", 200), ("logged-in", 403), ("public", 200)):
         finish(site.call(settle, "room", access))
         changed = time.monotonic()
         wait_until(lambda wanted=expected: status(server, "room") == wanted, f"{access} being obeyed")

@@ -128,7 +128,7 @@ async def test_stream_that_is_due_takes_the_others_along(user: User) -> None:
 
 async def test_each_stream_is_judged_by_its_own_channels(user: User) -> None:
     for channel in ("kept", "lost"):
-        await settings_for(channel, ChannelSettings.Access.SIGNED_IN)
+        await settings_for(channel, ChannelSettings.Access.LOGGED_IN)
     client = await signed_in(user)
     kept, lost, both = [await opened(client, *names) for names in (("kept",), ("lost",), ("kept", "lost"))]
     await settings_for("lost", ChannelSettings.Access.STAFF)

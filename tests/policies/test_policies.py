@@ -207,8 +207,9 @@ async def test_each_channel_that_is_refused_is_named() -> None:
 
 def test_refusal_says_how_to_open_a_channel() -> None:
     assert DefaultPolicy().denied_message(["a", "c"]) == (
-        "You may not read a, c. To open a channel to everyone, add it to STREAMS['PUBLIC_CHANNELS'] (patterns such "
-        "as 'score.*' match too), or say in the admin who may read it; to decide otherwise, set STREAMS['POLICY']."
+        "You do not have permission to read a, c. To open a channel to everyone, add it to STREAMS['PUBLIC_CHANNELS'] "
+        "(patterns such as 'score.*' match too), or choose its readers in the admin. For other rules, set "
+        "STREAMS['POLICY']."
     )
 
 
@@ -220,7 +221,7 @@ async def test_base_class_denies_everything() -> None:
     assert not await policy.acan_subscribe(request, "news")
     assert not await policy.acan_publish(request, "news")
     assert await policy.adenied_channels(request, ["news"]) == ["news"]
-    assert policy.denied_message(["news"]) == "You may not read news."
+    assert policy.denied_message(["news"]) == "You do not have permission to read news."
 
 
 # --- STREAMS['POLICY'] ------------------------------------------------------------------------------------------------

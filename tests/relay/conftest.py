@@ -27,7 +27,7 @@ SECRET = "sk-very-secret-key-1234567890"
 
 LIMITS: dict[str, Any] = {
     "HEARTBEAT_SECONDS": 0.2,
-    "RELAY_ACCESS": "streams.relay.access.SignedIn",
+    "RELAY_ACCESS": "streams.relay.access.LoggedIn",
     "RELAY_CONNECT_SECONDS": 1,
     "RELAY_HEADER_DELAY_SECONDS": 0.5,
     "RELAY_FIRST_EVENT_SECONDS": 1.5,

@@ -217,7 +217,7 @@ class FailingUpstream(upstreams.ScriptedUpstream):
     ("env", "access"),
     [
         ({}, "Everyone"),
-        ({"CHAT_BASE_URL": "https://api.example.com/v1"}, "SignedIn"),
+        ({"CHAT_BASE_URL": "https://api.example.com/v1"}, "LoggedIn"),
         ({"CHAT_BASE_URL": "https://api.example.com/v1", "CHAT_OPEN_TO_ALL": "true"}, "Everyone"),
     ],
 )

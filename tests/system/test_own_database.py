@@ -80,7 +80,7 @@ async def test_running_site(urls: tuple[str, str], tmp_path: Path) -> None:
     site.env.update(env(urls))
     try:
         await asyncio.to_thread(migrate, site)
-        site.settings(RELAY_ACCESS="streams.relay.access.SignedIn")
+        site.settings(RELAY_ACCESS="streams.relay.access.LoggedIn")
         server = site.serve()
         key = finish(site.script(MAKE)).strip()
         assert site.manage("publish", "news", "first").stdout == "1\n"

@@ -103,7 +103,7 @@ async def test_dots_are_ordinary_channel_names(opening: Opening) -> None:
         async with opening(f"/events/{quoted}/") as answer:
             status, code, text = await refusal(answer)
             assert (status, code) == (403, "forbidden")
-            assert text.startswith(f"You may not read {unquote_to_bytes(quoted).decode()}. ")
+            assert text.startswith(f"You do not have permission to read {unquote_to_bytes(quoted).decode()}. ")
 
 
 @override_settings(STREAMS={"PUBLIC_CHANNELS": ["news"]})
@@ -112,9 +112,9 @@ async def test_refused_channel_is_named(opening: Opening) -> None:
         assert await refusal(answer) == (
             403,
             "forbidden",
-            "You may not read secret, user.7. To open a channel to everyone, add it to STREAMS['PUBLIC_CHANNELS'] "
-            "(patterns such as 'score.*' match too), or say in the admin who may read it; to decide otherwise, set "
-            "STREAMS['POLICY'].",
+            "You do not have permission to read secret, user.7. To open a channel to everyone, add it to "
+            "STREAMS['PUBLIC_CHANNELS'] (patterns such as 'score.*' match too), or choose its readers in the admin. "
+            "For other rules, set STREAMS['POLICY'].",
         )
     assert Hub.running() is None
 
@@ -139,7 +139,7 @@ async def test_undecided_policy_asks_client_to_retry(opening: Opening) -> None:
 
 async def test_subclass_chooses_its_policy(opening: Opening) -> None:
     async with opening("/own-policy/news/") as answer:
-        assert await refusal(answer) == (403, "forbidden", "You may not read news.")
+        assert await refusal(answer) == (403, "forbidden", "You do not have permission to read news.")
 
 
 def test_default_policy_is_used_otherwise() -> None:

@@ -34,7 +34,7 @@ def allows_more_readers(channel: str, new: Rule | None, old: Rule | None) -> boo
 def _is_looser(new: Rule, old: Rule) -> bool:
     if old == EVERYONE or new in (NO_READERS, old):
         return False
-    if old.access == Access.SIGNED_IN:
+    if old.access == Access.LOGGED_IN:
         return new.access == Access.PUBLIC
     if old.access == new.access == Access.GROUPS:
         return not new.groups <= old.groups
@@ -50,7 +50,7 @@ def _widest_default(channel: str) -> Rule:
     if is_public(channel) or not isinstance(policy, DefaultPolicy) or policy.overrides(*READ_METHODS):
         return EVERYONE
     # A user's own channel has one reader, who is logged in.
-    return Rule(Access.SIGNED_IN) if channel.startswith(USER_PREFIX) else NO_READERS
+    return Rule(Access.LOGGED_IN) if channel.startswith(USER_PREFIX) else NO_READERS
 
 
 def _narrowest_default(channel: str) -> Rule:

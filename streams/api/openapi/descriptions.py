@@ -16,7 +16,7 @@ from streams.protocol import events
 ERRORS = {
     400: ("The request is invalid.", "invalid-request", "data: This field is required."),
     401: ("The credentials are missing or invalid.", "expired-token", "This token has expired. Ask for a new one."),
-    403: ("The caller does not have the permission.", "forbidden", "You may not publish to news."),
+    403: ("The caller does not have the permission.", "forbidden", "You do not have permission to publish to news."),
     413: (
         "The request, or a message in it, is too large.",
         "message-too-large",

@@ -81,7 +81,7 @@ def create(
         generation.save(using=database(), force_insert=True)
     if principal.user is not None and not usage.user_exists(principal.user.pk):
         forget_owner(principal.user.pk)  # deleted since the request was identified
-        raise HTTPError(401, "not-signed-in", "This user was deleted. Sign in as another user.")
+        raise HTTPError(401, "not-logged-in", "This user was deleted. Log in as another user.")
     return generation, True
 
 
@@ -94,7 +94,7 @@ def _check_key(principal: Principal, key: str | None) -> None:
             400,
             "invalid-idempotency-key",
             f"An Idempotency-Key has {least} to {KEY_MAX_LENGTH} printable characters"
-            f"{'' if principal.user is not None else ' if you are not signed in'}; got {key[:100]!r}. Use a UUID.",
+            f"{'' if principal.user is not None else ' if you are not logged in'}; got {key[:100]!r}. Use a UUID.",
         )
 
 

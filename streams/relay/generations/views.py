@@ -45,14 +45,14 @@ async def ask(request: HttpRequest) -> HttpResponseBase:
 async def regenerate(request: HttpRequest, id: str) -> HttpResponseBase:
     """Start a new answer to the same request, whatever the state of the first one.
 
-    A token grants access to one answer only. So if the first answer belongs to a user, that user must be signed in.
+    A token grants access to one answer only. So if the first answer belongs to a user, that user must be logged in.
     """
     generation, principal, token = await find(request, id)
     if generation.owner_id is not None and token is not None:
         principal = await admit(request)
         if principal.user is None or principal.user.pk != generation.owner_id:
             raise HTTPError(
-                403, "forbidden", "Only the user who started this answer can regenerate it. Sign in, or send your key."
+                403, "forbidden", "Only the user who started this answer can regenerate it. Log in, or send your key."
             )
     else:
         await check_access(request, principal)

@@ -15,9 +15,9 @@ from streams.exceptions import InvalidSetting
 from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
 
 DEFAULT_ANSWER = (
-    "You asked: “{question}”\n\nNo model is configured here, so this answer is a script. It comes piece by piece, as a "
-    "model's would, and each piece is in the message log before you see it. Reload the page in the middle, open it in "
-    "another tab, or cut the network for a while: it goes on where it was."
+    "You asked: “{question}”\n\nThis site has no model, so the answer is a fixed text. It arrives word by word, as a "
+    "model's answer does, and each part is in the message log before you see it. Reload the page halfway, open it in "
+    "another tab, or disconnect for a while: the answer continues where it was."
 )
 
 

@@ -63,10 +63,10 @@ def client() -> Client:
 @pytest.mark.parametrize(
     ("access", "readers"),
     [
-        ("", "staff who may view messages"),
-        ("signed-in", "users who are signed in, by the channel's settings"),
+        ("", "staff with permission to view messages"),
+        ("logged-in", "users who are logged in, by the channel's settings"),
         ("staff", "staff, by the channel's settings"),
-        ("groups", "members of the channel's groups, and staff who may view messages"),
+        ("groups", "members of the channel's groups, and staff with permission to view messages"),
         ("public", None),
     ],
 )
@@ -83,7 +83,7 @@ def test_warnings_are_shown_before_sending(client: Client) -> None:
     answer = client.post(f"{DESK}add/", {**TEXT, "title": "x", "channels": "duty nwes", "_send": "1"}, follow=True)
     pages = [answer.text, client.get(f"{page_of_one()}change/").text, client.get(f"{page_of_one()}schedule/").text]
     for page in pages:
-        assert "cannot read “duty”. Readers: staff who may view messages." in shown(page)
+        assert "cannot read “duty”. Readers: staff with permission to view messages." in shown(page)
         assert f"“nwes” {NEW} The most similar known channel is “news”." in shown(page)
         assert "“news” seems" not in page
     wrong = client.post(f"{DESK}add/", {**TEXT, "title": "", "channels": "duty"})

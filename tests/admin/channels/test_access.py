@@ -50,7 +50,7 @@ KINDS = {
     "b": ("groups", "b"),
     "a and b": ("groups", "ab"),
     "staff": ("staff", ""),
-    "signed-in": ("signed-in", ""),
+    "logged-in": ("logged-in", ""),
     "public": ("public", ""),
 }
 
@@ -90,7 +90,7 @@ def test_every_change_agrees_with_the_policy(public: list[str], groups: dict[str
 def test_opening_needs_permission(groups: dict[str, Group]) -> None:
     """The whole attack: staff who cannot view messages open a channel to everyone, or to a group of theirs."""
     clerk, viewer = staff(*CLERK), staff(*CLERK, "view_message")
-    for fields in ({"access": "public"}, {"access": "signed-in"}, {"access": "staff"}):
+    for fields in ({"access": "public"}, {"access": "logged-in"}, {"access": "staff"}):
         refused = save(clerk, "room", fields)
         assert refused.status_code == 422
         assert NEEDS in text_of(refused)
@@ -107,7 +107,7 @@ def test_stricter_settings_need_no_other_permission(groups: dict[str, Group]) ->
     settle("room", "public", [])
     clerk = staff(*CLERK)
     both, one = [groups["a"].pk, groups["b"].pk], [groups["b"].pk]
-    assert save(clerk, "room", {"access": "signed-in"}).status_code == 302
+    assert save(clerk, "room", {"access": "logged-in"}).status_code == 302
     assert save(clerk, "room", {"access": "groups", "groups": both}).status_code == 302
     assert save(clerk, "room", {"access": "groups", "groups": both, "title": "T", "keep": "3600"}).status_code == 302
     assert save(clerk, "room", {"access": "groups", "groups": one}).status_code == 302
@@ -200,7 +200,7 @@ class Members(DefaultPolicy):
 def test_unknown_default_counts_as_open(policy: str, settings: Any) -> None:
     """Nobody knows whom such a policy admits if the settings name nobody."""
     settings.STREAMS = {"POLICY": policy}
-    settle("room", "signed-in", [])
+    settle("room", "logged-in", [])
     clerk = staff(*CLERK)
     assert save(clerk, "room", {"access": ""}).status_code == 422
     assert clerk.post(page("room", "delete")).status_code == 403
@@ -213,7 +213,7 @@ def test_unknown_default_counts_as_open(policy: str, settings: Any) -> None:
 
 
 @pytest.mark.parametrize("channel", ["user.7", "generation.7"])
-@pytest.mark.parametrize("access", ["public", "signed-in", "staff", "groups"])
+@pytest.mark.parametrize("access", ["public", "logged-in", "staff", "groups"])
 def test_private_channels_are_opened_by_nobody(channel: str, access: str, groups: dict[str, Group]) -> None:
     root = Client()
     root.force_login(User.objects.create_superuser("root"))
@@ -234,7 +234,7 @@ def test_private_channel_offers_no_access_choice() -> None:
     assert '<option value="public"' in text_of(client.get(page("users.7")))
 
 
-@pytest.mark.parametrize(("access", "status"), [("public", 302), ("signed-in", 302), ("staff", 422), ("groups", 422)])
+@pytest.mark.parametrize(("access", "status"), [("public", 302), ("logged-in", 302), ("staff", 422), ("groups", 422)])
 def test_private_channel_returns_to_default(access: str, status: int, groups: dict[str, Group]) -> None:
     """A row that code made shows what it does. Taking it back admits the user again, if it had kept the user out."""
     settle("user.7", access, [groups["a"]])

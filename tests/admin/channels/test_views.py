@@ -203,7 +203,7 @@ def test_pages_need_permissions() -> None:
 
 
 def test_viewer_cannot_save_settings() -> None:
-    ChannelSettings.objects.create(channel="news", access="signed-in", retention_seconds=0)
+    ChannelSettings.objects.create(channel="news", access="logged-in", retention_seconds=0)
     client = staff("view_channelsettings")
     text = text_of(client.get(page("news")))
     assert '<form method="post" id="settings"' not in text
@@ -213,7 +213,7 @@ def test_viewer_cannot_save_settings() -> None:
     assert client.post(page("news"), {"access": "public"}).status_code == 403
     assert client.post(page("other"), {"access": "public"}).status_code == 403
     assert client.post(page("news", "delete")).status_code == 403
-    assert ChannelSettings.objects.get().access == "signed-in"
+    assert ChannelSettings.objects.get().access == "logged-in"
 
 
 def test_change_permission_allows_any_channel() -> None:

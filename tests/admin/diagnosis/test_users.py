@@ -36,7 +36,7 @@ def test_open_channel_is_for_everybody() -> None:
 def test_refused_says_who_may() -> None:
     finding = admitted("secret", user())
     assert finding.verdict is Verdict.BAD
-    assert finding.sentence == "ada cannot read secret. Readers: staff who may view messages."
+    assert finding.sentence == "ada cannot read secret. Readers: staff with permission to view messages."
     assert "channel’s settings" in finding.remedy
 
 
@@ -70,7 +70,7 @@ def test_inactive_account() -> None:
     assert "not active" not in said(ask(1, user("bob")))
 
 
-class WhoeverIsSignedIn(BasePolicy):
+class WhoeverIsLoggedIn(BasePolicy):
     """Does not look at whether the account is active: on a stream's request, no such user is there."""
 
     def can_subscribe(self, request: Any, channel: str) -> bool:
@@ -78,7 +78,7 @@ class WhoeverIsSignedIn(BasePolicy):
 
 
 def test_inactive_account_is_checked_as_visitor(settings: Any, async_client: AsyncClient) -> None:
-    settings.STREAMS = {**settings.STREAMS, "POLICY": f"{__name__}.WhoeverIsSignedIn"}
+    settings.STREAMS = {**settings.STREAMS, "POLICY": f"{__name__}.WhoeverIsLoggedIn"}
     ada = user("ada")
     async_client.force_login(ada)
     ada.is_active = False

@@ -174,7 +174,7 @@ def test_session_alone_asks_no_model(sqlite_site: Site) -> None:
     options = {"base_url": "http://127.0.0.1:9/v1", "api_key": SECRET, "models": ["m1"]}
     backend = "streams.relay.upstreams.OpenAICompatible"
     sqlite_site.settings(
-        UPSTREAMS={"default": {"BACKEND": backend, "OPTIONS": options}}, RELAY_ACCESS="streams.relay.access.SignedIn"
+        UPSTREAMS={"default": {"BACKEND": backend, "OPTIONS": options}}, RELAY_ACCESS="streams.relay.access.LoggedIn"
     )
     attacked = Attacked(sqlite_site, sqlite_site.serve())
     user = attacked.user("somebody")

@@ -157,7 +157,7 @@ def chat_server(open_chat_site: Site) -> Server:
 @pytest.fixture(scope="module")
 def members_server(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A chat site where only logged-in users can ask, one question at a time."""
-    access = "streams.relay.access.SignedIn"
+    access = "streams.relay.access.LoggedIn"
     folder = tmp_path_factory.mktemp("members")
     site = chat_site(migrated_sqlite, folder, RELAY_ACCESS=access, RELAY_MAX_STREAMS_PER_USER=1)
     yield site.serve()

@@ -16,7 +16,7 @@ from tests.system.browser.layout import fits_its_window
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 
-CLOSED = "Visitors who are not logged in cannot read “{}”. Readers: staff who may view messages."
+CLOSED = "Visitors who are not logged in cannot read “{}”. Readers: staff with permission to view messages."
 
 
 async def test_warnings_follow_the_channels(sqlite_site: Site, tabs: Tabs) -> None:

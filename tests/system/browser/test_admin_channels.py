@@ -93,7 +93,7 @@ async def test_who_may_read_is_settled_and_obeyed_at_once(sqlite_site: Site, tab
     assert status(server, "room.1") == 200
     await page.get_by_label("Editors").check()
     await page.get_by_role("button", name="Save").click()
-    await expect(page.locator("dl.facts")).to_contain_text("staff who may view messages: Editors")
+    await expect(page.locator("dl.facts")).to_contain_text("staff with permission to view messages: Editors")
     assert status(server, "room.1") == 403
 
     await page.get_by_role("link", name="History of settings").click()

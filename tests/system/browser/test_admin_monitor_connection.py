@@ -105,7 +105,7 @@ async def test_refused_stream_is_not_opened(sqlite_site: Site, tabs: Tabs) -> No
     tabs.context.on("request", lambda request: asked.append(request.url))
     page = await tabs.open(f"{server.url}{MONITOR}?channel=news")
     await expect(page.locator("[role=alert]")).to_contain_text(
-        "Reason given by the site’s policy: You may not read news."
+        "Reason given by the site’s policy: You do not have permission to read news."
     )
     await expect(page.locator(".state")).to_have_text("Closed")
     await page.wait_for_timeout(500)

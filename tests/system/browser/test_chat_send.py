@@ -66,10 +66,10 @@ async def test_page_shows_chunks_of_an_upstream(site: Site, tabs: Tabs) -> None:
 
 
 async def test_page_of_a_user_sends_its_csrf_token(site: Site, tabs: Tabs) -> None:
-    site.settings(UPSTREAMS={"default": ECHO}, RELAY_ACCESS="streams.relay.access.SignedIn")
+    site.settings(UPSTREAMS={"default": ECHO}, RELAY_ACCESS="streams.relay.access.LoggedIn")
     server = site.serve()
     page = await send(tabs, server, "Hello")
-    assert "Sign in" in await ends(page, "failed")
+    assert "Log in" in await ends(page, "failed")
     await tabs.log_in(server, "ann")
     page = await send(tabs, server, "Hello")
     assert await ends(page, "done") == "Hello"

@@ -302,10 +302,10 @@ class Silent(ProcessNotifier):
 @pytest.mark.parametrize(("option", "public", "private"), [(None, 1, 0), (True, 1, 1), (False, 0, 0)])
 def test_option_decides_what_is_encoded(option: bool | None, public: int, private: int) -> None:
     notifier = Silent(option)
-    sent = notifier.decode(notifier.encode(notice(7), 1000))
+    sent = notifier._decoder.decode(notifier.encode(notice(7), 1000))
     assert sent is not None
     assert len(sent.messages) == public
-    sent = notifier.decode(notifier.encode(replace(notice(7), is_public=False), 1000))
+    sent = notifier._decoder.decode(notifier.encode(replace(notice(7), is_public=False), 1000))
     assert sent is not None
     assert (sent.first, sent.last, len(sent.messages)) == (7, 7, private)
 

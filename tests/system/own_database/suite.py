@@ -153,7 +153,7 @@ BODY = {"model": "scripted", "messages": [{"role": "user", "content": "Hi"}], "s
 
 
 def test_answer_from_the_question_to_the_end(admin: Client, root: User, settings: Any) -> None:
-    settings.STREAMS = {"RELAY_ACCESS": "streams.relay.access.SignedIn", "GENERATION_WORKER": "command"}
+    settings.STREAMS = {"RELAY_ACCESS": "streams.relay.access.LoggedIn", "GENERATION_WORKER": "command"}
     headers = {"idempotency-key": "k"}
     for status in (201, 200):
         asked = admin.post("/ai/generations/", json.dumps(BODY), content_type="application/json", headers=headers)

@@ -47,7 +47,7 @@ async def test_who_may_have_no_answers_has_none(relay: Relay) -> None:
     asked = await send(relay, [], user="")
     assert asked.status == 401
     assert asked.response_headers["access-control-allow-origin"] == "*"  # so that a page can read what was wrong
-    assert json.loads(await asked.rest())["error"]["code"] == "not-signed-in"
+    assert json.loads(await asked.rest())["error"]["code"] == "not-logged-in"
 
 
 async def test_session_needs_the_csrf_token(relay: Relay) -> None:

@@ -71,7 +71,7 @@ def prepare() -> None:
     group.permissions.add(Permission.objects.get(codename="view_message"))
     made["member"].groups.add(group)
     made["fellow"].groups.add(Group.objects.create(name="fellows"))
-    for channel, access in (("internal", "signed-in"), ("club", "groups")):
+    for channel, access in (("internal", "logged-in"), ("club", "groups")):
         ChannelSettings.objects.create(channel=channel, access=access).groups.set(
             Group.objects.filter(name="fellows") if access == "groups" else []
         )
