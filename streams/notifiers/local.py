@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from streams.notifiers.base import BaseNotifier, Notice
-from streams.notifiers.mailboxes import Mailbox, Mailboxes
+from streams.notifiers.mailboxes import Mailboxes
 
 
 class LocalNotifier(BaseNotifier):
@@ -17,12 +17,5 @@ class LocalNotifier(BaseNotifier):
     def notify(self, notice: Notice) -> None:
         self._mailboxes.put(notice)
 
-    async def listen(self) -> AsyncGenerator[Notice | None, None]:
-        mailbox = Mailbox()
-        self._mailboxes.add(mailbox)
-        try:
-            yield None
-            while True:
-                yield await mailbox.get()
-        finally:
-            self._mailboxes.discard(mailbox)
+    def listen(self) -> AsyncGenerator[Notice | None, None]:
+        return self._mailboxes.listen()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncGenerator
 
 from streams.notifiers.base import Notice
 
@@ -36,6 +37,17 @@ class Mailbox:
 
 class Mailboxes(set[Mailbox]):
     """The mailboxes of all event loops of this process that listen. All methods can be called from any thread."""
+
+    async def listen(self) -> AsyncGenerator[Notice | None, None]:
+        """Yield None, and then each item for a mailbox of the running event loop, until the generator is closed."""
+        mailbox = Mailbox()
+        self.add(mailbox)
+        try:
+            yield None
+            while True:
+                yield await mailbox.get()
+        finally:
+            self.discard(mailbox)
 
     def put(self, item: Notice | Exception | None) -> None:
         """Put an item into every mailbox."""

@@ -26,6 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
 BIN = Path(PYTHON).parent
 
+# Programs that are Python scripts. granian is one too, but it starts its workers from a program of its own.
+FORKED = ("daphne", "uvicorn", "hypercorn", "gunicorn")
+
 SERVERS = ("daphne", "uvicorn", "granian", "hypercorn")
 
 
@@ -57,7 +60,7 @@ class Server:
         self._process: ForkedProcess | subprocess.Popen[bytes] | None = None
 
     def start(self) -> Server:
-        if Path(self._argv[0]).name != "granian":  # that one starts its workers from a program of its own
+        if Path(self._argv[0]).name in FORKED:
             self._process = ForkedProcess(MAIN, self._argv, self._env, self.log)
         else:
             with self.log.open("ab") as output:

@@ -84,8 +84,8 @@ def _check_storable(value: Any) -> None:
         message = "Texts cannot contain NUL (U+0000) or lone surrogates (halves of characters)."
         raise HTTPError(400, "invalid-text", message)
     if isinstance(value, Mapping):
-        _check_storable([*value, *value.values()])
-    elif isinstance(value, list):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
         for each in value:
             _check_storable(each)
 
