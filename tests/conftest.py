@@ -32,8 +32,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.option.markexpr == "not system" and selection.is_system_path(collection_path) else None
 
 
-@pytest.hookimpl(tryfirst=True)  # -m comes after it
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # -m selects at the `yield`
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     for item in items:
         if selection.is_system(item):
             item.add_marker("system")
@@ -41,6 +41,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         alike = [item for item in items if not selection.is_for_each_database(item)]
         config.hook.pytest_deselected(items=alike)
         items[:] = [item for item in items if selection.is_for_each_database(item)]
+    yield
+    items[:] = selection.slow_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

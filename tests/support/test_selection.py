@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.test import SimpleTestCase, TestCase
@@ -66,3 +67,14 @@ def test_skipped_line_names_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert selection.skipped_line(reports) == (
         "Skipped: 2 without PostgreSQL, 1 without Redis. To run them: apt-get install postgresql redis-server"
     )
+
+
+def test_each_process_begins_with_slow_tests() -> None:
+    """The other tests keep their order."""
+    tests: list[Any] = [item(marks=("slow",) if number % 3 == 2 else ()) for number in range(12)]
+    ordered = selection.slow_first(tests, 2)
+    assert sorted(map(tests.index, ordered)) == list(range(12))
+    assert [[tests.index(test) for test in ordered[half : half + 6]] for half in (0, 6)] == [
+        [2, 8, 0, 1, 3, 4],
+        [5, 11, 6, 7, 9, 10],
+    ]

@@ -25,7 +25,7 @@ from tests.support.services.proxy import Proxy
 from tests.support.sites import Server, Site, finish
 from tests.system.servers.holdings import holdings
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 # What a read or a write of the log can take here.
 TIMEOUT_SECONDS = 2.0

@@ -16,7 +16,7 @@ from tests.support.clients import StreamClient
 from tests.support.services.postgres import PostgresServer
 from tests.support.sites import PYTHON, ROOT, Server, Site, finish
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 SECONDS = 400
 

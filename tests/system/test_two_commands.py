@@ -22,7 +22,7 @@ from tests.support.clients import StreamClient
 from tests.support.services import accepts, free_port, missing, wait_until
 from tests.support.sites import ROOT
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 
 class Clone:

@@ -20,7 +20,7 @@ from tests.support.sites import Site, connect, finish
 from tests.system.attacks.conftest import Attacked
 from tests.system.attacks.raw import Answer, is_open, read, request
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 HISTORY = 20_000
 CURSORS = 200

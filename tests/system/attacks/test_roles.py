@@ -7,7 +7,7 @@ from django.contrib.auth.models import Permission
 
 from tests.system.attacks import roles
 
-pytestmark = [pytest.mark.once, pytest.mark.django_db]
+pytestmark = [pytest.mark.once, pytest.mark.slow, pytest.mark.django_db]
 
 
 def test_no_role_sees_what_is_for_others() -> None:

@@ -86,6 +86,7 @@ async def test_what_one_process_publishes_reaches_the_others_clients(setup: Setu
     assert (await client.read_until(8))[-1].data == "from a process that ends at once"
 
 
+@pytest.mark.slow
 async def test_outage_closes_no_stream_loses_nothing_and_is_logged_once(setup: Setup) -> None:
     site, one, other, needed = setup
     client = await listening(one, other, "public.outage")

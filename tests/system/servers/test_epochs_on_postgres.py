@@ -29,7 +29,7 @@ from tests.support.services import wait_until
 from tests.support.services.postgres import PostgresServer, programs
 from tests.support.sites import Site, finish
 
-pytestmark = [pytest.mark.once, pytest.mark.skipif(programs() is None, reason="needs PostgreSQL")]
+pytestmark = [pytest.mark.once, pytest.mark.slow, pytest.mark.skipif(programs() is None, reason="needs PostgreSQL")]
 
 
 class Standby(PostgresServer):
