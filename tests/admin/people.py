@@ -1,4 +1,4 @@
-"""Users of the admin, and processes that it tells of, for tests."""
+"""Create staff users and processes for the tests of the admin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streams.models import Node
 
 
 def staff(*permissions: str, name: str | None = None) -> Client:
-    """A client that is logged in as a staff user with these permissions of ours, and no others."""
+    """Return a client that is logged in as a staff user with only these permissions of the app `streams`."""
     user = User.objects.create_user(name or f"staff-{User.objects.count()}", is_staff=True)
     wanted = Permission.objects.filter(content_type__app_label="streams", codename__in=permissions)
     assert len(wanted) == len(permissions), permissions
@@ -23,8 +23,8 @@ def staff(*permissions: str, name: str | None = None) -> Client:
 
 
 def node(channels: dict[str, int], **fields: Any) -> Node:
-    """Another process that streams."""
+    """Store the presence row of another process that serves streams."""
     now, n = timezone.now(), Node.objects.count()
     total = sum(channels.values())
-    made = {"id": f"n{n}", "host": "h", "pid": 1, "started_at": now, "seen_at": now, "connections": total, **fields}
-    return Node.objects.create(channels=channels, **made)
+    defaults = {"id": f"n{n}", "host": "h", "pid": 1, "started_at": now, "seen_at": now, "connections": total, **fields}
+    return Node.objects.create(channels=channels, **defaults)

@@ -1,8 +1,11 @@
-"""Texts as the admin shows them, for the template filter and for the script. A code that is written out is "[U+…]"."""
+"""Texts and how the admin shows them, for the tests of the template filter and of the script.
+
+"[U+…]" stands for an invisible character that is shown as its code point.
+"""
 
 from __future__ import annotations
 
-# {name: (written, shown)}. `shown` is None if the text is shown as it is.
+# {name: (text, shown text)}. The shown text is None if the text is shown unchanged.
 SHOWN: dict[str, tuple[str, str | None]] = {
     # Emoji
     "selector": ("⚠\ufe0f ❤\ufe0f", None),
@@ -18,7 +21,7 @@ SHOWN: dict[str, tuple[str, str | None]] = {
     "flag": ("🇦🇹🇪🇺", None),
     "England": ("🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f", None),
     "Texas": ("🏴\U000e0075\U000e0073\U000e0074\U000e0078\U000e007f", None),
-    # Joiners of scripts
+    # Joiners that scripts need
     "Persian": ("می\u200cخواهم", None),
     "Persian, joined by mark": ("کتابِ\u200cما", None),
     "Arabic initial form": ("١٤٤٥ ه\u200d.", None),
@@ -29,7 +32,7 @@ SHOWN: dict[str, tuple[str, str | None]] = {
     "Mongolian": ("ᠭᠣᠣ\u180e\u1820 ᠰ\u180b", None),
     "Han variant": ("葛\U000e0100城", None),
     "mathematics": ("≨\ufe00", None),
-    # Lone characters
+    # Invisible characters that no emoji or script needs
     "space": ("a\u200bb", "a[U+200B]b"),
     "joiner": ("a\u200db", "a[U+200D]b"),
     "non-joiner": ("pay\u200cpal", "pay[U+200C]pal"),
@@ -66,7 +69,7 @@ SHOWN: dict[str, tuple[str, str | None]] = {
     "tab and line feed": ("a\tb\nc", None),
 }
 
-# {name: (written, limit, its beginning)}
+# {name: (text, limit, beginning of the text)}
 BEGINNINGS: dict[str, tuple[str, int, str]] = {
     "short": ("abc", 3, "abc"),
     "letters": ("abcd", 3, "abc"),

@@ -1,4 +1,4 @@
-"""What others have written, on a page: escaped, and with what cannot be seen written out."""
+"""The template filters escape texts from other users, and show invisible characters as code points."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def test_visible(text: object, shown: str) -> None:
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_invisible_characters_by_context(name: str) -> None:
-    written, shown = SHOWN[name]
-    marked = re.sub(r'<span class="invisible" title="[^"]*">(.*?)</span>', r"[\1]", str(visible(written)))
-    assert unescape(marked) == (written if shown is None else shown)
+    text, shown = SHOWN[name]
+    marked = re.sub(r'<span class="invisible" title="[^"]*">(.*?)</span>', r"[\1]", str(visible(text)))
+    assert unescape(marked) == (text if shown is None else shown)
 
 
 @pytest.mark.parametrize("name", BEGINNINGS)
 def test_beginning_cuts_no_emoji(name: str) -> None:
-    written, limit, expected = BEGINNINGS[name]
-    assert beginning(written, limit) == expected
-    assert shorten(written, limit) == (expected if written == expected else f"{expected}…")
+    text, limit, expected = BEGINNINGS[name]
+    assert beginning(text, limit) == expected
+    assert shorten(text, limit) == (expected if text == expected else f"{expected}…")
 
 
 @pytest.mark.parametrize(

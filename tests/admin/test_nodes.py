@@ -1,4 +1,4 @@
-"""The processes in the admin: who may look, what is said of each, and the charts of all together."""
+"""The admin's page of processes: its permission, the description of each process, and the charts."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_process_is_described() -> None:
     assert "web-1:7" in text
     assert "<code>c15</code> 15" in text
     assert "<code>c07</code> 7" in text
-    assert "<code>c06</code>" not in text, "ten are listed"
+    assert "<code>c06</code>" not in text, "the page lists ten channels"
     assert "and 10 more" in text
     assert "LocalNotifier" in text
     assert "listening" in text
@@ -98,7 +98,7 @@ def test_disabled_presence_is_explained(settings: Any) -> None:
     assert staff("view_node").get(f"{NODES}data/").status_code == 200
 
 
-# --- The charts -------------------------------------------------------------------------------------------------------
+# --- Charts -----------------------------------------------------------------------------------------------------------
 
 
 def sampled(*samples: tuple[int, int, int]) -> Node:

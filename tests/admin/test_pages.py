@@ -1,4 +1,4 @@
-"""Every page of the admin, on sites that are set up in other ways: no time zones, a transaction around each request."""
+"""Every page of the admin works without time zones, with ATOMIC_REQUESTS, and on another admin site."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def client() -> Client:
     return client
 
 
-def made(**fields: Any) -> Broadcast:
+def make_broadcast(**fields: Any) -> Broadcast:
     return Broadcast.objects.create(title="Night works", channels=["news"], payload="No trains.", **fields)
 
 
 def fill() -> list[str]:
-    """Something forevery page to show; their addresses."""
+    """Create objects for every page to show, and return the paths of the pages."""
     message = publish("news", {"a": 1}, event="alert")
     ChannelSettings.objects.create(channel="news", title="News")
     Node.objects.create(id="n", host="h", pid=1, started_at=timezone.now(), seen_at=timezone.now())
     node_row.write()
-    draft, scheduled, sent = made(), made(), made()
+    draft, scheduled, sent = make_broadcast(), make_broadcast(), make_broadcast()
     lifecycle.schedule(scheduled.pk, timezone.now() + datetime.timedelta(days=1), by=None)
     lifecycle.send(sent.pk, by=None)
     today = timezone.now().date()
@@ -74,13 +74,13 @@ def test_all_are_there(client: Client) -> None:
     assert_all_are_there(client, fill())
 
 
-@pytest.mark.skipif(connections["default"].vendor != "sqlite", reason="PostgreSQL's columns have a time zone already")
+@pytest.mark.skipif(connections["default"].vendor != "sqlite", reason="PostgreSQL's columns always have a time zone")
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
 def test_on_a_site_without_time_zones(client: Client, zone: str) -> None:
     with override_settings(USE_TZ=False, TIME_ZONE=zone):
         assert_all_are_there(client, fill())
-        assert f":{os.getpid()}" in client.get(f"{ADMIN}node/").text  # seen just now, by the database's clock
-        draft = made()
+        assert f":{os.getpid()}" in client.get(f"{ADMIN}node/").text  # fresh by the database's clock
+        draft = make_broadcast()
         soon = (timezone.now() + datetime.timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M")
         client.post(f"{ADMIN}broadcast/{draft.pk}/schedule/", {"send_at": soon, "revision": "1"})
         draft.refresh_from_db()
@@ -114,7 +114,7 @@ def test_on_another_admin_site(client: Client) -> None:
         answer = client.get(f"/desk/streams/{page}")
         assert answer.status_code == 200, page
         assert '="/admin/' not in answer.text, page
-    draft = made()
+    draft = make_broadcast()
     result = client.post(f"/desk/streams/broadcast/{draft.pk}/send/", {"revision": "1"}, follow=True)
     assert result.status_code == 200
     assert result.redirect_chain == [(f"/desk/streams/broadcast/{draft.pk}/change/", 302)]

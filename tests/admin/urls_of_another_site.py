@@ -1,4 +1,4 @@
-"""A site whose staff have an admin of their own, with the pages of Streams in it."""
+"""URLs of a site that registers the pages of Streams on its own AdminSite."""
 
 from django.contrib.admin import AdminSite
 from django.urls import include, path

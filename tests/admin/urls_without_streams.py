@@ -1,4 +1,4 @@
-"""A site that has the admin, and has not mounted streams.urls."""
+"""URLs of a site that has the admin but does not include streams.urls."""
 
 from django.contrib import admin
 from django.urls import path

@@ -1,4 +1,4 @@
-"""Changes of state: each happens once, in one transaction with its log entry."""
+"""Each state change of a broadcast happens once, in the same transaction as its log entry."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_failed_log_entry_prevents_sending() -> None:
 
 @database
 def test_change_inside_callers_transaction_is_refused(editor: User) -> None:
-    """It would hold the log's lock until that transaction ends."""
+    """The change would hold the log's lock until that transaction ends."""
     made = draft()
     with transaction.atomic(), pytest.raises(RuntimeError, match=r"outside atomic"):
         lifecycle.send(made.pk, by=editor)
@@ -163,17 +163,17 @@ def test_scheduled_in_the_past_is_refused(editor: User) -> None:
 
 @database
 def test_unscheduled_and_cancelled_are_never_sent(editor: User) -> None:
-    back, gone = draft(), draft()
-    for made in (back, gone):
+    unscheduled, cancelled = draft(), draft()
+    for made in (unscheduled, cancelled):
         lifecycle.schedule(made.pk, in_an_hour(), by=editor)
-    assert lifecycle.unschedule(back.pk, by=editor).send_at is None
-    lifecycle.cancel(gone.pk, by=editor)
+    assert lifecycle.unschedule(unscheduled.pk, by=editor).send_at is None
+    lifecycle.cancel(cancelled.pk, by=editor)
     Broadcast.objects.update(send_at=timezone.now() - datetime.timedelta(hours=1))
     assert list(schedule.send_due()) == []
     assert stored() == []
     assert set(Broadcast.objects.values_list("state", flat=True)) == {State.DRAFT, State.CANCELLED}
     with pytest.raises(BroadcastRefused, match="was cancelled"):
-        lifecycle.send(gone.pk, by=editor)
+        lifecycle.send(cancelled.pk, by=editor)
     assert [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")][2:] == [
         "Changed back to a draft.",
         "Cancelled.",
@@ -201,7 +201,7 @@ def test_copy_makes_a_new_draft(editor: User) -> None:
 
 
 def die_while_sending() -> None:
-    """Send what is due; when the record of it is written, the last thing before the commit, be gone."""
+    """Send due broadcasts, and exit when the broadcast's row is saved, which is the last step before the commit."""
 
     def die(sender: Any, instance: Any, **kwargs: Any) -> None:
         if instance.state == State.SENT:
@@ -225,7 +225,7 @@ def test_crash_while_sending_sends_nothing(site: Site) -> None:
 
 @database
 def test_steps_need_autocommit(editor: User) -> None:
-    """They would be told of before they are committed."""
+    """Without autocommit, processes would be notified before the change is committed."""
     made = draft()
     transaction.set_autocommit(False)
     try:

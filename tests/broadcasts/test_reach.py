@@ -1,4 +1,4 @@
-"""The number of connections that a broadcast has reached."""
+"""The count of the connections that received a broadcast."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ async def test_reached_connections_of_processes_are_added(site: Site) -> None:
     clients = [await StreamClient(server.port, path).connect() for server in servers for path in paths]
     for client in clients:
         await client.read_control(1)
-    listening = "SELECT sum(connections) FROM streams_node"
-    await asyncio.to_thread(wait_until, lambda: site.execute(listening) == [(8,)], "both processes' rows")
-    listened = await asyncio.to_thread(finish, site.call(send_first))
-    assert int(listened) == 8  # one that has both channels counts for each
+    connections = "SELECT sum(connections) FROM streams_node"
+    await asyncio.to_thread(wait_until, lambda: site.execute(connections) == [(8,)], "both processes' rows")
+    audience = await asyncio.to_thread(finish, site.call(send_first))
+    assert int(audience) == 8  # a connection with both channels counts for each channel
     reading = [asyncio.create_task(client.read_until(1)) for client in clients if "other" not in client.path]
     await asyncio.gather(*reading)
-    served = "SELECT coalesce(sum(connections), 0) FROM streams_delivery"
-    await asyncio.to_thread(wait_until, lambda: site.execute(served) == [(6,)], "the count of those it reached")
-    # Who leaves has been served all the same.
+    reached = "SELECT coalesce(sum(connections), 0) FROM streams_delivery"
+    await asyncio.to_thread(wait_until, lambda: site.execute(reached) == [(6,)], "the count of the reached connections")
+    # A client that disconnects still counts.
     leave_all()
     await asyncio.sleep(1)
-    assert site.execute(served) == [(6,)]
+    assert site.execute(reached) == [(6,)]
 
 
 @pytest.mark.once
 async def test_stalled_client_is_not_counted(sqlite_site: Site) -> None:
     await asyncio.to_thread(finish, sqlite_site.call(prepare, "no"))
     server = sqlite_site.settings(POLL_SECONDS=0.3).serve()
-    reads = await StreamClient(server.port, "/events/news/").connect()
-    await reads.read_control(1)
-    stuck = await StreamClient(server.port, "/events/news/").connect(receive_buffer=4096)
-    # More than the kernel holds for it.
+    reading_client = await StreamClient(server.port, "/events/news/").connect()
+    await reading_client.read_control(1)
+    stalled_client = await StreamClient(server.port, "/events/news/").connect(receive_buffer=4096)
+    # More bytes than the kernel buffers for one connection.
     await asyncio.to_thread(server.json, "/test/burst/?n=60&bytes=200000")
-    await reads.read_until(60)
+    await reading_client.read_until(60)
     await asyncio.to_thread(finish, sqlite_site.call(send_first))
-    await reads.read_until(61)
-    served = "SELECT coalesce(sum(connections), 0) FROM streams_delivery"
-    await asyncio.to_thread(wait_until, lambda: sqlite_site.execute(served) != [(0,)], "the count")
+    await reading_client.read_until(61)
+    reached = "SELECT coalesce(sum(connections), 0) FROM streams_delivery"
+    await asyncio.to_thread(wait_until, lambda: sqlite_site.execute(reached) != [(0,)], "the count")
     await asyncio.sleep(1)
-    assert sqlite_site.execute(served) == [(1,)]
-    assert stuck.events == []
+    assert sqlite_site.execute(reached) == [(1,)]
+    assert stalled_client.events == []
 
 
 @database
@@ -70,6 +70,6 @@ def test_reached_is_the_sum_over_processes() -> None:
 
 
 def test_period_is_short_enough() -> None:
-    for poll, often in ((0.3, 0.3), (1, 1), (600, 6)):
+    for poll, period in ((0.3, 0.3), (1, 1), (600, 6)):
         with override_settings(STREAMS={"POLL_SECONDS": poll}):
-            assert reach.period_seconds() == often
+            assert reach.period_seconds() == period

@@ -1,4 +1,4 @@
-"""Due broadcasts: they are sent once, and a failure does not block the others."""
+"""Due broadcasts are sent once, and a failure of one does not block the others."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_command_sends_due_broadcasts(editor: User, capsys: pytest.CaptureFixtur
     assert sent == f"Sent broadcast {made.pk}, 'Night works', to news (event 1), weather (event 2)."
 
 
-def send_all_due_when_told() -> None:
+def send_due_after_signal() -> None:
     sys.stdin.readline()
     print(len(list(schedule.send_due())))
 
@@ -81,7 +81,7 @@ def send_all_due_when_told() -> None:
 def test_many_processes_send_due_once(site: Site) -> None:
     for _ in range(5):
         finish(site.call(prepare))
-    processes = [site.call(send_all_due_when_told) for _ in range(6)]
+    processes = [site.call(send_due_after_signal) for _ in range(6)]
     for process in processes:
         process.tell()
     assert sum(int(finish(process)) for process in processes) == 5
@@ -108,16 +108,16 @@ async def test_streaming_processes_send_scheduled_once(site: Site) -> None:
         if site.is_postgres
         else "SELECT (julianday(sent_at) - julianday(send_at)) * 86400 FROM streams_broadcast"
     )
-    assert 0 <= float(late) < 10  # by POLL_SECONDS, on a machine that is busy with other tests
+    assert 0 <= float(late) < 10  # POLL_SECONDS, plus a reserve for a busy machine
     for client in clients:
-        await client.read_for(1)  # no second one
+        await client.read_for(1)  # there is no second message
         assert [event.data for event in client.events] == ["No trains after 22:00."]
     assert site.execute("SELECT count(*) FROM streams_message") == [(1,)]
 
 
 @pytest.mark.once
 def test_due_query_uses_the_index(postgres_site: Site) -> None:
-    """Each process asks every POLL_SECONDS, forever."""
+    """Each process runs these queries every POLL_SECONDS."""
     postgres_site.execute(
         "INSERT INTO streams_broadcast (title, channels, event, payload_type, payload, state, revision, problem, "
         "created_at, sent_at, positions, audience) SELECT 'old', '[]', 'message', 'text', '', 'sent', 1, '', now(), "
@@ -130,21 +130,21 @@ def test_due_query_uses_the_index(postgres_site: Site) -> None:
 
 
 def print_plans() -> None:
-    for looked_for in (schedule.due, schedule.sent_since):
-        print(looked_for(timezone.now()).explain())
+    for query in (schedule.due, schedule.sent_since):
+        print(query(timezone.now()).explain())
 
 
 @database
-@pytest.mark.skipif(connection.vendor != "sqlite", reason="of SQLite's plans")
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="checks the query plans of SQLite")
 def test_due_query_uses_the_index_on_sqlite() -> None:
-    """SQLite knows nothing of how many rows there are, until somebody runs ANALYZE."""
+    """SQLite does not know the number of rows until ANALYZE has run."""
     assert "streams_broadcast_due" in schedule.due(timezone.now()).explain()
     assert "streams_broadcast_sent" in schedule.sent_since(timezone.now()).explain()
 
 
 @contextlib.contextmanager
-def a_receiver_that_fails() -> Iterator[None]:
-    """A site's own, that fails for the broadcast that is called "bad"."""
+def failing_receiver() -> Iterator[None]:
+    """Connect a signal receiver that fails for the broadcast with the title "bad"."""
 
     def fails(instance: Broadcast, **kwargs: Any) -> None:
         if instance.title == "bad":
@@ -161,7 +161,7 @@ def test_failed_broadcast_is_retried(editor: User) -> None:
     make_due(bad, editor, seconds=9)
     make_due(good, editor)
 
-    with a_receiver_that_fails():
+    with failing_receiver():
         due = schedule.send_due()
         assert next(due).pk == good.pk
         with pytest.raises(ValueError, match="a receiver"):
@@ -173,11 +173,11 @@ def test_failed_broadcast_is_retried(editor: User) -> None:
 
 @database
 def test_task_continues_after_a_failure(editor: User, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing reaches the hub, which would wait longer after each failure, and let what comes due wait as well."""
+    """The task lets no exception reach the hub. The hub would retry ever later, and delay other due broadcasts."""
     bad = draft(title="bad")
     make_due(bad, editor)
 
-    with a_receiver_that_fails():
+    with failing_receiver():
         for turn in range(1, 4):
             good = draft()
             make_due(good, editor)

@@ -1,4 +1,4 @@
-"""The sync and async methods of a policy: every caller gets the same answer, or the policy is refused."""
+"""The sync and async methods of a policy give every caller the same answer, or the policy is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SYNC = [name for name in METHODS if not name.startswith("a")]
 ASYNC = [name for name in METHODS if name.startswith("a")]
 
 
-def request_of_nobody() -> HttpRequest:
+def anonymous_request() -> HttpRequest:
     request = RequestFactory().get("/")
     request.user = AnonymousUser()
     return request
@@ -37,7 +37,7 @@ def _open_channels() -> Iterator[None]:
 
 
 def rule(name: str, decide: Callable[[str], bool] = lambda channel: channel == "open") -> Any:
-    """Return a method of this name that allows what `decide` allows."""
+    """Return a policy method with this name that allows the channels for which `decide` returns True."""
 
     def one(self: Any, request: HttpRequest, channel: str) -> bool:
         return decide(channel)
@@ -47,8 +47,8 @@ def rule(name: str, decide: Callable[[str], bool] = lambda channel: channel == "
 
     sync = many if "denied" in name else one
 
-    async def twin(self: Any, request: HttpRequest, asked: Any) -> Any:
-        return sync(self, request, asked)
+    async def twin(self: Any, request: HttpRequest, names: Any) -> Any:
+        return sync(self, request, names)
 
     return twin if name.startswith("a") else sync
 
@@ -62,8 +62,8 @@ def with_twin(name: str) -> tuple[str, ...]:
 
 
 async def answers(policy: BasePolicy, channels: list[str], name: str = "can_subscribe") -> list[list[str]]:
-    """Return what sync callers and async callers are denied, for reading or publishing, whichever `name` is about."""
-    request = request_of_nobody()
+    """Return the channels that sync and async callers are denied, for reading or publishing depending on `name`."""
+    request = anonymous_request()
     denied = policy.denied_channels if name in READ_METHODS else policy.denied_publish_channels
     adenied = policy.adenied_channels if name in READ_METHODS else policy.adenied_publish_channels
     return [await sync_to_async(denied)(request, channels), await adenied(request, channels)]
@@ -86,7 +86,7 @@ async def test_override_is_obeyed_by_every_caller(base: type, name: str) -> None
 @pytest.mark.parametrize("before", METHODS)
 @pytest.mark.parametrize("after", METHODS)
 async def test_stricter_subclass_is_obeyed_or_refused(before: str, after: str) -> None:
-    """A rule of a subclass is never replaced by a looser one of a base class, for any caller."""
+    """A looser rule of a base class never replaces the rule of a subclass, for any caller."""
     if (before in READ_METHODS) is not (after in READ_METHODS):
         return
     lax = subclass(DefaultPolicy, *with_twin(before), decide=lambda channel: True)
@@ -100,11 +100,11 @@ async def test_stricter_subclass_is_obeyed_or_refused(before: str, after: str) -
 
 @pytest.mark.parametrize("name", METHODS)
 async def test_method_can_call_the_one_that_it_overrides(name: str) -> None:
-    def sync(self: Any, request: HttpRequest, asked: Any) -> Any:
-        return getattr(super(Own, self), name.removeprefix("a"))(request, asked)
+    def sync(self: Any, request: HttpRequest, names: Any) -> Any:
+        return getattr(super(Own, self), name.removeprefix("a"))(request, names)
 
-    async def twin(self: Any, request: HttpRequest, asked: Any) -> Any:
-        return await getattr(super(Own, self), name)(request, asked)
+    async def twin(self: Any, request: HttpRequest, names: Any) -> Any:
+        return await getattr(super(Own, self), name)(request, names)
 
     Own = type("Own", (DefaultPolicy,), {name.removeprefix("a"): sync} | ({name: twin} if name in ASYNC else {}))
     assert await answers(Own(), ["open", "other"]) == [["other"], ["other"]]
@@ -114,17 +114,17 @@ async def test_method_can_call_the_one_that_it_overrides(name: str) -> None:
 @BASES
 @pytest.mark.parametrize("name", ASYNC)
 async def test_async_rule_serves_sync_callers_through_async_to_sync(base: type, name: str) -> None:
-    """As the documentation shows it, also with the rule of the base class."""
+    """The documentation shows this pattern. The async method can also call the rule of the base class."""
     twin, decided = name.removeprefix("a"), rule(name)
 
-    async def asks(self: Any, request: HttpRequest, asked: Any) -> Any:
-        await sync_to_async(getattr(super(Own, self), twin))(request, asked)
-        return await decided(self, request, asked)
+    async def acall(self: Any, request: HttpRequest, names: Any) -> Any:
+        await sync_to_async(getattr(super(Own, self), twin))(request, names)
+        return await decided(self, request, names)
 
-    def sync(self: Any, request: HttpRequest, asked: Any) -> Any:
-        return async_to_sync(getattr(self, name))(request, asked)
+    def sync(self: Any, request: HttpRequest, names: Any) -> Any:
+        return async_to_sync(getattr(self, name))(request, names)
 
-    Own = type("Own", (base,), {name: asks, twin: sync})
+    Own = type("Own", (base,), {name: acall, twin: sync})
     assert await answers(Own(), ["open", "closed"], name) == [["closed"], ["closed"]]
 
 
@@ -132,7 +132,7 @@ async def test_async_rule_serves_sync_callers_through_async_to_sync(base: type, 
 async def test_async_override_needs_no_thread(base: type) -> None:
     class Own(base):  # type: ignore[misc,valid-type]
         def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
-            raise AssertionError("the async method answers")
+            raise AssertionError("the async method must be used")
 
         can_publish = can_subscribe
 
@@ -141,31 +141,31 @@ async def test_async_override_needs_no_thread(base: type) -> None:
 
         acan_publish = acan_subscribe
 
-    policy, request = Own(), request_of_nobody()
+    policy, request = Own(), anonymous_request()
     assert await policy.adenied_channels(request, ["open", "closed"]) == ["closed"]
     assert await policy.adenied_publish_channels(request, ["open", "closed"]) == ["closed"]
 
 
 class Noting(BasePolicy):
-    """Notes in which thread it is called."""
+    """Record each channel and the thread of the call."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, int]] = []
+        self.calls: list[tuple[str, int]] = []
 
     def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
-        self.asked.append((channel, threading.get_ident()))
+        self.calls.append((channel, threading.get_ident()))
         return channel.startswith("a")
 
     can_publish = can_subscribe
 
 
 async def test_sync_policy_decides_all_channels_in_one_thread() -> None:
-    policy, request = Noting(), request_of_nobody()
+    policy, request = Noting(), anonymous_request()
     assert await policy.adenied_channels(request, ["a1", "b", "a2"]) == ["b"]
     assert await policy.adenied_publish_channels(request, ["b", "a1"]) == ["b"]
-    assert [channel for channel, _ in policy.asked] == ["a1", "b", "a2", "b", "a1"]
-    assert len({thread for _, thread in policy.asked}) == 1
-    assert threading.get_ident() not in {thread for _, thread in policy.asked}
+    assert [channel for channel, _ in policy.calls] == ["a1", "b", "a2", "b", "a1"]
+    assert len({thread for _, thread in policy.calls}) == 1
+    assert threading.get_ident() not in {thread for _, thread in policy.calls}
 
 
 async def test_override_for_many_channels_decides_alone() -> None:
@@ -176,14 +176,14 @@ async def test_override_for_many_channels_decides_alone() -> None:
 
 
 async def test_denying_with_the_base_class_method_closes_public_channels() -> None:
-    """The fast answer for public channels does not mistake BasePolicy's method for DefaultPolicy's."""
+    """The fast path for public channels applies only to DefaultPolicy's method, not to BasePolicy's."""
     policy = type("Closed", (DefaultPolicy,), {"can_subscribe": BasePolicy.can_subscribe})
     assert await answers(policy(), ["open"]) == [["open"], ["open"]]
 
 
 @pytest.mark.parametrize("name", METHODS)
 async def test_override_is_obeyed_for_a_token(name: str) -> None:
-    """A token is decided without a thread only if the site has no rule of its own."""
+    """A token is checked without a thread only if the policy overrides no rule."""
     policy = subclass(DefaultPolicy, *with_twin(name), decide=lambda channel: False)()
     request = RequestFactory().get("/", {"token": make_token(read=["a"], publish=["a"])})
     reads = name in READ_METHODS
@@ -194,8 +194,8 @@ async def test_override_is_obeyed_for_a_token(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLISH_METHODS)
 def test_broadcasts_go_by_the_rule_for_publishing(name: str) -> None:
     policy = subclass(BasePolicy, *with_twin(name))()
-    assert policy.can_broadcast(request_of_nobody(), "open")
-    assert not policy.can_broadcast(request_of_nobody(), "closed")
+    assert policy.can_broadcast(anonymous_request(), "open")
+    assert not policy.can_broadcast(anonymous_request(), "closed")
 
 
 # --- Contradictions ---------------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_async_override_alone_is_refused(base: type, name: str) -> None:
 
 @pytest.mark.parametrize("name", SYNC)
 def test_coroutine_of_a_sync_method_is_refused(name: str) -> None:
-    """It would count as True, and allow everything."""
+    """A coroutine is truthy, and would allow everything."""
     policy = type("Own", (DefaultPolicy,), {name: rule(f"a{name}")})
     with pytest.raises(ImproperlyConfigured, match=f"Own.{name} is an async method, but must be a sync one."):
         policy()

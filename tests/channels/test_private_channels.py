@@ -1,4 +1,4 @@
-"""Channels of users and of answers: no wide pattern and no setting in the admin opens them."""
+"""No wide pattern and no setting in the admin opens the channels of users and of answers to others."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 ANSWER = f"{GENERATION_PREFIX}{'0a' * 16}"
 
 
-def may_read(who: Any, channel: str) -> bool:
-    """Ask the sync way and the async way, which must agree."""
+def can_read(reader: Any, channel: str) -> bool:
+    """Return True if the policy admits the user. The sync and the async methods must agree."""
     request = RequestFactory().get("/")
-    request.user = who
+    request.user = reader
     answers = {not get_policy().denied_channels(request, [channel])}
     answers.add(not async_to_sync(get_policy().adenied_channels)(request, [channel]))
     (answer,) = answers
@@ -60,7 +60,7 @@ def test_relay_uses_the_cores_prefix() -> None:
 def test_private_channels_open_only_by_prefix(pattern: str, channel: str, public: bool) -> None:
     with override_settings(STREAMS={"PUBLIC_CHANNELS": [pattern]}):
         assert is_public(channel) is public
-        assert may_read(AnonymousUser(), channel) is public
+        assert can_read(AnonymousUser(), channel) is public
 
 
 @override_settings(STREAMS={"PUBLIC_CHANNELS": ["*"]})
@@ -70,8 +70,8 @@ def test_star_opens_and_lists_no_private_channels() -> None:
     publish_many([NewMessage(name, 1) for name in ("news", f"user.{ann.pk}", f"user.{bob.pk}", ANSWER)])
     node({"generation.live": 1})
 
-    def listed(*who: Any) -> list[str]:
-        names = [each["channel"] for each in get(CHANNELS, *who).json()["channels"]]
+    def listed(*keys: Any) -> list[str]:
+        names = [each["channel"] for each in get(CHANNELS, *keys).json()["channels"]]
         return [name for name in names if name.startswith(PRIVATE_PREFIXES)]
 
     assert listed() == []
@@ -104,27 +104,29 @@ def people() -> dict[str, User]:
 
 @pytest.mark.parametrize("access", ["public", "logged-in", "staff", "groups"])
 def test_rows_made_by_code_open_nothing(access: str) -> None:
-    who = people()
-    own = f"user.{who['owner'].pk}"
+    users = people()
+    own = f"user.{users['owner'].pk}"
     for channel in (own, ANSWER):
         row = ChannelSettings.objects.create(channel=channel, access=access)
         if access == "groups":
             row.groups.add(Group.objects.get())
     for channel in (own, ANSWER):
-        assert not may_read(AnonymousUser(), channel)
-        assert not may_read(who["member"], channel)
-        assert not may_read(who["clerk"], channel)
-        assert may_read(who["viewer"], channel)
-    assert may_read(who["owner"], own) is (access in ("public", "logged-in")), "such a row can only narrow"
+        assert not can_read(AnonymousUser(), channel)
+        assert not can_read(users["member"], channel)
+        assert not can_read(users["clerk"], channel)
+        assert can_read(users["viewer"], channel)
+    assert can_read(users["owner"], own) is (access in ("public", "logged-in")), (
+        "a row for a private channel can only restrict its readers"
+    )
 
 
 @override_settings(STREAMS={"PUBLIC_CHANNELS": ["user.*"]})
 def test_rows_narrow_what_a_named_pattern_opens() -> None:
-    who = people()
-    assert may_read(AnonymousUser(), "user.7")
+    users = people()
+    assert can_read(AnonymousUser(), "user.7")
     ChannelSettings.objects.create(channel="user.7", access="logged-in")
-    assert not may_read(AnonymousUser(), "user.7")
-    assert may_read(who["member"], "user.7")
+    assert not can_read(AnonymousUser(), "user.7")
+    assert can_read(users["member"], "user.7")
 
 
 @pytest.mark.parametrize("channel", ["user.7", "user.", ANSWER])
@@ -138,7 +140,7 @@ def test_model_refuses_access_to_private_channels(channel: str, access: str) -> 
     ChannelSettings(channel=f"x{channel}", access=access).full_clean()
 
 
-# --- In words ---------------------------------------------------------------------------------------------------------
+# --- Descriptions of readers ------------------------------------------------------------------------------------------
 
 OWNER = "this user, and staff with permission to view messages"
 NARROWED = "this user, if the channel's settings admit them, and staff with permission to view messages"
@@ -169,7 +171,7 @@ def test_readers_of_private_channels_are_true(
 
 
 def test_diagnosis_gives_a_remedy_that_works() -> None:
-    """The settings of such a channel cannot open it, so that the finding must not send anybody there."""
+    """The settings of a private channel cannot open it, so that the finding must not recommend them."""
     message = publish(ANSWER, 1)
     remedies = [
         finding.remedy
@@ -182,7 +184,7 @@ def test_diagnosis_gives_a_remedy_that_works() -> None:
     ]
 
 
-# --- The system check -------------------------------------------------------------------------------------------------
+# --- System check -----------------------------------------------------------------------------------------------------
 
 
 def w006(*patterns: str, **streams: Any) -> list[CheckMessage]:

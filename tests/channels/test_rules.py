@@ -1,4 +1,4 @@
-"""Who may read a channel, as staff have settled it: that every request obeys, in all processes, soon."""
+"""The access settings of channels apply to every request, in all processes, after at most POLL_SECONDS."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.sites import Server, Site, finish
 
 database = pytest.mark.django_db(transaction=True)
 
-# --- In one process ---------------------------------------------------------------------------------------------------
+# --- One process ------------------------------------------------------------------------------------------------------
 
 WHO = ["anonymous", "user", "member", "of another group", "staff", "staff who may view", "inactive staff"]
 READERS = {
@@ -130,10 +130,10 @@ def test_name_that_is_no_channels_is_refused(name: str) -> None:
         ChannelSettings(channel=name).clean_fields()
 
 
-# --- Over processes ---------------------------------------------------------------------------------------------------
+# --- Several processes ------------------------------------------------------------------------------------------------
 
 
-def settle(channel: str, access: str) -> None:
+def set_access(channel: str, access: str) -> None:
     ChannelSettings.objects.update_or_create(channel=channel, defaults={"access": access})
 
 
@@ -151,24 +151,24 @@ def test_change_in_one_process_is_obeyed_by_another_within_a_poll(site: Site) ->
     server = site.settings(POLL_SECONDS=1).serve()
     assert status(server, "room") == 403
     for access, expected in (("public", 200), ("logged-in", 403), ("public", 200)):
-        finish(site.call(settle, "room", access))
+        finish(site.call(set_access, "room", access))
         changed = time.monotonic()
         wait_until(lambda wanted=expected: status(server, "room") == wanted, f"{access} being obeyed")
-        assert time.monotonic() - changed < 1 + 4, "POLL_SECONDS, and what a machine with other work needs"
+        assert time.monotonic() - changed < 1 + 4, "POLL_SECONDS, plus a reserve for a busy machine"
     site.execute("DELETE FROM streams_channelsettings")
-    wait_until(lambda: status(server, "room") == 403, "the row's end being obeyed")
+    wait_until(lambda: status(server, "room") == 403, "the deletion of the row being obeyed")
 
 
 @pytest.mark.once
 def test_rules_are_kept_between_requests(site: Site) -> None:
-    finish(site.call(settle, "room", "public"))
+    finish(site.call(set_access, "room", "public"))
     server = site.settings(POLL_SECONDS=60).serve()
     server.json("/test/queries/")
     assert [status(server, "room") for _ in range(20)] == [200] * 20
-    asked = [sql for sql in server.json("/test/queries/")["queries"] if "streams_channelsettings" in sql]
-    assert len(asked) <= 1
-    finish(site.call(settle, "room", "staff"))
-    assert status(server, "room") == 200, "as old as POLL_SECONDS allows"
+    queries = [sql for sql in server.json("/test/queries/")["queries"] if "streams_channelsettings" in sql]
+    assert len(queries) <= 1
+    finish(site.call(set_access, "room", "staff"))
+    assert status(server, "room") == 200, "cached rules are used for POLL_SECONDS"
 
 
 def publish_to_many() -> None:
@@ -184,15 +184,15 @@ def test_list_of_fifty_channels_in_the_admin_costs_a_few_queries(site: Site) -> 
     request = urllib.request.Request(f"{server.url}/admin/streams/channelsettings/", headers={"Cookie": cookie})
     with urllib.request.urlopen(request, timeout=60) as response:
         assert response.read().decode().count("/change/") >= 50
-    asked = server.json("/test/queries/")["queries"]
-    assert 5 <= len(asked) <= 15, asked
+    queries = server.json("/test/queries/")["queries"]
+    assert 5 <= len(queries) <= 15, queries
 
 
 @pytest.mark.once
 def test_rules_that_cannot_be_read_any_more_hold_on(site: Site) -> None:
-    finish(site.call(settle, "open", "public"))
+    finish(site.call(set_access, "open", "public"))
     server = site.settings(POLL_SECONDS=0.1, PUBLIC_CHANNELS=["closed"]).serve()
-    finish(site.call(settle, "closed", "staff"))
+    finish(site.call(set_access, "closed", "staff"))
     wait_until(lambda: status(server, "closed") == 403, "the rule being known")
     site.execute("ALTER TABLE streams_channelsettings RENAME TO away")
     for _ in range(5):
@@ -200,18 +200,18 @@ def test_rules_that_cannot_be_read_any_more_hold_on(site: Site) -> None:
         assert (status(server, "open"), status(server, "closed")) == (200, 403)
     assert server.log.read_text().count("The last known rules stay in force") == 1
     site.execute("ALTER TABLE away RENAME TO streams_channelsettings")
-    finish(site.call(settle, "closed", "public"))
+    finish(site.call(set_access, "closed", "public"))
     wait_until(lambda: status(server, "closed") == 200, "the rules being read again")
 
 
 @pytest.mark.once
 async def test_known_rules_hold_while_the_database_hangs(postgres_site: Site, postgres: PostgresServer) -> None:
-    """A public channel of a process that streams needs no database, were it not for the rules."""
+    """Opening a public channel needs the database only for the access rules."""
     server = postgres_site.settings(POLL_SECONDS=1).serve()
     first = await StreamClient(server.port, "/events/news/").connect()
     await first.read_control(1)
     with postgres.hanging():
-        await asyncio.sleep(1.5)  # the rules are older than POLL_SECONDS now
+        await asyncio.sleep(1.5)  # so that the cached rules are older than POLL_SECONDS
         async with asyncio.timeout(30):
             second = await StreamClient(server.port, "/events/news/").connect()
             await second.read_control(1)
@@ -224,8 +224,8 @@ def test_fresh_process_waits_for_its_database_before_it_admits_or_refuses(
     postgres_site: Site, postgres: PostgresServer
 ) -> None:
     site = postgres_site
-    finish(site.call(settle, "open", "public"))
-    finish(site.call(settle, "closed", "staff"))
+    finish(site.call(set_access, "open", "public"))
+    finish(site.call(set_access, "closed", "staff"))
     server = site.settings(PUBLIC_CHANNELS=["closed"]).serve()
     answers: dict[str, int] = {}
     asking = [
@@ -236,7 +236,7 @@ def test_fresh_process_waits_for_its_database_before_it_admits_or_refuses(
         for thread in asking:
             thread.start()
         time.sleep(1.5)
-        assert answers == {}, "neither admitted nor refused by guess"
+        assert answers == {}, "no request is answered before the rules are known"
     for thread in asking:
         thread.join(60)
     assert answers == {"open": 200, "closed": 403}
@@ -273,7 +273,7 @@ def test_process_that_waited_in_vain_says_so(site: Site) -> None:
     assert 1 <= waited < 30
 
 
-# --- A load that is under way while somebody saves --------------------------------------------------------------------
+# --- Changes while the rules are being read ---------------------------------------------------------------------------
 
 
 @pytest.mark.once
@@ -282,7 +282,7 @@ def test_answer_from_before_a_change_is_not_kept(site: Site) -> None:
 
 
 def load_while_saving() -> None:
-    """Read the rules, and have a colleague save one after the query and before its answer is kept."""
+    """Read the rules while another user saves one, after the query and before its result is cached."""
     from streams.channels import rules
 
     real = rules._read
@@ -298,7 +298,7 @@ def load_while_saving() -> None:
     print(before, list(access_rules()))
 
 
-# --- What a transaction of the caller's own sees ----------------------------------------------------------------------
+# --- Transactions of the caller ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.once

@@ -18,7 +18,7 @@ def messages(**streams: Any) -> list[CheckMessage]:
         return run_checks(databases=[])
 
 
-# Those of the relay, which the demo site has installed, among them.
+# Includes the keys of the relay, which is installed here.
 KNOWN = ", ".join(conf.known_keys())
 
 
@@ -215,7 +215,7 @@ def test_all_problems_are_reported_together() -> None:
 
 
 class AsyncAlone(DefaultPolicy):
-    """Overrides an async method and not its sync twin."""
+    """Override an async method and not its sync equivalent."""
 
     async def acan_publish(self, request: HttpRequest, channel: str) -> bool:
         return False

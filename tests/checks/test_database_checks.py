@@ -1,6 +1,6 @@
-"""The system checks of the log's database. Each runs in a process of its own, because databases come from the settings.
+"""The system checks of the log's database. Each test compares the whole list of messages.
 
-Each test compares the whole list of messages: nothing is missing, and nothing else is said.
+The checks run in a separate process, because the settings of the databases cannot change in a running one.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def _run(folder: Path, settings: str, code: str, *arguments: str) -> subprocess.
 
 
 def check(folder: Path, settings: str) -> subprocess.CompletedProcess[str]:
-    """Run `manage.py check`."""
+    """Run `manage.py check` in a forked process."""
     return _run(folder, settings, MAIN, "manage.py", "check")
 
 
 def database_messages(folder: Path, settings: str, report: str = REPORT) -> Any:
-    """Return the messages of all checks."""
+    """Run all checks, including the database checks, and return their messages."""
     done = _run(folder, settings, report)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -73,7 +73,7 @@ def test_sqlite_file_in_wal_mode_passes(tmp_path: Path) -> None:
     ],
 )
 def test_w001_sqlite_file_outside_wal_mode(tmp_path: Path, options: Any, mode: str) -> None:
-    """The message appears once, also if the checks of databases run."""
+    """The message appears only once, even if the database checks run as well."""
     _make_database(tmp_path, mode)
     assert database_messages(tmp_path, f"DATABASES['default']['OPTIONS'] = {options!r}") == [
         [
@@ -97,7 +97,7 @@ def test_w001_sqlite_file_outside_wal_mode(tmp_path: Path, options: Any, mode: s
     ],
 )
 def test_w001_appears_in_check(tmp_path: Path, options: Any, mode: str | None, warns: bool) -> None:
-    """`check` and `runserver` do not run checks of databases. A file can be in WAL mode without an option."""
+    """`check` and `runserver` do not run database checks. A file can be in WAL mode without an option."""
     if mode is not None:
         _make_database(tmp_path, mode)
     checked = check(tmp_path, f"DATABASES['default']['OPTIONS'] = {options!r}")
@@ -113,7 +113,7 @@ def _make_database(folder: Path, journal_mode: str, name: str = "db.sqlite3") ->
 
 @pytest.mark.once
 def test_e005_unsupported_database(tmp_path: Path) -> None:
-    """Django's dummy backend stands for every database that is neither PostgreSQL nor SQLite."""
+    """Django's dummy backend represents every database other than PostgreSQL and SQLite."""
     assert database_messages(tmp_path, "DATABASES = {'default': {'ENGINE': 'django.db.backends.dummy'}}") == [
         [
             "Error",
@@ -143,7 +143,7 @@ class Router:
 
 @pytest.mark.once
 def test_settings_checks_use_no_database(tmp_path: Path) -> None:
-    """`check` and `runserver` work without a database. (Django 6.1's own checks of models connect to each one.)"""
+    """Our checks work without a database. (In Django 6.1, Django's own model checks connect to each database.)"""
     settings = "DATABASES['default'].update({'NAME': '/nowhere/at/all/db'})"
     assert database_messages(tmp_path, settings, OURS) == []
     assert len(database_messages(tmp_path, "DATABASES['default']['OPTIONS'] = {}", OURS)) == 1
@@ -156,7 +156,7 @@ DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "sit
 
 
 def connection_messages(folder: Path, host: str, options: dict[str, Any]) -> Any:
-    """Return the messages about a PostgreSQL database that the checks cannot reach."""
+    """Return the messages about a PostgreSQL database. The checks do not connect to it."""
     return database_messages(folder, POSTGRES % (host, options), REPORT.replace('databases=["default"]', ""))
 
 

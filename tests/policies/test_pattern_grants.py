@@ -1,4 +1,4 @@
-"""Tokens for patterns: a policy with rules of its own grants none unless it says so."""
+"""A policy that overrides a rule grants no tokens for patterns, unless it overrides can_grant_pattern() as well."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def request_of_root() -> HttpRequest:
 
 
 class NotTheSecretRoom(DefaultPolicy):
-    """Refuses staff one channel. The rule looks at the user, whom a request with a token does not have."""
+    """Refuse one channel to staff. The rule depends on the user, which a request with a token does not have."""
 
     def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
         return self._is_for(request, channel) and super().can_subscribe(request, channel)
@@ -59,13 +59,13 @@ def test_named_channels_are_asked_through_the_policy(kind: str) -> None:
 
 
 def _anything(self: Any, *args: Any, **kwargs: Any) -> Any:
-    raise AssertionError("only its presence counts")
+    raise AssertionError("this method must not be called")
 
 
 @pytest.mark.parametrize("name", [*READ_METHODS, *PUBLISH_METHODS])
 @pytest.mark.parametrize("way", ["subclass", "derived", "mixin", "instance"])
 def test_every_way_of_narrowing_denies_patterns(name: str, way: str) -> None:
-    """By a method, by inheritance, by a mixin, or on the instance alone."""
+    """A rule can come from the class, a base class, a mixin or the instance."""
     methods = dict.fromkeys({name, name.removeprefix("a")}, _anything)
     narrow: type[DefaultPolicy] = type("Narrow", (DefaultPolicy,), methods)
     if way == "derived":
@@ -83,7 +83,7 @@ def test_every_way_of_narrowing_denies_patterns(name: str, way: str) -> None:
 
 
 def test_methods_that_decide_are_all_listed() -> None:
-    """A method that is added to the policies later, and decides, must not be forgotten."""
+    """Fail if a method is added to the policies and not classified as one that decides or does not decide."""
     others = {
         *("can_grant_pattern", "grants_pattern", "can_broadcast", "depends_only_on_user", "overrides"),
         *("describe_readers", "denied_message", "denied_publish_message"),
@@ -118,7 +118,7 @@ def test_policy_that_changes_only_words_grants_patterns() -> None:
 
 
 class GrantsRooms(NotTheSecretRoom):
-    """Says for which patterns tokens can be made."""
+    """Grant tokens for some patterns."""
 
     def can_grant_pattern(self, request: HttpRequest, pattern: str, *, to_publish: bool) -> bool:
         return pattern.startswith("room.") and not to_publish
@@ -138,7 +138,7 @@ class NarrowerThanThat(GrantsRooms):
     ("policy", "status"), [("GrantsRooms", 201), ("GrantsByTheDefault", 403), ("NarrowerThanThat", 403)]
 )
 def test_policy_that_says_so_grants_patterns(policy: str, status: int) -> None:
-    """Its own word counts. The default's does not, and neither does that of a class before the newest rule."""
+    """The policy must override can_grant_pattern() itself, in the class with the newest rule or below it."""
     staff = key(user("boss", "view_message", "add_message", is_staff=True))
     with override_settings(STREAMS={"POLICY": f"{__name__}.{policy}"}):
         assert post(TOKENS, {"read": ["room.*"]}, staff).status_code == status
@@ -154,11 +154,11 @@ def test_policy_from_the_base_class_grants_no_patterns(to_publish: bool) -> None
     assert not policy.grants_pattern(request, "a.*", to_publish=to_publish)
 
 
-# --- When a token is used ---------------------------------------------------------------------------------------------
+# --- Use of a token ---------------------------------------------------------------------------------------------------
 
 
 class ClosedView(EventStreamView):
-    """A view whose policy refuses one channel to every request, with a token or without."""
+    """Refuse one channel to every request, with or without a token."""
 
     class Policy(DefaultPolicy):
         def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
@@ -183,7 +183,7 @@ async def test_views_own_policy_is_asked_with_a_pattern_token() -> None:
 @pytest.mark.django_db(transaction=True)
 @override_settings(STREAMS={"POLICY": f"{__name__}.NotTheSecretRoom"})
 async def test_pattern_token_made_earlier_is_judged_alone() -> None:
-    """It holds until it expires or is revoked, because a rule that looks at the user finds none to refuse."""
+    """The token works until it expires or is revoked, because a rule about the user does not apply to it."""
     token = make_token(read=["secret.*"])
     client = AsyncClient()
     assert (await client.head(f"/events/{SECRET}/?token={token}")).status_code == 200

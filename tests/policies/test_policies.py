@@ -1,4 +1,4 @@
-"""Who may read, who may publish, and what a refusal says."""
+"""The policies decide which users can read and publish, and describe refusals."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def request_of(user: Any) -> HttpRequest:
     return request
 
 
-# The rules that staff have settled in the admin are read from the database.
+# The policies read the channels' access settings from the database.
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class UntouchableRequest(HttpRequest):
-    """Fails where it is asked for its user, which is what costs the queries for session and user."""
+    """Fail on access to the user, which would need queries for the session and the user."""
 
     @property
     def user(self) -> Any:
-        raise AssertionError("the user was looked at")
+        raise AssertionError("the user was accessed")
 
 
 @pytest.fixture(autouse=True)
@@ -142,8 +142,8 @@ def test_user_may_read_the_own_channel_and_no_other_users() -> None:
         f"x.user.{pk}",
     ]
     channels += ["user.one", "user.", "user.*", "news"]
-    may = [channel for channel in channels if DefaultPolicy().can_subscribe(request_of(one), channel)]
-    assert may == [f"user.{pk}"]
+    readable = [channel for channel in channels if DefaultPolicy().can_subscribe(request_of(one), channel)]
+    assert readable == [f"user.{pk}"]
 
 
 def test_inactive_user_may_read_nothing() -> None:
@@ -228,7 +228,7 @@ async def test_base_class_denies_everything() -> None:
 
 
 class Rooms(BasePolicy):
-    """A site's own policy: the query says which rooms the client is in."""
+    """Admit a client to the rooms in its query string."""
 
     def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
         return channel in request.GET.getlist("room")
@@ -247,7 +247,7 @@ def test_policy_is_the_default_one_where_none_is_named() -> None:
 def test_policy_is_the_one_that_is_named_for_as_long_as_it_is_named() -> None:
     with override_settings(STREAMS=OWN_POLICY):
         assert type(get_policy()) is Rooms
-        assert get_policy() is get_policy(), "one instance serves the process"
+        assert get_policy() is get_policy(), "the process has one instance of the policy"
     assert type(get_policy()) is DefaultPolicy
 
 
@@ -276,7 +276,7 @@ async def test_publishing_in_code_asks_no_policy() -> None:
     assert message.position == 1
 
 
-# --- What it costs ----------------------------------------------------------------------------------------------------
+# --- Queries ----------------------------------------------------------------------------------------------------------
 
 
 def test_groups_of_a_user_are_asked_for_once(django_assert_num_queries: Any) -> None:
@@ -294,7 +294,7 @@ def test_groups_of_a_user_are_asked_for_once(django_assert_num_queries: Any) -> 
 
 def test_staff_who_read_their_own_channel_cost_no_more_than_others(django_assert_num_queries: Any) -> None:
     ada = User.objects.create(username="ada", is_staff=True)
-    with django_assert_num_queries(1):  # the rules, which are not kept in a test
+    with django_assert_num_queries(1):  # for the access rules, which tests do not cache
         assert DefaultPolicy().can_subscribe(request_of(ada), f"user.{ada.pk}")
 
 
@@ -313,9 +313,9 @@ def test_fifty_channels_cost_as_many_queries_as_one(
     ask = policy.denied_publish_channels if publishing else policy.denied_channels
 
     def queries_for(channels: Sequence[str]) -> int:
-        with django_assert_max_num_queries(10) as asked:
+        with django_assert_max_num_queries(10) as queries:
             assert ask(request_of(User.objects.get(pk=ada.pk)), channels) == []
-        return len(asked)
+        return len(queries)
 
     assert queries_for(names) == queries_for(["press.1"])
 
@@ -323,7 +323,7 @@ def test_fifty_channels_cost_as_many_queries_as_one(
 @override_settings(STREAMS={"PUBLIC_CHANNELS": ["news"]})
 async def test_what_is_open_or_granted_is_decided_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*args: Any, **kwargs: Any) -> Any:
-        raise AssertionError("a thread was asked for")
+        raise AssertionError("a thread was used")
 
     monkeypatch.setattr("streams.policies.sync_to_async", run)
     with_token = RequestFactory().get("/", {"token": make_token(read=["a"], publish=["a"])})
@@ -346,4 +346,4 @@ def test_patterns_are_granted_by_staff_who_may_do_it_everywhere(permission: str)
     assert not policy.can_grant_pattern(request_of(AnonymousUser()), "a.*", to_publish=to_publish)
     with_token = RequestFactory().get(f"/?token={make_token(read=['*'], publish=['*'], user=ada)}")
     with_token.user = ada
-    assert not policy.can_grant_pattern(with_token, "a.*", to_publish=to_publish), "a token would live for ever"
+    assert not policy.can_grant_pattern(with_token, "a.*", to_publish=to_publish), "a token could renew itself"

@@ -1,4 +1,4 @@
-"""Who listens: each process keeps one row, cheaply, and the rows of processes that have ended fade."""
+"""Each process counts its connections and reports them in one row, which expires after the process has ended."""
 
 from __future__ import annotations
 
@@ -124,12 +124,12 @@ def test_a_row_fades_after_three_beats() -> None:
     assert not totals.has_connections()
 
 
-# --- The row ----------------------------------------------------------------------------------------------------------
+# --- Rows -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def connection_counter() -> Iterator[counter.ConnectionCounter]:
-    """A connection_counter of this process that no hub writes."""
+    """Return a connection counter of this process that no hub writes to."""
     loop = asyncio.new_event_loop()
     made = counter.open_counter(loop, set())
     yield made
@@ -166,7 +166,7 @@ def test_a_process_describes_itself(connection_counter: counter.ConnectionCounte
 def test_process_whose_last_stream_has_ended_keeps_the_head_that_it_knew(
     connection_counter: counter.ConnectionCounter,
 ) -> None:
-    """Else the chart would show the whole log as the messages of one moment when a stream comes back."""
+    """Without it, the chart would count the whole log as new messages when the next stream is opened."""
     connection_counter.add(["news"])
     connection_counter.head = 1_000_000
     node_row.write()
@@ -195,7 +195,7 @@ def test_writing_costs_as_many_statements_for_many_clients_as_for_one(
     connection_counter: counter.ConnectionCounter,
 ) -> None:
     connection_counter.add(["news"])
-    node_row.write()  # the first one inserts
+    node_row.write()  # the first write inserts the row
 
     def statements() -> list[str]:
         with CaptureQueriesContext(
@@ -221,7 +221,7 @@ def test_rows_of_processes_that_ended_long_ago_are_deleted(connection_counter: c
 
 @database
 def test_a_row_lists_the_callers_that_have_most() -> None:
-    before = sum(counter.slots().counts().values())  # those of other tests, whose streams are still open
+    before = sum(counter.slots().counts().values())  # slots of other tests, whose streams are still open
     taken = [counter.slots().take(f"user {n}") for n in range(node_row.MAX_CALLERS + 100) for _ in range(2)]
     taken += [counter.slots().take("address a", "user x") for _ in range(3)]
     try:
@@ -230,8 +230,8 @@ def test_a_row_lists_the_callers_that_have_most() -> None:
         assert len(callers) == node_row.MAX_CALLERS
         assert (callers["address a"], callers["user x"]) == (3, 3)
     finally:
-        for place in taken:
-            place.release()
+        for slot in taken:
+            slot.release()
     node_row.write()
     assert sum(own_row().callers.values()) == before
 
@@ -271,10 +271,10 @@ def test_row_that_cannot_be_cleared_is_logged(site: Site) -> None:
 
 
 def leave_twice() -> None:
-    """Close a connection_counter twice, and print how many beats were begun and how many written."""
-    begun: list[Future[Any]] = []
+    """Close a connection counter twice, and print the number of submitted writes and the number of stored samples."""
+    submitted: list[Future[Any]] = []
     submit = executor.PERIODIC.submit
-    executor.PERIODIC.submit = lambda *args: begun.append(submit(*args))  # type: ignore[method-assign, assignment, func-returns-value]
+    executor.PERIODIC.submit = lambda *args: submitted.append(submit(*args))  # type: ignore[method-assign, assignment, func-returns-value]
 
     async def leave() -> None:
         connection_counter = counter.open_counter(asyncio.get_running_loop(), set())
@@ -282,20 +282,20 @@ def leave_twice() -> None:
         node_row.close_counter(connection_counter)
 
     asyncio.run(leave())
-    print(len(begun))
-    for beat in begun:
-        beat.result()
+    print(len(submitted))
+    for future in submitted:
+        future.result()
     print(len(Node.objects.get().samples))
 
 
 @database
 async def test_nothing_is_written_after_the_last_stream_of_a_test() -> None:
-    """The row is written as on a site. But a write that nobody waits for could come after the tables were emptied."""
+    """A test does not write the row after its last stream: the write could run after the tables were emptied."""
     subscriber = Subscriber(["news"])
     await subscriber.open()
     async with asyncio.timeout(30):
         while not await Node.objects.filter(connections=1).aexists():
             await asyncio.sleep(0.01)
     await subscriber.aclose()
-    await executor.run(int, pool=executor.PERIODIC)  # its one thread has done what was submitted before
+    await executor.run(int, pool=executor.PERIODIC)  # the pool's only thread has finished all earlier writes
     assert (await Node.objects.aget()).connections == 1

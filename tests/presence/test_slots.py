@@ -1,4 +1,4 @@
-"""Slots are counted by key, in all threads, and come back however they are let go of."""
+"""Slots are counted by key in all threads, and are returned by release() or by garbage collection."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def test_place_that_is_forgotten_comes_back() -> None:
 
 def test_place_that_the_garbage_collector_finds_within_a_count_comes_back_after_it() -> None:
     slots = Slots()
-    circle: list[object] = [slots.take("a")]
-    circle.append(circle)
-    del circle
+    cycle: list[object] = [slots.take("a")]
+    cycle.append(cycle)
+    del cycle
     with slots:
         gc.collect()
         assert slots._taken == {"a": 1}

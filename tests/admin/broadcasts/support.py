@@ -13,8 +13,7 @@ from tests.admin.people import staff
 
 State = Broadcast.State
 
-
-DESK = "/admin/streams/broadcast/"
+LIST = "/admin/streams/broadcast/"
 
 
 ALL = (
@@ -47,25 +46,25 @@ def tomorrow() -> datetime.datetime:
 
 
 def attempts(made: Broadcast) -> dict[str, Any]:
-    """Return {name: function that sends the request} for every view."""
+    """Return a dict that maps the name of each view to a function that sends a request to it."""
     post = {"revision": str(made.revision)}
     return {
-        "list": lambda c: c.get(DESK),
-        "look": lambda c: c.get(f"{DESK}{made.pk}/change/"),
-        "add": lambda c: c.get(f"{DESK}add/"),
-        "add post": lambda c: c.post(f"{DESK}add/", TEXT),
-        "edit": lambda c: c.post(f"{DESK}{made.pk}/change/", {**TEXT, **post}),
-        "confirm": lambda c: c.get(f"{DESK}{made.pk}/send/"),
-        "send": lambda c: c.post(f"{DESK}{made.pk}/send/", post),
-        "when": lambda c: c.get(f"{DESK}{made.pk}/schedule/"),
-        "schedule": lambda c: c.post(f"{DESK}{made.pk}/schedule/", {**post, "send_at": local(tomorrow())}),
-        "unschedule": lambda c: c.post(f"{DESK}{made.pk}/unschedule/"),
-        "cancel": lambda c: c.post(f"{DESK}{made.pk}/cancel/"),
-        "copy": lambda c: c.post(f"{DESK}{made.pk}/copy/"),
-        "preview": lambda c: c.post(f"{DESK}preview/", TEXT),
-        "test": lambda c: c.post(f"{DESK}test/", TEXT),
-        "known": lambda c: c.get(f"{DESK}known/?q=n"),
-        "audience": lambda c: c.get(f"{DESK}audience/?channel=news"),
-        "reached": lambda c: c.get(f"{DESK}{made.pk}/reached/"),
-        "delete": lambda c: c.post(f"{DESK}{made.pk}/delete/", {"post": "yes"}),
+        "list": lambda c: c.get(LIST),
+        "look": lambda c: c.get(f"{LIST}{made.pk}/change/"),
+        "add": lambda c: c.get(f"{LIST}add/"),
+        "add post": lambda c: c.post(f"{LIST}add/", TEXT),
+        "edit": lambda c: c.post(f"{LIST}{made.pk}/change/", {**TEXT, **post}),
+        "confirm": lambda c: c.get(f"{LIST}{made.pk}/send/"),
+        "send": lambda c: c.post(f"{LIST}{made.pk}/send/", post),
+        "when": lambda c: c.get(f"{LIST}{made.pk}/schedule/"),
+        "schedule": lambda c: c.post(f"{LIST}{made.pk}/schedule/", {**post, "send_at": local(tomorrow())}),
+        "unschedule": lambda c: c.post(f"{LIST}{made.pk}/unschedule/"),
+        "cancel": lambda c: c.post(f"{LIST}{made.pk}/cancel/"),
+        "copy": lambda c: c.post(f"{LIST}{made.pk}/copy/"),
+        "preview": lambda c: c.post(f"{LIST}preview/", TEXT),
+        "test": lambda c: c.post(f"{LIST}test/", TEXT),
+        "known": lambda c: c.get(f"{LIST}known/?q=n"),
+        "audience": lambda c: c.get(f"{LIST}audience/?channel=news"),
+        "reached": lambda c: c.get(f"{LIST}{made.pk}/reached/"),
+        "delete": lambda c: c.post(f"{LIST}{made.pk}/delete/", {"post": "yes"}),
     }

@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 
 from streams.broadcasts import lifecycle
 from streams.models import Broadcast, Message
-from tests.admin.broadcasts.support import ALL, DESK, TEXT, browser, draft
+from tests.admin.broadcasts.support import ALL, LIST, TEXT, browser, draft
 from tests.admin.people import node
 
 pytestmark = pytest.mark.django_db
@@ -27,25 +27,25 @@ pytestmark = pytest.mark.django_db
 )
 def test_json_error_has_line_and_column(payload: str, line: int | None, column: int | None) -> None:
     client = browser(*ALL)
-    told = client.post(f"{DESK}preview/", {**TEXT, "payload_type": "json", "payload": payload}).json()
-    assert told["preview"] is None
+    result = client.post(f"{LIST}preview/", {**TEXT, "payload_type": "json", "payload": payload}).json()
+    assert result["preview"] is None
     if line is not None:
-        assert told["json_error"] == {"line": line, "column": column}
-        assert f"(line {line}, column {column})" in told["errors_by_field"]["payload"][0]
+        assert result["json_error"] == {"line": line, "column": column}
+        assert f"(line {line}, column {column})" in result["errors_by_field"]["payload"][0]
     else:
-        assert told["errors_by_field"]["payload"]
-    answer = client.post(f"{DESK}add/", {**TEXT, "payload_type": "json", "payload": payload})
+        assert result["errors_by_field"]["payload"]
+    answer = client.post(f"{LIST}add/", {**TEXT, "payload_type": "json", "payload": payload})
     assert answer.status_code == 422
     assert not Broadcast.objects.exists()
 
 
 def test_preview_shows_exact_bytes() -> None:
     client = browser(*ALL)
-    client.post(f"{DESK}test/", TEXT)  # so that the next id is 2
-    told = client.post(f"{DESK}preview/", {**TEXT, "title": "", "event": "alert", "payload": " a\r\n\nb: é\n"}).json()
-    assert told["errors_by_field"] == {}
+    client.post(f"{LIST}test/", TEXT)  # so that the next event id is 2
+    result = client.post(f"{LIST}preview/", {**TEXT, "title": "", "event": "alert", "payload": " a\r\n\nb: é\n"}).json()
+    assert result["errors_by_field"] == {}
     wire = "event: alert\nid: 2\ndata:  a\ndata: \ndata: b: é\ndata: \n\n"
-    assert told["preview"] == {"problem": "", "encoded": wire, "data": " a\n\nb: é\n", "bytes": len(wire.encode())}
+    assert result["preview"] == {"problem": "", "encoded": wire, "data": " a\n\nb: é\n", "bytes": len(wire.encode())}
     made = draft(event="alert", payload=" a\n\nb: é\n")
     lifecycle.send(made.pk, by=None)
     [row] = Message.objects.filter(channel="news")
@@ -55,11 +55,11 @@ def test_preview_shows_exact_bytes() -> None:
 def test_test_message_uses_own_channel() -> None:
     client = browser("add_broadcast")
     user = User.objects.get()
-    answer = client.post(f"{DESK}test/", {**TEXT, "channels": "news", "event": "alert"})
+    answer = client.post(f"{LIST}test/", {**TEXT, "channels": "news", "event": "alert"})
     assert (answer.status_code, answer.json()) == (201, {"channel": f"user.{user.pk}", "position": 1})
     [message] = Message.objects.all()
     assert (message.channel, message.event, message.published_by) == (f"user.{user.pk}", "alert", user)
-    refused = client.post(f"{DESK}test/", {**TEXT, "payload": ""})
+    refused = client.post(f"{LIST}test/", {**TEXT, "payload": ""})
     assert (refused.status_code, refused.json()) == (422, {"errors": ["Enter the content of the message."]})
 
 
@@ -67,28 +67,28 @@ def test_suggested_channels_start_with_text() -> None:
     client = browser("add_broadcast")
     for channel in ("news", "news.sports", "weather"):
         lifecycle.send(draft(channels=[channel]).pk, by=None)
-    assert client.get(f"{DESK}known/", {"q": "new"}).json() == {"channels": ["news", "news.sports"]}
-    assert client.get(f"{DESK}known/", {"q": "zzz"}).json() == {"channels": []}
+    assert client.get(f"{LIST}known/", {"q": "new"}).json() == {"channels": ["news", "news.sports"]}
+    assert client.get(f"{LIST}known/", {"q": "zzz"}).json() == {"channels": []}
     for garbage in ("\0", "%", "x" * 10_000, "'; --", "\u202e"):
-        assert client.get(f"{DESK}known/", {"q": garbage}).status_code == 200
+        assert client.get(f"{LIST}known/", {"q": garbage}).status_code == 200
 
 
 def test_audience_of_garbage_is_nobody() -> None:
     client = browser("send_broadcast")
-    assert client.get(f"{DESK}audience/?channel=news&channel=%00&channel=%E2%80%AE").json()["total"] == 0
-    assert client.get(f"{DESK}audience/").json()["channels"] == {}
+    assert client.get(f"{LIST}audience/?channel=news&channel=%00&channel=%E2%80%AE").json()["total"] == 0
+    assert client.get(f"{LIST}audience/").json()["channels"] == {}
     many = "&".join(f"channel=c{n}" for n in range(900))
-    assert len(client.get(f"{DESK}audience/?{many}").json()["channels"]) == lifecycle.MAX_CHANNELS
+    assert len(client.get(f"{LIST}audience/?{many}").json()["channels"]) == lifecycle.MAX_CHANNELS
 
 
 def test_zero_audience_needs_complete_counts() -> None:
     client = browser(*ALL)
     made = draft(channels=["quiet"])
-    asked = f"{DESK}{made.pk}/send/"
-    assert ">Send, although no client is connected</button>" in client.get(asked).text
+    url = f"{LIST}{made.pk}/send/"
+    assert ">Send, although no client is connected</button>" in client.get(url).text
     node({"news": 3}, channels_left_out=400)
-    page = client.get(asked).text
+    page = client.get(url).text
     assert ">Send now</button>" in page
     assert "There might be more connections than shown here" in page
-    told = client.get(f"{DESK}audience/?channel=quiet").json()
-    assert (told["channels"], told["total"], told["is_complete"]) == ({"quiet": 0}, 0, False)
+    result = client.get(f"{LIST}audience/?channel=quiet").json()
+    assert (result["channels"], result["total"], result["is_complete"]) == ({"quiet": 0}, 0, False)

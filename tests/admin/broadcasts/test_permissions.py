@@ -10,7 +10,7 @@ from django.test import Client, override_settings
 from streams.broadcasts import lifecycle
 from streams.models import Broadcast, Message
 from streams.policies import DefaultPolicy
-from tests.admin.broadcasts.support import ALL, DESK, TEXT, State, attempts, browser, draft, local, tomorrow
+from tests.admin.broadcasts.support import ALL, LIST, TEXT, State, attempts, browser, draft, local, tomorrow
 
 pytestmark = pytest.mark.django_db
 
@@ -41,17 +41,17 @@ def test_each_permission_allows_its_own_pages(permission: str) -> None:
 
 def test_author_sees_only_own_broadcasts() -> None:
     client = browser("add_broadcast")
-    answer = client.post(f"{DESK}add/", TEXT, follow=True)
+    answer = client.post(f"{LIST}add/", TEXT, follow=True)
     assert answer.status_code == 200
     assert "data: No trains." in answer.text
     theirs = draft(title="Theirs", payload="secret")
-    assert client.get(f"{DESK}{theirs.pk}/change/").status_code == 404
-    assert "Theirs" not in client.get(DESK).text
+    assert client.get(f"{LIST}{theirs.pk}/change/").status_code == 404
+    assert "Theirs" not in client.get(LIST).text
     own = Broadcast.objects.get(created_by__username="editor")
-    assert client.get(f"{DESK}{own.pk}/history/").status_code == 200
+    assert client.get(f"{LIST}{own.pk}/history/").status_code == 200
     edit = {**TEXT, "payload": "Some trains.", "revision": "1"}
-    assert "data: Some trains." in client.post(f"{DESK}{own.pk}/change/", edit, follow=True).text
-    assert client.post(f"{DESK}{theirs.pk}/change/", edit).status_code == 404
+    assert "data: Some trains." in client.post(f"{LIST}{own.pk}/change/", edit, follow=True).text
+    assert client.post(f"{LIST}{theirs.pk}/change/", edit).status_code == 404
 
 
 def test_non_staff_gets_the_login() -> None:
@@ -77,10 +77,10 @@ def test_buttons_depend_on_permissions(missing: str) -> None:
         "delete_broadcast": "Delete",
     }
     sent = draft(state=State.CANCELLED)
-    may, may_not = browser(*ALL, name="all"), browser(*(set(ALL) - {missing}), name="fewer")
-    url = f"{DESK}{(sent if missing in ('add_broadcast', 'delete_broadcast') else draft()).pk}/change/"
-    assert buttons[missing] in may.get(url).text
-    assert buttons[missing] not in may_not.get(url).text
+    permitted, limited = browser(*ALL, name="all"), browser(*(set(ALL) - {missing}), name="fewer")
+    url = f"{LIST}{(sent if missing in ('add_broadcast', 'delete_broadcast') else draft()).pk}/change/"
+    assert buttons[missing] in permitted.get(url).text
+    assert buttons[missing] not in limited.get(url).text
 
 
 def test_every_change_needs_the_csrf_token() -> None:
@@ -98,13 +98,13 @@ def test_what_changes_something_is_no_get() -> None:
     client = browser(*ALL)
     made = draft()
     for name in ("unschedule", "cancel", "copy"):
-        assert client.get(f"{DESK}{made.pk}/{name}/").status_code == 405
+        assert client.get(f"{LIST}{made.pk}/{name}/").status_code == 405
     for name in ("preview", "test"):
-        assert client.get(f"{DESK}{name}/").status_code == 405
+        assert client.get(f"{LIST}{name}/").status_code == 405
 
 
 class OwnChannels(DefaultPolicy):
-    """Each user broadcasts to channels that begin with their name."""
+    """Users can broadcast only to channels whose names start with their username."""
 
     def can_broadcast(self, request: HttpRequest, channel: str) -> bool:
         return super().can_broadcast(request, channel) and channel.startswith(request.user.get_username())
@@ -113,25 +113,25 @@ class OwnChannels(DefaultPolicy):
 @override_settings(STREAMS={"POLICY": "tests.admin.broadcasts.test_permissions.OwnChannels"})
 def test_policy_limits_channels_for_each_user() -> None:
     client = browser(*ALL, name="ada")
-    answer = client.post(f"{DESK}add/", {**TEXT, "channels": "ada.news news"})
+    answer = client.post(f"{LIST}add/", {**TEXT, "channels": "ada.news news"})
     assert answer.status_code == 422
     assert "You are not allowed to broadcast to news." in answer.text
     assert not Broadcast.objects.exists()
-    assert client.post(f"{DESK}add/", {**TEXT, "channels": "ada.news"}).status_code == 302
+    assert client.post(f"{LIST}add/", {**TEXT, "channels": "ada.news"}).status_code == 302
     lifecycle.send(draft(channels=["news", "ada.old"]).pk, by=None)
-    assert client.get(f"{DESK}known/").json() == {"channels": ["ada.old"]}
-    assert list(client.get(f"{DESK}audience/?channel=news&channel=ada.news").json()["channels"]) == ["ada.news"]
+    assert client.get(f"{LIST}known/").json() == {"channels": ["ada.old"]}
+    assert list(client.get(f"{LIST}audience/?channel=news&channel=ada.news").json()["channels"]) == ["ada.news"]
     Message.objects.all().delete()
-    theirs = draft(channels=["ada.news", "news"])  # written by somebody who may
+    theirs = draft(channels=["ada.news", "news"])  # written by another user, who can broadcast to both channels
     for name in ("send", "schedule"):
         answer = attempts(theirs)[name](client)
         assert answer.status_code == 422
         assert "You are not allowed to broadcast to news." in answer.text
     for name in ("edit", "delete"):
         assert attempts(theirs)[name](client).status_code == 403
-    # A draft of it would be theirs, and they could neither edit nor delete it.
+    # A copy would belong to this user, who could neither edit nor delete it.
     assert attempts(theirs)["copy"](client).status_code == 403
-    page = client.get(f"{DESK}{theirs.pk}/change/").text
+    page = client.get(f"{LIST}{theirs.pk}/change/").text
     assert not [
         button for button in ("<textarea", "Send now…", "Schedule…", "Copy as new draft", "Delete") if button in page
     ]
@@ -143,7 +143,7 @@ def test_policy_limits_channels_for_each_user() -> None:
 
 
 class OwnPublishing(DefaultPolicy):
-    """Says of publishing only that it is for some channels."""
+    """Allow publishing to one channel. The policy has no rule for broadcasts."""
 
     def can_publish(self, request: HttpRequest, channel: str) -> bool:
         return channel == "sport"
@@ -152,16 +152,16 @@ class OwnPublishing(DefaultPolicy):
 @override_settings(STREAMS={"POLICY": "tests.admin.broadcasts.test_permissions.OwnPublishing"})
 def test_publish_policy_limits_broadcasts() -> None:
     client = browser(*ALL)
-    assert client.post(f"{DESK}add/", TEXT).status_code == 422
-    assert client.post(f"{DESK}add/", {**TEXT, "channels": "sport"}).status_code == 302
+    assert client.post(f"{LIST}add/", TEXT).status_code == 422
+    assert client.post(f"{LIST}add/", {**TEXT, "channels": "sport"}).status_code == 302
 
 
 @override_settings(STREAMS={"POLICY": "tests.admin.broadcasts.test_permissions.OwnChannels"})
 @pytest.mark.parametrize("name", ["send", "schedule"])
 def test_future_revision_is_refused(name: str) -> None:
-    """A colleague's next save might take the broadcast to channels of which the policy was not asked."""
+    """Another user's next save could add channels for which the policy has not been checked."""
     client = browser(*ALL, name="ada")
     made = draft(channels=["ada.news"])
-    answer = client.post(f"{DESK}{made.pk}/{name}/", {"revision": "2", "send_at": local(tomorrow())})
+    answer = client.post(f"{LIST}{made.pk}/{name}/", {"revision": "2", "send_at": local(tomorrow())})
     assert answer.status_code == 422
     assert "Another user has changed this broadcast." in answer.text

@@ -1,4 +1,4 @@
-"""The list, the form and the page of one broadcast."""
+"""The list of broadcasts, the form, and the page of one broadcast."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streams import publish
 from streams.broadcasts import lifecycle
 from streams.exceptions import BroadcastRefused
 from streams.models import Broadcast, LogHead, Message
-from tests.admin.broadcasts.support import ALL, DESK, TEXT, State, browser, draft, local, tomorrow
+from tests.admin.broadcasts.support import ALL, LIST, TEXT, State, browser, draft, local, tomorrow
 
 pytestmark = pytest.mark.django_db
 
@@ -24,27 +24,27 @@ def test_draft_is_stored_and_logged() -> None:
     client = browser(*ALL)
     payload = '  {"a": 1,\r\n "b": "\u202e"}  '
     answer = client.post(
-        f"{DESK}add/",
+        f"{LIST}add/",
         {**TEXT, "channels": "news, weather\n news", "event": "alert", "payload_type": "json", "payload": payload},
     )
     made = Broadcast.objects.get()
-    assert answer.url == f"{DESK}{made.pk}/change/"
+    assert answer.url == f"{LIST}{made.pk}/change/"
     assert (made.channels, made.event) == (["news", "weather"], "alert")
     assert made.payload == payload.replace("\r\n", "\n")
     assert made.created_by.username == "editor"
     assert LogEntry.objects.get().get_change_message() == "Added."
-    client.post(f"{DESK}{made.pk}/change/", {**TEXT, "revision": "1"})
+    client.post(f"{LIST}{made.pk}/change/", {**TEXT, "revision": "1"})
     made.refresh_from_db()
     assert (made.revision, made.payload) == (2, "No trains.")
     assert "Changed Channels, Event type, Format and Content." in [
         e.get_change_message() for e in LogEntry.objects.all()
     ]
-    client.post(f"{DESK}{made.pk}/change/", {**TEXT, "title": "Other", "revision": "2"})
+    client.post(f"{LIST}{made.pk}/change/", {**TEXT, "title": "Other", "revision": "2"})
     assert LogEntry.objects.first().get_change_message() == "Changed Title."
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "says"),
+    ("field", "value", "expected"),
     [
         ("title", "", "Enter a title"),
         ("channels", "", "Enter at least one channel"),
@@ -60,10 +60,10 @@ def test_draft_is_stored_and_logged() -> None:
     ],
     ids=["title", "channels", "name", "many", "type", "reserved", "long-type", "payload", "size", "nul", "kind"],
 )
-def test_invalid_field_shows_error_and_keeps_text(field: str, value: str, says: str) -> None:
-    answer = browser(*ALL).post(f"{DESK}add/", {**TEXT, field: value})
+def test_invalid_field_shows_error_and_keeps_text(field: str, value: str, expected: str) -> None:
+    answer = browser(*ALL).post(f"{LIST}add/", {**TEXT, field: value})
     assert answer.status_code == 422
-    assert says in answer.text
+    assert expected in answer.text
     assert "Not saved." in answer.text
     assert answer.context["form"]["payload"].value() == (value if field == "payload" else TEXT["payload"])
     assert not Broadcast.objects.exists()
@@ -72,15 +72,15 @@ def test_invalid_field_shows_error_and_keeps_text(field: str, value: str, says: 
 def test_concurrent_edit_loses_no_text() -> None:
     made = draft()
     one, two = browser(*ALL, name="one"), browser(*ALL, name="two")
-    assert one.post(f"{DESK}{made.pk}/change/", {**TEXT, "payload": "one", "revision": "1"}).status_code == 302
-    answer = two.post(f"{DESK}{made.pk}/change/", {**TEXT, "payload": "two", "revision": "1"})
+    assert one.post(f"{LIST}{made.pk}/change/", {**TEXT, "payload": "one", "revision": "1"}).status_code == 302
+    answer = two.post(f"{LIST}{made.pk}/change/", {**TEXT, "payload": "two", "revision": "1"})
     assert answer.status_code == 422
     assert "Another user has changed this broadcast." in answer.text
     assert answer.context["form"]["payload"].value() == "two"
-    assert "Save draft" not in answer.text  # it would be refused again
+    assert "Save draft" not in answer.text  # saving would be refused again
     made.refresh_from_db()
     assert made.payload == "one"
-    two.post(f"{DESK}{made.pk}/change/", {**TEXT, "payload": "two", "revision": "1", "_copy": "1"})
+    two.post(f"{LIST}{made.pk}/change/", {**TEXT, "payload": "two", "revision": "1", "_copy": "1"})
     assert list(Broadcast.objects.order_by("pk").values_list("payload", "revision")) == [("one", 2), ("two", 1)]
 
 
@@ -88,12 +88,12 @@ def test_editing_sent_broadcast_keeps_the_text() -> None:
     made = draft()
     client = browser(*ALL)
     lifecycle.send(made.pk, by=None)
-    answer = client.post(f"{DESK}{made.pk}/change/", {**TEXT, "payload": "too late", "revision": "1"})
+    answer = client.post(f"{LIST}{made.pk}/change/", {**TEXT, "payload": "too late", "revision": "1"})
     assert answer.status_code == 422
     assert "not a draft any more" in answer.text
     assert "too late" in answer.text
     assert "Save my version as a new draft" in answer.text
-    client.post(f"{DESK}{made.pk}/change/", {**TEXT, "payload": "too late", "revision": "1", "_copy": "1"})
+    client.post(f"{LIST}{made.pk}/change/", {**TEXT, "payload": "too late", "revision": "1", "_copy": "1"})
     assert Broadcast.objects.filter(payload="too late", state=State.DRAFT).count() == 1
     made.refresh_from_db()
     assert made.payload == "No trains."
@@ -105,7 +105,7 @@ def test_garbage_for_a_revision_changes_nothing(revision: str) -> None:
     client = browser(*ALL)
     for url in ("change", "send", "schedule"):
         data = {**TEXT, "payload": "x", "revision": revision, "send_at": local(tomorrow())}
-        assert client.post(f"{DESK}{made.pk}/{url}/", data).status_code == 422
+        assert client.post(f"{LIST}{made.pk}/{url}/", data).status_code == 422
     made.refresh_from_db()
     assert (made.payload, made.state, made.revision) == ("No trains.", State.DRAFT, 1)
 
@@ -114,16 +114,16 @@ def test_garbage_for_a_revision_changes_nothing(revision: str) -> None:
 def test_unknown_broadcast_is_not_found(pk: str) -> None:
     client = browser(*ALL)
     for name in ("change", "send", "schedule", "reached"):
-        assert client.get(f"{DESK}{pk}/{name}/").status_code in (302, 404), name
+        assert client.get(f"{LIST}{pk}/{name}/").status_code in (302, 404), name
     for name in ("unschedule", "cancel", "copy"):
-        assert client.post(f"{DESK}{pk}/{name}/").status_code in (302, 404), name
+        assert client.post(f"{LIST}{pk}/{name}/").status_code in (302, 404), name
 
 
 def test_result_shows_ids_and_audience() -> None:
     made = draft(channels=["news", "weather"])
     lifecycle.send(made.pk, by=None)
     Broadcast.objects.update(audience={"news": 41, "weather": 1})
-    answer = browser(*ALL, "view_message").get(f"{DESK}{made.pk}/change/")
+    answer = browser(*ALL, "view_message").get(f"{LIST}{made.pk}/change/")
     assert "Connections when sent" in answer.text
     assert "<textarea" not in answer.text
     pk = Message.objects.get(position=1).pk
@@ -137,12 +137,12 @@ def test_sent_or_scheduled_cannot_be_deleted() -> None:
     client = browser(*ALL)
     for state in (State.SENT, State.SCHEDULED):
         made = draft(state=state)
-        assert client.post(f"{DESK}{made.pk}/delete/", {"post": "yes"}).status_code == 403
+        assert client.post(f"{LIST}{made.pk}/delete/", {"post": "yes"}).status_code == 403
         data = {"action": "delete_selected", "_selected_action": [made.pk], "post": "yes"}
-        client.post(DESK, data)  # there is no such action
+        client.post(LIST, data)  # the list has no such action
         assert Broadcast.objects.filter(pk=made.pk).exists()
     made = draft()
-    assert client.post(f"{DESK}{made.pk}/delete/", {"post": "yes"}).status_code == 302
+    assert client.post(f"{LIST}{made.pk}/delete/", {"post": "yes"}).status_code == 302
     assert not Broadcast.objects.filter(pk=made.pk).exists()
 
 
@@ -161,9 +161,9 @@ def test_thousand_separators_do_not_affect_ids(settings: Any) -> None:
     LogHead.objects.update(head=1_234_567)
     client = browser(*ALL, "view_message")
     made = draft(revision=1234)
-    page = client.get(f"{DESK}{made.pk}/send/").text
+    page = client.get(f"{LIST}{made.pk}/send/").text
     [seen] = re.findall('name="revision" value="(.*?)"', page)
-    sent = client.post(f"{DESK}{made.pk}/send/", {"revision": seen}, follow=True)
+    sent = client.post(f"{LIST}{made.pk}/send/", {"revision": seen}, follow=True)
     assert "Sent. 0 connections were open." in sent.text
     assert ">1234568<" in sent.text
     assert "1,234,56" not in sent.text
@@ -182,7 +182,7 @@ def test_list_is_sorted_by_send_time() -> None:
     client = browser("view_broadcast")
     in_order = ["30 days ago", "9 days ago", "0 days ago", "tomorrow"]
     for column, titles in (("4", in_order), ("-4", in_order[::-1])):
-        listed = client.get(f"{DESK}?o={column}").context["cl"].result_list
+        listed = client.get(f"{LIST}?o={column}").context["cl"].result_list
         assert [broadcast.title for broadcast in listed] == titles
 
 
@@ -190,9 +190,9 @@ def test_send_error_is_translated(settings: Any) -> None:
     settings.STREAMS = {"MAX_MESSAGE_BYTES": 5}
     made = draft()
     client = browser(*ALL)
-    assert "A message can have at most 5 bytes; this one has 10." in client.get(f"{DESK}{made.pk}/send/").text
+    assert "A message can have at most 5 bytes; this one has 10." in client.get(f"{LIST}{made.pk}/send/").text
     settings.LANGUAGE_CODE = "zh-hans"
-    page = client.get(f"{DESK}{made.pk}/send/")
+    page = client.get(f"{LIST}{made.pk}/send/")
     assert page.status_code == 422
     assert not {"A message can have", "MAX_MESSAGE_BYTES"} & set(
         re.findall("A message has|MAX_MESSAGE_BYTES", page.text)
@@ -209,10 +209,10 @@ def test_nothing_that_was_written_becomes_markup() -> None:
             title=HOSTILE[:200], payload=HOSTILE, event="<b>", problem=HOSTILE, state=state, send_at=tomorrow()
         )
         for name in ("change", "send", "schedule"):
-            page = client.get(f"{DESK}{made.pk}/{name}/", follow=True).text
+            page = client.get(f"{LIST}{made.pk}/{name}/", follow=True).text
             assert "<script>alert" not in page
             assert "<img src=x" not in page
             assert "<b>" not in page
-    page = client.get(DESK).text
+    page = client.get(LIST).text
     assert "<script>alert" not in page
     assert json.dumps(HOSTILE) not in page

@@ -1,4 +1,4 @@
-"""Warnings before a broadcast is sent: they forbid nothing, and work without JavaScript."""
+"""Warnings before a broadcast is sent. They do not prevent sending, and they work without JavaScript."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.admin.people import node, staff
 
 pytestmark = pytest.mark.django_db
 
-DESK = "/admin/streams/broadcast/"
-DOERS = ("add_broadcast", "change_broadcast", "send_broadcast", "schedule_broadcast")
+LIST = "/admin/streams/broadcast/"
+PERMISSIONS = ("add_broadcast", "change_broadcast", "send_broadcast", "schedule_broadcast")
 TEXT = {"event": "message", "payload_type": "text", "payload": "No trains."}
 LATER = "A visitor who opens the page later does not receive it, unless the page requests earlier messages."
-NOBODY = "No client is connected right now, so the message will not be received immediately."
+NO_CLIENTS = "No client is connected right now, so the message will not be received immediately."
 NEW = "seems to be new: it has no messages, no connections and no settings. Check the spelling."
 
 
@@ -34,30 +34,30 @@ def draft(*channels: str, **fields: Any) -> Broadcast:
     return Broadcast.objects.create(title="Night works", channels=list(channels), payload="No trains.", **fields)
 
 
-def page_of_one() -> str:
-    """The URL under which the one broadcast has its pages."""
-    return f"{DESK}{Broadcast.objects.get().pk}/"
+def broadcast_url() -> str:
+    """Return the URL prefix of the pages of the only broadcast."""
+    return f"{LIST}{Broadcast.objects.get().pk}/"
 
 
 def fetched_warnings(client: Client, *channels: str) -> list[str]:
-    """What the script of the compose page gets."""
-    answer = client.get(f"{DESK}audience/", {"channel": channels})
+    """Return the warnings that the compose page's script fetches."""
+    answer = client.get(f"{LIST}audience/", {"channel": channels})
     assert answer.status_code == 200
     return [warning["text"] for warning in answer.json()["warnings"]]
 
 
 def shown(page: str) -> str:
-    """What the page says above its buttons, without the script."""
+    """Return the warnings in the HTML of a page, which do not need the script."""
     [text] = re.findall(r'<div id="warnings" role="status">(.*?)</div>', page, re.DOTALL)
     return html.unescape(re.sub("<[^>]*>", " ", text)).strip()
 
 
 @pytest.fixture
 def client() -> Client:
-    return staff(*DOERS, name="editor")
+    return staff(*PERMISSIONS, name="editor")
 
 
-# --- Who can read -----------------------------------------------------------------------------------------------------
+# --- Readers ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -80,25 +80,25 @@ def test_channel_closed_to_visitors_is_named(client: Client, access: str, reader
 
 def test_warnings_are_shown_before_sending(client: Client) -> None:
     publish("duty", "so that it is known")
-    answer = client.post(f"{DESK}add/", {**TEXT, "title": "x", "channels": "duty nwes", "_send": "1"}, follow=True)
-    pages = [answer.text, client.get(f"{page_of_one()}change/").text, client.get(f"{page_of_one()}schedule/").text]
+    answer = client.post(f"{LIST}add/", {**TEXT, "title": "x", "channels": "duty nwes", "_send": "1"}, follow=True)
+    pages = [answer.text, client.get(f"{broadcast_url()}change/").text, client.get(f"{broadcast_url()}schedule/").text]
     for page in pages:
         assert "cannot read “duty”. Readers: staff with permission to view messages." in shown(page)
         assert f"“nwes” {NEW} The most similar known channel is “news”." in shown(page)
         assert "“news” seems" not in page
-    wrong = client.post(f"{DESK}add/", {**TEXT, "title": "", "channels": "duty"})
+    wrong = client.post(f"{LIST}add/", {**TEXT, "title": "", "channels": "duty"})
     assert wrong.status_code == 422
     assert "cannot read “duty”" in shown(wrong.text)
-    sent = client.post(f"{page_of_one()}send/", {"revision": "1"}, follow=True)  # a warning forbids nothing
+    sent = client.post(f"{broadcast_url()}send/", {"revision": "1"}, follow=True)  # a warning does not prevent sending
     assert "Sent. 0 connections were open." in sent.text
     assert Message.objects.filter(channel="nwes").exists()
 
 
 def test_descriptions_name_the_warnings(client: Client) -> None:
     draft("news")
-    page = client.get(f"{page_of_one()}send/").text
+    page = client.get(f"{broadcast_url()}send/").text
     assert 'id="send-to" aria-describedby="warnings no-connections"' in page
-    assert 'aria-describedby="channels-problem channels-help warnings"' in client.get(f"{DESK}add/").text
+    assert 'aria-describedby="channels-problem channels-help warnings"' in client.get(f"{LIST}add/").text
 
 
 class Asking(DefaultPolicy):
@@ -130,7 +130,7 @@ def test_policy_that_fails_stops_no_page(client: Client, settings: Any, caplog: 
     settings.STREAMS = {"POLICY": f"{__name__}.Broken"}
     publish("duty", "x")
     draft("duty")
-    page = client.get(f"{page_of_one()}send/")
+    page = client.get(f"{broadcast_url()}send/")
     assert page.status_code == 200
     assert "Cannot check who can read “duty”: the site’s policy failed." in shown(page.text)
     assert "secret of the site" not in page.text
@@ -148,17 +148,17 @@ class OwnWords(BasePolicy):
 def test_policy_texts_cannot_inject_markup(client: Client, settings: Any) -> None:
     settings.STREAMS = {"POLICY": f"{__name__}.OwnWords"}
     draft("news")
-    page = client.get(f"{page_of_one()}send/").text
+    page = client.get(f"{broadcast_url()}send/").text
     assert "&lt;b&gt;subscribers" in page
     assert "U+202E" in shown(page)
 
 
-# --- Names that may be mistakes ---------------------------------------------------------------------------------------
+# --- Names that could be mistakes -------------------------------------------------------------------------------------
 
 
-def make_known(how: str) -> None:
-    """Leave a trace of the channel `fresh`, of one kind."""
-    match how:
+def make_known(kind: str) -> None:
+    """Make the channel `fresh` known in one of several ways."""
+    match kind:
         case "message":
             publish("fresh", "x")
         case "settings":
@@ -173,10 +173,10 @@ def make_known(how: str) -> None:
             draft("other", "fresh", state=Broadcast.State.SENT)
 
 
-@pytest.mark.parametrize("how", ["message", "settings", "pruned", "listener", "listener that left", "broadcast"])
-def test_used_channel_is_not_new(client: Client, how: str) -> None:
+@pytest.mark.parametrize("kind", ["message", "settings", "pruned", "listener", "listener that left", "broadcast"])
+def test_used_channel_is_not_new(client: Client, kind: str) -> None:
     assert any("“fresh” seems to be new" in warning for warning in fetched_warnings(client, "fresh"))
-    make_known(how)
+    make_known(kind)
     assert not any("“fresh” seems to be new" in warning for warning in fetched_warnings(client, "fresh"))
 
 
@@ -186,7 +186,7 @@ def test_public_channel_is_not_new(client: Client) -> None:
 
 def test_draft_is_no_trace(client: Client) -> None:
     draft("fresh")
-    assert "“fresh” seems to be new" in shown(client.get(f"{page_of_one()}send/").text)
+    assert "“fresh” seems to be new" in shown(client.get(f"{broadcast_url()}send/").text)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_draft_is_no_trace(client: Client) -> None:
         ("wheather", "weather"),
         ("waether", "weather"),
         ("Weather", "weather"),
-        ("nws", "news"),  # from PUBLIC_CHANNELS
+        ("nws", "news"),  # in PUBLIC_CHANNELS
         ("latform.7", "platform.7"),
         ("lone", ""),
     ],
@@ -204,7 +204,7 @@ def test_nearest_known_name_is_offered(client: Client, name: str, nearest: str) 
     publish("weather", "x")
     ChannelSettings.objects.create(channel="platform.7")
     [found] = [
-        each for each in client.get(f"{DESK}audience/", {"channel": name}).json()["warnings"] if NEW in each["text"]
+        each for each in client.get(f"{LIST}audience/", {"channel": name}).json()["warnings"] if NEW in each["text"]
     ]
     assert found["suggestion"] == nearest
     assert ("The most similar known channel" in found["text"]) == bool(nearest)
@@ -234,39 +234,40 @@ def test_refused_channels_get_no_warning(client: Client, settings: Any) -> None:
     settings.STREAMS = {"POLICY": f"{__name__}.OwnWords"}
     assert fetched_warnings(client, "others.news") == []
     draft("others.news")
-    assert shown(client.get(f"{page_of_one()}send/").text) == ""
+    assert shown(client.get(f"{broadcast_url()}send/").text) == ""
 
 
 def test_many_channels_cost_few_queries(client: Client, django_assert_max_num_queries: Any) -> None:
-    """In tests, a policy's readers() reads the access rules anew for each channel."""
+    """Tests do not cache the access rules, so that describe_readers() reads them once for each channel."""
     names = [f"made.up.{n}" for n in range(lifecycle.MAX_CHANNELS)]
     with django_assert_max_num_queries(25 + len(names)):
         assert len(fetched_warnings(client, *names)) == 2 * len(names)
 
 
-# --- Who is connected -------------------------------------------------------------------------------------------------
+# --- Connections ------------------------------------------------------------------------------------------------------
 
 
 def test_nobody_connected_is_said_before_sending(client: Client) -> None:
     draft("news")
-    send = re.sub(r"\s+", " ", client.get(f"{page_of_one()}send/").text)
-    assert f'id="no-connections">{NOBODY}<' in send
+    send = re.sub(r"\s+", " ", client.get(f"{broadcast_url()}send/").text)
+    assert f'id="no-connections">{NO_CLIENTS}<' in send
     assert LATER in send
     assert "log" not in re.findall(r'<p class="quiet">.*?</p>', send)[0]
-    assert NOBODY in client.get(f"{page_of_one()}change/").text
-    assert client.get(f"{DESK}audience/?channel=news").json()["sentences"] == ["news: 0 connected now", NOBODY]
+    assert NO_CLIENTS in client.get(f"{broadcast_url()}change/").text
+    assert client.get(f"{LIST}audience/?channel=news").json()["sentences"] == ["news: 0 connected now", NO_CLIENTS]
     node({"news": 2})
-    assert f'id="no-connections" hidden>{NOBODY}<' in client.get(f"{page_of_one()}send/").text
-    assert client.get(f"{DESK}audience/?channel=news").json()["sentences"] == ["news: 2 connected now"]
-    assert "news: 2 connected now" in client.get(f"{page_of_one()}change/").text
+    assert f'id="no-connections" hidden>{NO_CLIENTS}<' in client.get(f"{broadcast_url()}send/").text
+    assert client.get(f"{LIST}audience/?channel=news").json()["sentences"] == ["news: 2 connected now"]
+    assert "news: 2 connected now" in client.get(f"{broadcast_url()}change/").text
     Node.objects.update(channels={}, channels_left_out=3)
-    assert f'id="no-connections" hidden>{NOBODY}<' in client.get(f"{page_of_one()}send/").text  # it is not known
+    # The number of connections is unknown.
+    assert f'id="no-connections" hidden>{NO_CLIENTS}<' in client.get(f"{broadcast_url()}send/").text
 
 
 def test_result_explains_its_numbers(client: Client) -> None:
     draft("news")
     node({"news": 2})
-    page = re.sub(r"\s+", " ", client.post(f"{page_of_one()}send/", {"revision": "1"}, follow=True).text)
+    page = re.sub(r"\s+", " ", client.post(f"{broadcast_url()}send/", {"revision": "1"}, follow=True).text)
     assert "Sent. 2 connections were open." in page
     assert "Connections when sent" in page
     assert "It does not show whether people have seen the message." in page

@@ -11,7 +11,7 @@ LIST = "/admin/streams/channelsettings/"
 
 EDITOR = (
     *("view_channelsettings", "add_channelsettings", "change_channelsettings", "delete_channelsettings"),
-    "view_message",  # to let more people read
+    "view_message",  # needed to let more users read a channel
 )
 
 
@@ -27,7 +27,7 @@ def text_of(response: Any) -> str:
 
 
 def save(client: Client, channel: str, fields: dict[str, Any], **kwargs: Any) -> Any:
-    """Load the page of a channel, and save its form with these values."""
+    """Load the page of a channel, and submit its form with these values."""
     seen = client.get(page(channel)).context["seen"]
     return client.post(page(channel), {**fields, "seen": seen}, **kwargs)
 

@@ -1,4 +1,4 @@
-"""Letting more people read a channel: which changes do that, and which permission they need."""
+"""Changes that let more users read a channel need a permission, and the admin recognizes all of them."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def groups() -> dict[str, Group]:
     return {name: Group.objects.create(name=name) for name in ("a", "b")}
 
 
-def settle(channel: str, access: str, groups: list[Group]) -> None:
+def set_access(channel: str, access: str, groups: list[Group]) -> None:
     ChannelSettings.objects.filter(channel=channel).delete()
     if access != "no row":
         ChannelSettings.objects.create(channel=channel, access=access)
         set_groups(channel, groups)
 
 
-# Settings by name: the access and the names of the groups.
+# {name of the settings: (access, names of the groups)}
 KINDS = {
     "no row": ("no row", ""),
     "default": ("", ""),
@@ -56,7 +56,7 @@ KINDS = {
 
 
 def readers(channel: str, people: list[Any]) -> set[Any]:
-    """Those of `people` whom the policy admits: what the admin's comparison has to agree with."""
+    """Return those of `people` that the policy admits."""
     found = set()
     for person in people:
         request = RequestFactory().get("/")
@@ -68,7 +68,7 @@ def readers(channel: str, people: list[Any]) -> set[Any]:
 
 @pytest.mark.parametrize("public", [[], ["*"]])
 def test_every_change_agrees_with_the_policy(public: list[str], groups: dict[str, Group]) -> None:
-    """Every change between two kinds of settings, by what the policy then answers for each kind of person."""
+    """Make every change between two kinds of settings, and ask the policy before and after it for each kind of user."""
     people: list[Any] = [AnonymousUser()]
     for name, is_staff in itertools.product(("", "a", "b"), (False, True)):
         person = User.objects.create(username=f"{name}{is_staff}", is_staff=is_staff)
@@ -77,7 +77,7 @@ def test_every_change_agrees_with_the_policy(public: list[str], groups: dict[str
 
     def state(kind: str) -> tuple[Rule | None, set[Any]]:
         access, names = KINDS[kind]
-        settle("room", access, [groups[name] for name in names])
+        set_access("room", access, [groups[name] for name in names])
         fresh = [person if person.pk is None else User.objects.get(pk=person.pk) for person in people]
         return rule_of(ChannelSettings.objects.filter(channel="room").first()), readers("room", fresh)
 
@@ -88,7 +88,7 @@ def test_every_change_agrees_with_the_policy(public: list[str], groups: dict[str
 
 
 def test_opening_needs_permission(groups: dict[str, Group]) -> None:
-    """The whole attack: staff who cannot view messages open a channel to everyone, or to a group of theirs."""
+    """Staff who cannot view messages try to open a channel to everyone, or to one of their groups."""
     clerk, viewer = staff(*CLERK), staff(*CLERK, "view_message")
     for fields in ({"access": "public"}, {"access": "logged-in"}, {"access": "staff"}):
         refused = save(clerk, "room", fields)
@@ -104,7 +104,7 @@ def test_opening_needs_permission(groups: dict[str, Group]) -> None:
 
 
 def test_stricter_settings_need_no_other_permission(groups: dict[str, Group]) -> None:
-    settle("room", "public", [])
+    set_access("room", "public", [])
     clerk = staff(*CLERK)
     both, one = [groups["a"].pk, groups["b"].pk], [groups["b"].pk]
     assert save(clerk, "room", {"access": "logged-in"}).status_code == 302
@@ -113,7 +113,7 @@ def test_stricter_settings_need_no_other_permission(groups: dict[str, Group]) ->
     assert save(clerk, "room", {"access": "groups", "groups": one}).status_code == 302
     assert save(clerk, "room", {"access": "groups", "groups": both}).status_code == 422
     assert save(clerk, "room", {"access": "staff"}).status_code == 422
-    assert save(clerk, "room", {"access": ""}).status_code == 302, "nothing else opens it"
+    assert save(clerk, "room", {"access": ""}).status_code == 302, "no other setting opens the channel"
     assert ChannelSettings.objects.get().title == ""
 
 
@@ -126,38 +126,38 @@ def test_default_opens_what_public_channels_match(way: str, settings: Any) -> No
         return save(client, channel, {"access": ""}) if way == "form" else client.post(page(channel, "delete"))
 
     for channel in ("news", "other"):
-        settle(channel, "staff", [])
+        set_access(channel, "staff", [])
     refused = go(clerk, "news")
     assert refused.status_code == (422 if way == "form" else 403)
     assert NEEDS in text_of(refused)
     assert ChannelSettings.objects.get(channel="news").access == "staff"
     assert not LogEntry.objects.exists()
-    assert go(clerk, "other").status_code == 302, "it opens nothing"
+    assert go(clerk, "other").status_code == 302, "the change does not open the channel"
     assert go(viewer, "news").status_code == 302
     assert not ChannelSettings.objects.exclude(access="").exists()
 
 
 def test_reset_page_says_so_before(settings: Any) -> None:
     settings.STREAMS = {"PUBLIC_CHANNELS": ["news"]}
-    settle("news", "staff", [])
+    set_access("news", "staff", [])
     button = '<button type="submit" class="danger">'
-    asked = staff(*CLERK).get(page("news", "delete"))
-    assert (asked.status_code, NEEDS in text_of(asked), button in text_of(asked)) == (200, True, False)
-    asked = staff(*CLERK, "view_message").get(page("news", "delete"))
-    assert (asked.status_code, NEEDS in text_of(asked), button in text_of(asked)) == (200, False, True)
+    response = staff(*CLERK).get(page("news", "delete"))
+    assert (response.status_code, NEEDS in text_of(response), button in text_of(response)) == (200, True, False)
+    response = staff(*CLERK, "view_message").get(page("news", "delete"))
+    assert (response.status_code, NEEDS in text_of(response), button in text_of(response)) == (200, False, True)
 
 
 def test_page_says_so_before() -> None:
-    says = "To choose more readers, you also need the permission “Can view message”."
-    assert says in text_of(staff(*CLERK).get(page("news")))
-    assert says not in text_of(staff(*CLERK, "view_message").get(page("news")))
+    sentence = "To choose more readers, you also need the permission “Can view message”."
+    assert sentence in text_of(staff(*CLERK).get(page("news")))
+    assert sentence not in text_of(staff(*CLERK, "view_message").get(page("news")))
 
 
 def test_conflict_comes_before_the_refusal() -> None:
-    settle("room", "public", [])
+    set_access("room", "public", [])
     clerk = staff(*CLERK)
     seen = clerk.get(page("room")).context["seen"]
-    settle("room", "staff", [])
+    set_access("room", "staff", [])
     answer = clerk.post(page("room"), {"access": "public", "seen": seen})
     assert answer.status_code == 409
     again = clerk.post(page("room"), {"access": "public", "seen": answer.context["seen"]})
@@ -166,21 +166,21 @@ def test_conflict_comes_before_the_refusal() -> None:
 
 
 def test_settings_are_compared_under_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another user makes them stricter after the form has looked, and this one guesses the digest."""
-    settle("room", "public", [])
+    """Another user makes the settings stricter after the form was validated, and this user guesses the digest."""
+    set_access("room", "public", [])
     form = ChannelForm({"access": "public"}, instance=ChannelSettings.objects.get())
     assert form.is_valid()
-    settle("room", "staff", [])
+    set_access("room", "staff", [])
     with pytest.raises(MoreReadersRefused):
         form.store(digest_of(ChannelSettings.objects.get()))
     assert ChannelSettings.objects.get().access == "staff"
 
-    settle("news", "public", [])  # PUBLIC_CHANNELS opens it as well, so that a reset changes nothing
-    before = forms._lock
+    set_access("news", "public", [])  # also in PUBLIC_CHANNELS, so that a reset adds no readers
+    lock = forms._lock
 
     def stricter_first(channel: str) -> None:
-        settle(channel, "staff", [])
-        before(channel)
+        set_access(channel, "staff", [])
+        lock(channel)
 
     monkeypatch.setattr(forms, "_lock", stricter_first)
     answer = staff(*CLERK).post(page("news", "delete"))
@@ -188,7 +188,7 @@ def test_settings_are_compared_under_the_lock(monkeypatch: pytest.MonkeyPatch) -
     assert ChannelSettings.objects.filter(channel="news").exists()
 
 
-# --- A policy of the site's own ---------------------------------------------------------------------------------------
+# --- Custom policies --------------------------------------------------------------------------------------------------
 
 
 class Members(DefaultPolicy):
@@ -198,18 +198,18 @@ class Members(DefaultPolicy):
 
 @pytest.mark.parametrize("policy", [f"{__name__}.Members", "streams.policies.BasePolicy"])
 def test_unknown_default_counts_as_open(policy: str, settings: Any) -> None:
-    """Nobody knows whom such a policy admits if the settings name nobody."""
+    """The admin cannot predict which users such a policy admits to a channel without access settings."""
     settings.STREAMS = {"POLICY": policy}
-    settle("room", "logged-in", [])
+    set_access("room", "logged-in", [])
     clerk = staff(*CLERK)
     assert save(clerk, "room", {"access": ""}).status_code == 422
     assert clerk.post(page("room", "delete")).status_code == 403
     assert save(clerk, "room", {"access": "staff"}).status_code == 302
-    settle("room", "public", [])
+    set_access("room", "public", [])
     assert save(clerk, "room", {"access": ""}).status_code == 302
 
 
-# --- Channels of users and of answers ---------------------------------------------------------------------------------
+# --- Private channels -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("channel", ["user.7", "generation.7"])
@@ -236,26 +236,26 @@ def test_private_channel_offers_no_access_choice() -> None:
 
 @pytest.mark.parametrize(("access", "status"), [("public", 302), ("logged-in", 302), ("staff", 422), ("groups", 422)])
 def test_private_channel_returns_to_default(access: str, status: int, groups: dict[str, Group]) -> None:
-    """A row that code made shows what it does. Taking it back admits the user again, if it had kept the user out."""
-    settle("user.7", access, [groups["a"]])
+    """The page shows the effect of a row that code created. A reset admits the user again if the row excluded them."""
+    set_access("user.7", access, [groups["a"]])
     text = text_of(staff("view_channelsettings").get(page("user.7")))
     assert "It does not let others read the channel" in text
     assert "<dd>this user, " in text
-    assert ": a</dd>" not in text, "members of the group do not read it"
+    assert ": a</dd>" not in text, "members of the group cannot read the channel"
     assert save(staff(*CLERK), "user.7", {"access": "", "title": "T"}).status_code == status
     assert save(staff(*CLERK, "view_message"), "user.7", {"access": "", "title": "T"}).status_code == 302
     assert "It does not let others" not in text_of(staff("view_channelsettings").get(page("user.7")))
 
 
-# --- Other doors ------------------------------------------------------------------------------------------------------
+# --- Other pages ------------------------------------------------------------------------------------------------------
 
 
 def test_no_other_page_changes_settings() -> None:
-    """Neither Django's own pages nor an action of the list: only the two pages above write."""
+    """Only the two pages above change settings: Django's own pages and list actions do not."""
     model_admin = admin.site.get_model_admin(ChannelSettings)
     names = [str(pattern.name).removeprefix("streams_channelsettings_") for pattern in model_admin.get_urls()]
     assert names == ["changelist", "history", "delete", "change"]
-    settle("news", "staff", [])
+    set_access("news", "staff", [])
     publish("news", "x")
     root = Client()
     root.force_login(User.objects.create_superuser("root"))

@@ -1,4 +1,4 @@
-"""Saving a channel's settings, also by two users at the same time."""
+"""Saving a channel's settings, including concurrent changes by two users."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_retention_is_choice_or_number(keep: str, other: str, stored: int | None
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "expected"),
     [
         ({"access": "groups"}, "Choose at least one group"),
         ({"access": "groups", "groups": ["99999"]}, "99999"),
@@ -79,10 +79,10 @@ def test_retention_is_choice_or_number(keep: str, other: str, stored: int | None
     ],
     ids=str,
 )
-def test_invalid_settings_are_not_stored(fields: dict[str, Any], says: str) -> None:
+def test_invalid_settings_are_not_stored(fields: dict[str, Any], expected: str) -> None:
     response = save(staff(*EDITOR), "news", fields)
     assert response.status_code == 422
-    assert escape(says) in text_of(response)
+    assert escape(expected) in text_of(response)
     assert "Not saved." in text_of(response)
     assert not ChannelSettings.objects.exists()
     assert not LogEntry.objects.exists()
@@ -108,7 +108,7 @@ def test_concurrent_change_is_not_overwritten() -> None:
     assert (row.title, row.access, row.retention_seconds, list(row.groups.all())) == ("", "groups", 3600, [group])
     assert LogEntry.objects.count() == 1
 
-    # Who has seen that and saves again, means it.
+    # This page shows the stored settings, so that saving again overwrites them.
     again = {"title": "Mine", "access": "public", "seen": response.context["seen"]}
     assert one.post(page("news"), again).status_code == 302
     row.refresh_from_db()

@@ -112,7 +112,9 @@ def test_incomplete_reports_make_connections_unknown() -> None:
     assert "unknown" in text_of(client.get(page("quiet")))
     assert "unknown" not in text_of(client.get(page("busy")))
     Node.objects.update(id=counter.process.node_id)
-    assert client.get(page("quiet")).context["details"].connections == 0, "of its own streams, a process knows all"
+    assert client.get(page("quiet")).context["details"].connections == 0, (
+        "a process knows all channels of its own streams"
+    )
 
 
 def test_pruned_mark_includes_the_floor() -> None:
@@ -146,7 +148,7 @@ def test_ids_have_no_thousand_separators(settings: Any) -> None:
 
 
 def test_list_uses_constant_number_of_queries(django_assert_max_num_queries: Any) -> None:
-    # In a test the policy's rules are not kept, so that each channel's words for its readers cost a query of their own.
+    # Tests do not cache the access rules, so that the description of each channel's readers needs a query.
     client = staff("view_channelsettings")
     publish_many([NewMessage(f"c{n}", "x") for n in range(60)])
     with django_assert_max_num_queries(17 + 50):
@@ -194,10 +196,10 @@ def test_newest_messages_need_permission() -> None:
 
 def test_pages_need_permissions() -> None:
     ChannelSettings.objects.create(channel="news")
-    nobody = staff("view_message", "delete_channelsettings", "add_channelsettings")
+    client = staff("view_message", "delete_channelsettings", "add_channelsettings")
     for url in (LIST, page("news"), page("news", "delete"), page("news", "history")):
-        assert nobody.get(url).status_code == 403
-        assert nobody.post(url, {"access": "public"}).status_code == 403
+        assert client.get(url).status_code == 403
+        assert client.post(url, {"access": "public"}).status_code == 403
     assert Client().get(LIST).status_code == 302
     assert ChannelSettings.objects.get().access == ""
 
@@ -246,11 +248,11 @@ def test_custom_policy_is_mentioned(settings: Any) -> None:
 def test_reset_asks_then_deletes_settings() -> None:
     ChannelSettings.objects.create(channel="news", access="staff")
     client = staff(*EDITOR)
-    asked = text_of(client.get(page("news", "delete")))
-    assert "It does not delete messages immediately." in asked
+    confirmation = text_of(client.get(page("news", "delete")))
+    assert "It does not delete messages immediately." in confirmation
     assert ChannelSettings.objects.exists()
-    done = client.post(page("news", "delete"), follow=True)
-    assert "The site’s settings now apply to news." in text_of(done)
+    answer = client.post(page("news", "delete"), follow=True)
+    assert "The site’s settings now apply to news." in text_of(answer)
     assert not ChannelSettings.objects.exists()
     assert LogEntry.objects.get().action_flag == DELETION
     again = client.post(page("news", "delete"), follow=True)

@@ -11,14 +11,14 @@ from streams import publish
 from streams.admin.diagnosis.findings import Verdict
 from streams.models import Node
 from streams.presence import counter
-from tests.admin.diagnosis.support import about, ask, said
+from tests.admin.diagnosis.support import about, as_text, ask
 from tests.admin.people import node
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.mark.parametrize(
-    ("event", "verdict", "says"),
+    ("event", "verdict", "expected"),
     [
         ("message", Verdict.GOOD, "which EventSource passes to onmessage"),
         ("alert", Verdict.NOTE, "passes it only to addEventListener(“alert”, …), not to onmessage."),
@@ -27,11 +27,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
         ("100%s", Verdict.NOTE, "“100%s”"),
     ],
 )
-def test_type_says_who_is_handed_it(event: str, verdict: Verdict, says: str) -> None:
+def test_type_says_who_is_handed_it(event: str, verdict: Verdict, expected: str) -> None:
     publish("news", "x", event=event)
     finding = about(ask(1), "Its event type")
     assert finding.verdict is verdict
-    assert says in finding.sentence
+    assert expected in finding.sentence
 
 
 def test_who_listens_now() -> None:
@@ -51,10 +51,10 @@ def test_zero_connections_needs_complete_reports() -> None:
     finding = about(ask(1), "It is not known whether news has connections now")
     assert finding.verdict is Verdict.NOTE
     assert "the 500 busiest ones" in finding.sentence
-    assert "no connections" not in said(ask(1))
+    assert "no connections" not in as_text(ask(1))
     node({"news": 1})
     assert about(ask(1), "news has 1 connection now.").verdict is Verdict.GOOD
-    assert "not known whether" not in said(ask(1))
+    assert "not known whether" not in as_text(ask(1))
 
 
 def test_own_unlisted_channels_are_counted() -> None:
@@ -68,10 +68,10 @@ def test_stopped_process_does_not_hide_counts() -> None:
     publish("news", "x")
     node({"other": 2}, channels_left_out=1)
     Node.objects.update(seen_at=timezone.now() - datetime.timedelta(minutes=5))
-    assert "No client is connected now" in said(ask(1))
+    assert "No client is connected now" in as_text(ask(1))
 
 
 def test_process_that_hears_nothing() -> None:
     publish("news", "x")
     node({"news": 1}, notifier_problem="Connection refused.")
-    assert "Process h:1 is not notified of new messages: Connection refused." in said(ask(1))
+    assert "Process h:1 is not notified of new messages: Connection refused." in as_text(ask(1))

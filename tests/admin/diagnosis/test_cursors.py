@@ -15,13 +15,13 @@ from streams import apublish, log, publish
 from streams.admin.diagnosis.findings import Verdict
 from streams.testing import iterate_events
 from streams.views import EventStreamView
-from tests.admin.diagnosis.support import about, ask, said
+from tests.admin.diagnosis.support import about, as_text, ask
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 async def stream(cursor: str, **query: str) -> tuple[str | None, list[int]]:
-    """What a stream of `news` that begins with this cursor brings: the reason of a reset, and the events' ids."""
+    """Open a stream of `news` with this cursor, and return the reason of a reset and the ids of the events."""
     response = await AsyncClient().get("/events/news/", {"last_event_id": cursor, **query})
     reason, ids, begun = None, [], False
     async with asyncio.timeout(30):
@@ -55,7 +55,7 @@ def test_malformed_cursor_does_what_is_said(cursor: str) -> None:
 
 
 def _agrees(position: int, cursor: str) -> None:
-    """Hold the finding about the cursor against what a stream then brings."""
+    """Compare the finding about the cursor with the events of a real stream."""
     if position == 11:
         publish("news", "after everything was pruned")
     findings = ask(position, last_event_id=cursor)
@@ -69,8 +69,8 @@ def _agrees(position: int, cursor: str) -> None:
         assert (position in ids) == (about_cursor.verdict is not Verdict.BAD), (about_cursor, ids)
     else:
         assert (about_cursor.verdict, ids) == (Verdict.NOTE, [])
-    told = re.search(r"stream-reset event \(([\w-]+)\)", about_cursor.sentence)
-    assert (told and told[1]) == reason
+    reset = re.search(r"stream-reset event \(([\w-]+)\)", about_cursor.sentence)
+    assert (reset and reset[1]) == reason
     if position in ids:
         before = re.search(r"after (\d+) other messages? of this channel", about_cursor.sentence)
         assert before is not None
@@ -81,7 +81,7 @@ def test_missing_cursor_suggests_replay() -> None:
     for n in range(1, 11):
         publish("news" if n % 2 else "other", n)
     finding = about(ask(5), "No last event id was given: the client has none, or you do not know it.")
-    assert finding.verdict is Verdict.NOTE, "who asks may just not know it"
+    assert finding.verdict is Verdict.NOTE, "the client can have a cursor that the staff user does not know"
     assert "under “Network”" in finding.remedy
     assert "unless the view sends a snapshot (get_snapshot)" in finding.remedy
     assert "starts at the newest event, now 10" in finding.sentence
@@ -137,4 +137,4 @@ snapshots = Snapshots.as_view()
 
 def test_long_cursor_is_shortened() -> None:
     publish("news", "x")
-    assert len(said(ask(1, last_event_id="x" * 1000))) < 3000
+    assert len(as_text(ask(1, last_event_id="x" * 1000))) < 3000

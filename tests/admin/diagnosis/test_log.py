@@ -1,4 +1,4 @@
-"""Findings about the log."""
+"""Findings about the message in the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from streams import log, publish
 from streams.admin.diagnosis.findings import Verdict
 from streams.models import Channel, LogHead, Message
-from tests.admin.diagnosis.support import about, ask, said
+from tests.admin.diagnosis.support import about, as_text, ask
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -52,7 +52,7 @@ def test_message_that_waits_for_its_place() -> None:
     findings = ask(2)
     assert [each.verdict for each in findings] == [Verdict.BAD, Verdict.NOTE]
     assert "Some messages have no event id yet" in findings[1].sentence
-    assert Message.objects.filter(position=None).count() == 1, "asking changes nothing"
+    assert Message.objects.filter(position=None).count() == 1, "the diagnosis does not change the log"
     log.sequence()
     assert ask(2)[0].verdict is Verdict.GOOD
 
@@ -92,8 +92,8 @@ def test_message_that_somebody_deleted_by_hand() -> None:
 def test_neighbours_in_the_channel() -> None:
     for channel in ("news", "other", "news", "other", "news"):
         publish(channel, "x")
-    assert "The next event in this channel is 5." in said(ask(3))
-    assert "This is the newest event in its channel. The previous one is 3." in said(ask(5))
+    assert "The next event in this channel is 5." in as_text(ask(3))
+    assert "This is the newest event in its channel. The previous one is 3." in as_text(ask(5))
     publish("alone", "x")
-    assert "event in this channel is" not in said(ask(6))
-    assert "The previous one" not in said(ask(6))
+    assert "event in this channel is" not in as_text(ask(6))
+    assert "The previous one" not in as_text(ask(6))

@@ -16,15 +16,15 @@ from streams.admin.diagnosis.diagnose import diagnose
 from streams.admin.diagnosis.findings import Finding, Verdict
 from streams.models import ChannelSettings
 from streams.policies import BasePolicy, DefaultPolicy
-from tests.admin.diagnosis.support import WHY, about, ask, said, user
+from tests.admin.diagnosis.support import DIAGNOSIS, about, as_text, ask, user
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def admitted(channel: str, who: Any = None) -> Finding:
+def admitted(channel: str, reader: Any = None) -> Finding:
     position = publish(channel, "x").position
     assert position is not None
-    return next(each for each in ask(position, who) if re.search(r" can(not)? read ", each.sentence))
+    return next(each for each in ask(position, reader) if re.search(r" can(not)? read ", each.sentence))
 
 
 def test_open_channel_is_for_everybody() -> None:
@@ -67,11 +67,11 @@ def test_inactive_account() -> None:
     findings = ask(1, ada)
     assert about(findings, "The account of ada is not active.").verdict is Verdict.BAD
     assert about(findings, "cannot read").verdict is Verdict.BAD
-    assert "not active" not in said(ask(1, user("bob")))
+    assert "not active" not in as_text(ask(1, user("bob")))
 
 
 class WhoeverIsLoggedIn(BasePolicy):
-    """Does not look at whether the account is active: on a stream's request, no such user is there."""
+    """Ignore whether the account is active. The user of a stream's request is never an inactive one."""
 
     def can_subscribe(self, request: Any, channel: str) -> bool:
         return bool(request.user.is_authenticated)
@@ -93,7 +93,7 @@ def test_inactive_account_is_checked_as_visitor(settings: Any, async_client: Asy
 
 
 class AsyncRule(BasePolicy):
-    """Has an async rule, and gets the user with `request.auser()`."""
+    """Decide in an async method, which gets the user with `request.auser()`."""
 
     def can_subscribe(self, request: Any, channel: str) -> bool:
         return async_to_sync(self.acan_subscribe)(request, channel)
@@ -103,7 +103,7 @@ class AsyncRule(BasePolicy):
 
 
 class OnlyTheWhole(DefaultPolicy):
-    """Decides over all channels at once."""
+    """Decide about all channels of a request at once."""
 
     def denied_channels(self, request: Any, channels: Any) -> list[str]:
         return [] if request.user.username == "ada" else list(channels)
@@ -118,13 +118,13 @@ def test_policy_that_overrides_one_method(settings: Any, policy: type) -> None:
 
 
 class BySecrets(BasePolicy):
-    """Looks wherever a request may hold something of who asks."""
+    """Look for data of the staff user everywhere in the request."""
 
     def can_subscribe(self, request: Any, channel: str) -> bool:
         assert request.method == "GET"
-        held = [*request.COOKIES, *request.GET, *request.POST, *request.session.keys()]
-        held += [name for name in request.headers if name in ("Cookie", "Authorization")]
-        return held == [] and request.session.get("x") is None
+        found = [*request.COOKIES, *request.GET, *request.POST, *request.session.keys()]
+        found += [name for name in request.headers if name in ("Cookie", "Authorization")]
+        return found == [] and request.session.get("x") is None
 
 
 def test_policy_sees_nothing_of_who_asks(settings: Any) -> None:
@@ -133,11 +133,11 @@ def test_policy_sees_nothing_of_who_asks(settings: Any) -> None:
 
 
 class BySecretsOfTheServer(BasePolicy):
-    """Looks into what the server handed over."""
+    """Look for data of the staff user in the data from the server: META, environ and the scope."""
 
     def can_subscribe(self, request: Any, channel: str) -> bool:
-        handed = {**request.META, **getattr(request, "environ", {}), **getattr(request, "scope", {})}
-        return "staff" not in repr(handed).replace(WHY, "")
+        data = {**request.META, **getattr(request, "environ", {}), **getattr(request, "scope", {})}
+        return "staff" not in repr(data).replace(DIAGNOSIS, "")
 
 
 @pytest.mark.parametrize("factory", [RequestFactory, AsyncRequestFactory], ids=["wsgi", "asgi"])
@@ -145,17 +145,17 @@ def test_policy_sees_no_secrets_of_server_data(settings: Any, factory: Any) -> N
     settings.STREAMS = {**settings.STREAMS, "POLICY": f"{__name__}.BySecretsOfTheServer"}
     publish("news", "x")
     headers = {"cookie": "sessionid=staff", "authorization": "Bearer staff", "proxy-authorization": "Basic staff"}
-    request = factory().get(WHY, {"user": "staff"}, headers={**headers, "x-tenant": "acme"})
+    request = factory().get(DIAGNOSIS, {"user": "staff"}, headers={**headers, "x-tenant": "acme"})
     request.user = user("who-asks")
     request.META["REMOTE_USER"] = "staff"
     findings = diagnose(1, request=request, user=user("ada"))
     assert about(findings, "ada can read news").verdict is Verdict.GOOD
-    assert "staff" in repr(request.META), "its own request has it still"
+    assert "staff" in repr(request.META), "the original request is unchanged"
     assert hasattr(request, "environ") or b"Bearer staff" in dict(request.scope["headers"]).values()
 
 
 class ByTenant(BasePolicy):
-    """Decides by a header, and by the scope's: what is of nobody in particular stays."""
+    """Decide by a header of the request and of the scope, which identifies no user and is therefore kept."""
 
     def can_subscribe(self, request: Any, channel: str) -> bool:
         in_scope = dict(request.scope["headers"]).get(b"x-tenant") if hasattr(request, "scope") else b"acme"
@@ -166,16 +166,16 @@ class ByTenant(BasePolicy):
 def test_policy_sees_other_request_data(settings: Any, factory: Any) -> None:
     settings.STREAMS = {**settings.STREAMS, "POLICY": f"{__name__}.ByTenant"}
     publish("news", "x")
-    findings = diagnose(1, request=factory().get(WHY, headers={"x-tenant": "acme"}), user=AnonymousUser())
+    findings = diagnose(1, request=factory().get(DIAGNOSIS, headers={"x-tenant": "acme"}), user=AnonymousUser())
     assert about(findings, "can read news").verdict is Verdict.GOOD
 
 
 def test_request_is_not_modified(settings: Any) -> None:
     publish("news", "x")
-    request = RequestFactory().get(WHY, {"a": "b"}, headers={"cookie": "c=d"})
-    request.user = asking = user("who-asks")
+    request = RequestFactory().get(DIAGNOSIS, {"a": "b"}, headers={"cookie": "c=d"})
+    request.user = staff_user = user("who-asks")
     diagnose(1, request=request, user=user("ada"))
-    assert request.user is asking
+    assert request.user is staff_user
     assert request.GET["a"] == "b"
     assert request.COOKIES == {"c": "d"}
 

@@ -26,7 +26,7 @@ def log_in(*permissions: str) -> Client:
 
 
 def text_of(html: str) -> str:
-    """What a page says, without its tags and with single spaces."""
+    """Return the main text of a page, without tags and with single spaces."""
     main = html.partition('id="content-main"')[2].partition("<footer")[0]
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", main))
 

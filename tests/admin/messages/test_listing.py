@@ -59,7 +59,7 @@ def test_pages_have_no_gaps(reader: Client) -> None:
     html = page(reader, link(html, "Newer"))
     assert ids(html) == list(range(200, 100, -1))
     html = page(reader, link(html, "Newer"))
-    assert ids(html) == list(range(250, 150, -1)), "the newest page, and not the fifty that are newer"
+    assert ids(html) == list(range(250, 150, -1)), "the newest full page, and not only the fifty newer messages"
     html = page(reader, link(html, "Newest"))
     assert ids(html) == list(range(250, 150, -1))
 
@@ -118,7 +118,7 @@ def test_continued_search_keeps_direction(reader: Client, monkeypatch: Any, word
     monkeypatch.setattr(listing, "SPAN_POSITIONS", 10)
     publish_some(50)
     if holes:
-        for first in (10, 20, 21, 30):  # at the edges of parts, and within them
+        for first in (10, 20, 21, 30):  # at the edges of the searched ranges, and within them
             log.delete_through(first, start=first, limit=10)
     back = words == "Search older messages"
     html = page(reader, text="needle") if back else page(reader, text="needle", after=0)
@@ -129,9 +129,9 @@ def test_continued_search_keeps_direction(reader: Client, monkeypatch: Any, word
         seen.append((int(found[1]), int(found[2])))
         html = page(reader, path)
     assert len(seen) >= 3, seen
-    assert seen == sorted(set(seen), reverse=back), "each is another part, and all go one way"
-    assert seen[-1][0] <= 20 if back else seen[-1][1] >= 40, "to the end"
-    assert "Searched" not in text_of(html), "nor does it turn round there"
+    assert seen == sorted(set(seen), reverse=back), "each step searches another range, and all have the same direction"
+    assert seen[-1][0] <= 20 if back else seen[-1][1] >= 40, "the search reaches the end of the log"
+    assert "Searched" not in text_of(html), "the search ends there"
     assert "No more messages match the filter." in text_of(html)
     assert link(html, "Newer" if back else "Older") is not None
 
@@ -142,24 +142,24 @@ def test_large_messages_reduce_search_range(reader: Client, monkeypatch: Any) ->
     for _ in range(120):
         publish("news", "x" * 100)
     assert "Searched events 21 to 120." in text_of(page(reader, text="needle"))
-    assert "Searched" not in text_of(page(reader, type="needle")), "their data is not read"
+    assert "Searched" not in text_of(page(reader, type="needle")), "a filter by type reads no data"
 
 
-@pytest.mark.parametrize("place", [{}, {"after": 0}], ids=["back", "on"])
-def test_quiet_channel_is_searched_by_its_messages(reader: Client, monkeypatch: Any, place: dict[str, int]) -> None:
+@pytest.mark.parametrize("position", [{}, {"after": 0}], ids=["back", "on"])
+def test_quiet_channel_is_searched_by_its_messages(reader: Client, monkeypatch: Any, position: dict[str, int]) -> None:
     monkeypatch.setattr(listing, "SPAN_POSITIONS", 10)
     monkeypatch.setattr(listing, "SPAN_OF_CHANNEL", 5)
     for n in range(4):
         publish("quiet", n, event="alert" if n in (0, 3) else "message")
         publish_some(40)
-    assert ids(page(reader, channel="quiet", type="alert", **place)) == [124, 1]
-    assert "Searched" not in text_of(page(reader, channel="quiet", type="alert", **place))
-    assert ids(page(reader, channel="quiet", text="3", **place)) == [124]
-    assert "Searched" not in text_of(page(reader, channel="quiet", text="3", **place))
+    assert ids(page(reader, channel="quiet", type="alert", **position)) == [124, 1]
+    assert "Searched" not in text_of(page(reader, channel="quiet", type="alert", **position))
+    assert ids(page(reader, channel="quiet", text="3", **position)) == [124]
+    assert "Searched" not in text_of(page(reader, channel="quiet", text="3", **position))
     for n in range(4, 8):
         publish("quiet", n)
-    html = page(reader, channel="quiet", text="none of them", **place)
-    assert f"Searched events {'124 to 168' if not place else '1 to 165'}." in text_of(html)
+    html = page(reader, channel="quiet", text="none of them", **position)
+    assert f"Searched events {'124 to 168' if not position else '1 to 165'}." in text_of(html)
 
 
 def test_large_messages_of_channel_reduce_search_range(reader: Client, monkeypatch: Any) -> None:
@@ -170,7 +170,7 @@ def test_large_messages_of_channel_reduce_search_range(reader: Client, monkeypat
         publish("quiet", "x" * 100)
         publish_some(10)
     assert "Searched events 111 to 210." in text_of(page(reader, channel="quiet", text="needle"))
-    assert "Searched" not in text_of(page(reader, channel="quiet", type="needle")), "their data is not read"
+    assert "Searched" not in text_of(page(reader, channel="quiet", type="needle")), "reads no data"
 
 
 def test_pruned_positions_are_not_searched(reader: Client, monkeypatch: Any) -> None:
@@ -194,7 +194,9 @@ def test_day_filter_uses_current_time_zone(reader: Client, settings: Any) -> Non
         Message.objects.filter(pk=row.pk).update(created_at=moment)
     assert ids(page(reader, day="2026-03-01")) == [3, 2]
     assert ids(page(reader, day="2026-03-02")) == [5, 4]
-    assert ids(page(reader, day="2026-03-08")) == [6], "at 20:00, in summer time from that day on"
+    assert ids(page(reader, day="2026-03-08")) == [6], (
+        "published at 20:00 local time, on the day when summer time starts"
+    )
     assert ids(page(reader, day="2026-03-05")) == []
     assert "No messages match the filter." in text_of(page(reader, day="2026-03-05"))
 
@@ -204,7 +206,7 @@ def test_day_filter_handles_late_commits_and_holes(reader: Client) -> None:
     start = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
     for n, row in enumerate(rows):
         Message.objects.filter(pk=row.pk).update(created_at=start + datetime.timedelta(hours=n))
-    # Inserted on the second day, and committed twenty hours later.
+    # This message was inserted on the second day, and committed twenty hours later.
     Message.objects.filter(position=60).update(created_at=start + datetime.timedelta(hours=40))
     log.delete_through(200, start=100, limit=1000)
     assert ids(page(reader, day="2026-03-02")) == [60, *range(48, 24, -1)]
@@ -215,7 +217,7 @@ def test_day_filter_handles_late_commits_and_holes(reader: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "says"),
+    ("query", "expected"),
     [
         ({"channel": "news room"}, "“news room” is not a valid channel name"),
         ({"channel": "x" * 100}, "at most 99 characters"),
@@ -228,10 +230,10 @@ def test_day_filter_handles_late_commits_and_holes(reader: Client) -> None:
     ],
     ids=["channel", "long-channel", "no-day", "last-day", "first-day", "long-text", "nul", "bidi"],
 )
-def test_invalid_filter_explains(reader: Client, query: dict[str, str], says: str) -> None:
+def test_invalid_filter_explains(reader: Client, query: dict[str, str], expected: str) -> None:
     publish("news", "x")
     html = page(reader, **query)
-    assert says in text_of(html)
+    assert expected in text_of(html)
     assert "Please correct the filter above." in text_of(html)
     assert 'aria-invalid="true"' in html
     assert ids(html) == []

@@ -35,14 +35,14 @@ def test_dry_run_deletes_nothing(pruner: Client) -> None:
     Message.objects.filter(position=1).update(created_at=timezone.now() - datetime.timedelta(days=30))
     path = link(page(pruner), "Delete expired messages")
     assert path is not None
-    said = text_of(page(pruner, path))
-    assert "all channels too old 1 1" in said
-    assert "news too many 3 3" in said
-    assert "weather too many 2 7" in said
-    assert "RETENTION_MESSAGES_PER_CHANNEL 2 maximum number of messages in a channel" in said
-    assert "RETENTION_SECONDS 604800" in said
-    assert "RETENTION_BYTES no limit" in said
-    assert "kept site setting no limit" in said
+    text = text_of(page(pruner, path))
+    assert "all channels too old 1 1" in text
+    assert "news too many 3 3" in text
+    assert "weather too many 2 7" in text
+    assert "RETENTION_MESSAGES_PER_CHANNEL 2 maximum number of messages in a channel" in text
+    assert "RETENTION_SECONDS 604800" in text
+    assert "RETENTION_BYTES no limit" in text
+    assert "kept site setting no limit" in text
     assert Message.objects.count() == 12
 
 
@@ -82,7 +82,7 @@ def test_nothing_to_prune_says_so(pruner: Client) -> None:
 
 @contextlib.contextmanager
 def stopped_after(batches: int, monkeypatch: Any, error: BaseException) -> Iterator[None]:
-    """Prune in batches of two messages; the database takes so many, and then there is the error."""
+    """Prune in batches of two messages. The database deletes `batches` batches, and then raises `error`."""
     monkeypatch.setattr(retention, "BATCH_MESSAGES", 2)
     left = batches
 

@@ -62,9 +62,9 @@ def test_incomplete_reports_make_audience_unknown(sender: Client) -> None:
     Node.objects.create(
         id="n", host="h", pid=1, started_at=now, seen_at=now, channels={"other": 3}, connections=4, channels_left_out=1
     )
-    said = text_of(page(sender, path))
-    assert "Connections now unknown: some processes have so many channels" in said
-    assert "nobody" not in said
+    text = text_of(page(sender, path))
+    assert "Connections now unknown: some processes have so many channels" in text
+    assert "nobody" not in text
 
 
 def test_repeated_submit_publishes_once(sender: Client) -> None:
@@ -109,7 +109,7 @@ def test_unpublishable_message_shows_error(sender: Client, settings: Any) -> Non
 
 
 class OwnChannelOnly(DefaultPolicy):
-    """Staff publish to the channel of their own name."""
+    """Users can publish only to the channel with their username."""
 
     def can_publish(self, request: Any, channel: str) -> bool:
         return async_to_sync(self.acan_publish)(request, channel)

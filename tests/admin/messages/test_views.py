@@ -25,7 +25,7 @@ def test_nobody_without_the_permission_sees_anything() -> None:
     client = log_in("add_message", "change_message", "delete_message")
     for path in paths(message):
         if path.endswith("history/"):
-            continue  # Django's own view, below
+            continue  # Django's own view, which is tested below
         for method in (client.get, client.post):
             answer = method(path)
             assert answer.status_code == 403, path
@@ -102,12 +102,14 @@ def test_page_of_a_message(reader: Client) -> None:
     publish("news", "after")
     html = page(reader, f"{LIST}{message.pk}/change/")
     assert "<h1>Event 3</h1>" in html
-    said = text_of(html)
-    assert "Channel news ( all messages of this channel )" in said, "no link to what they may not see"
-    assert "Event type alert" in said
-    assert "Size 25 bytes" in said
-    assert "Published by ada" in said
-    assert "Idempotency key deploy-7" in said
+    text = text_of(html)
+    assert "Channel news ( all messages of this channel )" in text, (
+        "without permission for the channel's page, there is no link to it"
+    )
+    assert "Event type alert" in text
+    assert "Size 25 bytes" in text
+    assert "Published by ada" in text
+    assert "Idempotency key deploy-7" in text
     data, wire = re.findall(r"<pre[^>]*>\n(.*?)</pre>", html, re.S)
     assert data == "{\n  &quot;a&quot;: [\n    1,\n    2.50\n  ],\n  &quot;b&quot;: &quot;x\\ny&quot;\n}"
     assert wire == "event: alert\nid: 3\ndata: {&quot;a&quot;:[1,2.50],&quot;b&quot;:&quot;x\\ny&quot;}\n\n"
@@ -152,9 +154,9 @@ def test_long_data_is_cut_and_downloadable(reader: Client) -> None:
 
 def test_message_that_waits_has_a_page(reader: Client) -> None:
     message = Message.objects.create(channel="news", data="x", size=1)
-    said = text_of(page(reader, f"{LIST}{message.pk}/change/"))
-    assert "This message has no event id yet" in said
-    assert "Event id none yet" in said
+    text = text_of(page(reader, f"{LIST}{message.pk}/change/"))
+    assert "This message has no event id yet" in text
+    assert "Event id none yet" in text
 
 
 @pytest.mark.parametrize("pk", ["7", "x", "9" * 50, "-1", "%00", "1_2F2"])

@@ -1,4 +1,7 @@
-"""The live monitor's pages: the selection of channels, and the data for its script. See also tests/system/browser."""
+"""The live monitor's pages: the selection of channels, and the data for its script.
+
+The tests of the script are in tests/system/browser.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ GARBAGE = ["", "%00", "-1", "1.5", "0x1", "９", "1" * 400, "a", "%F0%9F%92%A9",
 
 
 def watch(client: Client, query: str) -> dict[str, Any]:
-    """What the page tells its script."""
+    """Return the data that the page contains for its script."""
     response = client.get(f"{MONITOR}{query}")
     assert response.status_code == 200
     watched: dict[str, Any] = response.context["watch"]
@@ -33,7 +36,7 @@ def watch(client: Client, query: str) -> dict[str, Any]:
 
 
 class Closed(DefaultPolicy):
-    """Refuses one channel to everybody, staff as well."""
+    """Refuse one channel to all users, including staff."""
 
     def can_subscribe(self, request: Any, channel: str) -> bool:
         return channel != "closed" and super().can_subscribe(request, channel)
@@ -42,7 +45,7 @@ class Closed(DefaultPolicy):
         return f"Nobody reads <{', '.join(channels)}>."
 
 
-# --- Who may ----------------------------------------------------------------------------------------------------------
+# --- Permission -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["", "?channel=news", "types/?channel=news&after=0", "events/?ids=1"])
@@ -71,7 +74,7 @@ def test_processes_cannot_be_edited(path: str) -> None:
     assert client.get(MONITOR + path).status_code == 404
 
 
-# --- The choice -------------------------------------------------------------------------------------------------------
+# --- Selected channels ------------------------------------------------------------------------------------------------
 
 
 def test_page_without_channels_suggests_some() -> None:
@@ -105,7 +108,7 @@ def test_start_is_head_id_or_newest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "says"),
+    ("query", "expected"),
     [
         ("channel=", "Enter at least one channel"),
         ("channel=%20,%20", "Enter at least one channel"),
@@ -125,18 +128,18 @@ def test_start_is_head_id_or_newest() -> None:
     ],
     ids=lambda text: quote(text)[:40],
 )
-def test_invalid_selection_shows_field_error(query: str, says: str) -> None:
+def test_invalid_selection_shows_field_error(query: str, expected: str) -> None:
     response = staff("view_message").get(f"{MONITOR}?{query}")
     assert response.status_code == 400
-    assert escape(says) in response.content.decode()
+    assert escape(expected) in response.content.decode()
     assert "watch" not in response.context
 
 
 @override_settings(STREAMS={"MAX_CHANNELS_PER_STREAM": 2})
 def test_too_many_channels_are_refused() -> None:
     response = staff("view_message").get(f"{MONITOR}?channel=a+b+c")
-    says = "A stream can have at most 2 channels (MAX_CHANNELS_PER_STREAM); got 3."
-    assert says in response.content.decode()
+    expected = "A stream can have at most 2 channels (MAX_CHANNELS_PER_STREAM); got 3."
+    assert expected in response.content.decode()
     assert watch(staff("view_message"), "?channel=a+b")["channels"] == ["a", "b"]
 
 
@@ -153,7 +156,7 @@ def test_refused_channel_quotes_the_policy() -> None:
 
 
 class Broken(DefaultPolicy):
-    """Fails on what the site gives it."""
+    """Raise an exception for every request."""
 
     def can_subscribe(self, request: Any, channel: str) -> bool:
         raise ZeroDivisionError("secret")
@@ -212,7 +215,7 @@ def test_types_have_their_first_id() -> None:
 
 def test_types_response_has_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.admin.monitor.views.RECENT_MESSAGES", 3)
-    publish_many([NewMessage("abc"[n % 3], "x") for n in range(12)])  # a: 1 4 7 10, b: 2 5 8 11
+    publish_many([NewMessage("abc"[n % 3], "x") for n in range(12)])  # a has the ids 1 4 7 10, and b has 2 5 8 11
     client = staff("view_message")
     assert types(client, "channel=a+b&after=0")["floor"] == 7
     assert types(client, "channel=a&after=9")["floor"] == 3
@@ -281,12 +284,12 @@ def test_two_hundred_ids_need_one_query(django_assert_max_num_queries: Any) -> N
 def test_publishers_are_queried_separately() -> None:
     publish("a", "x", published_by=User.objects.create_user("ada"))
     client = staff("view_message")
-    with CaptureQueriesContext(connection) as asked:
+    with CaptureQueriesContext(connection) as queries:
         answer = client.get(f"{MONITOR}events/?ids=1").json()["events"]
     assert answer["1"]["by"] == "ada"
-    of_the_log = [query["sql"] for query in asked if "streams_message" in query["sql"]]
-    assert of_the_log
-    assert not [sql for sql in of_the_log if "auth_user" in sql], "the users may be in another database"
+    log_queries = [query["sql"] for query in queries if "streams_message" in query["sql"]]
+    assert log_queries
+    assert not [sql for sql in log_queries if "auth_user" in sql], "users can be in another database"
 
 
 def test_looking_writes_nothing() -> None:
