@@ -1,4 +1,4 @@
-"""A pool that holds reads of the log back, and streams that wait for these reads."""
+"""A pool of database threads that can hold back reads of the log, and streams that wait for these reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GREEDY = 20
 
 
 class Pool:
-    """The database threads. A read of the channel `greedy` holds one of them until the gate releases it.
+    """The database threads. A read of the channel `greedy` occupies one of them until `release()` is called.
 
     Blocking real threads is not possible, because a test's database in memory has one thread for all reads.
     """
@@ -31,7 +31,7 @@ class Pool:
         self._run = executor.run
 
     async def run(self, question: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        if options:  # another pool
+        if options:  # the call uses another pool
             return await self._run(question, *args, **options)
         async with self.free:
             if question is read or args[0] == ("greedy",):
@@ -47,7 +47,7 @@ class Pool:
         async with asyncio.timeout(30):
             while len(self.begun) < len(names):
                 await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)  # time for reads that must not begin
+        await asyncio.sleep(0.05)  # reads that must not begin get time to do so
         assert self.begun == list(names)
 
 

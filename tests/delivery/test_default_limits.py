@@ -1,4 +1,4 @@
-"""The limits that apply if a site sets none, and the peers that the default for an address does not count."""
+"""The default limits on streams, and the peers that the default limit per address does not count."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_limit_can_be_switched_off() -> None:
 
 
 def test_reads_take_turns_by_user_or_address() -> None:
-    """Also of peers that no limit counts, such as a proxy that is not named."""
+    """Reads of uncounted peers, such as a proxy that no setting names, take turns as well."""
     request: Any = AsyncRequestFactory().get("/")
     request.META["REMOTE_ADDR"] = "127.0.0.1"
     assert limits.caller_of(request) == address_key("127.0.0.1")

@@ -1,4 +1,4 @@
-"""Streams that come to an end: after a message of a type that the view has named, and for good."""
+"""Streams with final events: a message of one of these types ends the stream, and its clients do not reconnect."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def public(settings: Any) -> None:
     settings.STREAMS = {"PUBLIC_CHANNELS": ["*"]}
 
 
-async def whole(path: str, cursor: int | None = None) -> list[DecodedEvent]:
-    """The events of a stream that ends by itself; not its checkpoints."""
+async def get_events(path: str, cursor: int | None = None) -> list[DecodedEvent]:
+    """Return the events of a stream that ends by itself, without its checkpoints."""
     response = await AsyncClient().get(path, headers={} if cursor is None else {"Last-Event-ID": str(cursor)})
     return await read(response)
 
@@ -64,23 +64,23 @@ async def test_live_stream_ends_after_the_final_event() -> None:
     await apublish("a", "all", event="done")
     assert types(await reading) == [("progress", "half"), ("done", "all")]
     async with asyncio.timeout(20):
-        while Hub.running() is not None:  # until it has left
+        while Hub.running() is not None:  # the hub stops after its last subscriber has left
             await asyncio.sleep(0.01)
 
 
 async def test_replay_ends_there_too_and_what_follows_it_is_not_sent() -> None:
     await apublish("a", "half", event="progress")
     await apublish("a", "no", event="failed")
-    assert types(await whole("/jobs/a/", 0)) == [("progress", "half"), ("failed", "no")]
+    assert types(await get_events("/jobs/a/", 0)) == [("progress", "half"), ("failed", "no")]
     await apublish("a", "again", event="progress")
-    assert types(await whole("/jobs/a/", 0)) == [("progress", "half"), ("failed", "no")]
+    assert types(await get_events("/jobs/a/", 0)) == [("progress", "half"), ("failed", "no")]
 
 
 async def test_what_came_after_the_end_is_another_stretch() -> None:
     await apublish("a", "no", event="failed")
     await apublish("a", "again", event="progress")
     await apublish("a", "yes", event="done")
-    assert types(await whole("/jobs/a/", 1)) == [("progress", "again"), ("done", "yes")]
+    assert types(await get_events("/jobs/a/", 1)) == [("progress", "again"), ("done", "yes")]
 
 
 @pytest.mark.parametrize("cursor", [2, 3])
@@ -94,25 +94,25 @@ async def test_client_that_comes_back_after_the_end_is_told_to_stay_away(cursor:
 
 @pytest.mark.parametrize("cursor", [2, 9])
 async def test_ended_channel_resets_a_lost_cursor(cursor: int) -> None:
-    """2 was given before the log went back to 1; 9 is above the head."""
+    """Position 2 was lost when the log was restored to position 1. Position 9 is above the head."""
     await apublish("b", "elsewhere")
     await apublish("a", "all", event="done")
     if cursor == 2:
         await sync_to_async(log.start_new_epoch)("restored", fork=1)
-    reset, done = await whole("/jobs/a/", cursor)
+    reset, done = await get_events("/jobs/a/", cursor)
     assert (reset.event, json.loads(reset.data)["reason"]) == ("stream-reset", "unknown-id")
     assert types([done]) == [("done", "all")]
 
 
 async def test_fresh_client_of_what_has_ended_is_let_go() -> None:
     await apublish("a", "all", event="done")
-    assert await whole("/jobs/a/") == []
-    assert types(await whole("/jobs/a/?replay=5")) == [("done", "all")]
+    assert await get_events("/jobs/a/") == []
+    assert types(await get_events("/jobs/a/?replay=5")) == [("done", "all")]
 
 
 async def test_state_of_what_has_ended_is_the_last_that_is_sent() -> None:
     await apublish("a", "all", event="done")
-    assert types(await whole("/states/a/")) == [("stream-snapshot", "the state")]
+    assert types(await get_events("/states/a/")) == [("stream-snapshot", "the state")]
 
 
 async def test_type_that_only_looks_final_is_not() -> None:
@@ -123,14 +123,14 @@ async def test_type_that_only_looks_final_is_not() -> None:
             NewMessage("a", "z", "done"),
         ]
     )
-    assert [event.event for event in await whole("/jobs/a/", 0)] == ["done2", "message", "done"]
+    assert [event.event for event in await get_events("/jobs/a/", 0)] == ["done2", "message", "done"]
 
 
 async def test_any_of_several_channels_ends_the_stream() -> None:
     await apublish_many([NewMessage("a", "1"), NewMessage("b", "2", "done"), NewMessage("a", "3")])
-    assert types(await whole("/jobs/?channel=a&channel=b", 0)) == [("message", "1"), ("done", "2")]
+    assert types(await get_events("/jobs/?channel=a&channel=b", 0)) == [("message", "1"), ("done", "2")]
     response = await AsyncClient().get("/jobs/?channel=a&channel=b", headers={"Last-Event-ID": "2"})
-    assert response.status_code == 200, "there is more"
+    assert response.status_code == 200, "a message follows the final event"
     response.close()
 
 
@@ -139,7 +139,7 @@ async def test_what_follows_the_end_is_not_sent_where_both_come_at_once() -> Non
     await asyncio.sleep(0.2)
     await apublish_many([NewMessage("a", "1", "done"), NewMessage("b", "2"), NewMessage("b", "3", "failed")])
     assert types(await reading) == [("done", "1")]
-    assert types(await whole("/jobs/?channel=a&channel=b", 1)) == [("message", "2"), ("failed", "3")]
+    assert types(await get_events("/jobs/?channel=a&channel=b", 1)) == [("message", "2"), ("failed", "3")]
 
 
 async def test_default_type_cannot_be_final() -> None:

@@ -1,4 +1,4 @@
-"""How the hub follows the log. What clients receive is tested in tests/views and, by property, in test_join.py."""
+"""The hub reads the log and applies notices. Tests of the streams themselves are in tests/views and test_join.py."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def append_silently() -> None:
-    """Publish as another process would."""
+    """Publish like another process: this process sends no notice."""
     with log.own_transaction():
         log.append([check(NewMessage("news", "elsewhere"))])
         log.sequence()
@@ -36,7 +36,7 @@ def append_silently() -> None:
 
 @pytest_asyncio.fixture
 async def hub() -> AsyncIterator[Hub]:
-    """A hub with one subscriber, that looks at the log only when it is asked to."""
+    """A hub with one subscriber. It reads the log only when a test calls `catch_up()`."""
     with override_settings(STREAMS={"POLL_SECONDS": 600}):
         subscriber = Subscriber(["news"])
         await subscriber.open()
@@ -78,13 +78,13 @@ async def test_look_that_begins_after_one_has_asked_is_shared(hub: Hub, monkeypa
 
     monkeypatch.setattr(log, "follow", follow)
     await asyncio.gather(*(hub.catch_up() for _ in range(100)))
-    assert looks == 2  # the first one's, and one for all who asked after it had begun
+    assert looks == 2  # one for the first call, and one that all later calls share
 
 
 async def test_epoch_resets_only_streams_above_its_fork(hub: Hub) -> None:
     quiet, busy = Subscriber(["quiet"]), Subscriber(["news"])
     for subscriber in (quiet, busy):
-        assert b"stream-checkpoint" in await anext(subscriber)  # at 0
+        assert b"stream-checkpoint" in await anext(subscriber)  # both streams start at 0
     for _ in range(3):
         await executor.run(append_silently)
     await hub.catch_up()
@@ -99,14 +99,14 @@ async def test_epoch_resets_only_streams_above_its_fork(hub: Hub) -> None:
         seen += await anext(busy)
     assert seen.startswith(b"event: stream-reset\n")
     assert json.loads(seen.split(b"data: ")[1].split(b"\n")[0])["requested"] == "3"
-    assert [f"id: {n}\n".encode() in seen for n in (1, 2, 3)] == [True, True, True], "this log still has them"
-    assert await waiting == sse.HEARTBEAT, "it has missed nothing"
+    assert [f"id: {n}\n".encode() in seen for n in (1, 2, 3)] == [True, True, True], "the log still contains all three"
+    assert await waiting == sse.HEARTBEAT, "the quiet stream has missed nothing"
     for subscriber in (quiet, busy):
         await subscriber.aclose()
 
 
 async def test_notice_of_another_history_is_not_applied(hub: Hub) -> None:
-    """Two notices of a log that was replaced: the first contradicts the window, the second would continue it."""
+    """The first notice of a replaced log contradicts the window, and the second one would continue it."""
     await executor.run(append_silently)
     await hub.catch_up()
     frames = list(hub.window.after(0) or ())
@@ -114,7 +114,7 @@ async def test_notice_of_another_history_is_not_applied(hub: Hub) -> None:
     for message in other:
         await hub._on_notice(Notice(message.position, message.position, (message,)))
     assert list(hub.window.after(0) or ()) == frames
-    await hub.catch_up()  # the log shows that the window is right, and that the notice was wrong
+    await hub.catch_up()  # this read of the log confirms the window
     await hub._on_notice(Notice(2, 2, (StoredEvent(2, "news", "message", "next"),)))
     assert hub.position == 2
 
@@ -129,19 +129,19 @@ async def test_stream_of_a_loop_that_has_ended_is_not_counted() -> None:
     assert open_streams() == before + 1
     await here.aclose()
     assert open_streams() == before
-    assert left.cursor == 0  # somebody still holds it
+    assert left.cursor == 0  # keeps a reference to the stream until here
 
 
 # --- Many messages at once --------------------------------------------------------------------------------------------
 
 
 class Sent(BaseNotifier):
-    """Brings the notices that a test puts into it."""
+    """A notifier that delivers the notices in its queue, which a test fills."""
 
     notices: asyncio.Queue[Notice]
 
     def notify(self, notice: Notice) -> None:
-        """Tells nobody."""
+        """Do nothing."""
 
     async def listen(self) -> AsyncGenerator[Notice | None, None]:
         type(self).notices = asyncio.Queue()
@@ -159,12 +159,13 @@ def batch(first: int, last: int, data: str = "x") -> Notice:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A hub that hears what a test sends it, and lets the event loop go on after each message."""
+    """Use the notifier `Sent`, and let the hub yield to the event loop after each message."""
     monkeypatch.setattr("streams.delivery.follower.SLICE_SECONDS", 0.0)
 
     async def not_again(hub: Hub) -> None: ...
 
-    monkeypatch.setattr(Hub, "_begin_again", not_again)  # as outside of tests: these messages are in no log
+    # In tests, the hub reads its position from the log again when a stream opens. These messages are not in the log.
+    monkeypatch.setattr(Hub, "_begin_again", not_again)
     streams = {"NOTIFIER": {"BACKEND": f"{__name__}.Sent"}, "POLL_SECONDS": 600, "QUEUE_MESSAGES": 2 * MANY}
     with override_settings(STREAMS=streams):
         yield
@@ -179,7 +180,7 @@ async def opened(**kwargs: Any) -> tuple[Subscriber, Hub]:
 
 
 async def read(subscriber: Subscriber, last: int) -> list[int]:
-    """The ids of the messages that a stream carries, up to `last`."""
+    """Return the ids of the messages that a stream sends, up to `last`."""
     decoder, ids = EventStreamDecoder(), list[int]()
     async with asyncio.timeout(60):
         while not ids or ids[-1] < last:
@@ -189,7 +190,7 @@ async def read(subscriber: Subscriber, last: int) -> list[int]:
 
 
 async def test_large_batch_leaves_the_loop_to_others(sent: None) -> None:
-    """At every turn of theirs, what the hub holds is consistent."""
+    """The hub's state is consistent whenever another task runs."""
     subscriber, hub = await opened()
     reading = asyncio.create_task(read(subscriber, MANY))
     await asyncio.sleep(0.05)
@@ -223,7 +224,7 @@ async def test_streams_that_join_within_a_batch_miss_nothing(sent: None) -> None
 
 
 async def test_batch_that_was_overtaken_is_applied_once(sent: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look at the log goes ahead while a notice is being applied."""
+    """The hub reads the log while it applies a notice, and the read gets ahead of the notice."""
     subscriber, hub = await opened()
 
     def follow(position: int, mark: int) -> log.News:
@@ -243,17 +244,18 @@ async def test_batch_that_was_overtaken_is_applied_once(sent: None, monkeypatch:
 
 
 async def test_batch_of_a_log_that_was_replaced_is_dropped(sent: None) -> None:
-    """Also if its next message has the position that comes next in the other log."""
+    """It is dropped even if its next message has the next position of the new log."""
     subscriber, hub = await opened()
     Sent.notices.put_nowait(batch(1, MANY, data="old"))
     async with asyncio.timeout(60):
         while hub.position < 10:
             await asyncio.sleep(0)
-    hub.window = Window(hub.position, max_messages=100, max_bytes=10_000)  # as _begin_at() does
+    # _begin_at() replaces the window in the same way.
+    hub.window = Window(hub.position, max_messages=100, max_bytes=10_000)
     async with asyncio.timeout(60):
         while hub.position not in (0, MANY):
             await asyncio.sleep(0)
-    assert hub.position == 0, "as the log has it, which is empty"
+    assert hub.position == 0, "the log is empty"
     await subscriber.aclose()
 
 
@@ -261,13 +263,13 @@ async def test_batch_of_a_log_that_was_replaced_is_dropped(sent: None) -> None:
 
 
 class SlowToFail(BaseNotifier):
-    """As a connect that runs into its timeout; until it is let in."""
+    """A notifier whose connection attempts time out until `let_in` is set."""
 
     attempts = 0
     let_in = False
 
     def notify(self, notice: Notice) -> None:
-        """Tells nobody."""
+        """Do nothing."""
 
     async def listen(self) -> AsyncGenerator[Notice | None, None]:
         type(self).attempts += 1
@@ -289,7 +291,7 @@ async def test_listener_that_fails_is_told_of_until_it_listens_and_then_what_it_
         while not counter.count().notifier_problem:
             await asyncio.sleep(0.01)
         while SlowToFail.attempts < 4:
-            assert counter.count().notifier_problem == "ConnectionError", "also while it tries again"
+            assert counter.count().notifier_problem == "ConnectionError", "it is reported during each attempt"
             await asyncio.sleep(0.01)
         await executor.run(append_silently)
         SlowToFail.let_in = True
@@ -300,7 +302,7 @@ async def test_listener_that_fails_is_told_of_until_it_listens_and_then_what_it_
 
 
 class SlowToListen(SlowToFail):
-    """As a connect over a long way. `attempts`: whether it is under way."""
+    """A notifier that connects slowly: it waits until `let_in` is set. `attempts` shows that it has begun."""
 
     async def listen(self) -> AsyncGenerator[Notice | None, None]:
         type(self).attempts += 1
@@ -319,7 +321,7 @@ async def test_what_is_published_before_a_new_hub_listens_is_read_as_soon_as_it_
     assert running is not None
     assert SlowToListen.attempts == 1
     await executor.run(append_silently)
-    assert running.position == 0, "nobody has told it"
+    assert running.position == 0, "the hub has received no notice"
     SlowToListen.let_in = True
     async with asyncio.timeout(30):
         while running.position == 0:

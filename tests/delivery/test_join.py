@@ -1,8 +1,8 @@
-"""The join, by property: whatever happens in whatever order, each client has seen what a plain model says it must.
+"""A property test of the join: each client receives exactly the messages that a simple model expects.
 
-Publishing (with and without a notice, and with notices lost, repeated and reordered), connecting with any cursor,
-reading slowly, leaving and coming back, and pruning are interleaved at random. Queues, pages and windows are tiny, so
-that they overflow all the time.
+The test mixes these steps in random order: publishing with and without a notice, connecting with any cursor, slow
+reads, disconnecting, reconnecting, and pruning. Notices can be lost, repeated or reordered. Queues, pages and windows
+are tiny, so that they overflow all the time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TINY = {
 
 
 class FaultyNotifier(LocalNotifier):
-    """Loses, repeats and delays notices, by the next of the choices that the test has drawn."""
+    """Lose, repeat or delay each notice. `choices` holds the next actions, which Hypothesis has generated."""
 
     choices: Iterator[str] = iter(())
 
@@ -65,15 +65,14 @@ class FaultyNotifier(LocalNotifier):
 
 @dataclass
 class Client:
-    """A client as an EventSource is one: it reconnects with the last id that it has, and keeps what it has seen."""
+    """A client that works like an EventSource: it reconnects with its last id. It keeps all events."""
 
     channels: tuple[str, ...]
     cursor: str | None
     seen: list[DecodedEvent] = field(default_factory=list)
     start: int | None = None
-    told: dict[int, frozenset[int]] = field(
-        default_factory=dict
-    )  # what was pruned when the reset at this index was made
+    # index of a reset in `seen`: the positions that were pruned when the reset was sent
+    pruned_at_reset: dict[int, frozenset[int]] = field(default_factory=dict)
     subscriber: Subscriber | None = None
     reading: asyncio.Task[bytes] | None = None
     pruned_then: frozenset[int] = frozenset()
@@ -87,7 +86,7 @@ class Client:
             await self.read(pruned, wait=10.0)
 
     async def read(self, pruned: set[int], wait: float = 0.0) -> None:
-        """Ask for one chunk, and take it if it comes in time; the question stays open otherwise."""
+        """Wait for one chunk. If it does not arrive in time, the next call continues to wait for it."""
         assert self.subscriber is not None
         if self.reading is None:
             self.reading = asyncio.ensure_future(anext(self.subscriber))
@@ -97,7 +96,7 @@ class Client:
             chunk, self.reading = self.reading.result(), None
             for event in self.decoder.feed(chunk):
                 if event.event == "stream-reset":
-                    self.told[len(self.seen)] = self.pruned_then
+                    self.pruned_at_reset[len(self.seen)] = self.pruned_then
                 self.seen.append(event)
             self.cursor = self.decoder.last_event_id or None
 
@@ -112,10 +111,10 @@ class Client:
 
 
 class World:
-    """The log, its clients, and the plain model: every message that there ever was, and which of them were pruned."""
+    """The log, its clients, and the model: all messages ever published, and the positions that were pruned."""
 
     def __init__(self) -> None:
-        self.published: dict[int, tuple[str, str]] = {}  # position: channel and data
+        self.published: dict[int, tuple[str, str]] = {}  # position: (channel, data)
         self.pruned: set[int] = set()
         self.clients: list[Client] = []
 
@@ -131,14 +130,14 @@ class World:
             self.published[row.position] = (row.channel, row.data)
 
     async def connect(self, channels: tuple[str, ...], cursor: str | None) -> None:
-        """A new client; what it says for a cursor decides what its first event is, and from where it must see all."""
+        """Connect a new client. Its cursor determines its first event, and the first message that it must get."""
         client = Client(channels, cursor)
         self.clients.append(client)
         await client.connect(self.pruned)
         first = client.seen[0]
         if cursor is None:
             assert first.event == "stream-checkpoint"
-            client.start = int(first.id)  # where it begins is the hub's to say; from there on it misses nothing
+            client.start = int(first.id)  # the hub chooses the start, and the client misses nothing after it
             assert client.start <= self.head
         elif not (cursor.isascii() and cursor.isdigit()) or int(cursor) > self.head:
             reason = "unknown-id" if cursor.isascii() and cursor.isdigit() else "malformed-id"
@@ -150,38 +149,39 @@ class World:
             client.start = int(cursor)
 
     async def prune(self, through: int, channel: str | None) -> None:
-        # Noted first: a reset that is made meanwhile may already know of it.
+        # The model is updated first, because a reset can be sent during the pruning.
         self.pruned |= {at for at, (name, _) in self.published.items() if at <= through and channel in (None, name)}
         await executor.run(_prune, through, channel)
 
     def verify(self, client: Client) -> None:
-        """What the client has seen, against what it must have."""
-        mine = {position for position, (name, _) in self.published.items() if name in client.channels}
+        """Compare the events that the client has received with the model."""
+        expected = {position for position, (name, _) in self.published.items() if name in client.channels}
         story = [(event.event, int(event.id), event.data) for event in client.seen]
         messages = [(index, position) for index, (kind, position, _) in enumerate(story) if kind == "message"]
         positions = [position for _, position in messages]
         assert positions == sorted(set(positions)), f"out of order or repeated: {positions}"
-        assert set(positions) <= mine
+        assert set(positions) <= expected
         for index, position in messages:
             assert story[index][2] == self.published[position][1]
         resets = [(index, json.loads(data)) for index, (kind, _, data) in enumerate(story) if kind == "stream-reset"]
         start = client.start
         assert start is not None
-        for missing in {position for position in mine if position > start} - set(positions):
+        for missing in {position for position in expected if position > start} - set(positions):
             assert missing in self.pruned, f"{missing} is lost: {story}"
-            told = any(
-                missing in client.told[index] and all(place < missing for at, place in messages if at < index)
+            was_reset = any(
+                missing in client.pruned_at_reset[index]
+                and all(place < missing for at, place in messages if at < index)
                 for index, _ in resets
             )
-            assert told, f"a silent gap at {missing}: {story}"
+            assert was_reset, f"a silent gap at {missing}: {story}"
         for _, reset in resets:
             if reset["reason"] == "pruned":
                 cursor = int(reset["requested"])
-                assert any(place > cursor for place in mine & self.pruned), f"a false reset: {reset}"
+                assert any(place > cursor for place in expected & self.pruned), f"a false reset: {reset}"
 
 
 def _append_silently(messages: list[NewMessage]) -> list[Message]:
-    """Publish as another process would whose notice never comes."""
+    """Publish like another process whose notice is lost."""
     with log.own_transaction():
         rows = log.append([check(message) for message in messages])
         positions = log.sequence()
@@ -263,7 +263,6 @@ def test_every_client_has_seen_what_the_model_says(
     FaultyNotifier.choices = iter(notices)
     with pytest.MonkeyPatch.context() as patch, override_settings(STREAMS=TINY):
         patch.setattr(reading, "PAGE_MESSAGES", 3)
-        patch.setattr(
-            "streams.delivery.follower.SLICE_SECONDS", 0.0
-        )  # the event loop gets a turn between any two messages
+        # Other tasks run after each message that the hub applies.
+        patch.setattr("streams.delivery.follower.SLICE_SECONDS", 0.0)
         asyncio.run(_play(story))

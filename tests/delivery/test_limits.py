@@ -1,4 +1,4 @@
-"""How many streams may be open, of whom: by Django's AsyncClient, with other processes as their rows describe them."""
+"""The limits on open streams, per process, user and address. Rows in the database stand for other processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PUBLIC = {"PUBLIC_CHANNELS": ["*"], "POLL_SECONDS": 600}
 
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Neither streams of other tests nor other processes; and none is left afterwards."""
+    """Start without streams and other processes, and check that no stream is left at the end."""
     monkeypatch.setattr(counter, "process", fresh := counter.Process())
     monkeypatch.setattr(node_row, "process", fresh)
     monkeypatch.setattr(totals, "process", fresh)
@@ -47,7 +47,7 @@ def limited(**streams: Any) -> override_settings:
 
 
 class Client(AsyncClient):
-    """Django's, from an address."""
+    """Django's AsyncClient with a client address."""
 
     address = "127.0.0.1"
 
@@ -72,7 +72,7 @@ class Answer:
 async def opened(
     url: str = "/events/news/", client: Client | None = None, *, method: str = "GET", **headers: str
 ) -> AsyncIterator[Answer]:
-    """A request from an address; its stream is closed at the end of the block."""
+    """Send a request from an address. Its stream is closed at the end of the block."""
     client = client or Client()
     client.address = headers.pop("address", "203.0.113.7")
     named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -131,8 +131,8 @@ async def test_streams_of_a_user_over_all_processes() -> None:
     async with opened(url, client), opened(url, client, address="198.51.100.9"):
         async with opened(url, client) as refused:
             is_refused(refused, "too-many-streams-of-user", "MAX_STREAMS_PER_USER", 3)
-        async with opened(f"/events/user.{other.pk}/", others_client) as somebody_else:
-            assert somebody_else.status == 200
+        async with opened(f"/events/user.{other.pk}/", others_client) as stream_of_other:
+            assert stream_of_other.status == 200
         assert counter.slots().counts() == {f"user {one.pk}": 2}
     async with opened(url, client) as again:
         assert again.status == 200
@@ -160,8 +160,8 @@ async def test_clients_behind_a_trusted_proxy_are_counted_each_for_itself() -> N
             is_refused(same, "too-many-streams-of-address", "MAX_STREAMS_PER_ADDRESS", 1)
         async with opened(address="10.0.0.1", x_forwarded_for="198.51.100.8") as other:
             assert other.status == 200
-    async with opened(x_forwarded_for="198.51.100.9"), opened(x_forwarded_for="198.51.100.8") as liar:
-        assert liar.status == 429
+    async with opened(x_forwarded_for="198.51.100.9"), opened(x_forwarded_for="198.51.100.8") as untrusted:
+        assert untrusted.status == 429
 
 
 @limited(MAX_STREAMS_PER_ADDRESS=1, MAX_STREAMS_PER_USER=1, MAX_STREAMS_PER_PROCESS=1, MAX_STREAMS=1)
@@ -180,7 +180,7 @@ async def test_without_limits_nobody_is_counted() -> None:
             assert (counter.slots().total(), counter.slots().counts()) == (1, {})
 
 
-# --- Who it is --------------------------------------------------------------------------------------------------------
+# --- The user of a request --------------------------------------------------------------------------------------------
 
 
 @limited(MAX_STREAMS_PER_USER=1)
@@ -210,7 +210,7 @@ async def test_user_is_known_where_somebody_has_asked() -> None:
     assert user_of(request) is None
 
     def never() -> User:
-        raise AssertionError("asked")
+        raise AssertionError("The user was loaded.")
 
     request.user = SimpleLazyObject(never)
     assert user_of(request) is None
@@ -248,7 +248,7 @@ def test_event_loops_that_come_together_share_the_slots() -> None:
     ready = threading.Barrier(4)
     got: list[Slot] = []
 
-    async def come() -> None:
+    async def take_slots() -> None:
         ready.wait()
         for _ in range(30):
             try:
@@ -256,7 +256,7 @@ def test_event_loops_that_come_together_share_the_slots() -> None:
             except HTTPError:
                 await asyncio.sleep(0)
 
-    threads = [threading.Thread(target=lambda: asyncio.run(come())) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: asyncio.run(take_slots())) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -267,7 +267,7 @@ def test_event_loops_that_come_together_share_the_slots() -> None:
 
 @limited(MAX_STREAMS_PER_USER=1)
 async def test_stream_that_was_left_open_on_a_loop_that_has_ended_holds_no_place() -> None:
-    """As a test of a user's leaves one: its client, and so its place, may be held for as long as the run lasts."""
+    """A site's test can leave a stream open. A reference to its client can exist until the end of the test run."""
     request = AsyncRequestFactory().get("/")
     request.user = await User.objects.acreate(username="one")
 
@@ -280,7 +280,7 @@ async def test_stream_that_was_left_open_on_a_loop_that_has_ended_holds_no_place
     with pytest.raises(HTTPError, match="MAX_STREAMS_PER_USER"):
         limits.check(request)
     place.release()
-    assert left.cursor == 0  # somebody still holds it
+    assert left.cursor == 0  # keeps a reference to the stream until here
 
 
 async def fails(subscriber: Subscriber) -> Hub:

@@ -54,13 +54,13 @@ async def test_concurrent_reads_are_bounded(held: Pool) -> None:
     async with asyncio.timeout(30):
         while len(held.begun) < 5:
             await asyncio.sleep(0.01)
-    assert held.begun[4] == "e1"  # before the second read of any other caller
+    assert held.begun[4] == "e1"  # this read comes before the second read of any other caller
     held.release(20)
     await asyncio.gather(*tasks)
 
 
 async def test_equal_reads_share_earliest_turn(held: Pool) -> None:
-    """An honest client that needs a read from a greedy client's queue does not wait for that queue."""
+    """An honest client does not wait for a greedy client's queue, even if it needs the same read."""
     reads = Reads()
     tasks = ask(reads, "greedy", "g1", "g2", "same") + ask(reads, "honest", "same")
     await held.has_begun("g1", "same")

@@ -1,4 +1,4 @@
-"""One decision for the streams of one session, if their policy looks at nothing else; and none for any others."""
+"""Rechecks of access: the streams of one session share a decision if their policy depends only on the user."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def user() -> User:
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The keys of the sessions that are loaded from the database."""
+    """Return a list that collects the keys of the sessions that are loaded from the database."""
     real, loaded = SessionStore.load, []
 
     def load(self: SessionStore) -> Any:
@@ -67,13 +67,13 @@ async def opened(client: AsyncClient, *channels: str, **headers: str) -> Any:
 
 
 async def ends(response: Any) -> bool:
-    """Whether a stream is told that its right to read has ended."""
+    """Return True if the stream ends with a `stream-error` event."""
     events = await read_events(response, 9, timeout=20, control=True)
     return events[-1].event == "stream-error"
 
 
 async def judge_all() -> None:
-    """Judge every stream of this process once, as happens every RECHECK_SECONDS, and wait for that."""
+    """Recheck every stream of this process once, as it happens every RECHECK_SECONDS, and wait for the result."""
     hub = Hub.running()
     assert hub is not None
     for subscriber in hub.subscribers:
@@ -84,8 +84,8 @@ async def judge_all() -> None:
             await asyncio.sleep(0.01)
 
 
-def going_on() -> list[tuple[str, ...]]:
-    """The channels of the streams that go on."""
+def open_channels() -> list[tuple[str, ...]]:
+    """Return the channels of the streams whose access was not revoked."""
     hub = Hub.running()
     assert hub is not None
     return sorted(subscriber.channels for subscriber in hub.subscribers if not subscriber._revoked)
@@ -135,7 +135,7 @@ async def test_each_stream_is_judged_by_its_own_channels(user: User) -> None:
     assert await ends(lost)
     assert await ends(both)
     await judge_all()
-    assert going_on() == [("kept",)]
+    assert open_channels() == [("kept",)]
     await kept.aclose()
 
 
@@ -148,36 +148,36 @@ async def test_all_streams_of_a_session_end_with_their_user(user: User) -> None:
 
 
 async def test_public_streams_of_a_seen_user_end_with_it(user: User) -> None:
-    """Those that nobody has looked at go on: they are open to everybody."""
+    """Public streams whose user was never loaded continue, because they are open to everyone."""
     client = await signed_in(user)
     private, public = await opened(client, f"user.{user.pk}", "public"), await opened(client, "public")
     await User.objects.aupdate(is_active=False)
     await judge_all()
-    assert going_on() == [("public",)]
+    assert open_channels() == [("public",)]
     assert await ends(private)
     await public.aclose()
 
 
 async def test_streams_whose_user_has_to_be_found_end_together(user: User) -> None:
-    """disconnect() of a user concerns public streams as well, of which nobody knows whose they are."""
+    """disconnect(user=…) also ends the user's public streams, whose users are not known yet."""
     client, other = await signed_in(user), await signed_in(await User.objects.acreate(username="bob"))
     responses = [await opened(client, "public") for _ in range(3)]
     of_bob = await opened(other, "public")
     await adisconnect(user=user)
     assert all(await asyncio.gather(*(ends(response) for response in responses)))
     await judge_all()
-    assert going_on() == [("public",)]
+    assert open_channels() == [("public",)]
     await of_bob.aclose()
 
 
 async def test_change_during_a_decision_is_asked_about_again(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also for streams that the decision takes along before they are due."""
+    """The decision is repeated even for streams that shared it before they were due."""
     client = await signed_in(user)
     responses = [await opened(client, f"user.{user.pk}") for _ in range(3)]
     real, began, go_on = rechecks.are_still_authorized, asyncio.Event(), asyncio.Event()
 
-    async def check(asked: Any) -> list[bool]:
-        holding = await real(asked)
+    async def check(streams: Any) -> list[bool]:
+        holding = await real(streams)
         began.set()
         await go_on.wait()
         return holding
@@ -204,13 +204,13 @@ async def test_sessions_are_judged_apart(user: User, loads: list[str]) -> None:
     assert len(loads) == len(set(loads)) == 3
     await SessionStore(loads[0]).adelete()
     await judge_all()
-    assert len(going_on()) == 4
+    assert len(open_channels()) == 4
     for response in responses:
         await response.aclose()
 
 
 class ByTenant(BasePolicy):
-    """Looks at more than the user."""
+    """A policy that depends on a header and not only on the user."""
 
     closed: str | None = None
 
@@ -226,7 +226,7 @@ async def test_policy_of_the_site_is_asked_for_each_stream(user: User, monkeypat
         await sync_to_async(announce)(Revocation(channel="a"))
         assert await ends(two)
         await judge_all()
-        assert going_on() == [("a",)]
+        assert open_channels() == [("a",)]
         await one.aclose()
 
 
@@ -243,7 +243,7 @@ async def test_token_and_session_are_judged_apart(user: User) -> None:
     await adisconnect(token=token)
     assert await ends(by_token)
     await judge_all()
-    assert going_on() == [(f"user.{user.pk}",)]
+    assert open_channels() == [(f"user.{user.pk}",)]
     await by_session.aclose()
 
 
@@ -253,7 +253,7 @@ def test_policies_that_decide_otherwise_share_nothing() -> None:
             return "No."
 
     assert DefaultPolicy().depends_only_on_user()
-    assert Words().depends_only_on_user(), "it decides as DefaultPolicy does"
+    assert Words().depends_only_on_user(), "its decisions are those of DefaultPolicy"
     assert not BasePolicy().depends_only_on_user()
     for name in READ_METHODS:
         changed = type("Changed", (DefaultPolicy,), dict.fromkeys({name, name.removeprefix("a")}, lambda *args: None))

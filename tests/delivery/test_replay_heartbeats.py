@@ -61,7 +61,7 @@ async def finish_step(reader: Reader, may_read: asyncio.Event) -> None:
 
 @pytest.mark.parametrize("end", ["revoke", "stop"])
 async def test_stopped_stream_sends_no_messages(waits: asyncio.Event, end: str) -> None:
-    """It is stopped after a heartbeat, while the result of a read waits."""
+    """The stream is stopped after a heartbeat, when the result of a read is ready but not sent yet."""
     await fill(600)
     reader = Reader("", 0)
     await reader.read_until(lambda: len(reader.messages()) == 250)

@@ -1,4 +1,4 @@
-"""The hub's window: an unbroken run of frames, bounded by number and bytes."""
+"""The hub's window: frames with consecutive positions, bounded by number and bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def frame(position: int, size: int = 1) -> Frame:
 
 
 class Message(StoredEvent):
-    """A message whose bytes are its data alone."""
+    """A message that is encoded as its data alone."""
 
     def encode(self) -> bytes:
         return self.data.encode()
@@ -139,8 +139,8 @@ def test_reading_takes_no_copy_and_is_not_disturbed_by_an_earlier_reader() -> No
 def test_window_is_always_unbroken_and_within_its_bounds(
     end: int, limit: tuple[int, int], steps: list[tuple[bool, int]]
 ) -> None:
-    most, most_bytes = limit
-    window = Window(end, max_messages=most, max_bytes=most_bytes)
+    max_messages, max_bytes = limit
+    window = Window(end, max_messages=max_messages, max_bytes=max_bytes)
     sizes: dict[int, int] = {}
     for forward, size in steps:
         position = window.end + 1 if forward else window.start
@@ -150,8 +150,8 @@ def test_window_is_always_unbroken_and_within_its_bounds(
         elif window.extend_back(frame(position, size)):
             sizes[position] = size
         held = range(window.start + 1, window.end + 1)
-        assert len(held) <= most
-        assert sum(sizes[position] for position in held) <= most_bytes
+        assert len(held) <= max_messages
+        assert sum(sizes[position] for position in held) <= max_bytes
         for cursor in range(window.start - 1, window.end + 2):
             expected = list(range(cursor + 1, window.end + 1)) if window.start <= cursor <= window.end else None
             assert positions(window, cursor) == expected

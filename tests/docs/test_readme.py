@@ -1,4 +1,4 @@
-"""The README and the documents are true: their settings, checks, codes, commands, links and Python code."""
+"""The README and the documents are correct: their settings, checks, codes, commands, links and Python code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_settings_table_has_every_key() -> None:
 
 
 def test_settings_named_in_documents_exist() -> None:
-    """A name that starts as ours do is a setting of Streams. The changelog also has old names."""
+    """A name with one of the prefixes of our settings must be a setting. The changelog also contains old names."""
     own = re.compile(r"`((?:MAX|RELAY|GENERATION|RETENTION|WINDOW|QUEUE|PUBLISH|PRESENCE|RECHECK)_[A-Z_]+)`")
     documents = [document for document in DOCUMENTS if document.name != "CHANGELOG.md"]
     named = {key for document in documents for key in own.findall(document.read_text())}
@@ -43,7 +43,7 @@ def test_settings_named_in_documents_exist() -> None:
 
 @pytest.mark.parametrize(("module", "prefix"), [(checks, "streams"), (relay_checks, "streams_relay")])
 def test_every_check_is_documented(module: ModuleType, prefix: str) -> None:
-    """In the reference, and in the module's docstring."""
+    """The reference and the module's docstring must both contain it."""
     pattern = rf"\b{prefix}\.[EW]\d{{3}}"
     used = set(re.findall(rf'id="({pattern})"', Path(str(module.__file__)).read_text()))
     assert used

@@ -1,4 +1,4 @@
-"""docs/operations/security.md names a test for each promise, and the tests are there."""
+"""docs/operations/security.md names a test for each promise, and these tests exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/internals/testing.md maps each promise to tests that exist, and to the target that runs them."""
+"""docs/internals/testing.md lists existing tests for each promise, and the make target that runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Iterators for EventStreamResponse, and readers of what it sends."""
+"""Iterators for EventStreamResponse, and functions that read its content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who a client is, through proxies that are trusted and through those that are not; and what an address counts as."""
+"""The address of a client behind trusted and other proxies, and the key under which an address is counted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROXIES = ["127.0.0.1", "10.0.0.0/8", "fd00::/8"]
 def seen_as(peer: str | None, forwarded: str | None = None, *, trusted: Any = PROXIES) -> str:
     request = RequestFactory().get("/", headers={} if forwarded is None else {"X-Forwarded-For": forwarded})
     if peer is None:
-        del request.META["REMOTE_ADDR"]  # as from uvicorn on a Unix socket
+        del request.META["REMOTE_ADDR"]  # uvicorn on a Unix socket sends no address
     else:
         request.META["REMOTE_ADDR"] = peer
     with override_settings(STREAMS={"TRUSTED_PROXIES": trusted}):
@@ -56,16 +56,16 @@ def test_trusted_peer_names_the_client(peer: str) -> None:
 @pytest.mark.parametrize(
     ("forwarded", "client"),
     [
-        # Past those that are trusted, to the first that is not; what is left of it, the client may have made up.
+        # The last address that is not trusted is the client's. The client can have invented the ones before it.
         ("198.51.100.9", "198.51.100.9"),
         ("1.1.1.1, 198.51.100.9", "198.51.100.9"),
         ("1.1.1.1, 198.51.100.9, 10.0.0.2", "198.51.100.9"),
         ("1.1.1.1, 198.51.100.9, 10.0.0.2,10.0.0.3", "198.51.100.9"),
         ("10.0.0.9, 198.51.100.9, 10.0.0.2", "198.51.100.9"),
-        # All are: the client is one of our own.
+        # All addresses are trusted: the client is in the site's own network.
         ("10.0.0.9, 10.0.0.2", "10.0.0.9"),
         ("127.0.0.1", "127.0.0.1"),
-        # Ports, brackets, and IPv4 in IPv6.
+        # Ports, brackets, and IPv4-mapped IPv6 addresses.
         ("198.51.100.9:5000", "198.51.100.9"),
         ("198.51.100.9 , 10.0.0.2:81", "198.51.100.9"),
         ("[2001:db8::7]:80", "2001:db8::7"),
@@ -73,7 +73,7 @@ def test_trusted_peer_names_the_client(peer: str) -> None:
         ("2001:db8::7", "2001:db8::7"),
         ("::ffff:198.51.100.9", "198.51.100.9"),
         ("[::ffff:198.51.100.9]:80, ::ffff:10.0.0.2", "198.51.100.9"),
-        # What is no address ends the walk: the last good one is the client's, or else the peer.
+        # The search stops at an invalid address. The client is then the last valid one, or the peer.
         ("", "127.0.0.1"),
         (" ", "127.0.0.1"),
         ("unknown", "127.0.0.1"),
@@ -105,7 +105,7 @@ def test_list_of_a_trusted_peer_is_read_from_the_right(forwarded: str, client: s
 
 
 def test_several_headers_are_one_list_and_an_underscore_makes_another_header() -> None:
-    """A client's own header comes first; the proxy adds another, or what it adds is appended."""
+    """A client's own header comes first. A proxy adds another header, or appends to the first one."""
     scope_headers = [
         (b"host", b"testserver"),
         (b"x-forwarded-for", b"1.1.1.1"),
@@ -118,11 +118,11 @@ def test_several_headers_are_one_list_and_an_underscore_makes_another_header() -
 
 
 def test_unix_sockets_peer_is_trusted_where_it_is_named() -> None:
-    for nobody in (None, ""):
-        assert seen_as(nobody, "198.51.100.9", trusted=["unix"]) == "198.51.100.9"
-        assert seen_as(nobody, "198.51.100.9, 10.0.0.2", trusted=["unix", "10.0.0.0/8"]) == "198.51.100.9"
-        assert seen_as(nobody, "198.51.100.9, ", trusted=["unix"]) == ""
-        assert seen_as(nobody, "198.51.100.9", trusted=["0.0.0.0/0", "::/0"]) == ""
+    for peer_name in (None, ""):
+        assert seen_as(peer_name, "198.51.100.9", trusted=["unix"]) == "198.51.100.9"
+        assert seen_as(peer_name, "198.51.100.9, 10.0.0.2", trusted=["unix", "10.0.0.0/8"]) == "198.51.100.9"
+        assert seen_as(peer_name, "198.51.100.9, ", trusted=["unix"]) == ""
+        assert seen_as(peer_name, "198.51.100.9", trusted=["0.0.0.0/0", "::/0"]) == ""
     assert seen_as("garbage", "198.51.100.9", trusted=["unix"]) == ""
     assert seen_as("203.0.113.7", "198.51.100.9", trusted=["unix"]) == "203.0.113.7"
 
@@ -136,9 +136,9 @@ def test_setting_is_read_live_and_may_be_a_tuple() -> None:
 
 
 def test_server_that_reads_the_list_as_well_changes_nothing() -> None:
-    """uvicorn puts the first address that it does not trust in the peer's place, and leaves the header as it is."""
+    """uvicorn replaces the peer by the last address that it does not trust, and keeps the header."""
     assert seen_as("198.51.100.9", "1.1.1.1, 198.51.100.9") == "198.51.100.9"
-    assert seen_as("10.0.0.2", "1.1.1.1, 198.51.100.9, 10.0.0.2") == "198.51.100.9"  # it knows of 127.0.0.1 alone
+    assert seen_as("10.0.0.2", "1.1.1.1, 198.51.100.9, 10.0.0.2") == "198.51.100.9"  # uvicorn trusts only 127.0.0.1
 
 
 def test_long_list_is_read_no_further_than_it_is_trusted() -> None:

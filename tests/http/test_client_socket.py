@@ -1,4 +1,4 @@
-"""The client's connection, found among the process's open files."""
+"""The client's connection is found among the open files of the process."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def scope(client: socket.socket, server: socket.socket) -> dict[str, Any]:
     return {"http_version": "1.1", "client": client.getsockname(), "server": server.getsockname()}
 
 
-def sought(scope: dict[str, Any]) -> dict[str, Any]:
-    """Wait until a connection is not being looked for any more."""
-    wait_until(lambda: not client_socket.is_searching(scope), "the look")
+def wait_for_search(scope: dict[str, Any]) -> dict[str, Any]:
+    """Wait until the search for a connection is over."""
+    wait_until(lambda: not client_socket.is_searching(scope), "the end of the search")
     return scope
 
 
 def unsent(scope: dict[str, Any]) -> int | None:
-    return client_socket.unsent(sought(scope))
+    return client_socket.unsent(wait_for_search(scope))
 
 
 def reset(scope: dict[str, Any]) -> bool:
-    return client_socket.reset(sought(scope))
+    return client_socket.reset(wait_for_search(scope))
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def connect(server: socket.socket) -> Iterator[Any]:
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """How often the open files were looked through."""
+    """Return a list that gets an entry for each search through the open files."""
     monkeypatch.setattr(client_socket, "_files", client_socket._Files())
     real, made = os.listdir, []
 
@@ -75,7 +75,7 @@ def test_what_the_kernel_holds_is_told_for_each(server: socket.socket, connect: 
         accepted.send(b"x" * number)
     for client, _ in pairs:
         assert unsent(scope(client, server)) == 0
-    assert len(looks) == 1  # one for all of them
+    assert len(looks) == 1  # one search finds all connections
 
 
 def test_bytes_that_nobody_takes_are_counted(server: socket.socket, connect: Any, looks: list[str]) -> None:
@@ -103,15 +103,15 @@ def test_number_that_was_given_to_another_connection_is_not_taken_for_the_first(
     server: socket.socket, connect: Any, looks: list[str]
 ) -> None:
     one, accepted = connect()
-    asked = scope(one, server)
-    assert unsent(asked) == 0
+    wanted = scope(one, server)
+    assert unsent(wanted) == 0
     number = accepted.fileno()
     accepted.close()
     one.close()
     other, again = connect()
-    assert number in (other.fileno(), again.fileno())  # the kernel gives the lowest that is free
-    assert unsent(asked) is None
-    assert not reset(asked)
+    assert number in (other.fileno(), again.fileno())  # the kernel gives the lowest free number
+    assert unsent(wanted) is None
+    assert not reset(wanted)
     again.send(b"still here")
     assert other.recv(10) == b"still here"
 
@@ -143,7 +143,7 @@ def test_connection_that_cannot_be_found_is_left_alone(unknown: dict[str, Any], 
 
 
 def test_search_runs_in_another_thread(server: socket.socket, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With thousands of them it takes hundreds of milliseconds, in which an event loop would serve no client."""
+    """With thousands of open files, a search takes hundreds of milliseconds and would block the event loop."""
     monkeypatch.setattr(client_socket, "_files", client_socket._Files())
     real, threads, go_on = os.listdir, [], threading.Event()
 
@@ -153,14 +153,14 @@ def test_search_runs_in_another_thread(server: socket.socket, connect: Any, monk
         return real(path)
 
     monkeypatch.setattr(os, "listdir", listdir)
-    asked = scope(connect()[0], server)
+    wanted = scope(connect()[0], server)
     for _ in range(3):
-        assert client_socket.is_searching(asked)
-        assert client_socket.unsent(asked) is None
-        assert not client_socket.reset(asked)
+        assert client_socket.is_searching(wanted)
+        assert client_socket.unsent(wanted) is None
+        assert not client_socket.reset(wanted)
     go_on.set()
-    assert unsent(asked) == 0
-    assert len(threads) == 1, "one look at a time"
+    assert unsent(wanted) == 0
+    assert len(threads) == 1, "one search at a time"
     assert threads[0] is not threading.current_thread()
 
 
@@ -182,7 +182,7 @@ def test_known_connection_is_found_during_a_search(
     assert not client_socket.is_searching(known)
     assert client_socket.unsent(known) == 0
     go_on.set()
-    sought(known)
+    wait_for_search(known)
 
 
 def test_known_file_is_not_examined_again(
@@ -219,23 +219,23 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def test_child_can_look_although_its_parent_was_looking() -> None:
-    """A fork copies a lock as it is, and not the thread that would release it."""
+    """A fork copies a locked lock, but not the thread that would release it."""
     done = subprocess.run([sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "0\n"
 
 
 def test_looking_through_the_open_files_gives_no_lock_up(tmp_path: Path) -> None:
-    """SQLite's locks are the process's (fcntl), and end when any copy of the file is closed."""
+    """SQLite's locks (fcntl) belong to the process, and end when it closes any copy of the file."""
     ask = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     path = tmp_path / "file"
     with path.open("w") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         files = client_socket._Files()
-        wait_until(lambda: not files.is_searching(("127.0.0.1", 1, 1)), "the look")
+        wait_until(lambda: not files.is_searching(("127.0.0.1", 1, 1)), "the end of the search")
         assert files.find(("127.0.0.1", 1, 1)) is None
         client_socket.listening()
-        asked = subprocess.run([sys.executable, "-c", ask, path], capture_output=True, text=True)
-    assert "BlockingIOError" in asked.stderr, "the lock is still held"
+        other = subprocess.run([sys.executable, "-c", ask, path], capture_output=True, text=True)
+    assert "BlockingIOError" in other.stderr, "the lock is still held"
 
 
 def test_socket_that_accepts_no_more_is_not_listening() -> None:

@@ -1,4 +1,4 @@
-"""What EventStreamResponse sends and refuses, without a server. See tests/system/servers for real servers."""
+"""The content that EventStreamResponse sends, and the items that it refuses. See tests/system/servers for servers."""
 
 from __future__ import annotations
 
@@ -75,18 +75,18 @@ async def test_any_async_iterable_is_accepted() -> None:
 
 
 async def test_next_item_waits_for_the_reader() -> None:
-    asked = []
+    produced = []
 
     async def items() -> AsyncIterator[int]:
         for n in range(5):
-            asked.append(n)
+            produced.append(n)
             yield n
 
     chunks = aiter(EventStreamResponse(items()))
     for _ in range(3):
         await anext(chunks)
     await asyncio.sleep(0.05)
-    assert asked == [0, 1]
+    assert produced == [0, 1]
     await chunks.aclose()
 
 

@@ -1,4 +1,4 @@
-"""How EventStreamResponse ends: with its iterator, in time, or after an exception."""
+"""The end of an EventStreamResponse: with its iterator, at a time limit, or after an exception."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_exception_shows_no_details(caplog: Any) -> None:
     [record] = [record for record in caplog.records if record.name == "streams"]
     assert record.levelname == "ERROR"
     assert record.exc_info[1].args == (SECRET,)
-    assert "in fail" in caplog.text  # the stack shows where it was raised
+    assert "in fail" in caplog.text  # the traceback shows the function that raised it
 
 
 async def test_exception_before_first_item_is_reported(caplog: Any) -> None:

@@ -1,4 +1,4 @@
-"""The process's end, as far as no server is needed; with servers, see tests/system/servers/test_shutdown.py."""
+"""The shutdown of a process, without a server. See tests/system/servers/test_shutdown.py for servers."""
 
 from __future__ import annotations
 

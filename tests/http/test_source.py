@@ -1,4 +1,4 @@
-"""IteratorSource: one task around an iterator, asked from outside, ended from outside."""
+"""IteratorSource: one task runs an iterator. Other tasks read from it and stop it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_stopped_while_it_waits_it_ends_at_once() -> None:
 
 
 async def test_iterator_is_closed_right_after_first_heartbeat() -> None:
-    """The task has not run yet: cancelled now, it would run none of its code."""
+    """The task has not started yet. If it were cancelled now, it would not close the iterator."""
 
     class Items:
         closed = 0
@@ -44,7 +44,7 @@ async def test_iterator_is_closed_right_after_first_heartbeat() -> None:
             return self
 
         async def __anext__(self) -> int:
-            raise AssertionError("Nothing was asked for.")
+            raise AssertionError("No item was requested.")
 
         async def aclose(self) -> None:
             self.closed += 1

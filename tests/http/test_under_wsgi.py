@@ -1,4 +1,4 @@
-"""Streams under WSGI, and in Django's sync test client, which stands for it: an error at once, with the remedy."""
+"""Streams under WSGI and in Django's sync test client: an immediate error that names the remedy."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_response_without_a_request_has_no_wsgi_request() -> None:
 
 @pytest.mark.parametrize("path", ["/events/news/", PATHS[0]])
 def test_reason_is_logged_once(db: None, caplog: pytest.LogCaptureFixture, path: str) -> None:
-    """A server's log would only say that a view answered with 500."""
+    """Without this record, the server's log would only contain the status 500."""
     for _ in range(3):
         environ = RequestFactory().get(path).environ
         list(WSGIHandler()(environ, lambda status, headers: None))

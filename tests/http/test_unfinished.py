@@ -1,4 +1,4 @@
-"""`?end=error`: a stream that is cut short leaves its response incomplete. See also servers/test_unfinished.py."""
+"""`?end=error`: the response of a stream that is cut short is incomplete. See also servers/test_unfinished.py."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def keep(settings: Any) -> Any:
-    """A function that sets the retention settings. Limits that it is not given are unlimited."""
+    """Return a function that sets the retention settings. Limits that are not passed are unlimited."""
 
     def set_limits(**limits: float) -> None:
         names = ("RETENTION_SECONDS", "RETENTION_MESSAGES_PER_CHANNEL", "RETENTION_BYTES")

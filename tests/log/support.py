@@ -1,4 +1,4 @@
-"""Helpers that several tests of the log share."""
+"""Helpers for several tests of the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""survey.py on its own: names, counts and types, on rows in a real database."""
+"""catalog.py: the names of channels, their message counts and their event types."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def test_names_are_in_the_order_of_bytes() -> None:
 
 
 def plan(sql: str) -> str:
-    """Return the database's plan for a query. PostgreSQL shows all of it only for a query that runs.
+    """Return the database's plan for a query. PostgreSQL shows the complete plan only if it runs the query.
 
-    Without the two settings, it would read a table of one page as a whole.
+    Without the two settings, PostgreSQL would scan such a small table sequentially.
     """
     if connection.vendor != "postgresql":
         with connection.cursor() as cursor:
@@ -79,9 +79,9 @@ def plan(sql: str) -> str:
 
 
 def test_prefix_is_a_range_of_the_index() -> None:
-    """Both ends of the range are conditions of the index, in the log's table and in that of the settings.
+    """Both ends of the range are index conditions, in the log's table and in the table of channel settings.
 
-    Where a column's collation is not binary, the names of the range would not be those with the prefix.
+    If the collation of a column were not binary, the range would not be the names with the prefix.
     """
     publish_to(*(f"room.{n}" for n in range(20)))
     with CaptureQueriesContext(connection) as queries:
@@ -112,14 +112,12 @@ def test_prefix_is_a_range_of_the_index() -> None:
 
 def test_names_cost_by_their_number_and_not_by_the_messages() -> None:
     publish_to(*["busy"] * 2000, "quiet")
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
+    with CaptureQueriesContext(connection) as queries:
         assert catalog.channel_names(limit=10) == ["busy", "quiet"]
     assert len(queries) == 1
 
 
-# --- What a channel holds ---------------------------------------------------------------------------------------------
+# --- Counts and types -------------------------------------------------------------------------------------------------
 
 
 def test_summaries_count_to_a_limit_in_one_query() -> None:

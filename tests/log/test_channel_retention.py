@@ -1,4 +1,4 @@
-"""Channels that have retention settings of their own."""
+"""Channels with their own retention settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Epochs: how the log recognises that it is an older copy, and where it goes on then."""
+"""Epochs: the log recognises that it is an older copy, and continues in a new epoch."""
 
 from __future__ import annotations
 
@@ -57,21 +57,21 @@ def test_identity_is_stored_with_the_first_position() -> None:
     if connection.vendor == "postgresql":
         assert [pair.split("=")[0] for pair in stored().split()] == ["database", "run", "system", "table", "timeline"]
     else:
-        assert stored() == ""  # the tests' database is in memory
+        assert stored() == ""  # the test database is in memory
     assert not log.head().is_replaced
     assert not Epoch.objects.exists()
 
 
-def find(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """Have the database tell this of itself from now on, as if this process were connected to it anew."""
+def report_identity(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Let the database report this identity from now on, as if this process had just connected to it."""
     known.forget()
     monkeypatch.setattr(epochs, "identity", lambda connection, found=None: text)
 
 
 def test_other_database_starts_an_epoch_before_a_position_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    find(monkeypatch, SYSTEM)
+    report_identity(monkeypatch, SYSTEM)
     assert published(3) == [1, 2, 3]
-    find(monkeypatch, SYSTEM.replace("timeline=00000001", "timeline=00000002"))
+    report_identity(monkeypatch, SYSTEM.replace("timeline=00000001", "timeline=00000002"))
     [position] = published(1)
     epoch = Epoch.objects.get()
     assert (epoch.number, epoch.fork, position) == (2, 3, epoch.start + 1)
@@ -80,30 +80,30 @@ def test_other_database_starts_an_epoch_before_a_position_is_given(monkeypatch: 
 
 
 def test_other_database_starts_an_epoch_for_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    find(monkeypatch, SYSTEM)
+    report_identity(monkeypatch, SYSTEM)
     published(3)
-    find(monkeypatch, SYSTEM.replace("system=1", "system=2"))
+    report_identity(monkeypatch, SYSTEM.replace("system=1", "system=2"))
     assert log.head().is_replaced
     assert log.current_head() == Epoch.objects.get().start
     assert not log.head().is_replaced
 
 
 def test_restart_starts_an_epoch_only_if_commits_can_be_lost_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    find(monkeypatch, f"{SYSTEM} run=1")
+    report_identity(monkeypatch, f"{SYSTEM} run=1")
     published(1)
     assert stored() == epochs._text(epochs._pairs(SYSTEM))
-    find(monkeypatch, f"{SYSTEM} run=2")
+    report_identity(monkeypatch, f"{SYSTEM} run=2")
     assert published(1) == [2]
-    find(monkeypatch, f"{SYSTEM} run=2 durable=off")  # another session, with synchronous_commit = off
+    report_identity(monkeypatch, f"{SYSTEM} run=2 durable=off")  # another session, with synchronous_commit = off
     assert published(1) == [3]
     assert "run=2" in stored()
-    find(monkeypatch, f"{SYSTEM} run=3")  # found by whichever session is first
+    report_identity(monkeypatch, f"{SYSTEM} run=3")  # the first session after the restart notices it
     [position] = published(1)
     assert position == Epoch.objects.get().start + 1
     assert "run" not in stored()
 
 
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="asks PostgreSQL")
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="needs PostgreSQL")
 def test_part_that_the_server_refuses_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = {"forbidden": "pg_read_file('/etc/hostname')", "unknown": "no_such_function()", "database": "5"}
     monkeypatch.setattr(epochs, "_ON_POSTGRESQL", parts)
@@ -118,7 +118,7 @@ def test_part_that_the_server_refuses_is_left_out(monkeypatch: pytest.MonkeyPatc
             cursor.execute("RESET ROLE; DROP ROLE plain")
 
 
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="asks PostgreSQL")
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="needs PostgreSQL")
 def test_plain_role_can_read_every_part() -> None:
     with connection.cursor() as cursor:
         cursor.execute("CREATE ROLE plain; SET ROLE plain")
@@ -134,7 +134,7 @@ def test_plain_role_can_read_every_part() -> None:
 
 
 class File:
-    """A Django connection to a SQLite file of the test's own."""
+    """A Django connection to a separate SQLite file."""
 
     def __init__(self, path: Path) -> None:
         alias = connections["default"]
@@ -156,7 +156,7 @@ def file(tmp_path: Path) -> Any:
 
 
 def test_sqlite_file_that_replaces_another_is_recognised(file: File, tmp_path: Path) -> None:
-    """Even if it gets the number of the file that was deleted."""
+    """It is recognised even if it gets the inode number of the deleted file."""
     before = file.identity()
     file.connection.close()
     assert file.identity() == before
@@ -196,7 +196,7 @@ def test_birth_is_that_of_the_file(tmp_path: Path) -> None:
     path.touch()
     born = birth(str(path))
     if not born:
-        pytest.skip("this system does not keep a file's time of birth")
+        pytest.skip("this system does not store a file's creation time")
     assert abs(float(born) - before) < 60
     time.sleep(0.02)
     path.write_text("changed")
@@ -227,7 +227,7 @@ def test_two_restores_of_one_backup_get_different_starts() -> None:
     [backup] = LogHead.objects.values()
     starts = set()
     for _ in range(5):
-        time.sleep(0.005)  # SQLite's clock counts milliseconds
+        time.sleep(0.005)  # SQLite's clock has a resolution of one millisecond
         starts.add(log.start_new_epoch("restored"))
         Epoch.objects.all().delete()
         LogHead.objects.update(**backup)
@@ -236,7 +236,7 @@ def test_two_restores_of_one_backup_get_different_starts() -> None:
 
 @pytest.mark.parametrize("clock", ["-86400", "0", "2"])
 def test_wrong_clock_gives_different_starts_too(monkeypatch: pytest.MonkeyPatch, clock: str) -> None:
-    """The head is past the clock: the clock is behind, or it was ahead when an epoch started."""
+    """The head is ahead of the clock: the clock is slow now, or it was fast when an epoch started."""
     monkeypatch.setitem(epochs._SECONDS, connection.vendor, clock)
     published(1)
     head = 3 << 20

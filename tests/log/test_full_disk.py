@@ -1,4 +1,4 @@
-"""A full disk is reported as such: to those who publish, to the API's clients and in the log."""
+"""A full disk is reported clearly: to publishers, to clients of the API, and in the server's log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.sites import Site, finish
 
 FULL = "The database's disk is full, so that nothing can be stored: free space on it"
 
-# The server raises the error that it raises if a file cannot grow.
+# PostgreSQL raises this error if a file cannot grow.
 TRIGGER = """
     CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         RAISE EXCEPTION 'could not extend file "base/5/1259": No space left on device' USING ERRCODE = 'disk_full';
@@ -26,7 +26,7 @@ TRIGGER = """
 
 
 def fill_disk(page_count: int | None = None) -> None:
-    """Let the log take no further page."""
+    """Make inserts fail as they do on a full disk."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute(TRIGGER)
@@ -34,7 +34,7 @@ def fill_disk(page_count: int | None = None) -> None:
 
     def limit(*, connection: Any, **kwargs: Any) -> None:
         with connection.cursor() as cursor:
-            cursor.execute("PRAGMA max_page_count = 1")  # the file keeps the pages that it has
+            cursor.execute("PRAGMA max_page_count = 1")  # SQLite keeps the existing pages
 
     connection.close()
     connection_created.connect(limit, weak=False, dispatch_uid="full")
@@ -51,7 +51,7 @@ def free_disk() -> None:
 
 
 def publish_to_full_disk() -> None:
-    """Publish in several ways, and print what they raise, what the API answers and what is logged."""
+    """Publish in several ways, and print the exceptions, the answers of the API and the log records."""
     from django.db import transaction
     from django.test import Client
 
@@ -85,7 +85,7 @@ def publish_to_full_disk() -> None:
             "/api/channels/news/messages/", {"data": large}, content_type="application/json", headers=headers
         )
         answers.append((answer.status_code, answer.json()["error"]["message"]))
-        assert client.get("/api/channels/news/messages/", headers=headers).status_code == 200, "it can be read"
+        assert client.get("/api/channels/news/messages/", headers=headers).status_code == 200, "reading still works"
     free_disk()
     publish("news", large)
     print(json.dumps({"raised": raised, "answers": answers, "logged": logged}))
@@ -93,27 +93,27 @@ def publish_to_full_disk() -> None:
 
 @pytest.mark.once
 def test_full_disk_is_reported_as_such(site: Site) -> None:
-    told = json.loads(finish(site.call(publish_to_full_disk)))
+    result = json.loads(finish(site.call(publish_to_full_disk)))
     driver = "No space left on device" if site.is_postgres else "database or disk is full"
-    assert len(told["raised"]) == 3
-    for kind, text in told["raised"]:
-        assert kind == "OperationalError", "as before, so that what catches it still does"
+    assert len(result["raised"]) == 3
+    for kind, text in result["raised"]:
+        assert kind == "OperationalError", "the class stays the same, so that callers can catch it"
         assert text.startswith(FULL)
         assert driver in text
-    for status, text in told["answers"]:
+    for status, text in result["answers"]:
         assert status == 503
         assert text.startswith(FULL)
-        assert driver not in text, "clients do not need the paths of the server"
-    reports = [line for line in told["logged"] if FULL in line]
-    assert len(reports) == 1, "once, although the database can be read in between"
-    assert told["logged"][-1] == "The database can store again."
+        assert driver not in text, "an answer must not contain paths of the server"
+    reports = [line for line in result["logged"] if FULL in line]
+    assert len(reports) == 1, "one report, although reads succeed in between"
+    assert result["logged"][-1] == "The database can store again."
 
 
-# --- What an error is taken for ---------------------------------------------------------------------------------------
+# --- Classification of errors -----------------------------------------------------------------------------------------
 
 
 def from_driver(error: Exception, driver: Exception) -> Exception:
-    """An error as Django raises it."""
+    """Return the error with the driver's error as its cause, as Django raises it."""
     error.__cause__ = driver
     return error
 

@@ -1,4 +1,4 @@
-"""Leases: one holder at a time, for as long as it renews."""
+"""Leases: there is one holder at a time, which keeps the lease while it renews it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_released_lease_is_free_at_once_or_after_a_rest() -> None:
 
 
 def test_lease_that_lasts_longer_than_any_counts_as_free() -> None:
-    """The database's clock was ahead when it was taken, and was set right since."""
+    """The database's clock was fast when the lease was taken, and was corrected later."""
     leases.acquire("tidy", "a", 60)
     Lease.objects.update(expires_at=timezone.now() + datetime.timedelta(hours=5))
     assert not leases.acquire("tidy", "b", 60, longest=6 * 3600)

@@ -1,4 +1,4 @@
-"""The records that pruning leaves behind, from which readers know what they have missed."""
+"""The records of pruned channels, which show readers whether they have missed messages."""
 
 from __future__ import annotations
 

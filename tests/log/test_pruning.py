@@ -104,7 +104,7 @@ def test_automatic_pruning_can_be_disabled(keep: Any) -> None:
 
 @pytest.fixture
 def between_batches(monkeypatch: Any) -> Any:
-    """A function that takes a function to be called before each batch. Each batch is one message."""
+    """Return a function that sets a callback, which runs before each batch. Each batch is one message."""
     real = log.delete_through
 
     def set_function(function: Any) -> None:

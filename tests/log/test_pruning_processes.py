@@ -21,7 +21,7 @@ pytestmark = pytest.mark.once
 
 
 def fill(count: str) -> None:
-    """Publish messages of more than 200 bytes to the channel `busy`, by the thousand."""
+    """Publish messages of more than 200 bytes to the channel `busy`, a thousand at a time."""
     for start in range(0, int(count), 1000):
         publish_many([NewMessage("busy", f"{start + n} " + "x" * 200) for n in range(1000)])
 
@@ -34,7 +34,7 @@ def prune_once() -> None:
 
 
 def prune_when_asked() -> None:
-    """Wait for a line from the test, then prune if it is due. Prints how many messages were pruned."""
+    """Wait for a line from the test, then prune if it is due. Print the number of pruned messages."""
     print("ready", flush=True)
     sys.stdin.readline()
     print(retention.prune_if_due())
@@ -95,7 +95,7 @@ def test_pruning_of_dead_process_is_taken_over(site: Site) -> None:
 
 
 def publish_until_stopped() -> None:
-    """Publish until a line comes. Prints how many messages, and how many seconds the slowest one took."""
+    """Publish until a line comes. Print the number of messages, and the seconds that the slowest one took."""
     stop = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
     print("ready", flush=True)

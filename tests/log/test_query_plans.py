@@ -1,4 +1,4 @@
-"""How many rows the database reads for the queries of the log."""
+"""The queries of the log read few rows."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_page_is_bounded_by_bytes() -> None:
             page = log.page(channels, cursor, 150)
             assert sum(len(message.data.encode()) for message in page.messages) <= log.PAGE_BYTES
             cursor, reads, seen = page.through, reads + 1, seen + page.messages
-        assert reads == 3  # for fifteen large messages
+        assert reads == 3  # the queries for fifteen large messages
         assert positions(seen) == [n for n in range(1, 151) if "ab"[(n - 1) % 2] in channels]
         assert all((LARGE in message.data) == ((message.position - 1) % 10 == 0) for message in seen)
 

@@ -1,4 +1,4 @@
-"""Which messages are pruned by age and by count, and how the limits apply together."""
+"""Pruning by age, by count, and by several limits together."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_unsequenced_messages_stay(keep: Any) -> None:
 
 
 def test_cuts_delete_nothing(keep: Any) -> None:
-    """They describe what a pruning would delete."""
+    """Cuts only describe the messages that a pruning would delete."""
     keep(RETENTION_SECONDS=3600, RETENTION_MESSAGES_PER_CHANNEL=2)
     publish_some(6)
     age(4000, 1)

@@ -1,4 +1,4 @@
-"""How messages get positions, and the head of the log."""
+"""The positions of messages, and the head of the log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def position_of(pk: int) -> int | None:
 
 
 def test_appended_messages_have_no_position() -> None:
-    """No reader sees them."""
+    """No reader sees such a message."""
     [row] = appended("x")
     assert row.position is None
     assert Message.objects.get().position is None
@@ -87,7 +87,7 @@ def test_head_costs_one_query() -> None:
 
 
 def test_current_head_numbers_waiting_messages() -> None:
-    """Such as those of a process that died after its commit."""
+    """For example, a process that dies after its commit leaves such a message."""
     publish("news", "x")
     appended("left")
     assert log.current_head() == 2

@@ -1,4 +1,4 @@
-"""Helpers that several tests of models share."""
+"""Helpers for several tests of models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BODY = {"model": "small", "messages": [{"role": "user", "content": "Hi"}], "stre
 
 
 def spend(user: User) -> None:
-    """Record that the user has asked the relay."""
+    """Record that the user has used the relay."""
     usage.record(
         user_id=user.pk, caller="", upstream="default", model="m", outcome="done", usage=None, chunks=1, seconds=1
     )

@@ -1,4 +1,4 @@
-"""The migrations: they are all there, and they go forwards and back on both databases."""
+"""The migrations are complete, and run forwards and backwards on both databases."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tables(site: Site) -> set[str]:
 
 
 def indexes(site: Site) -> dict[str, str]:
-    """{name: definition} of the log's indexes."""
+    """Return the log's indexes as {name: definition}."""
     statement = (
         "SELECT indexname, indexdef FROM pg_indexes WHERE tablename LIKE 'streams_%'"
         if site.is_postgres
@@ -47,7 +47,7 @@ def indexes(site: Site) -> dict[str, str]:
 
 @pytest.mark.django_db
 def test_no_migration_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
-    call_command("makemigrations", check=True, dry_run=True)  # exits where something is to be made
+    call_command("makemigrations", check=True, dry_run=True)  # exits if a migration is missing
     assert capsys.readouterr().out == "No changes detected\n"
 
 
@@ -72,7 +72,7 @@ def test_migrations_go_back_and_forwards(site: Site) -> None:
 def test_log_has_its_indexes(site: Site) -> None:
     found = indexes(site)
     assert "position" in found["streams_message_replay"]
-    assert "WHERE" in found["streams_message_unsequenced"], "partial: it is nearly always empty"
+    assert "WHERE" in found["streams_message_unsequenced"], "the index is partial, so that it is nearly always empty"
     assert "WHERE" in found["streams_message_idempotency"]
     assert "UNIQUE" in found["streams_message_idempotency"]
     assert "WHERE" in found["streams_message_publisher"]
@@ -98,7 +98,7 @@ def test_sql_of_the_references_can_be_printed(site: Site, direction: str) -> Non
 
 @pytest.mark.once
 def test_channel_names_sort_by_bytes_in_any_locale(postgres: PostgresServer, tmp_path: Path) -> None:
-    """The database's own collation sorts letters of both cases together. Forwards and back, rows and indexes stay."""
+    """The database's default collation ignores case. Rows and indexes survive migrating in both directions."""
     name = postgres.create_database()
     with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
         connection.execute(f'DROP DATABASE "{name}"')

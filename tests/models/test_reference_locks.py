@@ -1,6 +1,6 @@
 """Another session can lock a user's row without delaying that user's messages.
 
-tests/system/test_own_database.py runs all this once more with the log in a database of its own.
+tests/system/test_own_database.py repeats these tests with the log in a separate database.
 """
 
 from __future__ import annotations

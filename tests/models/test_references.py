@@ -1,6 +1,6 @@
-"""References to users and groups: a row that is deleted leaves no references behind.
+"""References to users and groups: deleting a row leaves no references to it.
 
-tests/system/test_own_database.py runs all this once more with the log in a database of its own.
+tests/system/test_own_database.py repeats these tests with the log in a separate database.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def test_deletion_uses_an_index() -> None:
 
 @pytest.fixture
 def gone(ann: User) -> int:
-    """The key of a user that was deleted without Django, so that the references still exist."""
+    """Return the key of a user that was deleted without Django, so that the references still exist."""
     key: int = ann.pk
     with connections["default"].cursor() as cursor:
         cursor.execute("DELETE FROM auth_user WHERE id = %s", [key])
@@ -222,7 +222,7 @@ def test_user_is_assigned_and_read(ann: User) -> None:
 
 @pytest.mark.once
 def test_old_constraints_are_dropped(site: Site) -> None:
-    """That version created its tables with constraints. Migrating back does not create them again."""
+    """The old version created its tables with constraints. Migrating back does not create them again."""
     site.manage("publish", "news", "first")
     site.manage("migrate", "streams_relay", "0001")
     site.manage("migrate", "streams", "0004")

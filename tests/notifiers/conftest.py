@@ -1,4 +1,4 @@
-"""A PostgreSQL database for notifiers, whatever the log's own is."""
+"""A PostgreSQL database for notifiers, which is independent of the log's database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.services.postgres import PostgresServer
 
 @pytest.fixture(scope="module")
 def settings_database(request: pytest.FixtureRequest) -> Iterator[str]:
-    """An alias in DATABASES for a PostgreSQL database of the module's own."""
+    """Yield an alias in DATABASES for a new PostgreSQL database, which exists while the module runs."""
     postgres: PostgresServer = request.getfixturevalue("postgres")
     name = postgres.create_database()
     connections.settings["notifiers"] = {

@@ -1,4 +1,4 @@
-"""What ChannelLayerNotifier alone does: its options, and a layer in an outage."""
+"""ChannelLayerNotifier: its options, and an outage of the channel layer."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ async def test_outage_of_the_layer_does_not_hold_up_each_publisher(redis: RedisS
         for number in range(50):
             with pytest.raises((TimeoutError, ConnectionError)):
                 await tell(notifier, notice(number))
-        assert time.monotonic() - began < 20, "one waited, and not 50"
+        assert time.monotonic() - began < 20, "one publisher waits for the timeout, and not all 50"
 
 
 @pytest.mark.parametrize(
-    ("thread", "error", "told"),
+    ("thread", "error", "is_logged"),
     [
         ("streams-notifier", ConnectionRefusedError("no server"), False),
         ("streams-notifier", RedisConnectionError("no server"), False),
@@ -44,7 +44,7 @@ async def test_outage_of_the_layer_does_not_hold_up_each_publisher(redis: RedisS
     ],
 )
 def test_of_what_a_layer_logs_only_our_own_lost_connection_is_left_out(
-    thread: str, error: Exception, told: bool, caplog: pytest.LogCaptureFixture
+    thread: str, error: Exception, is_logged: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     def log() -> None:
         logging.getLogger("channels_redis.pubsub").error("Unexpected exception in receive task", exc_info=error)
@@ -52,4 +52,4 @@ def test_of_what_a_layer_logs_only_our_own_lost_connection_is_left_out(
     begun = threading.Thread(target=log, name=thread)
     begun.start()
     begun.join()
-    assert bool(caplog.records) is told
+    assert bool(caplog.records) is is_logged

@@ -1,4 +1,4 @@
-"""What every notifier promises, against each of them; those that have a server, against a real one."""
+"""The contract of notifiers, tested with every notifier and with real servers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.once, pytest.mark.usefixtures("database_in_threads")]
 
 @dataclass
 class Kind:
-    """A notifier, the server behind it, and how to make another as another process would have it."""
+    """A kind of notifier, and its server. `make` returns a new notifier, such as another process has."""
 
     make: Callable[[], BaseNotifier]
     server: PostgresServer | RedisServer | None = None
@@ -63,9 +63,9 @@ def notifier(kind: Kind) -> BaseNotifier:
 
 @pytest.fixture
 def far(kind: Kind) -> BaseNotifier:
-    """Another process's: it shares nothing with `notifier` but the server."""
+    """The notifier of another process: it shares only the server with `notifier`."""
     if kind.server is None:
-        pytest.skip("reaches this process only")
+        pytest.skip("this notifier reaches only its own process")
     return kind.make()
 
 
@@ -134,7 +134,7 @@ async def test_too_large_a_notice_comes_with_its_positions_only(
 
 async def test_closed_listener_keeps_nothing_and_leaves_no_thread(notifier: BaseNotifier) -> None:
     class Text(str):
-        """A text of which one can see whether anybody still holds it."""
+        """A string that can have a weak reference, which shows whether it is still in memory."""
 
     if isinstance(notifier, ChannelLayerNotifier):
         notifier.linger_seconds = 0
@@ -168,11 +168,11 @@ async def test_restarted_server_ends_the_listener_which_can_then_listen_again(
     async with aclosing(await listening(notifier)) as again:
         connections.close_all()
         async with asyncio.timeout(SECONDS):
-            told = False
-            while not told:
+            is_sent = False
+            while not is_sent:
                 try:
                     await tell(far, notice(2))
-                    told = True
+                    is_sent = True
                 except Exception:
                     await asyncio.sleep(0.1)
         assert await hear(again, until=2) == [notice(2)]
@@ -210,7 +210,7 @@ async def test_what_a_tests_own_transaction_holds_is_told_to_this_process_alone(
     kind: Kind, notifier: BaseNotifier, far: BaseNotifier, db: None
 ) -> None:
     if isinstance(kind.server, PostgresServer):
-        pytest.skip("such a test may not use another database; see test_postgres.py")
+        pytest.skip("pytest-django blocks the other database; see test_postgres.py")
     async with aclosing(await listening(notifier)) as here, aclosing(await listening(far)) as there:
         await executor.run(notifier.notify, notice(1))
         assert await hear(here, until=1) == [notice(1)]

@@ -1,4 +1,4 @@
-"""The end of a listener thread. A call that was waiting fails: if it waited forever, no other notice would be sent."""
+"""The end of a listener thread: a waiting call fails. If it waited forever, no other notice would be sent."""
 
 from __future__ import annotations
 
@@ -67,4 +67,4 @@ async def test_call_fails_if_the_thread_ends_first(monkeypatch: pytest.MonkeyPat
     assert thread.run(for_ever) is None
     assert await asyncio.to_thread(ended.wait, SECONDS)
     del future, thread
-    gc.collect()  # so that asyncio reports the task that was not run in this test, and not in another
+    gc.collect()  # asyncio then reports the task that never ran during this test, and not during another

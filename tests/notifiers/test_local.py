@@ -1,4 +1,4 @@
-"""The default notifier: from any thread of this process to all of its event loops."""
+"""LocalNotifier, the default: it sends notices from any thread of the process to all of its event loops."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ async def take(notices: AsyncGenerator[Notice | None, None], count: int) -> list
 
 
 async def listening(notifier: LocalNotifier) -> tuple[AsyncGenerator[Notice | None, None], asyncio.Task[Notice | None]]:
-    """A listener that waits for its first notice."""
+    """Return a listener, and a task that waits for its first notice."""
     notices = notifier.listen()
-    assert await anext(notices) is None, "it listens"
+    assert await anext(notices) is None, "None reports that it listens"
     first = asyncio.ensure_future(anext(notices))
     await asyncio.sleep(0)
     return notices, first
@@ -61,10 +61,10 @@ async def test_notices_come_from_any_thread() -> None:
         heard = [await first, *await take(notices, 399)]
     for thread in threads:
         thread.join()
-    assert sorted(one.first for one in heard) == list(range(100, 500)), "none is lost"
+    assert sorted(one.first for one in heard) == list(range(100, 500)), "no notice is lost"
     for start in (100, 200, 300, 400):
         of_one = [one.first for one in heard if start <= one.first < start + 100]
-        assert of_one == sorted(of_one), "those of one thread keep their order"
+        assert of_one == sorted(of_one), "the notices of one thread keep their order"
 
 
 async def test_all_listeners_hear_every_notice() -> None:
@@ -99,7 +99,7 @@ async def test_listener_on_another_event_loop_hears_as_well() -> None:
 
 
 async def test_waiting_listener_is_woken_without_delay_by_another_thread() -> None:
-    """No poll: the loop sleeps until the notice comes."""
+    """The listener does not poll: its event loop sleeps until the notice arrives."""
     notifier = LocalNotifier()
     notices, first = await listening(notifier)
     await asyncio.to_thread(notifier.notify, notice(1))
@@ -121,11 +121,11 @@ async def test_listener_hears_nothing_from_before_it_listened() -> None:
 
 
 class Text(str):
-    """A text of which one can see whether anybody still holds it."""
+    """A string that can have a weak reference, which shows whether it is still in memory."""
 
 
 def is_kept(notifier: LocalNotifier) -> bool:
-    """Whether a notice that is given now stays in memory."""
+    """Return True if a new notice stays in memory."""
     text = Text("data")
     seen = weakref.ref(text)
     notifier.notify(Notice(1, 1, (StoredEvent(1, "news", "message", text),)))
@@ -163,23 +163,23 @@ def test_loop_that_ended_without_closing_its_listener_disturbs_no_publisher() ->
 
     notices = loop.run_until_complete(begin())
     loop.close()
-    notifier.notify(notice(2))  # raises nothing
+    notifier.notify(notice(2))  # raises no exception
     loop = asyncio.new_event_loop()
     loop.run_until_complete(notices.aclose())
     loop.close()
 
 
-# --- Which notifier ---------------------------------------------------------------------------------------------------
+# --- The setting ------------------------------------------------------------------------------------------------------
 
 
 class Quiet(BaseNotifier):
-    """A site's own."""
+    """A site's own notifier."""
 
     def __init__(self, volume: int = 0) -> None:
         self.volume = volume
 
     def notify(self, notice: Notice) -> None:
-        """Tells nobody."""
+        """Do nothing."""
 
     async def listen(self) -> AsyncGenerator[Notice | None, None]:
         await asyncio.Event().wait()
@@ -222,7 +222,7 @@ def test_notifier_is_made_anew_where_the_settings_change() -> None:
 def test_a_notifier_has_both_methods() -> None:
     class Half(BaseNotifier):
         def notify(self, notice: Notice) -> None:
-            """Tells nobody."""
+            """Do nothing."""
 
     with pytest.raises(TypeError, match="listen"):
         Half()  # type: ignore[abstract]

@@ -1,4 +1,4 @@
-"""What PostgresNotifier alone does: its options, the database that it goes to, and transactions there."""
+"""PostgresNotifier: its options, the database that it uses, and transactions in this database."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ async def test_postgres_listens_where_the_dsn_says(settings_database: str, postg
     name = connections.settings[settings_database]["NAME"]
     elsewhere = PostgresNotifier(postgres.dsn(postgres.create_database()), database=settings_database)
     there = PostgresNotifier(postgres.dsn(name), database=settings_database)
-    async with aclosing(await listening(elsewhere)) as deaf, aclosing(await listening(there)) as notices:
+    async with aclosing(await listening(elsewhere)) as other_notices, aclosing(await listening(there)) as notices:
         await tell(PostgresNotifier(database=settings_database), notice(1))
         assert await hear(notices, until=1) == [notice(1)]
         await tell(elsewhere, notice(2))
-        assert await hear(deaf, until=2) == [notice(2)], "not the first"
+        assert await hear(other_notices, until=2) == [notice(2)], "the other database receives only the second notice"
 
 
 async def test_postgres_sends_nothing_from_within_a_transaction(settings_database: str) -> None:
@@ -66,7 +66,7 @@ def test_dsn_that_libpq_cannot_read_is_refused_without_showing_it(dsn: Any, sett
     with pytest.raises(InvalidSetting, match="such as 'postgresql://user@host:5432/name'") as error:
         PostgresNotifier(dsn, database=settings_database)
     assert "hun" not in str(error.value)
-    assert error.value.__suppress_context__ or error.value.__context__ is None, "nor in the stack"
+    assert error.value.__suppress_context__ or error.value.__context__ is None, "the traceback must not show it either"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_dsn_that_libpq_can_read_is_taken(dsn: str, settings_database: str) -> N
 
 
 class ToNotifiers:
-    """A router that keeps the log in a database of its own."""
+    """A router that stores the log in a separate database."""
 
     def db_for_write(self, model: type, **hints: object) -> str | None:
         return "notifiers" if model is Message else None
@@ -97,7 +97,7 @@ async def test_postgres_goes_where_a_router_has_put_the_log(settings_database: s
             assert await hear(notices, until=1) == [notice(1)]
 
 
-@pytest.mark.skipif(connections["default"].vendor == "postgresql", reason="it is what it should be")
+@pytest.mark.skipif(connections["default"].vendor == "postgresql", reason="the default database is PostgreSQL")
 def test_postgres_notifier_without_postgres_is_refused() -> None:
     with pytest.raises(InvalidSetting, match="needs PostgreSQL; the database 'default' is sqlite"):
         PostgresNotifier()

@@ -1,4 +1,4 @@
-"""Notices as text: what is taken for one, and what is not."""
+"""The signed text form of notices: valid texts are decoded, and all others are ignored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTICE = Notice(4, 5, (StoredEvent(4, "news", "message", "雨 \u2028 \U0001f30a 
 
 
 def decode(text: object) -> Notice | None:
-    """Decode as a process does that has just begun to listen."""
+    """Decode with a new decoder, like a process that has just begun to listen."""
     return signing.Decoder().decode(text)
 
 
@@ -42,10 +42,10 @@ def test_revocation_comes_back_as_it_was(revocation: Revocation) -> None:
     assert decode(text) == Notice(0, 0, revocation=revocation)
 
 
-@pytest.mark.parametrize("most", range(80, 260, 7))
-def test_messages_are_left_out_where_they_do_not_fit(most: int) -> None:
-    text = signing.encode(NOTICE, most)
-    assert len(text) <= most
+@pytest.mark.parametrize("max_length", range(80, 260, 7))
+def test_messages_are_left_out_where_they_do_not_fit(max_length: int) -> None:
+    text = signing.encode(NOTICE, max_length)
+    assert len(text) <= max_length
     assert decode(text) in (NOTICE, Notice(4, 5))
 
 
@@ -66,10 +66,10 @@ def test_notice_of_another_log_is_none_also_under_the_same_key(monkeypatch: pyte
 
 
 def test_logs_have_names_that_differ_where_they_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """SQLite's: by where the file is, however that is written."""
+    """The name of a SQLite log depends on the location of its file, and not on the spelling of the path."""
     connection = connections["default"]
     if connection.vendor != "sqlite":
-        pytest.skip("a PostgreSQL database's is its NAME")
+        pytest.skip("the name of a PostgreSQL log is the database's NAME")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "current").symlink_to(tmp_path)
     names = {}
@@ -122,7 +122,7 @@ CONTROL = Notice(0, 0, revocation=Revocation(ends=True, user="7"))
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The clock of this machine: a list of one time, which a test can change."""
+    """Replace the clock by a list with one time, which a test can change."""
     now = [time.time()]
     monkeypatch.setattr(time, "time", lambda: now[0])
     return now
@@ -131,8 +131,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_control_notice_works_once() -> None:
     text, decoder = signing.encode(CONTROL, 1000), signing.Decoder()
     assert [decoder.decode(text) for _ in range(3)] == [CONTROL, None, None]
-    assert decoder.decode(signing.encode(CONTROL, 1000)) == CONTROL, "one with the same content is another one"
-    assert signing.Decoder().decode(text) == CONTROL, "each process hears it"
+    assert decoder.decode(signing.encode(CONTROL, 1000)) == CONTROL, "a second notice with the same content works too"
+    assert signing.Decoder().decode(text) == CONTROL, "every process accepts it once"
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(59, CONTROL), (-59, CONTROL), (61, None), (-61, None)])
@@ -153,7 +153,7 @@ def test_control_notice_of_the_past_is_explained(clock: list[float], caplog: pyt
 
 
 def test_control_notice_from_ahead_works_once(clock: list[float]) -> None:
-    """Its nonce is kept until it is too old, also if the sender's clock is ahead."""
+    """The nonce is kept until the notice is too old, also if the sender's clock is fast."""
     clock[0] += 50
     text, decoder = signing.encode(CONTROL, 1000), signing.Decoder()
     clock[0] -= 50
@@ -180,4 +180,4 @@ def test_nonces_take_bounded_memory(clock: list[float], monkeypatch: pytest.Monk
     assert len(decoder._nonces) == 20
     clock[0] += 61
     decoder.decode(signing.encode(CONTROL, 1000))
-    assert len(decoder._nonces) == 1, "those that are too old anyway are forgotten"
+    assert len(decoder._nonces) == 1, "nonces of notices that are too old are removed"

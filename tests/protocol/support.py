@@ -1,4 +1,4 @@
-"""Helpers of the tests of the wire format and of validation."""
+"""Helpers for the tests of the wire format and of validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How data becomes text, which data is refused, and the check of JSON that clients send. No database."""
+"""Encoding data as text, refusing invalid data, and checking JSON from clients, without a database."""
 
 from __future__ import annotations
 

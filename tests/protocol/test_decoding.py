@@ -84,7 +84,7 @@ def test_cr_dispatches_at_once() -> None:
 
 
 def test_empty_chunk_changes_nothing() -> None:
-    """It is between the CR and the LF of a line end."""
+    """The empty chunk is between the CR and the LF of a line end."""
     assert decode_in_pieces([b"data: a\r", b"", b"\n", b"\r", b"", b"\n"])[0] == [DecodedEvent("a")]
 
 

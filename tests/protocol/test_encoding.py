@@ -1,4 +1,4 @@
-"""How events are encoded, and that the decoder and httpx-sse read them back."""
+"""Events are encoded so that our decoder and httpx-sse can read them back."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_heartbeat_changes_no_event() -> None:
     lines = block.splitlines(keepends=True)
     for at in range(len(lines) + 1):
         beaten = b"".join([*lines[:at], sse.HEARTBEAT, *lines[at:]])
-        assert decode(beaten) == decode(block), "a comment is nothing, wherever it comes"
+        assert decode(beaten) == decode(block), "a comment changes nothing, wherever it comes"
 
 
 @given(data=publishable, event=one_line.filter(bool), id=st.integers(0, 10**18), cut=st.integers(0, 200))

@@ -1,4 +1,4 @@
-"""NewMessage, StoredEvent and Event: how they are checked and encoded. No database."""
+"""NewMessage, StoredEvent and Event are checked and encoded, without a database."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_event_fields_are_encoded(event: Event, encoded: bytes) -> None:
 
 
 def test_event_can_hold_nul() -> None:
-    """It is never stored."""
+    """PostgreSQL cannot store NUL, but an Event is never stored."""
     assert decode(Event("a\0b").encode()) == [DecodedEvent("a\0b")]
 
 

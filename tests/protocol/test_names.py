@@ -1,4 +1,4 @@
-"""The rules for channel names, event types and idempotency keys, and the errors that name them. No database."""
+"""The rules for channel names, event types and idempotency keys, and the errors that name them, without a database."""
 
 from __future__ import annotations
 

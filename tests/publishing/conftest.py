@@ -1,4 +1,4 @@
-"""Fixtures that several tests of publishing share."""
+"""Fixtures for several tests of publishing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.publishing.support import RecordingNotifier
 
 @pytest.fixture
 def notices(settings: Any) -> Iterator[list[Notice]]:
-    """The notices that publishing has sent."""
+    """Return a list that collects the notices that publishing sends."""
     settings.STREAMS = {**settings.STREAMS, "NOTIFIER": {"BACKEND": "tests.publishing.support.RecordingNotifier"}}
     RecordingNotifier.notices.clear()
     yield RecordingNotifier.notices

@@ -1,4 +1,4 @@
-"""Helpers and notifiers that several tests of publishing share."""
+"""Helpers and notifiers for several tests of publishing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RolledBack(Exception):
 
 
 class RecordingNotifier(BaseNotifier):
-    """Keep the notices that it would send to other processes."""
+    """A notifier that records its notices."""
 
     notices: list[Notice] = []
 
@@ -36,14 +36,14 @@ class RecordingNotifier(BaseNotifier):
 
 
 class BrokenNotifier(RecordingNotifier):
-    """Cannot reach its server."""
+    """A notifier that cannot reach its server."""
 
     def notify(self, notice: Notice) -> None:
         raise ConnectionError("no server")
 
 
 class UnsteadyNotifier(RecordingNotifier):
-    """Reaches its server only while `works` is true."""
+    """A notifier that reaches its server only while `works` is true."""
 
     works = True
 

@@ -66,8 +66,8 @@ async def test_publish_works_in_a_thread() -> None:
 
 
 async def test_unstorable_message_harms_no_other() -> None:
-    nobody = get_user_model()(pk=2**70)  # too large for the column
-    calls = [apublish("news", str(n), published_by=nobody if n == 10 else None) for n in range(20)]
+    impossible_user = get_user_model()(pk=2**70)  # too large for the column
+    calls = [apublish("news", str(n), published_by=impossible_user if n == 10 else None) for n in range(20)]
     results = await asyncio.gather(*calls, return_exceptions=True)
     bad = results.pop(10)
     assert isinstance(bad, UNSTORABLE)

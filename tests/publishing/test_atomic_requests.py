@@ -1,4 +1,4 @@
-"""ATOMIC_REQUESTS on any database: no view of ours runs in a request's transaction."""
+"""ATOMIC_REQUESTS on any database: no view of Streams runs in a request's transaction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALIAS = "another"
 
 @pytest.fixture(autouse=True)
 def _another_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[None]:
-    """A second database with ATOMIC_REQUESTS, which cannot be opened: a transaction there would be a 500."""
+    """Add a database with ATOMIC_REQUESTS that cannot be opened. A transaction there would cause a 500."""
     options = {**connections.settings["default"], "ENGINE": "django.db.backends.sqlite3", "OPTIONS": {}}
     options |= {"NAME": tmp_path / "no such folder" / "db.sqlite3", "ATOMIC_REQUESTS": True}
     monkeypatch.setitem(connections.settings, ALIAS, options)

@@ -1,4 +1,4 @@
-"""One key, one message: who has appended it, and what is said where the key stands for another."""
+"""Idempotency keys: each key belongs to one message, and a strict key refuses a different message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""publish and publish_many outside a transaction: what they return and what they store."""
+"""publish and publish_many outside a transaction: their return values and the stored messages."""
 
 from __future__ import annotations
 
@@ -145,9 +145,9 @@ def test_one_invalid_message_stores_none(bad: NewMessage) -> None:
 
 
 def test_one_unstorable_message_stores_none() -> None:
-    nobody = get_user_model()(pk=2**70)  # too large for the column
+    impossible_user = get_user_model()(pk=2**70)  # too large for the column
     with pytest.raises(UNSTORABLE):
-        publish_many([NewMessage("news", "good"), NewMessage("news", "bad", published_by=nobody)])
+        publish_many([NewMessage("news", "good"), NewMessage("news", "bad", published_by=impossible_user)])
     assert stored() == []
     assert publish("news", "next").position == 1
 

@@ -1,4 +1,4 @@
-"""How much a caller may publish: in this process, and over all of them."""
+"""The rate limit of publishing, in one process and over all processes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Take = Callable[[str, int], int]
 
 @pytest.fixture(params=["sync", "async"])
 def take(request: pytest.FixtureRequest) -> Take:
-    """Both forms, which decide alike."""
+    """Return the sync or the async function. Both decide in the same way."""
     return rate_limit.take if request.param == "sync" else lambda caller, n: asyncio.run(rate_limit.atake(caller, n))
 
 
@@ -47,10 +47,10 @@ def test_bucket_gives_a_minutes_worth_at_once_and_then_goes_on_at_the_rate() -> 
     buckets = Buckets()
     assert buckets.take("a", 60, 60, now=0) == 0
     assert buckets.take("a", 1, 60, now=0) == 1
-    assert buckets.take("a", 2, 60, now=1) == 1, "what was refused was not taken"
+    assert buckets.take("a", 2, 60, now=1) == 1, "a refused call takes nothing"
     assert buckets.take("a", 1, 60, now=1) == 0
     assert buckets.take("a", 10, 60, now=1) == 10
-    assert buckets.take("a", 60, 60, now=1000) == 0, "it holds a minute's worth, however long it was left alone"
+    assert buckets.take("a", 60, 60, now=1000) == 0, "the bucket never holds more than a minute's worth"
     assert buckets.take("a", 1, 60, now=1000) == 1
 
 
@@ -89,9 +89,9 @@ def test_over_all_processes_by_a_cache(take: Take, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(rate_limit.time, "time", lambda: 6_000_045.0)
     caches["default"].clear()
     assert take("a", 7) == 0
-    rate_limit._buckets.clear()  # as another process, which has none of it in its memory
-    assert take("a", 4) == 15, "until the minute is over"
-    assert take("a", 3) == 0, "what was refused was not counted"
+    rate_limit._buckets.clear()  # like another process, whose memory contains no counts
+    assert take("a", 4) == 15, "the caller waits until the minute is over"
+    assert take("a", 3) == 0, "a refused call is not counted"
     assert take("b", 10) == 0
     monkeypatch.setattr(rate_limit.time, "time", lambda: 6_000_060.0)
     assert take("a", 10) == 0
@@ -117,7 +117,7 @@ def test_two_processes_count_together_in_redis(sqlite_site: Site, redis: RedisSe
     sqlite_site.settings(PUBLISH_MESSAGES_PER_MINUTE=1000, PUBLISH_RATE_CACHE="default")
     sqlite_site.env["TEST_CACHE"] = redis.url
     waited = [int(finish(sqlite_site.call(_publish_in_another_process, "a", n))) for n in (800, 800, 800)]
-    # The minute may turn between two of them.
+    # A new minute can begin between two of the calls.
     assert waited[0] == 0
     assert sum(seconds > 0 for seconds in waited) >= 1
 
@@ -137,7 +137,7 @@ def test_publishing_beyond_the_rate_is_429_and_names_the_setting() -> None:
         assert code(answer) == (429, "publish-rate")
         assert 1 <= int(answer.headers["Retry-After"]) <= 15
         assert "PUBLISH_MESSAGES_PER_MINUTE" in answer.json()["error"]["message"]
-    assert post(CHANNEL_MESSAGES, {"data": 1}, other).status_code == 201, "another token's rate is its own"
+    assert post(CHANNEL_MESSAGES, {"data": 1}, other).status_code == 201, "each token has its own rate"
 
 
 @pytest.mark.django_db

@@ -1,4 +1,4 @@
-"""Which channels, event types, data and keys publish refuses, and with which errors."""
+"""The channels, event types, data and keys that publish refuses, and the errors that it raises."""
 
 from __future__ import annotations
 

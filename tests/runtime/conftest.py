@@ -1,4 +1,4 @@
-"""Fixtures that several tests of the runtime share."""
+"""Fixtures for several tests of the runtime."""
 
 from __future__ import annotations
 

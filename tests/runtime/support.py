@@ -1,4 +1,4 @@
-"""Helpers that several tests of log threads share."""
+"""Helpers for several tests of log threads."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ class Work:
         self.release = threading.Event()
         self.threads: set[threading.Thread] = set()
         self._lock = threading.Lock()
-        self.running = self.most = 0
+        self.running = self.max_running = 0
 
     def __call__(self) -> None:
         with self._lock:
             self.threads.add(threading.current_thread())
             self.running += 1
-            self.most = max(self.most, self.running)
+            self.max_running = max(self.max_running, self.running)
         self.release.wait(60)
         with self._lock:
             self.running -= 1
 
 
 def all_gone(running: set[threading.Thread]) -> Callable[[], bool]:
-    """Return a condition for wait_until(): all of the threads have ended."""
+    """Return a condition for wait_until(): all these threads have ended."""
     return lambda: not any(thread.is_alive() for thread in running)
 
 

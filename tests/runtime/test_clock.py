@@ -1,4 +1,4 @@
-"""Wrong clocks: what is stored and compared goes by the database's clock, whatever a process takes the time to be."""
+"""Wrong clocks: all stored and compared times come from the database's clock, and not from the process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DAY = 86_400.0
 
 @contextlib.contextmanager
 def wrong_clock(seconds: float) -> Iterator[None]:
-    """This process takes the time to be so many seconds later than it is. The database does not."""
+    """Set the clock of this process forward by so many seconds. The database's clock stays right."""
     real_now, real_time = timezone.now, time.time
     with (
         mock.patch.object(timezone, "now", side_effect=lambda: real_now() + datetime.timedelta(seconds=seconds)),
@@ -49,7 +49,7 @@ def is_now(moment: datetime.datetime | None) -> bool:
 
 
 def scheduled(seconds: float) -> Broadcast:
-    """A broadcast that is to be sent in so many seconds."""
+    """Return a broadcast that is scheduled to be sent in so many seconds."""
     return Broadcast.objects.create(
         title="Night works",
         channels=["news"],
@@ -150,7 +150,7 @@ def test_broadcast_is_counted_while_it_is_fresh(seconds: float) -> None:
 
 @database
 def test_revoked_token_is_not_forgotten_by_a_fast_clock(settings: Any) -> None:
-    """It would be valid again."""
+    """A forgotten token would be valid again."""
     settings.STREAMS = {**settings.STREAMS, "POLL_SECONDS": 0.001}
     token = tokens.read_token(tokens.make_token(read=["news"], seconds=HOUR))
     tokens.revoke(token.id, token.expires_at)

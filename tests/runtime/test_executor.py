@@ -1,4 +1,4 @@
-"""The log threads of a process: their connections, and which thread a call uses."""
+"""The log threads of a process: their connections, and the thread that a call uses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_queries_are_not_collected_in_debug(pool: LogThreads, settings: Any) -> 
         log.head()
         return len(connections["default"].queries_log)
 
-    pool.submit(count).result(30)  # opens the connection, which takes queries as well
+    pool.submit(count).result(30)  # opens the connection, which needs queries too
     assert [pool.submit(count).result(30) for _ in range(5)] == [1] * 5
 
 
@@ -53,7 +53,7 @@ def test_lost_connection_is_replaced(pool: LogThreads, settings: Any) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_ended_idle_connection_is_replaced(pool: LogThreads, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as after a restart of the database. Otherwise a stream would end, and its client would reconnect."""
+    """A restart of the database ends connections. Without a new one, a stream would end and its client reconnect."""
     if connection.vendor != "postgresql":
         pytest.skip("a file has no connection to lose")
     set_threads(settings, 1)
@@ -73,7 +73,7 @@ def test_ended_idle_connection_is_replaced(pool: LogThreads, settings: Any, monk
 
 
 def read_together() -> None:
-    """Read forty times at once on an event loop, then wait. Prints the number of threads, and a line when they end."""
+    """Read forty times at once on an event loop, then wait. Print the number of threads, and a line when they end."""
 
     async def main() -> None:
         await asyncio.gather(*(executor.run(log.head) for _ in range(40)))

@@ -1,4 +1,4 @@
-"""An outage is told once by each process that meets it, whoever meets it in there, and however often."""
+"""Each process logs an outage once, however many parts of it fail and however often."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def leave() -> AsyncIterator[None]:
     clients.leave_all()
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
@@ -47,7 +47,7 @@ def test_outage_is_told_with_its_stack_once_and_its_end_once(caplog: pytest.LogC
     outage.recovered()
     outage.recovered()
     fail(outage, "d")
-    assert told(caplog) == ["a", "it works", "d"]
+    assert logged(caplog) == ["a", "it works", "d"]
     assert caplog.records[0].exc_info is not None
     assert caplog.records[1].levelno == logging.INFO
 
@@ -58,7 +58,7 @@ def test_what_fails_otherwise_is_told_also_during_an_outage(caplog: pytest.LogCa
             raise error("x")
         except Exception:
             report(logger, error.__name__)
-    assert told(caplog) == ["OperationalError", "IntegrityError", "RuntimeError", "RuntimeError"]
+    assert logged(caplog) == ["OperationalError", "IntegrityError", "RuntimeError", "RuntimeError"]
 
 
 async def test_run_of_failures_is_told_once_by_all_that_wait_for_the_same(caplog: pytest.LogCaptureFixture) -> None:
@@ -72,26 +72,26 @@ async def test_run_of_failures_is_told_once_by_all_that_wait_for_the_same(caplog
             await backoff.wait()
     one.reset()
     other.reset()
-    assert told(caplog) == ["one", "it works"]
+    assert logged(caplog) == ["one", "it works"]
 
 
 def test_new_settings_have_a_new_notifier_that_has_not_failed_yet(caplog: pytest.LogCaptureFixture) -> None:
     fail(LISTENING, "the old one")
     with override_settings(STREAMS={}):
         fail(LISTENING, "the new one")
-    assert told(caplog) == ["the old one", "the new one"]
+    assert logged(caplog) == ["the old one", "the new one"]
 
 
-# --- Of a real server -------------------------------------------------------------------------------------------------
+# --- Real servers -----------------------------------------------------------------------------------------------------
 
 
-def stacks(server: Server) -> list[str]:
-    """What the server has logged with a stack."""
+def logged_tracebacks(server: Server) -> list[str]:
+    """Return the log messages of the server that have a traceback."""
     return re.findall(r" (?:ERROR|WARNING) ([a-z._]+: .*)\nTraceback", server.log.read_text())
 
 
 async def visit(server: Server, channel: str) -> bytes:
-    """Open a stream, and leave it as soon as it has said how it goes on."""
+    """Open a stream, read its first control event, and disconnect."""
     client = await StreamClient(server.port, f"/events/{channel}/").connect()
     assert client.status == 200
     await client.read_control(1)
@@ -100,7 +100,7 @@ async def visit(server: Server, channel: str) -> bytes:
     return bytes(client.raw)
 
 
-async def stays(server: Server, channel: str) -> StreamClient:
+async def connect(server: Server, channel: str) -> StreamClient:
     client = await StreamClient(server.port, f"/events/{channel}/").connect()
     await client.read_control(1)
     return client
@@ -119,7 +119,7 @@ async def test_database_that_is_away_is_told_once_however_many_streams_come(post
                 assert b"event: stream-error" in await visit(server, "public.away")
         finally:
             await asyncio.to_thread(postgres.start)
-        assert len(stacks(server)) == outage, stacks(server)
+        assert len(logged_tracebacks(server)) == outage, logged_tracebacks(server)
 
 
 @pytest.mark.once
@@ -127,21 +127,20 @@ async def test_database_that_is_away_is_told_once_beside_open_streams(postgres_s
     postgres = postgres_site.settings(PRESENCE_SECONDS=0.5, POLL_SECONDS=0.2, HEARTBEAT_SECONDS=0.5).postgres
     assert postgres is not None
     server = postgres_site.serve()
-    client = await stays(server, "public.beside")
+    client = await connect(server, "public.beside")
     await asyncio.to_thread(postgres.stop)
     try:
         client.last_event_id = "0"
         for _ in range(3):
             await client.read_for(1)
-            back = StreamClient(
-                server.port, "/events/public.beside/", last_event_id="999"
-            )  # which the log must be asked
+            # The answer to this cursor needs the log.
+            back = StreamClient(server.port, "/events/public.beside/", last_event_id="999")
             await back.connect()
             await back.read_control(1)
             back.abort()
     finally:
         await asyncio.to_thread(postgres.start)
-    assert len(stacks(server)) == 1, stacks(server)
+    assert len(logged_tracebacks(server)) == 1, logged_tracebacks(server)
 
 
 @pytest.mark.once
@@ -157,16 +156,16 @@ async def test_notifier_that_hears_nothing_is_told_once_over_the_visits_of_one_c
         await asyncio.to_thread(redis.stop)
         try:
             for _ in range(4):
-                client = await stays(server, "public.visits")
+                client = await connect(server, "public.visits")
                 await client.read_for(0.5)
                 client.abort()
                 await asyncio.sleep(0.2)
         finally:
             await asyncio.to_thread(redis.start)
-        assert stacks(server) == [
+        assert logged_tracebacks(server) == [
             "streams.hub: The notifier's listener failed; until it is back, messages are found by polling the log."
         ]
-        client = await stays(server, "public.visits")
+        client = await connect(server, "public.visits")
         while "The notifier's listener works again." not in server.log.read_text():
             assert await client.read()
     finally:

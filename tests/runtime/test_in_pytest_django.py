@@ -1,8 +1,7 @@
-"""Streams in its users' tests: pytest-django's `db` and `transactional_db`, with sync and async test functions.
+"""Streams in a site's tests with pytest-django: `db` and `transactional_db`, in sync and async test functions.
 
-pytest-asyncio runs an async test's event loop in the test's own thread, which is also the thread that `db` opens its
-transaction in. Sync code beneath an async test runs in a thread of asgiref's, on a connection of its own: there, as
-for any query of the user's own, takes `transactional_db`.
+pytest-asyncio runs an async test's event loop in the thread in which `db` opens its transaction. Sync code below an
+async test runs in a thread of asgiref, on another connection. It needs `transactional_db`, as all queries there do.
 """
 
 from __future__ import annotations
@@ -24,7 +23,10 @@ from tests.support.users_runner import others, wait_for_log_threads
 
 @pytest.fixture(scope="class", autouse=True)
 def nothing_is_left_behind(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """After a class's last test: no messages, no threads, no connections that a database could not be dropped for."""
+    """Check after a class's last test that no messages, threads or connections are left.
+
+    An open connection would prevent that the test database is dropped.
+    """
     yield
     with django_db_blocker.unblock():
         assert Message.objects.count() == 0
@@ -35,14 +37,14 @@ def nothing_is_left_behind(django_db_setup: None, django_db_blocker: Any) -> Ite
 
 @pytest.fixture
 def async_queries() -> Iterator[None]:
-    """For tests with async queries of their own: asgiref's thread, which does them, would keep its connection open."""
+    """Close the connections of asgiref's thread, which runs the async queries of a test."""
     yield
     SyncToAsync.single_thread_executor.submit(connections.close_all).result(30)
 
 
 @pytest.fixture
 def empty_log(request: pytest.FixtureRequest) -> None:
-    """What an earlier test published must not be there."""
+    """Check that no messages of an earlier test are left."""
     request.getfixturevalue("transactional_db" if "transactional_db" in request.fixturenames else "db")
     assert Message.objects.count() == 0
 
@@ -67,10 +69,10 @@ class SyncTests:
 
 
 class EndsEarly:
-    """Tests that are over while the log is still being read and written for them.
+    """Tests that end while their publishes and streams still use the log.
 
-    Not beneath a sync middleware: asgiref's thread waits there for a request whose event loop has ended, for ever (seen
-    in asgiref 3.13).
+    These tests do not run with a sync middleware: asgiref's thread would wait forever for a request whose event loop
+    has ended (seen in asgiref 3.13).
     """
 
     @pytest.mark.parametrize("milliseconds", [0, 1, 2, 3, 5, 8, 13, 21])
@@ -142,7 +144,7 @@ class TestWithQueriesInTransactionalDbAndSyncMiddleware(PublishAndReadWithQuerie
 
 
 class OnOneEventLoop:
-    """Tests that share an event loop, and of which each leaves a stream open there: what is read is the test's own."""
+    """Tests that share an event loop. Each leaves a stream open, and must read only its own messages."""
 
     @pytest.mark.asyncio(loop_scope="class")
     @pytest.mark.parametrize("n", range(4))

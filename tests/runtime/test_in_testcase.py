@@ -1,4 +1,4 @@
-"""Streams in its users' tests: Django's TestCase and TransactionTestCase, with async and sync test methods."""
+"""Streams in a site's tests: Django's TestCase and TransactionTestCase, with async and sync test methods."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ sync_middleware = override_settings(MIDDLEWARE=["tests.support.middleware.sync_o
 
 
 class FromSyncTests:
-    """Sync test methods."""
-
     def setUp(self):
         assert Message.objects.count() == 0, "an earlier test has left messages behind"
 
@@ -82,7 +80,7 @@ class InTestCase(PublishAndRead, PublishAndReadWithQueries, FromSyncTests, TestC
         assert publish("news", "later").position == 2
 
     def test_thread_that_publishes_neither_waits_for_the_test_nor_disturbs_it(self):
-        """Whether its message becomes part of the test or is refused: the test goes on, and is rolled back."""
+        """The thread's message can become part of the test or be refused. In both cases, the test continues."""
 
         def publish_one():
             with contextlib.suppress(OperationalError):
@@ -131,7 +129,7 @@ class InTestCaseWithDefaultSettings(TestCase):
 
 @override_settings(STREAMS={**settings.STREAMS, "MAX_STREAMS_PER_PROCESS": 1})
 class WithOneStreamAtATime(TestCase):
-    """A stream of an earlier test is over, though the test has left it open and somebody still holds it."""
+    """The streams of an earlier test do not count, even if they were left open and are still referenced."""
 
     left_open = []
 

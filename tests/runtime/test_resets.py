@@ -1,4 +1,4 @@
-"""State that is replaced in a forked child, and if a setting is overridden."""
+"""State that is replaced in a forked child process, or if a setting is overridden."""
 
 from __future__ import annotations
 

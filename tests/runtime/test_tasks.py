@@ -1,4 +1,4 @@
-"""Tasks of the process: kept alive, logged if they fail, and awaited at the end of the process if they must finish."""
+"""Background tasks: they are kept alive, their failures are logged, and shutdown waits for those that must finish."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streams.runtime import tasks
 
 
 async def test_task_is_kept_alive_until_it_ends() -> None:
-    """The loop has a weak reference to a task, and this one waits for a future that nothing else refers to."""
+    """The event loop has only a weak reference to a task. This task waits for a future without other references."""
     futures: list[weakref.ref[asyncio.Future[None]]] = []
 
     async def wait() -> None:
@@ -26,7 +26,7 @@ async def test_task_is_kept_alive_until_it_ends() -> None:
     await asyncio.sleep(0)
     gc.collect()
     future = futures[0]()
-    assert future is not None, "the task and its future are still there"
+    assert future is not None, "the task and its future still exist"
     future.set_result(None)
     del future
     await asyncio.sleep(0.01)
@@ -62,7 +62,7 @@ async def test_server_waits_for_tasks_that_must_finish(monkeypatch: pytest.Monke
     ended = asyncio.Event()
     monkeypatch.setattr(shutdown, "_hooks", [])
     monkeypatch.setattr(shutdown, "GRACE_SECONDS", 30.0)
-    tasks.spawn(asyncio.sleep(3600))  # this one is not waited for
+    tasks.spawn(asyncio.sleep(3600))  # shutdown does not wait for this task
     job = tasks.spawn(release.wait(), finish=True)
     assert tasks.must_finish()
     shutdown._Process().begin(ended.set)

@@ -1,4 +1,4 @@
-"""LogThreads: how many threads it starts, when they end, and what happens to a job."""
+"""LogThreads: the number of its threads, their end, and the results of jobs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_database_threads_limits_the_jobs(pool: LogThreads, settings: Any, numbe
     assert work.running == number
     work.release.set()
     wait(futures, timeout=30)
-    assert (work.most, len(work.threads)) == (number, number)
+    assert (work.max_running, len(work.threads)) == (number, number)
     wait_until(all_gone(work.threads), "the end of the threads")
 
 
@@ -47,7 +47,7 @@ def test_pool_survives_a_lack_of_threads(settings: Any, number: int) -> None:
     wait_until(lambda: work.running == number, f"{number} jobs at once")
     work.release.set()
     wait(futures, timeout=30)
-    assert work.most == number
+    assert work.max_running == number
 
 
 def no_thread(thread: threading.Thread) -> None:
@@ -69,7 +69,7 @@ def test_four_threads_by_default(pool: LogThreads) -> None:
     wait_until(lambda: work.running == 4, "four jobs at once")
     work.release.set()
     wait(futures, timeout=30)
-    assert work.most == 4
+    assert work.max_running == 4
 
 
 def test_size_can_change_at_runtime(pool: LogThreads, settings: Any) -> None:
@@ -81,7 +81,7 @@ def test_size_can_change_at_runtime(pool: LogThreads, settings: Any) -> None:
     wait_until(lambda: work.running == 3, "three jobs at once")
     work.release.set()
     wait(futures, timeout=30)
-    assert work.most == 3
+    assert work.max_running == 3
 
 
 def test_threads_do_not_keep_the_process_alive(pool: LogThreads) -> None:

@@ -1,4 +1,4 @@
-"""LogThreads: jobs that do not end in time, and the threads that are abandoned with them."""
+"""LogThreads: jobs that exceed their time limit, and their abandoned threads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_hanging_job_fails() -> None:
     waiting = pool.submit(int)
     with pytest.raises(DatabaseTimeout, match=r"did not answer within 0\.2 s"):
         overdue(pool, hanging).result(0)
-    assert waiting.result(30) == 0, "another thread runs it"
+    assert waiting.result(30) == 0, "another thread runs the waiting job"
     work.release.set()
     wait_until(all_gone(work.threads), "the end of the abandoned thread")
     assert work.threads.isdisjoint({pool.submit(threading.current_thread).result(30)})
@@ -71,4 +71,4 @@ def test_hanging_threads_are_limited() -> None:
         pool.submit(int).result(30)
     work.release.set()
     wait_until(all_gone(work.threads), "the end of the threads")
-    assert pool.submit(int).result(30) == 0, "and it works again"
+    assert pool.submit(int).result(30) == 0, "the pool works again"

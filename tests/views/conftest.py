@@ -1,4 +1,4 @@
-"""Fixtures of the tests of EventStreamView."""
+"""Fixtures for the tests of EventStreamView."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def public_channels() -> Iterator[None]:
 
 @pytest.fixture
 def queries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The SQL statements that this process executes from now on, in all threads."""
+    """Return a list that collects the SQL statements of this process, in all threads."""
     executor.PERIODIC.submit(int).result(SECONDS)  # wait for the last periodic task of an earlier test's hub
     seen: list[str] = []
     execute = CursorWrapper.execute

@@ -1,4 +1,4 @@
-"""The cursor in a stream's URL, in the spellings of the client libraries, and which one counts."""
+"""The cursor in a stream's URL: the spellings of the client libraries, and their precedence."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ POLYFILL = "lastEventId={}&r=08734"
         "last_event_id={}",
         "Last-Event-ID={}",
         "last-event-id={}",
-        "last_event_id=1&lastEventId={}",  # what {% stream_url %} wrote, and what the client appended
+        "last_event_id=1&lastEventId={}",  # the first from {% stream_url %}, the second from the client
         "lastEventId={}&last_event_id=1",
-        "lastEventId=1&lastEventId={}",  # a client within a client: each appends
+        "lastEventId=1&lastEventId={}",  # one client wraps another, and both append a cursor
         "lastEventId={}&lastEventId=",
         "lastEventId=%20&last_event_id={}",
     ],

@@ -1,4 +1,4 @@
-"""Gaps through pruning: a client that missed messages gets a reset first, and no other client does."""
+"""Gaps after pruning: a client that missed messages gets a reset first, and no other client gets one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a stream lasts, what it sends while it is quiet, and what is left when its client leaves."""
+"""The lifetime of a stream, its heartbeats, and the cleanup after its client has left."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_atomic_requests_do_not_affect_streams(
 
 
 async def test_leaving_client_leaves_nothing_behind() -> None:
-    gc.collect()  # the streams of other tests, whose event loops are closed
+    gc.collect()  # remove the streams of other tests, whose event loops are closed
     before = open_streams()
     async with by_asgi("/events/news/") as stream:
         await stream.take(1)

@@ -1,4 +1,4 @@
-"""A site with LoginRequiredMiddleware: the policy decides who may read a stream, and no token is in a redirect."""
+"""A site with LoginRequiredMiddleware: the policy decides about access, and no redirect contains a token."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _site() -> Any:
 
 
 async def test_middleware_redirects_other_views() -> None:
-    """What the tests below would see if a view were not exempt."""
+    """The other tests of this file would get this redirect if a view were not exempt."""
     response = await AsyncClient().get("/test/process/?token=secret")
     assert response.status_code == 302
     assert "token" in response.headers["Location"]

@@ -37,7 +37,7 @@ async def test_options_lists_the_methods(opening: Opening) -> None:
 
 async def test_head_opens_no_stream(opening: Opening, queries: list[str]) -> None:
     """It has the status and headers of GET."""
-    gc.collect()  # the streams of other tests, whose event loops are closed
+    gc.collect()  # remove the streams of other tests, whose event loops are closed
     before = open_streams()
     async with opening("/events/news/", method="HEAD") as answer:
         assert answer.status == 200

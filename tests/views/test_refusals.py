@@ -73,10 +73,10 @@ async def test_missing_channel_is_refused(opening: Opening) -> None:
 
 
 async def test_too_many_channels_are_refused(opening: Opening) -> None:
-    most = "&".join(f"channel=c{number}" for number in range(50))
-    async with opening(f"/events/?{most}&channel=c0") as stream:
-        assert stream.status == 200, "each counts once"
-    async with opening(f"/events/?{most}&channel=one-more") as answer:
+    fifty = "&".join(f"channel=c{number}" for number in range(50))
+    async with opening(f"/events/?{fifty}&channel=c0") as stream:
+        assert stream.status == 200, "a repeated channel counts once"
+    async with opening(f"/events/?{fifty}&channel=one-more") as answer:
         assert await refusal(answer) == (
             400,
             "too-many-channels",
@@ -98,7 +98,7 @@ async def test_slash_in_channel_matches_no_url(opening: Opening) -> None:
 
 @override_settings(STREAMS={"PUBLIC_CHANNELS": ["news"]})
 async def test_dots_are_ordinary_channel_names(opening: Opening) -> None:
-    """A path such as `..` is a channel name like any other, and leads nowhere else."""
+    """`..` in a path is an ordinary channel name, and opens no other URL."""
     for quoted in ("..", "%2e%2e", ".", "..."):
         async with opening(f"/events/{quoted}/") as answer:
             status, code, text = await refusal(answer)
@@ -120,7 +120,7 @@ async def test_refused_channel_is_named(opening: Opening) -> None:
 
 
 class PolicyWithoutADatabase(BasePolicy):
-    """Uses a database that does not answer."""
+    """A policy that queries a database that does not answer."""
 
     def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
         raise OperationalError("the server at db.example does not answer")
@@ -180,7 +180,7 @@ async def test_refused_stream_reads_no_log(queries: list[str]) -> None:
 
 
 async def test_excess_stream_waits_for_another() -> None:
-    gc.collect()  # the streams of other tests, whose event loops are closed
+    gc.collect()  # remove the streams of other tests, whose event loops are closed
     limit = open_streams() + 2
     with override_settings(STREAMS={**PUBLIC, "MAX_STREAMS_PER_PROCESS": limit}):
         async with by_asgi("/events/news/") as first:

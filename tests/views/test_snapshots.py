@@ -1,4 +1,4 @@
-"""get_snapshot(): the state that a client gets in place of history."""
+"""get_snapshot(): the state that a client gets instead of a replay."""
 
 from __future__ import annotations
 

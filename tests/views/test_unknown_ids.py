@@ -97,5 +97,5 @@ async def test_malformed_id_is_reset_first(opening: Opening, requested: str) -> 
 
 async def test_malformed_id_in_header_is_reset(opening: Opening) -> None:
     async with opening("/events/news/", headers={"Last-Event-ID": "caf\xe9"}) as stream:
-        event, id, told = await take_reset(stream)
-        assert (event, id, told["reason"]) == ("stream-reset", "0", "malformed-id")
+        event, id, data = await take_reset(stream)
+        assert (event, id, data["reason"]) == ("stream-reset", "0", "malformed-id")

@@ -1,4 +1,4 @@
-"""Subclasses of EventStreamView as a site writes them, and their URLs."""
+"""Subclasses of EventStreamView such as a site can have, and their URLs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streams.views import EventStreamView
 
 
 class Scores(EventStreamView):
-    """Takes its channels from the URL, and sends the state first."""
+    """A view that takes its channels from the URL and sends a snapshot first."""
 
     def get_channels(self, request: HttpRequest, **kwargs: Any) -> Sequence[str]:
         return [f"score.{kwargs['match']}", "score.all"]

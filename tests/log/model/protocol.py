@@ -1,6 +1,6 @@
 """The publishing protocol on PostgreSQL, step by step. test_protocol.py explores every order of these steps.
 
-The problem. Positions must follow commit order without holes, so one transaction at a time can give them. If each
+The problem: positions must follow commit order without holes, so one transaction at a time can give them. If each
 publisher held the head's lock until its own commit had reached the disk, publishers would commit one after the other.
 Therefore a publisher that finds the lock taken does not wait for it. It commits its message without a position, and
 leaves the numbering to the transaction that holds the lock.
@@ -8,33 +8,35 @@ leaves the numbering to the transaction that holds the lock.
 The rules:
 
 1. Only the holder of the head's lock (`SELECT … FOR UPDATE` on LogHead's row) gives positions. It numbers every
-   committed message that has none, in the order of the ids, and moves the head. The numbering statement begins after
-   the lock was taken, so its snapshot contains every commit that happened before.
-2. The lock is released by the end of the transaction. PostgreSQL does this in the same moment in which the commit
-   becomes visible: a row lock is the id of a running transaction.
+   committed message that has no position, in the order of the ids, and moves the head. The numbering statement begins
+   after the lock was taken, so its snapshot contains every earlier commit.
+2. The lock is released at the end of the transaction. PostgreSQL releases it at the moment when the commit becomes
+   visible, because a row lock is the id of a running transaction.
 3. A publisher that leaves its message to the holder first commits, then tries the lock. If the lock was taken at that
    time, the holder had not released it yet.
 4. A process that has held the lock looks for unnumbered messages once more after it has released the lock, however its
    transaction ended. If there are any, it tries the lock again (rule 3 applies to this attempt as well).
 
-Why nothing is left: take a message that was committed without a position. Its publisher tried the lock after the
-commit. If it got the lock, it numbered the message. If not, the holder of that time looked after the release, and so
-after the message's commit. It saw the message, and tried the lock again: the argument repeats with the next holder. The
-chain ends only with a crash (or with a bound on the number of attempts), and then the next poll numbers the message.
+Why every message gets a position: take a message that was committed without one. Its publisher tried the lock after
+the commit. If it got the lock, it numbered the message. If not, the holder at that time looked for messages after the
+release, and therefore after the message's commit. It saw the message and tried the lock again, and the argument repeats
+with the next holder. The chain ends only with a crash (or with a bound on the number of attempts), and then the next
+poll numbers the message.
 
-What a publisher does depends on its kind:
+The steps of a process depend on its kind:
 
-- `own`, a publish outside a transaction: try the lock first. Got, and no message waits: insert the message with the
-  next position, commit. Got, and messages wait: number them first in the same transaction, or insert the message
-  without a position. Busy: insert the message without a position. (Not to try the lock would be right as well, and is
-  explored too.) After an insert without a position, commit, then try until the message has its position.
+- `own`, a publish outside a transaction: try the lock first. If it is free and no message waits, insert the message
+  with the next position and commit. If it is free and messages wait, number them first in the same transaction, or
+  insert the message without a position. If it is taken, insert the message without a position. (Inserting without
+  trying the lock is also correct, and is explored too.) After an insert without a position, commit, then try the lock
+  until the message has its position.
 - `atomic`, inside the caller's transaction: insert; after the caller's commit a hook tries the lock once.
-- `keyed`, a group with idempotency keys or a large one: insert, then try the lock in the same transaction. Got: number,
-  commit. Busy: commit, then continue as `own` does.
+- `keyed`, a group with idempotency keys or a large group: insert, then try the lock in the same transaction. If it is
+  free, number and commit. If it is taken, commit, then continue like `own`.
 - `inside`, a transaction that needs its position before it commits (broadcasts, generations): insert, wait for the
   lock, number, commit.
-- `poller`: see whether a committed message has no position; if so, try the lock once.
-- `deleter`: a transaction that deletes a message which has no position yet, by hand.
+- `poller`: look for a committed message without a position. If there is one, try the lock once.
+- `deleter`: a transaction, such as an administrator's, that deletes a message without a position.
 
 Every process can crash before each of its steps. The database notices that later: until then, the transaction stays
 open and keeps its lock. A transaction can also fail and be rolled back while its process continues.
@@ -52,26 +54,26 @@ def start(*kinds: str) -> State:
 
 
 def step(state: State, me: Process, rules: Rules) -> Iterator[State]:
-    """All states to which the next step of a process can lead. None if it is done, or waits."""
+    """Yield all states to which the next step of a process can lead. A process that is done or waits has no step."""
     if me.at in STEPS:
         yield from STEPS[me.at](state, me, rules)
 
 
 def crash(state: State, me: Process) -> Iterator[State]:
-    """The process ends. Its transaction, if it has one, stays open until the database notices: `vanished`.
+    """The process crashes. If it holds the lock, the next step is `vanished`: until then, the lock stays taken.
 
-    A process is on duty if others leave their messages to it, or if it has to see to its own: while it holds the lock,
-    and from its commit to the end of its looking.
+    A process is on duty if it must number messages, of other processes or its own: while it holds the lock, and from
+    its commit until it has looked for messages without a position.
     """
     if me.at not in STEPS or me.at.startswith(("start", "vanished")):
         return
     on_duty = me.holds or bool(me.given) or me.at in AFTER_COMMIT
-    # An open transaction without the lock is in no other's way: for that one, it does not matter when it is noticed.
+    # A transaction without the lock blocks no other process, so that it does not matter when the database notices.
     yield _go(state, me, "vanished" if me.holds else "crashed on duty" if on_duty else "crashed")
 
 
 def _go(state: State, me: Process, at: str, **changes: object) -> State:
-    """The state after a step of `me`, which changes its process by `changes`."""
+    """Return the state after a step of the process `me`, with `changes` to its fields."""
     processes = list(state.processes)
     processes.remove(me)
     if at in ENDS:
@@ -107,7 +109,8 @@ def _start_poll(state: State, me: Process, rules: Rules) -> Iterator[State]:
 
 
 def _start_delete(state: State, me: Process, rules: Rules) -> Iterator[State]:
-    updated = {id for process in state.processes for id, _ in process.given}  # it would wait for that transaction
+    # A delete would wait for the transaction that has updated the row.
+    updated = {id for process in state.processes for id, _ in process.given}
     for id in state.unnumbered:
         if id not in updated:
             yield _go(state, me, "delete", row=id)
@@ -119,7 +122,7 @@ def _insert(state: State, me: Process, rules: Rules) -> Iterator[State]:
 
 
 def _inserted(state: State, me: Process, at: str, earlier: tuple[int, ...], snapshot: tuple[int, ...] = ()) -> State:
-    """The message is inserted without a position, in a transaction that stays open."""
+    """Insert a message without a position, in a transaction that stays open."""
     state = state._replace(ids=state.ids + 1)
     return _go(state, me, at, row=state.ids, open=True, earlier=earlier, snapshot=snapshot)
 
@@ -140,7 +143,7 @@ def _wait_inside(state: State, me: Process, rules: Rules) -> Iterator[State]:
 
 
 def _number(state: State, me: Process, rules: Rules) -> Iterator[State]:
-    """The numbering statement takes its snapshot: committed rows without a position, and rows of its own."""
+    """Take the numbering statement's snapshot: committed rows without a position, and the transaction's own row."""
     snapshot = state.unnumbered if rules.fresh_snapshot else me.snapshot
     if me.open:
         snapshot = (*snapshot, me.row)
@@ -153,13 +156,16 @@ def _number(state: State, me: Process, rules: Rules) -> Iterator[State]:
     numbering = _go(state, me, "place", snapshot=snapshot)
     if any(process.kind == "deleter" for process in state.processes):
         yield numbering
-    else:  # nothing can come in between that matters: only the holder gives positions
+    else:  # no other step can matter in between, because only the holder gives positions
         yield from _place(numbering, me._replace(at="place", snapshot=snapshot), rules)
 
 
 def _place(state: State, me: Process, rules: Rules) -> Iterator[State]:
-    """It updates the rows of its snapshot. It waits for a transaction that deletes one of them, and leaves out the
-    rows that are gone then. That is the one way in which a position can stay unused."""
+    """Update the rows of the snapshot.
+
+    The statement waits for a transaction that deletes one of these rows, and skips the deleted rows. This is the only
+    way in which a position can stay unused.
+    """
     if any(process.at == "delete" and process.row in me.snapshot for process in state.processes):
         return
     there = {row.id for row in state.rows} | {process.row for process in state.processes if process.open}
@@ -195,7 +201,7 @@ def _look_early(state: State, me: Process, rules: Rules) -> Iterator[State]:
 
 
 def _commit(state: State, me: Process, rules: Rules) -> Iterator[State]:
-    """Commit: rows, positions and head become visible, and the lock is released, in one moment. Or roll back."""
+    """Commit or roll back. A commit makes rows, positions and head visible and releases the lock in one step."""
     rows = {row.id: row for row in state.rows}
     if me.open:
         rows.setdefault(me.row, Row(me.row, 0, me.earlier))
@@ -206,7 +212,7 @@ def _commit(state: State, me: Process, rules: Rules) -> Iterator[State]:
     after = "wait"
     if me.at == "commit and stop":
         after = "done"
-    elif me.given or me.holds:  # it has held the lock
+    elif me.given or me.holds:  # the process has held the lock
         after = "look" if rules.looks_again else "done"
     elif me.kind == "atomic":
         after = "try"
@@ -215,7 +221,7 @@ def _commit(state: State, me: Process, rules: Rules) -> Iterator[State]:
 
 
 def _roll_back(state: State, me: Process, rules: Rules) -> Iterator[State]:
-    """The transaction fails, or has nothing to commit. The process lives."""
+    """Roll back a transaction that failed or has nothing to commit. The process continues."""
     looks = rules.looks_again and (rules.looks_again_after_failure if me.given else rules.looks_again_after_nothing)
     held = me.holds or me.given
     empty = 0 if rules.looks_after_each or me.given else me.empty + 1
@@ -225,7 +231,7 @@ def _roll_back(state: State, me: Process, rules: Rules) -> Iterator[State]:
 
 
 def _vanished(state: State, me: Process, rules: Rules) -> Iterator[State]:
-    """The database notices that the process is gone, and rolls its transaction back."""
+    """The database notices that the process has crashed, and rolls back its transaction."""
     yield _go(state, me, "crashed on duty")
 
 
@@ -239,18 +245,18 @@ def _delete(state: State, me: Process, rules: Rules) -> Iterator[State]:
 
 
 def _look(state: State, me: Process, rules: Rules) -> Iterator[State]:
-    """Is there a committed message without a position?"""
+    """Look for a committed message without a position. If there is one, try the lock next."""
     if not state.unnumbered:
         yield _go(state, me, "done")
     elif rules.attempts and me.attempts >= rules.attempts:
         yield _go(state, me, "gave up")
     else:
-        # The snapshot is for a broken rule only: a numbering has its own.
+        # Only the mutant without fresh_snapshot uses this snapshot. Otherwise, a numbering takes its own.
         yield _go(state, me, "try", snapshot=() if rules.fresh_snapshot else state.unnumbered)
 
 
 def _try(state: State, me: Process, rules: Rules) -> Iterator[State]:
-    """Try the lock once, and leave the rest to its holder if it is taken."""
+    """Try the lock once. If it is taken, its holder numbers the messages."""
     if state.locked and rules.takes_lock:
         yield _go(state, me, "done")
     else:
@@ -266,7 +272,7 @@ def _wait(state: State, me: Process, rules: Rules) -> Iterator[State]:
 
 
 def _got(state: State, me: Process, rules: Rules) -> dict[str, object]:
-    # Counted only if there is a bound: otherwise equal states would differ by the number.
+    # Attempts are counted only if they are bounded. Otherwise, equal states would differ by their number.
     attempts = me.attempts + 1 if rules.attempts else 0
     return {"holds": rules.takes_lock, "attempts": attempts}
 

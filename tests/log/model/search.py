@@ -1,4 +1,4 @@
-"""A search through all states of the protocol, breadth first, and the promises that each of them must keep."""
+"""A breadth-first search through all states of the protocol, and the promises that each state must keep."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.log.model.state import Rules, State
 
 
 class Violation(AssertionError):
-    """A broken promise: its kind, and the steps that lead to it."""
+    """A broken promise, with the shortest sequence of steps that leads to it."""
 
     def __init__(self, kind: str, path: list[State]) -> None:
         self.kind = kind
@@ -23,7 +23,10 @@ class Violation(AssertionError):
 
 
 def search(*kinds: str, rules: Rules | None = None, crashes: bool = True) -> int:
-    """Visit every state that processes of these kinds can reach; returns their number. Raises Violation."""
+    """Visit every state that processes of these kinds can reach, and return the number of states.
+
+    Raise Violation if a state breaks a promise.
+    """
     rules = rules or Rules()
     first = start(*kinds)
     came_from: dict[State, State | None] = {first: None}
@@ -47,10 +50,10 @@ def search(*kinds: str, rules: Rules | None = None, crashes: bool = True) -> int
 
 
 def _essence(state: State) -> Hashable:
-    """What the future of a state depends on; of states with the same essence, one is visited.
+    """Return a key for equivalent states, of which only one is visited.
 
-    Processes of a kind are interchangeable. Of the ids, the order matters. Messages that have a position, and processes
-    that have ended, do nothing any more: positions count from the head.
+    Processes of one kind are interchangeable, and only the order of the ids matters. Messages with a position and ended
+    processes do not affect the future, so that positions are relative to the head.
     """
     unnumbered = state.unnumbered
     ids = {*unnumbered}
@@ -68,7 +71,7 @@ def _essence(state: State) -> Hashable:
         kind, at, holds, row, is_open, earlier, snapshot, given, head, attempts, empty = process
         if at in ENDS:
             continue
-        if not is_open and (row or kind == "poller"):  # its own message is committed, and its kind does not matter
+        if not is_open and (row or kind == "poller"):  # after the commit, the kind does not matter
             kind, row = "", rank.get(row, 0) if at in ("wait", "delete") else 0
         else:
             row = rank.get(row, 0)
@@ -91,7 +94,7 @@ def _following(state: State, rules: Rules, crashes: bool) -> Iterator[tuple[Stat
 
 
 def _broken(before: State, after: State) -> str:
-    """The promise that a step breaks. Readers see only what is committed, so every state is a reader's snapshot."""
+    """Return the promise that a step breaks, or "". Every state is checked, because a reader can read at any time."""
     if before.rows == after.rows and before.head == after.head:
         return ""
     had = {row.id: row.position for row in before.rows}
@@ -110,7 +113,7 @@ def _broken(before: State, after: State) -> str:
         return "a position was given twice"
     if after.head < max(given, default=0):
         return "the head is behind the newest position"
-    # A message that was deleted while it was being numbered takes its position with it.
+    # If a message was deleted while it was being numbered, its position stays unused.
     if after.head - len(given) > after.deleted:
         return "a hole"
     for row in after.rows:
@@ -120,7 +123,7 @@ def _broken(before: State, after: State) -> str:
 
 
 def _broken_at_rest(state: State) -> str:
-    """The promise that is broken if no process can take a step any more."""
+    """Return the promise that a state breaks if no process can take a step any more, or ""."""
     if any(process.at not in ENDS for process in state.processes):
         return "deadlock"
     if not state.unnumbered:

@@ -28,12 +28,12 @@ def test_two_publishers_keep_order(publishers: tuple[str, ...]) -> None:
     "publishers", [("own", "own", "own"), ("own", "own", "atomic"), ("own", "keyed", "inside")], ids="-".join
 )
 def test_three_publishers_keep_order(publishers: tuple[str, ...]) -> None:
-    assert search(*publishers, "poller") > 1000  # else it would have explored little
+    assert search(*publishers, "poller") > 1000  # fewer states would mean that the search missed most of them
 
 
 @pytest.mark.parametrize("publishers", PAIRS, ids="-".join)
 def test_deleted_message_leaves_order(publishers: tuple[str, ...]) -> None:
-    """A message can be deleted while it is being numbered: its position stays unused, and is not given again."""
+    """A message can be deleted while it is being numbered. Its position then stays unused and is not given again."""
     search(*publishers, "deleter")
 
 
@@ -63,7 +63,7 @@ MUTANTS = [
 
 @pytest.mark.parametrize(("rule", "processes", "broken"), MUTANTS, ids=[mutant[0] for mutant in MUTANTS])
 def test_broken_rule_is_found(rule: str, processes: str, broken: str) -> None:
-    """Each rule is needed: without it, the search finds the promise that breaks, and the way to it."""
+    """Each rule is needed: without it, the search finds a broken promise and the steps that lead to it."""
     with pytest.raises(Violation) as caught:
         search(*processes.split(), rules=Rules(**{rule: False}), crashes=False)
     assert caught.value.kind == broken
