@@ -54,7 +54,7 @@ async def test_item_is_sent_as_event(item: Any, sent: bytes) -> None:
 
 
 async def test_items_are_sent_in_order() -> None:
-    """Each is a chunk of its own."""
+    """Each item is a separate chunk."""
     chunks = [chunk async for chunk in EventStreamResponse(iterate("a", "b", "c"))]
     assert chunks == [HEARTBEAT, b"data: a\n\n", b"data: b\n\n", b"data: c\n\n"]
 

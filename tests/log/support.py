@@ -38,5 +38,5 @@ def publish_some(count: int, channels: str = "a", data: str = "x") -> None:
 
 
 def settle(channel: str, seconds: int | None = None, messages: int | None = None) -> None:
-    """Give a channel retention settings of its own."""
+    """Give a channel its own retention settings."""
     ChannelSettings.objects.create(channel=channel, retention_seconds=seconds, retention_messages=messages)

@@ -78,7 +78,7 @@ async def off_the_loop(function: Any, *args: Any) -> Any:
 
 
 def in_thread(function: Any) -> None:
-    """Run a function in a thread, which has a connection of its own. Its exception is raised here."""
+    """Run a function in a thread with its own connection. Its exception is raised here."""
     errors: list[BaseException] = []
 
     def run() -> None:

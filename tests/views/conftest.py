@@ -22,7 +22,7 @@ def opening(request: pytest.FixtureRequest) -> Opening:
 
 @pytest.fixture
 def public_channels() -> Iterator[None]:
-    """All channels are public, unless the test has settings of its own."""
+    """All channels are public, unless the test overrides the settings."""
     with override_settings(STREAMS=PUBLIC):
         yield
 
