@@ -1,4 +1,4 @@
-"""manage.py publish, subscribe and prune_messages, as they are used in a shell."""
+"""manage.py publish, subscribe and prune_messages, as used in a shell."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_publish_with_a_key_publishes_once() -> None:
 
 @database
 @pytest.mark.parametrize(
-    ("args", "says"),
+    ("args", "expected"),
     [
         (["news room", "x"], "Channel names use A-Z a-z 0-9 . _ - and at most 99 characters; got 'news room'."),
         (["news", "x", "--event", "stream-reset"], "'stream-'"),
@@ -64,10 +64,10 @@ def test_publish_with_a_key_publishes_once() -> None:
         (["news", "x" * 262_145], "MAX_MESSAGE_BYTES"),
     ],
 )
-def test_publish_refuses_with_a_clear_error(args: list[str], says: str) -> None:
+def test_publish_refuses_with_a_clear_error(args: list[str], expected: str) -> None:
     with pytest.raises(CommandError) as caught:
         run("publish", *args)
-    assert says in str(caught.value)
+    assert expected in str(caught.value)
     assert stored() == []
 
 
@@ -94,10 +94,10 @@ def test_publish_in_a_shell(site: Site) -> None:
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("how", ["argument", "input"])
-def test_publish_refuses_bytes_that_are_no_text(sqlite_site: Site, how: str) -> None:
+@pytest.mark.parametrize("source", ["argument", "input"])
+def test_publish_refuses_bytes_that_are_no_text(sqlite_site: Site, source: str) -> None:
     data = b"caf\xe9"  # Latin-1
-    argument = data if how == "argument" else b"-"
+    argument = data if source == "argument" else b"-"
     command = [os.fsencode(PYTHON), b"manage.py", b"publish", b"news", argument]
     env = {**sqlite_site.env, "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:strict"}
     process = subprocess.run(command, input=data, env=env, cwd=ROOT, capture_output=True, check=False)
@@ -111,12 +111,12 @@ def test_publish_refuses_bytes_that_are_no_text(sqlite_site: Site, how: str) -> 
 
 
 class Terminal:
-    """A `manage.py subscribe` that runs, and what it has printed so far."""
+    """A running `manage.py subscribe` and its output so far."""
 
     def __init__(self, site: Site, *args: str) -> None:
         self._out = site.folder / "stdout"
         self._errors = site.folder / "stderr"
-        # As in a shell: it must flush by itself.
+        # A shell does not set PYTHONUNBUFFERED, so the command must flush its output itself.
         env = {name: value for name, value in site.env.items() if name != "PYTHONUNBUFFERED"}
         with self._out.open("wb") as out, self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
@@ -142,8 +142,8 @@ class Terminal:
     def ended(self) -> bool:
         return self.process.poll() is not None
 
-    def end(self, how: signal.Signals) -> int:
-        self.process.send_signal(how)
+    def end(self, signum: signal.Signals) -> int:
+        self.process.send_signal(signum)
         return self.process.wait(timeout=60)
 
 
@@ -167,9 +167,9 @@ def publish_texts(*texts: str) -> None:
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_subscribe_resumes_follows_and_ends_well(
-    site: Site, subscribe: Callable[..., Terminal], how: signal.Signals
+    site: Site, subscribe: Callable[..., Terminal], signum: signal.Signals
 ) -> None:
     finish(site.call(publish_texts, "one", "two", "three"))
     terminal = subscribe("news", "--last-event-id", "1")
@@ -178,7 +178,7 @@ def test_subscribe_resumes_follows_and_ends_well(
     site.manage("publish", "news", "four", "--event", "alert")
     finish(site.call(publish_texts, "five", "six"))
     assert terminal.wait_for(5)[2:] == ["5\talert\tfour", "6\tmessage\tfive", "7\tmessage\tsix"]
-    assert terminal.end(how) == 0
+    assert terminal.end(signum) == 0
     assert terminal.errors == ""
     assert len(terminal.lines) == 5
 
@@ -217,15 +217,15 @@ def test_subscribe_says_where_something_may_have_been_missed(site: Site, subscri
     finish(site.call(publish_texts, "one", "two"))
     terminal = subscribe("news", "--last-event-id", "99")
     assert terminal.wait_for(2) == ["1\tmessage\tone", "2\tmessage\ttwo"]
-    told = terminal.errors
-    assert told.startswith("Events might have been missed: ")
-    reset = json.loads(told.removeprefix("Events might have been missed: "))
+    errors = terminal.errors
+    assert errors.startswith("Events might have been missed: ")
+    reset = json.loads(errors.removeprefix("Events might have been missed: "))
     assert (reset["reason"], reset["requested"], reset["head"]) == ("unknown-id", "99", 2)
 
 
 @pytest.mark.once
 def test_subscribe_ends_when_nobody_reads_it_any_more(site: Site) -> None:
-    # As in `subscribe news | head -1`.
+    # `subscribe news | head -1` closes the pipe in this way.
     finish(site.call(publish_texts, "one"))
     process = subprocess.Popen(
         [PYTHON, "manage.py", "subscribe", "news", "--last-event-id", "0"],
@@ -262,7 +262,7 @@ def test_subscribe_goes_on_over_a_restart_of_the_database(postgres_site: Site) -
         finish(postgres_site.call(publish_texts, "two", "three"))
         lines = [line.split("\t") for line in terminal.wait_for(3)]
         assert [data for _, _, data in lines] == ["one", "two", "three"]
-        # The server runs without fsync, so that its restart starts a new epoch of the log.
+        # The server runs without fsync, so its restart starts a new epoch of the log.
         first, second, third = (int(position) for position, _, _ in lines)
         assert (first, third) == (1, second + 1)
         assert terminal.end(signal.SIGTERM) == 0
@@ -272,16 +272,16 @@ def test_subscribe_goes_on_over_a_restart_of_the_database(postgres_site: Site) -
 
 
 @pytest.mark.parametrize(
-    ("args", "says"),
+    ("args", "expected"),
     [
         (["news room"], "Channel names use"),
         (["news", "--replay", "-1"], "--replay must be 0 or more; got -1."),
     ],
 )
-def test_subscribe_refuses_with_a_clear_error(args: list[str], says: str) -> None:
+def test_subscribe_refuses_with_a_clear_error(args: list[str], expected: str) -> None:
     with pytest.raises(CommandError) as caught:
         call_command("subscribe", *args)
-    assert says in str(caught.value)
+    assert expected in str(caught.value)
 
 
 # --- prune_messages ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The demo site's chat as HTTP clients see it. What a person sees is in tests/system/browser/test_chat.py."""
+"""The demo site's chat, tested with an HTTP client. See tests/system/browser/test_chat.py for its page in a browser."""
 
 import logging
 from typing import Any
@@ -15,7 +15,7 @@ SEND = "/chat/send"
 
 @pytest.fixture(autouse=True)
 def at_once(settings: Any) -> None:
-    """The lines come without their pauses."""
+    """Send the lines without pauses."""
     settings.CHAT_LINE_SECONDS = 0
 
 
@@ -37,7 +37,7 @@ async def test_send_streams_the_thirteen_lines(async_client: AsyncClient) -> Non
     assert is_open_to_all_origins(response)
     assert "Access-Control-Allow-Credentials" not in response.headers
     events = "".join(f"data: {line}\n\n" for line in LINES)
-    # Before the first line, a comment, with which servers and proxies send the headers on.
+    # A comment comes before the first line, so that servers and proxies send the headers at once.
     assert (await body_of(response)).decode() == f":\n{events}"
     assert len(LINES) == 13
 
@@ -49,7 +49,7 @@ def test_lines_are_a_second_apart_unless_the_environment_says_otherwise() -> Non
 async def test_lines_come_one_by_one(async_client: AsyncClient, settings: Any) -> None:
     settings.CHAT_LINE_SECONDS = 1
     response = await async_client.post(SEND, {"msg": "?"}, content_type="application/json")
-    [event] = await read_events(response, 1, timeout=10)  # all of them take longer
+    [event] = await read_events(response, 1, timeout=10)  # all thirteen lines would take longer
     assert event.data == LINES[0]
 
 
@@ -90,7 +90,7 @@ def test_body_without_a_message_is_refused_in_words(client: Client, body: bytes,
     assert is_open_to_all_origins(response)
 
 
-@pytest.mark.parametrize("size", [2_000, 3_000_000])  # over our limit, and over that of Django
+@pytest.mark.parametrize("size", [2_000, 3_000_000])  # over our limit, and over Django's limit
 def test_body_that_is_too_large_is_refused(client: Client, settings: Any, size: int) -> None:
     settings.STREAMS = {**settings.STREAMS, "RELAY_MAX_REQUEST_BYTES": 1000}
     response = client.post(SEND, {"msg": "x" * size}, content_type="application/json")

@@ -9,7 +9,7 @@ from tests.support.sites import ROOT
 
 NAME = "django-sse-streams"
 
-# Another project's name on the package index. In two parts, so that this file does not contain it.
+# Another project's name on the package index. It is written in two parts so that this file does not contain it.
 FOREIGN = "django-" + "streams"
 
 
@@ -20,7 +20,7 @@ def test_distribution_has_its_name() -> None:
 
 
 def test_other_projects_name_is_nowhere() -> None:
-    """Users would install that one in place of ours. Without Git, only the places that users read are searched."""
+    """Users would install the other project by mistake. Without Git, search only the files that users read."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     paths = [ROOT / line for line in listed.stdout.splitlines()]
     paths = paths or [

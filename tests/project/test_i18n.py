@@ -1,4 +1,4 @@
-"""The catalogues: every text is translated, compiled as it stands, and keeps what is filled in."""
+"""Every text has a translation that keeps its placeholders, and the compiled catalogues are up to date."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLACEHOLDER = re.compile(r"%\(\w+\)[sd]|%%|\{\w+\}|</?\w+>")
 
 
 def catalogue(path: Path) -> dict[object, str]:
-    """What a compiled catalogue says; plural forms under (msgid, number)."""
+    """Return the texts of a compiled catalogue. A plural form has the key (msgid, number)."""
     with path.open("rb") as file:
         found: dict[object, str] = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
     return {key: text for key, text in found.items() if key}
@@ -55,9 +55,9 @@ def test_every_text_of_the_source_is_translated(locale: Path, tmp_path: Path) ->
     django_admin = str(BIN / "django-admin")
     run(django_admin, "makemessages", "-l", locale.name, "--no-location", "--no-obsolete", cwd=package)
     source = package / "locale" / locale.name / "LC_MESSAGES" / "django.po"
-    told = run("msgfmt", "--check-format", "--statistics", "-o", "/dev/null", str(source), cwd=tmp_path)
-    assert re.fullmatch(r"\d+ translated messages\.\n", told), (
-        f"{told}; `make messages` brings the catalogues up to date"
+    output = run("msgfmt", "--check-format", "--statistics", "-o", "/dev/null", str(source), cwd=tmp_path)
+    assert re.fullmatch(r"\d+ translated messages\.\n", output), (
+        f"{output}; `make messages` brings the catalogues up to date"
     )
 
 
@@ -76,9 +76,9 @@ def test_what_is_filled_in_stays(locale: Path) -> None:
     for key, text in catalogue(locale / "LC_MESSAGES" / "django.mo").items():
         source = key[0] if isinstance(key, tuple) else key
         assert isinstance(source, str)
-        wanted, found = sorted(PLACEHOLDER.findall(source)), sorted(PLACEHOLDER.findall(text))
-        # A plural's number may be written out in its singular.
-        if wanted != found and not (isinstance(key, tuple) and set(wanted) <= set(found)):
+        expected, found = sorted(PLACEHOLDER.findall(source)), sorted(PLACEHOLDER.findall(text))
+        # The English singular can spell the number out, so a plural's translation can have more placeholders.
+        if expected != found and not (isinstance(key, tuple) and set(expected) <= set(found)):
             wrong.append((source, text))
     assert wrong == []
 
@@ -87,15 +87,15 @@ def test_what_is_filled_in_stays(locale: Path) -> None:
 def test_the_pages_speak_chinese() -> None:
     client = Client()
     client.force_login(User.objects.create(username="editor", is_staff=True, is_superuser=True))
-    made = Broadcast.objects.create(title="t", channels=["news"], payload="x")
+    broadcast = Broadcast.objects.create(title="t", channels=["news"], payload="x")
     desk = "/admin/streams/broadcast"
-    shown = {"New broadcast": f"{desk}/add/", "Send now…": f"{desk}/{made.pk}/change/"}
+    shown = {"New broadcast": f"{desk}/add/", "Send now…": f"{desk}/{broadcast.pk}/change/"}
     shown |= {
-        "Send this broadcast now?": f"{desk}/{made.pk}/send/",
+        "Send this broadcast now?": f"{desk}/{broadcast.pk}/send/",
         "Why was a message not received?": "/admin/streams/message/",
     }
     shown |= {"Live monitor": "/admin/streams/monitor/", "Processes": "/admin/streams/node/"}
-    # What the core says of a name is said in the reader's language too.
+    # Error messages of the core are translated as well.
     shown |= {"is not a valid channel name": "/admin/streams/monitor/?channel=a!b"}
     shown |= {"a!b” is not a valid channel name": "/admin/streams/message/?channel=a!b"}
     for english, url in shown.items():
@@ -104,9 +104,9 @@ def test_the_pages_speak_chinese() -> None:
             page = client.get(url).text
         assert english not in page, url
         assert len(re.findall("[\u4e00-\u9fff]", page)) > 50, url
-    lifecycle.send(made.pk, by=None)
-    again = f"{desk}/{made.pk}/send/"
-    said = "This broadcast was already sent"
-    assert said in client.post(again, {"revision": "1"}, follow=True).text
+    lifecycle.send(broadcast.pk, by=None)
+    send_url = f"{desk}/{broadcast.pk}/send/"
+    refusal = "This broadcast was already sent"
+    assert refusal in client.post(send_url, {"revision": "1"}, follow=True).text
     with override_settings(LANGUAGE_CODE="zh-hans"):
-        assert said not in client.post(again, {"revision": "1"}, follow=True).text
+        assert refusal not in client.post(send_url, {"revision": "1"}, follow=True).text

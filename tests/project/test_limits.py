@@ -1,4 +1,4 @@
-"""The demo site's streams that are not of the log, `/random` and `/chat/send`, are limited as well."""
+"""The limits of the demo site's streams that do not use the log: `/random` and `/chat/send`."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ async def _few(monkeypatch: pytest.MonkeyPatch, settings: Any, db: None) -> Asyn
     assert limits._slots.total() == 0
 
 
-def is_refused(response: Any, what: str) -> None:
+def is_refused(response: Any, message: str) -> None:
     assert response.status_code == 429
     assert response.headers["Retry-After"] == "5"
     error = response.json()["error"]
     assert error["code"] == "too-many-streams"
-    assert what in error["message"]
+    assert message in error["message"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -52,7 +52,7 @@ async def test_address_has_its_share(path: str) -> None:
     other = await client.open(path, "9.9.9.9")
     assert other.status_code == 200
     is_refused(await client.open(path, "1.1.1.1"), "already serves 3 streams")
-    chunks = aiter(served[0])  # one that has begun, and others that have not
+    chunks = aiter(served[0])  # one stream has started, the others have not
     await anext(chunks)
     await anext(chunks)
     for response in (*served, other):

@@ -1,4 +1,4 @@
-"""The demo site as HTTP clients see it. What a person sees is in tests/system/browser/."""
+"""The demo site, tested with an HTTP client. See tests/system/browser/ for its pages in a browser."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ JSON = {"accept": "application/json"}
 
 
 class Page(HTMLParser):
-    """A page's elements with their attributes."""
+    """The elements of an HTML page with their attributes, and its inline scripts and styles."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def staff(client: Client, db: None) -> Client:
-    """A client of staff who may add messages, and nothing else."""
+    """Return a client that is logged in as a staff user whose only permission is to add messages."""
     user = get_user_model().objects.create_user("editor", is_staff=True)
     user.user_permissions.add(Permission.objects.get(content_type__app_label="streams", codename="add_message"))
     client.force_login(user)
@@ -93,7 +93,7 @@ def test_board_tells_who_may_not_publish_what_to_do(client: Client, db: None) ->
 
 
 def test_board_is_not_cached(client: Client, db: None) -> None:
-    # It holds a cursor; an old one would bring a long replay, or a reset.
+    # The page holds a cursor. An old cursor would cause a long replay or a reset.
     assert "no-store" in client.get("/").headers["Cache-Control"]
 
 
@@ -165,7 +165,7 @@ def test_who_may_not_publish_is_refused(client: Client, db: None, attributes: di
         response = client.post("/publish/", {"event": "message", "data": "<i>long text"}, headers=headers)
         assert response.status_code == 403
         assert "Only staff who can add messages" in response.content.decode()
-        # A page's script still has the text; without one it is on the page.
+        # A script still has the text. Without a script, the error page must contain it.
         assert ("&lt;i&gt;long text</pre>" in response.content.decode()) == (headers == {})
     assert not Message.objects.exists()
 
@@ -197,7 +197,7 @@ async def test_listeners_are_counted(async_client: AsyncClient, transactional_db
     stream = await async_client.get("/events/news/")
     other = await async_client.get("/events/?channel=public.a&channel=public.b")
     assert await count() == 1
-    await read_events(stream, 1, control=True)  # and close it
+    await read_events(stream, 1, control=True)  # this also closes the stream
     await read_events(other, 1, control=True)
     async with asyncio.timeout(10):
         while await count():
@@ -216,9 +216,9 @@ async def test_random_is_a_stream_of_numbers(async_client: AsyncClient, db: None
 
 async def test_random_numbers_come_every_two_seconds(async_client: AsyncClient, db: None) -> None:
     response = await async_client.get("/random")
-    begun = time.monotonic()
+    started = time.monotonic()
     assert len(await read_events(response, 3)) == 3
-    assert 3.9 <= time.monotonic() - begun < 30
+    assert 3.9 <= time.monotonic() - started < 30
 
 
 def test_random_has_a_page_beside_it(client: Client, db: None) -> None:
@@ -271,7 +271,7 @@ def test_demo_user_is_made_once_and_its_password_printed_once(db: None) -> None:
     assert authenticate(username=name, password=password) == user
 
 
-# --- The settings: each in a process of its own ---
+# --- The settings, loaded in a new process by each test ---
 
 
 def _setting(expression: str, folder: Path, env_file: str = "", **env: str) -> subprocess.CompletedProcess[str]:

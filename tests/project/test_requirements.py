@@ -1,4 +1,4 @@
-"""The lock files, which `make` and the image install: they satisfy the requirements on every supported Python."""
+"""The lock files that `make` and the image install satisfy the requirements on every supported Python."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def requirements(name: str) -> list[Requirement]:
 
 
 def entries(name: str) -> list[tuple[Requirement, list[str]]]:
-    """The lock file's requirements, each with its hashes."""
+    """Return the lock file's requirements, each with its hashes."""
     text = (ROOT / name).read_text().replace("\\\n", " ")
     found = []
     for line in text.splitlines():
@@ -38,7 +38,7 @@ def entries(name: str) -> list[tuple[Requirement, list[str]]]:
 
 
 def pins(name: str, python: str) -> dict[str, Version]:
-    """The versions that pip would install on Linux with this Python."""
+    """Return the versions that pip would install on Linux with this Python."""
     environment = {
         **default_environment(),
         "python_version": python,
@@ -65,7 +65,7 @@ def test_lock_file_satisfies_the_requirements(file: str, python: str) -> None:
         name = canonicalize_name(requirement.name)
         assert name in locked, f"{name} is missing in {file}.lock; run `make lock`"
         assert requirement.specifier.contains(locked[name], prereleases=False), f"{name}; run `make lock`"
-    assert {"psycopg-binary", "httptools", "uvloop"} <= locked.keys()  # those of extras, too
+    assert {"psycopg-binary", "httptools", "uvloop"} <= locked.keys()  # packages of extras as well
 
 
 @pytest.mark.parametrize("python", PYTHONS)
@@ -90,7 +90,7 @@ def test_site_has_the_server_that_its_deployment_starts() -> None:
 
 
 def test_what_often_breaks_has_an_upper_bound() -> None:
-    """The app's own requirements, and the demo site's: a version that excludes the next major release at the latest."""
+    """Every requirement of the app and of the demo site has an upper bound, at most the next major release."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
     for requirement in [*map(Requirement, texts), *requirements("requirements.txt")]:

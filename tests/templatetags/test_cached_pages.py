@@ -1,4 +1,4 @@
-"""{% stream_url %} in pages that are cached: with the cursor of the page, or, with `replay`, without one."""
+"""{% stream_url %} in cached pages: its URL has the page's cursor, or no cursor if the tag sets `replay`."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def _site() -> Iterator[None]:
 
 
 async def visit(page: str) -> str:
-    """Return the stream's URL in the page, as a visitor gets it."""
+    """Return the stream's URL that a visitor gets in this page."""
     response = await sync_to_async(Client().get)(page)
     return html.unescape(response.content.decode())
 
 
-async def heard(url: str, count: int) -> list[str]:
-    """Connect, publish one message, and return what has come."""
+async def received_data(url: str, count: int) -> list[str]:
+    """Connect, publish one message, and return the data of the first `count` events."""
     response = await AsyncClient().get(url)
     await apublish("news", "live")
     return [event.data for event in await read_events(response, count)]
@@ -78,7 +78,7 @@ async def test_cursor_of_a_cached_page_closes_the_gap_since_it_was_rendered(kind
         await apublish("news", number)
     later = await visit(f"/{kind}/cursor/")
     assert later == first == "/events/news/?last_event_id=1"
-    assert await heard(later, 4) == ["1", "2", "3", "live"]
+    assert await received_data(later, 4) == ["1", "2", "3", "live"]
 
 
 @pytest.mark.parametrize("kind", ["page", "fragment"])
@@ -96,7 +96,7 @@ async def test_cached_page_without_a_cursor_replays_no_more_than_it_asks_for(
     for number in (1, 2, 3):
         await apublish("news", number)
     assert await visit(f"/{kind}/{name}/") == url
-    assert await heard(url, len(expected)) == expected
+    assert await received_data(url, len(expected)) == expected
 
 
 async def test_visitor_without_a_cursor_goes_on_exactly_when_it_reconnects() -> None:

@@ -1,4 +1,4 @@
-"""{% stream_url %} finds streams.urls wherever a site has mounted it, and the mount that is nearest to the page."""
+"""{% stream_url %} finds the mounts of streams.urls in a URLconf, and chooses the one nearest to the page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAGES = [path("page/", page), path("several/", several)]
 
 
 def x_urls() -> Any:
-    """An app with a page, and with the streams inside."""
+    """Return the URLs of an app that has pages and includes streams.urls."""
     return [*PAGES, path("events/", include("streams.urls"))], "x"
 
 
@@ -57,7 +57,7 @@ def test_nested_include_with_a_namespace() -> None:
     with mounted(*PAGES, path("a/", include(x_urls(), namespace="a"))):
         assert get("/a/page/") == "/a/events/news/"
         assert get("/a/several/") == "/a/events/?channel=a&channel=b"
-        assert get("/page/") == "/a/events/news/", "from a page outside of the namespace"
+        assert get("/page/") == "/a/events/news/", "a page outside the namespace must find the mount as well"
 
 
 def test_three_levels_deep() -> None:
@@ -80,7 +80,7 @@ def test_two_mounts_side_by_side() -> None:
     with mounted(*mounts, *PAGES):
         assert get("/page/") in ("/one/news/", "/two/news/")
     with mounted(*mounts, path("events/", include("streams.urls")), *PAGES):
-        assert get("/page/") == "/events/news/", "the one without a name of its own"
+        assert get("/page/") == "/events/news/", "the mount without its own namespace must be chosen"
     with mounted(*mounts):
         request = RequestFactory().get("/")
         for name in ("one", "two"):

@@ -1,4 +1,4 @@
-"""{% stream_url %}: a stream's URL that goes on from where the page stands."""
+"""{% stream_url %} renders the URL of a stream that starts at the cursor of the page."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_url_stands_below_the_sites_prefix() -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("channel", ["news", "user.7", "-", "_", "...", ".hidden", ".", ".."])
 def test_url_leads_a_browser_to_the_stream_of_every_channel(channel: str) -> None:
-    """A browser takes the dots out of a path: `/events/../` is `/`."""
+    """A browser removes dot segments from a path: `/events/../` becomes `/`."""
     resolved = urlsplit(urljoin("http://testserver/page/", render("{% stream_url channel %}", channel=channel)))
     in_query = parse_qs(resolved.query).get("channel")
     assert resolved.path == ("/events/" if in_query == [channel] else f"/events/{channel}/")
@@ -203,14 +203,14 @@ def test_page_does_not_wait_for_a_publisher_that_holds_the_heads_lock(site: Site
     holder = site.script(HOLD_THE_HEAD)
     holder.hear("locked")
     assert finish(site.script(RENDER + "print(url)")) == "/events/news/?last_event_id=1\n"
-    assert holder.poll() is None, "the lock was held all the while"
+    assert holder.poll() is None, "the publisher must still hold the lock"
 
 
 @pytest.mark.once
 def test_publisher_does_not_wait_for_a_page_whose_transaction_is_open(postgres_site: Site) -> None:
-    """On SQLite, any open write transaction of a page holds up all publishers, whatever it has rendered."""
+    """The test needs PostgreSQL: on SQLite, any open write transaction blocks all publishers."""
     page = postgres_site.script(RENDER_IN_A_TRANSACTION)
     page.hear("/events/news/?last_event_id=0")
     published = postgres_site.script("from streams import publish\nprint(publish('news', 'x').position)")
     assert finish(published) == "1\n"
-    assert page.poll() is None, "the transaction was open all the while"
+    assert page.poll() is None, "the page's transaction must still be open"

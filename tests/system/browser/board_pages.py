@@ -1,4 +1,4 @@
-"""The demo site's board for browser tests: steps on the page."""
+"""Steps on the demo site's board for the browser tests."""
 
 from playwright.async_api import Page, expect
 
@@ -18,7 +18,7 @@ async def shown(page: Page) -> list[str]:
 
 
 async def shows(page: Page, texts: list[str]) -> None:
-    """Wait until the board shows exactly these, newest first."""
+    """Wait until the board shows exactly these texts, newest first."""
     await expect(page.locator("#events .data")).to_have_text(texts)
 
 

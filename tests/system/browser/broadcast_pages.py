@@ -22,15 +22,15 @@ async def open_desk(tabs: Tabs, server: Server, path: str = "add/") -> Page:
 
 
 async def write(page: Page, *, can_be_sent: bool = True, **fields: str) -> None:
-    """Fill the form in as a person would."""
-    said = {"title": "Night works", "channels": "news", "event": "message", "payload": "No trains.", **fields}
-    await page.get_by_label("Title").fill(said["title"])
-    for name in said["channels"].split():
+    """Fill in the form as a user would."""
+    values = {"title": "Night works", "channels": "news", "event": "message", "payload": "No trains.", **fields}
+    await page.get_by_label("Title").fill(values["title"])
+    for name in values["channels"].split():
         await page.get_by_label("Channels").fill(name)
         await page.keyboard.press("Enter")
-    await page.get_by_label("Event type").fill(said["event"])
-    await page.get_by_label("Content", exact=True).fill(said["payload"])
-    # The preview comes a moment later, and moves what is below it. A person clicks when nothing moves any more.
+    await page.get_by_label("Event type").fill(values["event"])
+    await page.get_by_label("Content", exact=True).fill(values["payload"])
+    # The preview appears after a delay and moves the buttons below it. Wait for it before the next click.
     if can_be_sent:
         await expect(page.locator("#encoded")).not_to_be_empty()
 

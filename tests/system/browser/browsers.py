@@ -1,4 +1,4 @@
-"""Browsers of this machine: Chromium by Playwright, and Firefox, which is started on an address and left to itself."""
+"""The browsers of the tests: Chromium, which Playwright controls, and Firefox, which only opens a URL."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHROMIUM_OPTIONS = [
     "--disable-sync",
 ]
 
-# Nothing of a first run, and no word to anybody but the page's own server.
+# Disable the first-run pages and all background requests.
 FIREFOX_PREFERENCES = {
     "app.normandy.enabled": False,
     "app.update.enabled": False,
@@ -62,7 +62,7 @@ FIREFOX_PREFERENCES = {
 
 
 async def launch_chromium(playwright: Playwright) -> Browser:
-    """A Chromium with a profile of its own."""
+    """Launch Chromium with a fresh profile."""
     if not Path(CHROMIUM).exists():
         missing("Chromium", "chromium")
     return await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
@@ -86,7 +86,7 @@ class Firefox:
         log = (self._profile / "log").open("ab")
         command = [str(self._program), "--headless", "--no-remote", "-profile", str(self._profile), url]
         env = {**os.environ, "HOME": str(self._profile), "MOZ_CRASHREPORTER_DISABLE": "1"}
-        # A session of its own: its processes are ended together.
+        # A new session, so that close() can kill all processes of Firefox at once.
         self._process = subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The demo site's chat for browser tests: questions, and steps on the page."""
+"""Questions and steps on the demo site's chat page for the browser tests."""
 
 from playwright.async_api import Locator, Page, expect
 
@@ -34,7 +34,7 @@ def note(page: Page) -> Locator:
 
 
 async def has_come(page: Page, words: str = "word3") -> None:
-    """Wait until the answer holds these words."""
+    """Wait until the answer contains these words."""
     await expect(answer(page)).to_contain_text(words)
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the browser tests. Chromium stays open for all of them, so they share one event loop, the session's."""
+"""Fixtures of the browser tests. The tests share one Chromium, so they all run on the session's event loop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 class Tabs:
-    """Opens tabs, and takes note of what their consoles complain about."""
+    """Open tabs, and record the errors and warnings of their consoles."""
 
     def __init__(self, context: BrowserContext) -> None:
         self.context = context
@@ -46,14 +46,14 @@ class Tabs:
             self.complaints.append(f"{message.text} ({message.location.get('url')})")
 
     async def log_in(self, server: Server, name: str, **attributes: Any) -> None:
-        """Log the browser in as a user, made where there is none."""
+        """Log the browser in as this user. Create the user if it does not exist."""
         key, _, value = server.log_in(name, **attributes).partition("=")
         await self.context.add_cookies([{"name": key, "value": value, "url": server.url}])
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def tabs(chromium: Browser) -> AsyncIterator[Tabs]:
-    """Tabs of one fresh browser context."""
+    """Yield the tabs of a fresh browser context."""
     context = await chromium.new_context()
     context.set_default_timeout(30_000)
     yield Tabs(context)
@@ -61,15 +61,15 @@ async def tabs(chromium: Browser) -> AsyncIterator[Tabs]:
 
 
 class Probe:
-    """What the probe page has reported. See views.py."""
+    """The records that the probe page has sent. See views.py."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
 
     def records(self, kind: str) -> list[dict[str, Any]]:
-        """In the order in which the page noted them, each once."""
+        """Return the records of this kind in the page's order, without duplicates."""
         data = self.file.read_bytes() if self.file.exists() else b""
-        # A line that is just being written has no end yet.
+        # Skip the last line if it is still being written.
         lines = data[: data.rfind(b"\n") + 1].splitlines()
         found = [record for record in map(json.loads, lines) if record["kind"] == kind]
         if kind == "request":
@@ -79,15 +79,15 @@ class Probe:
     def events(self, *, control: bool = False) -> list[dict[str, Any]]:
         return [event for event in self.records("event") if event["type"].startswith("stream-") == control]
 
-    async def until(self, condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
-        """Wait for it, without holding up the browser."""
+    async def until(self, condition: Callable[[], object], description: str, seconds: float = 60.0) -> None:
+        """Wait until `condition()` is true, without blocking the event loop."""
         try:
             async with asyncio.timeout(seconds):
                 while not condition():
                     await asyncio.sleep(0.05)
         except TimeoutError:
             text = self.file.read_text()[-2000:] if self.file.exists() else "nothing"
-            raise AssertionError(f"{what} did not happen within {seconds} s; the page reported: {text}") from None
+            raise AssertionError(f"No {description} within {seconds} s. The page reported: {text}") from None
 
 
 Visit = Callable[[str], Awaitable[None]]
@@ -114,14 +114,14 @@ def in_firefox(tmp_path: Path) -> Iterator[Visit]:
 
 @pytest.fixture(params=["chromium", "firefox"])
 def visit(request: pytest.FixtureRequest) -> Visit:
-    """Opens an address in a browser, in each of them in turn."""
+    """Return a function that opens a URL in a browser. The test runs once per browser."""
     found: Visit = request.getfixturevalue(f"in_{request.param}")
     return found
 
 
 @pytest.fixture
 def probe(tmp_path: Path) -> Probe:
-    """What is reported to the servers that are started with PROBE_FILE=str(probe.file)."""
+    """Return the reports to all servers that are started with PROBE_FILE=str(probe.file)."""
     return Probe(tmp_path / "probe.jsonl")
 
 
@@ -129,7 +129,7 @@ def probe(tmp_path: Path) -> Probe:
 
 EVERYONE = "streams.relay.access.Everyone"
 
-# The answer repeats the question, one word every tenth of a second, so that a test chooses how long the answer takes.
+# The answer repeats the question at ten words per second, so the length of the question sets the duration.
 ECHO = {"BACKEND": "streams.relay.upstreams.ScriptedUpstream", "OPTIONS": {"answer": "{question}", "seconds": 0.1}}
 
 
@@ -141,7 +141,7 @@ def chat_site(database: Path, folder: Path, **streams: Any) -> Site:
 
 @pytest.fixture(scope="module")
 def open_chat_site(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A chat site where all visitors can ask. Tests share it, and each has a browser context of its own."""
+    """A chat site that all visitors can use. The tests of a module share it, with one browser context per test."""
     folder = tmp_path_factory.mktemp("open")
     limits = {"RELAY_MAX_STREAMS_PER_USER": 1000, "RELAY_MAX_STREAMS": 1000}
     site = chat_site(migrated_sqlite, folder, RELAY_ACCESS=EVERYONE, **limits)
@@ -156,7 +156,7 @@ def chat_server(open_chat_site: Site) -> Server:
 
 @pytest.fixture(scope="module")
 def members_server(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A chat site where only logged-in users can ask, one question at a time."""
+    """A chat site that only logged-in users can use, with one question at a time."""
     access = "streams.relay.access.LoggedIn"
     folder = tmp_path_factory.mktemp("members")
     site = chat_site(migrated_sqlite, folder, RELAY_ACCESS=access, RELAY_MAX_STREAMS_PER_USER=1)
@@ -166,7 +166,7 @@ def members_server(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def own_chat_site(migrated_sqlite: Path, tmp_path: Path) -> Iterator[Site]:
-    """A chat site for one test, where all visitors can ask."""
+    """A chat site for one test that all visitors can use."""
     site = chat_site(migrated_sqlite, tmp_path, RELAY_ACCESS=EVERYONE)
     yield site
     site.close()
@@ -174,7 +174,7 @@ def own_chat_site(migrated_sqlite: Path, tmp_path: Path) -> Iterator[Site]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def chat_wire(chat_server: Server) -> AsyncIterator[Wire]:
-    """Yield a connection to the chat server that a test can cut and mend."""
-    wire = await Wire(chat_server.port).mend()
+    """Yield a connection to the chat server that a test can cut and restore."""
+    wire = await Wire(chat_server.port).restore()
     yield wire
     await wire.cut()

@@ -26,7 +26,7 @@ HOSTILE = [
 
 
 def publish_each(*lines: str) -> None:
-    """Publish `channel type data`, one after the other."""
+    """Publish the lines in order. Each has the form `channel type data`."""
     for line in lines:
         channel, event, data = line.split(" ", 2)
         publish(channel, data, event=event)
@@ -48,16 +48,16 @@ def publish_large(count: str, size: str) -> None:
 
 
 async def hold_types(page: Page) -> tuple[asyncio.Event, asyncio.Event]:
-    """Let no answer about types through before the second event is set; the first is set once one is asked for."""
-    asked, release = asyncio.Event(), asyncio.Event()
+    """Hold requests for event types until the second event is set. The first request sets the first event."""
+    requested, release = asyncio.Event(), asyncio.Event()
 
     async def hold(route: Route) -> None:
-        asked.set()
+        requested.set()
         await release.wait()
         await route.continue_()
 
     await page.route(TYPES, hold)
-    return asked, release
+    return requested, release
 
 
 async def open_monitor(tabs: Tabs, server: Server, query: str) -> Page:

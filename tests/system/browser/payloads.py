@@ -1,4 +1,4 @@
-"""Texts that would run a script if a page took them for HTML or a template."""
+"""Texts that would run a script if a page treated them as HTML or as a template."""
 
 PAYLOADS = [
     "<script>window.hacked = 1</script>",

@@ -1,4 +1,4 @@
-"""Staff users with some permissions and no others, for browser tests."""
+"""Staff users with chosen permissions for the browser tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def give(name: str, *codenames: str) -> None:
 
 
 async def log_in_with(tabs: Tabs, site: Site, server: Server, *codenames: str) -> None:
-    """Log the browser in as a staff user who has exactly these permissions."""
+    """Log the browser in as a staff user with exactly these permissions."""
     name = "-".join(["staff", *codenames])
     await tabs.context.clear_cookies()
     await tabs.log_in(server, name, is_staff=True)
@@ -24,16 +24,16 @@ async def log_in_with(tabs: Tabs, site: Site, server: Server, *codenames: str) -
 
 
 async def fits(tabs: Tabs, url: str) -> None:
-    """Load a page on a narrow window under a strict Content-Security-Policy: it scrolls only up and down."""
+    """Load a page in a narrow window under a strict Content-Security-Policy. Fail if it scrolls sideways."""
 
     async def with_policy(route: object) -> None:
-        answer = await route.fetch()  # type: ignore[attr-defined]
-        headers = {**answer.headers, "content-security-policy": "default-src 'self'"}
-        await route.fulfill(response=answer, headers=headers)  # type: ignore[attr-defined]
+        response = await route.fetch()  # type: ignore[attr-defined]
+        headers = {**response.headers, "content-security-policy": "default-src 'self'"}
+        await route.fulfill(response=response, headers=headers)  # type: ignore[attr-defined]
 
     await tabs.context.route("**/admin/**", with_policy)
     page = await tabs.open("about:blank")
     await page.set_viewport_size({"width": 360, "height": 700})
     await page.goto(url)
-    await page.wait_for_timeout(1000)  # for what its script adds
+    await page.wait_for_timeout(1000)  # for elements that its script adds
     await fits_its_window(page)

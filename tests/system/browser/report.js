@@ -1,4 +1,4 @@
-// Tells the test what a page has noted.
+// Sends the records of a page to the test.
 "use strict";
 const waiting = [];
 let count = 0;
@@ -9,14 +9,14 @@ function note(record) {
   if (!sending) send();
 }
 
-// Kept until the server has taken it: it may be down just now. So it may come twice, and has a number.
+// The server can be down, so records are kept until it accepts them. A record can arrive twice; its number shows this.
 async function send() {
   sending = true;
   while (waiting.length) {
     const batch = waiting.slice(0, 20);
     try {
-      const answer = await fetch("/test/browser/report/", { method: "POST", body: JSON.stringify(batch) });
-      if (!answer.ok) throw new Error(answer.status);
+      const response = await fetch("/test/browser/report/", { method: "POST", body: JSON.stringify(batch) });
+      if (!response.ok) throw new Error(response.status);
       waiting.splice(0, batch.length);
     } catch {
       await new Promise((resolve) => setTimeout(resolve, 100));

@@ -76,12 +76,12 @@ async def test_scheduled_goes_out_while_one_watches(sqlite_site: Site, tabs: Tab
     await expect(page.locator("main")).to_contain_text("It will be sent at 2099-01-01 08:00 CST")
     await expect(page.locator("main")).to_contain_text("In UTC, it is 2099-01-01 00:00")
     assert client.events == []
-    sqlite_site.execute("UPDATE streams_broadcast SET send_at = '2020-01-01 00:00:00'")  # the time has come
+    sqlite_site.execute("UPDATE streams_broadcast SET send_at = '2020-01-01 00:00:00'")  # the broadcast is due now
     await client.read_until(1)
     assert [event.data for event in client.events] == ["No trains."]
     await expect(page.locator(".state")).to_have_text("sent")
     await expect(page.locator("main")).to_contain_text("by editor")
-    [complaint] = tabs.complaints  # of the time in the past
+    [complaint] = tabs.complaints  # caused by the time in the past
     assert "422" in complaint
     leave_all()
 
@@ -118,7 +118,7 @@ async def test_scheduled_is_taken_back_and_cancelled(sqlite_site: Site, tabs: Ta
 PAGES = {"list": "", "compose": "add/", "draft": "1/change/", "send": "1/send/", "schedule": "1/schedule/"}
 
 
-# Without each permission: the pages that are refused, and the button that is not there.
+# For each missing permission: the refused pages and the absent button.
 MISSING = {
     "add_broadcast": ({"compose"}, None),
     "change_broadcast": (set(), "Save draft"),
@@ -136,9 +136,9 @@ async def test_without_each_permission_in_turn(sqlite_site: Site, tabs: Tabs) ->
         held = {"view_broadcast", *MISSING} - {missing}
         await log_in_with(tabs, sqlite_site, server, *sorted(held))
         for name, path in PAGES.items():
-            answer = await page.goto(f"{server.url}{DESK}{path}")
-            assert answer is not None
-            assert (answer.status == 403) == (name in refused), (missing, name, answer.status)
+            response = await page.goto(f"{server.url}{DESK}{path}")
+            assert response is not None
+            assert (response.status == 403) == (name in refused), (missing, name, response.status)
         await page.goto(f"{server.url}{DESK}1/change/")
         for _, button in MISSING.values():
             if button is not None:

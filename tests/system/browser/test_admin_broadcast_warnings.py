@@ -1,4 +1,4 @@
-"""The broadcast desk's warnings in Chromium: while one writes, while one confirms, and by keyboard alone."""
+"""The warnings on the broadcast pages in Chromium: while writing, while confirming, and by keyboard."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ async def test_warnings_follow_the_channels(sqlite_site: Site, tabs: Tabs) -> No
     await channels.press_sequentially("wether")
     async with page.expect_response(re.compile("audience.*wether")):
         pass
-    await expect(notices).to_have_count(0)  # it is still being typed
+    await expect(notices).to_have_count(0)  # the name is not complete yet
     await page.keyboard.press("Enter")
     await expect(notices).to_have_text(
         [CLOSED.format("wether"), re.compile("“wether” seems to be new.*Use “weather”$", re.DOTALL)]
     )
     await expect(channels).to_have_accessible_description(re.compile("“wether” seems to be new"))
-    await page.keyboard.press("Tab")  # past the two names that can be removed lies the input; after it, the button
+    await page.keyboard.press("Tab")  # from the input to the button
     await expect(page.get_by_role("button", name="Use “weather”")).to_be_focused()
     await page.keyboard.press("Enter")
     await expect(page.locator(".chips li")).to_have_text([re.compile("news"), re.compile("weather")])
@@ -55,15 +55,15 @@ async def test_confirmation_counts_on(sqlite_site: Site, tabs: Tabs) -> None:
     page = await open_desk(tabs, server)
     await write(page, channels="news")
     await page.get_by_role("button", name="Send now…").click()
-    nobody = page.locator("#no-connections")
-    await expect(nobody).to_be_visible()
+    no_connections = page.locator("#no-connections")
+    await expect(no_connections).to_be_visible()
     send = page.locator("#send-to")
     await expect(send).to_have_accessible_description(re.compile("No client is connected right now"))
     [client] = await listen(server, "news")
-    await expect(nobody).to_be_hidden()
+    await expect(no_connections).to_be_hidden()
     await expect(send).to_have_text("Send to 1 connection now")
     await client.close()
-    await expect(nobody).to_be_visible()
+    await expect(no_connections).to_be_visible()
     await send.click()
     await expect(page.locator(".messagelist")).to_have_text("Sent. 0 connections were open.")
     await expect(page.locator("main")).to_contain_text("does not show whether people have seen the message")
@@ -107,7 +107,7 @@ async def test_warnings_fit_narrow_windows(sqlite_site: Site, tabs: Tabs, scheme
     assert await page.locator("#no-connections").evaluate(CONTRAST) >= 4.5
 
 
-# WCAG's contrast of an element's text with what is painted behind it.
+# The WCAG contrast ratio of an element's text and its background.
 CONTRAST = """element => {
     const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d");
     const layers = [];

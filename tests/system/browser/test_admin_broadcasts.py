@@ -30,7 +30,7 @@ async def test_compose_preview_test_and_send(sqlite_site: Site, tabs: Tabs) -> N
     await expect(page.locator("#event-data")).to_have_text('{"text": "Größe",\n "n": 1.10}', use_inner_text=False)
     await expect(page.locator("#audience")).to_contain_text("news: 2 connected now")
     await expect(page.locator("#audience")).to_contain_text("public.weather: 1 connected now")
-    [another] = await listen(server, "news")  # while somebody looks
+    [another] = await listen(server, "news")  # while the page is open
     await expect(page.locator("#audience")).to_contain_text("news: 3 connected now")
 
     await page.get_by_role("button", name="Send a test message to me").click()
@@ -79,8 +79,8 @@ async def test_json_error_is_shown_while_typing(sqlite_site: Site, tabs: Tabs) -
     payload = page.get_by_label("Content", exact=True)
     await expect(payload).to_be_focused()
     await expect(payload).to_have_attribute("aria-invalid", "true")
-    await page.keyboard.type(": 2")  # in place of the selected character
-    await expect(page.locator("#payload-problem")).to_be_visible()  # there is one 2 too many now
+    await page.keyboard.type(": 2")  # replaces the selected character
+    await expect(page.locator("#payload-problem")).to_be_visible()  # the text now has one 2 too many
     await payload.fill('{"😀": 1,\n "b": 2}')
     await expect(page.locator("#payload-problem")).to_be_hidden()
     await expect(page.locator("#encoded")).to_contain_text("😀")
@@ -103,7 +103,7 @@ async def test_channels_are_edited_by_keyboard(sqlite_site: Site, tabs: Tabs) ->
     await page.keyboard.press("Backspace")
     await expect(page.locator(".chips li")).to_have_text([re.compile("news.local")])
     await expect(page.locator("#channels-problem")).to_be_hidden()
-    await page.keyboard.type("weather")  # not taken yet, and saved all the same
+    await page.keyboard.type("weather")  # saved although it is not confirmed with Enter
     await page.get_by_label("Title").fill("x")
     await page.get_by_label("Content", exact=True).fill("x")
     await page.get_by_role("button", name="Remove news.local").click()
@@ -163,10 +163,10 @@ async def test_concurrent_requests_send_once(site: Site, tabs: Tabs) -> None:
         await page.get_by_role("button", name="Send now…").click()
         token = await page.locator("#confirm input[name=csrfmiddlewaretoken]").get_attribute("value")
         post = {"form": {"csrfmiddlewaretoken": str(token), "revision": "1"}}
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(page.request.post(page.url, **post) for _ in range(5))  # type: ignore[arg-type]
         )
-        assert {answer.status for answer in answers} == {200}
+        assert {response.status for response in responses} == {200}
         assert len(stored(site)) == sent
         assert site.execute("SELECT count(*) FROM django_admin_log WHERE change_message LIKE 'Sent %'") == [(sent,)]
         await page.goto(f"{server.url}{DESK}add/")
@@ -207,7 +207,7 @@ async def test_incomplete_counts_are_marked(sqlite_site: Site, tabs: Tabs) -> No
     await expect(page.locator("#audience")).to_contain_text("There might be more connections than shown here")
     await page.get_by_role("button", name="Send now…").click()
     async with page.expect_response(re.compile("audience")):
-        pass  # what the script writes then
+        pass  # then the script updates the button
     await expect(page.locator("#send-to")).to_have_text("Send now")
     assert tabs.complaints == []
 

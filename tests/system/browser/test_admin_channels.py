@@ -1,4 +1,4 @@
-"""The channels in the admin, in Chromium: finding one, and settling who reads it and how long it keeps."""
+"""The admin's channel pages in Chromium: finding a channel, and changing its readers and its retention."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def make_group(name: str) -> None:
     Group.objects.create(name=name)
 
 
-def settle(channel: str, title: str) -> None:
+def make_settings(channel: str, title: str) -> None:
     ChannelSettings.objects.create(channel=channel, title=title, access="staff")
 
 
 def status(server: Server, channel: str) -> int:
-    """What an anonymous client gets that asks for the stream."""
+    """Return the status code that an anonymous client gets for the channel's stream."""
     try:
         request = urllib.request.Request(f"{server.url}/events/{channel}/", method="HEAD")
         return int(urllib.request.urlopen(request, timeout=60).status)
@@ -146,7 +146,7 @@ async def test_change_that_another_has_made_meanwhile_is_shown_and_not_overwritt
 
 async def test_settings_are_reset_after_a_question(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
-    finish(sqlite_site.call(settle, "news", "A title"))
+    finish(sqlite_site.call(make_settings, "news", "A title"))
     page = await open_as_boss(tabs, server, "news/change/")
     assert status(server, "news") == 403
     await page.get_by_role("link", name="Reset to the site’s settings").click()
@@ -162,7 +162,7 @@ async def test_settings_are_reset_after_a_question(sqlite_site: Site, tabs: Tabs
 
 async def test_what_others_have_written_stays_text(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
-    finish(sqlite_site.call(settle, "news", HOSTILE))
+    finish(sqlite_site.call(make_settings, "news", HOSTILE))
     finish(sqlite_site.call(make_group, "Group </label><b onclick=x> \u202eabc"))
     finish(sqlite_site.call(publish_long, HOSTILE))
     page = await open_as_boss(tabs, server)
@@ -179,7 +179,7 @@ async def test_what_others_have_written_stays_text(sqlite_site: Site, tabs: Tabs
 
 async def test_each_permission_shows_its_part_and_no_other(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
-    finish(sqlite_site.call(settle, "settled", "A title"))
+    finish(sqlite_site.call(make_settings, "settled", "A title"))
     sqlite_site.manage("publish", "settled", "secret words")
     page = await tabs.open("about:blank")
 
@@ -213,7 +213,7 @@ async def test_each_permission_shows_its_part_and_no_other(sqlite_site: Site, ta
 
 async def test_list_fits_beside_the_admins_navigation(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
-    finish(sqlite_site.call(settle, "score.match-1", "The match of the year"))
+    finish(sqlite_site.call(make_settings, "score.match-1", "The match of the year"))
     finish(sqlite_site.call(publish_to_each, "score.match-1", "news"))
     page = await open_as_boss(tabs, server)
     await page.set_viewport_size({"width": 1180, "height": 800})
@@ -224,7 +224,7 @@ async def test_list_fits_beside_the_admins_navigation(sqlite_site: Site, tabs: T
 async def test_pages_fit_a_narrow_window_and_a_strict_policy(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
     long = "x" * 99
-    finish(sqlite_site.call(settle, long, "W" * 200))
+    finish(sqlite_site.call(make_settings, long, "W" * 200))
     sqlite_site.manage("publish", long, "y" * 5000, "--event", "z" * 99)
     await tabs.log_in(server, "boss", is_staff=True, is_superuser=True)
     for path in ("", f"{long}/change/", f"{long}/delete/"):

@@ -1,4 +1,4 @@
-"""Emoji and joiners on the admin's pages in Chromium stay whole; lone invisible characters are written out."""
+"""The admin's pages in Chromium keep emoji and joiners whole, and show other invisible characters as codes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_emoji_stay_whole_on_every_page(sqlite_site: Site, tabs: Tabs) -> 
     await page.get_by_label("Title").fill(WRITTEN)
     await page.get_by_label("Channels").fill("news")
     await page.get_by_label("Content", exact=True).fill(WRITTEN)
-    await expect(page.locator("#event-data")).to_have_text(SHOWN)  # by the script
+    await expect(page.locator("#event-data")).to_have_text(SHOWN)  # written by the script
     await expect(page.locator("#encoded")).to_contain_text(f"data: {SHOWN}")
     await page.get_by_role("button", name="Save draft").click()
     await expect(page.locator("h1")).to_have_text(SHOWN)
@@ -36,7 +36,7 @@ async def test_emoji_stay_whole_on_every_page(sqlite_site: Site, tabs: Tabs) -> 
 
     await page.goto(f"{admin}/broadcast/1/send/")
     await expect(page.locator("#confirm")).to_be_visible()
-    await expect(page.locator("main")).to_contain_text(f"“{SHOWN}”")  # by the server alone
+    await expect(page.locator("main")).to_contain_text(f"“{SHOWN}”")  # written by the server
     await expect(page.locator("#event-data")).to_have_text(SHOWN)
 
     await asyncio.to_thread(sqlite_site.manage, "publish", "news", WRITTEN)

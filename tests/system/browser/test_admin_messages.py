@@ -1,4 +1,4 @@
-"""The log in the admin, in Chromium: what staff see and do there, and what they cannot."""
+"""The admin's message pages in Chromium: their content, their actions and the permissions that they need."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ PAYLOADS = [
 ]
 
 
-def publish_what_is_on_stdin() -> None:
+def publish_from_stdin() -> None:
     publish_many(NewMessage(**fields) for fields in json.load(sys.stdin))
 
 
 def fill(site: Site, *messages: dict[str, Any]) -> None:
-    process = site.call(publish_what_is_on_stdin)
+    process = site.call(publish_from_stdin)
     _, errors = process.communicate(json.dumps(messages), timeout=120)
     assert process.returncode == 0, errors
 
@@ -49,13 +49,13 @@ async def ids(page: Page) -> list[int]:
     return [int(text) for text in await page.locator(".streams tbody th").all_text_contents()]
 
 
-async def with_a_strict_policy_of_content(tabs: Tabs) -> None:
-    """Serve the admin's pages as a site does that allows no script, style or handler inside of a page."""
+async def set_strict_csp(tabs: Tabs) -> None:
+    """Send the admin's pages with a Content-Security-Policy that forbids inline scripts, styles and handlers."""
 
     async def add(route: Route) -> None:
-        answer = await route.fetch()
+        response = await route.fetch()
         await route.fulfill(
-            response=answer, headers={**answer.headers, "content-security-policy": "default-src 'self'"}
+            response=response, headers={**response.headers, "content-security-policy": "default-src 'self'"}
         )
 
     await tabs.context.route("**/admin/streams/**", add)
@@ -119,7 +119,7 @@ async def test_list_is_used_by_keyboard(sqlite_site: Site, tabs: Tabs) -> None:
     for label in ("Event type", "Day (UTC)"):
         await page.keyboard.press("Tab")
         await expect(page.get_by_label(label)).to_be_focused()
-    for _ in range(6):  # a day has parts of its own
+    for _ in range(6):  # the date field has several tab stops
         await page.keyboard.press("Tab")
         if await page.get_by_label("Data contains").evaluate("field => field === document.activeElement"):
             break
@@ -145,7 +145,7 @@ async def test_what_is_published_never_scripts_a_page(sqlite_site: Site, tabs: T
     hidden = "invoice‮fdp.exe ​⁦"
     fill(sqlite_site, {"channel": "news", "data": long}, {"channel": "news", "data": hidden, "event": "a‮b"})
     await log_in(tabs, sqlite_site, server, "editor", "view_message", "add_message", "delete_message")
-    await with_a_strict_policy_of_content(tabs)
+    await set_strict_csp(tabs)
     await tabs.open(f"{server.url}{LIST}prune/")
     page = await tabs.open(server.url + LIST)
     texts = await page.locator(".streams td.start").all_text_contents()
@@ -184,9 +184,9 @@ async def test_whole_data_comes_as_a_file(sqlite_site: Site, tabs: Tabs) -> None
     fill(sqlite_site, {"channel": "news", "data": data})
     await log_in(tabs, sqlite_site, server, "reader", "view_message")
     page = await tabs.open(f"{server.url}{LIST}1/change/")
-    async with page.expect_download() as begun:
+    async with page.expect_download() as started:
         await page.get_by_role("link", name="Download the complete data as a text file").click()
-    download = await begun.value
+    download = await started.value
     assert download.suggested_filename == "message-1.txt"
     assert (await download.path()).read_text() == data
 
@@ -202,7 +202,7 @@ async def test_message_is_sent_again_to_who_listens(site: Site, tabs: Tabs) -> N
     await page.get_by_role("link", name="Send again").click()
     await expect(page.locator(".streams")).to_contain_text(re.compile(r"Connections now\s*1"))
     await expect(board.locator("#events .data")).to_have_text(["Trains run again."])
-    # Twice before the answer can come: two requests with the same form.
+    # A double click sends two requests with the same form.
     await page.get_by_role("button", name="Send again to news").dblclick()
     await expect(page.locator(".messagelist")).to_contain_text("Sent again as event 2.")
     await expect(page.get_by_role("heading", level=1)).to_have_text("Event 2")
@@ -215,7 +215,7 @@ async def test_message_is_sent_again_to_who_listens(site: Site, tabs: Tabs) -> N
         == [("news", "alert", "Trains run again.")] * 2
     )
 
-    # Somebody else with a form of their own sends a message of their own.
+    # Another user has a new form, which sends another message.
     await log_in(tabs, site, server, "second", "view_message", "add_message")
     await page.goto(f"{server.url}{LIST}1/send-again/")
     await page.get_by_role("button", name="Send again to news").click()
@@ -229,14 +229,14 @@ async def test_form_that_comes_several_times_at_once_sends_once(site: Site, tabs
     fill(site, {"channel": "news", "data": "x"})
     await log_in(tabs, site, server, "editor", "view_message", "add_message")
     page = await tabs.open(f"{server.url}{LIST}1/send-again/")
-    answers = await page.evaluate(
+    urls = await page.evaluate(
         """async () => {
             const body = () => new URLSearchParams(new FormData(document.querySelector(".streams form")));
             const send = () => fetch("", { method: "POST", body: body() });
-            return (await Promise.all([send(), send(), send(), send()])).map((answer) => answer.url);
+            return (await Promise.all([send(), send(), send(), send()])).map((response) => response.url);
         }"""
     )
-    assert {answer.removeprefix(server.url) for answer in answers} == {f"{LIST}2/change/"}
+    assert {url.removeprefix(server.url) for url in urls} == {f"{LIST}2/change/"}
     assert site.execute("SELECT position, data FROM streams_message ORDER BY position") == [(1, "x"), (2, "x")]
     assert site.execute("SELECT object_id, change_message FROM django_admin_log") == [("1", "Sent again as event 2.")]
 
@@ -304,14 +304,14 @@ async def test_why_is_answered_from_a_messages_page(sqlite_site: Site, tabs: Tab
 async def test_staff_who_lack_a_permission(sqlite_site: Site, tabs: Tabs, lacking: str) -> None:
     server = sqlite_site.serve()
     fill(sqlite_site, {"channel": "news", "data": "something"})
-    having = {"view_message", "add_message", "delete_message"} - {lacking}
-    await log_in(tabs, sqlite_site, server, "editor", *having)
+    held = {"view_message", "add_message", "delete_message"} - {lacking}
+    await log_in(tabs, sqlite_site, server, "editor", *held)
     page = await tabs.open(server.url + LIST)
     if lacking == "view_message":
         for path in ("", "1/change/", "1/data/", "1/send-again/", "diagnosis/", "prune/"):
-            answer = await page.goto(server.url + LIST + path)
-            assert answer is not None
-            assert answer.status == 403, path
+            response = await page.goto(server.url + LIST + path)
+            assert response is not None
+            assert response.status == 403, path
             await expect(page.locator("body")).not_to_contain_text("something")
         return
     await expect(page.get_by_role("link", name="Delete expired messages")).to_have_count(
@@ -320,9 +320,9 @@ async def test_staff_who_lack_a_permission(sqlite_site: Site, tabs: Tabs, lackin
     await page.get_by_role("link", name="1", exact=True).click()
     await expect(page.get_by_role("link", name="Send again")).to_have_count(int(lacking != "add_message"))
     for path, needed in (("1/send-again/", "add_message"), ("prune/", "delete_message")):
-        answer = await page.goto(server.url + LIST + path)
-        assert answer is not None
-        assert answer.status == (403 if needed == lacking else 200)
+        response = await page.goto(server.url + LIST + path)
+        assert response is not None
+        assert response.status == (403 if needed == lacking else 200)
         if needed == lacking:
             cookies = await tabs.context.cookies()
             token = next((cookie["value"] for cookie in cookies if cookie["name"] == "csrftoken"), "")

@@ -1,4 +1,4 @@
-"""The live monitor in Chromium: what it shows, and how it is used."""
+"""The live monitor in Chromium: its content and its controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes in the admin, in Chromium: who is there, who has gone, and what is said of each."""
+"""The admin's list of processes in Chromium: running processes, ended processes, and the data of each."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def publish_many_to(channel: str, count: str) -> None:
 
 
 def make_node(host: str, channels: str, problem: str) -> None:
-    """A row as another process would write it."""
+    """Create a row as another process would write it."""
     from django.utils import timezone
 
     from streams.models import Node
 
     now = timezone.now()
-    listened = json.loads(channels)
+    counts = json.loads(channels)
     Node.objects.create(
         id=host[:32],
         host=host,
         pid=1,
         started_at=now,
         seen_at=now,
-        connections=sum(listened.values()),
-        channels=listened,
+        connections=sum(counts.values()),
+        channels=counts,
         notifier="elsewhere.<b>Bad</b>Notifier",
         notifier_problem=problem,
         samples=[[int(time.time()), 7, 0]],
@@ -83,7 +83,7 @@ async def test_processes_appear_with_their_streams_and_fade_when_they_are_killed
     await expect(rows).to_have_count(1)
     await expect(page.locator("#summary")).to_have_text("1 connection in 1 process.")
     for client in clients:
-        with contextlib.suppress(OSError):  # those of the process that was killed
+        with contextlib.suppress(OSError):  # connections of the killed process
             await client.close()
     await expect(page.locator("#none")).to_be_visible()
     await expect(page.locator("#updated")).to_contain_text("Updated at")

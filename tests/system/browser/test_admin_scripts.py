@@ -1,4 +1,4 @@
-"""What the admin's scripts share: they show what others have written just as the templates do."""
+"""The shared functions of the admin's scripts: they show untrusted text exactly as the templates do."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_the_same_characters_are_written_out_as_on_the_server(sqlite_site:
     assert len(marked) > 100
 
 
-# Before and behind a character: every kind of context that a joiner or a selector can have, and none.
+# The text before and after a character: every kind of context that affects a joiner or a selector, and others.
 CONTEXTS = [
     "a|b",
     "👨|👩",
@@ -62,7 +62,9 @@ async def test_context_counts_as_on_the_server(sqlite_site: Site, tabs: Tabs) ->
     shown = await page.evaluate(SHOWN_TEXTS, texts)
     expected = [re.sub(r"<[^>]*>", "", str(visible(text))) for text in texts]
     assert [
-        text for text, here, there in zip(texts, shown, map(unescape, expected), strict=True) if here != there
+        text
+        for text, by_script, by_server in zip(texts, shown, map(unescape, expected), strict=True)
+        if by_script != by_server
     ] == []
 
 
@@ -72,27 +74,27 @@ async def test_emoji_and_joiners_are_shown_as_by_the_server(sqlite_site: Site, t
     expected = [(written if text is None else re.sub(r"\[(U\+\w+)\]", r"\1", text)) for written, text in SHOWN.values()]
     assert dict(zip(SHOWN, shown, strict=True)) == dict(zip(SHOWN, expected, strict=True))
     for written, limit, expected_start in BEGINNINGS.values():
-        units = len(written[:limit].encode("utf-16-le")) // 2  # the script counts these
+        units = len(written[:limit].encode("utf-16-le")) // 2  # the script counts UTF-16 units
         assert await page.evaluate("([text, n]) => Streams.shorten(text, n)", [written, units]) == expected_start
 
 
 async def test_every_emoji_of_the_browser_keeps_its_selector(sqlite_site: Site, tabs: Tabs) -> None:
-    """The rule's blocks are compared with Chromium's own Unicode properties."""
+    """Compare the rule's Unicode blocks with Chromium's own Unicode properties."""
     page = await open_page(sqlite_site, tabs)
-    torn = await page.evaluate(
+    broken = await page.evaluate(
         r"""() => {
             const place = document.createElement("p");
-            const torn = [];
+            const broken = [];
             for (let point = 0x80; point < 0x30000; point += 1) {
                 const emoji = String.fromCodePoint(point);
                 if (!/^\p{Emoji}$/u.test(emoji)) continue;
                 Streams.show(place, `${emoji}\ufe0f\u200d${emoji}\ufe0f`);
-                if (place.querySelector(".invisible")) torn.push(emoji);
+                if (place.querySelector(".invisible")) broken.push(emoji);
             }
-            return torn;
+            return broken;
         }"""
     )
-    assert torn == []
+    assert broken == []
 
 
 SHOWN_TEXTS = """texts => texts.map(text => {

@@ -1,4 +1,4 @@
-"""The admin's pages under a third-party theme, django-unfold: all are there, readable, and do their work."""
+"""The admin's pages under a third-party theme, django-unfold: all pages load, are readable and work."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ async def test_each_page_is_there_and_fits(sqlite_site: Site, chromium: Browser,
     page = await tabs.open("about:blank")
     await page.set_viewport_size({"width": width, "height": 800})
     for path, heading in PAGES.items():
-        answer = await page.goto(f"{server.url}/admin/streams/{path}")
-        assert answer is not None
-        assert answer.status == 200, path
+        response = await page.goto(f"{server.url}/admin/streams/{path}")
+        assert response is not None
+        assert response.status == 200, path
         await expect(page.locator("#main")).to_be_visible()
         if heading is not None:
             await expect(page.locator(".streams h1")).to_contain_text(heading)
@@ -74,13 +74,13 @@ async def test_each_page_is_there_and_fits(sqlite_site: Site, chromium: Browser,
 
 
 def contrast(*colours: str) -> float:
-    """The contrast ratio of two colours as computed styles give them, by WCAG 2's formula."""
+    """Return the WCAG 2 contrast ratio of two colours from computed styles."""
     bright, dim = sorted(map(luminance, colours), reverse=True)
     return (bright + 0.05) / (dim + 0.05)
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance; of rgb(…) exactly, of oklch(…) by its lightness, whose cube it nearly is for greys."""
+    """Return the relative luminance. For oklch(…), it is the cube of the lightness, which is nearly exact for greys."""
     numbers = [float(number.rstrip("%")) for number in colour[colour.index("(") + 1 : -1].replace(",", " ").split()[:3]]
     if colour.startswith("oklch"):
         return numbers[0] ** 3

@@ -1,4 +1,4 @@
-"""The API's page, in a browser: Swagger UI under a strict Content-Security-Policy."""
+"""The API's Swagger UI page in Chromium, under a strict Content-Security-Policy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 
 
 async def test_page_works_under_its_policy(sqlite_site: Site, tabs: Tabs) -> None:
-    """A phone's width and dark mode; keyboard only; nothing is loaded from elsewhere, or blocked by the policy."""
+    """The page works on a phone, in dark mode and by keyboard. All files come from the site; the policy blocks none."""
     server = sqlite_site.serve()
     await tabs.log_in(server, "ann", is_staff=True, is_superuser=True)
     urls: list[str] = []

@@ -1,4 +1,4 @@
-"""The demo site's board in Chromium: publishing, the form, and the look of the page."""
+"""The demo site's board in Chromium: publishing, the form, and the layout of the page."""
 
 import json
 import re
@@ -46,12 +46,12 @@ async def test_text_typed_during_publish_is_kept(sqlite_site: Site, tabs: Tabs) 
     page = await open_board(tabs, server)
     field = page.get_by_label("Data")
 
-    async def type_meanwhile(route: Route) -> None:
-        answer = await route.fetch()
+    async def type_during_publish(route: Route) -> None:
+        response = await route.fetch()
         await field.fill("second")
-        await route.fulfill(response=answer)
+        await route.fulfill(response=response)
 
-    await page.route("**/publish/", type_meanwhile)
+    await page.route("**/publish/", type_during_publish)
     await field.fill("first")
     await page.get_by_role("button", name="Publish").click()
     await expect(page.locator("#published")).to_have_text("Published as event 1.")
@@ -63,12 +63,12 @@ async def test_focus_moved_during_publish_is_kept(sqlite_site: Site, tabs: Tabs)
     page = await open_board(tabs, server)
     drop = page.get_by_role("button", name="Drop the connection")
 
-    async def go_on_meanwhile(route: Route) -> None:
-        answer = await route.fetch()
+    async def move_focus(route: Route) -> None:
+        response = await route.fetch()
         await drop.focus()
-        await route.fulfill(response=answer)
+        await route.fulfill(response=response)
 
-    await page.route("**/publish/", go_on_meanwhile)
+    await page.route("**/publish/", move_focus)
     await page.get_by_label("Data").fill("first")
     await page.keyboard.press("Control+Enter")
     await expect(page.locator("#published")).to_have_text("Published as event 1.")

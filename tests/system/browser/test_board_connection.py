@@ -1,4 +1,4 @@
-"""The demo site's board in Chromium: the seam between page and stream, lost connections and gaps."""
+"""The demo site's board in Chromium: the transition from page to stream, lost connections, and gaps."""
 
 import re
 import signal
@@ -28,28 +28,30 @@ async def test_older_messages_are_shown_once(sqlite_site: Site, tabs: Tabs) -> N
 async def test_message_between_page_and_stream_appears(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.serve()
     sqlite_site.manage("publish", "news", "before")
-    asked = []
+    requested = []
 
     async def publish_first(route: Route) -> None:
-        asked.append(route.request.url)
+        requested.append(route.request.url)
         sqlite_site.manage("publish", "news", "between")
         await route.continue_()
 
     await tabs.context.route("**/events/news/**", publish_first)
     page = await open_board(tabs, server, staff=False)
     await shows(page, ["between", "before"])
-    assert parse_qs(urlsplit(asked[0]).query) == {"last_event_id": ["1"]}
+    assert parse_qs(urlsplit(requested[0]).query) == {"last_event_id": ["1"]}
 
 
 async def test_repeated_message_is_shown_once(sqlite_site: Site, tabs: Tabs) -> None:
-    """It came with the page, and again by the stream."""
+    """The page contains the message, and the stream sends it again."""
     server = sqlite_site.serve()
     server.json("/test/burst/?n=3")
 
     async def older_cursor(route: Route) -> None:
-        # This is the result if 2 and 3 are published after the page took its cursor and before it read the messages.
-        answer = await route.fetch()
-        await route.fulfill(response=answer, body=(await answer.text()).replace("last_event_id=3", "last_event_id=1"))
+        # The page looks like this if 2 and 3 are published after it took its cursor and before it read the messages.
+        response = await route.fetch()
+        await route.fulfill(
+            response=response, body=(await response.text()).replace("last_event_id=3", "last_event_id=1")
+        )
 
     await tabs.context.route(f"{server.url}/", older_cursor)
     page = await open_board(tabs, server, staff=False)

@@ -1,4 +1,4 @@
-"""The demo site's chat in Chromium: asking, stopping, regenerating, and the look of the page."""
+"""The demo site's chat in Chromium: asking, stopping, regenerating, and the layout of the page."""
 
 import pytest
 from playwright.async_api import Browser, expect
@@ -38,7 +38,7 @@ async def test_answer_is_shown_as_it_comes(chat_server: Server, tabs: Tabs) -> N
     await expect(page.locator("#announcement")).to_have_text("The answer is complete.")
     await expect(page.locator("#empty")).to_be_hidden()
     await expect(note(page)).to_be_hidden()
-    # A screen reader announces the start and the end, and not each word.
+    # A screen reader announces the start and the end, but not each word.
     assert await answer(page).evaluate("place => place.closest('[aria-live], [role=log], [role=status]')") is None
     assert tabs.complaints == []
 

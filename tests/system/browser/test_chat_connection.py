@@ -1,4 +1,4 @@
-"""The demo site's chat in Chromium: answers that outlive their page, their connection or their server."""
+"""The demo site's chat in Chromium: answers that continue without their page, connection or server."""
 
 import signal
 
@@ -75,7 +75,7 @@ async def test_cut_network_loses_no_word(chat_wire: Wire, tabs: Tabs) -> None:
     await expect(page.locator("#state-word")).to_have_text("Connection lost, trying again …")
     await expect(page.locator("#announcement")).to_have_text("Connection lost, trying again.")
     await page.wait_for_timeout(500)  # the answer continues
-    await chat_wire.mend()
+    await chat_wire.restore()
     await shows(page, LONG)
 
 
@@ -85,7 +85,7 @@ async def test_offline_browser_continues_later(chat_wire: Wire, tabs: Tabs) -> N
     await has_come(page)
     await tabs.context.set_offline(True)
     await chat_wire.cut()
-    await chat_wire.mend()
+    await chat_wire.restore()
     await expect(page.locator("#state-word")).to_have_text("Connection lost, trying again …")
     await tabs.context.set_offline(False)
     await shows(page, LONG)
@@ -96,7 +96,7 @@ async def test_offline_question_is_sent_later(chat_wire: Wire, tabs: Tabs) -> No
     await chat_wire.cut()
     await ask(page, SHORT)
     await expect(page.locator("#state-word")).to_have_text("Connection lost, trying again …")
-    await chat_wire.mend()
+    await chat_wire.restore()
     await shows(page, SHORT)
     await chat_wire.cut()
     await ask(page, "never mind")
@@ -104,7 +104,7 @@ async def test_offline_question_is_sent_later(chat_wire: Wire, tabs: Tabs) -> No
     await button(page, "Stop").click()
     await expect(note(page)).to_have_text("Not asked: you stopped it before the server had taken it.")
     await is_ready(page)
-    await chat_wire.mend()
+    await chat_wire.restore()
     await button(page, "Ask again").click()
     await shows(page, "never mind")
 
@@ -127,8 +127,8 @@ async def test_question_without_response_is_asked_once(open_chat_site: Site, cha
     await shows(page, words)
     assert len(keys) == 2
     assert len(set(keys)) == 1
-    [(made,)] = open_chat_site.execute(f"SELECT count(*) FROM streams_relay_generation WHERE request LIKE '%{words}%'")
-    assert made == 1
+    [(count,)] = open_chat_site.execute(f"SELECT count(*) FROM streams_relay_generation WHERE request LIKE '%{words}%'")
+    assert count == 1
 
 
 async def test_refused_stream_is_retried(chat_server: Server, tabs: Tabs) -> None:
@@ -155,14 +155,14 @@ END = 'event: end\ndata: {"state": "done", "finish_reason": "stop", "usage": nul
 @pytest.mark.parametrize(
     ("words", "events"),
     [
-        # After a gap, pieces that the snapshot holds come again.
+        # After a gap, the stream repeats pieces that the snapshot contains.
         (
             "one two three",
             'event: stream-reset\ndata: {"reason": "pruned"}\n\n'
             'event: stream-snapshot\ndata: {"n": 2, "text": "one two ", "state": "running"}\n\n'
             f'data: {{"n": 1, "text": "two "}}\n\ndata: {{"n": 2, "text": "three"}}\n\n{END}',
         ),
-        # A piece is missing, from an answer that has ended or from one that goes on.
+        # A piece is missing: from an answer that has ended, or from one that continues.
         ("one", f'data: {{"n": 1, "text": "two "}}\n\n{END}'),
         (LONG, f'data: {{"n": 0, "text": "word0 "}}\n\ndata: {{"n": 2, "text": "word2 "}}\n\n{END}'),
         # The server failed during the answer, and the browser reconnects.
@@ -174,13 +174,13 @@ END = 'event: end\ndata: {"state": "done", "finish_reason": "stop", "usage": nul
     ids=["snapshot", "missing at the end", "missing", "broken"],
 )
 async def test_answer_is_whole_after_gaps(chat_server: Server, tabs: Tabs, words: str, events: str) -> None:
-    """The first stream sends a snapshot, misses a piece or breaks off."""
+    """The first stream sends a snapshot, lacks a piece or breaks."""
     page = await open_chat(tabs, chat_server)
 
-    async def tell(route: Route) -> None:
+    async def respond(route: Route) -> None:
         await route.fulfill(content_type="text/event-stream", body=f"retry: 100\n\n{events}")
 
-    await page.route("**/events/*", tell, times=1)  # later requests reach the server
+    await page.route("**/events/*", respond, times=1)  # later requests reach the server
     await ask(page, words)
     await expect(answer(page)).to_have_text(words)
     await shows(page, words)

@@ -13,8 +13,8 @@ pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 
 
 async def test_upstream_failure_is_explained(own_chat_site: Site, tabs: Tabs) -> None:
-    nobody = {"base_url": "http://127.0.0.1:9/v1", "api_key": "secret", "models": ["m"]}
-    upstream = {"BACKEND": "streams.relay.upstreams.OpenAICompatible", "OPTIONS": nobody}
+    unreachable = {"base_url": "http://127.0.0.1:9/v1", "api_key": "secret", "models": ["m"]}
+    upstream = {"BACKEND": "streams.relay.upstreams.OpenAICompatible", "OPTIONS": unreachable}
     page = await open_chat(tabs, own_chat_site.settings(UPSTREAMS={"default": upstream}).serve())
     await ask(page, SHORT)
     await expect(note(page)).to_have_text(re.compile(r"^The answer failed\. \w+"))

@@ -1,4 +1,4 @@
-"""The chat page's form for /chat/send, in Chromium: the same page without an upstream and with one."""
+"""The chat page's form for /chat/send in Chromium, without and with an upstream."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_page_shows_plain_lines_without_upstream(site: Site, tabs: Tabs) -
 
 
 async def test_form_covers_nothing(site: Site, tabs: Tabs) -> None:
-    """The form for questions stays at the bottom of the window; this one must not, for it has text above it."""
+    """The form for questions stays at the bottom of the window. This form must not, or it would cover text."""
     page = await send(tabs, site.serve(CHAT_LINE_SECONDS="0.02"), "Hello")
     await ends(page, "done")
     is_on_top = "line => { const box = line.getBoundingClientRect();"

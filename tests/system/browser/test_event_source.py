@@ -1,4 +1,4 @@
-"""What browsers' own EventSource makes of our streams, in Chromium and in Firefox: they differ in what they keep."""
+"""The EventSource of Chromium and of Firefox with our streams. The two keep the last event id differently."""
 
 import json
 import signal
@@ -45,21 +45,21 @@ def start(site: Site, probe: Probe) -> Server:
 async def test_every_text_arrives_as_it_was_published(site: Site, probe: Probe, visit: Visit) -> None:
     server = start(site, probe)
     await visit(f"{server.url}/test/browser/?stream=/events/news/")
-    await probe.until(lambda: probe.events(control=True), "the first checkpoint")
+    await probe.until(lambda: probe.events(control=True), "first checkpoint")
     code = "import json, sys\nfrom streams import publish\nfor text in json.load(sys.stdin): publish('news', text)"
     publisher = site.script(code)
     _, errors = publisher.communicate(json.dumps(WIRE_TEXTS), timeout=120)
     assert publisher.returncode == 0, errors
-    await probe.until(lambda: len(probe.events()) >= len(WIRE_TEXTS), "the arrival of all texts")
-    got = [event["data"] for event in probe.events()]
-    assert got == [text.replace("\r\n", "\n").replace("\r", "\n") for text in WIRE_TEXTS]
+    await probe.until(lambda: len(probe.events()) >= len(WIRE_TEXTS), "arrival of all texts")
+    received = [event["data"] for event in probe.events()]
+    assert received == [text.replace("\r\n", "\n").replace("\r", "\n") for text in WIRE_TEXTS]
     assert not probe.records("error")
 
 
 async def test_onopen_fires_on_a_quiet_channel(sqlite_site: Site, probe: Probe, visit: Visit) -> None:
     server = start(sqlite_site, probe)
     await visit(f"{server.url}/test/browser/?stream=/events/news/")
-    await probe.until(lambda: probe.records("open"), "onopen")
+    await probe.until(lambda: probe.records("open"), "open event")
     assert probe.events() == []
     assert not probe.records("error")
 
@@ -69,7 +69,7 @@ async def test_server_killed_and_started_again_gives_each_event_once_in_order(
 ) -> None:
     server = start(site, probe)
     await visit(f"{server.url}/test/browser/?stream=/events/news/")
-    await probe.until(lambda: probe.events(control=True), "the first checkpoint")
+    await probe.until(lambda: probe.events(control=True), "first checkpoint")
     positions: list[int] = []
 
     def live() -> None:
@@ -78,17 +78,17 @@ async def test_server_killed_and_started_again_gives_each_event_once_in_order(
 
     for _ in range(2):
         live()
-        await probe.until(lambda: len(probe.events()) == len(positions), "the arrival of live events")
+        await probe.until(lambda: len(probe.events()) == len(positions), "arrival of the live events")
         server.stop(signal.SIGKILL)
         for number in range(2):
             positions.append(int(site.manage("publish", "news", f"while it was down {number}").stdout))
         server.start()
-        live()  # some come by the replay and some live: the browser is just coming back
+        live()  # some are replayed and some are live, because the browser is reconnecting
     last = int(site.manage("publish", "news", "last").stdout)
-    await probe.until(lambda: probe.events()[-1]["data"] == "last", "the arrival of the last event")
+    await probe.until(lambda: probe.events()[-1]["data"] == "last", "arrival of the last event")
     assert [int(event["id"]) for event in probe.events()] == [*positions, last]
     assert not [event for event in probe.events(control=True) if event["type"] == "stream-reset"]
-    assert probe.records("error")  # it did notice
+    assert probe.records("error")  # the browser noticed the lost connection
 
 
 async def test_browser_that_had_only_a_checkpoint_comes_back_with_its_id(
@@ -98,11 +98,11 @@ async def test_browser_that_had_only_a_checkpoint_comes_back_with_its_id(
         sqlite_site.manage("publish", "news", text)
     server = start(sqlite_site, probe)
     await visit(f"{server.url}/test/browser/?stream=/test/browser/stream/news/")
-    await probe.until(lambda: probe.events(control=True), "the first checkpoint")
+    await probe.until(lambda: probe.events(control=True), "first checkpoint")
     server.stop(signal.SIGKILL)
     sqlite_site.manage("publish", "news", "three")
     server.start()
-    await probe.until(probe.events, "the arrival of what was published while the server was down")
+    await probe.until(probe.events, "arrival of the message published while the server was down")
     assert [request["header"] for request in probe.records("request")] == [None, "2"]
     assert [(event["id"], event["data"]) for event in probe.events()] == [("3", "three")]
 
@@ -114,11 +114,11 @@ async def test_header_of_a_browser_that_comes_back_wins_over_the_url_that_it_rep
         sqlite_site.manage("publish", "news", text)
     server = start(sqlite_site, probe)
     await visit(f"{server.url}/test/browser/?stream=/test/browser/stream/news/%3Flast_event_id=1")
-    await probe.until(lambda: len(probe.events()) == 2, "the replay")
+    await probe.until(lambda: len(probe.events()) == 2, "replay")
     server.stop(signal.SIGKILL)
     sqlite_site.manage("publish", "news", "four")
     server.start()
-    await probe.until(lambda: len(probe.events()) >= 3, "the arrival of what was published meanwhile")
+    await probe.until(lambda: len(probe.events()) >= 3, "arrival of the message published while the server was down")
     first, second = probe.records("request")
     assert (first["header"], first["query"]) == (None, {"last_event_id": "1"})
     assert (second["header"], second["query"]) == ("3", {"last_event_id": "1"})
@@ -132,7 +132,7 @@ async def test_id_of_another_log_gives_a_reset_and_then_what_there_is(
         sqlite_site.manage("publish", "news", text)
     server = start(sqlite_site, probe)
     await visit(f"{server.url}/test/browser/?stream=/events/news/%3Flast_event_id=999")
-    await probe.until(lambda: len(probe.events()) == 2, "the replay")
+    await probe.until(lambda: len(probe.events()) == 2, "replay")
     reset, *_ = probe.events(control=True)
     assert reset["type"] == "stream-reset"
     assert json.loads(reset["data"])["reason"] == "unknown-id"

@@ -1,5 +1,4 @@
-"""Pages on a site that is full of what an attacker has written, in Chromium: none of it runs, as it is shown and as it
-comes."""
+"""An attacker's texts never run as scripts in Chromium, neither in a loaded page nor when they arrive in a stream."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ publish("news", sys.argv[1], event=sys.argv[2])
 publish("news", {sys.argv[1]: sys.argv[1]})
 """
 
-# Whose scripts build some of the page, besides the board, the monitor and the chat.
+# Pages that are partly built by scripts. The test opens the board, the monitor and the chat as well.
 PAGES = (
     *("broadcast/add/", "broadcast/1/change/", "broadcast/3/change/", "channelsettings/news/change/", "node/"),
     "message/diagnosis/?message=1&last_event_id=0",
@@ -49,11 +48,11 @@ async def test_nothing_that_others_have_written_runs(sqlite_site: Site, tabs: Ta
     for path in PAGES:
         page = await tabs.open(f"{server.url}/admin/streams/{path}")
         if path == "node/":
-            await page.wait_for_load_state("networkidle")  # it asks for its data by itself
+            await page.wait_for_load_state("networkidle")  # its script loads the data
         await is_unharmed(page)
         await page.close()
 
-    # What comes while the pages are open: to the board, to the monitor, and into the chat.
+    # Texts that arrive while the page is open: on the board, in the monitor and in the chat.
     board = await tabs.open(server.url)
     await expect(board.locator("#state")).to_have_attribute("data-state", "live")
     monitor = await tabs.open(f"{server.url}/admin/streams/monitor/?channel=news")
@@ -68,7 +67,7 @@ async def test_nothing_that_others_have_written_runs(sqlite_site: Site, tabs: Ta
     await expect(chat.locator("#turns .question .text").last).to_contain_text(MARK)
     for page in (board, monitor, chat):
         await is_unharmed(page)
-    await chat.reload()  # it brings the conversation back from what the browser has kept
+    await chat.reload()  # the page restores the conversation from the browser's storage
     await expect(chat.locator("#turns .answer .text").last).to_contain_text(MARK)
     await is_unharmed(chat)
     assert json.dumps(tabs.complaints).count("Content Security Policy") == 0

@@ -1,4 +1,4 @@
-"""The demo site's own pages in Firefox, which keeps other ids than Chromium does: watched by a page that reports."""
+"""The demo site's pages in Firefox, whose EventSource keeps ids differently. Another page watches and reports them."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ async def test_pages_show_each_event_once_also_after_the_server_was_away(
     def shows(*ids: int) -> bool:
         return shown().get("board") == "live" and shown()["ids"] == [str(id) for id in ids]
 
-    await probe.until(lambda: shows(1), "the board with what was there before")
+    await probe.until(lambda: shows(1), "board with the earlier event")
     sqlite_site.manage("publish", "news", "live")
-    await probe.until(lambda: shows(2, 1), "the live event")
+    await probe.until(lambda: shows(2, 1), "live event")
     running.stop(signal.SIGKILL)
     sqlite_site.manage("publish", "news", "while it was down")
-    await asyncio.sleep(2)  # the page that watches is not in front, and so may look only once a second
+    await asyncio.sleep(2)  # a background tab's timers can be limited to once per second
     running.start()
-    await probe.until(lambda: shows(3, 2, 1), "the replay")
+    await probe.until(lambda: shows(3, 2, 1), "replay")
     sqlite_site.manage("publish", "news", "live again")
-    await probe.until(lambda: shows(4, 3, 2, 1), "the live event after the replay")
+    await probe.until(lambda: shows(4, 3, 2, 1), "live event after the replay")
     assert "reconnecting" in [record["board"] for record in probe.records("shown")]
 
     def numbers() -> set[str]:
         return {record["number"] for record in probe.records("shown") if (record["number"] or "").isdigit()}
 
-    await probe.until(lambda: len(numbers()) >= 2, "two different random numbers")
+    await probe.until(lambda: len(numbers()) >= 2, "second random number")
     assert all(0 <= int(number) < 100 for number in numbers())
     assert not probe.records("failure")

@@ -1,4 +1,4 @@
-"""Streams that a page of another origin reads, in Chromium: by EventSource and by fetch, with cookies and without."""
+"""A page of another origin reads streams in Chromium: with EventSource and with fetch, with and without cookies."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 
 PAGE = b"<!doctype html><link rel=icon href=data:,><title>Another site</title>"
 
-# What an EventSource hears until it is live, or that it gave up.
+# Return the events that an EventSource receives until it is live or is refused.
 LISTEN = """([url, withCredentials]) => new Promise((resolve) => {
-    const heard = [], source = new EventSource(url, { withCredentials });
-    const end = (state) => { source.close(); resolve([state, heard]); };
-    source.onmessage = (event) => { heard.push(event.data); if (event.data === "last") end("live"); };
+    const received = [], source = new EventSource(url, { withCredentials });
+    const end = (state) => { source.close(); resolve([state, received]); };
+    source.onmessage = (event) => { received.push(event.data); if (event.data === "last") end("live"); };
     source.onerror = () => { if (source.readyState === EventSource.CLOSED) end("refused"); };
 })"""
 
@@ -40,7 +40,7 @@ FETCH = """async ([url, credentials]) => {
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def elsewhere() -> AsyncIterator[int]:
-    """The port of another site, at which two origins are: those of 127.0.0.1 and of localhost."""
+    """Yield the port of another site, which has two origins: one for 127.0.0.1 and one for localhost."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -61,7 +61,10 @@ async def open_page(tabs: Tabs, origin: str) -> Page:
 
 
 async def start(site: Site, tabs: Tabs, origins: str) -> tuple[Server, str]:
-    """A server with two messages in `news` and in the channel of a user, whom the browser is logged in as; and that."""
+    """Start a server, log the browser in, and return the server and the URL of the user's own channel.
+
+    Both that channel and `news` have two messages.
+    """
     server = site.serve(CORS_ALLOWED_ORIGINS=origins)
     await tabs.log_in(server, "reader")
     [(pk,)] = site.execute("SELECT id FROM auth_user WHERE username = 'reader'")
@@ -74,7 +77,7 @@ async def start(site: Site, tabs: Tabs, origins: str) -> tuple[Server, str]:
 async def test_page_of_a_listed_origin_reads_streams_and_with_credentials_those_of_its_user(
     sqlite_site: Site, tabs: Tabs, elsewhere: int
 ) -> None:
-    # Another port is another origin and the same site, so that SameSite=Lax lets the cookie go along.
+    # A different port is a different origin but the same site, so the browser sends SameSite=Lax cookies.
     origin = f"http://127.0.0.1:{elsewhere}"
     server, private = await start(sqlite_site, tabs, origin)
     public = f"{server.url}/events/news/?replay=2"
@@ -85,7 +88,7 @@ async def test_page_of_a_listed_origin_reads_streams_and_with_credentials_those_
     assert await page.evaluate(LISTEN, [private, True]) == live
     assert await page.evaluate(LISTEN, [private, False]) == ["refused", []]
 
-    for credentials in ("include", "omit"):  # Last-Event-ID is no simple header: a preflight goes before
+    for credentials in ("include", "omit"):  # because of Last-Event-ID, a preflight is sent first
         status, text = await page.evaluate(FETCH, [public, credentials])
         assert status == 200
         assert text.startswith("retry: ")
@@ -93,7 +96,7 @@ async def test_page_of_a_listed_origin_reads_streams_and_with_credentials_those_
     assert (await page.evaluate(FETCH, [private, "include"]))[0] == 200
     status, text = await page.evaluate(FETCH, [private, "omit"])
     assert status == 403
-    assert '"forbidden"' in text  # it reads why
+    assert '"forbidden"' in text  # the page can read the reason
 
 
 async def test_page_of_another_site_has_no_cookies_whatever_it_asks_for(

@@ -1,4 +1,4 @@
-"""The page with a number every two seconds, in a browser."""
+"""The page in Chromium that shows a new number every two seconds."""
 
 import re
 import signal
@@ -17,7 +17,7 @@ async def test_numbers_come_also_after_the_server_was_away(sqlite_site: Site, ta
     page = await tabs.open(f"{server.url}/random/")
     await expect(page.locator("#number")).to_have_text(re.compile(r"^\d{1,2}$"))
     await expect(page.locator("#state")).to_have_text("Live")
-    # The next ones: counted, for two may be the same.
+    # Count the next numbers instead of comparing them, because two numbers can be equal.
     count = "count => new Promise(done => { source.addEventListener('message', () => --count || done(true)) })"
     assert await page.evaluate(count, 2)
     assert tabs.complaints == []

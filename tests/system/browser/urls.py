@@ -1,4 +1,4 @@
-"""The pages that report, and where they report to."""
+"""The URLs of the pages that report to the test, and of the view that receives the reports."""
 
 from django.urls import path
 

@@ -1,6 +1,7 @@
-"""Pages that report to the test what an EventSource gets, or what another page shows: for browsers that nothing drives.
+"""Pages that report the events of an EventSource, or the content of another page, to the test.
 
-Reports go to the file that PROBE_FILE names, so that they outlive the server.
+They are for browsers that the test does not control. The reports go to the file PROBE_FILE, so that they outlive the
+server.
 """
 
 import json
@@ -14,20 +15,20 @@ from streams.views import EventStreamView
 
 
 def file(request: HttpRequest, name: str) -> HttpResponse:
-    """One of the files beside this one."""
+    """Serve a file of this directory."""
     kind = "text/javascript" if name.endswith(".js") else "text/html"
     return HttpResponse(Path(__file__).with_name(name).read_bytes(), content_type=kind)
 
 
 @csrf_exempt
 def report(request: HttpRequest) -> HttpResponse:
-    """Take a JSON list of records."""
+    """Store a JSON list of records."""
     _write(*json.loads(request.body))
     return HttpResponse(status=204)
 
 
 class NotedStream(EventStreamView):
-    """The stream, and a note of what the browser said about where it stands."""
+    """The stream view, which also records the cursor that the browser sends."""
 
     def get_cursor(self, request: HttpRequest) -> str | None:
         _write({"kind": "request", "header": request.headers.get("Last-Event-ID"), "query": request.GET.dict()})
@@ -35,5 +36,5 @@ class NotedStream(EventStreamView):
 
 
 def _write(*records: object) -> None:
-    with Path(os.environ["PROBE_FILE"]).open("a") as file:  # one write of whole lines
+    with Path(os.environ["PROBE_FILE"]).open("a") as file:  # a single write keeps the lines whole
         file.write("".join(f"{json.dumps(record)}\n" for record in records))

@@ -1,4 +1,4 @@
-"""A wire between browser and server that can be cut, and mended."""
+"""A connection between browser and server that a test can cut and restore."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 
 
 class Wire:
-    """A TCP proxy on a port of its own, in the tests' event loop."""
+    """A TCP proxy on its own port. It runs in the tests' event loop."""
 
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
@@ -19,14 +19,14 @@ class Wire:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def mend(self) -> Wire:
-        """Let connections through, also for the first time."""
+    async def restore(self) -> Wire:
+        """Accept connections again. Call this also to start the proxy."""
         self._listening = await asyncio.start_server(self._connect, "127.0.0.1", self.port)
         self.port = self._listening.sockets[0].getsockname()[1]
         return self
 
     async def cut(self) -> None:
-        """Break all connections, and refuse new ones."""
+        """Break all connections and refuse new ones."""
         if self._listening is not None:
             self._listening.close()
             self._listening = None
@@ -36,14 +36,14 @@ class Wire:
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         try:
-            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
         except OSError:
             writer.transport.abort()
             return
-        self._writers.add(there_writer)
-        await asyncio.gather(self._carry(reader, there_writer), self._carry(there_reader, writer))
+        self._writers.add(server_writer)
+        await asyncio.gather(self._copy(reader, server_writer), self._copy(server_reader, writer))
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(2**16):
                 writer.write(data)
