@@ -194,9 +194,7 @@ def test_send_error_is_translated(settings: Any) -> None:
     settings.LANGUAGE_CODE = "zh-hans"
     page = client.get(f"{LIST}{made.pk}/send/")
     assert page.status_code == 422
-    assert not {"A message can have", "MAX_MESSAGE_BYTES"} & set(
-        re.findall("A message has|MAX_MESSAGE_BYTES", page.text)
-    )
+    assert not re.search("A message can have|MAX_MESSAGE_BYTES", page.text)
 
 
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202e{{ 7 }}"

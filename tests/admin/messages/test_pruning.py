@@ -58,7 +58,6 @@ def test_prune_now_deletes_and_counts(pruner: Client) -> None:
     entry = LogEntry.objects.get()
     assert (entry.user.username, entry.change_message, entry.object_id) == ("editor", "Deleted 3 messages.", None)
     assert entry.content_type.model == "message"
-    assert "Pruned" not in page(pruner, "/admin/") or entry.get_admin_url() is None
 
 
 @pytest.mark.usefixtures("keep_two")
