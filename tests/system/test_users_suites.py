@@ -90,8 +90,8 @@ def suite(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Suite]:
 
 def test_djangos_runner(suite: Suite) -> None:
     runner = "--testrunner=tests.support.users_runner.CheckingRunner"
-    # `make test` runs all classes on a database in memory, with pytest.
-    tests = ONE_OF_EACH if suite.database == "memory" else ["tests.runtime.test_in_testcase"]
+    # `make test` runs all classes on both databases with pytest. Here, the runner and its databases are tested.
+    tests = ["tests.runtime.test_in_testcase"] if suite.database == "file" else ONE_OF_EACH
     assert "Nothing is left behind." in suite.run("manage.py", "test", runner, *tests, "--shuffle")
 
 
@@ -103,5 +103,5 @@ def test_djangos_runner_in_parallel(suite: Suite) -> None:
 def test_pytest(suite: Suite) -> None:
     """Without our conftest.py, which users do not have, and so with Django's own flush."""
     classes = [f"tests/runtime/test_in_pytest_django.py::{name}" for name in ("TestWithDb", "TestWithTransactionalDb")]
-    tests = classes if suite.database == "memory" else ["tests/runtime/test_in_pytest_django.py"]
+    tests = ["tests/runtime/test_in_pytest_django.py"] if suite.database == "file" else classes
     suite.run("-m", "pytest", "--noconftest", "-p", "no:randomly", "-p", "no:cacheprovider", "-q", *tests)

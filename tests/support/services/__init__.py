@@ -32,10 +32,12 @@ def free_port() -> int:
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
     """Wait until `condition()` is true. A generous bound, not a measurement."""
     end = time.monotonic() + seconds
+    pause = 0.02
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"{what} did not happen within {seconds} s")
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.25)  # most conditions are a new connection or a request: asking costs the most
 
 
 def accepts(port: int) -> bool:

@@ -33,10 +33,12 @@ async def holdings(server: Server) -> Holdings:
 async def until(server: Server, condition: Callable[[Holdings], bool], what: str, seconds: float = 30.0) -> Holdings:
     """Wait until what the process holds meets the condition; returns what it holds then."""
     end = time.monotonic() + seconds
+    pause = 0.1
     while not condition(found := await holdings(server)):
         if time.monotonic() > end:
             raise TimeoutError(f"{what}: not within {seconds} s; the process holds {found}")
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(pause)
+        pause = min(1.5 * pause, 0.5)  # each request makes the process collect garbage
     return found
 
 

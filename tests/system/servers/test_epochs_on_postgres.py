@@ -32,6 +32,10 @@ from tests.support.sites import Site, finish
 pytestmark = [pytest.mark.once, pytest.mark.slow, pytest.mark.skipif(programs() is None, reason="needs PostgreSQL")]
 
 
+# Nothing but a checkpoint writes the WAL to the disk. The background writer and autovacuum would do so sooner or later.
+NOT_DURABLE = {"synchronous_commit": "off", "bgwriter_lru_maxpages": "0", "autovacuum": "off"}
+
+
 class Standby(PostgresServer):
     """A copy of a running server that follows it, at its port once that server has ended."""
 
@@ -96,7 +100,7 @@ def find_process(postgres: PostgresServer, title: str) -> psutil.Process:
 @pytest.mark.parametrize("crash", ["machine", "backend"])
 async def test_crash_without_durable_commits_resets_clients_above(tmp_path: Path, crash: str) -> None:
     """The process that writes the WAL is stopped, so that what is committed after 100 never reaches the disk."""
-    postgres = PostgresServer(fsync=True, options={"synchronous_commit": "off"})
+    postgres = PostgresServer(fsync=True, options=NOT_DURABLE)
     with site_on(postgres, tmp_path) as site:
         server = site.serve()
         await grow(site, OLD)
