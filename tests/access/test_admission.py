@@ -1,4 +1,4 @@
-"""Admission: which revocations concern a stream, and whether its user is still authorized."""
+"""Admission: matching revocations to streams, and checking that the user is still authorized."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Active(BasePolicy):
 
 
 class Stateless:
-    """A user without a table, as some middleware creates from a token."""
+    """A user without a database table. Some middleware creates such users from tokens."""
 
     pk = 7
     is_authenticated = is_active = True
 
 
 def request_of(user: Any) -> HttpRequest:
-    """Return a request of the user."""
+    """Return a request with this user."""
     request = RequestFactory().get("/")
     request.user = user
     return request
@@ -52,7 +52,7 @@ async def is_still_authorized(admission: Admission) -> bool:
     return (await are_still_authorized([(admission, None)])) == [True]
 
 
-# --- Which revocations concern it -------------------------------------------------------------------------------------
+# --- Matching revocations ---------------------------------------------------------------------------------------------
 
 
 def test_revocation_matches_if_all_fields_match(user: User) -> None:
@@ -71,8 +71,8 @@ def test_revocation_matches_if_all_fields_match(user: User) -> None:
             Revocation(session="x"),
         )
     ] == [True, True, True, False, False, False, False, False]
-    nobody = Admission(request_of(AnonymousUser()), ("a",), Everyone())
-    assert (nobody.user, nobody.matches(Revocation(user=pk))) == (ANONYMOUS, False)
+    anonymous = Admission(request_of(AnonymousUser()), ("a",), Everyone())
+    assert (anonymous.user, anonymous.matches(Revocation(user=pk))) == (ANONYMOUS, False)
 
 
 def test_lazy_user_is_not_evaluated() -> None:
@@ -83,11 +83,11 @@ def test_lazy_user_is_not_evaluated() -> None:
     assert known_user(RequestFactory().get("/")) == ANONYMOUS
 
 
-# --- Whether the user is still authorized -----------------------------------------------------------------------------
+# --- Checking the user again ------------------------------------------------------------------------------------------
 
 
 async def test_user_of_other_middleware_is_refreshed(user: User) -> None:
-    """Streams cannot authenticate the user again, but checks whether the user is active."""
+    """Streams cannot authenticate the user again, but it checks that the user is active."""
     admission = Admission(request_of(user), ("a",), Everyone())
     assert await is_still_authorized(admission)
     await get_user_model().objects.aupdate(is_active=False)
@@ -95,7 +95,7 @@ async def test_user_of_other_middleware_is_refreshed(user: User) -> None:
 
 
 async def test_lazy_user_of_other_middleware_is_refreshed(user: User) -> None:
-    """Such as a user of a token or of impersonation, with and without a session that belongs to another user."""
+    """Such users come from tokens or impersonation. The session can be missing, or belong to another user."""
     for session in (None, SessionStore()):
         lazy = SimpleLazyObject(lambda: User.objects.get(pk=user.pk))
         await sync_to_async(str)(lazy)

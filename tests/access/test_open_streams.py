@@ -103,7 +103,7 @@ async def test_revoked_stream_sends_no_snapshot() -> None:
 
 
 class Interrupted(BaseNotifier):
-    """Stops when `fail` is set, and then works again."""
+    """Fails once when `fail` is set, and then works again."""
 
     fail: asyncio.Event
 
@@ -119,7 +119,7 @@ class Interrupted(BaseNotifier):
 
 @pytest.fixture
 def notices_only() -> Iterator[None]:
-    """Without periodic checks, only notices end streams."""
+    """Turn off the periodic checks, so that only notices end streams."""
     with override_settings(STREAMS={"RECHECK_SECONDS": None, "NOTIFIER": {"BACKEND": f"{__name__}.Interrupted"}}):
         yield
 
@@ -134,7 +134,7 @@ async def test_streams_are_checked_after_notifier_outage(
     response = await client.get(f"/events/user.{user.pk}/")
     stream = aiter(response)
     await anext(stream)
-    await asyncio.sleep(2)  # until the stream was checked when the hub began to listen
+    await asyncio.sleep(2)  # the hub checks the stream when it begins to listen
     await User.objects.aupdate(is_active=False)
     Interrupted.fail.set()
     async with asyncio.timeout(30):
@@ -172,7 +172,7 @@ class Slow(BasePolicy):
 
 
 async def test_stream_with_slow_policy_is_checked(user: User) -> None:
-    """While the policy answers, there is no stream yet that a notice could concern."""
+    """A notice that arrives while the policy is deciding finds no stream to end yet."""
     with override_settings(STREAMS={"RECHECK_SECONDS": None, "POLICY": f"{__name__}.Slow"}):
         client = AsyncClient()
         await client.aforce_login(user)
@@ -223,7 +223,9 @@ async def test_policy_that_raises_ends_streams(raising: type[Raising], error: Ex
         events = await read_events(response, 9, timeout=20, control=True)
     assert events[-1].event == "stream-error"
     logged = [record for record in caplog.records if record.exc_info]
-    assert len(logged) == (1 if isinstance(error, KeyError) else 0), "Django's ways to refuse are not logged as errors"
+    assert len(logged) == (1 if isinstance(error, KeyError) else 0), (
+        "Django's exceptions for refusals are not logged as errors"
+    )
 
 
 @pytest.mark.parametrize("error", [OperationalError("away"), ConnectionError("away"), TimeoutError()])
@@ -253,7 +255,7 @@ async def test_hanging_policies_delay_others_briefly(user: User, monkeypatch: py
             await sync_to_async(announce)(Revocation(channel=f"a{n}"))
         await User.objects.aupdate(is_active=False)
         await sync_to_async(announce)(Revocation(channel=f"a{rechecks.MAX_WORKERS}"))
-        # The user is no longer active, so that the stream ends before the policy is asked.
+        # The user is no longer active, so the stream ends without a call of the policy.
         events = await read_events(responses[-1], 9, timeout=20, control=True)
         assert events[-1].event == "stream-error"
         Slow.may_answer.set()

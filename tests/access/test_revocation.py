@@ -1,4 +1,4 @@
-"""Which changes send a revocation to all processes."""
+"""The changes that send a revocation to all processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ sent: list[Revocation] = []
 
 
 class Recording(BaseNotifier):
-    """Keeps the revocations that it would send."""
+    """Keeps the revocations instead of sending them."""
 
     def notify(self, notice: Notice) -> None:
         assert notice.revocation is not None
@@ -39,7 +39,7 @@ class Recording(BaseNotifier):
 
 @pytest.fixture
 def notices() -> Iterator[list[Revocation]]:
-    """The revocations that were sent."""
+    """Return the list of revocations that were sent."""
     sent.clear()
     with override_settings(STREAMS={"NOTIFIER": {"BACKEND": f"{__name__}.Recording"}}):
         yield sent
@@ -149,7 +149,7 @@ class Colleague(User):
         proxy = True
         app_label = "auth"
 
-revocation.connect()  # as when Django has loaded all models
+revocation.connect()  # as Django does after it has loaded all models
 revocation._notify = lambda revocation: print(revocation.user)
 ann = User.objects.create_user("ann")
 Colleague.objects.get(pk=ann.pk).save()
@@ -158,7 +158,7 @@ Colleague.objects.get(pk=ann.pk).save()
 
 @pytest.mark.once
 def test_saving_a_proxy_sends_a_revocation(sqlite_site: Site) -> None:
-    """This runs in a process of its own, because the model cannot be unregistered."""
+    """The test uses a separate process, because the model cannot be unregistered."""
     assert finish(sqlite_site.script(PROXY)).split() == ["1"]
 
 

@@ -1,4 +1,4 @@
-"""Who calls the API in tests, and how."""
+"""Users, credentials and requests for the tests of the HTTP API."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ DISCONNECT = "/api/streams/disconnect/"
 
 
 def bearer(**rights: Any) -> dict[str, str]:
-    """The header of a signed token; without rights, of one that may do everything."""
+    """Return the header with a signed token. Without `rights`, the token can read and publish everything."""
     return {"authorization": f"Bearer {make_token(**rights or {'read': ['*'], 'publish': ['*']})}"}
 
 
 def user(name: str, *permissions: str, **attributes: Any) -> User:
-    """A user with these permissions of ours."""
+    """Return a new user with these permissions of the streams app."""
     made = User.objects.create_user(name, password="secret", **attributes)
     wanted = Permission.objects.filter(content_type__app_label="streams", codename__in=permissions)
     assert len(wanted) == len(permissions), permissions
@@ -34,12 +34,12 @@ def user(name: str, *permissions: str, **attributes: Any) -> User:
 
 
 def key(owner: User) -> dict[str, str]:
-    """The header of a DRF token."""
+    """Return the header with a new DRF token of the user."""
     return {"authorization": f"Token {Token.objects.create(user=owner)}"}
 
 
 def post(path: str, body: Any, headers: dict[str, str] | None = None, client: Client | None = None) -> Any:
-    """POST JSON; bytes go as they are."""
+    """POST `body` as JSON. Bytes and strings are sent unchanged."""
     data = body if isinstance(body, bytes | str) else json.dumps(body)
     return (client or Client()).post(path, data, content_type="application/json", headers=headers or {})
 
@@ -49,9 +49,9 @@ def get(path: str, headers: dict[str, str] | None = None, **query: Any) -> Any:
 
 
 def code(response: Any) -> tuple[int, str]:
-    """The status, and the error's code."""
-    told = response.json()["error"]
-    assert set(told) <= {"code", "message", "fields"}
-    assert told["message"]
+    """Return the status and the code of the error."""
+    error = response.json()["error"]
+    assert set(error) <= {"code", "message", "fields"}
+    assert error["message"]
     assert response.headers["Content-Type"] == "application/json"
-    return response.status_code, told["code"]
+    return response.status_code, error["code"]

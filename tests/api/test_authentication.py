@@ -1,4 +1,4 @@
-"""Who asks: signed tokens first, then what the site has; and CSRF for cookies alone."""
+"""Authentication: signed tokens come first, then the site's authentication classes. Only sessions need a CSRF token."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_session_needs_the_csrf_token_and_other_credentials_do_not() -> None:
     refused = post(CHANNEL_MESSAGES, BODY, client=browser)
     assert code(refused) == (403, "permission-denied")
     assert "CSRF" in refused.json()["error"]["message"]
-    browser.get("/")  # whose form sets the cookie
+    browser.get("/")  # the page has a form, which sets the cookie
     token = browser.cookies["csrftoken"].value
     assert post(CHANNEL_MESSAGES, BODY, {"X-CSRFToken": token}, browser).status_code == 201
 
@@ -98,7 +98,7 @@ def test_fast_path_takes_signed_tokens_only() -> None:
 
 
 class AsksAsync(DefaultPolicy):
-    """By the user whom async code asks for."""
+    """Decides by the user that `request.auser()` returns."""
 
     def can_publish(self, request: HttpRequest, channel: str) -> bool:
         return async_to_sync(self.acan_publish)(request, channel)

@@ -1,4 +1,4 @@
-"""What is taken for JSON, and what is said of all else. Never a 500."""
+"""JSON bodies: valid ones are parsed, and all others get a clear error and never a 500."""
 
 from __future__ import annotations
 

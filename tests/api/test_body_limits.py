@@ -1,4 +1,4 @@
-"""How large a body can be, for which caller, and what it can contain."""
+"""Limits of request bodies: their size, by caller, and the number of their values."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ MEBIBYTE = 2**20
 
 
 def padded(body: Any, length: int) -> bytes:
-    """JSON of this length."""
+    """Return the body as JSON, padded with spaces to this length."""
     return json.dumps(body).encode().ljust(length)
 
 
 def lists(length: int) -> bytes:
-    """`[[],[],…]`, of about this length: the most lists for the fewest bytes."""
+    """Return `[[],[],…]` of about this length, which has the largest number of lists for its size."""
     return b"[" + b",".join([b"[]"] * (length // 3)) + b"]"
 
 
@@ -54,7 +54,7 @@ def test_anonymous_body_is_limited_to_64_kib(path: str) -> None:
     answer = post(path, b" " * (SMALL_BODY_BYTES + 1))
     assert code(answer) == (413, "request-too-large")
     assert "at most 65536 bytes" in answer.json()["error"]["message"]
-    # One that fits is read, and found not to be JSON.
+    # A body within the limit is read and parsed.
     assert code(post(path, b" " * SMALL_BODY_BYTES)) == (400, "invalid-json")
 
 
@@ -110,7 +110,7 @@ def test_undeclared_length_is_read_to_the_limit_only() -> None:
 def test_session_without_csrf_token_is_refused_unparsed() -> None:
     browser = Client(enforce_csrf_checks=True)
     browser.force_login(user("editor", "add_message", is_staff=True))
-    browser.get("/")  # it sets the cookie of the CSRF token
+    browser.get("/")  # sets the cookie with the CSRF token
     for path in (MESSAGES, DISCONNECT, TOKENS):
         assert code(post(path, b"{", client=browser)) == (403, "permission-denied")
 
@@ -127,7 +127,7 @@ def test_body_of_very_many_lists_is_refused_unparsed(path: str, monkeypatch: pyt
 
 
 def test_largest_batch_of_readings_is_published() -> None:
-    """As many messages as a request can have, and nearly as many bytes."""
+    """The request has the maximum number of messages, and nearly the maximum size."""
     reading = {"temperature": 21.5, "humidity": 40, "at": "2026-11-27T09:30:00Z", "ok": True}
     item = {"channel": "sensor.17", "data": [reading] * 13}
     body = json.dumps({"messages": [item] * 1000}, separators=(",", ":")).encode()

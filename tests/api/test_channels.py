@@ -1,4 +1,4 @@
-"""Channels over HTTP: only those that may be read, page by page, without a query for each."""
+"""The list of channels over HTTP: readable channels only, in pages, with a constant number of queries."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ def test_prefix_and_after() -> None:
     assert names(get(CHANNELS, bearer(), after="a.3")) == ["b.1"]
 
 
-# --- Names that can be secrets ----------------------------------------------------------------------------------------
+# --- Secret names -----------------------------------------------------------------------------------------------------
 
 OPEN = {"PUBLIC_CHANNELS": ["news", "job.*", "room.?", "day.[12]"]}
 
 
 @override_settings(STREAMS=OPEN)
 def test_anonymous_caller_gets_only_channels_that_are_named() -> None:
-    """A channel that merely matches a pattern can be read by a client that knows its name, and has to be guessed."""
+    """A channel that only matches a public pattern can be read, but the client must know or guess its name."""
     secret = "job.4f9a1c"
     publish_many([NewMessage(name, 1) for name in (secret, "room.1", "day.1", "staff")])
     node({"job.heard": 1})
@@ -151,7 +151,7 @@ def test_named_channels_come_page_by_page() -> None:
 
 
 def test_search_by_prefix_ends_with_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other names are not looked at, so that they do not count for the limit and make no empty pages."""
+    """Other names are not read, so they do not count towards the limit or cause empty pages."""
     monkeypatch.setattr(channels, "MOST_NAMES", 20)
     monkeypatch.setattr(channels, "NAMES_AT_A_TIME", 5)
     publish_many([NewMessage(f"a.{n:02}", n) for n in range(50)] + [NewMessage(f"b.{n:02}", n) for n in range(50)])

@@ -1,4 +1,4 @@
-"""Ending streams over HTTP: one's own, or with a permission those of others."""
+"""Ending streams over HTTP: users can end their own streams, and with a permission those of other users."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[Revocation]:
-    """What all processes are told."""
+    """Return the list of revocations that are sent to all processes."""
     found: list[Revocation] = []
 
     def notify(notice: Notice) -> None:
@@ -60,7 +60,7 @@ def test_users_end_their_own_streams(told: list[Revocation]) -> None:
 
 
 def test_naming_oneself_as_well_is_no_right_to_a_token_of_another(told: list[Revocation]) -> None:
-    """A token is revoked with its streams, whoever they are of."""
+    """Ending a token's streams also revokes the token, which can belong to another user."""
     ann = user("ann")
     victim = read_token(make_token(read=["news"]))
     assert code(end({"user": ann.pk, "token": victim.id}, key(ann))) == (403, "forbidden")

@@ -1,4 +1,4 @@
-"""The page that describes the API. What a browser makes of it is in tests/system/browser/test_api_docs.py."""
+"""The page that documents the API. tests/system/browser/test_api_docs.py tests it in a browser."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_reference_lists_all_codes() -> None:
     }
     sources = "".join(path.read_text() for path in (ROOT / "streams" / "api").rglob("*.py"))
     ours = set(re.findall(r'HTTPError\(\s*\d{3},\s*"([a-z-]+)"', sources))
-    of_requests = {"too-many-parameters", "invalid-json", "too-many-values"}  # of streams and the relay as well
+    of_requests = {"too-many-parameters", "invalid-json", "too-many-values"}  # streams and the relay use these as well
     of_tokens = {"invalid-token", "expired-token", "revoked-token"}
     of_drf = {"not-authenticated", "authentication-failed", "permission-denied", "method-not-allowed", "throttled"}
     assert listed == ours | of_requests | of_tokens | of_drf

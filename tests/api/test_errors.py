@@ -1,4 +1,4 @@
-"""Errors: one shape, the right status, and JSON whatever is asked for."""
+"""Errors of the HTTP API: each has the right status and the same JSON structure, for any Accept header."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_database_that_does_not_answer_is_503_and_logged_once(caplog: pytest.Log
     with connection.execute_wrapper(fail):
         answers = [post(path, BODY, headers) for path in (CHANNEL_MESSAGES, FAST, CHANNEL_MESSAGES, FAST)]
         answers.append(get(CHANNEL_MESSAGES))
-        # They need no database, and so do not tell of its end either.
+        # These responses need no database, so they must not report that it is available again.
         assert [Client().options(path).status_code for path in (CHANNEL_MESSAGES, FAST)] == [204, 204]
         assert get("/api/schema/").status_code == get("/api/docs/").status_code == 200
         assert "The database answers again." not in caplog.messages
@@ -70,8 +70,8 @@ def test_database_that_does_not_answer_is_503_and_logged_once(caplog: pytest.Log
         assert code(answer) == (503, "unavailable")
         assert answer.headers["Retry-After"] == "5"
         assert "closed the connection" not in answer.content.decode()
-    told = [record for record in caplog.records if record.name.startswith("streams") and record.exc_info]
-    assert len(told) == 1
+    logged = [record for record in caplog.records if record.name.startswith("streams") and record.exc_info]
+    assert len(logged) == 1
     assert post(FAST, BODY, headers).status_code == 201
     assert "The database answers again." in caplog.messages
 
@@ -144,7 +144,7 @@ def test_site_without_anonymous_users() -> None:
 
 
 def test_key_that_is_in_use_is_409(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A transaction that has used it stays open for longer than a publisher waits."""
+    """Another transaction has used the key and stays open for longer than a publisher waits."""
 
     def in_use(messages: object) -> None:
         raise IdempotencyKeyInUse("It is in use.")

@@ -1,4 +1,4 @@
-"""The async path: without a thread of its own. What it answers is tested beside DRF's, in the other modules."""
+"""The async endpoint uses no thread of its own. The other modules test its responses together with those of DRF."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def hops(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was run in a thread, as outside of a test run. What was revoked has just been read."""
+    """Return the names of functions that ran in a thread. The revoked tokens count as just read."""
     found: list[Any] = []
     run = executor.run
 
@@ -44,7 +44,7 @@ async def test_token_without_a_user_is_checked_without_a_thread(hops: list[Any])
     request = request_with(text)
     assert await atoken_of(request) == read_token(text)
     assert hops == []
-    assert "token" not in request.GET, "and is hidden all the same"
+    assert "token" not in request.GET, "the token is removed from the request nevertheless"
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def test_publishing_runs_in_a_thread_and_nothing_else_does(hops: list[Any]
     request = AsyncRequestFactory().post(FAST, {"data": 1}, content_type="application/json", headers=bearer())
     answer = await fast.fast_publish(request, channel="news")
     assert answer.status_code == 201
-    assert hops in (["write"], ["publish_many"])  # within a test's transaction, the latter
+    assert hops in (["write"], ["publish_many"])  # the second one in a test's transaction
 
 
 class AskingPolicy(BasePolicy):

@@ -1,4 +1,4 @@
-"""Health: for load balancers, which log in nowhere and read little."""
+"""Health checks for load balancers, which send no credentials and read only the status."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_ready_tells_of_the_database_and_of_a_notifier_that_nobody_needs()
 
 @pytest.fixture
 def connection_counter() -> Any:
-    """An event loop of this process that streams."""
+    """Open the connection counter of an event loop, as a process with streams does."""
     loop = asyncio.new_event_loop()
     found = counter.open_counter(loop, set())
     yield found

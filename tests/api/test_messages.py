@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 ONE = pytest.mark.parametrize("path", [CHANNEL_MESSAGES, FAST])
 
 
-# --- One --------------------------------------------------------------------------------------------------------------
+# --- One message ------------------------------------------------------------------------------------------------------
 
 
 @ONE
@@ -89,7 +89,7 @@ def test_channel_that_is_none_is_400(path: str) -> None:
     assert code(post(path.replace("news", "n ews"), {"data": 1}, bearer())) == (400, "invalid-channel")
 
 
-# --- Many -------------------------------------------------------------------------------------------------------------
+# --- Many messages ----------------------------------------------------------------------------------------------------
 
 
 def item(channel: str, data: Any, **more: Any) -> dict[str, Any]:
@@ -101,8 +101,8 @@ def test_many_are_published_in_order_and_each_is_told_of() -> None:
     items = [item("a", 1), item("b", "first", idempotency_key="k"), item("a", 2, idempotency_key="k", event="alert")]
     answer = post(MESSAGES, {"messages": items}, bearer())
     assert answer.status_code == 201
-    told = answer.json()["messages"]
-    assert [(each["id"], each["channel"], each["new"]) for each in told] == [
+    messages = answer.json()["messages"]
+    assert [(each["id"], each["channel"], each["new"]) for each in messages] == [
         (2, "a", True),
         (1, "b", False),
         (3, "a", True),
@@ -120,8 +120,8 @@ def test_of_two_with_one_key_in_a_request_the_first_is_new() -> None:
 @pytest.mark.parametrize(
     "items",
     [
-        [item("a", "new"), item("b", "other", idempotency_key="k")],  # of the log
-        [item("a", "new", idempotency_key="x"), item("a", "other", idempotency_key="x")],  # of the same request
+        [item("a", "new"), item("b", "other", idempotency_key="k")],  # used by a message in the log
+        [item("a", "new", idempotency_key="x"), item("a", "other", idempotency_key="x")],  # used in the same request
     ],
 )
 def test_key_of_another_message_refuses_all_of_them(items: Any) -> None:
@@ -171,16 +171,16 @@ def ids(answer: Any) -> list[int]:
 def test_history_is_followed_page_by_page() -> None:
     publish_many([NewMessage("news" if n % 2 else "other", n, event="alert") for n in range(1, 8)])
     answer = get(CHANNEL_MESSAGES, limit=3)
-    told = answer.json()
+    page = answer.json()
     assert ids(answer) == [1, 3, 5]
-    assert told["messages"][0] == {
+    assert page["messages"][0] == {
         "id": 1,
         "event": "alert",
         "data": "1",
         "created_at": Message.objects.get(position=1).created_at.isoformat().replace("+00:00", "Z"),
     }
-    assert (told["earliest"], told["head"], told["gap"]) == (1, 7, False)
-    last = get(told["next"])
+    assert (page["earliest"], page["head"], page["gap"]) == (1, 7, False)
+    last = get(page["next"])
     assert (ids(last), last.json()["next"]) == ([7], None)
 
 
@@ -217,7 +217,7 @@ def test_history_never_hides_a_gap() -> None:
     log.delete_through(2, limit=10)
     assert get(CHANNEL_MESSAGES, after=1).json()["gap"] is True
     assert get(CHANNEL_MESSAGES, after=2).json()["gap"] is False
-    assert get(CHANNEL_MESSAGES, after=6).json()["gap"] is True, "of another log"
+    assert get(CHANNEL_MESSAGES, after=6).json()["gap"] is True, "the position is above the head"
     assert get(CHANNEL_MESSAGES).json()["earliest"] == 3
 
 

@@ -1,4 +1,4 @@
-"""The API's description: whole, of our API alone, and with the limits that the site has set."""
+"""The OpenAPI schema: complete, limited to this API, and with the limits from the site's settings."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ print(json.dumps([document("/api/") , own], default=str))
 @pytest.mark.once
 @pytest.mark.parametrize("default", ["rest_framework.schemas.openapi.AutoSchema", "drf_spectacular.openapi.AutoSchema"])
 def test_schema_is_the_same_whatever_the_site_does_with_its_own(default: str) -> None:
-    """And in the site's own schema our operations stand as well."""
+    """The settings of the site's own schema do not change it, and that schema can still be generated."""
     settings = f"""
 from tests.settings import *
 REST_FRAMEWORK = {{**REST_FRAMEWORK, "DEFAULT_SCHEMA_CLASS": {default!r}, "DEFAULT_PAGINATION_CLASS":
@@ -117,7 +117,7 @@ SPECTACULAR_SETTINGS = {{"TITLE": "A shop", "SERVERS": [{{"url": "https://shop.e
 
 
 def drop_everything(endpoints: Any) -> Any:
-    """A site's hook of drf-spectacular."""
+    """Remove all endpoints, as a site's hook of drf-spectacular."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""Signed tokens over HTTP: nobody gives away more than they have, and none of them makes another."""
+"""Signed tokens over HTTP: users can grant only their own rights, and a token cannot create tokens."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ pytestmark = pytest.mark.django_db
 def test_user_makes_a_token_for_what_the_user_may_read() -> None:
     ann = user("ann")
     answer = post(TOKENS, {"read": ["news", f"user.{ann.pk}"], "seconds": 60}, key(ann))
-    told = answer.json()
-    token = read_token(told["token"])
+    created = answer.json()
+    token = read_token(created["token"])
     assert answer.status_code == 201
     assert answer.headers["Cache-Control"] == "no-store"
-    assert told == {
-        "token": told["token"],
+    assert created == {
+        "token": created["token"],
         "id": token.id,
-        "expires_at": told["expires_at"],
+        "expires_at": created["expires_at"],
         "read": ["news", f"user.{ann.pk}"],
         "publish": [],
         "user": str(ann.pk),
     }
-    left = datetime.datetime.fromisoformat(told["expires_at"]) - datetime.datetime.now(datetime.UTC)
+    left = datetime.datetime.fromisoformat(created["expires_at"]) - datetime.datetime.now(datetime.UTC)
     assert 50 < left.total_seconds() < 61
-    bears = {"authorization": f"Bearer {told['token']}"}
-    assert get(f"/api/channels/user.{ann.pk}/messages/", bears).status_code == 200
-    assert code(post(CHANNEL_MESSAGES, {"data": 1}, bears)) == (403, "forbidden")
+    headers = {"authorization": f"Bearer {created['token']}"}
+    assert get(f"/api/channels/user.{ann.pk}/messages/", headers).status_code == 200
+    assert code(post(CHANNEL_MESSAGES, {"data": 1}, headers)) == (403, "forbidden")
 
 
 def test_nobody_gives_away_what_they_may_not_do_themselves() -> None:
@@ -87,10 +87,10 @@ def test_in_whose_name_takes_a_permission() -> None:
     assert "streams.issue_token" in own.json()["error"]["message"]
     assert code(post(TOKENS, {"read": ["news"], "user": None}, own_key))[0] == 403
     assert post(TOKENS, {"read": ["news"], "user": ann.pk}, own_key).json()["user"] == str(ann.pk)
-    may = key(clerk)
-    for_ann = post(TOKENS, {"read": ["news"], "user": str(ann.pk)}, may).json()
+    clerk_key = key(clerk)
+    for_ann = post(TOKENS, {"read": ["news"], "user": str(ann.pk)}, clerk_key).json()
     assert (for_ann["user"], read_token(for_ann["token"]).user) == (str(ann.pk), str(ann.pk))
-    assert post(TOKENS, {"read": ["news"], "user": None}, may).json()["user"] is None
+    assert post(TOKENS, {"read": ["news"], "user": None}, clerk_key).json()["user"] is None
 
 
 @pytest.mark.parametrize("pk", [999, 10**40, "nobody", -1, "1.5", "٣٣٣"])

@@ -1,4 +1,4 @@
-"""Django's ASGI application with a version of asgiref that shows Streams none of its internals."""
+"""Django's ASGI application, with the asgiref internals that Streams uses hidden from it."""
 
 from types import SimpleNamespace
 

@@ -11,7 +11,7 @@ from streams import private
 
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """The log, in a process that has not reported any missing internal yet."""
+    """Return the log, as if no missing internal had been reported yet."""
     monkeypatch.setattr(private, "_reported", set())
     caplog.set_level(logging.WARNING, "streams")
     return caplog

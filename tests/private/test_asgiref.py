@@ -1,4 +1,4 @@
-"""asgiref's internals: each is as Streams needs it in the installed version, and each can be missing."""
+"""asgiref's internals: the installed version has them as Streams uses them, and Streams works without them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_sync_callers_are_found() -> None:
     assert asgiref.thread_of(found["outer"]) is threading.current_thread()
     assert found["thread"] is threading.current_thread()
     assert found["broken"] is False
-    assert asgiref.is_broken(found["inner"]), "its call has returned"
+    assert asgiref.is_broken(found["inner"]), "the call has returned"
 
 
 async def test_loop_that_calls_a_thread_is_found() -> None:
@@ -80,12 +80,12 @@ async def test_shared_thread_is_the_one_of_sync_to_async() -> None:
     assert asgiref.thread_of(executor) is thread
 
 
-# --- A version without them -------------------------------------------------------------------------------------------
+# --- A version without the internals ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """asgiref without anything that Streams leans on."""
+    """Remove the asgiref internals that Streams uses."""
     monkeypatch.setattr(asgiref, "SyncToAsync", SimpleNamespace())
     monkeypatch.setattr(asgiref, "AsyncToSync", SimpleNamespace())
 
@@ -93,7 +93,7 @@ def empty(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_missing_internals_have_substitutes(empty: None, warnings: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
     for _ in range(2):
-        assert asgiref.request_context() is not None, "so that streams end with their server"
+        assert asgiref.request_context() is not None, "streams need a context to end with their server"
         assert asgiref.has_thread(object())
         assert not asgiref.has_thread(None)
         assert asgiref.executor_of(object()) is None
@@ -109,10 +109,10 @@ async def test_missing_internals_have_substitutes(empty: None, warnings: pytest.
 
 
 async def test_server_without_contexts_is_still_known(empty: None, warnings: pytest.LogCaptureFixture) -> None:
-    """Streams then end with the server, and give their connections back, as with asgiref's context."""
+    """Streams then end with the server and return their database connections, as they do with asgiref's context."""
     assert asgiref.request_context() is not None
     async with ThreadSensitiveContext() as context:
         thread = await sync_to_async(threading.current_thread)()
         assert await close_request_connections()
         await release_request()
-        assert SyncToAsync.context_to_thread_executor[context]._threads == {thread}, "it keeps its thread"
+        assert SyncToAsync.context_to_thread_executor[context]._threads == {thread}, "the context keeps its thread"

@@ -1,4 +1,4 @@
-"""daphne's internals: each is as Streams needs it in the installed version, and each can be missing."""
+"""daphne's internals: the installed version has them as Streams uses them, and Streams works without them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ handle_reply.__module__ = "daphne.server"
 
 
 def test_send_of_daphne_is_bound_to_a_request() -> None:
-    """Read from its source, because making one takes a reactor. tests/system/servers/test_asgi.py has a real server."""
+    """Check daphne's source: a request needs a reactor. tests/system/servers/test_asgi.py uses a real server."""
     assert "send=partial(self.handle_reply, protocol)" in inspect.getsource(daphne.server)
     assert list(inspect.signature(daphne.server.Server.handle_reply).parameters)[1:] == ["protocol", "message"]
     assert callable(WebRequest.registerProducer)

@@ -1,4 +1,4 @@
-"""Django's internals: each is as Streams needs it in the installed version, and each can be missing."""
+"""Django's internals: the installed version has them as Streams uses them, and Streams works without them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Transactions(TestCase):
         assert connection.in_atomic_block
         assert django.in_tests_transaction(connection)
         assert not django.in_callers_transaction(connection)
-        assert django.is_nested(connection), "the class has a transaction, and the test a savepoint in it"
+        assert django.is_nested(connection), "the class has a transaction, and the test has a savepoint in it"
         with transaction.atomic():
             assert django.in_callers_transaction(connection)
         assert not django.in_callers_transaction(connection)
@@ -94,7 +94,7 @@ def test_thread_of_a_connection_is_known(db: None) -> None:
 def test_connection_without_internals_has_substitutes(in_block: bool, warnings: pytest.LogCaptureFixture) -> None:
     bare = SimpleNamespace(in_atomic_block=in_block)
     for _ in range(2):
-        assert django.in_callers_transaction(bare) is in_block, "as outside of tests"
+        assert django.in_callers_transaction(bare) is in_block, "the result is the same as outside of tests"
         assert not django.in_tests_transaction(bare)
         assert not django.is_nested(bare)
         assert django.commit_hooks(bare) == []
@@ -115,7 +115,7 @@ def test_hooks_of_another_shape_are_none(warnings: pytest.LogCaptureFixture) -> 
 
 @pytest.fixture
 def request_of_ann(db: None) -> HttpRequest:
-    """A request whose session is Ann's, as it comes out of the middleware."""
+    """Return a request with Ann's session, as the middleware returns it."""
     request = RequestFactory().get("/")
     client = Client()
     client.force_login(User.objects.create_user("ann"))
@@ -145,7 +145,7 @@ def test_forgotten_user_is_loaded_again(request_of_ann: HttpRequest, warnings: p
     django.forget_loaded_user(request_of_ann)
     middleware.AuthenticationMiddleware(lambda request: None).process_request(request_of_ann)  # type: ignore[arg-type]
     assert str(request_of_ann.user) == "bob"
-    assert not warnings.records, "both names are Django's"
+    assert not warnings.records, "Django uses both names"
 
 
 def test_user_under_another_name_is_forgotten(
@@ -208,7 +208,7 @@ async def numbers() -> AsyncIterator[str]:
 
 
 def test_wsgi_handler_names_itself(db: None) -> None:
-    """That makes a stream an error under WSGI, in place of a blocked worker."""
+    """Streams can then respond with an error under WSGI instead of blocking a worker."""
     started: list[str] = []
     environ = RequestFactory().get("/test/response/numbers/?n=3").environ
     body = b"".join(WSGIHandler()(environ, lambda status, headers: started.append(status)))
@@ -217,7 +217,7 @@ def test_wsgi_handler_names_itself(db: None) -> None:
 
 
 def test_sync_test_client_names_its_request(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That makes a stream the error that it is under WSGI."""
+    """A stream is then an error in the sync test client, as it is under WSGI."""
     seen: list[type] = []
     monkeypatch.setattr(EventStreamResponse, "served_by", lambda self, handler: seen.append(handler))
     Client().get("/test/response/numbers/?n=3")
@@ -253,7 +253,7 @@ async def test_stream_is_iterated_without_djangos_generators() -> None:
 async def test_stream_without_a_known_iterator_works(
     monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture
 ) -> None:
-    """A Django that keeps the iterator under another name."""
+    """Some version of Django could store the iterator under another name."""
 
     async def content(self: Any) -> AsyncIterator[bytes]:
         async for part in self.renamed:
@@ -268,7 +268,7 @@ async def test_stream_without_a_known_iterator_works(
     assert warnings.text.count("StreamingHttpResponse._iterator") == 1
 
 
-# --- A stream, with all of them missing -------------------------------------------------------------------------------
+# --- A stream without any of the internals ----------------------------------------------------------------------------
 
 
 @pytest.mark.django_db(transaction=True)
