@@ -1,4 +1,4 @@
-"""An upstream in this process that sends given bytes, as they are: for what is read from them, not how they came."""
+"""An in-process upstream that sends given bytes, for tests of how the relay parses them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STREAM = "text/event-stream; charset=utf-8"
 
 
 class GivenUpstream(BaseUpstream):
-    """Sends `chunks`; a number among them is a pause in seconds. Notes what it was asked, and when it was closed."""
+    """Sends `chunks`; a number is a pause in seconds. Records the requests, and how often its response was closed."""
 
     def __init__(self, chunks: Iterable[bytes | float], *, status: int = 200, content_type: str = STREAM) -> None:
         super().__init__("default", {})
@@ -52,7 +52,7 @@ class GivenResponse(UpstreamResponse):
 
 
 def event(text: str | None = None, reason: str | None = None, **more: Any) -> bytes:
-    """A chunk of a chat completion as an event."""
+    """Return a chunk of a chat completion as an event."""
     delta = {} if text is None else {"content": text}
     chunk = {"model": "small", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}], **more}
     return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode()

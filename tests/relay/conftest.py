@@ -1,4 +1,4 @@
-"""A site that relays, and its upstream, each a process that is started once for the tests that share it."""
+"""Fixtures of the relay's tests: a site and its upstream. Each is a process that runs once for all tests."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class UpstreamProcess:
             return json.load(response)
 
     async def seen(self, name: str) -> list[dict[str, Any]]:
-        """The requests whose `user` is `name`."""
+        """Return the requests with this `user`."""
         return list(await asyncio.to_thread(self._get, f"/seen/{name}"))
 
     async def connections(self) -> int:
@@ -75,7 +75,7 @@ class UpstreamProcess:
 
 @dataclass(eq=False)
 class Asking(StreamClient):
-    """A POST for an answer, and what comes of it."""
+    """A POST request for an answer, and its response."""
 
     path: str = "/ai/v1/chat/completions"
     body: bytes = b""
@@ -91,7 +91,7 @@ class Asking(StreamClient):
         return self
 
     async def head(self) -> Asking:
-        """Read the response's head."""
+        """Read the status and the headers of the response."""
         async with asyncio.timeout(20):
             line, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         self.status = int(line.split()[1])
@@ -101,7 +101,7 @@ class Asking(StreamClient):
         return self
 
     async def rest(self) -> bytes:
-        """The body, to its end."""
+        """Read the body to its end and return it."""
         length = self.response_headers.get("content-length")
         async with asyncio.timeout(20):
             if length is not None:
@@ -111,11 +111,11 @@ class Asking(StreamClient):
         return bytes(self.raw)
 
     async def has(self, data: bytes) -> None:
-        """Read until `data` has come."""
+        """Read until `data` has arrived."""
         async with asyncio.timeout(20):
             while data not in self.raw:
                 piece = await self.chunk()
-                assert piece, f"{data!r} did not come; {bytes(self.raw)!r} did"
+                assert piece, f"expected {data!r}; received {bytes(self.raw)!r}"
                 self.raw += piece
 
 
@@ -127,7 +127,7 @@ class Relay:
     keys: dict[str, str] = field(default_factory=dict)
 
     def asking(self, steps: list[Step], *, user: str = "ann", query: str = "", **more: Any) -> Asking:
-        """A request that has the upstream follow `steps`. Not sent yet."""
+        """Return a request that makes the upstream follow `steps`. It is not sent yet."""
         name = uuid4().hex
         message = {"role": "user", "content": json.dumps(steps)}
         payload = {"stream": True, "user": name, "messages": [message], **more}
@@ -140,33 +140,33 @@ class Relay:
         )
 
     async def ask(self, steps: list[Step], **options: Any) -> Asking:
-        """A request that has been sent, and the head of its answer."""
+        """Send a request and read the head of its response."""
         return await (await self.asking(steps, **options).ask()).head()
 
     async def answer(self, steps: list[Step], **options: Any) -> tuple[int, bytes, dict[str, str]]:
-        """Status, body and headers of an answer that comes to its end."""
+        """Return the status, the body and the headers of a complete answer."""
         asked = await self.ask(steps, **options)
         body = await asked.rest()
         return asked.status, body, asked.response_headers
 
     async def seen(self, asked: Asking) -> dict[str, Any]:
-        """What the upstream saw of a request, once it has come there."""
+        """Wait until the request has reached the upstream, and return the upstream's record of it."""
         end = time.monotonic() + 10
         while not (found := await self.upstream.seen(asked.name)):
-            assert time.monotonic() < end, "the request did not come to the upstream"
+            assert time.monotonic() < end, "the request did not reach the upstream"
             await asyncio.sleep(0.02)
         return found[-1]
 
     async def let_go_after(self, asked: Asking, left_at: float) -> float:
-        """How many seconds after `left_at` the upstream's connection was closed."""
+        """Return how many seconds after `left_at` the upstream's connection was closed."""
         end = time.monotonic() + 10
         while (lost_at := (await self.seen(asked))["lost_at"]) is None:
-            assert time.monotonic() < end, "the upstream's connection stays open"
+            assert time.monotonic() < end, "the upstream's connection is still open"
             await asyncio.sleep(0.02)
         return float(lost_at - left_at)
 
     def usage(self, user: str) -> list[tuple[Any, ...]]:
-        """outcome, completion_tokens, is_estimated, model of the user's answers so far, newest first."""
+        """Return (outcome, completion_tokens, is_estimated, model) of the user's answers, newest first."""
         return self.site.execute(
             "SELECT outcome, completion_tokens, is_estimated, model FROM streams_relay_usage "
             f"WHERE user_id = (SELECT id FROM auth_user WHERE username = '{user}') ORDER BY id DESC"
@@ -174,7 +174,7 @@ class Relay:
 
 
 def make_relay(template: Path, folder: Path, upstream: UpstreamProcess, server: str = "uvicorn", **env: str) -> Relay:
-    """A site on SQLite whose upstream is that process, with keys for its users."""
+    """Start a site on SQLite that uses this upstream, with API keys for its users."""
     copy_sqlite(template, folder / "db.sqlite3")
     site = Site(f"sqlite:///{folder / 'db.sqlite3'}", folder)
     options = {"base_url": f"http://127.0.0.1:{upstream.port}/v1", "api_key": SECRET, "models": ["m1", "m2"]}
@@ -196,7 +196,7 @@ def upstream() -> Iterator[UpstreamProcess]:
 def relay(
     migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, upstream: UpstreamProcess
 ) -> Iterator[Relay]:
-    """The demo site under uvicorn, with short limits. What it has logged is looked through in the end."""
+    """The demo site under uvicorn, with short limits. The log is checked when the site has stopped."""
     made = make_relay(
         migrated_sqlite,
         tmp_path_factory.mktemp("relay"),
@@ -218,14 +218,14 @@ def relay(
 
 @pytest.fixture(autouse=True)
 async def leave() -> AsyncIterator[None]:
-    """Close what a test's clients have left open."""
+    """Close the connections that a test left open."""
     yield
     clients.leave_all()
 
 
 @pytest.fixture
 def everyone_may_ask(settings: Any) -> Any:
-    """All callers may ask for generations, and no worker runs them. Return the settings, which tests can change."""
+    """Allow generations for all callers, and run no worker. Return the settings, which tests can change."""
     settings.STREAMS = {"RELAY_ACCESS": "streams.relay.access.Everyone", "GENERATION_WORKER": "command"}
     return settings
 

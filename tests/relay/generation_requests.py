@@ -1,4 +1,4 @@
-"""Helpers of the tests of generations over HTTP."""
+"""Helpers for the tests of generations over HTTP."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def write(id: str, *texts: str, number: int = 0, end: Ending | None = None, posi
     assert store.write("w", [Batch(id, number, texts, text=text, ending=end, position=position)])
 
 
-def events_of(told: Any, cursor: str = "") -> list[tuple[str, str, Any]]:
+def events_of(created: Any, cursor: str = "") -> list[tuple[str, str, Any]]:
     """Return (type, id, data) of the generation's events after `cursor`, without checkpoints."""
 
     async def read() -> Any:
-        return await read_all(await AsyncClient().get(told["events_url"], headers={"Last-Event-ID": cursor}))
+        return await read_all(await AsyncClient().get(created["events_url"], headers={"Last-Event-ID": cursor}))
 
     found = [event for event in async_to_sync(read)() if event.event != "stream-checkpoint"]
     return [(event.event, event.id, json.loads(event.data)) for event in found]
@@ -55,6 +55,6 @@ END_DATA = {"state": "done", "finish_reason": "stop", "usage": None, "error": No
 
 
 def ask_and_end(client: Client) -> dict[str, Any]:
-    told = ask(client).json()
-    write(told["id"], "a", "b", end=END)
-    return dict(told)
+    created = ask(client).json()
+    write(created["id"], "a", "b", end=END)
+    return dict(created)

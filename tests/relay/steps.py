@@ -1,4 +1,4 @@
-"""What an upstream is to do, in steps that tests/relay/upstream.py follows."""
+"""The steps that the upstream in tests/relay/upstream.py follows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def wait(seconds: float) -> Step:
 
 
 def raw(data: bytes | str) -> str:
-    """Bytes as the steps have them."""
+    """Return the bytes as text in Latin-1, as the steps contain them."""
     return (data.encode() if isinstance(data, str) else data).decode("latin-1")
 
 
@@ -28,7 +28,7 @@ def chunk(data: bytes | str) -> Step:
 
 
 def event(text: str | None = None, reason: str | None = None) -> str:
-    """A chunk of a chat completion as an event."""
+    """Return a chunk of a chat completion as an event."""
     delta = {} if text is None else {"content": text}
     head = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m1"}
     body = {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
@@ -43,7 +43,7 @@ END: list[Step] = [chunk(event(reason="stop") + USAGE + DONE), LAST]
 
 
 def whole(status: int, body: Any, *headers: list[str]) -> list[Step]:
-    """An answer that is no stream."""
+    """Return the steps of an answer that is not streamed."""
     text = body if isinstance(body, str) else json.dumps(body)
     head = [["Content-Type", "application/json"], ["Content-Length", str(len(text.encode()))], *headers]
     return [["head", status, head], ["send", raw(text)]]

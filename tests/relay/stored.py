@@ -1,4 +1,4 @@
-"""Helpers of the tests of stored generations, which call the steps of a worker directly."""
+"""Helpers for the tests of stored generations, which call the steps of a worker directly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers and usage in the admin: to look at, and nothing else."""
+"""Generations and usage in the admin are read-only, and need the view permission."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A generation's token: when it ends, and what ends with it."""
+"""The token of a generation: when it becomes invalid, and which streams end with it."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ def ann() -> User:
 def ask(user: User) -> dict[str, Any]:
     client = Client()
     client.force_login(user)
-    told = client.post("/ai/generations/", json.dumps({"messages": BODY["messages"]}), content_type="application/json")
-    assert told.status_code == 201
-    return dict(told.json())
+    body = json.dumps({"messages": BODY["messages"]})
+    response = client.post("/ai/generations/", body, content_type="application/json")
+    assert response.status_code == 201
+    return dict(response.json())
 
 
 def change_password(user: User) -> None:
@@ -68,41 +69,41 @@ ENDINGS = [change_password, deactivate, lambda user: disconnect(user=user), disc
 
 @pytest.mark.parametrize("end", ENDINGS)
 def test_token_ends_with_right_of_its_user(ann: User, end: Any) -> None:
-    told = ask(ann)
-    assert Client().get(told["url"]).status_code == 200
+    created = ask(ann)
+    assert Client().get(created["url"]).status_code == 200
     end(ann)
-    for url in (told["url"], told["events_url"]):
+    for url in (created["url"], created["events_url"]):
         assert Client().get(url).status_code == 403
-    assert Client().post(told["cancel_url"]).status_code == 403
+    assert Client().post(created["cancel_url"]).status_code == 403
     assert Client().get(
-        told["url"].partition("?")[0], headers={"Authorization": f"Bearer {told['token']}"}
+        created["url"].partition("?")[0], headers={"Authorization": f"Bearer {created['token']}"}
     ).status_code in (401, 403)
     assert Generation.objects.get().state == "queued"
 
 
 def test_owner_goes_on_after_disconnect(ann: User) -> None:
-    """The session holds, also beside the old token in the URL, and brings a token that holds."""
-    told = ask(ann)
+    """The session stays valid, even with the old token in the URL, and the response contains a new valid token."""
+    created = ask(ann)
     disconnect(user=ann)
     client = Client()
     client.force_login(ann)
-    again = client.get(told["url"])
+    again = client.get(created["url"])
     assert again.status_code == 200
     assert Client().get(again.json()["url"]).status_code == 200
 
 
 def test_disconnect_of_others_ends_no_token(ann: User) -> None:
-    told = ask(ann)
+    created = ask(ann)
     bob = User.objects.create(username="bob")
     disconnect(user=bob)
     disconnect(user=ann, channel="news")
     disconnect(user="no such key")
-    disconnect(channel=told["channel"])
-    assert Client().get(told["url"]).status_code == 200
+    disconnect(channel=created["channel"])
+    assert Client().get(created["url"]).status_code == 200
 
 
 async def opened(user: User, how: str) -> Any:
-    """The stream of a generation, opened by its token, by the user's key, or by the session."""
+    """Open the stream of a generation with its token, with the user's key, or with the session."""
     generation, _ = await sync_to_async(store.create)(Principal(user, f"user {user.pk}"), BODY, "default")
     client = AsyncClient()
     url = f"/ai/generations/{generation.pk}/events/"
@@ -131,33 +132,33 @@ async def test_open_stream_ends_with_right_of_its_user(ann: User, how: str, end:
 
 
 def test_token_is_of_one_answer_and_of_the_relay(ann: User) -> None:
-    """Other signed tokens that name the channel read its messages, and do not act for the owner."""
-    told, other = ask(ann), ask(ann)
-    url = told["url"].partition("?")[0]
+    """Other signed tokens for the channel do not grant access to the generation."""
+    created, other = ask(ann), ask(ann)
+    url = created["url"].partition("?")[0]
     for token in (
         other["token"],
-        tokens.make_token(read=[told["channel"]], user=ann),
+        tokens.make_token(read=[created["channel"]], user=ann),
         tokens.make_token(read=["*"]),
-        tokens.make_token(read=[told["channel"]], user=ann, id=f"{told['id']}.1"),
-        tokens.make_token(read=[told["channel"]], id=f"{told['id']}.0"),
+        tokens.make_token(read=[created["channel"]], user=ann, id=f"{created['id']}.1"),
+        tokens.make_token(read=[created["channel"]], id=f"{created['id']}.0"),
     ):
         assert Client().get(f"{url}?token={token}").status_code == 403
 
 
 def test_revoked_token_opens_nothing(ann: User) -> None:
-    told = ask(ann)
-    disconnect(token=told["token"])
-    assert Client().get(told["url"]).status_code == 403
+    created = ask(ann)
+    disconnect(token=created["token"])
+    assert Client().get(created["url"]).status_code == 403
 
 
 def test_owner_gets_new_token_after_revocation(ann: User) -> None:
-    told, other = ask(ann), ask(ann)
-    disconnect(token=told["token"])
+    created, other = ask(ann), ask(ann)
+    disconnect(token=created["token"])
     client = Client()
     client.force_login(ann)
-    again = client.get(told["url"])
+    again = client.get(created["url"])
     assert Client().get(again.json()["url"]).status_code == 200
-    assert Client().get(told["url"]).status_code == 403
+    assert Client().get(created["url"]).status_code == 403
     disconnect(token="no.generation")
     disconnect(token=f"{other['id']}.{10**29}")
     assert Client().get(other["url"]).status_code == 200
@@ -173,6 +174,6 @@ async def test_key_opens_stream_after_revocation(ann: User) -> None:
 
 
 def test_token_is_taken_out_of_the_request(ann: User, settings: Any) -> None:
-    told = ask(ann)
-    response = Client().get(told["url"])
-    assert told["token"] not in str(response.wsgi_request.GET)
+    created = ask(ann)
+    response = Client().get(created["url"])
+    assert created["token"] not in str(response.wsgi_request.GET)

@@ -1,4 +1,4 @@
-"""What is read from an upstream's answer: its pieces, its end, its limits."""
+"""Parsing an upstream's answer: its pieces, its end, and its limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WHOLE = event("Hello") + event(" wörld 😀\u2028\u0085") + event(reason="stop"
 
 
 async def read(answer: Answer) -> tuple[str, HTTPError | None]:
-    """The text, and how it ended."""
+    """Return the text, and the error that ended it or None."""
     text = ""
     try:
         async for piece in answer:
@@ -139,8 +139,8 @@ async def test_an_error_in_the_middle_is_told_in_the_upstreams_words(sent: bytes
     text, error = await read(await answer_of(event("a") + sent + event("b") + DONE))
     assert text == "a"
     assert isinstance(error, UpstreamError)
-    told = openai_error(error)["error"]
-    assert (str(told["message"]), set(told)) == (message, {"message", "type", "param", "code"})
+    shown = openai_error(error)["error"]
+    assert (str(shown["message"]), set(shown)) == (message, {"message", "type", "param", "code"})
 
 
 async def test_a_failure_stays_one_when_it_is_asked_again() -> None:
@@ -190,7 +190,7 @@ async def test_a_reader_that_takes_its_time_is_no_silence_of_the_upstream(settin
         await asyncio.sleep(0.3)
 
 
-# --- Letting go ---
+# --- Closing ---
 
 
 async def test_closing_closes_the_upstreams_response_once_and_ends_whoever_reads() -> None:
@@ -214,7 +214,7 @@ async def test_an_answer_that_is_dropped_is_closed() -> None:
     assert upstream.closed == 1
 
 
-# --- What is no stream ---
+# --- Answers that are not streams ---
 
 
 async def test_json_is_read_whole_and_within_bounds() -> None:

@@ -1,6 +1,6 @@
-"""Deleting a user deletes every trace of the user's answers. The rest of the log keeps its promises.
+"""Deleting a user deletes all data of the user's answers. The rest of the log keeps its promises.
 
-tests/system/test_own_database.py runs this once more with the log in a database of its own.
+tests/system/test_own_database.py runs these tests again with the log in a separate database.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DONE = Ending(Generation.State.DONE, usage={"completion_tokens": 1})
 
 
 def answered(user: User | None, *, ends: bool = True, text: str = SECRET) -> Generation:
-    """A generation with a piece in the log, and its end."""
+    """Return a generation with a piece in the log. By default it has ended."""
     key = "address 1" if user is None else f"user {user.pk}"
     generation, _ = store.create(Principal(user, key), BODY, "default")
     store.claim("w", 10)
@@ -44,14 +44,14 @@ def answered(user: User | None, *, ends: bool = True, text: str = SECRET) -> Gen
 
 
 def everything() -> str:
-    """All that the tables of the log and of the relay hold, as text."""
+    """Return the contents of the tables of the log and of the relay as text."""
     models = (Message, Generation, Usage)
     return json.dumps([list(model.objects.using(database()).values()) for model in models], default=str)
 
 
 @pytest.fixture
 def ann(settings: Any) -> User:
-    """A user with an answer that has ended, one that has not, and a message of their own."""
+    """A user with a finished answer, a running answer, and a message in the user's own channel."""
     settings.STREAMS = {"RELAY_MAX_STREAMS_PER_USER": 1000, "GENERATION_WORKER": "command"}
     ann = User.objects.create(username="ann")
     answered(ann)
@@ -135,7 +135,7 @@ def test_size_of_the_log_is_exact_after_deletion(ann: User) -> None:
 
 
 async def test_reader_below_gets_a_reset_and_others_go_on(ann: User) -> None:
-    """A client of the channel that was emptied knows that it missed something, and no other client notices."""
+    """A client of the emptied channel learns that it missed messages. Clients of other channels see no reset."""
     from asgiref.sync import sync_to_async
 
     staff = await sync_to_async(User.objects.create)(username="root", is_staff=True, is_superuser=True)
@@ -173,7 +173,7 @@ async def test_answer_that_ends_after_the_deletion_names_no_user(ann: User) -> N
 
 
 def test_question_after_the_deletion_leaves_nothing(ann: User) -> None:
-    """The request was identified before it."""
+    """The request's user was identified before the deletion."""
     caller = Principal(User.objects.get(pk=ann.pk), f"user {ann.pk}")
     ann.delete()
     with pytest.raises(HTTPError) as caught:
@@ -183,7 +183,7 @@ def test_question_after_the_deletion_leaves_nothing(ann: User) -> None:
 
 
 def test_question_during_the_deletion_leaves_nothing(ann: User) -> None:
-    """Its transaction commits between the deletion's statements and its commit."""
+    """The question's transaction commits between the deletion's statements and the deletion's commit."""
     if connections[database()].vendor != "postgresql" or database() != "default":
         pytest.skip("SQLite has one writer at a time, and two databases share no transaction.")
     caller = Principal(User.objects.get(pk=ann.pk), f"user {ann.pk}")
@@ -203,7 +203,7 @@ def test_question_during_the_deletion_leaves_nothing(ann: User) -> None:
 
 
 def test_compacted_answers_and_those_of_nobody(ann: User) -> None:
-    """The text of a compacted answer is in its row alone. Answers of clients without an account stay."""
+    """The text of a compacted answer is in its row only. Answers of clients without an account are kept."""
     kept = answered(None, text="nobody's")
     for generation in Generation.objects.filter(state="done", owner=ann):
         housekeeping._delete_messages(generation)

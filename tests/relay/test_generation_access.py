@@ -1,4 +1,4 @@
-"""Who can ask for generations, read them and cancel them: sessions, API keys and the tokens of single generations."""
+"""Access to generations with sessions, API keys and the tokens of single generations."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def test_unknown_key_is_anonymous(client: Client, everyone_may_ask: Any) -> None
 
 @pytest.mark.parametrize("name", ["generation", "events", "cancel", "regenerate"])
 def test_generation_belongs_to_its_owner(ann_client: Client, name: str, everyone_may_ask: Any) -> None:
-    told = ask(ann_client).json()
+    created = ask(ann_client).json()
     other = ask(Client()).json()
-    url = told["url" if name == "generation" else f"{name}_url"]
+    url = created["url" if name == "generation" else f"{name}_url"]
     method = "post" if name in ("cancel", "regenerate") else "get"
     bob = Client()
     bob.force_login(User.objects.create_user("bob"))
@@ -49,53 +49,53 @@ def test_generation_belongs_to_its_owner(ann_client: Client, name: str, everyone
         (bob, without_token(url), {}),
         (Client(), without_token(url), {}),
         (Client(), f"{without_token(url)}?token={stolen}", {}),
-        (Client(), f"{without_token(url)}?token={told['token'][:-1]}", {}),
+        (Client(), f"{without_token(url)}?token={created['token'][:-1]}", {}),
         (Client(), f"{without_token(url)}?token=", {}),
         (bob, without_token(url), {"Authorization": f"Bearer {make_key(User.objects.get(username='bob'), 60)}"}),
     ]
     for client, address, headers in refused:
         response = getattr(client, method)(address, headers=headers)
         assert response.status_code == 403, (client.session.get("_auth_user_id"), address)
-    assert Generation.objects.get(pk=told["id"]).state == State.QUEUED
+    assert Generation.objects.get(pk=created["id"]).state == State.QUEUED
     key = make_key(User.objects.get(username="ann"), 60)
     for client, address, headers in [
         (ann_client, without_token(url), {}),
         (Client(), url, {}),
-        (Client(), without_token(url), {"Authorization": f"Bearer {told['token']}"}),
+        (Client(), without_token(url), {"Authorization": f"Bearer {created['token']}"}),
         (Client(), without_token(url), {"Authorization": f"Bearer {key}"}),
     ]:
         if name == "regenerate" and client is not ann_client and not headers.get("Authorization", "").endswith(key):
-            # The token grants access to this generation, not permission to start others as its owner.
+            # The token grants access to this generation. It does not allow its holder to start others as the owner.
             assert getattr(client, method)(address, headers=headers).status_code in (401, 403)
-        elif name != "events":  # the stream of an unfinished generation would not end
+        elif name != "events":  # the stream of a running generation would not end
             assert getattr(client, method)(address, headers=headers).status_code in (200, 201)
 
 
 def test_api_key_is_in_no_url(ann_client: Client) -> None:
     key = make_key(User.objects.get(username="ann"), 60)
-    told = ask(Client(), Authorization=f"Bearer {key}").json()
+    created = ask(Client(), Authorization=f"Bearer {key}").json()
     seen = [
-        Client().get(without_token(told["url"]), headers={"Authorization": f"Bearer {key}"}),
-        Client().post(without_token(told["cancel_url"]), headers={"Authorization": f"Bearer {key}"}),
-        ann_client.get(f"{without_token(told['url'])}?token=%22%3E"),
+        Client().get(without_token(created["url"]), headers={"Authorization": f"Bearer {key}"}),
+        Client().post(without_token(created["cancel_url"]), headers={"Authorization": f"Bearer {key}"}),
+        ann_client.get(f"{without_token(created['url'])}?token=%22%3E"),
     ]
     for response in seen:
         assert key not in response.content.decode()
-        assert Client().get(response.json()["url"]).status_code == 200, "its URLs hold the generation's token"
+        assert Client().get(response.json()["url"]).status_code == 200, "the URLs contain the generation's token"
 
 
 def test_token_regenerates_an_anonymous_generation(client: Client) -> None:
-    told = ask(client).json()
-    for headers in ({}, {"Authorization": f"Bearer {told['token']}"}):
-        assert client.post(told["regenerate_url"], headers=headers).status_code == 201
+    created = ask(client).json()
+    for headers in ({}, {"Authorization": f"Bearer {created['token']}"}):
+        assert client.post(created["regenerate_url"], headers=headers).status_code == 201
 
 
 def test_token_ends_with_its_owner(ann_client: Client) -> None:
-    told = ask(ann_client).json()
+    created = ask(ann_client).json()
     User.objects.filter(username="ann").update(is_active=False)
-    for url in (told["url"], told["events_url"]):
+    for url in (created["url"], created["events_url"]):
         assert Client().get(url).status_code == 403
-    assert Client().post(told["cancel_url"]).status_code == 403
+    assert Client().post(created["cancel_url"]).status_code == 403
 
 
 def test_token_expires(client: Client, everyone_may_ask: Any) -> None:
@@ -105,7 +105,7 @@ def test_token_expires(client: Client, everyone_may_ask: Any) -> None:
 
 
 def test_session_needs_csrf_token() -> None:
-    """A token of the generation does not."""
+    """A request with the generation's token needs none."""
     strict = Client(enforce_csrf_checks=True)
     strict.force_login(User.objects.create_user("ann"))
     response = ask(strict)
@@ -113,9 +113,9 @@ def test_session_needs_csrf_token() -> None:
     strict.cookies["csrftoken"] = secret = "a" * 32
     made = ask(strict, **{"X-CSRFToken": secret})
     assert made.status_code == 201
-    told = made.json()
-    assert strict.post(without_token(told["cancel_url"])).status_code == 403
-    assert Client(enforce_csrf_checks=True).post(told["cancel_url"]).status_code == 200
+    created = made.json()
+    assert strict.post(without_token(created["cancel_url"])).status_code == 403
+    assert Client(enforce_csrf_checks=True).post(created["cancel_url"]).status_code == 200
 
 
 async def test_channel_is_refused_by_streams_view() -> None:

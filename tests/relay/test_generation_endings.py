@@ -1,4 +1,4 @@
-"""Generations that are ended from outside, and the usage that is recorded for them."""
+"""Generations that are cancelled or interrupted, and the usage that is recorded for them."""
 
 from __future__ import annotations
 

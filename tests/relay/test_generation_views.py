@@ -1,4 +1,4 @@
-"""Generations over HTTP: asking, reading the state, cancelling and asking again."""
+"""Generations over HTTP: creating, reading, cancelling and regenerating them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SLOW = {
 def test_response_holds_urls_of_generation(client: Client) -> None:
     response = ask(client)
     made = Generation.objects.get()
-    told = response.json()
+    created = response.json()
     assert response.status_code == 201
-    assert (told["id"], told["state"], told["channel"]) == (made.pk, "queued", f"generation.{made.pk}")
-    assert (told["text"], told["chunks"], told["error"]) == ("", 0, None)
-    assert without_token(told["events_url"]) == f"/ai/generations/{made.pk}/events/"
-    assert without_token(told["url"]) == f"/ai/generations/{made.pk}/"
+    assert (created["id"], created["state"], created["channel"]) == (made.pk, "queued", f"generation.{made.pk}")
+    assert (created["text"], created["chunks"], created["error"]) == ("", 0, None)
+    assert without_token(created["events_url"]) == f"/ai/generations/{made.pk}/events/"
+    assert without_token(created["url"]) == f"/ai/generations/{made.pk}/"
     assert made.request["stream"] is True
     assert made.request["max_tokens"] == 4096
 
@@ -78,13 +78,13 @@ def test_excess_generations_get_retry_after(client: Client, everyone_may_ask: An
 
 
 def test_other_methods_are_refused(client: Client) -> None:
-    told = ask(client).json()
+    created = ask(client).json()
     for url, allowed in [
         ("/ai/generations/", "POST"),
-        (told["url"], "GET, HEAD"),
-        (told["cancel_url"], "POST"),
-        (told["regenerate_url"], "POST"),
-        (told["events_url"], "GET, HEAD, OPTIONS"),
+        (created["url"], "GET, HEAD"),
+        (created["cancel_url"], "POST"),
+        (created["regenerate_url"], "POST"),
+        (created["events_url"], "GET, HEAD, OPTIONS"),
     ]:
         response = client.put(url)
         assert (response.status_code, response.headers["Allow"]) == (405, allowed)
@@ -100,37 +100,37 @@ def test_unknown_generation_is_not_found(ann_client: Client) -> None:
 
 
 def test_state_and_text_so_far(client: Client) -> None:
-    told = ask(client).json()
-    write(told["id"], "Hel", "lo")
-    seen = client.get(told["url"])
+    created = ask(client).json()
+    write(created["id"], "Hel", "lo")
+    seen = client.get(created["url"])
     assert (seen.json()["state"], seen.json()["text"], seen.json()["chunks"]) == ("running", "Hello", 2)
     assert seen.headers["Cache-Control"] == "no-store"
     assert "token" not in seen.json()
-    assert seen.json()["events_url"] == told["events_url"]
+    assert seen.json()["events_url"] == created["events_url"]
 
 
 def test_reading_interrupts_orphaned_generation(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its worker is dead."""
+    """The worker of an orphaned generation is dead."""
     monkeypatch.setattr(housekeeping, "CONFIRM_SECONDS", 0.0)
-    told = ask(client).json()
-    write(told["id"], "Hel")
+    created = ask(client).json()
+    write(created["id"], "Hel")
     Generation.objects.update(lease_until="2020-01-01T00:00Z")
-    assert client.get(told["url"]).json()["state"] == "interrupted"
-    assert client.get(told["url"]).json()["error"]["code"] == "interrupted"
+    assert client.get(created["url"]).json()["state"] == "interrupted"
+    assert client.get(created["url"]).json()["error"]["code"] == "interrupted"
 
 
 def test_cancel_can_be_repeated(client: Client) -> None:
-    told = ask(client).json()
-    write(told["id"], "Hel")
+    created = ask(client).json()
+    write(created["id"], "Hel")
     for _ in range(2):
-        seen = client.post(told["cancel_url"])
+        seen = client.post(created["cancel_url"])
         assert (seen.status_code, seen.json()["state"], seen.json()["text"]) == (200, "cancelled", "Hel")
 
 
 def test_regenerate_repeats_the_request(ann_client: Client) -> None:
-    told = ask(ann_client, {**QUESTION, "temperature": 0.5}).json()
-    ann_client.post(told["cancel_url"])
-    again = ann_client.post(told["regenerate_url"])
+    created = ask(ann_client, {**QUESTION, "temperature": 0.5}).json()
+    ann_client.post(created["cancel_url"])
+    again = ann_client.post(created["regenerate_url"])
     assert again.status_code == 201
     first, second = Generation.objects.order_by("created_at")
     assert (first.state, second.state) == (State.CANCELLED, State.QUEUED)
@@ -139,16 +139,16 @@ def test_regenerate_repeats_the_request(ann_client: Client) -> None:
 
 
 def test_regenerate_applies_current_limits(client: Client, everyone_may_ask: Any) -> None:
-    told = ask(client).json()
+    created = ask(client).json()
     everyone_may_ask.STREAMS = {**everyone_may_ask.STREAMS, "RELAY_MAX_TOKENS": 10}
-    response = client.post(told["regenerate_url"])
+    response = client.post(created["regenerate_url"])
     assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid-max-tokens")
 
 
 def test_head_has_status_of_get(client: Client) -> None:
-    told = ask(client).json()
-    assert client.head(told["url"]).status_code == 200
-    assert client.head(without_token(told["events_url"])).status_code == 403
+    created = ask(client).json()
+    assert client.head(created["url"]).status_code == 200
+    assert client.head(without_token(created["events_url"])).status_code == 403
 
 
 def test_refused_event_source_gets_json(client: Client) -> None:

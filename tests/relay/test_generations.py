@@ -1,4 +1,4 @@
-"""The steps of a generation in the database: asking, claiming, writing its pieces and its end, and reading it."""
+"""A generation in the database: creating it, claiming it, writing its pieces and its end, and reading it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def test_same_key_returns_first_generation() -> None:
     again, is_new_again = store.create(ANN, BODY, "default", KEY)
     assert (first.pk, is_new, is_new_again) == (again.pk, True, False)
     store.cancel(first.pk)
-    assert store.create(ANN, BODY, "default", KEY)[0].pk == first.pk, "also after it has ended"
+    assert store.create(ANN, BODY, "default", KEY)[0].pk == first.pk, (
+        "the key is still valid after the generation has ended"
+    )
 
 
 @database
@@ -55,7 +57,7 @@ def test_keys_belong_to_their_owners() -> None:
 @database
 @pytest.mark.parametrize("key", ["", "1", "a" * 31, "a" * 256, "a" * 40 + "\n", "a" * 40 + "\0"])
 def test_short_key_without_owner_is_refused(key: str) -> None:
-    """Other anonymous callers must not be able to guess it."""
+    """Other anonymous callers must not be able to guess the key."""
     with pytest.raises(HTTPError, match="An Idempotency-Key has 32 to 255 printable characters"):
         ask(key=key)
     assert not Generation.objects.exists()
@@ -123,7 +125,7 @@ def test_last_piece_and_end_are_transactional() -> None:
 
 @database
 def test_worker_without_lease_writes_nothing() -> None:
-    """Its other generations are written as before."""
+    """The worker's other generations are still written."""
     one, two = running(), running()
     store.write("w", [pieces(one, "a"), pieces(two, "x")])
     expire_lease(one)

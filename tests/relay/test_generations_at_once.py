@@ -1,4 +1,4 @@
-"""A generation's steps that come together, in threads of one process, on databases with locks: each happens once."""
+"""Concurrent steps of a generation, in threads of one process: each step takes effect once."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ BODY = {"model": "small", "messages": [{"role": "user", "content": "Hi"}], "stre
 
 
 def outcome(site: Site, race: Callable[[], None]) -> Any:
-    """What a race has printed, in a process of its own."""
+    """Run the race in a separate process and return the JSON that it prints."""
     return json.loads(finish(site.call(race)).splitlines()[-1])
 
 
 def together(*calls: Callable[[], object]) -> list[Any]:
-    """What the calls return that run at the same time; of what they raise, the name."""
+    """Run the calls at the same time. Return their results, or the names of their exceptions."""
     from django.db import connections
 
     results: list[Any] = [None] * len(calls)

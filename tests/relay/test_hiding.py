@@ -1,4 +1,4 @@
-"""What an upstream repeats of its key reaches no client, wherever it stands and however it is spelt."""
+"""If an upstream sends its API key back, no client receives it, in any field and with any escapes."""
 
 from __future__ import annotations
 

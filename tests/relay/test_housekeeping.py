@@ -1,4 +1,4 @@
-"""Housekeeping: generations without a worker are ended, and old ones are compacted and deleted."""
+"""Housekeeping ends generations without a worker, and compacts and deletes old ones."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_reaping_reports_waiting_generations() -> None:
 
 @database
 def test_expired_lease_is_checked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the database was away, no worker could renew its lease. A living worker retries every second."""
+    """During a database outage no worker can renew its lease. A living worker retries every second."""
     monkeypatch.setattr(housekeeping, "CONFIRM_SECONDS", 0.5)
     dead, alive = running("dead"), running("alive")
     for each in (dead, alive):
@@ -64,7 +64,7 @@ def test_expired_lease_is_checked_twice(monkeypatch: pytest.MonkeyPatch) -> None
     for _ in range(2):
         housekeeping.reap()
         assert set(Generation.objects.values_list("state", flat=True)) == {State.RUNNING}
-        time.sleep(0.6)  # so long a pause can mean that the database was away
+        time.sleep(0.6)  # after such a pause, the database could have been unavailable
     housekeeping.reap()
     store.write("alive", [pieces(alive)], renew=True)
     for _ in range(4):
@@ -103,7 +103,7 @@ def end_long_ago(generation: Generation, seconds: float) -> None:
 @database
 @override_settings(STREAMS={"GENERATION_COMPACT_SECONDS": 60})
 def test_compacted_generation_keeps_its_text() -> None:
-    """Its messages leave the log."""
+    """The messages are deleted from the log."""
     publish("news", "stays")
     old, young, under_way = running(), running(), running()
     for each in (old, young):
@@ -120,7 +120,7 @@ def test_compacted_generation_keeps_its_text() -> None:
 @database
 @override_settings(STREAMS={"GENERATION_COMPACT_SECONDS": None, "GENERATION_RETENTION_SECONDS": 60})
 def test_generations_are_deleted_in_time() -> None:
-    """Their usage stays."""
+    """The usage is kept."""
     old, young, under_way = running(), running(), running()
     for each in (old, young):
         store.write("w", [pieces(each, "a", text="a", ending=Ending(State.DONE))])

@@ -1,4 +1,4 @@
-"""What one caller may ask and store in a time, and how callers without an account are told apart."""
+"""Limits per caller on questions and stored bytes, and the identification of callers without an account."""
 
 from __future__ import annotations
 
@@ -116,9 +116,9 @@ def test_questions_beyond_the_rate_are_refused(everyone: Any) -> None:
 async def test_relay_and_regenerate_count_as_well(everyone: Any) -> None:
     everyone.STREAMS = {**EVERYONE, "RELAY_QUESTIONS_PER_MINUTE": 2}
     client = AsyncClient()
-    told = (await client.post("/ai/generations/", QUESTION, content_type="application/json")).json()
-    assert (await client.post(told["regenerate_url"])).status_code == 201
-    assert (await client.post(told["regenerate_url"])).status_code == 429
+    created = (await client.post("/ai/generations/", QUESTION, content_type="application/json")).json()
+    assert (await client.post(created["regenerate_url"])).status_code == 201
+    assert (await client.post(created["regenerate_url"])).status_code == 429
     relayed = await client.post("/ai/v1/chat/completions", QUESTION, content_type="application/json")
     assert relayed.status_code == 429
 

@@ -1,4 +1,4 @@
-"""Ending answers that no worker has: the task waits for locks, and no other periodic task waits for it."""
+"""The task that ends orphaned answers can wait for locks, but other periodic tasks do not wait for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.once
 
 
 def other_task_while_a_row_is_locked() -> None:
-    """Print whether another periodic task was served while the row was locked, and how the answer has ended."""
+    """Print whether another periodic task ran while the row was locked, and the answer's final state."""
     import asyncio
     import datetime
     import threading
@@ -31,13 +31,13 @@ def other_task_while_a_row_is_locked() -> None:
     store.create(Principal(None, "address 192.0.2.1"), body, "default", None)
     assert store.claim("a dead worker", 1)
     Generation.objects.update(lease_until=Now() - datetime.timedelta(seconds=1))
-    is_locked, may_go = threading.Event(), threading.Event()
+    is_locked, can_unlock = threading.Event(), threading.Event()
 
     def lock() -> None:
         with transaction.atomic():
             Generation.objects.update(worker=F("worker"))
             is_locked.set()
-            may_go.wait(60)
+            can_unlock.wait(60)
         connections.close_all()
 
     locking = threading.Thread(target=lock)
@@ -48,7 +48,7 @@ def other_task_while_a_row_is_locked() -> None:
         attending = asyncio.create_task(background.reap_periodically())
         await asyncio.sleep(0)
         served, _ = await asyncio.wait([asyncio.create_task(executor.run(int, pool=executor.PERIODIC))], timeout=5)
-        may_go.set()
+        can_unlock.set()
         await attending
         return bool(served)
 

@@ -1,4 +1,4 @@
-"""What a client may ask of an upstream, and what becomes of it."""
+"""Validation of a client's request, and the body that the upstream receives for it."""
 
 from __future__ import annotations
 

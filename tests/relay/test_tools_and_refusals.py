@@ -1,4 +1,4 @@
-"""Answers that a generation cannot keep as they are: calls of tools, and refusals."""
+"""Answers that a generation cannot store unchanged: tool calls and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The upstreams of the settings: what their options may be, and that none of them tells its key."""
+"""The configured upstreams: their valid options, their connections, and keeping their API keys secret."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_key_is_in_no_representation() -> None:
     assert repr(upstream) == str(upstream) == "<OpenAICompatible 'default'>"
     assert upstream.hide(f"Bearer {SECRET}!") == "Bearer [key]!"
     assert OpenAICompatible("default", {**OPTIONS, "api_key": ""}).hide("text") == "text"
-    for word in ("none", "EMPTY", "null"):  # what servers of one's own are given
+    for word in ("none", "EMPTY", "null"):  # self-hosted servers get such placeholders
         assert OpenAICompatible("default", {**OPTIONS, "api_key": word}).hide(f"it is {word}") == f"it is {word}"
 
 
@@ -114,7 +114,7 @@ def test_upstream_that_is_nowhere_is_unreachable_and_not_named(caplog: pytest.Lo
 def test_upstream_that_takes_no_connection_is_given_up(settings: Any) -> None:
     settings.STREAMS = {**settings.STREAMS, "RELAY_CONNECT_SECONDS": 0.2}
 
-    # Nobody accepts, and the queue of those who wait is full.
+    # No process accepts connections, and the backlog is full.
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as stack:
         port = server.getsockname()[1]
         for _ in range(4):
@@ -144,7 +144,7 @@ def test_each_event_loop_has_connections_of_its_own_and_closes_them_at_its_end(u
         gc.collect()
 
 
-# --- Without any setting ---
+# --- Without configuration ---
 
 
 async def test_script_answers_where_there_is_no_upstream() -> None:
@@ -232,7 +232,7 @@ def test_demo_site_takes_its_upstream_from_the_environment(env: dict[str, str], 
         assert options == {"base_url": env["CHAT_BASE_URL"], "api_key": SECRET, "models": ["m1", "m2"]}
 
 
-# --- What answers leave behind ---
+# --- Usage and slots after answers ---
 
 
 @pytest.mark.django_db(transaction=True)

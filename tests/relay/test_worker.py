@@ -1,4 +1,4 @@
-"""The worker: what it makes of an upstream's answer, and how it ends."""
+"""The worker: how it stores an upstream's answer, and how it stops."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ JSON = "application/json"
 
 @pytest.fixture
 def answer_with(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Any:
-    """Sets the upstream that answers so, and keys of STREAMS."""
+    """Return a function that installs an upstream with these chunks, and sets the keys of STREAMS."""
 
     def answer(*chunks: bytes | float, streams: dict[str, Any] | None = None, **options: Any) -> GivenUpstream:
         settings.STREAMS = streams or {}
@@ -60,7 +60,7 @@ async def working(**options: Any) -> AsyncIterator[Worker]:
 
 
 async def until(condition: Any, seconds: float = 30.0) -> Any:
-    """Wait until the condition, that asks the database, has an answer."""
+    """Wait until `condition`, which queries the database, is true. Return its value."""
     async with asyncio.timeout(seconds):
         while not (found := await sync_to_async(condition)()):
             await asyncio.sleep(0.02)
@@ -75,7 +75,7 @@ async def ended(pk: str) -> Generation:
 
 
 async def finished(pk: str | None = None) -> Generation:
-    """Have a worker do what waits."""
+    """Run a worker until no generation is left, and return the ended generation."""
     pk = pk or await ask()
     async with asyncio.timeout(60):
         await Worker().run(linger=0)
@@ -84,12 +84,12 @@ async def finished(pk: str | None = None) -> Generation:
 
 @sync_to_async
 def pieces(pk: str) -> list[str]:
-    """The texts of the pieces in the log, which are numbered without a hole, and nothing follows the end."""
+    """Return the texts of the pieces in the log. Check that the numbers have no holes and that nothing follows the end."""
     rows = list(Message.objects.filter(channel=f"generation.{pk}").order_by("position"))
     assert [row.event for row in rows[:-1]] == ["message"] * (len(rows) - 1)
-    told = [json.loads(row.data) for row in rows if row.event == "message"]
-    assert [piece["n"] for piece in told] == list(range(len(told)))
-    return [piece["text"] for piece in told]
+    data = [json.loads(row.data) for row in rows if row.event == "message"]
+    assert [piece["n"] for piece in data] == list(range(len(data)))
+    return [piece["text"] for piece in data]
 
 
 async def test_answer_is_written_as_it_comes_and_ends_with_its_usage(answer_with: Any) -> None:
@@ -153,8 +153,8 @@ async def test_failure_is_told_and_what_came_before_it_is_kept(
     failed = await finished()
     assert (failed.state, failed.error_code, failed.text) == ("failed", code, text)
     assert words in failed.error_message
-    told = json.loads((await Message.objects.aget(event="end")).data)
-    assert told["error"] == {"code": code, "message": failed.error_message}
+    end = json.loads((await Message.objects.aget(event="end")).data)
+    assert end["error"] == {"code": code, "message": failed.error_message}
     assert (await Usage.objects.aget()).outcome == "failed"
 
 
@@ -199,7 +199,7 @@ async def test_worker_that_is_stopped_stores_what_it_has_and_tells_the_clients(a
     async with working():
         pk = await ask()
         await until(lambda: Message.objects.exists())
-        await asyncio.sleep(0.5)  # so that "b" has come, and waits
+        await asyncio.sleep(0.5)  # so that "b" has arrived and waits to be stored
     stopped = await ended(pk)
     assert (stopped.state, stopped.text, stopped.error_code) == ("interrupted", "ab", "interrupted")
     assert await pieces(pk) == ["a", "b"]
@@ -274,8 +274,8 @@ HUGE = {f"tokens_{n}": "x" * 1000 for n in range(1000)}
     ids=["texts", "numbers", "huge"],
 )  # fmt: skip
 async def test_usage_of_any_kind_is_stored_as_its_numbers(answer_with: Any, usage: str) -> None:
-    told = b'data: {"choices":[],"usage":%s}\n\n' % usage.encode()
-    answer_with(event("a"), event(reason="st\0op\ud800"[:5]), told, DONE)
+    usage_event = b'data: {"choices":[],"usage":%s}\n\n' % usage.encode()
+    answer_with(event("a"), event(reason="st\0op\ud800"[:5]), usage_event, DONE)
     done = await finished()
     assert (done.state, done.text) == ("done", "a")
     assert set(done.usage or {}) <= {"completion_tokens"}
@@ -295,7 +295,7 @@ async def test_end_is_told_however_small_messages_must_be(answer_with: Any) -> N
 
 
 async def test_answer_that_cannot_be_stored_fails_alone(answer_with: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it is: all of a worker's answers share a transaction."""
+    """All answers of a worker share a transaction, but an error in one of them must not affect the others."""
     answer_with(event("a"), 0.3, event("b"), event(reason="stop"), DONE)
     bad, good = await ask(), await ask()
     check = store.messages_of

@@ -1,19 +1,19 @@
-"""An upstream process that does whatever a test wants, nasty or not, over raw sockets; and tells what it saw.
+"""An upstream process over raw sockets. Tests script its responses, valid or broken, and can read its requests.
 
     python -m tests.relay.upstream PORT
 
-A request's last message is a list of steps, as JSON, which the answer follows:
+The last message of a request is a JSON list of steps, which the upstream follows:
 
-    ["head", STATUS, [[NAME, VALUE] …]]   the head; without Content-Length or Transfer-Encoding, the body ends with the
-                                          connection
-    ["chunk", TEXT]                       a chunk of a chunked body; "" is the last one
-    ["send", TEXT]                        bytes as they are (Latin-1)
+    ["head", STATUS, [[NAME, VALUE] …]]   send the head; without Content-Length or Transfer-Encoding, the body ends when
+                                          the connection closes
+    ["chunk", TEXT]                       send a chunk of a chunked body; "" is the last one
+    ["send", TEXT]                        send the text unchanged, encoded as Latin-1
     ["wait", SECONDS]
-    ["close"] ["reset"]                   the connection, in good order or not
+    ["close"] ["reset"]                   close the connection normally, or reset it
     ["repeat", TIMES, STEPS]
 
-`GET /seen/NAME` tells of the requests whose `user` is NAME: their headers and body, and when the connection was lost,
-by the system's monotonic clock. `GET /seen` tells how many connections there are.
+`GET /seen/NAME` returns the requests with the `user` NAME: their headers and bodies, and when the connection was lost,
+by the system's monotonic clock. `GET /seen` returns the number of connections.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ class Connection(asyncio.Protocol):
             elif name == "close":
                 self.transport.close()
             elif name == "reset":
-                await asyncio.sleep(0.05)  # so that what was sent has been read
-                its: socket.socket = self.transport.get_extra_info("socket")
-                its.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                await asyncio.sleep(0.05)  # so that the client has read the bytes sent so far
+                raw_socket: socket.socket = self.transport.get_extra_info("socket")
+                raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.transport.abort()
             elif name == "repeat":
                 for _ in range(values[0]):
@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
                 raise ValueError(name)
 
     async def taken(self) -> None:
-        """Wait until not too much of what was written waits for the other side; where it has left, for ever."""
+        """Wait until the write buffer is small. If the client has disconnected, wait until this task is cancelled."""
         while self.transport.is_closing() or self.transport.get_write_buffer_size() > 1_000_000:
             await asyncio.sleep(0.002)
 
