@@ -84,7 +84,7 @@ async def finished(pk: str | None = None) -> Generation:
 
 @sync_to_async
 def pieces(pk: str) -> list[str]:
-    """Return the texts of the pieces in the log. Check that the numbers have no holes and that nothing follows the end."""
+    """Return the texts of the pieces in the log. The numbers must have no holes, and nothing can follow the end."""
     rows = list(Message.objects.filter(channel=f"generation.{pk}").order_by("position"))
     assert [row.event for row in rows[:-1]] == ["message"] * (len(rows) - 1)
     data = [json.loads(row.data) for row in rows if row.event == "message"]

@@ -1,3 +1,3 @@
-"""See tests/relay/conftest.py."""
+"""Makes the fixtures of tests/relay/conftest.py available here."""
 
-from tests.relay.conftest import *  # noqa: F403 - its fixtures
+from tests.relay.conftest import *  # noqa: F403 - for the fixtures

@@ -27,6 +27,6 @@ def events_of(body: bytes) -> list[str]:
 def error_in(body: bytes) -> Any:
     """Return the error at the end of the stream, before its only [DONE]."""
     assert body.count(b"[DONE]") == 1
-    *_, told, done = events_of(body)
+    *_, error, done = events_of(body)
     assert done == "data: [DONE]"
-    return json.loads(told.removeprefix("data: "))["error"]
+    return json.loads(error.removeprefix("data: "))["error"]

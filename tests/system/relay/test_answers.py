@@ -127,28 +127,28 @@ async def test_only_client_headers_are_passed_on(relay: Relay) -> None:
         steps += [piece("Hi"), *END] if status == 200 else [chunk("{}"), LAST]
         found = (await relay.ask(steps)).response_headers
         assert passed.items() <= found.items()
-        ours = {"date", "server"}  # uvicorn adds these
-        assert not {name.lower() for name in kept} & (set(found) - ours)
+        added = {"date", "server"}  # uvicorn adds these
+        assert not {name.lower() for name in kept} & (set(found) - added)
         assert (found["server"], found["date"][-3:]) == ("uvicorn", "GMT")
 
 
 async def test_compressed_answer_is_refused(relay: Relay) -> None:
-    """It is never inflated."""
+    """The relay never decompresses an answer."""
     status, body, _ = await relay.answer(whole(200, "xxxx", ["Content-Encoding", "gzip"]))
     assert (status, json.loads(body)["error"]["code"]) == (502, "upstream-malformed")
 
 
 async def test_repeated_key_is_hidden(relay: Relay) -> None:
-    """The upstream sends our key back in an error, an event or a header."""
-    told = {"error": {"message": f"Wrong key: {SECRET}"}}
-    spelt = json.dumps(told).replace("sk-very", "\\u0073k\\u002dvery")
+    """The upstream sends its API key back in an error, an event or a header."""
+    error = {"error": {"message": f"Wrong key: {SECRET}"}}
+    spelt = json.dumps(error).replace("sk-very", "\\u0073k\\u002dvery")
     for steps in (
         whole(401, spelt),
         [HEAD, chunk(f"data: {spelt}\n\n")],
         [HEAD, chunk(event(f"It is {SECRET}").replace("sk-very", "sk\\u002dvery")), *END],
-        whole(401, told, ["X-Request-Id", SECRET]),
-        [HEAD, piece(f"Your key is {SECRET}"), chunk(f"data: {json.dumps(told)}\n\n")],
-        [HEAD, piece("Hi"), wait(0.1), chunk(f"data: {json.dumps(told)}\n\n")],
+        whole(401, error, ["X-Request-Id", SECRET]),
+        [HEAD, piece(f"Your key is {SECRET}"), chunk(f"data: {json.dumps(error)}\n\n")],
+        [HEAD, piece("Hi"), wait(0.1), chunk(f"data: {json.dumps(error)}\n\n")],
     ):
         asked = await relay.ask(steps)
         body = await asked.rest()

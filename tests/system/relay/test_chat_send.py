@@ -1,4 +1,4 @@
-"""The demo site's POST /chat/send, where an upstream is configured: over sockets, to an upstream process."""
+"""The demo site's POST /chat/send with a configured upstream. Over real sockets."""
 
 import json
 import time
@@ -14,7 +14,7 @@ STREAM = ["Content-Type", "text/event-stream"]
 
 
 async def send(relay: Relay, steps: list[Step], *, user: str = "ann", **headers: str) -> Asking:
-    """Ask for an answer by these steps; the head of the answer is read."""
+    """Request an answer that follows these steps, and read the head of the response."""
     authorization = {"Authorization": f"Bearer {relay.keys[user]}"} if user else {}
     body = json.dumps({"msg": json.dumps(steps)}).encode()
     return await (await Asking(relay.server.port, "/chat/send", {**authorization, **headers}, body=body).ask()).head()
@@ -46,7 +46,7 @@ async def test_refusal_is_passed_on_with_its_status(relay: Relay) -> None:
 async def test_who_may_have_no_answers_has_none(relay: Relay) -> None:
     asked = await send(relay, [], user="")
     assert asked.status == 401
-    assert asked.response_headers["access-control-allow-origin"] == "*"  # so that a page can read what was wrong
+    assert asked.response_headers["access-control-allow-origin"] == "*"  # so that a page can read the error
     assert json.loads(await asked.rest())["error"]["code"] == "not-logged-in"
 
 
@@ -69,4 +69,4 @@ async def test_request_is_closed_upstream_when_the_client_leaves(relay: Relay) -
     asked.abort()
     end = time.monotonic() + 10
     while await relay.upstream.connections() > before:
-        assert time.monotonic() < end, "the upstream's connection stays open"
+        assert time.monotonic() < end, "the upstream's connection is still open"

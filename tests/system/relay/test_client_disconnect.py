@@ -1,6 +1,6 @@
-"""Clients that leave a relayed answer: the upstream is let go of at once, and nothing of theirs is kept.
+"""When a client disconnects, the relay closes its upstream connection at once and releases the resources.
 
-Model time costs money. Whoever has left is not to be answered any longer, whatever the request was doing.
+Model time costs money, so the upstream must stop in every state of the request.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def other(
     tmp_path_factory: pytest.TempPathFactory,
     upstream: UpstreamProcess,
 ) -> Iterator[Relay]:
-    """The site on the other servers, and behind middleware that nobody can cancel."""
+    """The site on the other servers, and behind sync middleware, which cannot be cancelled."""
     server, _, sync = request.param.partition("-")
     middleware = '["tests.support.middleware.slow_sync"]' if sync else '["tests.support.middleware.slow"]'
     made = make_relay(migrated_sqlite, tmp_path_factory.mktemp(server), upstream, server, TEST_MIDDLEWARE=middleware)
@@ -42,7 +42,7 @@ def other(
 
 
 async def leave(asked: Asking, *, by_reset: bool) -> float:
-    """When, by the clock that the upstream goes by as well."""
+    """Disconnect, and return the time by the monotonic clock, which the upstream uses as well."""
     left_at = time.monotonic()
     if by_reset:
         asked.abort()
@@ -54,7 +54,7 @@ async def leave(asked: Asking, *, by_reset: bool) -> float:
 async def let_go(
     relay: Relay, steps: list[Step], *, by_reset: bool, query: str = "", seconds: float = LET_GO_SECONDS
 ) -> None:
-    """Ask, leave in the middle, and see that the upstream is let go of in time."""
+    """Send a request, disconnect before its end, and check that the upstream's connection closes in time."""
     asked = await relay.asking(steps, query=query).ask()
     if steps is BEFORE_HEAD or query:
         await relay.seen(asked)
@@ -85,7 +85,7 @@ async def test_upstream_is_let_go_of_while_middleware_still_runs(relay: Relay, s
 async def test_upstream_is_let_go_of_while_middleware_still_runs_on_every_server(
     other: Relay, steps: list[Step], request: pytest.FixtureRequest
 ) -> None:
-    """Sync middleware cannot be cancelled. The upstream is let go of as soon as it returns, before any time limit."""
+    """Sync middleware cannot be cancelled. The upstream's connection closes when it returns, before any time limit."""
     if "sync" in request.node.callspec.params["other"]:
         await let_go(other, steps, by_reset=False, query="?slow=1", seconds=1 + LET_GO_SECONDS)
     else:
@@ -129,6 +129,6 @@ async def test_a_thousand_cancels_leave_nothing_behind(relay: Relay) -> None:
         await asyncio.gather(*(come_and_go(round_ * 40 + number) for number in range(40)))
     await holds_no_more_than(relay.server, before)
     assert await relay.upstream.connections() <= open_before
-    # All places are free: as many as there are can be taken at once.
+    # All slots are free: a user can open the maximum number of streams at once.
     asked = await asyncio.gather(*(relay.ask(SILENT) for _ in range(50)))
     assert {each.status for each in asked} == {200}

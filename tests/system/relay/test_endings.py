@@ -1,4 +1,4 @@
-"""How relayed answers end: in time, with [DONE], or with an error in the stream. Over real sockets."""
+"""Relayed answers end in time, with [DONE] or with an error in the stream. Over real sockets."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_done_is_sent_once_after_usage(relay: Relay) -> None:
 
 @pytest.mark.parametrize("options", [None, {}, {"include_usage": False}, {"include_usage": None}])
 async def test_usage_is_sent_only_if_asked(relay: Relay, options: Any) -> None:
-    """The site records it in any case."""
+    """The site records the usage in every case."""
     empty = 'data: {"choices":[],"prompt_filter_results":[]}\n\n'
     more = {} if options is None else {"stream_options": options}
     before = len(await asyncio.to_thread(relay.usage, "bob"))
@@ -124,10 +124,11 @@ async def test_finish_reason_completes_the_answer(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize(
-    "told", ['data: {"error": {"message": "out of memory"}}\n\n', 'event:error\ndata:{"message":"out of memory"}\n\n']
+    "error_event",
+    ['data: {"error": {"message": "out of memory"}}\n\n', 'event:error\ndata:{"message":"out of memory"}\n\n'],
 )
-async def test_error_within_answer_ends_it(relay: Relay, told: str) -> None:
-    _, body, _ = await relay.answer([HEAD, piece("Hi"), wait(0.05), chunk(told + event("more")), wait(1), LAST])
+async def test_error_within_answer_ends_it(relay: Relay, error_event: str) -> None:
+    _, body, _ = await relay.answer([HEAD, piece("Hi"), wait(0.05), chunk(error_event + event("more")), wait(1), LAST])
     assert error_in(body)["message"] == "out of memory"
     assert b"more" not in body
 

@@ -43,7 +43,7 @@ async def test_split_characters_are_joined(relay: Relay) -> None:
 
 
 async def test_long_lines_are_bounded(relay: Relay) -> None:
-    """Lines of one MiB pass, and the error for longer ones is clean."""
+    """Lines of one MiB are relayed, and a longer line ends the stream with an error event."""
     before, after = raw(event("@")).split("@")
     long: list[Step] = [["chunk", before], ["repeat", 64, [chunk("x" * 16_384)]], ["chunk", after]]
     _, body, _ = await relay.answer([HEAD, *long, *END])
@@ -54,7 +54,7 @@ async def test_long_lines_are_bounded(relay: Relay) -> None:
 
 
 async def test_event_types_are_kept(relay: Relay) -> None:
-    """DashScope sends such events."""
+    """DashScope sends events with a type."""
     sent = "".join(f"id:{n}\nevent:result\n:HTTP_STATUS/200\n{event(text)}" for n, text in ((1, "a"), (2, "b")))
     _, body, _ = await relay.answer([HEAD, chunk(sent), *END])
     events = events_of(body)
@@ -65,7 +65,7 @@ async def test_event_types_are_kept(relay: Relay) -> None:
 
 
 async def test_heartbeats_come_between_events_only(relay: Relay) -> None:
-    """Each is one line with a single newline."""
+    """Each heartbeat is one line with a single newline."""
     first, second = raw(event("ab")), raw(event("cd"))
     steps: list[Step] = [HEAD, ["chunk", first + second[:30]], wait(0.7), ["chunk", second[30:]], *END]
     asked = await relay.ask(steps)

@@ -1,4 +1,4 @@
-"""OpenAI's own Python client, as it is, with the relay as its base_url."""
+"""OpenAI's unmodified Python client, with the relay as its base_url."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ async def client(relay: Relay) -> AsyncIterator[AsyncOpenAI]:
 
 
 def asking(steps: list[Step], **more: Any) -> dict[str, Any]:
-    """The arguments of create()."""
+    """Return the arguments for create()."""
     return {"model": "m1", "messages": [{"role": "user", "content": json.dumps(steps)}], **more}
 
 
 async def test_streaming(client: AsyncOpenAI) -> None:
-    # Heartbeats come before the first event, and between two after one that had an id.
+    # Heartbeats arrive before the first event, and after an event with an id.
     steps: list[Step] = [HEAD, wait(0.8), chunk(f"id:1\n{event('Hel')}"), wait(0.5), piece("lo é\u2028"), *END]
     text, usage = "", None
     asked = asking(steps, stream=True, temperature=0.1, stream_options={"include_usage": True})
@@ -65,7 +65,7 @@ EXTRAS = {
 
 @pytest.mark.parametrize("exclude_none", [True, False])
 @pytest.mark.parametrize(
-    ("said", "kept"),
+    ("sent", "kept"),
     [
         ({"content": "Hello", **EXTRAS}, {"content": "Hello", "reasoning_content": "hm"}),
         ({"content": "Hello", "tool_calls": []}, {"content": "Hello"}),
@@ -74,13 +74,13 @@ EXTRAS = {
     ],
 )
 async def test_final_message_sent_back_is_accepted(
-    relay: Relay, client: AsyncOpenAI, said: dict[str, Any], kept: dict[str, Any], exclude_none: bool
+    relay: Relay, client: AsyncOpenAI, sent: dict[str, Any], kept: dict[str, Any], exclude_none: bool
 ) -> None:
-    message = {"role": "assistant", **said}
+    message = {"role": "assistant", **sent}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     first = await client.chat.completions.create(**asking(whole(200, {**COMPLETION, "choices": [choice]})))
     history = first.choices[0].message.model_dump(exclude_none=exclude_none)
-    assert set(said) - set(history) <= {name for name, value in said.items() if value is None}
+    assert set(sent) - set(history) <= {name for name, value in sent.items() if value is None}
     asked = asking(whole(200, COMPLETION), user=(name := uuid4().hex))
     asked["messages"] = [{"role": "user", "content": "Hi"}, history, *asked["messages"]]
     await client.chat.completions.create(**asked)
@@ -183,12 +183,12 @@ async def test_retries_are_the_clients_and_only_before_the_stream(relay: Relay, 
     assert len(await relay.upstream.seen(name)) == 3
     name = uuid4().hex
     broken: list[Step] = [HEAD, piece("Hi"), ["close"]]
-    stubborn = client.with_options(max_retries=2).chat.completions
-    stream = await stubborn.create(**asking(broken, stream=True, user=name))
+    retrying = client.with_options(max_retries=2).chat.completions
+    stream = await retrying.create(**asking(broken, stream=True, user=name))
     await anext(stream)
     with pytest.raises(openai.APIError):
         await anext(stream)
-    assert len(await relay.upstream.seen(name)) == 1, "not even by us"
+    assert len(await relay.upstream.seen(name)) == 1, "neither the client nor the relay retries"
 
 
 async def test_the_client_that_is_not_async(relay: Relay) -> None:

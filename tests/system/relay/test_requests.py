@@ -21,7 +21,7 @@ pytestmark = pytest.mark.once
 
 
 async def test_upstream_request_holds_nothing_of_clients(relay: Relay) -> None:
-    """It has our own headers only, and the options that we add."""
+    """The request has only the relay's own headers, and the options that the relay adds."""
     asked = relay.asking([HEAD, piece("Hi"), *END], temperature=0.5, stream_options={"include_usage": False})
     asked.headers |= {"X-Secret": "mine", "Cookie": "sessionid=mine", "User-Agent": "mine", "Accept-Encoding": "gzip"}
     await (await (await asked.ask()).head()).rest()

@@ -1,4 +1,4 @@
-"""A server that is told to end in the middle of answers: each client hears that its answer is not whole."""
+"""A server that is stopped during answers: each client receives an error that its answer is incomplete."""
 
 from __future__ import annotations
 
@@ -28,18 +28,20 @@ async def test_relayed_answer_ends_with_an_error(
     body = await asked.rest()
     await stopping
     assert b'"code":"restarting"' in body
-    assert body.endswith(b"\n\ndata: [DONE]\n\n"), "a stream that merely ended would pass for a whole answer"
+    assert body.endswith(b"\n\ndata: [DONE]\n\n"), "without the error, the stream would look like a complete answer"
     relay.site.close()
 
 
 @pytest.mark.parametrize(("server", "reads"), [("uvicorn", True), ("uvicorn", False), ("granian", False)])
 async def test_worker_within_says_that_its_answers_are_interrupted(sqlite_site: Site, server: str, reads: bool) -> None:
     running = sqlite_site.settings(UPSTREAMS=scripted(100, 10)).serve(server)
-    told = await asyncio.to_thread(ask, running, "question")
+    created = await asyncio.to_thread(ask, running, "question")
     if reads:
-        reader = await StreamClient(running.port, told["events_url"]).connect()
+        reader = await StreamClient(running.port, created["events_url"]).connect()
         await reader.read_until(1)
     state = "SELECT state FROM streams_relay_generation"
     await asyncio.to_thread(wait_until, lambda: sqlite_site.execute(state) == [("running",)], "the answer's beginning")
     await asyncio.to_thread(running.stop, signal.SIGTERM, patient=True)
-    assert sqlite_site.execute(state) == [("interrupted",)], "told by the worker itself, not by its lease"
+    assert sqlite_site.execute(state) == [("interrupted",)], (
+        "the worker itself must set the state, before its lease expires"
+    )
