@@ -95,7 +95,7 @@ async def test_user_of_other_middleware_is_refreshed(user: User) -> None:
 
 
 async def test_lazy_user_of_other_middleware_is_refreshed(user: User) -> None:
-    """Such users come from tokens or impersonation. The session can be missing, or belong to another user."""
+    """The user comes from a token or impersonation. The session can be missing, or belong to another user."""
     for session in (None, SessionStore()):
         lazy = SimpleLazyObject(lambda: User.objects.get(pk=user.pk))
         await sync_to_async(str)(lazy)
