@@ -1,4 +1,4 @@
-"""Servers that several tests share, each started once: every server, under Django's stock handler and under ours."""
+"""Shared running servers: each ASGI server once with Django's stock handler, and once with Streams' application."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OURS = "project.asgi:application"
 
 @pytest.fixture(scope="session", params=[(server, app) for server in SERVERS for app in (STOCK, OURS)], ids="-".join)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Server]]:
-    """A site and its running server. Every server meets both databases: PostgreSQL under the stock handler."""
+    """Yield a site and its running server: PostgreSQL with the stock handler, SQLite with Streams' application."""
     server, app = request.param
     folder = tmp_path_factory.mktemp("site")
     if app == STOCK:
@@ -32,24 +32,24 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def shared_site(shared: tuple[Site, Server]) -> Site:
-    """The shared server's site."""
+    """Return the shared server's site."""
     return shared[0]
 
 
 @pytest.fixture
 def shared_server(shared: tuple[Site, Server]) -> Server:
-    """A running server with quick heartbeats. Tests take channels of their own, as the fixture `channel`."""
+    """Return a running server with frequent heartbeats. Each test uses its own channel; see the fixture `channel`."""
     return shared[1]
 
 
 @pytest.fixture
 def channel(request: pytest.FixtureRequest) -> str:
-    """A public channel of the test's own."""
+    """Return the name of a public channel that only this test uses."""
     return f"public.{request.function.__name__}"[:80]
 
 
 @pytest.fixture(autouse=True)
 async def leave() -> AsyncIterator[None]:
-    """Close what a test's clients have left open."""
+    """Close the connections that a test's clients left open."""
     yield
     clients.leave_all()

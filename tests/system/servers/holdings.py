@@ -1,4 +1,4 @@
-"""What a server process holds while it runs, asked again until it has come to rest."""
+"""Read the resources that a running server process holds, and wait until they meet a condition."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ Holdings = dict[str, Any]
 
 
 async def ask(server: Server, path: str) -> Any:
-    """Server.json, for tests whose clients go on meanwhile."""
+    """Call Server.json() in a thread, so that the test's clients continue to run."""
     return await asyncio.to_thread(server.json, path)
 
 
 async def publish(server: Server, channel: str, n: int = 1, bytes: int = 10) -> int:
-    """Publish from the server's own process; returns the last position."""
+    """Publish `n` messages from the server's own process, and return the last position."""
     return int((await ask(server, f"/test/burst/?channel={channel}&n={n}&bytes={bytes}"))["last"])
 
 
 async def holdings(server: Server) -> Holdings:
-    """What the process that answers holds: threads, fds, tasks, rss, streams, subscribers and their queues."""
+    """Return the resources of the process that answers: threads, fds, tasks, rss, streams, subscribers and queues."""
     found: Holdings = await ask(server, "/test/process/?collect=1")
     return found
 
 
 async def until(server: Server, condition: Callable[[Holdings], bool], what: str, seconds: float = 30.0) -> Holdings:
-    """Wait until what the process holds meets the condition; returns what it holds then."""
+    """Wait until the process's resources meet the condition, and return them."""
     end = time.monotonic() + seconds
     pause = 0.1
     while not condition(found := await holdings(server)):
@@ -43,7 +43,7 @@ async def until(server: Server, condition: Callable[[Holdings], bool], what: str
 
 
 async def holds(server: Server, **expected: int) -> Holdings:
-    """Wait until the process holds exactly what is expected, as in `subscribers=0`."""
+    """Wait until the process holds exactly these resources, such as `subscribers=0`."""
     return await until(server, lambda found: expected.items() <= found.items(), f"expected {expected}")
 
 
@@ -55,7 +55,7 @@ async def holds_no_more_than(server: Server, before: Holdings) -> Holdings:
 
 
 def connections(server: Server) -> int:
-    """How many connections of clients the server has, in whichever of its processes; as the kernel sees it."""
+    """Return the number of client connections that the kernel lists for the server and its worker processes."""
     main = psutil.Process(server.pid)
     return sum(
         connection.laddr.port == server.port and connection.status != psutil.CONN_LISTEN

@@ -1,4 +1,4 @@
-"""Middleware around EventStreamResponse, and a running server that answers with it."""
+"""The middleware that the response tests use, and a running server whose views return an EventStreamResponse."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Served:
         return list((await ask(self.server, f"/test/response/journal/?key={key}"))["journal"])
 
     async def notes(self, key: str, expected: list[Any]) -> None:
-        """Wait until the iterator's notes are the expected ones."""
+        """Wait until the iterator's notes equal the expected ones."""
         async with asyncio.timeout(20):
             while (found := await self.journal(key)) != expected:
                 assert len(found) <= len(expected), found

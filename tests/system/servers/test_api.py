@@ -1,4 +1,4 @@
-"""The API on a real server and a real database: many at once, bodies in chunks, a database that goes away."""
+"""The API on a real server and a real database: concurrent requests, chunked bodies, and a database outage."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tests.support.sites import Server, Site, finish
 
 pytestmark = pytest.mark.once
 
-# Signed with the same key as the site's own, and so one of its tokens.
+# The tests and the site have the same SECRET_KEY, so the site accepts this token.
 TOKEN = make_token(read=["*"], publish=["*"], seconds=3600)
 
 
 def call(server: Server, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
-    """The status, the JSON and the headers. A body that is an iterator goes in chunks, without a Content-Length."""
+    """Return the status, the JSON and the headers. An iterator as body is sent in chunks, without a Content-Length."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    told = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json", **headers}
+    all_headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json", **headers}
     sent = json.dumps(body) if isinstance(body, dict) else body
-    connection.request(method, path, sent, told)
+    connection.request(method, path, sent, all_headers)
     response = connection.getresponse()
     found = response.status, json.loads(response.read()), response.headers
     connection.close()
@@ -39,34 +39,34 @@ def in_chunks(text: str) -> Iterator[bytes]:
 
 def test_many_at_once_and_in_chunks(site: Site) -> None:
     server = site.settings(MAX_REQUEST_BYTES=2000).serve()
-    # Keys: of many at once one is new, on whichever path it came.
+    # Idempotency keys: of eight concurrent requests with one key, one is new, on either path.
     jobs = [(CHANNEL_MESSAGES if n % 2 else FAST, {"data": f"{n // 8}"}, f"key-{n // 8}") for n in range(32)]
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda job: call(server, "POST", job[0], job[1], **{"Idempotency-Key": job[2]}), jobs))
     assert sorted(status for status, _, _ in answers) == [200] * 28 + [201] * 4
-    assert {told["id"] for _, told, _ in answers} == {1, 2, 3, 4}
+    assert {answer["id"] for _, answer, _ in answers} == {1, 2, 3, 4}
 
-    # Chunks: DRF's own parser would find such a body empty.
+    # Chunked bodies: DRF's own parser would read them as empty.
     for path in (CHANNEL_MESSAGES, FAST):
-        status, told, _ = call(server, "POST", path, in_chunks(json.dumps({"data": "in chunks"})))
-        assert (status, told["new"]) == (201, True), told
-        status, told, _ = call(server, "POST", path, in_chunks(json.dumps({"data": "x" * 2000})))
-        assert (status, told["error"]["code"]) == (413, "request-too-large")
+        status, answer, _ = call(server, "POST", path, in_chunks(json.dumps({"data": "in chunks"})))
+        assert (status, answer["new"]) == (201, True), answer
+        status, answer, _ = call(server, "POST", path, in_chunks(json.dumps({"data": "x" * 2000})))
+        assert (status, answer["error"]["code"]) == (413, "request-too-large")
 
-    # Many messages and many requests at once: none lost, none twice, each request's in a row.
+    # Concurrent batches: no message is lost or repeated, and each request's messages keep their order.
     batches = [{"messages": [{"channel": "news", "data": f"{n}.{m}"} for m in range(20)]} for n in range(8)]
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda body: call(server, "POST", MESSAGES, body), batches))
-    ids = [[each["id"] for each in told["messages"]] for _, told, _ in answers]
+    ids = [[each["id"] for each in answer["messages"]] for _, answer, _ in answers]
     assert sorted(place for batch in ids for place in batch) == list(range(7, 167))
     assert all(batch == sorted(batch) for batch in ids)
 
     history: list[Any] = []
     url = f"{CHANNEL_MESSAGES}?limit=50"
     while url:
-        _, told, _ = call(server, "GET", url)
-        history += told["messages"]
-        url = told["next"]
+        _, answer, _ = call(server, "GET", url)
+        history += answer["messages"]
+        url = answer["next"]
     assert [each["id"] for each in history] == list(range(1, 167))
 
 
@@ -103,7 +103,7 @@ with ThreadPoolExecutor(12) as pool:
 
 
 def test_first_requests_for_the_description_at_once_are_answered(sqlite_site: Site) -> None:
-    """drf-spectacular prepares itself at its first use, in a way that threads cannot share."""
+    """drf-spectacular initializes itself at its first use, and that code is not thread-safe."""
     assert finish(sqlite_site.script(AT_ONCE)).strip() == str([200] * 12)
 
 
@@ -121,8 +121,8 @@ print(Client().get("/channels/", headers=headers).json())
 
 def test_site_without_middleware_sessions_and_drfs_app(sqlite_site: Site) -> None:
     sqlite_site.env["DJANGO_SETTINGS_MODULE"] = "tests.support.settings_bare"
-    told = finish(sqlite_site.script(BARE)).splitlines()
-    assert told == ["201", "201", "{'channels': [{'channel': 'news', 'head': 2, 'listeners': 0}], 'next': None}"]
+    answer = finish(sqlite_site.script(BARE)).splitlines()
+    assert answer == ["201", "201", "{'channels': [{'channel': 'news', 'head': 2, 'listeners': 0}], 'next': None}"]
 
 
 def test_database_that_goes_away_is_503_and_back_again(postgres_site: Site) -> None:
@@ -136,10 +136,10 @@ def test_database_that_goes_away_is_503_and_back_again(postgres_site: Site) -> N
             ("POST", FAST, {"data": 1}),
             ("GET", CHANNEL_MESSAGES, None),
         ):
-            status, told, headers = call(server, method, path, body)
-            assert (status, told["error"]["code"], headers["Retry-After"]) == (503, "unavailable", "5")
-        status, told, _ = call(server, "GET", "/api/health/ready")
-        assert (status, told) == (503, {"status": "unavailable", "database": "unavailable", "notifier": "idle"})
+            status, answer, headers = call(server, method, path, body)
+            assert (status, answer["error"]["code"], headers["Retry-After"]) == (503, "unavailable", "5")
+        status, answer, _ = call(server, "GET", "/api/health/ready")
+        assert (status, answer) == (503, {"status": "unavailable", "database": "unavailable", "notifier": "idle"})
         assert call(server, "GET", "/api/health/live")[0] == 200
     finally:
         postgres.start()

@@ -1,5 +1,5 @@
-"""streams.asgi: daphne's `send` waits for clients that do not read, and other servers' is left as it is. It answers the
-lifespan protocol."""
+"""streams.asgi makes daphne's `send` wait for clients that do not read, and leaves the other servers' `send` unchanged.
+It also answers the lifespan protocol."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STOCK = "tests.support.asgi:application"
 
 
 class Calls(list[tuple[Any, ...]]):
-    """An ASGI application that notes what it was called with."""
+    """An ASGI application that records the arguments of its calls."""
 
     async def __call__(self, *args: Any) -> None:
         self.append(args)
@@ -94,21 +94,21 @@ async def test_lifespan_is_answered_to_its_end() -> None:
 
 @pytest.fixture
 def daphne(sqlite_site: Site) -> Iterator[Server]:
-    """daphne with our application, which cuts clients that take nothing for a second or two."""
+    """Run daphne with Streams' application and a SEND_TIMEOUT_SECONDS of one second."""
     server = sqlite_site.settings(SEND_TIMEOUT_SECONDS=1).serve("daphne", OURS)
     yield server
     assert "Traceback" not in server.log.read_text()
 
 
 async def stuck_client(server: Server, key: str) -> StreamClient:
-    """A client that does not read, once the iterator has come to rest."""
+    """Open a stream whose client does not read."""
     client = StreamClient(server.port, f"/test/response/chatty/?key={key}&bytes=65536")
     await client.connect(receive_buffer=4096)
     return client
 
 
 async def closed(server: Server, key: str) -> int:
-    """Wait until the iterator has been closed; returns how many items it gave."""
+    """Wait until the iterator is closed, and return the number of items that it produced."""
     async with asyncio.timeout(30):
         while len(journal := (await ask(server, f"/test/response/journal/?key={key}"))["journal"]) < 2:
             await asyncio.sleep(0.05)
@@ -120,7 +120,7 @@ async def test_connection_of_a_client_that_was_cut_is_aborted(daphne: Server) ->
     client = await stuck_client(daphne, "cut")
     given = await closed(daphne, "cut")
     async with asyncio.timeout(30):
-        while await client.read():  # the rest of what was on its way, and then the end: not a silent connection
+        while await client.read():  # the bytes already in the buffers, and then the end of the connection
             pass
     assert len(client.events) < given
     assert daphne.json("/test/response/quick/") == {}

@@ -1,7 +1,7 @@
-"""All servers behind nginx are away for some seconds, as in a deployment that restarts everything at once.
+"""All servers behind nginx are down for some seconds, as in a deployment that restarts everything at once.
 
-The nginx.conf of the docs answers streams itself then, so that an EventSource comes back: a 502 would end it for good.
-tests/system/browser/test_behind_nginx.py has the same with a real browser.
+The nginx.conf of the docs then answers stream requests with an empty stream, so that an EventSource reconnects. A 502
+would stop it permanently. tests/system/browser/test_behind_nginx.py tests the same with a real browser.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.sites import Server, Site
 
 pytestmark = pytest.mark.once
 
-AWAY = b"retry: 2000\n"  # no blank line: httpx-sse and others take one for an event
+AWAY = b"retry: 2000\n"  # no blank line, because httpx-sse and other clients would dispatch an event for it
 ORIGIN = "https://app.example"
 
 
@@ -75,7 +75,7 @@ def test_stream_without_a_server_is_empty(proxy: NginxServer, server: Server, pa
 
 @pytest.mark.parametrize("path", ["/", "/ai/v1/models", "/ai/generations/some-id/", "/api/health/ready"])
 def test_request_for_no_stream_gets_the_502(proxy: NginxServer, server: Server, path: str) -> None:
-    """Pages, programs and health checks read the status."""
+    """Pages, API clients and health checks need the status."""
     server.stop()
     assert get(proxy, path)[0] == 502
 
@@ -100,14 +100,14 @@ def test_limit_of_streams_passes_as_429(sqlite_site: Site) -> None:
 
 
 class PolicyWithoutADatabase(BasePolicy):
-    """Asks a database that does not answer."""
+    """A policy whose database does not answer."""
 
     def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
         raise OperationalError("the server at db.example does not answer")
 
 
 def test_stream_without_a_database_is_empty(sqlite_site: Site) -> None:
-    """A server that cannot decide whether a user may read answers 503 by itself, which ends an EventSource as well."""
+    """A server that cannot ask the policy answers 503, which would also stop an EventSource permanently."""
     server = sqlite_site.settings(POLICY=f"{__name__}.PolicyWithoutADatabase").serve()
     proxy = _nginx_for(server)
     try:
@@ -120,11 +120,11 @@ def test_stream_without_a_database_is_empty(sqlite_site: Site) -> None:
 
 
 class Reader:
-    """A Python client that comes back after each stream's end, as an EventSource does, and stops at an error."""
+    """A Python client that reconnects after each stream's end, as an EventSource does, and stops at an error."""
 
     def __init__(self, proxy: NginxServer) -> None:
         self.url = f"http://127.0.0.1:{proxy.port}/events/news/"
-        self.heard: list[str] = []
+        self.received: list[str] = []
         self.connections = 0
         self._cursor = ""
 
@@ -139,8 +139,8 @@ class Reader:
                         async for event in source.aiter_sse():
                             self._cursor = event.id or self._cursor
                             if event.event == "message":
-                                self.heard.append(event.data)
-                except httpx.RemoteProtocolError:  # the server was killed within the answer
+                                self.received.append(event.data)
+                except httpx.RemoteProtocolError:  # the server was killed in the middle of the response
                     pass
                 await asyncio.sleep(0.5)
 
@@ -157,7 +157,7 @@ async def test_python_client_gets_every_message_once(proxy: NginxServer, server:
     reading = asyncio.create_task(reader.read())
     try:
         async with asyncio.timeout(120):
-            while not reader.heard:  # until its stream is open
+            while not reader.received:  # until its stream is open
                 await publish()
             await asyncio.to_thread(server.stop)
             connections = reader.connections
@@ -167,11 +167,11 @@ async def test_python_client_gets_every_message_once(proxy: NginxServer, server:
                 await asyncio.sleep(0.05)
             await asyncio.to_thread(server.start)
             await publish()
-            while published[-1] not in reader.heard:
+            while published[-1] not in reader.received:
                 assert not reading.done(), reading
                 await asyncio.sleep(0.05)
-        await asyncio.sleep(1)  # nothing comes twice
-        assert reader.heard == published[published.index(reader.heard[0]) :]
+        await asyncio.sleep(1)  # long enough for a repeated event to arrive
+        assert reader.received == published[published.index(reader.received[0]) :]
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""A server whose asgiref has none of the internals: streams cost a thread each, and everything else holds."""
+"""A server whose asgiref lacks the internals that Streams uses: each stream keeps a thread, and all else works."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_streams_keep_a_thread_each_and_work(postgres_site: Site, postgres
     path = f"/events/user.{pk}/"
     clients = [await StreamClient(running.port, path, {"Cookie": cookie}).connect() for _ in range(STREAMS)]
     found = await holds(running, subscribers=STREAMS, streams=STREAMS)
-    assert found["threads"] >= STREAMS, "one each"
+    assert found["threads"] >= STREAMS, "each stream should keep a thread"
     await asyncio.to_thread(wait_until, lambda: postgres.connections(database) <= MAX_CONNECTIONS, "few connections")
     await publish(running, f"user.{pk}")
     for client in clients:
@@ -36,7 +36,7 @@ async def test_streams_keep_a_thread_each_and_work(postgres_site: Site, postgres
     began = time.monotonic()
     await asyncio.to_thread(running.stop)
     leave_all()
-    assert time.monotonic() - began < 10, "the streams have ended with their server"
+    assert time.monotonic() - began < 10, "the streams should end with their server"
     text = running.log.read_text()
     assert text.count("has no SyncToAsync.thread_sensitive_context. Each open stream keeps a thread.") == 1
     assert "Traceback" not in text

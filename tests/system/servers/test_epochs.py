@@ -1,6 +1,6 @@
-"""A log that goes back: clients of the history that is lost get a reset, and all others go on exactly.
+"""After a backup is restored, clients with a cursor in the lost history get a reset, and all others continue exactly.
 
-A backup is taken at 100, the log grows to 150, the backup is put back, and 60 messages follow.
+The backup is taken at position 100, the log grows to 150, the backup is restored, and 60 messages follow.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from tests.support.sites import Server, Site, finish
 pytestmark = pytest.mark.once
 
 TABLES = ("message", "loghead", "channel", "epoch")
+
 # --- Backups ----------------------------------------------------------------------------------------------------------
 
 
@@ -58,9 +59,10 @@ def path_of(site: Site) -> Path:
 
 
 def restore(site: Site, copy: Path, *, in_place: bool = True) -> None:
-    """Put the backup in the database's place: another database of the same name.
+    """Replace the database with the backup.
 
-    SQLite's is copied over in place by SQLite itself, because processes have the file open; or else it is replaced.
+    On PostgreSQL, a new database takes the old one's name. On SQLite, `in_place` copies the backup through SQLite into
+    the file, which processes have open. Without `in_place`, the file itself is replaced.
     """
     if site.postgres is None and in_place:
         with (
@@ -89,7 +91,7 @@ def copy_rows(site: Site) -> None:
 
 
 def put_rows_back(site: Site) -> None:
-    """Restore within the same tables: the database itself cannot tell afterwards."""
+    """Restore the rows within the same tables, which leaves no trace that the database could detect."""
     statements = [f"DELETE FROM streams_{t}; INSERT INTO streams_{t} SELECT * FROM backup_{t};" for t in TABLES]
     if site.is_postgres:
         site.execute(" ".join(statements))
@@ -131,12 +133,12 @@ async def test_live_stream_of_a_quiet_channel_goes_on_after_a_restore(site: Site
     await quiet.read_control(1)
     copy = await asyncio.to_thread(backup, site)
     await grow(site, LOST)
-    await comes_back(server.port, 149, 1)  # so that the server has come as far
+    await comes_back(server.port, 149, 1)  # so that the server has read the log up to here
     await asyncio.to_thread(restore, site, copy)
     await grow(site, NEW)
     await asyncio.to_thread(site.manage, "publish", "public.quiet", "after all")
     await quiet.read_until(1, timeout=30)
-    if not texts(quiet):  # the database was replaced while the stream was reading, and so it ended; its client returns
+    if not texts(quiet):  # the stream ended, because the database was replaced while it was reading; reconnect
         assert quiet.control[-1].event == "stream-error"
         await quiet.connect()
         await quiet.read_until(1, timeout=30)
@@ -165,24 +167,24 @@ async def test_log_restored_twice_resets_clients_of_both_lost_histories(site: Si
     await assert_returning_clients(server.port)
 
 
-# --- Where the database cannot tell -----------------------------------------------------------------------------------
+# --- Restores that the database cannot detect -------------------------------------------------------------------------
 
 
 async def go_back_unseen(site: Site, server: Server, publish: Callable[[], ForkedProcess]) -> None:
-    """Put the rows back, and publish, before the server can look."""
+    """Restore the rows and publish before the server can read the log."""
     while True:
         with suspended(server.pid):
             try:
                 await asyncio.to_thread(put_rows_back, site)
             except sqlite3.OperationalError:
-                continue  # it stopped while it held the lock
+                continue  # the server was suspended while it held the lock
             await asyncio.to_thread(finish, publish())
             return
 
 
 @pytest.mark.parametrize("publishing", [publish_each, publish_together])
 async def test_publisher_faster_than_the_hub_leaves_no_gap(site: Site, publishing: Callable[..., None]) -> None:
-    """The log is past the hub's position again when the hub looks."""
+    """When the hub reads the log, the head is above the hub's position again."""
     server = site.serve()
     await grow(site, OLD)
     await asyncio.to_thread(copy_rows, site)
@@ -199,13 +201,13 @@ async def test_publisher_faster_than_the_hub_leaves_no_gap(site: Site, publishin
 
 
 async def test_same_text_in_both_histories_leaves_no_gap(site: Site) -> None:
-    """A message's bytes do not show which history it is of."""
+    """A message's bytes do not show which history it belongs to."""
     server = site.serve()
     await grow(site, ["changed"] * 100)
     await asyncio.to_thread(copy_rows, site)
     await grow(site, ["changed"] * 50)
     live = await comes_back(server.port, 50, 100)
-    await asyncio.sleep(2.5)  # so that the hub has looked
+    await asyncio.sleep(2.5)  # so that the hub has polled
     await go_back_unseen(site, server, lambda: site.call(publish_each, *["changed"] * 60))
     await live.read_control(3, timeout=30)
     assert resets(live) == [("unknown-id", "150")]

@@ -1,4 +1,4 @@
-"""PostgreSQL servers that lose messages: a standby that lags is promoted, a power cut, a data directory put back."""
+"""PostgreSQL servers that lose messages: a lagging standby is promoted, a crash, a restored data directory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NOT_DURABLE = {"synchronous_commit": "off", "bgwriter_lru_maxpages": "0", "autov
 
 
 class Standby(PostgresServer):
-    """A copy of a running server that follows it, at its port once that server has ended."""
+    """A standby that follows a running server. It takes over the server's port after that server has stopped."""
 
     def __init__(self, primary: PostgresServer) -> None:
         self.primary = primary
@@ -99,7 +99,7 @@ def find_process(postgres: PostgresServer, title: str) -> psutil.Process:
 
 @pytest.mark.parametrize("crash", ["machine", "backend"])
 async def test_crash_without_durable_commits_resets_clients_above(tmp_path: Path, crash: str) -> None:
-    """The process that writes the WAL is stopped, so that what is committed after 100 never reaches the disk."""
+    """The WAL writer is suspended, so commits after position 100 never reach the disk."""
     postgres = PostgresServer(fsync=True, options=NOT_DURABLE)
     with site_on(postgres, tmp_path) as site:
         server = site.serve()
@@ -118,7 +118,7 @@ async def test_crash_without_durable_commits_resets_clients_above(tmp_path: Path
             find_process(postgres, "streams_0").kill()
             await asyncio.to_thread(wait_until, postgres.is_ready, "PostgreSQL's recovery")
         [(head,)] = site.execute("SELECT max(position) FROM streams_message WHERE position < 1000")
-        assert head == 100, "the crash took the messages away"
+        assert head == 100, "the crash should have lost the messages after 100"
         await asyncio.to_thread(finish, site.call(publish_each, *NEW))
         await live.read_until(1 + 160)
         assert (texts(live), resets(live)) == (LOST[-1:] + OLD + NEW, [("unknown-id", "150")])
@@ -127,7 +127,7 @@ async def test_crash_without_durable_commits_resets_clients_above(tmp_path: Path
 
 @pytest.mark.parametrize("moment", ["running", "stopped"])
 async def test_data_directory_put_back_resets_clients_above(tmp_path: Path, moment: str) -> None:
-    """PostgreSQL cannot tell. A process that keeps running remembers; else the operator runs the command."""
+    """PostgreSQL cannot detect this. A process that keeps running does; otherwise the operator runs the command."""
     postgres = PostgresServer(fsync=True)
     with site_on(postgres, tmp_path) as site:
         data, copy = postgres.folder / "data", postgres.folder / "copy"

@@ -1,7 +1,7 @@
-"""Every client sees every message of its channels exactly once and in order, whatever happens to its connections.
+"""Every client receives every message of its channels exactly once and in order, however its connections end.
 
-Fifty clients break off at random, also within an event, while eight processes publish, with and without transactions,
-some of which are rolled back. What each client has dispatched in the end is compared with the rows of the log.
+Fifty clients disconnect at random, also in the middle of an event. Eight processes publish with and without
+transactions, and roll some of them back. At the end, each client's events are compared with the rows of the log.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ while time.monotonic() < end:
 
 
 class Roamer:
-    """A client that keeps its Last-Event-ID, and little else."""
+    """A client that disconnects at random, and reconnects to a random server with its Last-Event-ID."""
 
     def __init__(self, servers: list[Server], number: int) -> None:
         self.servers = servers
@@ -66,7 +66,7 @@ class Roamer:
         self.connections = 0
 
     async def connect(self) -> None:
-        """To any of the servers, and again until one of them answers with a stream that has begun."""
+        """Connect to a random server, and try again until a stream has started."""
         while True:
             self.client.port = random.choice(self.servers).port
             try:
@@ -96,22 +96,22 @@ class Roamer:
             await asyncio.sleep(random.choice([0, random.uniform(0, 0.5)]))
 
     async def read_all(self, site: Site) -> None:
-        """Connect once more, read all there is to come, and compare it with the log."""
+        """Reconnect, read all remaining events, and compare all events with the log."""
         start = int(self.client.control[0].id)
         names = ", ".join(f"'{name}'" for name in self.channels)
         wanted = f"channel IN ({names}) AND position > {start}"
         rows = site.execute(f"SELECT position, data FROM streams_message WHERE {wanted} ORDER BY position")
         await self.connect()
-        with contextlib.suppress(TimeoutError):  # the comparison below says what is missing
+        with contextlib.suppress(TimeoutError):  # the comparison below reports missing events
             await self.client.read_until(len(rows))
-        await self.client.read_for(0.5)  # nothing comes twice
+        await self.client.read_for(0.5)  # long enough for a repeated event to arrive
         assert [(event.id, event.data) for event in self.client.events] == [(str(p), data) for p, data in rows]
         assert {event.event for event in self.client.control} == {"stream-checkpoint"}
         await self.client.close()
 
 
 async def publish_within(server: Server, over: asyncio.Event) -> None:
-    """Publish from the server's own process too: its hub is told of that at once, and finds the rest by polling."""
+    """Publish from the server's own process too. Its hub is notified of these messages, and polls for the others."""
     while not over.is_set():
         with contextlib.suppress(OSError, http.client.HTTPException):  # while it is down
             await publish(server, random.choice(CHANNELS), n=random.randint(1, 3))
@@ -119,7 +119,7 @@ async def publish_within(server: Server, over: asyncio.Event) -> None:
 
 
 async def run(site: Site, servers: list[Server]) -> list[Roamer]:
-    """Roam for as long as there are publishers; they take some seconds to start."""
+    """Let the clients roam until all publishers have finished."""
     over = asyncio.Event()
     publishers = [site.script(PUBLISH, str(number), str(SECONDS), *CHANNELS) for number in range(PUBLISHERS)]
     roamers = [Roamer(servers, number) for number in range(CLIENTS)]
@@ -137,7 +137,7 @@ async def assert_exactly_once(site: Site, roamers: list[Roamer]) -> None:
     await asyncio.gather(*(roamer.read_all(site) for roamer in roamers))
     rows = site.execute("SELECT position FROM streams_message ORDER BY position")
     assert [position for (position,) in rows] == list(range(1, len(rows) + 1))
-    # Otherwise this would have shown little.
+    # Check that the test did enough to be meaningful.
     assert len(rows) > 100
     assert sum(roamer.connections for roamer in roamers) > 2 * CLIENTS
 

@@ -1,4 +1,4 @@
-"""Many quiet streams of users who are logged in, over PostgreSQL: what they hold, and what they leave behind."""
+"""Many idle streams of logged-in users, on PostgreSQL: they hold few resources, and release all of them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_idle_streams_hold_neither_threads_nor_connections(
     # The server has closed them; PostgreSQL's own processes take a moment to end.
     await asyncio.to_thread(wait_until, lambda: postgres.connections(database) == 0, "the end of all connections")
     if rounds > 2:
-        # The first two warm the allocator up. What 500 streams take is about 25 MiB, were it not given back.
+        # The first two rounds warm up the allocator. If the memory were not freed, 500 streams would add about 25 MiB.
         assert max(memory[2:]) - memory[1] <= 10 * MEBIBYTE
 
 
@@ -66,9 +66,9 @@ RESOURCES = ("tasks", "fds", "threads", "subscribers", "streams", "objects")
 
 
 async def settled(server: Server, condition: Callable[[Holdings], bool]) -> Holdings:
-    """What the process holds when the condition is met and its log threads, which linger for seconds, have ended."""
+    """Wait until the condition is met and the log's threads, which linger for seconds, have ended. Return the state."""
     return await until(
-        server, lambda now: condition(now) and "streams-log" not in now["python_threads"], "being where it was"
+        server, lambda now: condition(now) and "streams-log" not in now["python_threads"], "the idle state"
     )
 
 
@@ -92,11 +92,11 @@ async def assert_all_live(server: Server, channel: str, clients: list[StreamClie
 
 
 async def most_held(server: Server, postgres: PostgresServer, database: str) -> tuple[int, int]:
-    """The most threads and PostgreSQL connections that the process is seen with while the streams are quiet.
+    """Return the highest numbers of threads and PostgreSQL connections while the streams send only heartbeats.
 
-    It is looked at from outside, for a request would take a thread. Heartbeats go out meanwhile.
+    The process is measured from outside, because a request would take a thread.
     """
-    await until(server, lambda now: now["threads"] <= MAX_THREADS, "giving back the threads")
+    await until(server, lambda now: now["threads"] <= MAX_THREADS, "the end of the extra threads")
     process = psutil.Process(server.pid)
     threads = connections = 0
     for _ in range(30):

@@ -1,4 +1,4 @@
-"""Clients that leave: however and whenever they do, the server notices, and keeps nothing of theirs."""
+"""The server notices every client that leaves, however and whenever it does, and releases its resources."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def leave_without_a_word(client: StreamClient) -> None:
     except PermissionError:
         if os.environ.get("REQUIRE_SERVICES") == "1":
             raise
-        pytest.skip("Closing a socket in silence takes CAP_NET_ADMIN.")
+        pytest.skip("Closing a socket without sending a packet needs CAP_NET_ADMIN.")
 
 
 ways = pytest.mark.parametrize("leave", [leave_by_fin, leave_by_rst, leave_without_a_word])
@@ -87,7 +87,7 @@ async def test_clients_that_leave_before_their_stream_begins_leave_nothing_behin
     [(pk,)] = shared_site.execute("SELECT id FROM auth_user WHERE username = 'leaver'")
     requests = [
         f"GET /events/{channel}/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        # The session is read in a thread, and so takes longer to be admitted.
+        # The session is read in a thread, so this request takes longer to be admitted.
         f"GET /events/user.{pk}/ HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n",
         f"GET /events/{channel}/?last_event_id=0&replay=5 HTTP/1.1\r\nHost: localhost\r\n\r\n",
         f"GET /events/{channel}/ HTTP/1.1\r\nHost: localho",
@@ -101,7 +101,7 @@ async def test_clients_that_leave_before_their_stream_begins_leave_nothing_behin
         await asyncio.gather(*(ask_and_leave(shared_server, request) for request in requests * 8))
     await holds_no_more_than(shared_server, before)
 
-    # And it still serves.
+    # The server still delivers events.
     [client] = await connect(shared_server, channel, 1)
     await publish(shared_server, channel)
     await client.read_until(1)

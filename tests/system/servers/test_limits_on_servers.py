@@ -1,4 +1,4 @@
-"""Limits on open streams as clients of real server processes meet them, alone and over two on one database."""
+"""Limits on open streams on real servers: in one process, and across two processes that share a database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.system.servers.holdings import holds
 
 pytestmark = pytest.mark.once
 
-# uvicorn takes the peer from X-Forwarded-For by itself where the request comes from one of these: here, from nowhere.
+# uvicorn itself applies X-Forwarded-For to requests from these addresses. No request here comes from this one.
 AS_IT_IS = {"FORWARDED_ALLOW_IPS": "192.0.2.1"}
 
 
@@ -25,7 +25,7 @@ async def come(server: Server, **headers: str) -> StreamClient:
 
 
 async def serves(server: Server, **headers: str) -> bool:
-    """Whether one more stream would be served. Takes no place."""
+    """Return True if the server accepts one more stream. The stream is closed again at once."""
     client = await come(server, **headers)
     if client.status == 200:
         client.abort()
@@ -39,8 +39,8 @@ async def until(served: bool, server: Server, **headers: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def told(client: StreamClient) -> tuple[int, str, str]:
-    """The status, the code and the message of a refusal."""
+async def refusal(client: StreamClient) -> tuple[int, str, str]:
+    """Return the status, the code and the message of a refused stream."""
     assert int(client.response_headers["retry-after"]) > 0
     error = json.loads(await client._reader.readexactly(int(client.response_headers["content-length"])))["error"]
     return client.status, error["code"], error["message"]
@@ -65,18 +65,18 @@ async def test_one_address_with_many_connections_has_its_streams_and_others_have
 
     await asyncio.gather(*(come_once() for _ in range(300)))
     assert (len(served), len(refused)) == (50, 250)
-    status, code, message = await told(await come(server))
+    status, code, message = await refusal(await come(server))
     assert (status, code) == (429, "too-many-streams-of-address")
     assert "50 open streams" in message
     assert "STREAMS['MAX_STREAMS_PER_ADDRESS']" in message
 
-    # Who comes by the proxy is somebody else, and cannot take the place of another.
+    # A client behind the trusted proxy counts under its own address, and cannot pretend to have another.
     other = await come(server, X_Forwarded_For="203.0.113.7, 198.51.100.9")
     assert other.status == 200
     assert (await other.read_control(1))[0].event == "stream-checkpoint"
     assert not await serves(server, X_Forwarded_For="198.51.100.9, 127.0.0.1, unknown")
 
-    # Slots are released, however their clients leave.
+    # Slots are released, however the clients leave.
     for client in served[:10]:
         client.abort()
     for client in served[10:20]:
@@ -94,16 +94,16 @@ async def test_limit_over_two_processes_holds_within_a_beat(site: Site) -> None:
     await until(False, one)
     await until(False, two)
     for server in (one, two):
-        status, code, message = await told(await come(server))
+        status, code, message = await refusal(await come(server))
         assert (status, code) == (429, "too-many-streams")
         assert "5 streams (STREAMS['MAX_STREAMS'])" in message
 
-    # One leaves the first process: the other hears of it at its next beat.
+    # A client leaves the first process. The second process learns of it from the next presence update.
     ones.pop().abort()
     await until(True, two)
     await until(True, one)
 
-    # A process that ends in good order says so; one that is killed fades.
+    # A process that stops cleanly clears its presence row. The row of a killed process expires.
     one.stop(signal.SIGTERM)
     twos += [client for client in [await come(two)] if client.status == 200]
     async with asyncio.timeout(20):
@@ -112,7 +112,7 @@ async def test_limit_over_two_processes_holds_within_a_beat(site: Site) -> None:
             twos += [client] if client.status == 200 else []
             await asyncio.sleep(0.05)
     one.start()
-    assert await serves(one)  # its first: nobody has told it of the others yet
+    assert await serves(one)  # its first stream: it has not read the other process's row yet
     await until(False, one)
     two.stop(signal.SIGKILL)
     await until(True, one)

@@ -1,4 +1,4 @@
-"""What a client sees of a live stream, on every server and under both ASGI applications."""
+"""The bytes and events of a live stream, on every server and with both ASGI applications."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients of other people, from their packages: each one reads every message once, also when the server restarts."""
+"""Third-party SSE clients receive every message once, also across a restart of the server."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ for text in sys.argv[1:]:
     publish("news", text, event="note")
 """
 
-Heard = Queue[tuple[str, str, str]]  # id, type and data of each event
+Received = Queue[tuple[str, str, str]]  # id, type and data of each event
 
 
-def with_httpx_sse(url: str, heard: Heard) -> None:
-    """It leaves the reconnecting to its user, as sseclient-py does."""
+def with_httpx_sse(url: str, received: Received) -> None:
+    """Reconnect here, because httpx-sse does not. sseclient-py does not either."""
     last = ""
     for _ in _attempts():
         try:
@@ -40,7 +40,7 @@ def with_httpx_sse(url: str, heard: Heard) -> None:
                 httpx_sse.connect_sse(client, "GET", url, headers={"Last-Event-ID": last} if last else {}) as source,
             ):
                 for event in source.iter_sse():
-                    heard.put((event.id, event.event, event.data))
+                    received.put((event.id, event.event, event.data))
                     last = event.id
                     if event.data == TEXTS[-1]:
                         return
@@ -48,14 +48,14 @@ def with_httpx_sse(url: str, heard: Heard) -> None:
             continue
 
 
-def with_sseclient_py(url: str, heard: Heard) -> None:
+def with_sseclient_py(url: str, received: Received) -> None:
     last = ""
     for _ in _attempts():
         try:
             headers = {"Last-Event-ID": last} if last else {}
             with httpx.stream("GET", url, headers=headers, timeout=60) as response:
                 for event in sseclient.SSEClient(response.iter_bytes()).events():
-                    heard.put((event.id or "", event.event, event.data))
+                    received.put((event.id or "", event.event, event.data))
                     last = event.id or last
                     if event.data == TEXTS[-1]:
                         return
@@ -63,10 +63,10 @@ def with_sseclient_py(url: str, heard: Heard) -> None:
             continue
 
 
-def with_requests_sse(url: str, heard: Heard) -> None:
+def with_requests_sse(url: str, received: Received) -> None:
     with requests_sse.EventSource(url, max_connect_retry=20, timeout=60) as source:
         for event in source:
-            heard.put((event.last_event_id, event.type, event.data))
+            received.put((event.last_event_id, event.type, event.data))
             if event.data == TEXTS[-1]:
                 return
 
@@ -81,25 +81,25 @@ def _attempts() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__.removeprefix("with_"))
-def test_client_reads_each_message_once(sqlite_site: Site, client: Callable[[str, Heard], None]) -> None:
+def test_client_reads_each_message_once(sqlite_site: Site, client: Callable[[str, Received], None]) -> None:
     server = sqlite_site.serve()
-    heard: Heard = Queue()
-    threading.Thread(target=client, args=(f"{server.url}/events/news/", heard), daemon=True).start()
-    assert heard.get(timeout=30)[1] == "stream-checkpoint"  # the stream is open
+    received: Received = Queue()
+    threading.Thread(target=client, args=(f"{server.url}/events/news/", received), daemon=True).start()
+    assert received.get(timeout=30)[1] == "stream-checkpoint"  # the stream is open
     finish(sqlite_site.script(PUBLISH, *TEXTS[:5]))
-    found = [_note(heard)]
+    found = [_note(received)]
     server.stop(signal.SIGTERM, patient=True)
     finish(sqlite_site.script(PUBLISH, *TEXTS[5:]))
     server.start()
     while found[-1][2] != TEXTS[-1]:
-        found.append(_note(heard))
+        found.append(_note(received))
     assert [data for _, _, data in found] == TEXTS
     ids = [int(position) for position, _, _ in found]
     assert ids == list(range(ids[0], ids[0] + len(TEXTS)))
 
 
-def _note(heard: Heard) -> tuple[str, str, str]:
-    """Return the next event of the site's own; wait for it."""
-    while (event := heard.get(timeout=60))[1] != "note":
+def _note(received: Received) -> tuple[str, str, str]:
+    """Wait for the next published event, and return it."""
+    while (event := received.get(timeout=60))[1] != "note":
         pass
     return event

@@ -12,11 +12,11 @@ from tests.system.servers.holdings import ask, publish
 
 pytestmark = pytest.mark.once
 
-CLIENTS = 400  # what they cost the database does not depend on their number
+CLIENTS = 400  # the number of queries does not depend on it
 BEHIND = 100
 MAX_QUERIES = 25
 
-# In a process of its own. What others publish meanwhile is in between.
+# Runs in its own process. Messages of another channel lie between those of the storm's channel.
 PUBLISH = f"""
 from streams import NewMessage, publish_many
 for n in range({BEHIND}):
@@ -25,13 +25,16 @@ for n in range({BEHIND}):
 
 
 async def start(site: Site) -> tuple[Server, list[StreamClient]]:
-    """A server whose queries are counted, a log that is longer than the hub's window, and who has read all of it."""
-    # No polls, so that what is counted is the replays' alone: otherwise the hub reads the head once a second.
+    """Return a server whose queries are counted, and clients that have read the whole log.
+
+    The log is longer than the hub's window.
+    """
+    # No polls, so that only the replays' queries are counted. Otherwise the hub would read the head once a second.
     running = site.settings(POLL_SECONDS=600).serve("uvicorn")
     await count_queries(running)
     for _ in range(3):
         last = await publish(running, "public.other", n=1000)
-    assert len(await count_queries(running)) >= 3  # it does count
+    assert len(await count_queries(running)) >= 3  # the counter works
     clients = [StreamClient(running.port, "/events/public.storm/", last_event_id=str(last)) for _ in range(CLIENTS)]
     return running, clients
 
@@ -57,7 +60,7 @@ async def assert_storm_is_cheap(site: Site, running: Server, clients: list[Strea
     for client in clients:
         assert [(event.id, event.data) for event in client.events] == expected
 
-    # They are live, from exactly there on.
+    # The clients are live, and receive the next message once.
     last = await publish(running, "public.storm")
     await asyncio.gather(*(client.read_until(BEHIND + 1) for client in clients))
     assert {client.last_event_id for client in clients} == {str(last)}
@@ -70,7 +73,7 @@ async def test_storm_while_the_server_runs(site: Site) -> None:
     stays = await StreamClient(running.port, "/events/public.other/").connect()
     await stays.read_control(1)
     await asyncio.to_thread(finish, site.script(PUBLISH))
-    await publish(running, "public.other")  # the server has heard of it, and so read what was published elsewhere
+    await publish(running, "public.other")  # makes the hub read the messages that the other process published
     await stays.read_until(BEHIND + 1)
     await count_queries(running)
     await assert_storm_is_cheap(site, running, clients)
@@ -83,5 +86,5 @@ async def test_storm_after_a_restart(site: Site) -> None:
     running.start()
     await count_queries(running)
     await publish(running, "public.other")
-    assert await count_queries(running)  # it does count, in this process too
+    assert await count_queries(running)  # the counter works in the new process too
     await assert_storm_is_cheap(site, running, clients)

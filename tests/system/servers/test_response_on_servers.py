@@ -1,4 +1,4 @@
-"""EventStreamResponse over real sockets, on every ASGI server, alone and behind middleware."""
+"""EventStreamResponse over real sockets, on every ASGI server, with and without middleware."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def only(*served: tuple[str, str]) -> pytest.MarkDecorator:
 behind_middleware = only(*[(server, how) for server, how in EVERYWHERE if how == "middleware"])
 
 # daphne's own `send` never waits. streams.asgi replaces it with one that does.
-where_send_waits = only(*[served for served in EVERYWHERE if served != ("daphne", "alone")])
+if_send_waits = only(*[served for served in EVERYWHERE if served != ("daphne", "alone")])
 
 
 @pytest.fixture(scope="module", params=EVERYWHERE, ids="-".join)
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Start each server with Django's stock handler on PostgreSQL, and with ours and middleware on SQLite."""
+    """Start each server twice: the stock handler on PostgreSQL, and Streams' application with middleware on SQLite."""
     name, behind = request.param
     folder = tmp_path_factory.mktemp("site")
     if behind == "middleware":
@@ -87,10 +87,10 @@ async def test_items_of_every_kind_are_sent(served: Served) -> None:
 @pytest.mark.parametrize("size", [70_000, 200_000, 3_000_000])
 @pytest.mark.parametrize("path", ["large/", "one-chunk/"])
 async def test_large_response_is_complete(served: Served, path: str, size: int) -> None:
-    """It is larger than the server's buffers."""
+    """The response is larger than the server's buffers."""
     _, writer = connection = await asyncio.open_connection("127.0.0.1", served.server.port)
     writer.write(f"GET /test/response/{path}?bytes={size} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
-    await asyncio.sleep(0.2)  # so that the server's buffer fills
+    await asyncio.sleep(0.2)  # time for the server's buffer to fill
     async with asyncio.timeout(30):
         answer = await connection[0].read()
     assert answer.count(b"x") >= size
@@ -113,7 +113,7 @@ async def test_headers(served: Served, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["numbers/?n=2&pause=60", "sync-numbers/?n=2&pause=60"])
 async def test_events_are_sent_at_once(served: Served, path: str) -> None:
-    """They are not compressed either."""
+    """The stream is not compressed either."""
     client = await served.open(path, **{"Accept-Encoding": "gzip"})
     assert [event.data for event in await client.read_until(1)] == ["0"]
     client.abort()
@@ -144,7 +144,7 @@ async def test_stream_ends_in_time(served: Served, key: str, end: str) -> None:
 
 
 async def test_exception_shows_no_details(served: Served) -> None:
-    """It is logged with its stack."""
+    """The client sees no details, and the log has the stack."""
     client = await served.open("failing/")
     while await client.read():
         pass
@@ -184,7 +184,7 @@ async def test_leaving_clients_leave_nothing_behind(served: Served) -> None:
             while (found := await served.journal(key)) not in ([], ["started", "closed"]):
                 assert found == ["started"]
                 await asyncio.sleep(0.05)
-    async with asyncio.timeout(20):  # including iterators that had not started at the first check
+    async with asyncio.timeout(20):  # also for iterators that had not started at the first check
         while ["started"] in [await served.journal(key) for key in keys]:
             await asyncio.sleep(0.05)
 
@@ -192,7 +192,7 @@ async def test_leaving_clients_leave_nothing_behind(served: Served) -> None:
 @behind_middleware
 @pytest.mark.parametrize("path", ["held/", "sync-held/"])
 async def test_leaving_early_closes_iterator(served: Served, key: str, path: str) -> None:
-    """The client leaves while a middleware still works."""
+    """The client leaves while a middleware still handles the response."""
     _, writer = await asyncio.open_connection("127.0.0.1", served.server.port)
     writer.write(f"GET /test/response/{path}?key={key}&slow=60 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
     await served.notes(key, ["held"])
@@ -239,7 +239,7 @@ async def waiting_iterator(served: Served, key: str) -> tuple[StreamClient, int]
     client = await served.open(f"chatty/?key={key}&bytes=65536")
     async with asyncio.timeout(60):
         rested, last = 0, list[int]()
-        while rested < 10 or not last:  # no note: it has not started
+        while rested < 10 or not last:  # an empty list: the iterator has not started
             now = await served.journal(key)
             rested, last = (rested + 1, last) if now == last else (0, now)
             await asyncio.sleep(0.1)
@@ -252,7 +252,7 @@ async def closed(served: Served, key: str) -> None:
             await asyncio.sleep(0.05)
 
 
-@where_send_waits
+@if_send_waits
 async def test_iterator_waits_for_slow_client(served: Served, key: str) -> None:
     client, count = await waiting_iterator(served, key)
     assert 0 < count < 500  # the buffers of kernel and server hold some; 500 items would be 32 MB
@@ -262,7 +262,7 @@ async def test_iterator_waits_for_slow_client(served: Served, key: str) -> None:
     await closed(served, key)
 
 
-@where_send_waits
+@if_send_waits
 async def test_leaving_slow_client_closes_iterator(served: Served, key: str) -> None:
     client, _ = await waiting_iterator(served, key)
     client.abort()

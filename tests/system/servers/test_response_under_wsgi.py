@@ -1,4 +1,4 @@
-"""Event streams under WSGI are refused at once, with the remedy, so that they do not block a worker."""
+"""Event streams under WSGI are refused at once with the remedy, so they do not block a worker."""
 
 from __future__ import annotations
 

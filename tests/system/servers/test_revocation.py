@@ -1,4 +1,4 @@
-"""Who may not read any more stops reading: in every process, at once by notices, and without them by asking again."""
+"""Streams end when their reader loses access: in every process at once by notices, and otherwise by a recheck."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.sites import Server, Site, copy_sqlite, finish
 
 pytestmark = pytest.mark.once
 
-# What is promised is a second. These machines are shared.
+# The promise is one second. A busy test machine can add to it.
 BOUND_SECONDS = 10.0
 
 NOTIFIERS = {
@@ -46,7 +46,7 @@ def site_on(kind: str, request: pytest.FixtureRequest, folder: Any) -> Site:
 
 @pytest.fixture(params=NOTIFIERS)
 def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
-    """Two processes that ask again only every ten minutes, so that what ends here ends by a notice."""
+    """Run two processes that recheck only every ten minutes, so that streams end by a notice."""
     site = site_on(request.param, request, tmp_path_factory.mktemp("site"))
     site.settings(NOTIFIER={"BACKEND": NOTIFIERS[request.param]}, RECHECK_SECONDS=600, RETRY_MILLISECONDS=100)
     yield site, site.serve(), site.serve()
@@ -59,11 +59,11 @@ async def leave() -> AsyncIterator[None]:
     clients.leave_all()
 
 
-# --- What happens in a third process, such as a worker of a queue -----------------------------------------------------
+# --- Changes in a third process, such as a queue's worker -------------------------------------------------------------
 
 
 def prepare() -> None:
-    """Users with the right to read what they read in the test; prints their tokens."""
+    """Create users with access to the channels that they read in the test, and print tokens and primary keys."""
     user_model = get_user_model()
     made = {name: user_model.objects.create_user(name, is_staff=name in ("staff", "member")) for name in PEOPLE}
     made["staff"].user_permissions.add(Permission.objects.get(codename="view_message"))
@@ -95,7 +95,7 @@ PEOPLE = (
 
 
 def change(pks: str, token: str) -> None:
-    """Take back what each of them reads by."""
+    """Revoke the access of each user, each in another way."""
     user_model = get_user_model()
     users = {name: user_model.objects.get(pk=pk) for name, pk in json.loads(pks).items()}
     users["deactivated"].is_active = False
@@ -128,7 +128,7 @@ async def test_what_is_taken_back_ends_streams_of_all_processes_at_once(setup: S
         "staff": "/events/anything/",
         "member": "/events/?channel=news&channel=anything",
         "fellow": "/events/club/",
-        "unseen": "/events/news/",  # whose stream it is, nobody has looked at when it was opened
+        "unseen": "/events/news/",  # a public channel: the server did not load the user when the stream was opened
         "insider": "/events/internal/",
         "leaving": f"/events/user.{leaving_pk}/",
     }
@@ -147,7 +147,7 @@ async def test_what_is_taken_back_ends_streams_of_all_processes_at_once(setup: S
         for server in (one, other)
         for name, path in bystanders.items()
     ]
-    await asyncio.sleep(1)  # the first stream does not wait until the notifier is heard
+    await asyncio.sleep(1)  # the first stream does not wait until the notifier listens
 
     began = time.monotonic()
     finish(site.call(change, json.dumps(pks), token))
@@ -162,7 +162,7 @@ async def test_what_is_taken_back_ends_streams_of_all_processes_at_once(setup: S
     for (name, port), stream in streams.items():
         again = StreamClient(port, stream.path, stream.headers)
         await again.connect()
-        if name in ("kicked", "unseen"):  # who still may read comes back
+        if name in ("kicked", "unseen"):  # only disconnected; the user still has access
             assert again.status == 200
         else:
             assert again.status == 403, name
@@ -185,14 +185,14 @@ async def ended(stream: StreamClient) -> None:
 
 @pytest.mark.parametrize("how", ["update", "session"])
 async def test_what_no_notice_tells_of_is_found_by_asking_again(sqlite_site: Site, how: str) -> None:
-    """update() sends no signal, nor does a session that runs out."""
+    """Neither update() nor a session that expires sends a signal."""
     server = sqlite_site.settings(RECHECK_SECONDS=1).serve()
     cookie = server.log_in("ann")
     pk = sqlite_site.execute("SELECT id FROM auth_user")[0][0]
     stream = await opened(server, f"/events/user.{pk}/", Cookie=cookie)
     public = await opened(server, "/events/news/", Cookie=cookie)
     await stream.read_for(2)
-    assert len(stream.control) == 1, "it is asked about, and goes on"
+    assert len(stream.control) == 1, "a recheck that finds no change should not end the stream"
     statement = "UPDATE auth_user SET is_active = 0" if how == "update" else "DELETE FROM django_session"
     sqlite_site.execute(statement)
     async with asyncio.timeout(BOUND_SECONDS):
@@ -203,7 +203,7 @@ async def test_what_no_notice_tells_of_is_found_by_asking_again(sqlite_site: Sit
 
 
 async def test_stream_goes_on_while_the_database_cannot_be_asked(sqlite_site: Site) -> None:
-    """An outage is no revocation. When it is over, what was changed meanwhile holds."""
+    """An outage is not a revocation. Changes that were made during the outage apply after it."""
     server = sqlite_site.settings(RECHECK_SECONDS=1, POLL_SECONDS=0.2).serve()
     cookie = server.log_in("ann")
     pk = sqlite_site.execute("SELECT id FROM auth_user")[0][0]
@@ -218,7 +218,7 @@ async def test_stream_goes_on_while_the_database_cannot_be_asked(sqlite_site: Si
 
 
 async def test_asking_again_leaves_nothing_behind(sqlite_site: Site) -> None:
-    """Each stream is asked about several times; then no thread and no connection is left of it."""
+    """After several rechecks, the streams hold no threads."""
     server = sqlite_site.settings(
         RECHECK_SECONDS=0.5, POLL_SECONDS=600, PRESENCE_SECONDS=None, PRUNE_SECONDS=None
     ).serve()
@@ -281,5 +281,5 @@ asyncio.run(main())
 
 
 def test_sync_policies_that_hang_hold_up_the_others_for_a_while_only(sqlite_site: Site) -> None:
-    """Nobody waits for their threads, which would last as long as they hang. Not in a test run, which has others."""
+    """The program exits without waiting for the hanging threads. It runs alone, without a test run's other threads."""
     assert float(finish(sqlite_site.script(HANGS))) < 20

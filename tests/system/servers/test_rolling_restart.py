@@ -1,7 +1,7 @@
-"""A new version of the site goes out: four servers behind nginx are told to end and started again, one by one.
+"""A rolling restart: four servers behind nginx get SIGTERM and are started again, one after another.
 
-None of them waits for its clients, who leave by themselves never. Nobody who publishes sees an error, and nobody who
-listens misses or repeats anything.
+The clients never leave by themselves, and no server waits for them. No publisher gets an error, and no client misses
+or repeats an event.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def world(postgres: PostgresServer, migrated_postgres: str) -> Iterator[World]:
 
 
 async def publish_until(over: asyncio.Event, world: World, number: int) -> list[str]:
-    """Publish by POST; returns what has been published, all of which was answered with 200."""
+    """Publish by POST, and return the texts. Every request must get a 200."""
     done: list[str] = []
     while not over.is_set():
         done.append(text(f"post-{number}", len(done), KEYED))
@@ -47,7 +47,7 @@ async def publish_until(over: asyncio.Event, world: World, number: int) -> list[
 
 
 async def restart_each(world: World) -> list[float]:
-    """Returns how many seconds each took to end."""
+    """Return the seconds that each server took to exit."""
     taken = []
     for server in world.servers:
         await asyncio.sleep(1)
@@ -80,9 +80,9 @@ async def test_a_rolling_restart_fails_no_publish_and_loses_and_repeats_no_event
     outcome = judge.Outcome([*posted, *world.returned()], await asyncio.to_thread(world.committed))
     assert judge.judge(audit, [listener.record for listener in listeners], outcome) == []
     assert len(posted) > 20
-    assert max(taken) < 10, taken  # it would be a minute and more, if it waited for its clients
+    assert max(taken) < 10, taken  # a server that waited for its clients would take more than a minute
     waits = [wait for listener in listeners for wait in listener.waits]
-    assert len(waits) >= CLIENTS, "each was sent away at least once"
+    assert len(waits) >= CLIENTS, "each client should be disconnected at least once"
     retry = SETTINGS["RETRY_MILLISECONDS"] / 1000
-    assert all(0.5 * retry <= wait <= 1.5 * retry for wait in waits), "and told when to come back"
-    assert len(set(waits)) > CLIENTS // 4, "not all at once"
+    assert all(0.5 * retry <= wait <= 1.5 * retry for wait in waits), "each should receive a time to reconnect"
+    assert len(set(waits)) > CLIENTS // 4, "the times should have jitter"

@@ -1,4 +1,4 @@
-"""Several channels on one connection: in the log's order, with one cursor for all of them."""
+"""Several channels on one connection: events come in the log's order, with one cursor for all channels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def test_channels_share_a_connection_and_a_cursor(shared_server: Server, c
     client.abort()
     assert [event.id for event in client.events] == expected
 
-    # What was missed on all of them is replayed from the one cursor, and it goes on live.
+    # The missed messages of both channels are replayed from the one cursor, and the stream continues live.
     for name in (other, b, a, a, other, b):
         last = await publish(shared_server, name, n=3)
         if name != other:
@@ -39,7 +39,7 @@ async def test_channels_share_a_connection_and_a_cursor(shared_server: Server, c
 
 
 async def test_cursor_that_the_other_channel_moved_loses_nothing(shared_server: Server, channel: str) -> None:
-    """The cursor stands at an event of one channel while older ones of the other have been had as well."""
+    """The cursor is at an event of one channel. Older events of the other channel were received before it."""
     quiet, busy = f"{channel}.quiet", f"{channel}.busy"
     path = f"/events/?channel={quiet}&channel={busy}"
     client = await StreamClient(shared_server.port, path).connect()

@@ -1,4 +1,4 @@
-"""Servers that are told to end, with streams open: they exit, and each client goes on where it was."""
+"""Servers that get a signal while streams are open exit promptly, and each client resumes from its cursor."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 STREAMS = 100
 
-# The promise, if the server itself takes no longer without a stream, and what a busy machine can add to it.
+# The promise, unless the server takes longer without any stream; and the time that a busy machine can add.
 EXIT_SECONDS = 3.0
 BUSY_SECONDS = 5.0
 
-# For the tests that only check that the server ends. A server that waited for its streams would never end.
+# For the tests that only check that the server exits. A server that waited for its streams would never exit.
 LONG_SECONDS = 15.0
 
 SERVERS = ("daphne", "uvicorn", "uvicorn with 4 workers", "granian", "hypercorn", "gunicorn")
@@ -42,7 +42,7 @@ async def leave() -> AsyncIterator[None]:
 
 
 async def exit_seconds(server: Server, how: signal.Signals = signal.SIGTERM) -> float:
-    """How long the server takes to exit, with all its workers. SIGINT goes to all of them, as a terminal's Ctrl-C."""
+    """Return the seconds until the server and its workers have exited. SIGINT is sent to all, as Ctrl-C does."""
     processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
     began = time.monotonic()
     if how is signal.SIGINT:
@@ -61,21 +61,21 @@ async def connect(server: Server, count: int, path: str = "/events/news/") -> li
 
 
 async def end(running: Server, clients: list[StreamClient], how: signal.Signals = signal.SIGTERM) -> float:
-    """End the server while the clients read; returns the seconds it took. Each has been told when to come back."""
+    """Stop the server while the clients read, and return the seconds. Each client must receive a `retry:` line."""
     reading = [asyncio.create_task(client.read_for(60)) for client in clients]
     took = await exit_seconds(running, how)
     await asyncio.gather(*reading)
     retries = [RETRY.search(bytes(client.raw)) for client in clients]
-    assert all(retries), f"{retries.count(None)} of {len(clients)} ended without a word"
+    assert all(retries), f"{retries.count(None)} of {len(clients)} streams ended without a `retry:` line"
     if len(clients) == STREAMS:
-        assert len({found[1] for found in retries if found}) > STREAMS / 10, "the times are drawn by lot"
+        assert len({found[1] for found in retries if found}) > STREAMS / 10, "the times should have jitter"
     return took
 
 
 @pytest.mark.parametrize("server", SERVERS)
 async def test_server_exits_promptly_and_its_clients_go_on_with_the_next(sqlite_site: Site, server: str) -> None:
     running = sqlite_site.serve(server)
-    await publish(running, "elsewhere")  # it has started
+    await publish(running, "elsewhere")  # the server has started
     idle = await exit_seconds(running)
     running.start()
     clients = await connect(running, STREAMS)
@@ -102,11 +102,11 @@ async def test_ctrl_c_in_its_terminal_ends_it_as_well(sqlite_site: Site, server:
 
 
 async def test_server_that_ends_of_itself_ends_its_streams_too(sqlite_site: Site) -> None:
-    """No signal comes then."""
+    """The server exits without a signal."""
     running = sqlite_site.serve("uvicorn", UVICORN_LIMIT_MAX_REQUESTS="5")
     [client] = await connect(running, 1)
     reading = asyncio.create_task(client.read_for(60))
-    with contextlib.suppress(OSError):  # it takes no more
+    with contextlib.suppress(OSError):  # the server stops accepting requests
         for _ in range(10):
             await publish(running, "news")
     async with asyncio.timeout(LONG_SECONDS):
@@ -151,9 +151,9 @@ async def test_client_that_takes_nothing_holds_no_server_up(sqlite_site: Site, s
 async def test_stream_that_opens_just_then_is_told_when_to_come_back(
     sqlite_site: Site, server: str, moment: str, is_first: bool
 ) -> None:
-    """`is_first`: no stream was opened in this process before."""
+    """With `is_first`, no stream was opened in this process before."""
     running = sqlite_site.serve(server, TEST_MIDDLEWARE=SLOW)
-    await publish(running, "elsewhere")  # it has started: a signal before that is lost on gunicorn
+    await publish(running, "elsewhere")  # the server has started; gunicorn loses a signal that comes earlier
     if not is_first:
         await connect(running, 1)
     late = StreamClient(running.port, f"/events/news/?{moment}=0.5")
@@ -162,12 +162,12 @@ async def test_stream_that_opens_just_then_is_told_when_to_come_back(
     assert await exit_seconds(running) < LONG_SECONDS
     await opening
     await late.read_for(10)
-    assert late.status == 200, "an EventSource gives up at any other"
+    assert late.status == 200, "an EventSource gives up at any other status"
     assert RETRY.search(bytes(late.raw))
 
 
 async def test_second_signal_goes_straight_to_the_server(sqlite_site: Site) -> None:
-    """Also where it comes within the moment for which the first is held back."""
+    """This also holds if it comes while Streams still delays the first signal."""
     running = sqlite_site.serve("uvicorn", TEST_MIDDLEWARE=SLOW)
     [client] = await connect(running, 1)
     busy = asyncio.create_task(StreamClient(running.port, "/?wait=600").connect())  # uvicorn waits for it
@@ -176,6 +176,6 @@ async def test_second_signal_goes_straight_to_the_server(sqlite_site: Site) -> N
     os.kill(running.pid, signal.SIGTERM)
     await reading
     assert RETRY.search(bytes(client.raw))
-    assert await exit_seconds(running, signal.SIGINT) < LONG_SECONDS, "uvicorn's second Ctrl-C ends it at once"
+    assert await exit_seconds(running, signal.SIGINT) < LONG_SECONDS, "uvicorn should exit at once on a second signal"
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
         await busy

@@ -1,6 +1,7 @@
-"""A client that stops reading: what is held for it is bounded, it loses nothing, and after a while it is cut.
+"""A client that stops reading: its buffers are bounded, it loses no message, and after SEND_TIMEOUT_SECONDS it is cut.
 
-daphne bounds it under our ASGI application only; see test_daphne_under_the_stock_handler_loses_nothing.
+On daphne, the buffers are bounded only with Streams' ASGI application; see
+test_daphne_under_the_stock_handler_loses_nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ OTHERS = 100
 LARGE, SMALL = "public.large", "public.small"
 BOTH = f"/events/?channel={LARGE}&channel={SMALL}"
 
-# In a process of its own, so that the server holds only what it delivers. A megabyte and a small message each time.
+# Runs in its own process, so that publishing adds nothing to the server's memory. Each batch is about a megabyte and
+# one small message.
 PUBLISH = f"""
 import sys
 from streams import NewMessage, publish_many
@@ -70,7 +72,7 @@ async def test_reader_that_pauses_is_bounded_and_reads_on_without_loss(
     await slow.read_control(1)
     others = await connect_others(running)
 
-    # A first part that it reads fills the window and warms the allocator up.
+    # The first messages, which the client reads, fill the window and warm up the allocator.
     await publish_megabytes(site, 12)
     await slow.read_until(12 * 51)
     before = await holds(running, subscribers=1 + OTHERS)
@@ -84,7 +86,7 @@ async def test_reader_that_pauses_is_bounded_and_reads_on_without_loss(
         most_memory = max(most_memory, now["rss"] - before["rss"])
         await asyncio.sleep(0.2)
     await publishing
-    await assert_others_have_everything(site, others)  # while it still does not read
+    await assert_others_have_everything(site, others)  # while the slow client still does not read
     assert most_bytes <= MEBIBYTE
     assert most_messages <= 1000
     assert most_memory <= 24 * MEBIBYTE
@@ -93,7 +95,7 @@ async def test_reader_that_pauses_is_bounded_and_reads_on_without_loss(
     await slow.read_until(len(expected))
     assert [event.id for event in slow.events] == expected
     assert {event.event for event in slow.control} == {"stream-checkpoint"}
-    # Heartbeats came in between, and none within an event: each after a blank line, or after another.
+    # Heartbeats arrived between the events, never inside one: each follows a blank line or another heartbeat.
     await slow.read_for(3.0)
     assert slow.raw.endswith(b"\n:\n")
     assert re.search(rb"[^\n:]\n:\n", slow.raw) is None
@@ -101,7 +103,7 @@ async def test_reader_that_pauses_is_bounded_and_reads_on_without_loss(
 
 READERS = 12
 
-# Sixty megabytes, in messages near the largest.
+# Sixty megabytes, in messages near the maximum size.
 HISTORY = f"""
 from streams import NewMessage, publish_many
 for _ in range(30):
@@ -110,7 +112,7 @@ for _ in range(30):
 
 
 async def test_readers_of_a_long_history_hold_little_each(sqlite_site: Site) -> None:
-    """Each begins elsewhere, so that none shares with another what it has read."""
+    """Each reader starts at another position, so that they share no pages of the replay."""
     site = sqlite_site.settings(SEND_TIMEOUT_SECONDS=120)
     await asyncio.to_thread(finish, site.script(HISTORY))
     running = site.serve()
@@ -147,7 +149,7 @@ async def test_reader_that_takes_nothing_for_too_long_is_cut(sqlite_site: Site, 
     assert "Cut a stream whose client took nothing for" in log
     assert "Traceback" not in log
 
-    # What the kernels still hold is read; then the stream ends. It comes back with its cursor, and nothing is missing.
+    # The client reads the bytes in the kernel's buffers until the end of the stream. It reconnects and misses nothing.
     expected = positions(site, LARGE, SMALL)
     async with asyncio.timeout(60):
         while await slow.read():
@@ -162,7 +164,7 @@ async def test_reader_that_takes_nothing_for_too_long_is_cut(sqlite_site: Site, 
 
 @pytest.mark.parametrize(("server", "app"), [("uvicorn", STOCK), *((server, OURS) for server in SERVERS)])
 async def test_connection_of_a_client_that_is_cut_is_closed(sqlite_site: Site, server: str, app: str) -> None:
-    """Also where it never reads again: what was written for it would be held for as long as its machine is up."""
+    """This also holds if the client never reads again. Otherwise the unsent bytes would be kept indefinitely."""
     site = sqlite_site.settings(SEND_TIMEOUT_SECONDS=2, POLL_SECONDS=0.1)
     running = site.serve(server, app)
     stays = await StreamClient(running.port, f"/events/{SMALL}/").connect()
@@ -172,20 +174,20 @@ async def test_connection_of_a_client_that_is_cut_is_closed(sqlite_site: Site, s
     await holds(running, subscribers=6)
     await publish_megabytes(site, 10)
     await holds(running, subscribers=1, streams=1)
-    # One for the client that stays, and one that hypercorn leaves half open when something only knocks on its port.
+    # One is the client that stays. hypercorn leaves another half open after a connection that sent no request.
     await until(running, lambda _: connections(running) <= 2, "the closing of their connections")
     assert "ERROR" not in running.log.read_text()
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "granian"])
 async def test_reader_that_is_slow_but_reads_is_not_cut(sqlite_site: Site, server: str) -> None:
-    """The kernel holds megabytes for it, and for many seconds asks the server for no more."""
+    """The kernel buffers megabytes for this client, so the server's `send` waits for many seconds."""
     site = sqlite_site.settings(SEND_TIMEOUT_SECONDS=4, POLL_SECONDS=0.1)
     running = site.serve(server, OURS)
     slow = await StreamClient(running.port, BOTH).connect(receive_buffer=2**16)
     await slow.read_control(1)
     await publish_megabytes(site, 15)
-    for _ in range(17):  # 64 KiB at most, each time
+    for _ in range(17):  # at most 64 KiB each
         assert await slow.read()
         await asyncio.sleep(0.6)
     expected = positions(site, LARGE, SMALL)
@@ -208,7 +210,7 @@ async def test_many_small_events_are_bounded_by_their_number(sqlite_site: Site) 
 
 
 async def test_daphne_under_the_stock_handler_loses_nothing(sqlite_site: Site) -> None:
-    """There nothing bounds what Twisted holds for the slow client, and nothing cuts it: its `send` never waits."""
+    """Its `send` never waits, so Twisted's buffer for the slow client is not bounded, and the client is not cut."""
     site = sqlite_site.settings(SEND_TIMEOUT_SECONDS=2, POLL_SECONDS=0.1)
     running = site.serve("daphne", STOCK)
     slow = await StreamClient(running.port, BOTH).connect(receive_buffer=2**16)

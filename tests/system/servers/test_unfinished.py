@@ -1,4 +1,4 @@
-"""Streams that end with an error on request, for clients on fetch: they take a clean end as done, and stay away."""
+"""Streams that end with an error on request (`?end=error`), for clients on fetch(), which stop at a clean end."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ NUMBERS = "/test/response/numbers/?n=100&pause=0.05&timeout=0.5"
 
 
 async def body(url: str, **options: Any) -> bytes:
-    """Read a response to its end. Raises httpx.RemoteProtocolError if it is incomplete."""
+    """Read a whole response. Raise httpx.RemoteProtocolError if it is incomplete."""
     async with httpx.AsyncClient(timeout=30, **options) as client:
         return (await client.get(url)).content
 
 
 class FetchClient:
-    """Reads as @microsoft/fetch-event-source 2.0.1 and Datastar's copy of it do: a clean end is the end, and after an
-    error it connects again, with the last id in a header."""
+    """A client that behaves like @microsoft/fetch-event-source 2.0.1 and Datastar's copy of it.
+
+    It stops at a clean end. After an error, it reconnects with the last id in a header.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -69,7 +71,7 @@ async def test_stream_that_times_out_ends_as_it_was_asked_to(sqlite_site: Site, 
     assert clean.count(b"data:") > 1
     with pytest.raises(httpx.RemoteProtocolError):
         await body(f"{running.url}{NUMBERS}&end=error")
-    # An iterator's own end is complete.
+    # If the iterator itself ends, the response is complete.
     assert (await body(f"{running.url}/test/response/numbers/?n=3&end=error")).count(b"data:") == 3
     assert await ask(running, "/test/response/quick/") == {}
     log = running.log.read_text()
@@ -112,13 +114,13 @@ async def test_fetch_client_comes_back_after_a_restart(sqlite_site: Site, server
         while coming.data != ["before", "after"]:
             await asyncio.sleep(0.05)
     assert coming.errors >= 1
-    assert leaving.data == ["before"], "a clean end is the end"
+    assert leaving.data == ["before"], "this client should stop at a clean end"
     tasks[0].cancel()
 
 
 @pytest.mark.parametrize("server", ["hypercorn", "granian"])
 async def test_stream_of_http_2_is_reset(sqlite_site: Site, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other streams share the connection, so that it cannot be closed."""
+    """The connection cannot be closed, because other streams share it."""
     if server == "granian":
         monkeypatch.setattr("tests.support.sites.command", lambda *args: [*command(*args), "--http", "2"])
     running = sqlite_site.serve(server, OURS)
