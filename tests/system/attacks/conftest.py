@@ -1,4 +1,4 @@
-"""A site to be attacked: one server process for all attacks that leave it as it is, and people whom it belongs to."""
+"""The site under attack: one server process for all attacks that do not change its settings, and its users."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.system.attacks.raw import ask, get, stream
 
 LISTED = "https://app.example"
 
-# Which Django logs with their stacks.
+# Django logs these refusals with a stack.
 REFUSALS = r"^[a-z.]+\.(DisallowedHost|RequestDataTooBig|TooManyFieldsSent|InvalidToken|PermissionDenied)(:|$)"
 
 MAKE_USER = """
@@ -61,23 +61,23 @@ class Attacked:
         self.stream = partial(stream, port)
 
     def user(self, name: str, **attributes: Any) -> Person:
-        """A user who is logged in; made where there is none."""
+        """Log a user in, and create the user first if necessary."""
         cookie = self.server.log_in(name, **attributes)
         [(pk,)] = self.site.execute(f"SELECT id FROM auth_user WHERE username = '{name}'")
         return Person(pk, cookie)
 
     @property
     def editor(self) -> Person:
-        """Who may do everything."""
+        """Return a superuser."""
         return self.user("editor", is_staff=True, is_superuser=True)
 
     def messages(self) -> int:
-        """How many messages the log has."""
+        """Return the number of messages in the log."""
         [(count,)] = self.site.execute("SELECT count(*) FROM streams_message")
         return int(count)
 
     def serves(self) -> bool:
-        """Whether a client that does nothing wrong has its stream."""
+        """Return True if a well-behaved client gets its stream."""
         return self.stream("/events/news/").status == 200
 
 
@@ -87,18 +87,18 @@ def site_in(folder: Path, template: Path) -> Site:
 
 
 def make_user(site: Site, name: str, password: str, *, is_staff: bool = False) -> int:
-    """A user with a password; returns the primary key."""
+    """Create a user with a password, and return the primary key."""
     return int(finish(site.script(MAKE_USER, name, password, "yes" if is_staff else "")))
 
 
 def make_token(site: Site, what: str) -> str:
-    """A token of this site. `what`: make_token()'s arguments, as JSON."""
+    """Return a token of this site. `what` contains the arguments of streams.tokens.make_token() as JSON."""
     return finish(site.script(MAKE_TOKEN, what)).strip()
 
 
 @pytest.fixture(scope="session")
 def attacked(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
-    """The demo site under uvicorn, to which pages of one other origin may come. Nothing in it fails."""
+    """Run the demo site under uvicorn, with one other origin allowed. At the end, check its log for exceptions."""
     site = site_in(tmp_path_factory.mktemp("attacked"), migrated_sqlite)
     server = site.serve(CORS_ALLOWED_ORIGINS=LISTED, CHAT_LINE_SECONDS="0.01")
     yield Attacked(site, server)
@@ -109,7 +109,7 @@ def attacked(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @dataclass
 class Canary:
-    """A port of this machine that nobody has a reason to connect to. `touched` counts those who do."""
+    """A port of this machine that nothing should connect to. `touched()` counts the connections."""
 
     listening: socket.socket
 
@@ -140,8 +140,7 @@ def canary() -> Iterator[Canary]:
 
 @pytest.fixture(scope="session")
 def relaying(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, canary: Canary) -> Iterator[Relay]:
-    """The demo site with an upstream that does whatever a test wants. The environment names a proxy, which is not meant
-    for it."""
+    """Run the demo site with a scripted upstream. The environment names a proxy, which the relay must not use."""
     upstream = UpstreamProcess()
     proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"), canary.url)
     made = make_relay(migrated_sqlite, tmp_path_factory.mktemp("relaying"), upstream, **proxies)
@@ -155,6 +154,6 @@ def relaying(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, ca
 
 @pytest.fixture(autouse=True)
 async def leave() -> AsyncIterator[None]:
-    """Close what a test's clients have left open."""
+    """Close the connections that a test's clients left open."""
     yield
     clients.leave_all()

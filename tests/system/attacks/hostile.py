@@ -1,4 +1,4 @@
-"""A site that is full of what an attacker has written, in every place that a page shows."""
+"""A site whose database has an attacker's text in every field that a page shows."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import datetime
 import json
 from typing import Any
 
-# It leaves an element, an attribute's value in either quotes, a script, a comment, and texts that hold no elements. Its
-# element and its attributes are found in a page by their names, and would run.
+# This text breaks out of an element, a quoted attribute value, a script, a comment and elements that hold only text,
+# unless it is escaped. Tests find its element and its attributes in a page by MARK, and a browser would run them.
 MARK = "x-hack"
 HOSTILE = (
     f"</script></textarea></title></style></template>--><img {MARK} src=x onerror=window.hacked=1>"
     f"\"'><img {MARK} src=x onerror=window.hacked=1>\" {MARK}=1 onfocus=window.hacked=1 ' {MARK}=1 x='"
 )
-SHORT = f"'\"><img {MARK} src=x onerror=window.hacked=1></script>"  # for what has room for 99 characters
+SHORT = f"'\"><img {MARK} src=x onerror=window.hacked=1></script>"  # for fields of at most 99 characters
 LINK = f"javascript:window.hacked=1//{SHORT}"
 
 HIDDEN = "generation0generation0generation"
 
 
 def fill() -> None:
-    """Write it; prints the addresses of the pages that show it, as JSON."""
+    """Write the text into the database, and print the addresses of the pages that show it as JSON."""
     from django.contrib.admin.models import CHANGE, LogEntry
     from django.contrib.auth.models import Group, User
     from django.contrib.contenttypes.models import ContentType
@@ -54,12 +54,12 @@ def fill() -> None:
     draft, scheduled, sent = made
     lifecycle.schedule(scheduled.pk, now + datetime.timedelta(days=1), by=user)
     lifecycle.send(sent.pk, by=user)
-    told = {"caller": HOSTILE[:255], "upstream": SHORT, "model": HOSTILE[:255]}
+    source = {"caller": HOSTILE[:255], "upstream": SHORT, "model": HOSTILE[:255]}
     ended = {"state": "failed", "ended_at": now, "text": HOSTILE, "end_position": 9, "usage": {"a": HOSTILE}}
     failed = {"finish_reason": SHORT[:64], "error_code": SHORT[:64], "error_message": HOSTILE}
     asked = {"request": {"messages": [{"content": HOSTILE}]}, "fingerprint": "f", "start_position": 0}
-    generation = Generation.objects.create(id=HIDDEN, owner=user, worker="w", **told, **ended, **failed, **asked)
-    usage = Usage.objects.create(user=user, outcome="failed", seconds=1, **told)
+    generation = Generation.objects.create(id=HIDDEN, owner=user, worker="w", **source, **ended, **failed, **asked)
+    usage = Usage.objects.create(user=user, outcome="failed", seconds=1, **source)
     kind = ContentType.objects.get_for_model(Broadcast)
     for editor in (user, User.objects.get(username="editor")):
         entry = {"content_type": kind, "object_id": draft.pk, "object_repr": HOSTILE[:200], "action_flag": CHANGE}

@@ -1,4 +1,4 @@
-"""HTTP over a bare socket: whatever bytes a test sends, and what the server makes of them."""
+"""HTTP over a bare socket: send arbitrary bytes, and parse the server's answer."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from urllib.parse import urlencode
 
 from tests.support.sites import connect
 
-TOKEN = "t" * 32  # a CSRF token is good that comes twice: by a cookie and by a header
+TOKEN = "t" * 32  # a CSRF token is valid if the cookie and the header have the same one
 WITH_TOKEN = {"Cookie": f"csrftoken={TOKEN}", "X-CSRFToken": TOKEN}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back. `status` is 0 where the connection was closed without an answer."""
+    """An HTTP response. `status` is 0 if the connection was closed without an answer."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The header's value, of all that have this name; None where there is none."""
+        """Return the values of all headers with this name, joined by commas, or None."""
         values = [value for known, value in self.headers if known == name]
         return ", ".join(values) if values else None
 
@@ -39,14 +39,14 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The word of an error, as ours have one."""
+        """Return the code of one of Streams' JSON errors."""
         return str(self.json["error"]["code"])
 
 
 def request(
     path: str | bytes, headers: Mapping[str, str | bytes] | None = None, *, method: str = "GET", body: bytes = b""
 ) -> bytes:
-    """A request's bytes. Path and headers go out as they are."""
+    """Return a request's bytes. The path and the headers are not escaped."""
     given: dict[str, str | bytes] = {"Host": "127.0.0.1", "Connection": "close", **(headers or {})}
     if body or method == "POST":
         given.setdefault("Content-Length", str(len(body)))
@@ -56,7 +56,7 @@ def request(
 
 
 def form(path: str, fields: Mapping[str, str] | bytes, headers: Mapping[str, str | bytes] | None = None) -> bytes:
-    """A POST of a form's fields."""
+    """Return the bytes of a POST of a form's fields."""
     body = fields if isinstance(fields, bytes) else urlencode(fields).encode()
     return request(
         path, {"Content-Type": "application/x-www-form-urlencoded", **(headers or {})}, method="POST", body=body
@@ -70,9 +70,9 @@ def ask(
     until: bytes | Callable[[bytes], bool] | None = None,
     seconds: float = 30,
 ) -> Answer:
-    """Send `data`, in pieces where it comes in pieces, and read the answer: to its end, or until a stream has `until`.
+    """Send `data`, or each piece of it, and read the answer to its end or until its body meets `until`.
 
-    A server may answer before it has read everything, and close: then the rest is not sent.
+    A server can answer and close the connection before it has read everything. Then the rest is not sent.
     """
     has_enough = (lambda body: until in body) if isinstance(until, bytes) else until
     with connect(port) as connection:
@@ -84,22 +84,22 @@ def ask(
 
 
 def get(port: int, path: str | bytes, headers: Mapping[str, str | bytes] | None = None, **how: Any) -> Answer:
-    """The answer to a GET."""
+    """Send a GET request, and return the answer."""
     return ask(port, request(path, headers), **how)
 
 
 def stream(port: int, path: str | bytes, headers: Mapping[str, str | bytes] | None = None, **how: Any) -> Answer:
-    """As much of a stream as comes before its first checkpoint, and that; or the refusal."""
+    """Open a stream, and return its answer up to and including the first checkpoint; or return the refusal."""
     return ask(port, request(path, headers, method=how.pop("method", "GET")), **{"until": is_open, **how})
 
 
 def is_open(body: bytes) -> bool:
-    """Whether a stream's body has had a whole checkpoint."""
+    """Return True if a stream's body contains a complete checkpoint."""
     return b"\n\n" in body.partition(b"event: stream-checkpoint\n")[2]
 
 
 def read(connection: socket.socket, has_enough: Callable[[bytes], bool] | None = None) -> Answer:
-    """The answer that comes over a connection."""
+    """Read one answer from a connection."""
     received = bytearray()
 
     def more() -> bool:
@@ -130,7 +130,7 @@ def read(connection: socket.socket, has_enough: Callable[[bytes], bool] | None =
 
 
 def _dechunked(data: bytes) -> tuple[bytes, bool]:
-    """The whole chunks' content, and whether the last one is among them."""
+    """Return the content of the complete chunks, and whether the last chunk is among them."""
     body = b""
     while b"\r\n" in data:
         size, _, rest = data.partition(b"\r\n")

@@ -17,7 +17,7 @@ from streams.models import Broadcast, ChannelSettings, Message
 from streams.relay.models import Generation
 from streams.tokens import make_token
 
-# What only some roles can see: a message for one user, a draft, and a question with its answer.
+# Texts that only some roles can see: a message for one user, a draft, and a question with its answer.
 MESSAGE, DRAFT, ANSWER = "the-message-of-bob", "the-draft-of-staff", "the-answer-for-bob"
 
 # The permissions with which staff can see each of them.
@@ -30,7 +30,8 @@ MAY_SEE = {
 # Pages of the admin that need no user.
 FOR_ALL = ("/admin/login/", "/admin/jsi18n/")
 
-# Views that stream need ASGI; views of tests are not the site's. A logout or a new password changes the role.
+# Streaming views need ASGI, and the tests' own views are not part of the site. A logout or a new password would change
+# the role.
 SKIPPED = (
     "test/",
     "events/",
@@ -58,7 +59,7 @@ class Role:
 
 @dataclass
 class Walk:
-    """What the roles were answered: the number of requests, the faults, and which role has seen which text."""
+    """The results of all requests: their number, the faults, and the pairs of a role and a text that it saw."""
 
     requests: int
     faults: list[str]
@@ -110,7 +111,7 @@ def _logged_in(name: str, *permissions: Permission, **flags: bool) -> Client:
 
 
 def paths(bob: User) -> list[str]:
-    """Return a path for each URL, with what exists in it."""
+    """Return a path for each URL, with the values of existing objects."""
     samples = {
         "channel": f"user.{bob.pk}",
         "id": Generation.objects.values_list("pk", flat=True)[0],
@@ -143,12 +144,12 @@ def _patterns(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
 
 
 def walk(some_roles: Sequence[Role], some_paths: Sequence[str], methods: Sequence[str]) -> Walk:
-    """Ask forevery path, as every role, with every method."""
+    """Request every path as every role, with every method."""
     done = Walk(0, [], set())
     for role, method, path in itertools.product(some_roles, methods, some_paths):
         response = role.client.generic(method, path, data=b"{}", content_type="application/json")
         done.requests += 1
-        # A stream is not read: it can be without an end.
+        # Do not read a stream, because it might not end.
         text = "" if getattr(response, "streaming", False) else response.content.decode(errors="replace")
         seen = {secret for secret in MAY_SEE if secret in text}
         done.seen |= {(role.name, secret) for secret in seen}

@@ -1,4 +1,4 @@
-"""A little that becomes a lot: compressed answers and requests, floods, and JSON that is nested without end."""
+"""Small inputs that would use much memory: compressed bodies, endless answers, and deeply nested JSON."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ pytestmark = pytest.mark.once
 
 MEBIBYTE = 2**20
 
-# 16 KiB that become 16 MiB. gzip may have any number of members, so that 640 of them are 10 MiB, and become 10 GiB.
+# 16 KiB that inflate to 16 MiB. A gzip file can have any number of members: 640 of them are 10 MiB, and inflate to
+# 10 GiB.
 MEMBER = gzip.compress(b"\0" * 16 * MEBIBYTE)
 MEMBERS = 640
 
-# Far below what any of the bombs becomes, and above what a process takes for its other work.
+# Far below the inflated size of any bomb, and above the memory that a process needs for its other work.
 BOUND = 32 * MEBIBYTE
 
 
 class Growth:
-    """How much more memory the server process has come to than it had."""
+    """The growth of the server process's memory since this object was created."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -60,9 +61,9 @@ CODINGS = [
 async def test_compressed_answer_is_never_inflated(relaying: Relay) -> None:
     growth = Growth(relaying.server.pid)
     for headers in CODINGS:
-        status, body, told = await relaying.answer(bomb(200, "text/event-stream", *headers))
+        status, body, answer_headers = await relaying.answer(bomb(200, "text/event-stream", *headers))
         assert status == 502 or b"upstream-" in body, headers
-        assert "content-encoding" not in told
+        assert "content-encoding" not in answer_headers
         assert len(body) < 10_000
         assert int(growth) < BOUND
     for status in (200, 401, 500):
@@ -75,7 +76,7 @@ async def test_compressed_answer_is_never_inflated(relaying: Relay) -> None:
 
 
 async def test_answer_without_an_end_is_cut_off(relaying: Relay) -> None:
-    """Whatever it is that does not end: a body, a line, an event, small events, a head."""
+    """The answer is an endless body, line, comment, event or head, or an endless series of small events."""
     growth = Growth(relaying.server.pid)
     much = "x" * 100_000
     floods: dict[str, list[Step]] = {
@@ -92,8 +93,8 @@ async def test_answer_without_an_end_is_cut_off(relaying: Relay) -> None:
     }
     for what, steps in floods.items():
         status, body, _ = await relaying.answer(steps)
-        # What a head is refused for is the parser's; and many small events may take a busy machine longer than an
-        # answer may take.
+        # The HTTP parser chooses the error for a bad head. On a busy machine, many small events can reach the time
+        # limit of an answer before its size limit.
         is_any = what in ("a chunk's head", "a header", "headers", "events")
         assert (b'"upstream-' if is_any else b'"upstream-too-large"') in body[-2000:], (
             what,
@@ -137,7 +138,7 @@ def test_json_that_is_nested_a_hundred_thousand_times_is_refused(attacked: Attac
 
 
 def nested(depth: int, **more: Any) -> bytes:
-    """A request with something in it that is nested, in a place whose form is the upstream's business."""
+    """Return a request with nested JSON in a field that only the upstream validates."""
     messages = [{"role": "user", "content": json.dumps(whole(200, {"choices": []}))}]
     form = b'{"a":' * depth + b"1" + b"}" * depth
     return json.dumps({"messages": messages, **more}).encode()[:-1] + b', "response_format": ' + form + b"}"
@@ -145,7 +146,7 @@ def nested(depth: int, **more: Any) -> bytes:
 
 @pytest.mark.parametrize("path", ["/ai/v1/chat/completions", "/ai/generations/"])
 def test_json_that_is_nested_just_less_than_can_be_read_does_not_fail_later(relaying: Relay, path: str) -> None:
-    """Some code that goes through it may stand deeper on the stack than the one that has read it."""
+    """Code that walks the parsed value might start deeper in the call stack than the parser did."""
     statuses = {}
     for depth in (100, *range(800, 1000, 4)):
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {relaying.keys['bob']}"}
@@ -156,7 +157,7 @@ def test_json_that_is_nested_just_less_than_can_be_read_does_not_fail_later(rela
 
 
 async def test_answer_that_is_nested_just_less_than_can_be_read_does_not_fail_later(relaying: Relay) -> None:
-    """With an escape in it, whose text is looked at for what is secret."""
+    """The answer contains an escape, because the relay decodes such an answer to search it for secrets."""
     for depth in (100, *range(400, 1000, 50)):
         deep = '{"a":' * depth + r'"\u0041"' + "}" * depth
         for steps in (

@@ -1,4 +1,4 @@
-"""Channels are read by whom the policy admits, under the one name that they have."""
+"""A client can read a channel only if the policy admits it, and only under the channel's exact name."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ SECRET = "for the owner alone"
 
 
 def is_refused(answer: Answer) -> bool:
-    """By an error, and without a word of what is in the channel."""
+    """Return True if the answer is an error. Assert that it contains nothing from the channel."""
     assert SECRET not in answer.text
     assert answer.header("content-type") != "text/event-stream; charset=utf-8"
     return answer.status in (400, 403, 404)
 
 
 def spellings(pk: int) -> list[str]:
-    """What a careless comparison could take for `user.<pk>`."""
+    """Return strings that a careless comparison could confuse with `user.<pk>`."""
     name = f"user.{pk}"
     return [
-        # Patterns, which are for settings and tokens.
+        # Patterns, which only settings and tokens can contain.
         *("*", "user.*", "user.?", f"user.[{pk}]", "[u]ser.1", "user.[0-9]", f"{name}*", "!news", "news*"),
-        # Upper case, digits and letters that look like ours or are folded into them.
+        # Upper case, and digits and letters that look like the right ones or are folded to them.
         *(f"User.{pk}", f"USER.{pk}", name.upper()),
         *(f"user.{fullwidth(pk)}", f"user．{pk}", f"uѕer.{pk}", f"ｕser.{pk}", f"uſer.{pk}", "user.²", f"user․{pk}"),
         # Other ways to write a number.
         *(f"user.0{pk}", f"user.+{pk}", f"user.-{pk}", f"user.{pk}.0", f"user.{pk}e0", f"user.0x{pk:x}", f"user. {pk}"),
-        # White space and what ends a text elsewhere.
+        # White space, and characters that end a string in other contexts.
         *(f"{name} ", f" {name}", f"{name}\t", f"{name}\n", f"{name}\r", f"{name}\0", f"{name}\u200b", f"\ufeff{name}"),
         # Paths, and separators of lists.
         *(
@@ -73,7 +73,7 @@ def test_no_other_spelling_of_a_name_reads_a_channel(attacked: Attacked) -> None
     assert SECRET in own.text
     for cookie in ({}, {"Cookie": stranger.cookie}):
         for name in [owner.channel, *spellings(owner.pk)]:
-            if name.strip("/").strip("./"):  # else it is the address of several channels, with none
+            if name.strip("/").strip("./"):  # otherwise this is the URL for several channels, without a channel
                 answer = attacked.stream(f"/events/{in_query(name)}/?replay=10", cookie)
                 assert is_refused(answer), name
             answer = attacked.stream(f"/events/?replay=10&channel={in_query(name)}", cookie)
@@ -100,10 +100,10 @@ def test_no_path_leads_to_a_channel_but_its_own(attacked: Attacked) -> None:
     ]
     for path in paths:
         answer = attacked.stream(f"{path}?replay=10", {"Cookie": stranger.cookie})
-        if answer.status == 301:  # Django adds the slash; where that leads is refused as well
+        if answer.status == 301:  # Django adds the slash; the new location is refused as well
             answer = attacked.stream(str(answer.header("location")), {"Cookie": stranger.cookie})
         assert is_refused(answer), path
-    # The URL's channel is the one that is judged and read, whatever the query or another header says.
+    # Only the channel in the URL is authorized and read, whatever the query or a header contains.
     for query in (f"channel={name}", f"channel=news&channel={name}", f"url={name}", f"kwargs=channel&channel={name}"):
         answer = attacked.stream(f"/events/news/?replay=10&{query}", {"Cookie": stranger.cookie})
         assert answer.status == 200
@@ -133,7 +133,7 @@ def test_one_channel_that_is_refused_refuses_the_stream(attacked: Attacked) -> N
         assert answer.code == "forbidden"
     many = "&".join(f"channel=public.{n}" for n in range(51))
     assert attacked.stream(f"/events/?{many}").status == 400
-    # Each once, however often it is named.
+    # A channel that is named twice counts once.
     answer = attacked.stream(f"/events/?channel={own}&channel=news&channel={own}", {"Cookie": stranger.cookie})
     assert answer.status == 200
 
@@ -141,11 +141,11 @@ def test_one_channel_that_is_refused_refuses_the_stream(attacked: Attacked) -> N
 def test_what_is_told_of_a_channel_that_is_refused_is_the_same_whether_there_is_one(attacked: Attacked) -> None:
     owner, stranger = attacked.user("owner"), attacked.user("stranger")
     attacked.site.manage("publish", owner.channel, SECRET)
-    told = {
+    answers = {
         attacked.stream(f"/events/{name}/", {"Cookie": stranger.cookie}).text.replace(name, "…")
         for name in (owner.channel, "user.987654321", "nothing.was.ever.published.here")
     }
-    assert len(told) == 1
+    assert len(answers) == 1
     assert "streams" not in str(attacked.get(f"/events/{owner.channel}/").headers)
 
 

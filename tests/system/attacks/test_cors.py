@@ -1,6 +1,6 @@
-"""Pages of other origins: the browser keeps an answer from them unless its headers say otherwise, so we look at these.
+"""CORS headers: only pages of the listed origins can read the site's answers.
 
-What browsers make of them is in tests/system/browser/test_other_origins.py.
+tests/system/browser/test_other_origins.py tests the same with real browsers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ STREAM = "/events/news/"
 
 STRANGERS = (
     "https://evil.example",
-    "null",  # a sandboxed frame, a file, a redirect: may be anybody's
+    "null",  # a sandboxed frame, a file or a redirect, which any site can create
     "https://app.example.evil.example",
     "https://evilapp.example",
     "https://sub.app.example",
@@ -72,16 +72,16 @@ def test_listed_origin_is_named_with_credentials_and_never_by_a_star(attacked: A
     for path in ("/events/user.1/", "/events/no%20channel/", "/ai/v1/chat/completions", "/ai/generations/1/"):
         answer = attacked.get(path, {"Origin": LISTED})
         assert answer.status >= 400
-        assert cors(answer) == allowed  # so that a page can read what was wrong
+        assert cors(answer) == allowed  # so that a page can read the error
 
 
 def test_preflight_lets_headers_of_clients_of_streams_pass(attacked: Attacked) -> None:
-    told = preflight(attacked, STREAM, LISTED)
-    assert told["access-control-allow-origin"] == LISTED
-    assert told["access-control-allow-credentials"] == "true"
-    named = {name.strip().lower() for name in told["access-control-allow-headers"].split(",")}
+    headers = preflight(attacked, STREAM, LISTED)
+    assert headers["access-control-allow-origin"] == LISTED
+    assert headers["access-control-allow-credentials"] == "true"
+    named = {name.strip().lower() for name in headers["access-control-allow-headers"].split(",")}
     assert set(PREFLIGHT["Access-Control-Request-Headers"].split(",")) <= named
-    assert "*" not in "".join(told.values())
+    assert "*" not in "".join(headers.values())
 
 
 def test_no_cache_gives_one_origins_answer_to_another(attacked: Attacked) -> None:
@@ -99,7 +99,7 @@ def test_pages_are_for_no_other_origin_whose_scripts_would_find_a_csrf_token_in_
 
 
 def test_endpoint_that_is_open_to_every_origin_takes_none_with_cookies(attacked: Attacked) -> None:
-    """`/chat/send` has headers of its own; with `*` a browser keeps the answer to a request with cookies."""
+    """`/chat/send` sends its own headers. With `*`, a browser withholds the answer to a request with cookies."""
     for origin in (LISTED, "https://evil.example", "null"):
         asked = request("/chat/send", {"Origin": origin}, method="POST", body=b'{"msg": "hello"}')
         preflight = request("/chat/send", {"Origin": origin, **PREFLIGHT}, method="OPTIONS")
@@ -119,7 +119,7 @@ def test_site_that_lists_no_origin_tells_none(sqlite_site: Site) -> None:
 
 @pytest.mark.parametrize("listed", ["*", "null", "app.example", f"{LISTED},//evil.example"])
 def test_list_that_would_let_in_the_origin_of_a_sandboxed_frame_is_refused(sqlite_site: Site, listed: str) -> None:
-    """Where it is none of an origin, any other that has neither scheme nor host would be as good."""
+    """django-cors-headers compares only scheme and host, so an entry without both would match the origin `null`."""
     sqlite_site.env["CORS_ALLOWED_ORIGINS"] = listed
     refused = sqlite_site.manage("diffsettings", check=False)
     assert refused.returncode != 0

@@ -1,7 +1,7 @@
-"""Requests that a page of another site has a browser send, with the cookies of whoever sits before it.
+"""Cross-site request forgery: requests that another site's page makes a browser send with the user's cookies.
 
-Each address of the site is tried, whatever views are added to it. An API's own judgement of what comes without cookies
-is its own tests' business.
+The test tries every URL of the site, also of views that are added later. Requests without cookies are tested with each
+API.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.once
 
 EVIL = "https://evil.example"
 
-# What may stand in the addresses.
+# Values for the arguments in the URLs.
 ARGUMENTS = {
     "app_label": "streams",
     "content_type_id": "1",
@@ -32,20 +32,20 @@ ARGUMENTS = {
     "url": "x",
 }
 
-# They take no notice of who somebody is, and so nothing is done in anybody's name.
+# These views ignore the user, so a forged request cannot act for one.
 WITHOUT_COOKIES = {
-    "/chat/send": "without an upstream it answers everybody alike, and keeps nothing",
-    "/admin/jsi18n/": "a catalogue of words, the same forevery method",
+    "/chat/send": "without an upstream it answers all users alike, and stores nothing",
+    "/admin/jsi18n/": "a catalogue of translations, the same for every method",
 }
 
 
 def addresses(patterns: list[URLPattern | URLResolver], before: str = "/") -> Iterator[str]:
-    """Every address that the patterns lead to, with something in the place of each argument."""
+    """Yield a path for each of the URL patterns, with a value for each argument."""
     for each in patterns:
         route = str(each.pattern)
         if isinstance(each, URLResolver):
             yield from addresses(each.url_patterns, before + _filled(route))
-        elif "(?P<" in route:  # the admin's: whatever has no other address, and an application's index
+        elif "(?P<" in route:  # the admin's catch-all view and its index of an app
             yield before + ("streams/" if "app_label" in route else "nothing/here/")
         else:
             yield before + _filled(route)
@@ -59,7 +59,7 @@ ADDRESSES = sorted(set(addresses(urlpatterns)))
 
 
 def state(attacked: Attacked) -> list[object]:
-    """All that such requests could change."""
+    """Return the row counts of all tables that a forged request could change."""
     tables = [
         *("streams_message", "streams_broadcast", "streams_channelsettings", "streams_revokedtoken", "auth_user"),
         *("auth_group", "django_admin_log", "streams_relay_generation", "streams_relay_usage"),
@@ -69,7 +69,7 @@ def state(attacked: Attacked) -> list[object]:
 
 @pytest.fixture
 def editor(attacked: Attacked) -> Person:
-    """Who may do everything; there is something to be changed."""
+    """Publish a message that a forged request could change, and return a superuser."""
     attacked.site.manage("publish", "news", "something")
     return attacked.editor
 
@@ -88,18 +88,18 @@ def test_the_addresses_were_found() -> None:
 
 
 def forgeries(cookie: str, path: str) -> list[bytes]:
-    """What other sites' pages can have a browser send, by a form, by a script, and with guesses for the token."""
+    """Return requests that another site's page could make a browser send: by a form, a script, or a guessed token."""
     json_body = json.dumps({"messages": [{"role": "user", "content": "x"}], "msg": "x", "data": "x"}).encode()
     fields = {"data": "forged", "event": "message", "_save": "1", "post": "yes", "action": "delete_selected"}
-    plain = {"Cookie": cookie, "Content-Type": "text/plain", "Origin": EVIL}  # a form's, without a preflight
+    plain = {"Cookie": cookie, "Content-Type": "text/plain", "Origin": EVIL}  # like a form, without a preflight
     return [
         form(path, fields, {"Cookie": cookie, "Origin": EVIL, "Referer": f"{EVIL}/"}),
         request(path, plain, method="POST", body=json_body),
-        # No page can have this sent without a preflight that is refused. Should one find a way, the token is missing.
+        # A browser sends this only after a preflight, which is refused. Without the preflight, the token is missing.
         request(path, {**plain, "Content-Type": "application/json"}, method="POST", body=json_body),
         form(path, {**fields, "csrfmiddlewaretoken": TOKEN}, {"Cookie": cookie}),
         form(path, {**fields, "csrfmiddlewaretoken": "a" * 32}, {"Cookie": f"{cookie}; csrftoken={TOKEN}"}),
-        # With a token that is right, as from a subdomain that can set cookies: then the origin tells.
+        # A valid token, as from a subdomain that can set cookies. Then the Origin header reveals the forgery.
         form(
             path, {**fields, "csrfmiddlewaretoken": TOKEN}, {"Cookie": f"{cookie}; csrftoken={TOKEN}", "Origin": EVIL}
         ),
@@ -121,19 +121,19 @@ def test_no_address_takes_what_another_sites_page_sends(attacked: Attacked, edit
 
 
 def is_refused(answer: Answer) -> bool:
-    # 401: cookies count for nothing there. 415: it takes no form.
+    # 401: the view ignores cookies. 415: it does not accept forms.
     return answer.status in (401, 403, 415) or (answer.status == 405 and answer.header("allow") is not None)
 
 
 def test_reading_changes_nothing(attacked: Attacked, editor: Person) -> None:
-    """Where another site's page leads a browser by a link, SameSite=Lax lets the cookies go along."""
+    """A browser that follows a link on another site's page sends cookies with SameSite=Lax."""
     before = state(attacked)
     for path in ADDRESSES:
         for query in ("", "?action=delete_selected&_save=1&post=yes&confirm=1&data=forged&channel=news"):
             answer = attacked.get(path + query, {"Cookie": editor.cookie}, until=lambda body: True)
             assert answer.status < 500, path
     assert state(attacked) == before
-    assert attacked.get("/admin/", {"Cookie": editor.cookie}).status == 200  # and is still logged in
+    assert attacked.get("/admin/", {"Cookie": editor.cookie}).status == 200  # the user is still logged in
 
 
 def test_override_of_the_method_makes_no_request_another(attacked: Attacked, editor: Person) -> None:
@@ -170,7 +170,7 @@ SECRET = "sk-secret-of-the-relay-12345678"
 
 
 def test_session_alone_asks_no_model(sqlite_site: Site) -> None:
-    """Where an upstream costs money and users are admitted by their session, `/chat/send` asks for the token too."""
+    """If the site has an upstream and RELAY_ACCESS uses the session, `/chat/send` also requires the CSRF token."""
     options = {"base_url": "http://127.0.0.1:9/v1", "api_key": SECRET, "models": ["m1"]}
     backend = "streams.relay.upstreams.OpenAICompatible"
     sqlite_site.settings(

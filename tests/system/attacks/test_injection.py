@@ -1,4 +1,4 @@
-"""Whatever somebody writes stays what it is: no field, event, header or line of a log comes out of a text."""
+"""Injection: text from a user never becomes an SSE field, an event, an HTTP header or a line of the log."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ TEXTS = (
     "x" * 70_000 + "\n\n" + FORGED,
 )
 
-# A stream's own lines, and what is published to it: nothing else stands at the beginning of a line.
+# Every line of a stream must match: data, or one of the lines that Streams itself writes.
 LINE = re.compile(r"(data: .*|id: \d+|event: (message|alert|stream-(checkpoint|reset|snapshot|error))|retry: \d+|:|)")
 
 
 def events_of(answer: Answer) -> list[DecodedEvent]:
-    """The events that a client gets, once each line has been looked at."""
+    """Check each line of a stream, and return its events."""
     assert b"\r" not in answer.body
     for line in answer.body.decode().split("\n"):
         assert LINE.fullmatch(line.replace("\u2028", "").replace("\u2029", "").replace("\x85", "").replace("\v", "")), (
@@ -55,7 +55,7 @@ def events_of(answer: Answer) -> list[DecodedEvent]:
 
 
 def published(attacked: Attacked, data: str | bytes, event: str = "message") -> Answer:
-    """The answer to a staff member who publishes by the board's form. `data` in bytes is quoted already."""
+    """Publish by the board's form as a staff member, and return the answer. Bytes in `data` are already quoted."""
     cookie = f"{attacked.editor.cookie}; csrftoken={TOKEN}"
     headers = {"Cookie": cookie, "X-CSRFToken": TOKEN, "Accept": "application/json"}
     body = (
@@ -90,7 +90,7 @@ def test_what_no_stream_can_carry_is_refused_and_told(attacked: Attacked) -> Non
     for event in ("x\ny", "x\r\ndata: y", "x\x00", "stream-reset", "stream-", "Alert", "message\n"):
         assert published(attacked, "a", event).status == 422
     assert attacked.messages() == before
-    # Half a character, in the only spelling that HTTP has for it, is none to Django.
+    # A percent-encoded lone surrogate: Django decodes it to replacement characters.
     assert published(attacked, b"a%ED%A0%80b").status == 201
 
 
@@ -124,7 +124,7 @@ def test_publishing_code_that_passes_on_what_it_was_given_is_told(attacked: Atta
     assert attacked.messages() == before
 
 
-# As a header has them, and as a query does: there is no U+2028 in a header, nor a line end that a server lets through.
+# Invalid cursors, sent in the query and in the header. Servers refuse some of them in a header.
 CURSORS = (
     f"1\n\n{FORGED}",
     f"1\r\n\r\n{FORGED}",
@@ -155,18 +155,18 @@ def test_last_event_id_that_is_none_comes_back_as_a_text_inside_of_json(attacked
         by_query = attacked.stream(f"/events/news/?last_event_id={quote(cursor)}")
         resets = [event for event in events_of(by_query) if event.event == "stream-reset"]
         assert len(resets) == 1, cursor[:20]
-        told = json.loads(resets[0].data)
-        assert cursor.startswith(told["requested"].removesuffix("…")), cursor[:20]
-        assert len(told["requested"]) <= 200
-        assert told["reason"] in ("malformed-id", "unknown-id")
+        reset_data = json.loads(resets[0].data)
+        assert cursor.startswith(reset_data["requested"].removesuffix("…")), cursor[:20]
+        assert len(reset_data["requested"]) <= 200
+        assert reset_data["reason"] in ("malformed-id", "unknown-id")
 
         by_header = attacked.stream("/events/news/", {"Last-Event-ID": cursor.encode()})
-        if by_header.status == 200:  # the server refuses some by itself
+        if by_header.status == 200:  # the server itself refuses some of them
             assert [event.data for event in events_of(by_header) if event.data == "forged"] == []
             assert {event.event for event in events_of(by_header)} <= {"stream-reset", "stream-checkpoint", "message"}
         else:
             assert by_header.status in (0, 400)
-    # Half a character is none in a URL either.
+    # A lone surrogate in a URL is decoded to replacement characters as well.
     answer = attacked.stream("/events/news/?last_event_id=%ED%A0%80%0A")
     [reset] = [event for event in events_of(answer) if event.event == "stream-reset"]
     assert json.loads(reset.data)["requested"] == "\ufffd\ufffd\ufffd\n"
@@ -182,7 +182,7 @@ def test_snapshot_stays_one_event(attacked: Attacked) -> None:
 
 
 def test_views_own_event_with_a_field_of_two_lines_ends_the_stream(attacked: Attacked) -> None:
-    """It is the view's mistake: logged, and never sent."""
+    """The field is an error in the view. Event raises ValueError, so the field is never sent."""
     for name in ("event", "id"):
         for value in ("x\ny", "x\ry", "x\r\n\r\ndata: forged", "x\n\ndata: forged"):
             with pytest.raises(ValueError, match="one line"):
@@ -217,7 +217,7 @@ def test_name_of_a_channel_becomes_no_header_and_no_field(attacked: Attacked) ->
             assert answer.code == "invalid-channel"
             assert answer.header("content-type") == "application/json"
             assert answer.header("set-cookie") is None
-        # Without the slash, Django sends whoever asks to the address with it.
+        # Without the slash, Django redirects to the address with the slash.
         redirect = attacked.get(f"/events/{name}")
         assert redirect.status == 301
         assert (redirect.header("location") or "").startswith("/events/")
@@ -240,5 +240,5 @@ def test_log_has_no_line_that_a_request_wrote(attacked: Attacked) -> None:
     attacked.get("/", {"Host": "evil.example", "User-Agent": quote(line)})
     assert attacked.serves()
     lines = attacked.server.log.read_text().splitlines()
-    assert any("/none" in each for each in lines)  # it does log
+    assert any("/none" in each for each in lines)  # the server does log requests
     assert [each for each in lines if each.startswith("2026-01-01")] == []

@@ -1,4 +1,4 @@
-"""Requests of a hundred megabytes, and of a megabyte where a line is expected: refused, and not kept in memory."""
+"""Bodies of a hundred megabytes, and URLs and headers of a megabyte, are refused and not kept in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.once
 
 MEBIBYTE = 2**20
 
-# A body is larger than what a process may grow by.
+# BODY is larger than BOUND, the allowed growth of the process.
 BODY = 100 * MEBIBYTE
 BOUND = 48 * MEBIBYTE
 
@@ -29,13 +29,13 @@ PIECE = b"x" * MEBIBYTE
 
 
 def rss(pid: int) -> int:
-    """In all of a server's processes."""
+    """Return the resident memory of the server and its worker processes."""
     main = psutil.Process(pid)
     return sum(int(process.memory_info().rss) for process in (main, *main.children(recursive=True)))
 
 
 def large(path: str, content_type: str, cookie: str, *, before: bytes = b"", chunked: bool = False) -> Iterator[bytes]:
-    """A POST with a body of a hundred mebibytes and what is `before` it, in pieces."""
+    """Yield the pieces of a POST whose body is `before` and a hundred mebibytes."""
     head = {"Content-Type": content_type, "Cookie": f"{cookie}; csrftoken={TOKEN}", "X-CSRFToken": TOKEN}
     head |= {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(len(before) + BODY)}
     lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
@@ -80,7 +80,10 @@ def test_body_of_a_hundred_megabytes_is_refused_and_not_kept_in_memory(attacked:
 
 
 def test_nested_lists_from_anonymous_callers_freeze_nothing(attacked: Attacked) -> None:
-    """Ten megabytes of `[[],[],…]`, eight at once, with and without a length: once they took seconds and gigabytes."""
+    """Send `[[],[],…]` of ten megabytes eight times at once, with and without a length.
+
+    Parsing it would take seconds and gigabytes.
+    """
     body = b"[" + b",".join([b"[]"] * 3_300_000) + b"]"
     head = "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/json\r\n{}\r\n\r\n"
     whole = head.format("/api/messages/", f"Content-Length: {len(body)}").encode() + body
@@ -97,7 +100,7 @@ def test_nested_lists_from_anonymous_callers_freeze_nothing(attacked: Attacked) 
             assert rss(attacked.server.pid) - before < 3 * BOUND
     assert [each.result().status for each in asked] == [413] * 8
     assert max(waits, default=0) < 20
-    # What is allowed is parsed, and takes no time that anybody would notice.
+    # A body of the allowed size is parsed, and answered quickly.
     small = head.format("/api/messages/", "Content-Length: 65536").encode() + body[:65_535] + b"]"
     assert attacked.ask(small).status == 400
     assert attacked.serves()
@@ -136,9 +139,9 @@ def test_megabyte_in_a_head_is_refused_by_the_server_or_by_us_and_others_are_ser
         return answer.status in (0, 400, 413, 414, 431)
 
     try:
-        told = stream(port, "/events/news/", {"Last-Event-ID": long})
-        assert is_refused(told) or (b"event: stream-reset\n" in told.body and len(told.body) < 2000)
-        for end in (b"\r", b"\n", b"\r\n\t"):  # a line end within a header, which some servers let through
+        answer = stream(port, "/events/news/", {"Last-Event-ID": long})
+        assert is_refused(answer) or (b"event: stream-reset\n" in answer.body and len(answer.body) < 2000)
+        for end in (b"\r", b"\n", b"\r\n\t"):  # a line end within a header, which some servers accept
             forged = b"1" + end + end + b"data: forged" + end + end
             assert b"\ndata: forged" not in stream(port, "/events/news/", {"Last-Event-ID": forged}).body.replace(
                 b"\r", b"\n"

@@ -1,4 +1,4 @@
-"""Two thousand connections from one address: it has as many streams as an address may, and others are served."""
+"""Two thousand connections from one address: it gets MAX_STREAMS_PER_ADDRESS streams, and others are served."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.system.attacks.raw import read, request
 pytestmark = pytest.mark.once
 
 CONNECTIONS = 2000
-ASKING = 800  # for a stream; the others say nothing
+ASKING = 800  # these request a stream; the others send nothing
 SERVED = 600
 
-# A stream's own share, as docs/operations/capacity.md reports it, is about 50 KiB.
+# docs/operations/capacity.md reports about 50 KiB for a stream.
 BYTES_PER_STREAM = 150_000
 
 
@@ -46,12 +46,12 @@ def test_two_thousand_connections_from_one_address(sqlite_site: Site) -> None:
             clients += some
         assert statuses == {200: SERVED, 429: ASKING - SERVED}
 
-        # Who comes now is told why, and by which limit; pages that are no streams are served at once.
+        # The next client is refused with the limit's name. Other pages are served at once.
         refused = attacked.stream("/events/news/")
         assert (refused.status, refused.code) == (429, "too-many-streams-of-address")
         assert "MAX_STREAMS_PER_ADDRESS" in refused.text
         assert refused.header("retry-after") is not None
-        # uvicorn takes the peer from this header where it comes from 127.0.0.1, as from a proxy.
+        # uvicorn takes the client's address from this header if the peer is 127.0.0.1, as with a proxy.
         assert attacked.stream("/events/news/", {"X-Forwarded-For": "203.0.113.7"}).status == 200
         began = time.monotonic()
         assert attacked.get("/listeners/").json == {"listeners": SERVED}
@@ -60,7 +60,7 @@ def test_two_thousand_connections_from_one_address(sqlite_site: Site) -> None:
         assert process.num_threads() < 30
         assert process.memory_info().rss - before < SERVED * BYTES_PER_STREAM
 
-        # And what is published comes to those who were served.
+        # A published message reaches the open streams.
         attacked.get("/test/burst/")
         assert b"data: " in received(clients[0])
 
@@ -68,7 +68,7 @@ def test_two_thousand_connections_from_one_address(sqlite_site: Site) -> None:
 
 
 def received(client: socket.socket) -> bytes:
-    """What comes until an event of the default type has."""
+    """Read until the event with id 1, and return the bytes."""
     client.settimeout(30)
     body = b""
     while b"id: 1\n" not in body:

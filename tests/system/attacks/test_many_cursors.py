@@ -1,4 +1,4 @@
-"""Connections of one address with old cursors, and with made-up channels: honest clients are served beside them."""
+"""Many connections of one address, with old cursors or made-up channels, do not keep honest clients from service."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ CURSORS = 200
 SLOW = 10
 STREAMS, CHANNELS = 1000, 50  # the default limits for an address and for a stream
 
-# In a process of its own, so that nothing of it is in the server's memory.
+# Runs in its own process, so that none of it is in the server's memory.
 FILL = f"""
 from streams import NewMessage, publish_many
 for start in range(0, {HISTORY}, 1000):
     publish_many([NewMessage("public.old", f"{{n}} " + "x" * 1000) for n in range(start, start + 1000)])
 """
 
-HONEST = {"X-Forwarded-For": "203.0.113.7"}  # uvicorn takes the peer from it
+HONEST = {"X-Forwarded-For": "203.0.113.7"}  # uvicorn takes the client's address from it
 
 
 def replay(port: int, cursor: int, count: int) -> Answer:
@@ -47,7 +47,7 @@ def replay(port: int, cursor: int, count: int) -> Answer:
 
 @contextlib.contextmanager
 def attack(port: int) -> Iterator[Callable[[], int]]:
-    """Read from random cursors, and come back from another one after 256 KiB. Yields a count of the connections."""
+    """Read from random cursors, and reconnect with another one after 256 KiB. Yield a function that counts them."""
     ended, connections, selector = threading.Event(), 0, selectors.DefaultSelector()
 
     def come() -> None:
@@ -94,12 +94,12 @@ def test_random_cursors_hold_up_no_honest_client(sqlite_site: Site) -> None:
         numbers = [int(line.split()[1]) for line in answer.text.splitlines() if line.endswith("xxx")]
         assert numbers[:999] == list(range(1000, 1999))
         began = time.monotonic()
-        assert attacked.get("/test/burst/", seconds=60).status == 200  # it publishes
+        assert attacked.get("/test/burst/", seconds=60).status == 200  # this view publishes
         assert time.monotonic() - began < 10
 
 
 def test_slow_readers_lock_out_no_honest_client(sqlite_site: Site) -> None:
-    """They ask for old messages and take none of them."""
+    """The slow readers request old messages, and read none of them."""
     sqlite_site.settings(WINDOW_MESSAGES=10, DATABASE_THREADS=2, SEND_TIMEOUT_SECONDS=600)
     attacked = Attacked(sqlite_site, sqlite_site.serve())
     finish(sqlite_site.script(FILL))
@@ -112,7 +112,7 @@ def test_slow_readers_lock_out_no_honest_client(sqlite_site: Site) -> None:
 
 
 def test_made_up_channels_of_one_address_are_bounded(sqlite_site: Site) -> None:
-    """What the default limits let an address hold: memory, and the row that other processes read."""
+    """The test checks the process's memory, and the presence row that other processes read."""
     sqlite_site.settings(HEARTBEAT_SECONDS=60, PRESENCE_SECONDS=0.5, MAX_STREAMS_PER_ADDRESS=STREAMS)
     attacked = Attacked(sqlite_site, sqlite_site.serve())
     process = psutil.Process(attacked.server.pid)

@@ -1,6 +1,6 @@
-"""Nothing that somebody has written becomes part of a page.
+"""Cross-site scripting: text from a user never becomes an element, an attribute or a script of a page.
 
-That none of it runs where scripts build a page, tests/system/browser/test_hostile_pages.py sees.
+tests/system/browser/test_hostile_pages.py tests the parts of pages that scripts build.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from tests.system.attacks.raw import TOKEN, Answer, form, request
 
 pytestmark = pytest.mark.once
 
-# What a browser takes for no page, whatever is in it.
+# Content types that a browser never renders as a page.
 DATA = ("application/json", "text/plain", "text/javascript", "text/event-stream")
 
-# Where the pages take something from their address.
+# The query parameters that the pages use.
 QUERY = (
     *(
         "channel",
@@ -64,7 +64,7 @@ MODELS = {
 
 
 class Found(HTMLParser):
-    """What of the attacker's has become an element, an attribute, an address or a script in a page."""
+    """Find elements, attributes, addresses and scripts in a page that come from the attacker's text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def _runs(address: str) -> bool:
 
 @pytest.fixture(scope="module")
 def site(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Attacked, list[str], str]]:
-    """A site full of it, the addresses of its pages, and the cookie of who may see them all."""
+    """Yield a site full of the attacker's text, the addresses of its pages, and a superuser's cookie."""
     made = site_in(tmp_path_factory.mktemp("hostile"), migrated_sqlite)
     made.settings(UPSTREAMS={"default": MODELS})
     attacked = Attacked(made, made.serve())
@@ -126,7 +126,7 @@ def test_page_that_shows_what_others_have_written_has_nothing_of_theirs_in_it(
         if MARK in answer.text:
             showing.add(path)
     without = {path for path in pages if path not in showing}
-    # The rest shows no such thing, or what is in it has no place for a text.
+    # The other pages do not show any text of users.
     assert without <= {
         *("/chat/", "/random/", "/admin/streams/", "/admin/streams_relay/", "/admin/streams/monitor/"),
         *(
@@ -147,7 +147,7 @@ def test_page_that_repeats_its_address_has_nothing_of_it_in_it(site: tuple[Attac
             answer = attacked.get(f"{base}?{'&'.join(f'{name}={quote(text)}' for name in QUERY)}", {"Cookie": cookie})
             assert answer.status < 500, path
             assert_is_harmless(answer, path)
-    for name in QUERY:  # one by one, for a page says first what is wrong with one of them
+    for name in QUERY:  # one by one, because a page reports only the first invalid parameter
         for path in (
             "/admin/streams/message/",
             "/admin/streams/message/diagnosis/",

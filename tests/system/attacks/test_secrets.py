@@ -1,4 +1,4 @@
-"""What nobody is to read, in an answer or in the log: keys, passwords, sessions and tokens; also where DEBUG is on."""
+"""Keys, passwords, session keys and tokens never appear in an answer or in the log, even if DEBUG is on."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def assert_tells_none(answer: Answer | str, *more: str) -> None:
 
 
 def with_secrets(site: Site) -> Site:
-    """The site with settings that hold all of them; nothing of what they name answers."""
-    nobody = free_port()
-    options = {"base_url": f"http://127.0.0.1:{nobody}/v1", "api_key": API_KEY, "models": ["m1"]}
+    """Configure the site with all of SECRETS. No server listens at the configured addresses."""
+    closed_port = free_port()
+    options = {"base_url": f"http://127.0.0.1:{closed_port}/v1", "api_key": API_KEY, "models": ["m1"]}
     backend = "streams.relay.upstreams.OpenAICompatible"
     site.settings(
         UPSTREAMS={"default": {"BACKEND": backend, "OPTIONS": options}},
@@ -54,7 +54,7 @@ def with_secrets(site: Site) -> Site:
     site.env |= {
         "SECRET_KEY": SITE_KEY,
         "TEST_SECRET_KEY_FALLBACKS": json.dumps([OLD_KEY]),
-        "REDIS_URL": f"redis://:{REDIS_PASSWORD}@127.0.0.1:{nobody}/0",
+        "REDIS_URL": f"redis://:{REDIS_PASSWORD}@127.0.0.1:{closed_port}/0",
         "CHAT_API_KEY": API_KEY,
         "LOG_LEVEL": "DEBUG",
     }
@@ -105,7 +105,7 @@ def test_log_holds_none(secretive: Attacked) -> None:
         secretive.stream(path, {"Cookie": person.cookie, "Authorization": f"Bearer {token}"})
     secretive.get(f"/test/attacks/fails/?token={token}", {"Cookie": person.cookie})
     log = secretive.server.log.read_text()
-    assert "the view failed" in log  # with its stack, which is for whoever runs the site
+    assert "the view failed" in log  # with its stack, for the site's operators
     assert_tells_none(log, session, token)
 
 
@@ -145,7 +145,7 @@ def test_nothing_shows_one_when_it_is_printed(sqlite_site: Site) -> None:
     good = site.manage("check", "--deploy")
     assert "WARNINGS" in good.stderr
     assert_tells_none(good.stdout + good.stderr)
-    # Also where a value is refused.
+    # The same holds for a value that a system check refuses.
     broken = {"BACKEND": "streams.relay.upstreams.OpenAICompatible", "OPTIONS": {"api_key": API_KEY, "x": 1}}
     for upstreams in ({"default": broken}, {"other": broken}, API_KEY):
         refused = site.settings(UPSTREAMS=upstreams).manage("check", check=False)

@@ -1,6 +1,6 @@
-"""A session that an attacker knows, planted on a victim who then logs in; and streams that were open at that moment.
+"""Session fixation: an attacker plants a known session on a victim, who then logs in while streams are open.
 
-A stream outlives the requests around it, so that whom it was opened for must not change under it.
+A stream outlives other requests of its session, so a login must not change the user of an open stream.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ print(session.session_key)
 
 
 def log_in(attacked: Attacked, name: str, session: str) -> str:
-    """Log in by the admin's form, in a browser that has this session; returns the session's key after it."""
+    """Log in with the admin's form, as a browser with this session does, and return the new session key."""
     fields = {"username": name, "password": PASSWORD, "csrfmiddlewaretoken": TOKEN, "next": "/admin/"}
     answer = attacked.ask(form("/admin/login/", fields, {"Cookie": f"csrftoken={TOKEN}; sessionid={session}"}))
     assert answer.status == 302
@@ -46,7 +46,7 @@ async def test_attacker_who_knows_the_session_before_the_login_reads_nothing_aft
     }
     for kind, session in planted.items():
         headers = {"Cookie": f"sessionid={session}"}
-        # Open before the victim logs in, and open for hours after it.
+        # These streams are opened before the victim logs in, and stay open after it.
         listening = await StreamClient(port, f"/events/?channel=news&channel={attacker.channel}", headers).connect()
         public = await StreamClient(port, "/events/news/", headers).connect()
         assert (listening.status == 200) is (kind == "the attacker's own")
@@ -77,7 +77,7 @@ async def test_attacker_who_knows_the_session_before_the_login_reads_nothing_aft
 
 
 async def test_stream_of_a_session_is_that_of_its_user_who_ever_logs_in_over_it(attacked: Attacked) -> None:
-    """One browser, first one user's and then another's: the first one's stream hears nothing of the second."""
+    """Two users log in one after another in one browser. The first user's stream gets no event of the second user."""
     make_user(attacked.site, "second", PASSWORD, is_staff=True)
     first = attacked.user("first")
     stream = await StreamClient(attacked.server.port, f"/events/{first.channel}/", {"Cookie": first.cookie}).connect()

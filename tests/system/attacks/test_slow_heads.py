@@ -1,16 +1,15 @@
-"""Clients that never finish what they say: they hold a connection each, and nobody else's.
+"""Clients that never finish their requests hold one connection each, and do not delay other clients.
 
-What the servers themselves do about it, without a proxy (seen in uvicorn 0.54 with httptools, hypercorn 0.18, granian
-2.8, daphne 4.2):
+Behavior of the servers without a proxy (seen in uvicorn 0.54 with httptools, hypercorn 0.18, granian 2.8, daphne 4.2):
 
 | | half a head | a head that comes byte by byte | half a body | a head of 50 MB |
 |---|---|---|---|---|
-| uvicorn | stays | stays | stays | is kept: as lines, half a gigabyte of memory. h11 (`--http h11`) refuses it |
+| uvicorn | stays | stays | stays | kept in memory: as lines, half a gigabyte. h11 (`--http h11`) refuses it |
 | hypercorn | closed after 5 s | closed after 5 s | stays | 431 |
 | granian | closed after 30 s | closed after 30 s | stays | 431 |
 | daphne | closed after 60 s | stays | closed after 60 s of silence | closed |
 
-So that a site that is open to the world has a proxy before it; nginx has limits of its own for all of them.
+Therefore a public site needs a proxy. nginx has limits for all of these cases.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def test_clients_that_never_finish_their_requests_hold_up_nobody(attacked: Attac
         slow = [stack.enter_context(connect(attacked.server.port)) for _ in range(CONNECTIONS)]
         for number, connection in enumerate(slow):
             connection.sendall(UNFINISHED[number % len(UNFINISHED)])
-        for _ in range(5):  # a byte now and then, as who wants to be kept
+        for _ in range(5):  # one byte at a time, to keep the connection open
             for connection in slow[2 :: len(UNFINISHED)]:
                 connection.sendall(b"a")
             began = time.monotonic()

@@ -1,4 +1,7 @@
-"""Requests that are meant to have this server, or its upstream, connect to where only they can: to a canary's port."""
+"""Server-side request forgery: no request makes this server or its upstream connect to another address.
+
+The addresses in the requests are those of a canary, which counts connections.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def user(content: object) -> list[dict[str, Any]]:
 
 
 def keys(url: str) -> Iterator[dict[str, Any]]:
-    """What some API or library takes for an address to call, to fetch or to report to."""
+    """Yield request fields that some API or library would treat as an address to call or fetch."""
     for name in (
         *(
             "base_url",
@@ -78,7 +81,7 @@ def keys(url: str) -> Iterator[dict[str, Any]]:
 
 
 def parts(url: str) -> Iterator[object]:
-    """What a message may hold for the upstream to fetch."""
+    """Yield message contents that an upstream might fetch."""
     image = {"type": "image_url"}
     for address in (
         *(
@@ -116,7 +119,7 @@ def parts(url: str) -> Iterator[object]:
 
 
 def sounds(address: object) -> bool:
-    """Whether it could be the base64 of a sound: what has no scheme is fetched by nobody."""
+    """Return True if this could be the base64 text of a sound. No upstream fetches an address without a scheme."""
     return isinstance(address, str) and "://" not in address
 
 
@@ -164,7 +167,7 @@ async def test_upstream_that_points_elsewhere_is_not_followed(relaying: Relay, c
     for steps in (whole(200, COMPLETION, *hints), whole(401, {"error": {"message": canary.url}}, *hints)):
         _, _, headers = await relaying.answer(steps, stream=False)
         assert not {name.lower() for name, _ in hints} & set(headers)
-    # An answer that asks for a call is the client's to make.
+    # If an answer contains a tool call, only the client can make that call.
     call = {"id": "1", "type": "function", "function": {"name": "fetch", "arguments": json.dumps({"url": canary.url})}}
     steps: list[Step] = [HEAD, chunk(event("x").replace('"content": "x"', f'"tool_calls": [{json.dumps(call)}]')), *END]
     assert (await relaying.answer(steps))[0] == 200
@@ -172,10 +175,10 @@ async def test_upstream_that_points_elsewhere_is_not_followed(relaying: Relay, c
 
 
 async def test_upstream_is_asked_where_the_settings_say_and_by_no_proxy(relaying: Relay, canary: Canary) -> None:
-    """Nor where the request's own headers say."""
+    """The request's own headers do not change the address either."""
     misleading = {
         "Host": "127.0.0.1",
-        "Proxy": canary.url,  # which CGI makes HTTP_PROXY of
+        "Proxy": canary.url,  # CGI turns this header into HTTP_PROXY
         "X-Forwarded-Host": f"127.0.0.1:{canary.port}",
         "Forwarded": f"host=127.0.0.1:{canary.port}",
         "X-Base-Url": canary.url,
@@ -194,7 +197,7 @@ async def test_upstream_is_asked_where_the_settings_say_and_by_no_proxy(relaying
 
 
 def test_site_is_no_proxy(attacked: Attacked, canary: Canary) -> None:
-    """An address in the request line counts as its path alone (RFC 9112, section 3.2.2), or not at all."""
+    """The server uses only the path of an absolute URL in the request line (RFC 9112, section 3.2.2), or refuses it."""
     here = f"127.0.0.1:{canary.port}"
     for target in (f"{canary.url}/", f"{canary.url}/events/news/", here, f"//{here}/", f"@{here}/", f"/{canary.url}"):
         for method in ("GET", "CONNECT", "POST"):

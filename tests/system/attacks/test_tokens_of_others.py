@@ -1,4 +1,4 @@
-"""Tokens let their bearer read what they name, and nothing else, and only if this site has made them."""
+"""A token lets its bearer read only the channels that it names, and only if this site issued it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ pytestmark = pytest.mark.once
 
 CHANNEL = "job.17"
 
-# What is signed here, with this site's key or another, and for another purpose or the same.
+# Print values that are signed with this site's key for other purposes.
 SIGN = """
 import json, sys, time
 from django.core import signing
 from django.contrib.auth import get_user_model
 from streams.relay.access import make_key
 user, _ = get_user_model().objects.get_or_create(username="signer")
-told = {"i": "x", "r": ["job.17"], "p": [], "e": time.time() + 600}
+claims = {"i": "x", "r": ["job.17"], "p": [], "e": time.time() + 600}
 salts = ["streams.relay.key", "streams.relay.generation", "django.contrib.sessions.SessionStore", "django.core.signing"]
-signed = [signing.dumps(told, salt=salt) for salt in salts]
+signed = [signing.dumps(claims, salt=salt) for salt in salts]
 signers = [signing.Signer(), signing.TimestampSigner()]
 print(json.dumps([*signed, make_key(user, 600), *(signer.sign("job.17") for signer in signers)]))
 """
@@ -43,7 +43,7 @@ def bears(attacked: Attacked, token: str) -> Answer:
 
 @pytest.fixture(scope="module")
 def token(attacked: Attacked) -> str:
-    """Good for ten minutes."""
+    """Return a token that is valid for ten minutes."""
     return make_token(attacked.site, json.dumps({"read": [CHANNEL], "seconds": 600}))
 
 
@@ -57,7 +57,7 @@ def test_token_reads_what_it_names(attacked: Attacked, token: str) -> None:
         "channel=JOB.17",
     ):
         assert reads(attacked, token, channels).status in (400, 403)
-    # The token alone is judged, whoever brings it.
+    # Only the token counts, even if the request also has a user's session.
     person = attacked.user("bearer")
     assert reads(attacked, token, f"channel={person.channel}", Cookie=person.cookie).status == 403
 
@@ -83,13 +83,13 @@ def test_pattern_reaches_as_far_as_it_is_written(attacked: Attacked) -> None:
 
 def test_token_that_was_changed_in_any_place_reads_nothing(attacked: Attacked, token: str) -> None:
     changed = {token[:at] + other(token[at]) + token[at + 1 :] for at in range(len("streams."), len(token))}
-    # Also the last character, whose last bits mean nothing: it is no second spelling of the same signature.
+    # This includes the last character, whose last bits base64 ignores: there is only one spelling of a signature.
     for each in changed:
         assert reads(attacked, each).status == 403, each
     prefix, payload, stamp, signature = token.split(".")[0], *token.split(".")[1].split(":")
-    told = json.loads(base64.urlsafe_b64decode(payload + "==="))
-    more = base64.urlsafe_b64encode(json.dumps({**told, "r": ["*"]}).encode()).decode().rstrip("=")
-    later = base64.urlsafe_b64encode(json.dumps({**told, "e": told["e"] + 1}).encode()).decode().rstrip("=")
+    claims = json.loads(base64.urlsafe_b64decode(payload + "==="))
+    more = base64.urlsafe_b64encode(json.dumps({**claims, "r": ["*"]}).encode()).decode().rstrip("=")
+    later = base64.urlsafe_b64encode(json.dumps({**claims, "e": claims["e"] + 1}).encode()).decode().rstrip("=")
     for each in (
         *(token[:length] for length in range(len("streams."), len(token), 7)),
         *(f"{prefix}.{forged}:{stamp}:{signature}" for forged in (more, later, payload[:-1], f".{payload}")),
@@ -106,7 +106,7 @@ def test_token_that_was_changed_in_any_place_reads_nothing(attacked: Attacked, t
 
 
 def other(character: str) -> str:
-    """Another character, one bit away where that is one of a token's."""
+    """Return another character that tokens can contain; it differs in one bit if possible."""
     flipped = chr(ord(character) ^ 1)
     return flipped if flipped.isalnum() else "A" if character != "A" else "B"
 
@@ -144,15 +144,15 @@ def test_several_tokens_are_not_added_up(attacked: Attacked, token: str) -> None
     assert reads(attacked, f"{token}&token={another}", both).status == 403
     assert reads(attacked, f"{another}&token={token}", both).status == 403
     assert reads(attacked, token, both, Authorization=f"Bearer {another}").status == 403
-    # The first one counts, the header's before the URL's: a bad one is not passed over for a good one.
+    # The first token counts, and the header's precedes the URL's. An invalid token is not skipped for a valid one.
     assert reads(attacked, f"streams.bad&token={token}").status == 403
     assert reads(attacked, token, Authorization="Bearer streams.bad").status == 403
-    # What was never ours is not ours to judge.
+    # Streams ignores other Authorization schemes.
     assert reads(attacked, token, Authorization="Basic dTpw").status == 200
 
 
 def test_token_holds_while_the_sites_key_is_rotated(attacked: Attacked, token: str) -> None:
-    """Its key among SECRET_KEY_FALLBACKS; and no longer once it is taken out there."""
+    """The token stays valid while its key is in SECRET_KEY_FALLBACKS, and becomes invalid when the key is removed."""
     site = attacked.site
     for fallbacks, status in (([site.env["SECRET_KEY"]], 200), ([], 403)):
         server = site.serve(SECRET_KEY="the new one", TEST_SECRET_KEY_FALLBACKS=json.dumps(fallbacks))

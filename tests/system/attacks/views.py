@@ -1,4 +1,4 @@
-"""Views of a site's own whose content an attacker may choose."""
+"""Views of the test site whose content an attacker can choose."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streams.views import EventStreamView
 
 
 class Snapshot(EventStreamView):
-    """A stream of `news` whose snapshot is a text of the request's."""
+    """A stream of `news` whose snapshot is a text from the request."""
 
     def get_channels(self, request: HttpRequest, **kwargs: object) -> Sequence[str]:
         return ["news"]
@@ -25,7 +25,7 @@ class Snapshot(EventStreamView):
 
 
 async def event(request: HttpRequest) -> EventStreamResponse:
-    """One event, whose fields the request chooses."""
+    """Send one event whose fields come from the request."""
 
     async def events() -> AsyncIterator[Event]:
         yield Event(**request.GET.dict())  # type: ignore[arg-type]
@@ -34,7 +34,7 @@ async def event(request: HttpRequest) -> EventStreamResponse:
 
 
 async def fails(request: HttpRequest) -> HttpResponseBase:
-    """A view that fails where it has all secrets of the site at hand."""
+    """Raise an exception in a function whose local variables contain all secrets of the site."""
     site, upstream, streams = settings.SECRET_KEY, get_upstream(), configured()
     how = request.GET.get("how")
 
