@@ -8,7 +8,7 @@ SECONDS ?= 60
 ARGS ?=
 # Processes that run tests at the same time. Those of `make test-system` mostly wait for the processes that they start.
 TEST_PROCESSES ?= 3
-SYSTEM_TEST_PROCESSES ?= 6
+SYSTEM_TEST_PROCESSES ?= 4
 # COVERAGE=1 measures the coverage, with branches. It takes half as long again; CI sets it.
 COVERAGE ?=
 COVERAGE_ARGS = $(if $(COVERAGE),--cov --cov-fail-under=89)
