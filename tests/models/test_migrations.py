@@ -9,7 +9,7 @@ import pytest
 from django.core.management import call_command
 
 from tests.support.services.postgres import PostgresServer
-from tests.support.sites import Site
+from tests.support.sites import Site, finish
 
 LOG = {"streams_message", "streams_loghead", "streams_channel", "streams_epoch"}
 TABLES = {
@@ -66,6 +66,16 @@ def test_migrations_go_back_and_forwards(site: Site) -> None:
     assert tables(site) == TABLES | RELAY
     assert site.manage("publish", "news", "first of a new log").stdout == "1\n"
     assert site.manage("migrate", "--check").returncode == 0
+
+
+@pytest.mark.once
+def test_readers_of_a_channel_are_renamed(site: Site) -> None:
+    row = 'ChannelSettings.objects.create(channel="news", access="logged-in")'
+    finish(site.script(f"from streams.models import ChannelSettings\n{row}"))
+    site.manage("migrate", "streams", "0009")
+    assert site.execute("SELECT access FROM streams_channelsettings") == [("signed-in",)]
+    site.manage("migrate", "streams")
+    assert site.execute("SELECT access FROM streams_channelsettings") == [("logged-in",)]
 
 
 @pytest.mark.once
