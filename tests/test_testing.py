@@ -90,7 +90,7 @@ async def test_time_is_bounded_by_the_callers_own_timeout_as_well() -> None:
     with pytest.raises(TimeoutError) as raised:
         async with asyncio.timeout(0.1):
             await read_events(EventStreamResponse(Source(endless=True)), 1)
-    assert "events came" not in str(raised.value)
+    assert "events arrived" not in str(raised.value)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -112,8 +112,9 @@ SPECTACULAR_SETTINGS = {{"TITLE": "A shop", "SERVERS": [{{"url": "https://shop.e
         [PYTHON, "-c", code + OF_ANOTHER_SITE], cwd=ROOT, env=env, text=True, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    ours, _ = json.loads(done.stdout)
+    ours, theirs = json.loads(done.stdout)
     assert ours == json.loads(json.dumps(document("/api/")))
+    assert (theirs["info"]["title"], theirs["paths"]) == ("A shop", {}), "its own settings and hook apply to it"
 
 
 def drop_everything(endpoints: Any) -> Any:

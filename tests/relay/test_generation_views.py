@@ -15,10 +15,6 @@ from tests.relay.generation_requests import QUESTION, State, ask, without_token,
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("everyone_may_ask")]
 
-SLOW = {
-    "default": {"BACKEND": "streams.relay.upstreams.ScriptedUpstream", "OPTIONS": {"answer": "a b c", "seconds": 600}}
-}
-
 
 def test_response_holds_urls_of_generation(client: Client) -> None:
     response = ask(client)

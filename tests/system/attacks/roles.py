@@ -70,7 +70,7 @@ def furnish() -> User:
     """Fill the database: a user with a private channel, a draft and an answer. Return the user."""
     bob = User.objects.create_user("bob", password="for-tests-only")
     publish(f"user.{bob.pk}", {"text": MESSAGE})
-    publish("news", {"text": "foreveryone"})
+    publish("news", {"text": "for everyone"})
     ChannelSettings.objects.get_or_create(channel=f"user.{bob.pk}")
     Broadcast.objects.create(title=DRAFT, channels=["news"], payload=DRAFT)
     Generation.objects.create(
