@@ -1,1 +1,1 @@
-"""Comparisons, run by hand with `make bench`; never a timed test. They give ratios, for machines are noisy."""
+"""Benchmarks to run by hand with `make bench`. They report ratios, because absolute times vary between machines."""

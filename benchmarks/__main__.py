@@ -1,4 +1,4 @@
-"""python -m benchmarks [comparison …] [--server uvicorn …]: run the comparisons, and print their tables."""
+"""Run the comparisons and print their tables: python -m benchmarks [comparison …] [--server uvicorn …]"""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def main() -> None:
     }
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="comparison", help=", ".join(comparisons))
-    parser.add_argument("--server", action="append", choices=SERVERS, help="may be repeated (default: uvicorn, daphne)")
+    parser.add_argument("--server", action="append", choices=SERVERS, help="repeatable (default: uvicorn, daphne)")
     only = parser.add_argument_group("publishing")
-    only.add_argument("--tree", action="append", default=[], help="another checkout to measure as well; repeatable")
-    only.add_argument("--case", action="append", default=[], help="a part of a case's name; repeatable (default: all)")
+    only.add_argument("--tree", action="append", default=[], help="another checkout to measure; repeatable")
+    only.add_argument("--case", action="append", default=[], help="part of a case's name; repeatable (default: all)")
     only.add_argument("--database", action="append", default=[], choices=publishing.DATABASES)
-    only.add_argument("--rounds", type=int, help="the best of so many counts")
+    only.add_argument("--rounds", type=int, help="number of rounds; the best one counts")
     options = parser.parse_args()
     if unknown := set(options.names) - set(comparisons):
-        parser.error(f"no comparison {', '.join(sorted(unknown))}; there are {', '.join(comparisons)}")
+        parser.error(f"Unknown comparison: {', '.join(sorted(unknown))}. Valid names: {', '.join(comparisons)}")
     print(f"Python {platform.python_version()} on {platform.machine()}")
     for name, compare in comparisons.items():
         if not options.names or name in options.names:

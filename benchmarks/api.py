@@ -1,7 +1,7 @@
-"""The HTTP API: publishing over HTTP, the async path beside DRF's view, and beside a view that does nothing else.
+"""The HTTP API: compare publishing through the fast path, through DRF's view, and through a minimal view.
 
-One uvicorn process with the demo site's middleware; connections that are kept, each with one request at a time;
-messages of about 110 bytes; a signed token without a user.
+The server is one uvicorn process with the demo site's middleware. Each connection is kept open and has one request at a
+time. Messages have about 110 bytes, and requests have a signed token without a user.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ async def _load(port: int, path: str, body: bytes, token: str, connections: int)
 
 
 def main() -> None:
-    """The clients, in a process of their own: python -m benchmarks.api PORT PATH TOKEN CONNECTIONS BODY."""
+    """Run the clients in their own process: python -m benchmarks.api PORT PATH TOKEN CONNECTIONS BODY."""
     port, path, token, connections, body = sys.argv[1:]
     print(json.dumps(asyncio.run(_load(int(port), path, body.encode(), token, int(connections)))))
 
@@ -79,7 +79,7 @@ def _measure(server: rig.Server, path: str, token: str, connections: int, body: 
 
 
 def _best(found: list[dict[str, float]]) -> dict[str, float]:
-    """Of several rounds: whatever else the machine had to do, it did least of it in the best."""
+    """Return the best value of each figure. The best round is the one with the least other load on the machine."""
     return {name: (max if name == "rate" else min)(each[name] for each in found) for name in found[0]}
 
 
@@ -100,9 +100,9 @@ def run(rounds: int = 3) -> None:
                 found = {name: _best(each) for name, each in measured.items()}
                 drf = found["DRF"]
                 for name, each in found.items():
-                    rate, cpu = (each[what] / drf[what] for what in ("rate", "cpu"))
-                    told = [f"{each['rate']:,.0f}", rate, each["p50"], each["p99"], f"{each['cpu']:,.0f}", cpu]
-                    rows.append([connections, name, *told])
+                    rate, cpu = (each[figure] / drf[figure] for figure in ("rate", "cpu"))
+                    cells = [f"{each['rate']:,.0f}", rate, each["p50"], each["p99"], f"{each['cpu']:,.0f}", cpu]
+                    rows.append([connections, name, *cells])
             each = _best([_measure(server, MANY, token, 4, many) for _ in range(rounds)])
             rate, cpu = each["rate"] * BATCH, each["cpu"] / BATCH
             rows.append([4, f"DRF, {BATCH} at once", f"{rate:,.0f}", "–", each["p50"], each["p99"], f"{cpu:,.0f}", "–"])

@@ -1,4 +1,4 @@
-"""What a delivery costs at the least: a bare ASGI app with a future for each client and shared bytes."""
+"""A minimal ASGI app with one future for each client and shared bytes: the lower bound for the cost of a delivery."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _waiting: list[asyncio.Future[None]] = []
 
 
 def payload(n: int) -> dict[str, object]:
-    """The event's data, the same in all comparisons."""
+    """Return the event's data, which is the same in all comparisons."""
     return {"n": n, "pad": "x" * 100}
 
 

@@ -1,7 +1,7 @@
-"""Capacity: what thousands of streams cost one process: to open, to hold, and to send one event to all of them.
+"""Capacity: the cost of thousands of streams in one process, for opening, holding, and sending one event to all.
 
-Streams' side is what a site runs: Django's stock handler, the log, heartbeats each 15 seconds. The bare app on the same
-server sends no heartbeats, and so costs nothing while it is silent.
+Streams runs as on a site, with Django's stock handler, the log, and a heartbeat every 15 seconds. The bare app on the
+same server sends no heartbeats, so its idle streams cost nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.support.sites import PYTHON, ROOT
 
 CONNECTIONS = 5000
 OTHERS = 2000
-SILENCE_SECONDS = 30.0  # two whole periods of the heartbeats
+SILENCE_SECONDS = 30.0  # two heartbeat intervals
 EVENTS = 10
 
 
@@ -55,7 +55,7 @@ for n in range(int(sys.argv[1])):
 
 
 def _elsewhere(kind: str, url: str) -> float:
-    """CPU microseconds for a message that nobody here listens to: each process hears of each."""
+    """Return the CPU microseconds for a message without subscribers here. Every process is notified of it."""
     with rig.server(kind, "benchmarks.site:application", url) as server, rig.crowd(server.port, "/events/quiet/", 1, 1):
         time.sleep(2)
         spent = server.cpu_seconds()
@@ -71,7 +71,7 @@ def run(kinds: list[str], rounds: int = 3) -> None:
     with rig.database("postgresql") as url:
         for kind in kinds:
             found: dict[str, list[list[float]]] = {name: [] for name in apps}
-            for _ in range(rounds):  # in turns, so that a noisy minute meets both
+            for _ in range(rounds):  # alternate, so that other load on the machine affects both
                 for name, (app, path) in apps.items():
                     found[name].append(_costs(kind, app, path, url))
             for name, costs in found.items():
@@ -83,7 +83,7 @@ def run(kinds: list[str], rounds: int = 3) -> None:
         rows,
     )
     rig.table(
-        f"A message that another process publishes, on a channel that nobody listens to (median of {rounds})",
+        f"A message that another process publishes, on a channel without subscribers (median of {rounds})",
         ["server", "µs CPU"],
         shares,
     )

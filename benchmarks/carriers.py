@@ -1,4 +1,4 @@
-"""Carriers: what news costs PostgreSQL and Redis themselves, by how many processes listen to it."""
+"""Carriers: the cost of one notification on the PostgreSQL or Redis server, for several numbers of listeners."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.support.services.postgres import PostgresServer
 from tests.support.services.redis import RedisServer
 
 LISTENERS = [1, 100, 250]
-NEWS = 1000
-TEXT = "x" * 200  # about what a message of a hundred characters makes
+NOTIFICATIONS = 1000
+TEXT = "x" * 200  # about the size of a notification with a message of a hundred characters
 
 
-def _costs(pid: int, say: Callable[[], object]) -> tuple[float, float]:
-    """Of one piece of news: CPU microseconds of the server, and microseconds until it is taken."""
-    server = rig.family(pid)  # with a process for each connection that is open now
+def _costs(pid: int, send: Callable[[], object]) -> tuple[float, float]:
+    """Return the server's CPU microseconds for a notification, and the microseconds that sending takes."""
+    server = rig.family(pid)  # includes the process of each open connection
     spent, began = rig.cpu_seconds(server), time.monotonic()
-    for _ in range(NEWS):
-        say()
+    for _ in range(NOTIFICATIONS):
+        send()
     taken = time.monotonic() - began
-    time.sleep(3)  # until all have it; they do not read, and what it makes fits into the connections' buffers
-    return (rig.cpu_seconds(server) - spent) / NEWS * 1e6, taken / NEWS * 1e6
+    time.sleep(3)  # until all are delivered; no listener reads, and the notifications fit into the sockets' buffers
+    return (rig.cpu_seconds(server) - spent) / NOTIFICATIONS * 1e6, taken / NOTIFICATIONS * 1e6
 
 
 def _postgresql(listeners: int) -> tuple[float, float]:
@@ -37,8 +37,8 @@ def _postgresql(listeners: int) -> tuple[float, float]:
         url = server.dsn("postgres")
         for _ in range(listeners):
             stack.enter_context(psycopg.connect(url, autocommit=True)).execute("LISTEN bench")
-        says = stack.enter_context(psycopg.connect(url, autocommit=True))
-        return _costs(server.pid, lambda: says.execute("SELECT pg_notify('bench', %s)", [TEXT]))
+        publisher = stack.enter_context(psycopg.connect(url, autocommit=True))
+        return _costs(server.pid, lambda: publisher.execute("SELECT pg_notify('bench', %s)", [TEXT]))
 
 
 def _redis(listeners: int) -> tuple[float, float]:
@@ -46,17 +46,17 @@ def _redis(listeners: int) -> tuple[float, float]:
         server = RedisServer()
         stack.callback(server.remove)
         server.start()
-        says = stack.enter_context(redis.Redis.from_url(server.url, max_connections=2 * max(LISTENERS)))
+        publisher = stack.enter_context(redis.Redis.from_url(server.url, max_connections=2 * max(LISTENERS)))
         for _ in range(listeners):
-            hears = stack.enter_context(says.pubsub(ignore_subscribe_messages=True))
-            hears.subscribe("bench")
-            hears.get_message(timeout=5)
-        return _costs(server.pid, lambda: says.publish("bench", TEXT))
+            listener = stack.enter_context(publisher.pubsub(ignore_subscribe_messages=True))
+            listener.subscribe("bench")
+            listener.get_message(timeout=5)
+        return _costs(server.pid, lambda: publisher.publish("bench", TEXT))
 
 
 def run() -> None:
     rig.table(
-        "One piece of news, by how many listen",
+        "One notification, by number of listeners",
         ["listeners", "PostgreSQL, µs CPU", "NOTIFY takes, µs", "Redis, µs CPU", "PUBLISH takes, µs"],
         [[listeners, *_postgresql(listeners), *_redis(listeners)] for listeners in LISTENERS],
     )

@@ -1,9 +1,9 @@
-"""Many clients of one stream, in a process of their own: they count events and nothing else.
+"""Many clients of one stream, in their own process. They only count events.
 
     python -m benchmarks.clients PORT PATH CONNECTIONS EVENTS SECONDS [HEADER …]
 
-Prints READY when all are open, then one JSON object when all have had EVENTS events each, or SECONDS have passed.
-Stays connected until it is killed: what it costs a server when they all leave is not to be counted with the deliveries.
+It prints READY when all streams are open, and one JSON object when each client has received EVENTS events or SECONDS
+have passed. It stays connected until it is killed, so that the cost of disconnecting is not counted as delivery.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MARK = b'"n":'
 
 
 class Client(asyncio.Protocol):
-    """One connection. An event is one MARK; pieces of it that a chunk's end cuts off are kept for the next."""
+    """One connection. Each MARK counts as an event, and a MARK can be split between two chunks."""
 
     def __init__(self, crowd: Crowd) -> None:
         self.crowd = crowd

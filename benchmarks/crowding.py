@@ -1,7 +1,7 @@
 """Crowding: 200 connections of one address replay a large log from random cursors while others publish and listen.
 
-The clock of a delivery starts when the request that publishes is sent, and stops when a live client of the same server
-has the event. The connections read as fast as they can, and come back from another cursor after 256 KiB.
+The time of a delivery is from sending the publish request until a live client of the same server has the event. The
+connections read as fast as they can, and reconnect with another cursor after 256 KiB.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _readers(port: int, count: int) -> Iterator[None]:
 
 def _measure(port: int) -> tuple[list[float], list[float]]:
     """Return the milliseconds of each publish, and of each delivery to a live client."""
-    came: dict[int, float] = {}
+    received: dict[int, float] = {}
     tail = b""
     listener = socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS)
     listener.sendall(b"GET /events/bench/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
@@ -86,7 +86,7 @@ def _measure(port: int) -> tuple[list[float], list[float]]:
         with contextlib.suppress(OSError):
             while data := listener.recv(1 << 16):
                 now, text = time.monotonic(), tail + data
-                came.update({int(n): now for n in re.findall(rb"n=(\d+);", text) if int(n) not in came})
+                received.update({int(n): now for n in re.findall(rb"n=(\d+);", text) if int(n) not in received})
                 tail = text[-20:]
 
     threading.Thread(target=listen, daemon=True).start()
@@ -99,10 +99,10 @@ def _measure(port: int) -> tuple[list[float], list[float]]:
         published.append((time.monotonic() - sent[n]) * 1000)
         time.sleep(PAUSE_SECONDS)
     until = time.monotonic() + WAIT_SECONDS
-    while len(came) < SAMPLES and time.monotonic() < until:
+    while len(received) < SAMPLES and time.monotonic() < until:
         time.sleep(0.05)
     listener.close()
-    return published, [(came[n] - sent[n]) * 1000 for n in sent]
+    return published, [(received[n] - sent[n]) * 1000 for n in sent]
 
 
 def run(kind: str = "uvicorn") -> None:

@@ -1,4 +1,4 @@
-"""Fan-out: the server's CPU for each delivery of a small event to 500 clients, beside the bare app on that server."""
+"""Fan-out: the server's CPU per delivery of a small event to 500 clients, compared with the bare app."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BURST_EVENTS = 2000
 
 
 def _microseconds(server: rig.Server, path: str, events: int, rate: float) -> tuple[float, float]:
-    """CPU microseconds for each delivery, and deliveries a second."""
+    """Return the CPU microseconds per delivery, and the deliveries per second."""
     with rig.crowd(server.port, path, CONNECTIONS, events) as clients:
         time.sleep(1)
         before = server.cpu_seconds()
@@ -35,7 +35,7 @@ def run(kinds: list[str], rounds: int = 5) -> None:
                 ("burst of 2,000", BURST_EVENTS, 0),
             ):
                 ours, bare = [], []
-                for _ in range(rounds):  # in turns, so that a noisy minute meets both
+                for _ in range(rounds):  # alternate, so that other load on the machine affects both
                     with rig.server(kind, "benchmarks.bare:application", url) as server:
                         bare.append(_microseconds(server, "/", events, rate))
                     with rig.server(kind, "benchmarks.site:application", url) as server:

@@ -1,4 +1,4 @@
-"""Idle: what a silent stream of a logged-in user holds, beside a StreamingHttpResponse as Django has it without us."""
+"""Idle: the resources of an idle stream of a logged-in user, compared with a plain StreamingHttpResponse."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _connections(url: str) -> int:
 
 
 def _hold(kind: str, path: str, url: str, size: int) -> tuple[float, int, int]:
-    """Memory for each stream in kB, threads of the process, database connections, with `size` streams open."""
+    """Return kB per stream, threads of the process and database connections while `size` streams are open."""
     with rig.server(kind, "benchmarks.site:application", url) as server:
         pk, cookie = server.log_in()
         path = path.format(pk=pk)
@@ -38,7 +38,7 @@ def run(kinds: list[str]) -> None:
     rows = []
     with rig.database("postgresql") as url:
         for kind in kinds:
-            # 250 is what the server's connections allow for a stream that keeps one each.
+            # A plain stream keeps a database connection, and PostgreSQL's limit allows 250 of them.
             for name, path, size in (("plain", "/plain/", 250), ("Streams", "/events/user.{pk}/", CONNECTIONS)):
                 rows.append([kind, name, size, *_hold(kind, path, url, size)])
     rig.table(

@@ -1,10 +1,11 @@
-"""Latency: from a commit in one process to the bytes at a client of another, for each notifier.
+"""Latency: the time from a commit in one process until a client of another process has the event, for each notifier.
 
-The clock starts when the publisher's transaction has committed, before the message has its position and anybody is told
-of it, and stops when a client that reads a socket of the server has the event: numbering, notice, hub, stream and HTTP
-are all in it. One message at a time, with a pause, so that nothing waits for anything else. Beside it what the carrier
-takes by itself, from a NOTIFY or PUBLISH to whoever listens, between two connections that do nothing else; and what a
-request to the same web server takes, there and back, when a bare ASGI app answers it.
+The time starts when the publisher's transaction has committed, before the message gets its position and the notice is
+sent. It stops when a client has read the event from its socket. So it includes sequencing, the notice, the hub, the
+stream and HTTP. Messages are published one at a time with a pause, so that none waits for another.
+
+Two figures to compare with: the carrier's own latency, from a NOTIFY or PUBLISH on one connection to a listener on
+another; and the round trip of a request that a bare ASGI app answers on the same web server.
 """
 
 from __future__ import annotations
@@ -51,18 +52,18 @@ print(json.dumps(committed))
 
 
 def _receive(connection: socket.socket, count: int) -> list[int]:
-    """When each of `count` events was there."""
-    came: list[int] = []
+    """Return the times at which `count` events arrived."""
+    received: list[int] = []
     tail = b""
-    while len(came) < count:
+    while len(received) < count:
         data = connection.recv(2**16)
         if not data:
-            raise RuntimeError(f"The stream ended after {len(came)} of {count} events.")
+            raise RuntimeError(f"The stream ended after {len(received)} of {count} events.")
         now, text = time.time_ns(), tail + data
         found = re.findall(rb"n=(\d+);", text)
-        came += [now] * len(found)
+        received += [now] * len(found)
         tail = text[text.rfind(b";") + 1 :][-20:]
-    return came
+    return received
 
 
 def _milliseconds(url: str, **env: str) -> list[float]:
@@ -72,23 +73,23 @@ def _milliseconds(url: str, **env: str) -> list[float]:
     ):
         connection.sendall(b"GET /events/news/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         connection.recv(2**16)
-        time.sleep(2)  # the notifier listens
+        time.sleep(2)  # until the notifier listens
         argv = [PYTHON, "-c", PUBLISH, str(MESSAGES), str(PAUSE_SECONDS)]
         publisher = subprocess.Popen(
             argv, cwd=ROOT, env={**rig.environment(url), **env}, stdout=subprocess.PIPE, text=True
         )
-        came = _receive(connection, MESSAGES)
+        received = _receive(connection, MESSAGES)
         committed = json.loads(publisher.communicate()[0])
-    return [(there - then) / 1e6 for then, there in zip(committed, came, strict=True)][WARM_UP:]
+    return [(end - start) / 1e6 for start, end in zip(committed, received, strict=True)][WARM_UP:]
 
 
-def _carried(send: Callable[[str], object], heard: Iterator[str]) -> list[float]:
-    """Milliseconds from before sending to after hearing, in two threads."""
-    came: list[int] = []
+def _carried(send: Callable[[str], object], messages: Iterator[str]) -> list[float]:
+    """Return the milliseconds from before each send until a listener in another thread has received it."""
+    received: list[int] = []
 
     def listen() -> None:
-        for _ in zip(range(MESSAGES), heard, strict=False):
-            came.append(time.time_ns())
+        for _ in zip(range(MESSAGES), messages, strict=False):
+            received.append(time.time_ns())
 
     listener = threading.Thread(target=listen)
     listener.start()
@@ -98,31 +99,34 @@ def _carried(send: Callable[[str], object], heard: Iterator[str]) -> list[float]
         send(f"n={n};")
         time.sleep(PAUSE_SECONDS)
     listener.join(60)
-    return [(there - then) / 1e6 for then, there in zip(sent, came, strict=True)][WARM_UP:]
+    return [(end - start) / 1e6 for start, end in zip(sent, received, strict=True)][WARM_UP:]
 
 
 def _by_postgresql(url: str) -> list[float]:
-    with psycopg.connect(url, autocommit=True) as hears, psycopg.connect(url, autocommit=True) as says:
-        hears.execute("LISTEN bench")
+    with (
+        psycopg.connect(url, autocommit=True) as listener_connection,
+        psycopg.connect(url, autocommit=True) as publisher,
+    ):
+        listener_connection.execute("LISTEN bench")
         return _carried(
-            lambda text: says.execute("SELECT pg_notify('bench', %s)", [text]),
-            (notice.payload for notice in hears.notifies()),
+            lambda text: publisher.execute("SELECT pg_notify('bench', %s)", [text]),
+            (notice.payload for notice in listener_connection.notifies()),
         )
 
 
 def _by_redis(url: str) -> list[float]:
-    with redis.Redis.from_url(url) as says, redis.Redis.from_url(url) as other:
-        hears = other.pubsub(ignore_subscribe_messages=True)
-        hears.subscribe("bench")
-        hears.get_message(timeout=5)
+    with redis.Redis.from_url(url) as publisher, redis.Redis.from_url(url) as other:
+        listener_connection = other.pubsub(ignore_subscribe_messages=True)
+        listener_connection.subscribe("bench")
+        listener_connection.get_message(timeout=5)
         return _carried(
-            lambda text: says.publish("bench", text),
-            (str(message["data"]) for message in hears.listen()),
+            lambda text: publisher.publish("bench", text),
+            (str(message["data"]) for message in listener_connection.listen()),
         )
 
 
-def _there_and_back(url: str) -> list[float]:
-    """Milliseconds of a request that a bare ASGI app answers, over a connection that stays open."""
+def _round_trip(url: str) -> list[float]:
+    """Return the milliseconds of requests that a bare ASGI app answers over a persistent connection."""
     found = []
     with rig.server("uvicorn", "benchmarks.bare:application", url) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
@@ -160,7 +164,7 @@ def run() -> None:
                 found = _milliseconds(url, BENCH_CARRY=carry, REDIS_URL=server.url, BENCH_LAYER=layer)
                 rows.append(_row(f"ChannelLayerNotifier, {name}, {what}", found, by_redis))
         rows.append(_row("LocalNotifier, by polling each second", _milliseconds(url, BENCH_NOTIFIER="local"), None))
-        rows.append(_row("a request to uvicorn, there and back", _there_and_back(url), None))
+        rows.append(_row("a request to uvicorn, round trip", _round_trip(url), None))
     rig.table(
         f"Latency from commit to client (uvicorn, PostgreSQL, {MESSAGES - WARM_UP} messages one by one)",
         ["notifier", "median, ms", "p99, ms", "carrier's median", "carrier's p99", "ratio of medians"],

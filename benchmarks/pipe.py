@@ -1,6 +1,6 @@
-"""What relaying costs at the least: a bare ASGI app that passes an upstream's bytes on as they come, by aiohttp.
+"""A minimal ASGI app that forwards an upstream's bytes with aiohttp: the lower bound for the cost of relaying.
 
-It reads nothing of what it passes, and keeps no limit, so that it is no relay; it is what one is measured by.
+It does not parse the bytes and has no limits, so it is not a usable relay.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Plans: how PostgreSQL executes the hot queries of a log with two million messages.
 
-Each operation runs once, and EXPLAIN (ANALYZE, BUFFERS) shows the plan of each statement that it has sent. A sequential
-scan of streams_message fails the comparison.
+Each operation runs once, and EXPLAIN (ANALYZE, BUFFERS) shows the plan of each of its statements. A sequential scan of
+streams_message fails the comparison.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tests.support.sites import PYTHON, ROOT
 MESSAGES = 2_000_000
 TABLE = "streams_message"
 
-# Half of the messages on one channel, most others on 1,000 channels, and the rest on a channel of each user. One in a
-# thousand names the user that published it, and one in twenty has an idempotency key. Ten messages a second.
+# Half of the messages are on one channel, most others on 1,000 channels, and the rest on users' own channels. One in a
+# thousand has `published_by`, and one in twenty has an idempotency key. There are ten messages a second.
 FILL = """
 INSERT INTO streams_message (position, channel, event, data, size, created_at, published_by_id, idempotency_key)
 SELECT n,
@@ -50,7 +50,7 @@ def _fill() -> list[Any]:
         cursor.execute(FILL, {"messages": MESSAGES, "first_user": users[0].pk})
         cursor.execute("VACUUM ANALYZE streams_message")
     LogHead.objects.update_or_create(id=LogHead.ROW, defaults={"head": MESSAGES})
-    while log.count_size():  # pruning adds up new messages in steps, and has added up these long ago
+    while log.count_size():  # pruning counts the bytes of new messages in steps; on a real site it has counted these
         pass
     return users
 
@@ -98,7 +98,7 @@ RETENTION = ("RETENTION_SECONDS", "RETENTION_BYTES", "RETENTION_MESSAGES_PER_CHA
 
 
 class _Explainer:
-    """Explains each statement that reads the messages just before it is executed, and undoes what EXPLAIN has done."""
+    """Explain each statement that reads the messages before it is executed, and roll back the effects of EXPLAIN."""
 
     def __init__(self) -> None:
         self.plans: dict[str, dict[str, Any]] = {}  # by the statement's text

@@ -1,6 +1,6 @@
-"""Proxy: what nginx, with the file of docs/deploying, adds to a stream and to a delivery.
+"""Proxy: the cost that nginx adds to a stream and to a delivery, with the configuration of docs/deploying.
 
-One uvicorn process behind it, and as many streams as the file allows one address.
+One uvicorn process runs behind nginx, with as many streams as the configuration allows for one address.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RATE = 5
 
 
 def _costs(url: str) -> Iterator[float]:
-    """kB that nginx holds for a stream, and microseconds of its CPU and of the server's for a delivered event."""
+    """Yield nginx's kB per stream, and the CPU microseconds of nginx and of the server per delivered event."""
     with rig.server("uvicorn", "benchmarks.site:application", url) as server:
         nginx = NginxServer([server.port] * 4).start()
         try:

@@ -1,10 +1,10 @@
-"""Publishing: messages a second and the latency of one, beside a bare INSERT of the same row by as many publishers.
+"""Publishing: messages per second and latency, compared with a bare INSERT of the same row by as many publishers.
 
-Processes that start together, threads of one process, and tasks of one event loop; outside a transaction, and inside
-`transaction.atomic()`. The processes notify only themselves: `latency` and `carriers` measure the notifiers. Set
-BENCH_NOTIFIER to an empty value to measure the demo site's.
+The publishers are processes that start together, threads of one process, or tasks of one event loop. They publish
+outside a transaction, or inside `transaction.atomic()`. Each process notifies only itself, because `latency` and
+`carriers` measure the notifiers. To measure with the demo site's notifier, set BENCH_NOTIFIER to an empty value.
 
-`--tree PATH` measures another checkout beside this one, round by round, for a comparison of before and after.
+`--tree PATH` measures another checkout too, alternating with this one, to compare two versions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SECONDS = 1.2
 ROUNDS = 2
 DATABASES = ("sqlite", "postgresql")
 
-# (name, what each publisher does, what publishers are, how many, how many insert bare rows)
+# (name, step, kind of publishers, number of publishers, number of publishers for the bare INSERT)
 CASES = [
     ("1 process", "publish", "processes", 1, 1),
     ("1 process, atomic", "atomic", "processes", 1, 1),
@@ -41,23 +41,23 @@ CASES = [
 
 
 class Publishers:
-    """A program of benchmarks/publishers.py with a checkout of Streams and a database of its own."""
+    """A process of benchmarks/publishers.py with its own checkout of Streams and its own database."""
 
     def __init__(self, tree: Path, url: str) -> None:
         self.url = url
         environment = {**rig.environment(url), "PYTHONPATH": str(tree)}
         environment["BENCH_NOTIFIER"] = os.environ.get("BENCH_NOTIFIER", "local")
-        # Its folder is not to be on the path: a module there is called `site`.
+        # -P keeps the program's folder off sys.path, because `site.py` there would hide the standard library's module.
         argv = [PYTHON, "-P", str(ROOT / "benchmarks" / "publishers.py")]
         self._process = subprocess.Popen(
             argv, env=environment, cwd=tree, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run(self, what: str, who: str, count: int) -> dict[str, Any]:
+    def run(self, step: str, workers: str, count: int) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         before = self._wal(checkpoint=True)
-        self._process.stdin.write(json.dumps([what, who, count, SECONDS]) + "\n")
+        self._process.stdin.write(json.dumps([step, workers, count, SECONDS]) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
@@ -94,30 +94,30 @@ def publishers(tree: Path, kind: str, postgres: PostgresServer | None) -> Iterat
 
 
 def measure(kind: str, trees: Sequence[Path], cases: Sequence[tuple[Any, ...]], rounds: int) -> list[list[object]]:
-    """Return the table's rows. The best of the rounds counts; trees and bare INSERTs take turns within each."""
+    """Return the table's rows, with the best of the rounds. Each round alternates between trees and bare INSERTs."""
     best: dict[tuple[Path, str], dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
         postgres = stack.enter_context(rig.postgres_server()) if kind == "postgresql" else None
         if postgres is not None:
-            # Else the WAL has whole pages: many after a checkpoint, and few in a long run.
+            # With full_page_writes, the WAL's size would depend on the time since the last checkpoint.
             postgres.execute("ALTER SYSTEM SET full_page_writes = off")
             postgres.execute("SELECT pg_reload_conf()")
-        # Two databases for each: the rows of a bare INSERT have no position, and a publish would give them one.
+        # Each tree has two databases, because a publish would sequence the rows of the bare INSERTs.
         ours = {tree: stack.enter_context(publishers(tree, kind, postgres)) for tree in trees}
         bare = {tree: stack.enter_context(publishers(tree, kind, postgres)) for tree in trees}
         for _ in range(rounds):
-            for name, what, who, count, bare_count in cases:
-                bare_who = "threads" if who == "tasks" else who
-                bare_name = f"bare {bare_count} {bare_who}"
+            for name, step, workers, count, bare_count in cases:
+                bare_workers = "threads" if workers == "tasks" else workers
+                bare_name = f"bare {bare_count} {bare_workers}"
                 for tree in trees:
-                    runs = [(name, ours[tree].run(what, who, count))]
-                    runs.append((bare_name, bare[tree].run("insert", bare_who, bare_count)))
+                    runs = [(name, ours[tree].run(step, workers, count))]
+                    runs.append((bare_name, bare[tree].run("insert", bare_workers, bare_count)))
                     for key, found in runs:
                         if found["rate"] > best.get((tree, key), {"rate": 0})["rate"]:
                             best[tree, key] = found
     rows: list[list[object]] = []
-    for name, _, who, _, bare_count in cases:
-        bare_name = f"bare {bare_count} {'threads' if who == 'tasks' else who}"
+    for name, _, workers, _, bare_count in cases:
+        bare_name = f"bare {bare_count} {'threads' if workers == 'tasks' else workers}"
         for tree in trees:
             found, least = best[tree, name], best[tree, bare_name]
             row: list[object] = [kind, name, f"{least['rate']:,.0f}", f"{found['rate']:,.0f}"]
@@ -130,7 +130,7 @@ def measure(kind: str, trees: Sequence[Path], cases: Sequence[tuple[Any, ...]], 
 def run(
     trees: Sequence[str] = (), wanted: Sequence[str] = (), databases: Sequence[str] = (), rounds: int = ROUNDS
 ) -> None:
-    """`wanted`: parts of the names of cases; all of them, if there are none."""
+    """Run the cases whose name contains one of `wanted`, or all cases if it is empty."""
     cases = [case for case in CASES if not wanted or any(part in case[0] for part in wanted)]
     rows: list[list[object]] = []
     for kind in databases or DATABASES:

@@ -1,4 +1,4 @@
-"""Relaying: the server's CPU for each event and each answer, beside a bare pipe of the same HTTP client."""
+"""Relaying: the server's CPU per event and per answer, compared with a bare pipe that uses the same HTTP client."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATH = "/ai/v1/chat/completions"
 
 @contextlib.contextmanager
 def upstream() -> Iterator[int]:
-    """The port of an upstream process."""
+    """Start an upstream process, and yield its port."""
     port = free_port()
     process = subprocess.Popen([PYTHON, "-m", "tests.relay.upstream", str(port)], cwd=ROOT)
     try:
@@ -37,7 +37,7 @@ def upstream() -> Iterator[int]:
 
 
 async def _read(port: int, steps: list[Step]) -> int:
-    """One answer, to its end; returns its events."""
+    """Read one answer to its end, and return the number of its events."""
     payload = {"model": "m", "stream": True, "messages": [{"role": "user", "content": json.dumps(steps)}]}
     body = json.dumps(payload).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -60,7 +60,7 @@ async def _read_all(port: int, steps: list[Step], streams: int) -> int:
 
 
 def _costs(server: rig.Server, steps: list[Step], events: int) -> tuple[float, float]:
-    """CPU microseconds for each event, and milliseconds for each answer that has next to none."""
+    """Return the CPU microseconds per event, and the CPU milliseconds per answer with almost no events."""
     short = [HEAD, piece("x"), *END]
 
     def spent(steps: list[Step], expected: int) -> float:
@@ -70,7 +70,7 @@ def _costs(server: rig.Server, steps: list[Step], events: int) -> tuple[float, f
             raise RuntimeError(f"Not everything arrived: {found} events of {STREAMS * expected}.")
         return (server.cpu_seconds() - before) / STREAMS
 
-    spent(short, 3)  # what is made once
+    spent(short, 3)  # the first answer includes work that is done only once
     answer = statistics.median(spent(short, 3) for _ in range(5))
     return (spent(steps, events + 2) - answer) / events * 1e6, answer * 1e3
 
@@ -94,7 +94,7 @@ def run(kinds: list[str], rounds: int = 3) -> None:
         for kind in kinds:
             for name, events, steps in loads:
                 bare, ours = [], []
-                for _ in range(rounds):  # in turns, so that a noisy minute meets both
+                for _ in range(rounds):  # alternate, so that other load on the machine affects both
                     with rig.server(kind, "benchmarks.pipe:application", url) as server:
                         bare.append(_costs(server, steps, events))
                     with rig.server(kind, "benchmarks.site:application", url) as server:

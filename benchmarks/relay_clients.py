@@ -1,9 +1,9 @@
-"""HTTP clients for an upstream, held against each other: what a thousand cancels leave behind, and CPU for each read.
+"""HTTP clients for an upstream, compared by the resources that a thousand cancels leave open and by CPU per read.
 
     python -m benchmarks.relay_clients
 
-Each client is measured in a process of its own, with a pool of as many connections as there are requests at a time.
-What a pool has lost is seen from outside: how many of so many requests at a time are still answered.
+Each client is measured in its own process. Its pool has as many connections as there are concurrent requests. The
+connections that a pool has lost show afterwards in the number of concurrent requests that are answered.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Open = Callable[[dict[str, Any]], AbstractAsyncContextManager[Chunks]]
 
 @contextlib.asynccontextmanager
 async def client(name: str, port: int, connections: int) -> AsyncIterator[Open]:
-    """How to open a stream with that client."""
+    """Yield a function that opens a stream with this client."""
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
     if name == "aiohttp":
         import aiohttp
@@ -74,7 +74,7 @@ def payload(steps: list[Step], user: str = "") -> dict[str, Any]:
 
 
 async def read(open_: Open, steps: list[Step], user: str = "") -> int:
-    """One answer to its end; returns its chunks."""
+    """Read one answer to its end, and return the number of its chunks."""
     count = 0
     async with open_(payload(steps, user)) as chunks:
         async for _ in chunks:
@@ -90,8 +90,8 @@ SLOW: list[list[Step]] = [
 
 
 async def cancel(name: str, port: int) -> dict[str, Any]:
-    async def come_and_go(open_: Open, number: int) -> float:
-        """When it was cancelled."""
+    async def start_and_cancel(open_: Open, number: int) -> float:
+        """Start a request, cancel it, and return the time of the cancel."""
         task = asyncio.create_task(read(open_, SLOW[number % len(SLOW)], f"{name}-{number}"))
         await asyncio.sleep(random.choice([0, 0.001, random.uniform(0, 0.05)]))
         left_at = time.monotonic()
@@ -104,7 +104,7 @@ async def cancel(name: str, port: int) -> dict[str, Any]:
         before = psutil.Process().num_fds()
         left_at: list[float] = []
         for start in range(0, CANCELS, AT_A_TIME):
-            going = (come_and_go(open_, number) for number in range(start, start + AT_A_TIME))
+            going = (start_and_cancel(open_, number) for number in range(start, start + AT_A_TIME))
             try:
                 async with asyncio.timeout(30):
                     left_at += await asyncio.gather(*going)

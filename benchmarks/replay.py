@@ -1,4 +1,4 @@
-"""Replay: messages a second for one client that is far behind, and a thousand clients that come back together."""
+"""Replay: messages per second for one client that is far behind, and the cost of a thousand simultaneous reconnects."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How soon streams end for those who may not read any more: of one user, of one channel's readers, of everybody.
+"""Revocation: the time until streams end after one user, one channel's readers or all users lose access.
 
-One uvicorn process; private streams of a hundred users, each opened by a session. What is taken back is taken back in
-another process, and told over PostgreSQL, or on SQLite over Redis.
+One uvicorn process has private streams of a hundred users, each opened with a session. Another process revokes the
+access, and sends a notice over PostgreSQL, or over Redis if the database is SQLite.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ print(time.time(), flush=True)
 
 
 async def _open(port: int, key: str, channel: str, ended: list[float]) -> None:
-    """Open a stream, and note down when it is told that it ends."""
+    """Open a stream, and append the time at which it ends with "revoked" to `ended`."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
         f"GET /events/{channel}/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nCookie: sessionid={key}\r\n\r\n".encode()
@@ -82,11 +82,11 @@ async def _measure(port: int, env: dict[str, str], keys: Sequence[str]) -> list[
     for start in range(0, STREAMS, AT_A_TIME):
         some = range(start, start + AT_A_TIME)
         await asyncio.gather(*(_open(port, keys[n // 2 % USERS], channels[n], ended) for n in some))
-    await asyncio.sleep(8)  # they are all looked at once when the notifier is heard
+    await asyncio.sleep(8)  # all streams are rechecked once after the notifier starts to listen
     left = STREAMS
-    for what, code in CHANGES.items():
+    for change, code in CHANGES.items():
         expected = {"a user is deactivated": STREAMS // USERS, "a channel is closed to its readers": left // 2}.get(
-            what, left
+            change, left
         )
         ended.clear()
         process = await asyncio.create_subprocess_exec(
@@ -99,7 +99,7 @@ async def _measure(port: int, env: dict[str, str], keys: Sequence[str]) -> list[
                 await asyncio.sleep(0.02)
         await process.wait()
         waited = sorted(moment - began for moment in ended)
-        rows.append([what, left, expected, waited[len(waited) // 2], waited[-1]])
+        rows.append([change, left, expected, waited[len(waited) // 2], waited[-1]])
         left -= expected
     return rows
 
@@ -112,16 +112,16 @@ def run() -> None:
             if redis is not None:
                 redis.start()
             with rig.database(kind) as url:
-                told = {} if redis is None else {"REDIS_URL": redis.url}
-                env = {**rig.environment(url), **told}
+                redis_env = {} if redis is None else {"REDIS_URL": redis.url}
+                env = {**rig.environment(url), **redis_env}
                 done = subprocess.run(
                     [PYTHON, "-c", SETUP % USERS], env=env, cwd=ROOT, check=True, capture_output=True, text=True
                 )
-                with rig.server("uvicorn", "benchmarks.site:application", url, **told) as server:
+                with rig.server("uvicorn", "benchmarks.site:application", url, **redis_env) as server:
                     found = asyncio.run(_measure(server.port, env, json.loads(done.stdout)))
                 rows += [[kind, *row] for row in found]
         finally:
             if redis is not None:
                 redis.remove()
-    columns = ["database", "what", "open streams", "that end", "seconds, half of them", "seconds, all"]
+    columns = ["database", "change", "open streams", "that end", "seconds, half of them", "seconds, all"]
     rig.table("How soon streams end (from the change in another process)", columns, rows)

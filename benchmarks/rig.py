@@ -1,4 +1,4 @@
-"""What the comparisons share: a database, a server process whose CPU is counted, a crowd of clients, and a table."""
+"""Shared parts of the comparisons: a database, a server process whose CPU is measured, clients, and a table."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.support.sites import PYTHON, ROOT, command
 
 @contextlib.contextmanager
 def database(kind: str, tree: Path = ROOT, postgres: PostgresServer | None = None) -> Iterator[str]:
-    """Yield the URL of a fresh, migrated database: "sqlite" or "postgresql".
+    """Yield the URL of a new, migrated database. `kind` is "sqlite" or "postgresql".
 
-    `tree` is the checkout of Streams that migrates it, and `postgres` a server to use instead of one of its own.
+    `tree` is the checkout of Streams whose migrations run. `postgres` is a running server to use instead of a new one.
     """
     with contextlib.ExitStack() as stack:
         if kind == "sqlite":
@@ -38,7 +38,7 @@ def database(kind: str, tree: Path = ROOT, postgres: PostgresServer | None = Non
 
 @contextlib.contextmanager
 def postgres_server() -> Iterator[PostgresServer]:
-    """A server that flushes each commit to the disk, as a site's does."""
+    """Run a PostgreSQL server that flushes each commit to disk, as in production."""
     server = PostgresServer(fsync=True)
     try:
         server.start()
@@ -52,13 +52,13 @@ def environment(url: str) -> dict[str, str]:
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """A server's process and its workers."""
+    """Return a server's process and its workers."""
     main = psutil.Process(pid)
     return [main, *main.children(recursive=True)]
 
 
 def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
-    """User and system time so far."""
+    """Return the user and system time that the processes have used."""
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
@@ -67,13 +67,13 @@ def resident_bytes(processes: Sequence[psutil.Process]) -> int:
 
 
 class Server:
-    """A server process, and what it costs."""
+    """A server process whose CPU time and memory can be measured."""
 
     def __init__(self, kind: str, app: str, url: str, **env: str) -> None:
         self.port = free_port()
         self._argv, self._env = command(kind, app, self.port), {**environment(url), **env}
         if kind == "granian":
-            self._argv += ["--backpressure", "16384"]  # else it holds 1,024 streams and lets the others wait
+            self._argv += ["--backpressure", "16384"]  # its default accepts 1,024 streams and lets the others wait
         self._start()
 
     def _start(self) -> None:
@@ -98,9 +98,9 @@ class Server:
             return json.load(response)
 
     def log_in(self) -> tuple[int, str]:
-        """A user's primary key, and the header of the user's session."""
+        """Log a user in, and return the primary key and the Cookie header of the session."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/log-in/", timeout=60) as response:
-            # Among others: logging in sets a CSRF token as well.
+            # Logging in also sets the cookie of a CSRF token.
             [session] = [cookie for cookie in response.headers.get_all("Set-Cookie") if cookie.startswith("sessionid=")]
             return json.load(response)["pk"], f"Cookie: {session.split(';')[0]}"
 
@@ -123,7 +123,7 @@ def server(kind: str, app: str, url: str, **env: str) -> Iterator[Server]:
 def crowd(
     port: int, path: str, size: int, events: int, seconds: float = 120, headers: Sequence[str] = ()
 ) -> Iterator[Any]:
-    """A process with `size` open clients. `result()` waits until each has had `events` events."""
+    """Run a process with `size` open clients. `result()` waits until each has received `events` events."""
     argv = [PYTHON, "-m", "benchmarks.clients", str(port), path, str(size), str(events), str(seconds), *headers]
     process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -149,7 +149,7 @@ def crowd(
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table as Markdown has it."""
+    """Print a table in Markdown."""
     print(f"\n### {title}\n")
     print("| " + " | ".join(columns) + " |")
     print("|" + "---|" * len(columns))

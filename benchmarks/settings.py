@@ -1,10 +1,10 @@
-"""The demo site's settings, for a server that is measured: quiet, and without the demo's own limits."""
+"""The demo site's settings for the measured server, with less logging and without some of the limits."""
 
 import os
 
 os.environ.setdefault("SECRET_KEY", "for-benchmarks-only")
 os.environ.setdefault("LOG_LEVEL", "WARNING")
-os.environ.setdefault("HTTPS", "false")  # the servers that are measured speak plain HTTP
+os.environ.setdefault("HTTPS", "false")  # the measured servers use plain HTTP
 
 from project.settings import *  # noqa: F403
 from project.settings import CHANNEL_LAYERS, STREAMS
@@ -16,10 +16,10 @@ STREAMS = {
     "PRUNE_SECONDS": None,
     "RELAY_MAX_STREAMS_PER_USER": 1000,
 }
-STREAMS["MAX_STREAMS_PER_USER"] = None  # a crowd is one user
+STREAMS["MAX_STREAMS_PER_USER"] = None  # all clients of a benchmark are one user
 STREAMS["PUBLISH_MESSAGES_PER_MINUTE"] = None
 
-# Which notifier is measured, where it is not the one that the demo site would choose.
+# The notifier to measure, if it is not the demo site's default.
 if os.environ.get("BENCH_NOTIFIER") == "local":
     STREAMS["NOTIFIER"] = {"BACKEND": "streams.notifiers.local.LocalNotifier"}
 if layer := os.environ.get("BENCH_LAYER"):

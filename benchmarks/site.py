@@ -1,4 +1,4 @@
-"""The site that is measured: streams under Django's stock handler, and the views that set it in motion."""
+"""The measured site: Streams with Django's stock handler, and views that publish and report."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ connection_created.connect(_watch)
 
 
 async def burst(request: HttpRequest) -> JsonResponse:
-    """Publish `n` events from this process: `rate` a second, or with rate=0 all of them at once."""
+    """Publish `n` events from this process: `rate` per second, or as fast as possible if the rate is 0."""
     n, rate = int(request.GET["n"]), float(request.GET["rate"])
     if not rate:
-        for start in range(0, n, 100):  # a hundred publishers at a time, each of one message
+        for start in range(0, n, 100):  # a hundred concurrent publishers, each with one message
             await asyncio.gather(*(apublish("news", payload(i)) for i in range(start, min(n, start + 100))))
         return JsonResponse({})
     loop = asyncio.get_running_loop()
@@ -57,13 +57,13 @@ async def burst(request: HttpRequest) -> JsonResponse:
 
 @csrf_exempt
 async def publish_one(request: HttpRequest) -> JsonResponse:
-    """What a site would write for itself: no one is asked, and nothing is checked."""
+    """Publish without authorization or validation of the request: a minimal view that a site could write."""
     message = await apublish("bench", json.loads(request.body)["data"])
     return JsonResponse({"id": message.position}, status=201)
 
 
 def counted(request: HttpRequest) -> JsonResponse:
-    """How many queries this process has made so far, on all its connections."""
+    """Return the number of queries that this process has made on all its connections."""
     return JsonResponse({**queries, "connections": len(connections.all(initialized_only=True))})
 
 
@@ -74,7 +74,7 @@ def log_in(request: HttpRequest) -> HttpResponse:
 
 
 async def plain(request: HttpRequest) -> StreamingHttpResponse:
-    """A stream as Django has it without us, for a logged-in user."""
+    """A plain StreamingHttpResponse for a logged-in user, without Streams."""
     user = await request.auser()  # type: ignore[attr-defined]
     if not user.is_authenticated:
         return StreamingHttpResponse(status=403)
