@@ -8,16 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import URLPattern
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from streams import presence
-from streams.admin.dates import format_local
-from streams.admin.pages import ReadOnlyAdmin, fetch_error_texts, json_errors
+from streams.admin.pages import FETCH_ERRORS, ReadOnlyAdmin, format_local
 from streams.conf import settings
 from streams.models import Node
 from streams.presence import counter, node_row
@@ -33,14 +31,13 @@ class NodeAdmin(ReadOnlyAdmin):
     """The page of the processes. Processes add and remove their rows themselves."""
 
     def get_urls(self) -> list[URLPattern]:
+        refusal = gettext_lazy("You need the permission to view processes.")
         return [
             self.staff_path("", self.changelist_view, "changelist"),
-            self.staff_path("data/", self.data_view, "data"),
+            self.staff_path("data/", self.data_view, "data", refusal=refusal),
         ]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        if not self.has_view_permission(request):
-            raise PermissionDenied
         context = {
             "data": _described(presence.nodes()),
             "data_url": self.url("data"),
@@ -49,16 +46,14 @@ class NodeAdmin(ReadOnlyAdmin):
             "texts": {
                 "updated": _("Updated at {time}."),
                 "not-updated": _("Not updated. {problem}"),
-                **fetch_error_texts(),
+                **FETCH_ERRORS,
             },
         }
         return self.render_page(request, "nodes/list.html", _("Processes"), context)
 
     def data_view(self, request: HttpRequest) -> HttpResponse:
         """Return the current contents of the page as JSON, for its script."""
-        if not self.has_view_permission(request):
-            return json_errors([_("You need the permission to view processes.")], 403)
-        return JsonResponse(_described(presence.nodes()), headers={"Cache-Control": "no-store"})
+        return JsonResponse(_described(presence.nodes()))
 
 
 def report_seconds() -> float:
@@ -125,11 +120,7 @@ def _described(nodes: list[Node]) -> dict[str, Any]:
         % {"minutes": minutes, "now": total, "maximum": max([total, *last.connections])},
         "rates": last.rates,
         "rates_text": _("Messages per second in the last %(minutes)s min: %(now)s now, maximum %(maximum)s.")
-        % {
-            "minutes": minutes,
-            "now": _number(last.rates[-1]),
-            "maximum": _number(max(last.rates)),
-        },
+        % {"minutes": minutes, "now": _number(last.rates[-1]), "maximum": _number(max(last.rates))},
         "size": CHART_SAMPLES,
     }
 
@@ -142,12 +133,11 @@ def _number(value: float) -> str:
 
 def _described_node(node: Node) -> dict[str, Any]:
     ago = max(0, int(node.silent_for.total_seconds()))
-    late = ago > LATE_INTERVALS * report_seconds() + 1
     ranked = sorted(node.channels.items(), key=lambda item: (-item[1], item[0]))
     more = len(ranked) + node.channels_left_out - TOP_CHANNELS
     if node.notifier_problem:
         state, word = "bad", _("problem: %(problem)s") % {"problem": node.notifier_problem}
-    elif late:
+    elif ago > LATE_INTERVALS * report_seconds() + 1:
         state, word = "warning", _("no recent report; it might have stopped")
     else:
         state, word = "good", _("listening")

@@ -55,13 +55,19 @@ class PayloadForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic in 
 
     use_required_attribute = False  # the browser would show its own messages before ours
 
+    payload = forms.CharField(
+        label=gettext_lazy("Content"),
+        strip=False,
+        widget=forms.Textarea(attrs={"rows": 10, "spellcheck": "true"}),
+        error_messages={"required": gettext_lazy("Enter the content of the message.")},
+    )
+
     class Meta:
         model = Broadcast
         fields: ClassVar[Any] = ["event", "payload_type", "payload"]
         widgets: ClassVar[Any] = {
             "event": forms.TextInput(attrs={"list": "known-types", "autocomplete": "off", "spellcheck": "false"}),
             "payload_type": forms.RadioSelect,
-            "payload": forms.Textarea(attrs={"rows": 10, "spellcheck": "true"}),
         }
         error_messages: ClassVar[Any] = {
             "event": {"required": gettext_lazy("Enter an event type. The usual one is “message”.")}
@@ -70,12 +76,6 @@ class PayloadForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic in 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.label_suffix = ""
-        self.fields["payload"] = forms.CharField(
-            label=gettext_lazy("Content"),
-            strip=False,
-            widget=self.fields["payload"].widget,
-            error_messages={"required": gettext_lazy("Enter the content of the message.")},
-        )
         # The ids of the elements that show the error and the help text, for screen readers.
         for name, field in self.fields.items():
             described = [f"{name}-problem", *([f"{name}-help"] if field.help_text else [])]
@@ -182,10 +182,7 @@ class BroadcastForm(PayloadForm):
     def clean_channels(self) -> list[str]:
         channels: list[str] = self.cleaned_data["channels"]
         if refused := refused_channels(self.request, channels):
-            raise ValidationError(
-                _("You are not allowed to broadcast to %(channels)s.") % {"channels": ", ".join(refused)},
-                code="refused",
-            )
+            raise ValidationError(describe_refusal(refused), code="refused")
         return channels
 
 
@@ -193,6 +190,10 @@ def refused_channels(request: HttpRequest, channels: list[str]) -> list[str]:
     """Return the channels to which the policy does not let the request's user broadcast."""
     policy = get_policy()
     return [channel for channel in channels if not policy.can_broadcast(request, channel)]
+
+
+def describe_refusal(refused: list[str]) -> str:
+    return _("You are not allowed to broadcast to %(channels)s.") % {"channels": ", ".join(refused)}
 
 
 # Every time zone can represent dates up to this year.
@@ -214,10 +215,6 @@ class ScheduleForm(forms.Form):
         error_messages={"required": gettext_lazy("Choose a date and a time.")},
     )
     revision = forms.IntegerField(widget=forms.HiddenInput)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.label_suffix = ""
 
     def clean_send_at(self) -> datetime.datetime:
         moment: datetime.datetime = self.cleaned_data["send_at"]

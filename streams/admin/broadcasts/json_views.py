@@ -10,14 +10,14 @@ from typing import Any
 from django.forms.models import model_to_dict
 from django.http import HttpRequest, JsonResponse
 from django.urls import URLPattern
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_POST
 
 from streams import log, presence, publish
 from streams.admin.broadcasts.forms import BroadcastForm, PayloadForm, refused_channels
 from streams.admin.broadcasts.permissions import BroadcastPermissions
 from streams.admin.broadcasts.warnings import audience_sentences, find_warnings
-from streams.admin.pages import fetch_error_texts, json_errors
+from streams.admin.pages import FETCH_ERRORS, json_errors
 from streams.broadcasts import lifecycle, reach
 from streams.exceptions import InvalidMessage
 from streams.log import catalog
@@ -34,23 +34,24 @@ MAX_NAMES = 500
 RECENT_MESSAGES = 1000
 RECENT_BROADCASTS = 100
 
+NO_VIEW = _("You are not allowed to view broadcasts.")
+
 
 class BroadcastJSONViews(BroadcastPermissions):
     """The views that respond with JSON."""
 
     def json_urls(self) -> list[URLPattern]:
+        write: Any = {"allowed": self.can_compose, "refusal": _("You are not allowed to write broadcasts.")}
         return [
-            self.staff_path("preview/", require_POST(self.preview_json), "preview"),
-            self.staff_path("test/", require_POST(self.test_json), "test"),
-            self.staff_path("known/", require_GET(self.known_json), "known"),
-            self.staff_path("audience/", require_GET(self.audience_json), "audience"),
-            self.staff_path("<int:pk>/reached/", require_GET(self.reached_json), "reached"),
+            self.staff_path("preview/", require_POST(self.preview_json), "preview", **write),
+            self.staff_path("test/", require_POST(self.test_json), "test", **write),
+            self.staff_path("known/", require_GET(self.known_json), "known", **write),
+            self.staff_path("audience/", require_GET(self.audience_json), "audience", refusal=NO_VIEW),
+            self.staff_path("<int:pk>/reached/", require_GET(self.reached_json), "reached", refusal=NO_VIEW),
         ]
 
     def preview_json(self, request: HttpRequest) -> JsonResponse:
         """Check the form while the user is typing. Return its errors and the bytes that would be sent."""
-        if not self.can_compose(request):
-            return json_errors([_("You are not allowed to write broadcasts.")], 403)
         form = BroadcastForm(request.POST, request=request)
         errors = {name: [str(error) for error in found] for name, found in form.errors.items()}
         # The title is not part of the message. It is required only when the draft is saved.
@@ -63,8 +64,6 @@ class BroadcastJSONViews(BroadcastPermissions):
 
     def test_json(self, request: HttpRequest) -> JsonResponse:
         """Publish a test message to the user's own channel."""
-        if not self.can_compose(request):
-            return json_errors([_("You are not allowed to write broadcasts.")], 403)
         form = PayloadForm(request.POST)
         if not form.is_valid():
             return json_errors([str(error) for found in form.errors.values() for error in found], 422)
@@ -77,14 +76,10 @@ class BroadcastJSONViews(BroadcastPermissions):
 
     def known_json(self, request: HttpRequest) -> JsonResponse:
         """Return channels whose names start with the text that was typed."""
-        if not self.can_compose(request):
-            return json_errors([_("You are not allowed to write broadcasts.")], 403)
         return JsonResponse({"channels": known_channels(request, request.GET.get("q", ""))})
 
     def audience_json(self, request: HttpRequest) -> JsonResponse:
         """Return the number of connections of each channel, and warnings about the channels."""
-        if not (self.can_compose(request) or self.has_view_permission(request)):
-            return json_errors([_("You are not allowed to view broadcasts.")], 403)
         wanted = request.GET.getlist("channel")[: lifecycle.MAX_CHANNELS]
         # Do not reveal the audience of channels to which the user cannot broadcast.
         refused = refused_channels(request, wanted)
@@ -103,7 +98,7 @@ class BroadcastJSONViews(BroadcastPermissions):
         """Return how many connections have received a broadcast so far."""
         broadcast: Broadcast | None = self.get_object(request, str(pk))
         if not self.has_view_permission(request, broadcast):
-            return json_errors([_("You are not allowed to view broadcasts.")], 403)
+            return json_errors([NO_VIEW], 403)
         if broadcast is None:
             return json_errors([_("This broadcast does not exist. It might have been deleted.")], 404)
         return JsonResponse(
@@ -111,26 +106,24 @@ class BroadcastJSONViews(BroadcastPermissions):
         )
 
 
-def compose_texts() -> dict[str, str]:
-    """Return the texts for the script compose.js."""
-    return {
-        **fetch_error_texts(),
-        "remove": _("Remove {name}"),
-        "added": _("Added {name}."),
-        "removed": _("Removed {name}."),
-        "no-channels": _("Enter a channel to see how many connections it has."),
-        "use-name": _("Use “{name}”"),
-        "test-opening": _("Opening your own channel, {channel} …"),
-        "test-sending": _("Sending …"),
-        "test-sent": _("Sent to {channel} as event {id}. Waiting for it …"),
-        "test-received": _("Received event {id} with type {type}, {ms} ms after it was sent."),
-        "test-refused": _(
-            "Your own channel {channel} cannot be read. The site’s policy does not allow it, or the site serves no "
-            "streams."
-        ),
-        "test-lost": _("The connection was lost. The browser is reconnecting."),
-        "unsaved": _("You have unsaved changes."),
-    }
+# For the script compose.js.
+COMPOSE_TEXTS = {
+    **FETCH_ERRORS,
+    "remove": _("Remove {name}"),
+    "added": _("Added {name}."),
+    "removed": _("Removed {name}."),
+    "no-channels": _("Enter a channel to see how many connections it has."),
+    "use-name": _("Use “{name}”"),
+    "test-opening": _("Opening your own channel, {channel} …"),
+    "test-sending": _("Sending …"),
+    "test-sent": _("Sent to {channel} as event {id}. Waiting for it …"),
+    "test-received": _("Received event {id} with type {type}, {ms} ms after it was sent."),
+    "test-refused": _(
+        "Your own channel {channel} cannot be read. The site’s policy does not allow it, or the site serves no streams."
+    ),
+    "test-lost": _("The connection was lost. The browser is reconnecting."),
+    "unsaved": _("You have unsaved changes."),
+}
 
 
 def own_channel(request: HttpRequest) -> str:
@@ -183,6 +176,5 @@ def known_types() -> list[str]:
 
 def is_counting(broadcast: Broadcast) -> bool:
     """Return True while the processes still count the connections that received the broadcast."""
-    if broadcast.sent_at is None:
-        return False
-    return clock.read() - broadcast.sent_at < datetime.timedelta(seconds=reach.COUNT_SECONDS + 5)
+    period = datetime.timedelta(seconds=reach.COUNT_SECONDS + 5)
+    return broadcast.sent_at is not None and clock.read() - broadcast.sent_at < period

@@ -19,11 +19,10 @@ from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
 
 from streams import presence
-from streams.admin.broadcasts.forms import ScheduleForm, refused_channels
+from streams.admin.broadcasts.forms import ScheduleForm, describe_refusal, refused_channels
 from streams.admin.broadcasts.json_views import BroadcastJSONViews, preview_of
 from streams.admin.broadcasts.warnings import find_warnings, incomplete_count_text
-from streams.admin.dates import to_local
-from streams.admin.pages import fetch_error_texts
+from streams.admin.pages import FETCH_ERRORS, to_local
 from streams.broadcasts import lifecycle
 from streams.exceptions import BroadcastRefused, InvalidMessage
 from streams.models import Broadcast
@@ -37,11 +36,14 @@ class BroadcastTransitions(BroadcastJSONViews):
     """The views that move a broadcast from one state to the next."""
 
     def transition_urls(self) -> list[URLPattern]:
+        can_schedule = self.has_schedule_permission
         return [
-            self.staff_path("<int:pk>/send/", self.send_view, "send"),
-            self.staff_path("<int:pk>/schedule/", self.schedule_view, "schedule"),
-            self.staff_path("<int:pk>/unschedule/", require_POST(self.unschedule_view), "unschedule"),
-            self.staff_path("<int:pk>/cancel/", require_POST(self.cancel_view), "cancel"),
+            self.staff_path("<int:pk>/send/", self.send_view, "send", allowed=self.has_send_permission),
+            self.staff_path("<int:pk>/schedule/", self.schedule_view, "schedule", allowed=can_schedule),
+            self.staff_path(
+                "<int:pk>/unschedule/", require_POST(self.unschedule_view), "unschedule", allowed=can_schedule
+            ),
+            self.staff_path("<int:pk>/cancel/", require_POST(self.cancel_view), "cancel", allowed=can_schedule),
             self.staff_path("<int:pk>/copy/", require_POST(self.copy_view), "copy"),
         ]
 
@@ -56,8 +58,6 @@ class BroadcastTransitions(BroadcastJSONViews):
 
     def send_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """GET asks for confirmation and shows the audience. POST sends the broadcast, once."""
-        if not self.has_send_permission(request):
-            raise PermissionDenied
         broadcast = self.get_broadcast(request, pk)
         if request.method == "POST":
             return self._send(request, broadcast)
@@ -69,7 +69,7 @@ class BroadcastTransitions(BroadcastJSONViews):
         audience = presence.audiences(broadcast.channels)
         refused = refused_channels(request, broadcast.channels)
         if refused:
-            problem = _("You are not allowed to broadcast to %(channels)s.") % {"channels": ", ".join(refused)}
+            problem = describe_refusal(refused)
         preview = preview_of(broadcast)
         context = {
             "broadcast": broadcast,
@@ -82,7 +82,7 @@ class BroadcastTransitions(BroadcastJSONViews):
             "can_send": not refused and not preview["problem"],
             "urls": {"audience": self.url("audience"), "back": self.url("change", broadcast.pk)},
             "texts": {
-                **fetch_error_texts(),
+                **FETCH_ERRORS,
                 "send-to-one": _("Send to 1 connection now"),
                 "send-to": _("Send to {n} connections now"),
                 "no-connections": _("Send, although no client is connected"),
@@ -117,16 +117,12 @@ class BroadcastTransitions(BroadcastJSONViews):
 
     def schedule_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """GET asks for the time, in the current time zone. POST schedules the broadcast."""
-        if not self.has_schedule_permission(request):
-            raise PermissionDenied
         broadcast = self.get_broadcast(request, pk)
         refused = refused_channels(request, broadcast.channels)
         if request.method == "POST":
-            form = ScheduleForm(request.POST)
+            form = ScheduleForm(request.POST, label_suffix="")
             if refused:
-                form.add_error(
-                    None, _("You are not allowed to broadcast to %(channels)s.") % {"channels": ", ".join(refused)}
-                )
+                form.add_error(None, describe_refusal(refused))
             if form.is_valid():
                 try:
                     cleaned = form.cleaned_data
@@ -142,7 +138,8 @@ class BroadcastTransitions(BroadcastJSONViews):
         elif broadcast.state != State.DRAFT:
             return redirect(self.url("change", pk))
         else:
-            form = ScheduleForm(initial={"send_at": _next_hour(), "revision": broadcast.revision})
+            next_hour = (clock.read() + datetime.timedelta(hours=1)).replace(minute=0, second=0, microsecond=0)
+            form = ScheduleForm(initial={"send_at": next_hour, "revision": broadcast.revision}, label_suffix="")
         context = {
             "broadcast": broadcast,
             "form": form,
@@ -151,7 +148,7 @@ class BroadcastTransitions(BroadcastJSONViews):
             "zone": zone_at(),
             "has_processes": totals.has_connections(),
             "urls": {"back": self.url("change", pk)},
-            "texts": {**fetch_error_texts(), "local-time": _("That is {time} in your time zone ({zone}).")},
+            "texts": {**FETCH_ERRORS, "local-time": _("That is {time} in your time zone ({zone}).")},
         }
         status = 422 if form.errors else 200
         return self.render_page(
@@ -165,8 +162,6 @@ class BroadcastTransitions(BroadcastJSONViews):
         return self._change_scheduled(request, pk, lifecycle.cancel, _("Cancelled. It will not be sent."))
 
     def _change_scheduled(self, request: HttpRequest, pk: int, change: Any, done: str) -> HttpResponse:
-        if not self.has_schedule_permission(request):
-            raise PermissionDenied
         if refused_channels(request, self.get_broadcast(request, pk).channels):
             raise PermissionDenied
         try:
@@ -187,10 +182,6 @@ class BroadcastTransitions(BroadcastJSONViews):
         self.log_addition(request, draft, [{"added": {}}])
         messages.success(request, _("Created a new draft with the same content. Nothing has been sent."))
         return redirect(self.url("change", draft.pk))
-
-
-def _next_hour() -> datetime.datetime:
-    return (clock.read() + datetime.timedelta(hours=1)).replace(minute=0, second=0, microsecond=0)
 
 
 def zone_at(moment: datetime.datetime | None = None) -> dict[str, str]:

@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy
 from streams import presence
 from streams.admin.broadcasts.forms import BroadcastForm, refused_channels
 from streams.admin.broadcasts.json_views import (
-    compose_texts,
+    COMPOSE_TEXTS,
     is_counting,
     known_channels,
     known_types,
@@ -26,8 +26,7 @@ from streams.admin.broadcasts.json_views import (
 )
 from streams.admin.broadcasts.transitions import BroadcastTransitions, zone_at
 from streams.admin.broadcasts.warnings import audience_sentences, find_warnings
-from streams.admin.dates import format_local
-from streams.admin.pages import fetch_error_texts, no_stream_text, stream_url
+from streams.admin.pages import FETCH_ERRORS, NO_STREAM, format_local, stream_url
 from streams.broadcasts import reach
 from streams.broadcasts.lifecycle import save_draft
 from streams.exceptions import BroadcastRefused
@@ -90,7 +89,7 @@ class BroadcastAdmin(BroadcastTransitions):
 
     def get_urls(self) -> list[Any]:
         own: list[URLPattern] = [
-            self.staff_path("add/", self.add_view, "add"),
+            self.staff_path("add/", self.add_view, "add", allowed=self.has_add_permission),
             self.staff_path("<int:pk>/change/", self._change_view_by_pk, "change"),
         ]
         return [*self.json_urls(), *self.transition_urls(), *own, *super().get_urls()]
@@ -101,8 +100,6 @@ class BroadcastAdmin(BroadcastTransitions):
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> Any:
         """Show and save the form for a new draft."""
-        if not self.has_add_permission(request):
-            raise PermissionDenied
         return self._compose(request, Broadcast(created_by_id=request.user.pk))
 
     def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:
@@ -156,11 +153,11 @@ class BroadcastAdmin(BroadcastTransitions):
             "known_channels": known_channels(request),
             "own_channel": own_channel(request),
             "stream": stream_url(),
-            "no_stream_text": no_stream_text(),
+            "no_stream_text": NO_STREAM,
             "can_send": self.has_send_permission(request),
             "can_schedule": self.has_schedule_permission(request),
             "can_delete": not is_new and self.has_delete_permission(request, broadcast),
-            "texts": compose_texts(),
+            "texts": COMPOSE_TEXTS,
             "urls": {name: self.url(name) for name in ("preview", "test", "known", "audience")},
         }
         title = _("New broadcast") if is_new else str(broadcast)
@@ -214,6 +211,6 @@ class BroadcastAdmin(BroadcastTransitions):
             "zone": zone_at(broadcast.send_at),
             "is_overdue": broadcast.send_at is not None and broadcast.send_at <= clock.read(),
             "has_processes": totals.has_connections(),
-            "texts": {**fetch_error_texts(), "reached": _("Connections reached: {n}.")},
+            "texts": {**FETCH_ERRORS, "reached": _("Connections reached: {n}.")},
         }
         return self.render_page(request, "broadcasts/detail.html", str(broadcast), context)

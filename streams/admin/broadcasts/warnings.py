@@ -16,14 +16,13 @@ from django.utils.translation import gettext as _
 
 from streams.admin.broadcasts.forms import refused_channels
 from streams.admin.diagnosis.users import channels_refused_to
+from streams.admin.pages import is_valid_channel
 from streams.channels.rules import is_public
 from streams.conf import settings
-from streams.exceptions import InvalidChannel
 from streams.log import catalog
 from streams.models import Broadcast, Channel, ChannelSettings, Node
 from streams.policies import get_policy
 from streams.presence import counter
-from streams.protocol.events import validate_channel
 from streams.runtime.executor import database
 
 logger = logging.getLogger("streams")
@@ -47,18 +46,10 @@ class ChannelWarning:
 
 def find_warnings(request: HttpRequest, channels: Iterable[str]) -> list[ChannelWarning]:
     """Return the warnings about `channels`, in their order. This blocks: it runs queries and the site's policy."""
-    names = [name for name in channels if _is_valid(name)]
+    names = [name for name in channels if is_valid_channel(name)]
     restricted = _restricted_channels(request, names)
     unknown = _unknown_channels(request, names)
     return [found[name] for name in names for found in (restricted, unknown) if name in found]
-
-
-def _is_valid(name: str) -> bool:
-    try:
-        validate_channel(name)
-    except InvalidChannel:
-        return False
-    return True
 
 
 # --- Channels that visitors cannot read -------------------------------------------------------------------------------
@@ -120,7 +111,7 @@ def _recently_connected() -> set[str]:
 
 
 def _known_names(unknown: Sequence[str], connected: Collection[str]) -> set[str]:
-    known = {name for name in settings.PUBLIC_CHANNELS if _is_valid(name)}  # skip the patterns
+    known = {name for name in settings.PUBLIC_CHANNELS if is_valid_channel(name)}  # skip the patterns
     known |= {*catalog.known_names(connected, limit=MAX_NAMES)}
     # The site can have more channels than that. Most misspelled names still have the right first letter.
     for first in {name[0] for name in unknown[:MAX_SUGGESTIONS]}:

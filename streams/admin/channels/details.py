@@ -110,12 +110,11 @@ def describe_message_limit(messages: int | None) -> str:
     return ngettext("at most %(n)s message", "at most %(n)s messages", messages) % {"n": f"{messages:,}"}
 
 
-def describe_site_retention() -> str:
-    return describe_retention(None)
-
-
 def describe_retention(own: ChannelSettings | None) -> str:
-    """Describe how long a channel keeps messages, and whether that is its own setting or the site's."""
+    """Describe how long a channel keeps messages, and whether that is its own setting or the site's.
+
+    `own` is None for the site's setting.
+    """
     own_seconds = own.retention_seconds if own else None
     own_messages = own.retention_messages if own else None
     seconds = settings.RETENTION_SECONDS if own_seconds is None else own_seconds

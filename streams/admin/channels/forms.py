@@ -102,9 +102,7 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic in 
             "access": gettext_lazy("Readers"),
             "retention_messages": gettext_lazy("Maximum number of messages"),
         }
-        help_texts: ClassVar = {
-            "title": gettext_lazy("Only for you and your colleagues. It is not sent."),
-        }
+        help_texts: ClassVar = {"title": gettext_lazy("Only for you and your colleagues. It is not sent.")}
 
     def __init__(self, *args: Any, can_allow_more_readers: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -167,16 +165,13 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic in 
             SettingsChanged: `seen` is not the digest of the stored settings.
             MoreReadersRefused: the form allows more readers, and the user does not have the permission for that.
         """
-        keep = self.cleaned_data.get("keep", "")
+        keep = self.cleaned_data["keep"]
+        seconds = self.cleaned_data["keep_seconds"] if keep == OTHER else keep
         row: ChannelSettings = self.save(commit=False)
-        if keep == OTHER:
-            row.retention_seconds = self.cleaned_data["keep_seconds"]
-        else:
-            row.retention_seconds = int(keep) if keep else None
+        row.retention_seconds = None if seconds == "" else int(seconds)
         try:
             with log.own_transaction():
-                _lock(row.channel)
-                stored = ChannelSettings.objects.using(database()).filter(channel=row.channel).first()
+                stored = _lock(row.channel)
                 if digest_of(stored) != seen:
                     raise SettingsChanged
                 # Check under the lock, so that the stored settings cannot become stricter in between.
@@ -191,10 +186,8 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic in 
 
     def _rule(self) -> Rule | None:
         """Return the rule that the cleaned form would store."""
-        access = self.cleaned_data["access"]
-        if not access:
-            return None
-        return Rule(access, frozenset(group.pk for group in self.cleaned_data["groups"]))
+        access, groups = self.cleaned_data["access"], self.cleaned_data["groups"]
+        return Rule(access, frozenset(group.pk for group in groups)) if access else None
 
 
 def digest_of(row: ChannelSettings | None) -> str:
@@ -209,8 +202,7 @@ def digest_of(row: ChannelSettings | None) -> str:
 def delete_settings(channel: str, *, can_allow_more_readers: bool) -> None:
     """Delete a channel's settings, so that the site's settings apply. Raise MoreReadersRefused as store() does."""
     with log.own_transaction():
-        _lock(channel)
-        stored = ChannelSettings.objects.using(database()).filter(channel=channel).first()
+        stored = _lock(channel)
         if stored is None:
             return
         if not can_allow_more_readers and allows_more_readers(channel, None, rule_of(stored)):
@@ -218,9 +210,9 @@ def delete_settings(channel: str, *, can_allow_more_readers: bool) -> None:
         stored.delete(using=database())
 
 
-def _lock(channel: str) -> None:
-    """Block other changes of the channel's settings until this transaction ends.
-
-    This is an UPDATE without a change. It locks the row and, on SQLite, takes the write lock even if there is no row.
-    """
-    ChannelSettings.objects.using(database()).filter(channel=channel).update(title=F("title"))
+def _lock(channel: str) -> ChannelSettings | None:
+    """Return the stored settings. Block other changes of them until this transaction ends."""
+    rows = ChannelSettings.objects.using(database()).filter(channel=channel)
+    # An UPDATE without a change locks the row and, on SQLite, takes the write lock even if there is no row.
+    rows.update(title=F("title"))
+    return rows.first()

@@ -13,13 +13,14 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from streams.admin.channels.access import PERMISSION, allows_more_readers, rule_of
 from streams.admin.channels.details import (
     COUNT_TO,
     channel_details,
+    describe_retention,
     describe_settings,
-    describe_site_retention,
     details_of_channels,
 )
 from streams.admin.channels.forms import (
@@ -29,7 +30,7 @@ from streams.admin.channels.forms import (
     delete_settings,
     digest_of,
 )
-from streams.admin.pages import StreamsAdmin, stream_url
+from streams.admin.pages import StreamsAdmin, is_valid_channel, stream_url
 from streams.channels.rules import groups_of, rule_decides
 from streams.conf import settings
 from streams.exceptions import InvalidChannel
@@ -51,6 +52,12 @@ _DOTS = {".": "_2E", "..": "_2E_2E"}
 _DOTS_BACK = {quoted: name for name, quoted in _DOTS.items()}
 
 
+MORE_READERS = gettext_lazy(
+    "This would let more people read the channel. For that, you also need the permission “Can view message”. "
+    "Without it, you can only choose fewer readers."
+)
+
+
 class ChannelAdmin(StreamsAdmin):
     """Every channel has a page, even if it has no settings."""
 
@@ -58,7 +65,7 @@ class ChannelAdmin(StreamsAdmin):
         return [
             self.staff_path("", self.changelist_view, "changelist"),
             self.staff_path("<path:object_id>/history/", self.history_view, "history"),
-            self.staff_path("<path:object_id>/delete/", self.reset_view, "delete"),
+            self.staff_path("<path:object_id>/delete/", self.reset_view, "delete", allowed=self.can_reset),
             self.staff_path("<path:object_id>/change/", self.channel_view, "change"),
         ]
 
@@ -73,8 +80,6 @@ class ChannelAdmin(StreamsAdmin):
     # --- The list ---
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        if not self.has_view_permission(request):
-            raise PermissionDenied
         after, prefix = request.GET.get("after", ""), request.GET.get("q", "").strip()
         connections = totals.audience_by_channel()
         names: list[str] = []
@@ -90,27 +95,27 @@ class ChannelAdmin(StreamsAdmin):
             "q": prefix,
             "first_url": f"?{urlencode({'q': prefix})}" if prefix else self.url("changelist"),
             "next_url": f"?{urlencode(following)}" if following else "",
-            "page_url": self.url_of_channel(prefix) if _is_valid(prefix) and prefix not in shown else "",
-            "site_retention": describe_site_retention(),
+            "page_url": self.url_of_channel(prefix) if is_valid_channel(prefix) and prefix not in shown else "",
+            "site_retention": describe_retention(None),
         }
         return self.render_page(request, "channels/list.html", _("Channels"), context)
 
     # --- One channel ---
 
     def channel_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        if not self.has_view_permission(request):
-            raise PermissionDenied
         channel = _channel_from_url(object_id)
         row = self.get_object(request, channel)
-        # This includes channels without settings: the permission to change settings allows creating them.
-        can_save = self.has_change_permission(request, row)
-        can_allow_more_readers = request.user.has_perm(PERMISSION)
         form, seen, status = None, digest_of(row), 200
+        # This includes channels without settings: the permission to change settings allows creating them.
+        if self.has_change_permission(request, row):
+            form = ChannelForm(
+                request.POST if request.method == "POST" else None,
+                instance=row or ChannelSettings(channel=channel),
+                can_allow_more_readers=request.user.has_perm(PERMISSION),
+            )
         if request.method == "POST":
-            if not can_save:
+            if form is None:
                 raise PermissionDenied
-            instance = row or ChannelSettings(channel=channel)
-            form = ChannelForm(request.POST, instance=instance, can_allow_more_readers=can_allow_more_readers)
             seen, status = request.POST.get("seen", ""), 422
             if form.is_valid():
                 try:
@@ -119,14 +124,10 @@ class ChannelAdmin(StreamsAdmin):
                 except SettingsChanged:
                     status = 409
                 except MoreReadersRefused:
-                    form.add_error("access", _more_readers_text())
+                    form.add_error("access", MORE_READERS)
             row = self.get_object(request, channel)  # the form has changed the other instance
             if status == 409:
                 seen = digest_of(row)  # the page shows the new settings, so the user can now overwrite them
-        elif can_save:
-            form = ChannelForm(
-                instance=row or ChannelSettings(channel=channel), can_allow_more_readers=can_allow_more_readers
-            )
         context = {
             **self._channel_context(request, channel, row, form),
             "seen": seen,
@@ -184,10 +185,11 @@ class ChannelAdmin(StreamsAdmin):
             "parent": {"title": _("Channels"), "url": self.url("changelist")},
         }
 
+    def can_reset(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request) and self.has_delete_permission(request)
+
     def reset_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """GET asks for confirmation. POST deletes the channel's settings."""
-        if not (self.has_view_permission(request) and self.has_delete_permission(request)):
-            raise PermissionDenied
         channel = _channel_from_url(object_id)
         row = self.get_object(request, channel)
         if row is None:
@@ -198,23 +200,24 @@ class ChannelAdmin(StreamsAdmin):
             return redirect(self.url_of_channel(channel))
         can_allow_more_readers = request.user.has_perm(PERMISSION)
         is_refused = not can_allow_more_readers and allows_more_readers(channel, None, rule_of(row))
-        if request.method == "POST" and not is_refused:
+        if request.method == "POST":
             try:
                 delete_settings(channel, can_allow_more_readers=can_allow_more_readers)
-            except MoreReadersRefused:  # the settings have become stricter since they were read above
+            except MoreReadersRefused:
                 is_refused = True
-        if request.method == "POST" and not is_refused:
-            rows: Any = [row]
-            self.log_deletions(request, rows)
-            messages.success(request, _("Reset. The site’s settings now apply to %(channel)s.") % {"channel": channel})
-            return redirect(self.url_of_channel(channel))
+            else:
+                rows: Any = [row]
+                self.log_deletions(request, rows)
+                text = _("Reset. The site’s settings now apply to %(channel)s.")
+                messages.success(request, text % {"channel": channel})
+                return redirect(self.url_of_channel(channel))
         context = {
             "details": channel_details(channel),
             "row": row,
-            "site_retention": describe_site_retention(),
+            "site_retention": describe_retention(None),
             "channel_url": self.url_of_channel(channel),
             "poll_seconds": f"{settings.POLL_SECONDS:g}",
-            "refusal": _more_readers_text() if is_refused else "",
+            "refusal": MORE_READERS if is_refused else "",
             "parent": {"title": channel, "url": self.url_of_channel(channel)},
         }
         status = 403 if request.method == "POST" else 200
@@ -225,17 +228,6 @@ class ChannelAdmin(StreamsAdmin):
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """Show who changed the settings, on Django's history page."""
         return super().history_view(request, quote(_channel_from_url(object_id)), extra_context)
-
-
-def _more_readers_text() -> str:
-    return _(
-        "This would let more people read the channel. For that, you also need the permission “Can view message”. "
-        "Without it, you can only choose fewer readers."
-    )
-
-
-def _is_valid(text: str) -> bool:
-    return bool(text) and bool(_PART_OF_NAME.fullmatch(text))
 
 
 def _channel_from_url(object_id: str) -> str:

@@ -8,8 +8,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from streams import presence
-from streams.admin.diagnosis.findings import Finding, Verdict, shorten
+from streams.admin.diagnosis.findings import SHOWN_CHARACTERS, Finding, bad, good, note
 from streams.presence import counter, node_row, totals
+from streams.templatetags.streams_admin import shorten
 
 # EventSource fires events with these names itself.
 EVENT_SOURCE_EVENTS = ("error", "open")
@@ -17,10 +18,9 @@ EVENT_SOURCE_EVENTS = ("error", "open")
 
 def check_event_type(event: str) -> Finding:
     if event == "message":
-        return Finding(Verdict.GOOD, _("Its event type is “message”, which EventSource passes to onmessage."))
+        return good(_("Its event type is “message”, which EventSource passes to onmessage."))
     if event in EVENT_SOURCE_EVENTS:
-        return Finding(
-            Verdict.BAD,
+        return bad(
             _(
                 "Its event type “%(type)s” is also an event of EventSource itself. Scripts cannot easily distinguish "
                 "them."
@@ -28,13 +28,12 @@ def check_event_type(event: str) -> Finding:
             % {"type": event},
             _("Publish it with another event type, and let the page listen for that type."),
         )
-    return Finding(
-        Verdict.NOTE,
+    return note(
         _(
             "Its event type is “%(type)s”. EventSource passes it only to addEventListener(“%(type)s”, …), not to "
             "onmessage."
         )
-        % {"type": shorten(event)},
+        % {"type": shorten(event, SHOWN_CHARACTERS)},
         _("Check that the page’s script listens for this event type, with exactly this spelling."),
     )
 
@@ -44,15 +43,13 @@ def check_connections(channel: str) -> Iterator[Finding]:
     n = presence.audience(channel)
     nodes = presence.nodes()
     if n:
-        yield Finding(
-            Verdict.GOOD,
+        yield good(
             ngettext("%(channel)s has %(n)d connection now.", "%(channel)s has %(n)d connections now.", n)
             % {"n": n, "channel": channel},
             _("Their connection might not be among these."),
         )
     elif not totals.is_audience_complete():
-        yield Finding(
-            Verdict.NOTE,
+        yield note(
             _(
                 "It is not known whether %(channel)s has connections now: some processes have so many channels that "
                 "they report only the %(limit)d busiest ones."
@@ -61,14 +58,12 @@ def check_connections(channel: str) -> Iterator[Finding]:
             _("Check in the browser’s developer tools, under “Network”, whether their page has an open stream."),
         )
     elif counter.connections() or any(node.connections for node in nodes):
-        yield Finding(
-            Verdict.BAD,
+        yield bad(
             _("%(channel)s has no connections now, but other channels do.") % {"channel": channel},
             _("Check that the page’s stream has this channel, with exactly this spelling. Case matters."),
         )
     else:
-        yield Finding(
-            Verdict.BAD,
+        yield bad(
             _("No client is connected now, to this channel or to any other."),
             _(
                 "Open the page. If there is still no connection, check that the site runs under ASGI, that its urls.py "
@@ -78,8 +73,7 @@ def check_connections(channel: str) -> Iterator[Finding]:
         )
     for node in nodes:
         if node.notifier_problem:
-            yield Finding(
-                Verdict.NOTE,
+            yield note(
                 _("Process %(node)s is not notified of new messages: %(problem)s")
                 % {"node": node, "problem": node.notifier_problem},
                 _("It checks the log every POLL_SECONDS instead. Its clients receive messages late, but all of them."),

@@ -7,9 +7,19 @@ from collections.abc import Iterator
 from django.utils.translation import gettext as _
 
 from streams import log
-from streams.admin.diagnosis.findings import MAX_COUNTED, Finding, Verdict, count_messages, describe_count, shorten
+from streams.admin.diagnosis.findings import (
+    MAX_COUNTED,
+    SHOWN_CHARACTERS,
+    Finding,
+    bad,
+    count_messages,
+    describe_count,
+    good,
+    note,
+)
 from streams.conf import settings
 from streams.protocol.sse import MAX_POSITION_DIGITS
+from streams.templatetags.streams_admin import shorten
 
 
 def check_cursor(channel: str, position: int, cursor: str) -> Iterator[Finding]:
@@ -18,17 +28,18 @@ def check_cursor(channel: str, position: int, cursor: str) -> Iterator[Finding]:
     if not cursor:
         yield _without_cursor(channel, position, head)
     elif not (cursor.isascii() and cursor.isdigit()):
-        yield _after_reset(channel, position, "malformed-id", _("“%s” is not a valid event id.") % shorten(cursor))
+        yield _after_reset(
+            channel, position, "malformed-id", _("“%s” is not a valid event id.") % shorten(cursor, SHOWN_CHARACTERS)
+        )
     elif len(cursor) > MAX_POSITION_DIGITS or int(cursor) > head:
         sentence = _("The log has no event “%(cursor)s”. Its newest event is %(head)s.")
-        values = {"cursor": shorten(cursor), "head": head}
+        values = {"cursor": shorten(cursor, SHOWN_CHARACTERS), "head": head}
         yield _after_reset(channel, position, "unknown-id", sentence % values)
     elif log.read_epochs().is_lost(int(cursor)):
         sentence = _("The event “%s” belongs to a lost history: the log was emptied or replaced by an older copy.")
-        yield _after_reset(channel, position, "unknown-id", sentence % shorten(cursor))
+        yield _after_reset(channel, position, "unknown-id", sentence % shorten(cursor, SHOWN_CHARACTERS))
     elif int(cursor) >= position:
-        yield Finding(
-            Verdict.BAD,
+        yield bad(
             _("The client reports that it has received all events up to %(cursor)s, which includes this event.")
             % {"cursor": int(cursor)},
             _(
@@ -65,7 +76,7 @@ def _without_cursor(channel: str, position: int, head: int) -> Finding:
             "message is missed between the page and the stream. Or request the newest messages: ?replay=%(n)d or more "
             "delivers this event now, unless the view sends a snapshot (get_snapshot) instead."
         ) % {"n": newest}
-    return Finding(Verdict.NOTE, start, f"{hint} {remedy}")
+    return note(start, f"{hint} {remedy}")
 
 
 def _after_reset(channel: str, position: int, reason: str, sentence: str) -> Finding:
@@ -74,8 +85,7 @@ def _after_reset(channel: str, position: int, reason: str, sentence: str) -> Fin
         "The stream starts with a stream-reset event (%(reason)s) and then delivers all messages in the log: this "
         "event too, after %(before)s, unless the view sends a snapshot (get_snapshot) instead."
     ) % {"reason": reason, "before": describe_count(before)}
-    return Finding(
-        Verdict.NOTE,
+    return note(
         f"{sentence} {delivers}",
         _(
             "The page must store only ids that the stream has sent, and must handle stream-reset. After the log was "
@@ -89,8 +99,7 @@ def _replay(channel: str, position: int, cursor: int) -> Iterator[Finding]:
     values = {"cursor": cursor, "before": describe_count(count_messages(channel, cursor, position - 1, MAX_COUNTED))}
     pruned = log.pruned([channel], cursor)
     if pruned:
-        yield Finding(
-            Verdict.NOTE,
+        yield note(
             _(
                 "Messages of this channel after %(cursor)s have expired and were deleted, up to event %(pruned)s. A "
                 "stream that resumes from %(cursor)s starts with a stream-reset event (pruned), unless the process "
@@ -104,8 +113,7 @@ def _replay(channel: str, position: int, cursor: int) -> Iterator[Finding]:
             ),
         )
     else:
-        yield Finding(
-            Verdict.GOOD,
+        yield good(
             _("A stream that resumes from %(cursor)s delivers this event, after %(before)s.") % values,
             _(
                 "So the client receives it as soon as it connects. Check that it does: the browser’s developer tools "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import partial
 
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -14,7 +15,7 @@ from streams.runtime.executor import database
 # Messages are counted up to this number.
 MAX_COUNTED = 10_000
 
-SHOWN_CHARACTERS = 100
+SHOWN_CHARACTERS = 100  # of a text from outside
 
 
 class Verdict(enum.Enum):
@@ -34,6 +35,9 @@ class Finding:
     remedy: str = ""
 
 
+good, bad, note = partial(Finding, Verdict.GOOD), partial(Finding, Verdict.BAD), partial(Finding, Verdict.NOTE)
+
+
 def count_messages(channel: str, after: int, through: int, limit: int) -> int:
     """Count the channel's messages in (after, through], up to `limit`. Return limit + 1 if there are more."""
     rows = Message.objects.using(database()).filter(channel=channel, position__gt=after, position__lte=through)
@@ -45,8 +49,3 @@ def describe_count(n: int) -> str:
     if n > MAX_COUNTED:
         return _("more than %(n)d other messages of this channel") % {"n": MAX_COUNTED}
     return ngettext("%(n)d other message of this channel", "%(n)d other messages of this channel", n) % {"n": n}
-
-
-def shorten(text: str) -> str:
-    """Cut a text from outside to a length that fits into a sentence."""
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from django.utils.translation import gettext as _
 
 from streams import log
-from streams.admin.dates import format_local
-from streams.admin.diagnosis.findings import Finding, Verdict
+from streams.admin.diagnosis.findings import Finding, bad, good, note
+from streams.admin.pages import format_local
 from streams.models import Channel, Message
 from streams.runtime.executor import database
 
 
 def describe_message(message: Message) -> Finding:
-    return Finding(
-        Verdict.GOOD,
+    return good(
         _("Event %(id)s is in the log, in channel %(channel)s. It was published at %(time)s.")
         % {"id": message.position, "channel": message.channel, "time": format_local(message.created_at)},
     )
@@ -25,8 +24,7 @@ def explain_missing(position: int) -> Iterator[Finding]:
     """Explain why the log has no message at `position`."""
     head = log.head()
     if log.read_epochs().is_lost(position):
-        yield Finding(
-            Verdict.BAD,
+        yield bad(
             _("Event %(id)s belongs to a lost history: the log was emptied or replaced by an older copy.")
             % {"id": position},
             _(
@@ -35,8 +33,7 @@ def explain_missing(position: int) -> Iterator[Finding]:
             ),
         )
     elif position > head.head:
-        yield Finding(
-            Verdict.BAD,
+        yield bad(
             _("There is no event %(id)s. The newest event is %(head)s.") % {"id": position, "head": head.head},
             _(
                 "Search for the message in the list of messages. If publish() was called in a transaction that was "
@@ -46,8 +43,7 @@ def explain_missing(position: int) -> Iterator[Finding]:
     else:
         yield _explain_deleted(position, head.floor)
     if head.unsequenced:
-        yield Finding(
-            Verdict.NOTE,
+        yield note(
             _("Some messages have no event id yet, and no client has received them. It might be one of them."),
             _(
                 "They get their ids in a moment if any process serves streams or publishes. If none does, open a "
@@ -60,8 +56,7 @@ def _explain_deleted(position: int, floor: int) -> Finding:
     # The channel of a deleted message is not known, so any channel that was pruned this far is a possible explanation.
     pruned = Channel.objects.using(database()).filter(pruned_through__gte=position)
     if floor < position and not pruned.exists():
-        return Finding(
-            Verdict.BAD,
+        return bad(
             _("Event %(id)s is missing from the log, but it did not expire. Its row was deleted in another way.")
             % {"id": position},
             _(
@@ -69,8 +64,7 @@ def _explain_deleted(position: int, floor: int) -> Finding:
                 "that were deleted this way. Let only the retention settings delete messages."
             ),
         )
-    return Finding(
-        Verdict.BAD,
+    return bad(
         _(
             "Event %(id)s is no longer in the log. It expired and was deleted, unless its row was deleted in another "
             "way. Clients that reconnect with an older id receive a stream-reset event with the reason “pruned”."
@@ -89,8 +83,7 @@ def check_neighbours(channel: str, position: int) -> Iterator[Finding]:
     newer = rows.filter(position__gt=position).order_by("position").first()
     older = rows.filter(position__lt=position).order_by("-position").first()
     if newer is not None:
-        yield Finding(
-            Verdict.NOTE,
+        yield note(
             _("The next event in this channel is %(id)s.") % {"id": newer},
             _(
                 "Ask whether they received that event. If they did, the connection works, and the page’s script lost "
@@ -98,8 +91,7 @@ def check_neighbours(channel: str, position: int) -> Iterator[Finding]:
             ),
         )
     elif older is not None:
-        yield Finding(
-            Verdict.NOTE,
+        yield note(
             _("This is the newest event in its channel. The previous one is %(id)s.") % {"id": older},
             _("Ask whether they received the previous event, or send this one again as a test."),
         )

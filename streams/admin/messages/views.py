@@ -41,7 +41,6 @@ SHOWN_CHARACTERS = 20_000
 KNOWN_CHANNELS = 100
 
 DATA_HEADERS = {
-    "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "sandbox; default-src 'none'",
 }
@@ -68,9 +67,11 @@ class MessageAdmin(DiagnosisViews, PruningViews, ReadOnlyAdmin):
 
     def get_urls(self) -> list[Any]:
         own: list[URLPattern] = [
+            self.staff_path("", self.changelist_view, "changelist"),
             self.staff_path("diagnosis/", self.diagnosis_view, "diagnosis"),
-            self.staff_path("prune/", self.prune_view, "prune"),
+            self.staff_path("prune/", self.prune_view, "prune", allowed=self.can_prune),
             self.staff_path("event/<int:position>/", self.event_view, "event"),
+            self.staff_path("<path:object_id>/change/", self.change_view, "change"),
             self.staff_path("<int:pk>/data/", self.data_view, "data"),
             self.staff_path("<int:pk>/send-again/", self.send_again_view, "send_again"),
         ]
@@ -79,8 +80,6 @@ class MessageAdmin(DiagnosisViews, PruningViews, ReadOnlyAdmin):
     # --- The list ---
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        if not self.has_view_permission(request):
-            raise PermissionDenied
         form = listing.FilterForm(request.GET, label_suffix="")
         filters = form.filters()
         page = listing.Page([])
@@ -123,8 +122,6 @@ class MessageAdmin(DiagnosisViews, PruningViews, ReadOnlyAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        if not self.has_view_permission(request):
-            raise PermissionDenied
         message: Message | None = self.get_object(request, unquote(object_id))
         if message is None:
             return self._missing(request)
@@ -176,18 +173,13 @@ class MessageAdmin(DiagnosisViews, PruningViews, ReadOnlyAdmin):
 
     def event_view(self, request: HttpRequest, position: int) -> HttpResponse:
         """Redirect to the message with this event id. If there is none, redirect to the page that explains why."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        checked = listing.parse_position(str(position))
-        pk = None if checked is None else self.get_queryset(request).filter(position=checked).values_list("pk").first()
-        if pk is not None:
-            return redirect(self.url("change", pk[0]))
+        message = self.get_queryset(request).filter(position=position).only("pk").first()
+        if message is not None:
+            return redirect(self.url("change", message.pk))
         return redirect(f"{self.url('diagnosis')}?{urlencode({'message': position})}")
 
     def data_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Return the complete data as a download, so that browsers never render it as a page of the site."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
         message: Message | None = self.get_object(request, str(pk))
         if message is None:
             return self._missing(request)
@@ -198,7 +190,7 @@ class MessageAdmin(DiagnosisViews, PruningViews, ReadOnlyAdmin):
 
     def send_again_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         """GET asks for confirmation. POST publishes the message, once for each key in the form."""
-        if not self.has_view_permission(request) or not request.user.has_perm("streams.add_message"):
+        if not request.user.has_perm("streams.add_message"):
             raise PermissionDenied
         message: Message | None = self.get_object(request, str(pk))
         if message is None:

@@ -13,17 +13,17 @@ from typing import Any
 from urllib.parse import urlencode
 
 from asgiref.sync import async_to_sync
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import ValidationError
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import URLPattern
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from streams import log
 from streams.admin.messages.listing import parse_position
-from streams.admin.monitor.texts import texts
-from streams.admin.pages import ReadOnlyAdmin, json_errors, no_stream_text, stream_url, users_by_pk
+from streams.admin.monitor.texts import TEXTS
+from streams.admin.pages import NO_STREAM, ReadOnlyAdmin, json_errors, stream_url, users_by_pk
 from streams.conf import settings
 from streams.log import catalog
 from streams.models import Message
@@ -63,10 +63,11 @@ class MonitorAdmin(ReadOnlyAdmin):
     """For staff with the permission to view messages. The site's policy decides whether they can open the stream."""
 
     def get_urls(self) -> list[URLPattern]:
+        refusal = gettext_lazy("You need the permission to view messages.")
         return [
             self.staff_path("", self.changelist_view, "changelist"),
-            self.staff_path("types/", self.types_view, "types"),
-            self.staff_path("events/", self.events_view, "events"),
+            self.staff_path("types/", self.types_view, "types", refusal=refusal),
+            self.staff_path("events/", self.events_view, "events", refusal=refusal),
         ]
 
     def has_module_permission(self, request: HttpRequest) -> bool:
@@ -76,11 +77,8 @@ class MonitorAdmin(ReadOnlyAdmin):
         return request.user.has_perm("streams.view_message")
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        if not self.has_view_permission(request):
-            raise PermissionDenied
         selection = _read_selection(request)
         url = stream_url()
-        missing = no_stream_text() if url is None else ""
         refusal = _refusal(request, selection.channels) if selection.is_complete and url else ""
         log_query = f"?{urlencode({'channel': selection.channels[0]})}" if len(selection.channels) == 1 else ""
         context: dict[str, Any] = {
@@ -88,10 +86,10 @@ class MonitorAdmin(ReadOnlyAdmin):
             "known": catalog.known_names(totals.audience_by_channel(), limit=KNOWN_CHANNELS),
             "max_channels": settings.MAX_CHANNELS_PER_STREAM,
             "max_newest": settings.MAX_REPLAY_MESSAGES,
-            "missing": missing,
+            "missing": NO_STREAM if url is None else "",
             "refusal": refusal,
             "log_url": self.url_of("message", "changelist") + log_query,
-            "texts": texts(),
+            "texts": TEXTS,
         }
         if selection.is_complete and url and not refusal:
             context["watch"] = self._watch(selection, url)
@@ -122,8 +120,6 @@ class MonitorAdmin(ReadOnlyAdmin):
 
         The search ends at the id `through`. The newest messages of the channels start after the id `floor`.
         """
-        if not self.has_view_permission(request):
-            return json_errors([_("You need the permission to view messages.")], 403)
         selection = _read_selection(request)
         after = parse_position(request.GET.get("after", ""))
         errors = list(selection.errors.values())
@@ -139,37 +135,28 @@ class MonitorAdmin(ReadOnlyAdmin):
         head = log.head().head
         # The page does not need older events, because its list would drop them again.
         floor = log.start_of_newest(selection.channels, RECENT_MESSAGES, head) if first else head
-        return _json({"types": first, "through": through, "head": head, "floor": floor})
+        return JsonResponse({"types": first, "through": through, "head": head, "floor": floor})
 
     def events_view(self, request: HttpRequest) -> HttpResponse:
         """Return the channel, the time and the publisher of events by id, because a stream does not contain them."""
-        if not self.has_view_permission(request):
-            return json_errors([_("You need the permission to view messages.")], 403)
         text = request.GET.get("ids", "")
         ids = [parse_position(part) for part in text.split(",")[: MAX_IDS + 1]]
         if None in ids or len(ids) > MAX_IDS:
             rule = _("“ids” must be at most %(limit)s event ids, separated by commas; got “%(value)s”.")
             return json_errors([rule % {"limit": MAX_IDS, **_value(request, "ids")}], 400)
         stored = Message.objects.using(database()).filter(position__in=ids)
-        found = list(stored.values("position", "pk", "channel", "created_at", "published_by_id"))
+        found = stored.values("position", "pk", "channel", "created_at", "published_by_id")
         users = users_by_pk(row["published_by_id"] for row in found)
-        return _json(
-            {
-                "events": {
-                    str(row["position"]): {
-                        "pk": row["pk"],
-                        "channel": row["channel"],
-                        "at": row["created_at"].isoformat(),
-                        "by": str(users.get(row["published_by_id"], "")),
-                    }
-                    for row in found
-                }
+        events = {
+            row["position"]: {
+                "pk": row["pk"],
+                "channel": row["channel"],
+                "at": row["created_at"].isoformat(),
+                "by": str(users.get(row["published_by_id"], "")),
             }
-        )
-
-
-def _json(data: dict[str, Any]) -> JsonResponse:
-    return JsonResponse(data, headers={"Cache-Control": "no-store"})
+            for row in found
+        }
+        return JsonResponse({"events": events})
 
 
 def _value(request: HttpRequest, key: str) -> dict[str, str]:

@@ -178,9 +178,9 @@ def test_settings_are_compared_under_the_lock(monkeypatch: pytest.MonkeyPatch) -
     set_access("news", "public", [])  # also in PUBLIC_CHANNELS, so that a reset adds no readers
     lock = forms._lock
 
-    def stricter_first(channel: str) -> None:
+    def stricter_first(channel: str) -> ChannelSettings | None:
         set_access(channel, "staff", [])
-        lock(channel)
+        return lock(channel)
 
     monkeypatch.setattr(forms, "_lock", stricter_first)
     answer = staff(*CLERK).post(page("news", "delete"))
