@@ -20,7 +20,7 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from streams import log, presence
 from streams.exceptions import BroadcastRefused, InvalidChannel
@@ -28,7 +28,6 @@ from streams.models import Broadcast
 from streams.private.django import in_callers_transaction
 from streams.protocol.events import NewMessage, check, validate_channels
 from streams.protocol.json_bodies import check_json
-from streams.protocol.sse import StoredEvent
 from streams.runtime import clock
 from streams.runtime.executor import database
 
@@ -37,6 +36,9 @@ logger = logging.getLogger("streams.broadcasts")
 State = Broadcast.State
 
 MAX_CHANNELS = 50
+
+# The reason for refusing a change of a revision that the user has not seen.
+CHANGED = gettext_lazy("Another user has changed this broadcast. Check the new version first.")
 
 DELETABLE_STATES = frozenset({State.DRAFT, State.CANCELLED})
 
@@ -50,10 +52,8 @@ def messages_of(broadcast: Broadcast) -> list[NewMessage]:
     if not channels:
         raise InvalidChannel(_("Enter at least one channel."))
     if len(channels) > MAX_CHANNELS:
-        raise InvalidChannel(
-            _("A broadcast can have at most %(limit)d channels; got %(n)d.")
-            % {"limit": MAX_CHANNELS, "n": len(channels)}
-        )
+        rule = _("A broadcast can have at most %(limit)d channels; got %(n)d.")
+        raise InvalidChannel(rule % {"limit": MAX_CHANNELS, "n": len(channels)})
     if broadcast.payload_type == Broadcast.PayloadType.JSON:
         check_json(broadcast.payload)
     return [
@@ -62,26 +62,20 @@ def messages_of(broadcast: Broadcast) -> list[NewMessage]:
     ]
 
 
-def encode_event(message: NewMessage, position: int) -> bytes:
-    """Return the bytes that a client receives for a message at `position`."""
-    return StoredEvent(position, message.channel, message.event, message.data).encode()
-
-
 # --- Changes of state -------------------------------------------------------------------------------------------------
 
 
-def save_draft(broadcast: Broadcast, *, revision: int | None) -> Broadcast:
+def save_draft(broadcast: Broadcast, *, revision: int | None) -> None:
     """Save a draft. `revision` is the one that the user has edited; None for a new draft.
 
     Raises BroadcastRefused if another user has changed the broadcast since then, or if it is not a draft any more.
     """
     if revision is None:
         broadcast.save(using=database())
-        return broadcast
+        return
     with _change(broadcast.pk, revision, State.DRAFT) as stored:
         broadcast.revision, broadcast.state, broadcast.problem = stored.revision, State.DRAFT, ""
         broadcast.save(using=database())
-    return broadcast
 
 
 def send(pk: int, *, by: Any, revision: int | None = None) -> Broadcast:
@@ -225,14 +219,9 @@ def _change(pk: int, revision: int | None, *allowed: str, skip_locked: bool = Fa
         if broadcast.state not in allowed:
             raise BroadcastRefused(_wrong_state_text(broadcast))
         if revision is not None and revision != broadcast.revision:
-            raise BroadcastRefused(changed_text())
+            raise BroadcastRefused(CHANGED)
         broadcast.revision += 1
         yield broadcast
-
-
-def changed_text() -> str:
-    """Return the reason for refusing a change of a revision that the user has not seen."""
-    return _("Another user has changed this broadcast. Check the new version first.")
 
 
 def _wrong_state_text(broadcast: Broadcast) -> str:
@@ -259,17 +248,9 @@ def log_change(broadcast: Broadcast, user: Any, text: str) -> None:
     if user is None or not apps.is_installed("django.contrib.admin"):
         return
     from django.contrib.admin.models import CHANGE, LogEntry
-    from django.contrib.contenttypes.models import ContentType
 
     def write() -> None:
-        LogEntry.objects.create(
-            user_id=user.pk,
-            content_type_id=ContentType.objects.get_for_model(Broadcast).pk,
-            object_id=str(broadcast.pk),
-            object_repr=str(broadcast)[:200],
-            action_flag=CHANGE,
-            change_message=text,
-        )
+        LogEntry.objects.log_actions(user.pk, [broadcast], CHANGE, text)
 
     connection: Any = connections[database()]
     if router.db_for_write(LogEntry) != connection.alias:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
 from urllib.parse import urlencode
 
 from django import template
@@ -45,7 +45,12 @@ def stream_url(
     if replay is None:
         # Read the head without sequencing, which could hold its lock until the request's transaction ends.
         query.append(("last_event_id", log.head().head))
-    elif _checked_replay(replay):
+    elif not isinstance(replay, int) or isinstance(replay, bool) or not 0 <= replay <= settings.MAX_REPLAY_MESSAGES:
+        raise template.TemplateSyntaxError(
+            f"{{% stream_url %}}: replay must be a whole number from 0 to {settings.MAX_REPLAY_MESSAGES} "
+            f"(STREAMS['MAX_REPLAY_MESSAGES']); got {replay!r}."
+        )
+    elif replay:
         query.append(("replay", replay))
     if token:
         query.append((PARAMETER, token))
@@ -60,16 +65,6 @@ def stream_url(
     return f"{url}?{urlencode(query)}" if query else url
 
 
-def _checked_replay(replay: Any) -> int:
-    limit = settings.MAX_REPLAY_MESSAGES
-    if not isinstance(replay, int) or isinstance(replay, bool) or not 0 <= replay <= limit:
-        raise template.TemplateSyntaxError(
-            f"{{% stream_url %}}: replay must be a whole number from 0 to {limit} (STREAMS['MAX_REPLAY_MESSAGES']); "
-            f"got {replay!r}."
-        )
-    return replay
-
-
 def _reverse(context: template.Context, name: str, args: tuple[str, ...]) -> str:
     """Reverse a URL of streams.urls. If it is included several times, prefer the namespace closest to the page's."""
     request = getattr(context, "request", None) or context.get("request")
@@ -79,9 +74,7 @@ def _reverse(context: template.Context, name: str, args: tuple[str, ...]) -> str
 
     def distance(namespace: str) -> tuple[int, bool]:
         path = namespace.split(":")
-        shared = next(
-            (n for n, (a, b) in enumerate(zip(path, here, strict=False)) if a != b), min(len(path), len(here))
-        )
+        shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(path, here, strict=False)))
         return -shared, path[-1] != APP_NAME  # then prefer the default instance
 
     for namespace in sorted(namespaces_of(APP_NAME), key=distance) or [APP_NAME]:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 from django import template
-from django.utils.html import conditional_escape, format_html
+from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
 from streams.exceptions import InvalidMessage
@@ -71,21 +71,15 @@ def visible(text: object) -> SafeString:
     A right-to-left override (U+202E), for example, could reverse a line and hide its meaning. Emoji are unchanged, and
     so are the joiners that a script needs.
     """
-    parts = []
-    start = 0
-    source = str(text)
-    for match in _PARTS.finditer(source):
-        if match[1] is None:
-            continue
-        code = f"U+{ord(match[1]):04X}"
-        name = unicodedata.name(match[1], "CONTROL CHARACTER")
-        parts += [
-            conditional_escape(source[start : match.start()]),
-            format_html('<span class="invisible" title="{}">{}</span>', name, code),
-        ]
-        start = match.end()
-    parts.append(conditional_escape(source[start:]))
-    return mark_safe("".join(parts))  # noqa: S308 - each part is escaped above
+    # Escaping adds and removes none of the characters that _PARTS matches.
+    return mark_safe(_PARTS.sub(_code_of, escape(text)))  # noqa: S308 - codes and names have no special characters
+
+
+def _code_of(match: re.Match[str]) -> str:
+    if match[1] is None:
+        return match[0]
+    name = unicodedata.name(match[1], "CONTROL CHARACTER")
+    return f'<span class="invisible" title="{name}">U+{ord(match[1]):04X}</span>'
 
 
 # How many characters after the limit shorten() needs, to find the end of an emoji.
@@ -102,11 +96,8 @@ def beginning(text: str, limit: int) -> str:
     """Return at most the first `limit` characters of the text, without cutting an emoji in two."""
     if len(text) <= limit:
         return text
-    end = limit
-    for match in _PARTS.finditer(text):
-        if match.end() > limit:
-            end = min(match.start(), limit)
-            break
+    cut = next((match.start() for match in _PARTS.finditer(text) if match.end() > limit), limit)
+    end = min(cut, limit)
     # Without its second letter, a joiner would be replaced by its code.
     return text[:end].rstrip("\u200c\u200d")
 

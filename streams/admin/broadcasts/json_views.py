@@ -23,8 +23,8 @@ from streams.exceptions import InvalidMessage
 from streams.log import catalog
 from streams.models import Broadcast, Message
 from streams.presence import totals
-from streams.protocol.events import USER_PREFIX, NewMessage
-from streams.protocol.sse import EventStreamDecoder
+from streams.protocol.events import USER_PREFIX
+from streams.protocol.sse import EventStreamDecoder, StoredEvent
 from streams.runtime import clock
 from streams.runtime.executor import database
 
@@ -145,11 +145,7 @@ def preview_of(broadcast: Broadcast) -> dict[str, Any]:
             form = PayloadForm(model_to_dict(broadcast))
             problem = " ".join(str(text) for found in form.errors.values() for text in found) or str(error)
     position = broadcast.positions[0] if broadcast.positions else log.head().head + 1
-    try:
-        # The channel name is not part of the bytes.
-        encoded = lifecycle.encode_event(NewMessage("", broadcast.payload, broadcast.event), position)
-    except UnicodeError:
-        return {"problem": problem, "encoded": "", "data": "", "bytes": 0}
+    encoded = StoredEvent(position, "", broadcast.event, broadcast.payload).encode()  # without the channel
     [event] = EventStreamDecoder().feed(encoded)
     return {"problem": problem, "encoded": encoded.decode(), "data": event.data, "bytes": len(encoded)}
 

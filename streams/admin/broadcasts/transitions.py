@@ -127,7 +127,7 @@ class BroadcastTransitions(BroadcastJSONViews):
                 try:
                     cleaned = form.cleaned_data
                     if broadcast.state == State.DRAFT and cleaned["revision"] != broadcast.revision:
-                        raise BroadcastRefused(lifecycle.changed_text())
+                        raise BroadcastRefused(lifecycle.CHANGED)
                     # The policy was asked about this revision, so schedule this revision only.
                     lifecycle.schedule(pk, cleaned["send_at"], by=request.user, revision=broadcast.revision)
                 except (BroadcastRefused, InvalidMessage) as error:

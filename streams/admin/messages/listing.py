@@ -24,7 +24,7 @@ from streams.admin.pages import users_by_pk
 from streams.models import Message
 from streams.models.channels import check_channel_name
 from streams.protocol import events
-from streams.protocol.sse import MAX_POSITION_DIGITS
+from streams.protocol.sse import is_position
 from streams.runtime.executor import database
 from streams.templatetags.streams_admin import LONGEST_PART
 
@@ -114,8 +114,7 @@ class Page:
 
 def parse_position(text: str | None) -> int | None:
     """Return the position in a URL parameter; None if it is not valid."""
-    fits = text is not None and text.isascii() and text.isdigit() and len(text) <= MAX_POSITION_DIGITS
-    return int(text) if fits and text is not None else None
+    return int(text) if text is not None and is_position(text) else None
 
 
 def count_unsequenced() -> int:
@@ -129,61 +128,40 @@ def find_page(filters: Filters, *, before: int | None = None, after: int | None 
     rows = _indexed(filters)
     if rows is None:
         return Page([])
-    if after is None:
-        return _older(rows, filters, before)
-    page = _newer(rows, filters, after)
-    if page.newer is not None or after == 0 or filters.needs_search:
-        return page
-    # Instead of a page with the few newest messages, return the newest page, which includes them.
-    return _older(rows, filters, None)
+    if after is not None:
+        found, newer, searched = _read(rows, filters, after, backwards=False)
+        if newer is not None or after == 0 or filters.needs_search:
+            has_older = _first(rows.filter(position__lte=after).order_by("-position")) is not None
+            older = after + 1 if has_older else None
+            return Page(found[::-1], older=older, newer=newer, searched=searched, backwards=False)
+        # Instead of a page with the few newest messages, return the newest page, which includes them.
+        before = None
+    found, older, searched = _read(rows, filters, before, backwards=True)
+    return Page(found, older=older, newer=None if before is None else before - 1, searched=searched)
 
 
-def _older(rows: QuerySet[Message], filters: Filters, before: int | None) -> Page:
-    below = rows if before is None else rows.filter(position__lt=before)
+def _read(
+    rows: QuerySet[Message], filters: Filters, edge: int | None, *, backwards: bool
+) -> tuple[list[dict[str, Any]], int | None, tuple[int, int] | None]:
+    """Read a page of messages from `edge` on, towards older ones if `backwards`, otherwise towards newer ones.
+
+    Return the messages, the position at which the next page in this direction starts (None if there is none), and the
+    searched positions as in Page.
+    """
+    order, beyond, until = ("-position", "lt", "gte") if backwards else ("position", "gt", "lte")
+    ahead = (rows if edge is None else rows.filter(**{f"position__{beyond}": edge})).order_by(order)
     # Start at an existing message, so that pruned positions do not count as searched.
-    start = _first(below.order_by("-position"))
-    newer = None if before is None else before - 1
+    start = _first(ahead)
     if start is None:
-        return Page([], newer=newer)
-    low = _search_end(below, filters, start, backwards=True) if filters.needs_search else 0
-    matching = _matching(below.filter(position__gte=low), filters)
-    found = list(_fields(matching.order_by("-position"))[: PAGE_MESSAGES + 1])
-    full = len(found) > PAGE_MESSAGES
-    found = _with_users(found[:PAGE_MESSAGES])
-    reached = found[-1]["position"] if full else low
-    has_more = full or (
-        filters.needs_search and _first(rows.filter(position__lt=reached).order_by("-position")) is not None
-    )
-    return Page(
-        found,
-        older=reached if has_more else None,
-        newer=newer,
-        searched=(low, start) if has_more and not full else None,
-    )
-
-
-def _newer(rows: QuerySet[Message], filters: Filters, after: int) -> Page:
-    above = rows.filter(position__gt=after)
-    older = None if _first(rows.filter(position__lte=after).order_by("-position")) is None else after + 1
-    start = _first(above.order_by("position"))
-    if start is None:
-        return Page([], older=older, backwards=False)
-    high = _search_end(above, filters, start, backwards=False) if filters.needs_search else None
-    matching = _matching(above if high is None else above.filter(position__lte=high), filters)
-    found = list(_fields(matching.order_by("position"))[: PAGE_MESSAGES + 1])
-    full = len(found) > PAGE_MESSAGES
-    found = _with_users(found[:PAGE_MESSAGES][::-1])
-    reached = found[0]["position"] if full else high
-    has_more = full or (
-        reached is not None and _first(rows.filter(position__gt=reached).order_by("position")) is not None
-    )
-    return Page(
-        found,
-        older=older,
-        newer=reached if has_more else None,
-        searched=(start, high) if has_more and not full and high is not None else None,
-        backwards=False,
-    )
+        return [], None, None
+    end = _search_end(ahead, filters, start, backwards=backwards) if filters.needs_search else None
+    within = ahead if end is None else ahead.filter(**{f"position__{until}": end})
+    found = list(_fields(_matching(within, filters))[: PAGE_MESSAGES + 1])
+    if len(found) > PAGE_MESSAGES:
+        return _with_users(found[:PAGE_MESSAGES]), found[PAGE_MESSAGES - 1]["position"], None
+    if end is None or _first(ahead.filter(**{f"position__{beyond}": end})) is None:
+        return _with_users(found), None, None
+    return _with_users(found), end, (min(start, end), max(start, end))
 
 
 def _indexed(filters: Filters) -> QuerySet[Message] | None:
@@ -208,15 +186,16 @@ def _matching(rows: QuerySet[Message], filters: Filters) -> QuerySet[Message]:
 
 
 def _search_end(rows: QuerySet[Message], filters: Filters, start: int, *, backwards: bool) -> int:
-    """Return the last position to search, from `start` on. Large messages reduce the range."""
+    """Return the last position to search in the ordered `rows`, from `start` on. Large messages reduce the range."""
     part = 1
     while True:
         span = SPAN_POSITIONS // part
         end = max(start - span + 1, 1) if backwards else start + span - 1
         if filters.channel:
             # All rows are of this channel, and its index has this order.
-            positions = rows.order_by("-position" if backwards else "position").values("position")
-            nth = positions[: max(SPAN_OF_CHANNEL // part, 1)].aggregate(low=Min("position"), high=Max("position"))
+            nth = rows.values("position")[: max(SPAN_OF_CHANNEL // part, 1)].aggregate(
+                low=Min("position"), high=Max("position")
+            )
             end = min(end, nth["low"] or end) if backwards else max(end, nth["high"] or end)
         low, high = (end, start) if backwards else (start, end)
         if not filters.text or span <= PAGE_MESSAGES:
