@@ -21,7 +21,7 @@ from django.views.decorators.http import require_POST
 from streams import presence
 from streams.admin.broadcasts.forms import ScheduleForm, describe_refusal, refused_channels
 from streams.admin.broadcasts.json_views import BroadcastJSONViews, preview_of
-from streams.admin.broadcasts.warnings import find_warnings, incomplete_count_text
+from streams.admin.broadcasts.warnings import INCOMPLETE_COUNT, find_warnings
 from streams.admin.pages import FETCH_ERRORS, to_local
 from streams.broadcasts import lifecycle
 from streams.exceptions import BroadcastRefused, InvalidMessage
@@ -77,7 +77,7 @@ class BroadcastTransitions(BroadcastJSONViews):
             "warnings": find_warnings(request, [] if refused else broadcast.channels),
             "audience": audience,
             "total": sum(audience.values()),
-            "incomplete_count": "" if totals.is_audience_complete() else incomplete_count_text(),
+            "incomplete_count": "" if totals.is_audience_complete() else INCOMPLETE_COUNT,
             "problem": problem or preview["problem"],
             "can_send": not refused and not preview["problem"],
             "urls": {"audience": self.url("audience"), "back": self.url("change", broadcast.pk)},

@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models.functions import Coalesce
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern
 from django.utils.html import format_html
@@ -90,13 +90,9 @@ class BroadcastAdmin(BroadcastTransitions):
     def get_urls(self) -> list[Any]:
         own: list[URLPattern] = [
             self.staff_path("add/", self.add_view, "add", allowed=self.has_add_permission),
-            self.staff_path("<int:pk>/change/", self._change_view_by_pk, "change"),
+            self.staff_path("<path:object_id>/change/", self.change_view, "change"),
         ]
         return [*self.json_urls(), *self.transition_urls(), *own, *super().get_urls()]
-
-    def _change_view_by_pk(self, request: HttpRequest, pk: int) -> HttpResponseBase:
-        response: HttpResponseBase = self.change_view(request, str(pk))
-        return response
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> Any:
         """Show and save the form for a new draft."""
@@ -112,9 +108,8 @@ class BroadcastAdmin(BroadcastTransitions):
             if not allowed or refused_channels(request, broadcast.channels):
                 raise PermissionDenied
             # It was a draft when the page was loaded. Show the form again, so that the user's text is not lost.
-            return self._compose(
-                request, broadcast, refusal=_("This is not a draft any more: it was sent, scheduled or cancelled.")
-            )
+            refusal = _("This is not a draft any more: it was sent, scheduled or cancelled.")
+            return self._compose(request, broadcast, refusal)
         return self._detail(request, broadcast)
 
     def _compose(self, request: HttpRequest, broadcast: Broadcast, refusal: str = "") -> HttpResponse:
@@ -125,18 +120,15 @@ class BroadcastAdmin(BroadcastTransitions):
         form = BroadcastForm(request.POST or None, instance=broadcast, request=request)
         is_refused = False
         if request.method == "POST":
-            is_refused = bool(refusal)
-            if refusal:
-                form.add_error(None, refusal)
-            elif form.is_valid():
-                try:
-                    revision = None if is_new else form.cleaned_data["revision"] or 0
-                    save_draft(form.instance, revision=revision)
-                except BroadcastRefused as error:
-                    is_refused = True
-                    form.add_error(None, str(error))
-                else:
+            try:
+                if refusal:
+                    raise BroadcastRefused(refusal)
+                if form.is_valid():
+                    save_draft(broadcast, revision=None if is_new else form.cleaned_data["revision"] or 0)
                     return self._saved(request, broadcast, form, is_new=is_new)
+            except BroadcastRefused as error:
+                is_refused = True
+                form.add_error(None, str(error))
         # These are of the saved or submitted channels. The script updates them while the user is typing.
         channels = form.cleaned_data.get("channels", []) if form.is_bound else broadcast.channels
         audience = presence.audiences(channels)
@@ -178,16 +170,17 @@ class BroadcastAdmin(BroadcastTransitions):
         return redirect(self.url("change", broadcast.pk))
 
     def _detail(self, request: HttpRequest, broadcast: Broadcast) -> HttpResponse:
+        stored = Message.objects.using(database()).filter(position__in=broadcast.positions)
+        urls = {row.position: self.url_of("message", "change", row.pk) for row in stored.only("pk", "position")}
         results = [
-            {"channel": channel, "position": position, "connections": broadcast.audience.get(channel, 0)}
+            {
+                "channel": channel,
+                "position": position,
+                "connections": broadcast.audience.get(channel, 0),
+                "url": urls.get(position),
+            }
             for channel, position in broadcast.positions_by_channel.items()
         ]
-        stored = Message.objects.using(database()).filter(position__in=broadcast.positions)
-        links = {
-            position: self.url_of("message", "change", pk) for pk, position in stored.values_list("pk", "position")
-        }
-        for result in results:
-            result["url"] = links.get(result["position"])
         is_allowed = not refused_channels(request, broadcast.channels)
         can_schedule = is_allowed and self.has_schedule_permission(request)
         is_open = broadcast.state in (State.DRAFT, State.SCHEDULED)

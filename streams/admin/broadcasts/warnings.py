@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from streams.admin.broadcasts.forms import refused_channels
 from streams.admin.diagnosis.users import channels_refused_to
@@ -128,23 +129,22 @@ def _most_similar(request: HttpRequest, name: str, known: Collection[str]) -> st
 # --- The audience -----------------------------------------------------------------------------------------------------
 
 
+# The sentence to show if some connections might be missing from the counts.
+INCOMPLETE_COUNT = gettext_lazy(
+    "Some processes have so many channels that they report only the busiest ones. There might be more connections "
+    "than shown here."
+)
+
+
 def audience_sentences(audience: Mapping[str, int], *, is_complete: bool) -> list[str]:
     """Describe the number of connections of each channel. `is_complete`: the counts include all connections."""
     counted, unknown = _("{channel}: {n} connected now"), _("{channel}: number of connections unknown")
     sentences = [(counted if n or is_complete else unknown).format(channel=name, n=n) for name, n in audience.items()]
     if not is_complete:
-        sentences.append(incomplete_count_text())
+        sentences.append(str(INCOMPLETE_COUNT))
     if len(audience) > 1:
         sentences.append(_("Total: {n}").format(n=sum(audience.values())))
         sentences.append(_("A connection to several of these channels is counted once for each."))
     if audience and is_complete and not any(audience.values()):
         sentences.append(_("No client is connected right now, so the message will not be received immediately."))
     return sentences
-
-
-def incomplete_count_text() -> str:
-    """Return the sentence to show if some connections might be missing from the counts."""
-    return _(
-        "Some processes have so many channels that they report only the busiest ones. There might be more connections "
-        "than shown here."
-    )
