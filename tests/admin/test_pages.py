@@ -74,6 +74,11 @@ def test_all_are_there(client: Client) -> None:
     assert_all_are_there(client, fill())
 
 
+def test_no_page_is_cached(client: Client) -> None:
+    for page in fill():
+        assert "no-store" in client.get(f"{ADMIN}{page}").headers["Cache-Control"], page
+
+
 @pytest.mark.skipif(connections["default"].vendor != "sqlite", reason="PostgreSQL's columns always have a time zone")
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
 def test_on_a_site_without_time_zones(client: Client, zone: str) -> None:
