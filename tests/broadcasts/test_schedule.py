@@ -83,7 +83,7 @@ def test_many_processes_send_due_once(site: Site) -> None:
         finish(site.call(prepare))
     processes = [site.call(send_due_after_signal) for _ in range(6)]
     for process in processes:
-        process.tell()
+        process.write_line()
     assert sum(int(finish(process)) for process in processes) == 5
     assert site.execute("SELECT count(*) FROM streams_message") == [(5,)]
     assert site.execute("SELECT count(*) FROM streams_broadcast WHERE state = 'sent'") == [(5,)]

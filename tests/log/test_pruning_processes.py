@@ -45,9 +45,9 @@ def test_one_of_many_processes_prunes(site: Site) -> None:
     site.settings(RETENTION_MESSAGES_PER_CHANNEL=500)
     processes = [site.call(prune_when_asked) for _ in range(3)]
     for process in processes:
-        process.hear("ready")
+        process.expect_line("ready")
     for process in processes:
-        process.tell()
+        process.write_line()
     assert sorted(int(finish(process)) for process in processes) == [0, 0, 1500]
     assert site.execute("SELECT min(position), count(*) FROM streams_message") == [(1501, 500)]
 
@@ -81,7 +81,7 @@ def test_pruning_of_dead_process_is_taken_over(site: Site) -> None:
     finish(site.call(fill, 1000))
     site.settings(RETENTION_MESSAGES_PER_CHANNEL=500, PRUNE_SECONDS=3600)
     dying = site.call(prune_and_hang)
-    dying.hear("pruning")
+    dying.expect_line("pruning")
     dying.kill()
     site.settings(RETENTION_MESSAGES_PER_CHANNEL=100)
     assert finish(site.call(prune_once)) == "0\n"
@@ -113,11 +113,11 @@ def test_publishers_go_on_during_pruning(site: Site) -> None:
     finish(site.call(fill, 20_000))
     site.settings(RETENTION_MESSAGES_PER_CHANNEL=100)
     publishing = site.call(publish_until_stopped)
-    publishing.hear("ready")
+    publishing.expect_line("ready")
     before = site.execute("SELECT count(*) FROM streams_message WHERE channel = 'live'")[0][0]
     pruned = site.manage("prune_messages").stdout
     during = site.execute("SELECT count(*) FROM streams_message WHERE channel = 'live'")[0][0] - before
-    publishing.tell()
+    publishing.write_line()
     count, longest = json.loads(finish(publishing))
     assert site.execute("SELECT count(*) FROM streams_message WHERE channel = 'busy'") == [(100,)], pruned
     assert during > 5
@@ -137,9 +137,9 @@ def test_concurrent_prunings_record_the_furthest(site: Site) -> None:
     finish(site.call(fill, 2000))
     processes = [site.call(prune_all, 1500, "busy"), site.call(prune_all, 1000, ""), site.call(prune_all, 500, "")]
     for process in processes:
-        process.hear("ready")
+        process.expect_line("ready")
     for process in processes:
-        process.tell()
+        process.write_line()
     for process in processes:
         finish(process)
     assert site.execute("SELECT min(position), count(*) FROM streams_message") == [(1501, 500)]
@@ -161,13 +161,13 @@ def test_overtaken_pruning_keeps_the_record(postgres_site: Site) -> None:
     """Otherwise a reader whose cursor is in between would never learn that it has missed messages."""
     finish(postgres_site.call(fill, 1000))
     overtaking = postgres_site.call(overtake)
-    overtaking.hear("locked")
+    overtaking.expect_line("locked")
     slow = postgres_site.call(prune_all, 20, "")
-    slow.hear("ready")
-    slow.tell()
+    slow.expect_line("ready")
+    slow.write_line()
     blocked = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     wait_until(lambda: postgres_site.execute(blocked), "waiting for the record")
-    overtaking.tell()
+    overtaking.write_line()
     finish(overtaking)
     finish(slow)
     assert postgres_site.execute("SELECT min(position) FROM streams_message") == [(51,)]
@@ -193,9 +193,9 @@ def test_size_is_exact_beside_other_processes(site: Site) -> None:
     processes = [site.call(count_and_print) for _ in range(2)]
     processes += [site.call(prune_all, 1500, "busy"), site.call(prune_all, 2000, "")]
     for process in processes:
-        process.hear("ready")
+        process.expect_line("ready")
     for process in processes:
-        process.tell()
+        process.write_line()
     finish(site.call(fill, 1000))
     for process in processes:
         finish(process)

@@ -99,11 +99,11 @@ def test_idle_threads_close_their_connections(site: Site) -> None:
     process = site.call(read_together)
     assert 1 <= int(process.stdout.readline()) <= 4
     assert 1 <= connected() <= 4
-    process.tell()
-    process.hear("gone")
+    process.write_line()
+    process.expect_line("gone")
     # The process itself has no connections, so that any would belong to these threads.
     assert connected() == 0
-    process.tell()
+    process.write_line()
     finish(process)
 
 

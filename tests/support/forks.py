@@ -1,8 +1,8 @@
-"""Python processes that start in a tenth of a second: forked from one that has already imported the libraries.
+"""Start Python processes in a tenth of a second, by forking a server process that has already imported the libraries.
 
-A test starts some hundreds of processes that use Django, and each would spend most of a second on importing it. What
-is forked has imported libraries only: it reads the settings, sets Django up and opens its connections by itself, as any
-other process does. `nursery` runs in the process that is forked from, and `ForkedProcess` is the side of the tests.
+The tests start hundreds of processes that use Django, and importing Django takes most of a second in each. A forked
+process has only imported the libraries: it reads the settings, sets up Django and opens its connections by itself, as
+any other process does. `serve_forks()` runs in the fork server, and the tests use `ForkedProcess`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Libraries that need no settings. None of them may start a thread or open a file as it is imported: what a process
-# has open, its children share. (daphne.server would: it makes an event loop.)
+# Libraries that need no settings. Importing them must not start a thread or open a file, because child processes
+# inherit open files. (daphne.server is not here, because importing it creates an event loop.)
 LIBRARIES = [
     "OpenSSL.SSL",
     "asyncio",
@@ -78,67 +78,69 @@ LIBRARIES = [
 ]
 
 
-MAIN = "import runpy, sys; runpy.run_path(sys.argv[0], run_name='__main__')"  # the program that argv names
+MAIN = "import runpy, sys; runpy.run_path(sys.argv[0], run_name='__main__')"  # runs the program in argv[0]
 
 
 class ForkedProcess:
-    """A process that runs code, with pipes to it: what subprocess.Popen is, as far as the tests use it.
+    """A process that runs Python code, with pipes to it. It has the methods of subprocess.Popen that the tests use.
 
     Args:
-        code: Python that it runs, in the folder of the project.
-        argv: its sys.argv.
-        env: its whole environment.
-        log: the file to whose end it writes stdout and stderr, which are no pipes then.
+        code: The Python code to run, in the project's folder.
+        argv: The process's sys.argv.
+        env: The process's whole environment.
+        log: A file to which stdout and stderr are appended, instead of to pipes.
     """
 
     def __init__(self, code: str, argv: list[str], env: dict[str, str], log: Path | None = None) -> None:
         self.args = [code, *argv]
         self.returncode: int | None = None
-        stdin, stdout, stderr, fate = (os.pipe() for _ in range(4))
-        theirs = [stdin[0], stdout[1], stderr[1], fate[1]]
+        stdin, stdout, stderr, status = (os.pipe() for _ in range(4))
+        child_ends = [stdin[0], stdout[1], stderr[1], status[1]]
         if log is not None:
-            for end in theirs[1:3]:
+            for end in child_ends[1:3]:
                 with log.open("ab") as file:
                     os.dup2(file.fileno(), end)
         self.stdin = os.fdopen(stdin[1], "w")
         self.stdout = os.fdopen(stdout[0])
         self.stderr = os.fdopen(stderr[0])
-        self._fate = os.fdopen(fate[0], "rb", buffering=0)
-        _Nursery.shared().bear({"code": code, "argv": argv, "env": env}, theirs)
-        for end in theirs:
+        self._status = os.fdopen(
+            status[0], "rb", buffering=0
+        )  # the exit status pipe: the pid, then the exit status
+        _ForkServer.shared().start({"code": code, "argv": argv, "env": env}, child_ends)
+        for end in child_ends:
             os.close(end)
-        self.pid = int(self._line())
+        self.pid = int(self._read_status())
 
-    def _line(self) -> bytes:
+    def _read_status(self) -> bytes:
         line = b""
         while not line.endswith(b"\n"):
-            byte = self._fate.read(1)
+            byte = self._status.read(1)
             if not byte:
-                raise RuntimeError("The process that tests fork from has ended.")
+                raise RuntimeError("The fork server has ended.")
             line += byte
         return line
 
-    def hear(self, word: str) -> None:
-        """Wait until it has printed `word`, as its next line."""
+    def expect_line(self, expected: str) -> None:
+        """Wait for the process's next line of output, and assert that it is `expected`."""
         line = self.stdout.readline().removesuffix("\n")
-        assert line == word, f"expected {word!r}, got {line!r}; {self.communicate() if not line else ''}"
+        assert line == expected, f"expected {expected!r}, got {line!r}; {self.communicate() if not line else ''}"
 
-    def tell(self, word: str = "") -> None:
-        """Write a line to its stdin."""
-        self.stdin.write(f"{word}\n")
+    def write_line(self, line: str = "") -> None:
+        """Write a line to the process's stdin."""
+        self.stdin.write(f"{line}\n")
         self.stdin.flush()
 
     def poll(self) -> int | None:
-        """The code with which it ended, a negative signal number where one ended it; None while it runs."""
-        return self._ended(0)
+        """Return the exit code, or a negative signal number if a signal ended the process, or None while it runs."""
+        return self._exit_code(0)
 
-    def _ended(self, seconds: float | None) -> int | None:
-        if self.returncode is None and select.select([self._fate], [], [], seconds)[0]:
-            self.returncode = os.waitstatus_to_exitcode(int(self._line()))
+    def _exit_code(self, seconds: float | None) -> int | None:
+        if self.returncode is None and select.select([self._status], [], [], seconds)[0]:
+            self.returncode = os.waitstatus_to_exitcode(int(self._read_status()))
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        code = self._ended(timeout)
+        code = self._exit_code(timeout)
         if code is None:
             raise subprocess.TimeoutExpired(self.args, timeout or 0)
         return code
@@ -154,15 +156,15 @@ class ForkedProcess:
         self.send_signal(signal.SIGTERM)
 
     def close(self) -> None:
-        """End it where it still runs, and close the pipes."""
+        """Kill the process if it still runs, and close the pipes."""
         self.kill()
         self.wait()
-        for stream in (self.stdin, self.stdout, self.stderr, self._fate):
+        for stream in (self.stdin, self.stdout, self.stderr, self._status):
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
 
     def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, str]:
-        """Write `input`, close its stdin, and wait for its end; returns what it wrote on stdout and stderr."""
+        """Write `input`, close stdin and wait for the process to end. Return its stdout and stderr."""
         written: dict[str, str] = {}
 
         def read(name: str) -> None:
@@ -183,24 +185,25 @@ class ForkedProcess:
         return written["stdout"], written["stderr"]
 
 
-class _Nursery:
-    """The process that others are forked from: one for each process of pytest."""
+class _ForkServer:
+    """The process that forks all others. Each pytest process has one."""
 
     def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            command = [sys.executable, "-m", "tests.support.forks", str(theirs.fileno())]
-            self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()])
+        self._socket, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with server_end:
+            command = [sys.executable, "-m", "tests.support.forks", str(server_end.fileno())]
+            self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[server_end.fileno()])
         atexit.register(self.close)
 
     @staticmethod
     @functools.cache
-    def shared() -> _Nursery:
-        return _Nursery()
+    def shared() -> _ForkServer:
+        return _ForkServer()
 
-    def bear(self, what: dict[str, Any], ends: list[int]) -> None:
+    def start(self, request: dict[str, Any], ends: list[int]) -> None:
+        """Start a process. `ends` are its ends of the pipes: stdin, stdout, stderr and the exit status pipe."""
         self._socket.sendmsg(
-            [json.dumps(what).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", ends))]
+            [json.dumps(request).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", ends))]
         )
 
     def close(self) -> None:
@@ -208,33 +211,33 @@ class _Nursery:
         self._process.wait()
 
 
-def nursery(orders: socket.socket) -> dict[str, Any] | None:
-    """Fork a process for each order. Returns the order in that process, and None when nobody is left to give one."""
+def serve_forks(requests: socket.socket) -> dict[str, Any] | None:
+    """Fork a process for each request. Return the request in the new process, or None when the socket is closed."""
     for name in LIBRARIES:
         importlib.import_module(name)
     assert threading.active_count() == 1
     assert "twisted.internet.reactor" not in sys.modules
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that see to one process each
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # this process does not wait for the supervisors that it forks
     gc.freeze()
     while True:
-        order, ends, _, _ = socket.recv_fds(orders, 1 << 20, 4)
-        if not order:
+        request, ends, _, _ = socket.recv_fds(requests, 1 << 20, 4)
+        if not request:
             return None
         if os.fork() == 0:
-            orders.close()
-            _become(ends)
-            return dict(json.loads(order))
+            requests.close()
+            _supervise(ends)
+            return dict(json.loads(request))
         for end in ends:
             os.close(end)
 
 
-def _become(ends: list[int]) -> None:
-    """Fork once more, and return in that process; this one tells how it ends."""
+def _supervise(ends: list[int]) -> None:
+    """Fork again and return in the new process only. This process waits for it and reports its exit status."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    *standard, fate = ends
+    *standard, status = ends
     pid = os.fork()
     if pid == 0:
-        os.close(fate)
+        os.close(status)
         for number, end in enumerate(standard):
             os.dup2(end, number)
             os.close(end)
@@ -243,21 +246,21 @@ def _become(ends: list[int]) -> None:
         os.close(end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(BrokenPipeError):
-        os.write(fate, b"%d\n" % pid)
-        os.write(fate, b"%d\n" % os.waitpid(pid, 0)[1])
+        os.write(status, b"%d\n" % pid)
+        os.write(status, b"%d\n" % os.waitpid(pid, 0)[1])
     os._exit(0)
 
 
-def run(order: dict[str, Any]) -> None:
-    """Do what an interpreter does that has just started. It goes on to its natural end after this."""
+def run(request: dict[str, Any]) -> None:
+    """Run the requested code as a new interpreter would. The process ends as usual after this."""
     os.environ.clear()
-    os.environ.update(order["env"])
-    sys.argv[:] = order["argv"]
+    os.environ.update(request["env"])
+    sys.argv[:] = request["argv"]
     sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
-    exec(compile(order["code"], "<code of a test>", "exec"), {"__name__": "__main__"})
+    exec(compile(request["code"], "<code of a test>", "exec"), {"__name__": "__main__"})
 
 
 if __name__ == "__main__":
-    order = nursery(socket.socket(fileno=int(sys.argv[1])))
-    if order is not None:
-        run(order)
+    request = serve_forks(socket.socket(fileno=int(sys.argv[1])))
+    if request is not None:
+        run(request)

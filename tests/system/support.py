@@ -1,4 +1,4 @@
-"""Helpers that several tests of publishing with many processes share."""
+"""Helpers for the tests that publish from many processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RolledBack(Exception):
 
 
 def say(word: str) -> None:
-    """Send the test a line; see ForkedProcess.hear()."""
+    """Send the test a line; see ForkedProcess.expect_line()."""
     print(word, flush=True)
 
 
@@ -33,11 +33,11 @@ def wait_for_word(word: str) -> None:
     assert line == word, f"expected {word!r}, got {line!r}"
 
 
-def hear_soon(process: ForkedProcess, word: str) -> None:
-    """Like hear(), but fail after a minute. Use it if the process could be waiting for this test."""
+def expect_line_soon(process: ForkedProcess, word: str) -> None:
+    """Like expect_line(), but fail after a minute. Use it if the process could be waiting for this test."""
     ready, _, _ = select.select([process.stdout], [], [], 60)
-    assert ready, f"the line {word!r} did not come"
-    process.hear(word)
+    assert ready, f"the line {word!r} did not arrive"
+    process.expect_line(word)
 
 
 # --- The log ----------------------------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def sequenced(site: Site) -> list[tuple[int, str]]:
 
 
 def assert_no_holes(site: Site) -> list[str]:
-    """Assert that the positions are 1…n, the head is n, and no message waits. Return the data in order."""
+    """Assert that the positions are 1…n, the head is n, and all messages have a position. Return the data in order."""
     rows = sequenced(site)
     assert [position for position, _ in rows] == list(range(1, len(rows) + 1))
     assert site.execute("SELECT head FROM streams_loghead") == [(len(rows),)]

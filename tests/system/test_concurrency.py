@@ -124,12 +124,12 @@ def reader() -> None:
 def test_sixteen_publishers_leave_no_hole(site: Site) -> None:
     """A reader sees the log change only at its end."""
     following = site.call(reader)
-    following.hear("ready")
+    following.expect_line("ready")
     publishing = [site.call(publishers, number) for number in range(PROCESSES)]
     published: dict[str, int] = {}
     for process in publishing:
         published |= json.loads(finish(process))
-    following.tell("stop")
+    following.write_line("stop")
     seen = json.loads(finish(following))
 
     assert len(published) == 1500  # of 2,000; 500 were rolled back
@@ -155,11 +155,11 @@ def test_threads_lose_no_message(site: Site) -> None:
 
 def test_open_transaction_delays_no_publisher(postgres_site: Site) -> None:
     holding = postgres_site.call(hold_open, "news")
-    holding.hear("published")
+    holding.expect_line("published")
     # This does not depend on timing: the transaction stays open until all others have finished.
     assert finish(postgres_site.call(publish_in_every_way, "other")) == ""
     assert len(sequenced(postgres_site)) == 15
-    holding.tell("go on")
+    holding.write_line("go on")
     assert finish(holding).strip() == "16"
     assert assert_no_holes(postgres_site)[-1] == "held news"
 
@@ -167,11 +167,11 @@ def test_open_transaction_delays_no_publisher(postgres_site: Site) -> None:
 def test_publishers_wait_for_sqlites_transaction(sqlite_site: Site) -> None:
     """A transaction that has written holds SQLite's only write lock. The others wait and then succeed."""
     holding = sqlite_site.call(hold_open, "news")
-    holding.hear("published")
+    holding.expect_line("published")
     waiting = sqlite_site.call(publish_in_every_way, "other")
     time.sleep(2)
     assert sequenced(sqlite_site) == []
-    holding.tell("go on")
+    holding.write_line("go on")
     assert finish(holding).strip() == "1"
     assert finish(waiting) == ""
     data = assert_no_holes(sqlite_site)
@@ -183,14 +183,14 @@ def test_crosswise_transactions_do_not_deadlock(postgres_site: Site) -> None:
     one = postgres_site.call(hold_open, "a", "b")
     two = postgres_site.call(hold_open, "b", "a")
     for process in (one, two):
-        process.hear("published")  # both transactions have published once and are open
+        process.expect_line("published")  # both transactions have published once and are open
     for process in (one, two):
-        process.tell("go on")
+        process.write_line("go on")
     for process in (one, two):
-        process.hear("published")
-    two.tell("go on")
+        process.expect_line("published")
+    two.write_line("go on")
     assert finish(two).strip() == "2"  # the first to commit gets the first positions, although it began last
-    one.tell("go on")
+    one.write_line("go on")
     assert finish(one).strip() == "4"
     assert assert_no_holes(postgres_site) == ["held b", "held a", "held a", "held b"]
 
@@ -212,10 +212,10 @@ def test_many_crosswise_transactions_succeed(site: Site) -> None:
 
 def test_positions_follow_commit_order(postgres_site: Site) -> None:
     holding = postgres_site.call(hold_open, "news")
-    holding.hear("published")
+    holding.expect_line("published")
     [(held,)] = postgres_site.execute("SELECT last_value FROM streams_message_id_seq")
     postgres_site.manage("publish", "news", "later begun, earlier committed")
-    holding.tell("go on")
+    holding.write_line("go on")
     finish(holding)
     assert assert_no_holes(postgres_site) == ["later begun, earlier committed", "held news"]
     # The ids are in the other order.

@@ -76,10 +76,10 @@ def connected(site: Site) -> int:
 
 def test_requests_publishers_and_streams_share_a_small_pool(postgres_site: Site) -> None:
     process = postgres_site.call(share_a_pool)
-    process.hear("done")
-    process.hear("quiet")
+    process.expect_line("done")
+    process.expect_line("quiet")
     wait_until(lambda: connected(postgres_site) <= 1, "the end of the surplus connections")
-    process.tell()
+    process.write_line()
     finish(process)
     [(published,)] = postgres_site.execute("SELECT count(*) FROM streams_message")
     assert published == ROUNDS * 2 * REQUESTS + REQUESTS

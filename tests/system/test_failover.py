@@ -193,9 +193,9 @@ def publish_after_one_that_hangs() -> None:
 def test_apublish_does_not_wait_for_a_request_that_hangs(site: Site, proxy: Proxy) -> None:
     """publish() in a thread of the site's own has no deadline. It must not keep all others from publishing."""
     process = site.call(publish_after_one_that_hangs)
-    process.hear("writing")
+    process.expect_line("writing")
     proxy.fall_silent()
     proxy.forward_new()
-    process.tell()
-    process.hear("published")
+    process.write_line()
+    process.expect_line("published")
     finish(process)

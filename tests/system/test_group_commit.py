@@ -19,7 +19,7 @@ from streams.runtime import executor
 from tests.support.reads import tail
 from tests.support.services import wait_until
 from tests.support.sites import Site, finish
-from tests.system.support import assert_no_holes, hear_soon, say, wait_for_word
+from tests.system.support import assert_no_holes, expect_line_soon, say, wait_for_word
 
 pytestmark = pytest.mark.once
 
@@ -134,13 +134,13 @@ def test_unanswered_commit_is_not_repeated(postgres_site: Site) -> None:
     server = postgres_site.postgres
     assert server is not None
     publishing = postgres_site.call(publish_twenty_without_an_answer)
-    publishing.hear("ready")
+    publishing.expect_line("ready")
     # A commit that waits for a standby is already durable. If the connection ends there, the client cannot know it.
     server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
     server.execute("SELECT pg_reload_conf()")
     try:
         wait_until(lambda: server.execute("SHOW synchronous_standby_names") == [("nobody",)], "reloading")
-        publishing.tell("go on")
+        publishing.write_line("go on")
         stuck = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = current_database()"
         wait_until(lambda: postgres_site.execute(f"SELECT 1 {stuck}"), "a commit that waits")
     finally:
@@ -191,12 +191,12 @@ def lock_the_log() -> None:
 
 def test_interrupted_publisher_delays_no_other(site: Site) -> None:
     locking = site.call(lock_the_log)
-    locking.hear("locked")
+    locking.expect_line("locked")
     interrupted = site.call(interrupt_a_publisher)
-    hear_soon(interrupted, "interrupted")
-    locking.tell("go on")
+    expect_line_soon(interrupted, "interrupted")
+    locking.write_line("go on")
     finish(locking)
-    interrupted.tell("go on")
+    interrupted.write_line("go on")
     finish(interrupted)
     data = assert_no_holes(site)
     assert data == ["other", "other", "last"]  # no other thread published the interrupted message

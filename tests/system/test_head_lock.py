@@ -20,7 +20,7 @@ from streams.protocol.events import NewMessage, check
 from tests.support.clients import StreamClient
 from tests.support.services import wait_until
 from tests.support.sites import Site, finish
-from tests.system.support import assert_no_holes, hear_soon, say, wait_for_word
+from tests.system.support import assert_no_holes, expect_line_soon, say, wait_for_word
 
 pytestmark = pytest.mark.once
 
@@ -70,7 +70,7 @@ def test_publish_commits_before_it_waits(postgres_site: Site, lock: psycopg.Conn
     """Commits that wait for one lock cannot share a flush to the disk."""
     waiting = [postgres_site.call(publish_alone, number) for number in range(3)]
     for process in waiting:
-        process.hear("starting")
+        process.expect_line("starting")
     wait_until(lambda: unnumbered(postgres_site) == 3, "three commits under a lock that is taken")
     lock.rollback()
     assert sorted(int(finish(process)) for process in waiting) == [2, 3, 4]
@@ -92,8 +92,8 @@ def publish_many_in_a_transaction_that_another_numbers(count: str) -> None:
 
 def test_few_queries_follow_a_commit(postgres_site: Site, lock: psycopg.Connection) -> None:
     publisher = postgres_site.call(publish_many_in_a_transaction_that_another_numbers, 300)
-    hear_soon(publisher, "published")
-    publisher.tell("go on")
+    expect_line_soon(publisher, "published")
+    publisher.write_line("go on")
     assert int(finish(publisher)) <= 6
 
 
@@ -126,10 +126,10 @@ def publish_many_while_others_do() -> None:
 
 def test_publisher_stores_all_or_none(postgres_site: Site) -> None:
     publisher = postgres_site.call(publish_many_while_others_do)
-    publisher.hear("published")
+    publisher.expect_line("published")
     with psycopg.connect(postgres_site.database_url) as session:
         session.execute(LOCK)
-        publisher.tell("go on")
+        publisher.write_line("go on")
         assert finish(publisher) == "3\n"
 
 
@@ -153,9 +153,9 @@ def hold_the_lock(end: str) -> None:
 def test_holder_checks_again_after_its_end(postgres_site: Site, end: str, stored: list[str]) -> None:
     """Messages were left to the holder, and no other process would number them."""
     holder = postgres_site.call(hold_the_lock, end)
-    holder.hear("locked")
+    holder.expect_line("locked")
     assert finish(postgres_site.call(publish_in_transaction, "left to the holder")) == "null\n"
-    holder.tell("go on")
+    holder.write_line("go on")
     finish(holder)
     assert assert_no_holes(postgres_site) == [*stored, "left to the holder"]
 
@@ -206,7 +206,7 @@ def stop_with_the_lock() -> None:
 def test_stopped_process_loses_the_lock(postgres_site: Site) -> None:
     """This also happens if its machine fails. By default, PostgreSQL waits without a limit."""
     holder = postgres_site.call(stop_with_the_lock)
-    holder.hear("locked")
+    holder.expect_line("locked")
     holder.send_signal(signal.SIGSTOP)
     publisher = postgres_site.call(publish_alone, "goes on")
     assert finish(publisher, seconds=30) == "starting\n1\n"

@@ -21,7 +21,7 @@ from tests.support.sites import Site, finish
 from tests.system.support import (
     RolledBack,
     assert_no_holes,
-    hear_soon,
+    expect_line_soon,
     hold_open,
     in_threads,
     publish_in_every_way,
@@ -90,9 +90,9 @@ def publish_many_keys(order: str) -> None:
 def test_batches_in_reverse_order_do_not_deadlock(site: Site) -> None:
     processes = [site.call(publish_many_keys, order) for order in ("forwards", "backwards", "forwards", "backwards")]
     for process in processes:
-        process.hear("ready")
+        process.expect_line("ready")
     for process in processes:
-        process.tell("go on")
+        process.write_line("go on")
     assert [int(finish(process)) for process in processes] == [1000] * 4
     assert len(assert_no_holes(site)) == 1000
 
@@ -128,11 +128,11 @@ def publish_key(how: str) -> None:
 @pytest.mark.parametrize(("outcome", "returned"), [("commit", "first"), ("roll back", "second")])
 def test_publisher_waits_for_a_held_key(site: Site, how: str, outcome: str, returned: str) -> None:
     holding = site.call(hold_key, outcome)
-    holding.hear("published")
+    holding.expect_line("published")
     waiting = site.call(publish_key, how)
-    waiting.hear("starting")
+    waiting.expect_line("starting")
     time.sleep(0.5)  # usually, it is waiting by then; the outcome is the same if it is not
-    holding.tell("go on")
+    holding.write_line("go on")
     finish(holding)
     [data, position] = json.loads(finish(waiting))
     before = ["before"] if how == "inside" else []
@@ -157,11 +157,11 @@ def wait_for_key_then_publish_others() -> None:
 
 def test_waiting_for_a_key_delays_no_thread(postgres_site: Site) -> None:
     holding = postgres_site.call(hold_key, "commit")
-    holding.hear("published")
+    holding.expect_line("published")
     others = postgres_site.call(wait_for_key_then_publish_others)
     wait_until(lambda: len(sequenced(postgres_site)) == 15, "the messages of the other threads")
-    others.hear("others are done")
-    holding.tell("go on")
+    others.expect_line("others are done")
+    holding.write_line("go on")
     finish(holding)
     finish(others)
     assert len(assert_no_holes(postgres_site)) == 16
@@ -187,21 +187,21 @@ def publish_and_read(keys: str) -> None:
 
 def test_event_loop_works_while_key_is_held(postgres_site: Site) -> None:
     holding = postgres_site.call(hold_key, "commit")
-    holding.hear("published")
+    holding.expect_line("published")
     waiting = postgres_site.call(publish_and_read, "keyed")
-    hear_soon(waiting, "0")
-    hear_soon(waiting, "1")
-    holding.tell("go on")
+    expect_line_soon(waiting, "0")
+    expect_line_soon(waiting, "1")
+    holding.write_line("go on")
     finish(holding)
     assert json.loads(finish(waiting)) == [2] * 10
 
 
 def test_event_loop_works_while_sqlite_is_locked(sqlite_site: Site) -> None:
     holding = sqlite_site.call(hold_open, "news")
-    holding.hear("published")
+    holding.expect_line("published")
     waiting = sqlite_site.call(publish_and_read, "without keys")
-    hear_soon(waiting, "0")
-    holding.tell("go on")
+    expect_line_soon(waiting, "0")
+    holding.write_line("go on")
     finish(holding)
     assert sorted(json.loads(finish(waiting))) == list(range(2, 12))
 
@@ -220,11 +220,11 @@ def sequence_under_lock() -> None:
 
 def test_key_of_message_being_numbered_returns_position(postgres_site: Site) -> None:
     sequencing = postgres_site.call(sequence_under_lock)
-    sequencing.hear("locked")
+    sequencing.expect_line("locked")
     waiting = postgres_site.call(publish_key, "alone")
-    waiting.hear("starting")
+    waiting.expect_line("starting")
     time.sleep(0.2)  # it tries the lock repeatedly, so that the database does not show that it waits
-    sequencing.tell("go on")
+    sequencing.write_line("go on")
     finish(sequencing)
     assert json.loads(finish(waiting)) == ["first", 1]
 
@@ -257,8 +257,8 @@ def test_held_keys_delay_no_publisher(postgres_site: Site) -> None:
                 [f"held {n}"],
             )
         publisher = postgres_site.call(publish_keys_beside_held_ones)
-        hear_soon(publisher, "0 held done")
+        expect_line_soon(publisher, "0 held done")
         holding.rollback()
-    hear_soon(publisher, "all done")
+    expect_line_soon(publisher, "all done")
     finish(publisher)
     assert len(assert_no_holes(postgres_site)) == HELD + 40

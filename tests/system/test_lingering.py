@@ -142,15 +142,15 @@ def test_loop_that_ends_does_not_wait_for_its_hub(site: Site) -> None:
 def test_lone_visitor_does_not_wait_for_a_database_that_is_away(durable_postgres_site: Site) -> None:
     """The hub that lingers does not pretend that it can read the log."""
     process = durable_postgres_site.call(find_it_away)
-    process.hear("ready")
+    process.expect_line("ready")
     assert durable_postgres_site.postgres is not None
     durable_postgres_site.postgres.stop()
     try:
-        process.tell()
-        process.hear("refused")
+        process.write_line()
+        process.expect_line("refused")
     finally:
         durable_postgres_site.postgres.start()
-    process.tell()
+    process.write_line()
     finish(process)
 
 

@@ -26,9 +26,9 @@ def commit_late() -> None:
 
 def test_message_below_the_mark_is_numbered(postgres_site: Site) -> None:
     late = postgres_site.call(commit_late)
-    late.hear("published")
+    late.expect_line("published")
     postgres_site.manage("publish", "news", "first")
-    late.tell("go on")
+    late.write_line("go on")
     assert finish(late) == "2\n"
     assert assert_no_holes(postgres_site) == ["first", "late"]
 

@@ -134,12 +134,12 @@ def test_crash_starts_an_epoch(postgres: PostgresServer, postgres_site: Site) ->
     name = postgres_site.database_url.rpartition("/")[2]
     postgres_site.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
     publisher = postgres_site.call(publish_again_after_a_crash)
-    publisher.hear("published")
+    publisher.expect_line("published")
     postgres_site.execute("CHECKPOINT")  # keeps the commits so far
     [(pid,)] = postgres_site.execute(
         f"SELECT pid FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()"
     )
     os.kill(pid, signal.SIGKILL)
-    publisher.tell("go on")
+    publisher.write_line("go on")
     position = int(finish(publisher))
     assert [(position - 1,)] == postgres_site.execute("SELECT start FROM streams_epoch")

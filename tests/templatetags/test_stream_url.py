@@ -201,7 +201,7 @@ with transaction.atomic():
 @pytest.mark.once
 def test_page_does_not_wait_for_a_publisher_that_holds_the_heads_lock(site: Site) -> None:
     holder = site.script(HOLD_THE_HEAD)
-    holder.hear("locked")
+    holder.expect_line("locked")
     assert finish(site.script(RENDER + "print(url)")) == "/events/news/?last_event_id=1\n"
     assert holder.poll() is None, "the publisher must still hold the lock"
 
@@ -210,7 +210,7 @@ def test_page_does_not_wait_for_a_publisher_that_holds_the_heads_lock(site: Site
 def test_publisher_does_not_wait_for_a_page_whose_transaction_is_open(postgres_site: Site) -> None:
     """The test needs PostgreSQL: on SQLite, any open write transaction blocks all publishers."""
     page = postgres_site.script(RENDER_IN_A_TRANSACTION)
-    page.hear("/events/news/?last_event_id=0")
+    page.expect_line("/events/news/?last_event_id=0")
     published = postgres_site.script("from streams import publish\nprint(publish('news', 'x').position)")
     assert finish(published) == "1\n"
     assert page.poll() is None, "the page's transaction must still be open"

@@ -1,5 +1,5 @@
-"""The chaos suite: a whole site whose parts are killed, stopped and cut off at random, and a judge who counts.
+"""The chaos suite kills, stops and disconnects the parts of a whole site at random, and counts the resulting faults.
 
-`make chaos SECONDS=60` runs it. `python -m tests.system.chaos --seed N` repeats the choices of an earlier run. The
-timing of the operating system differs, so that a seed repeats what was done to the site, but not every outcome.
+`make chaos SECONDS=60` runs it. `python -m tests.system.chaos --seed N` repeats the random choices of an earlier run.
+The operating system's timing differs, so a seed repeats the disruptions but not every result.
 """

@@ -1,4 +1,4 @@
-"""python -m tests.system.chaos: break a whole site at random, and count what its clients missed; see --help."""
+"""python -m tests.system.chaos: disrupt a whole site at random, and count the events that its clients missed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.services import nginx, postgres, redis
 
 
 def main() -> int:
-    # The publishers are functions of this package, so that it imports models.
+    # The modules of this package import models, so Django is set up before they are imported.
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
     django.setup()
     from tests.system.chaos.broken import BREAKS
@@ -26,13 +26,17 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--clients", type=int, default=200)
-    parser.add_argument("--notifier", default="", help="its dotted path; that of channel layers where there is a Redis")
-    parser.add_argument("--break", dest="broken", choices=BREAKS, default="", help="to see it fail")
-    parser.add_argument("--calm", action="store_true", help="without disruptors")
+    parser.add_argument(
+        "--notifier", default="", help="its dotted path; by default, channel layers if Redis is installed"
+    )
+    parser.add_argument(
+        "--break", dest="broken", choices=BREAKS, default="", help="break Streams, to check that the suite fails"
+    )
+    parser.add_argument("--calm", action="store_true", help="run without disruptors")
     given = parser.parse_args()
     for program, package in ((postgres.programs(), "postgresql"), (nginx.program(), "nginx")):
         if program is None:
-            parser.error(f"this needs {package}; `apt-get install {package}` brings it")
+            parser.error(f"this command needs {package}; to install it: apt-get install {package}")
     print(f"seed {given.seed}", flush=True)
     server = redis.RedisServer() if redis.program() is not None else None
     with contextlib.ExitStack() as closing:

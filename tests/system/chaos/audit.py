@@ -1,4 +1,4 @@
-"""The audit: which messages the log has held, as the database has written it down."""
+"""The audit: all messages that the log has held, as recorded by the database's triggers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EPOCHS = "SELECT fork, start FROM streams_epoch ORDER BY start"
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A message as the audit has it: who gave it its position, and when."""
+    """A message in the audit. `by` is the process that gave it its position, and `at` is the time."""
 
     id: int
     position: int
@@ -28,10 +28,10 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """The history that a restored copy has taken away: all above the copy's head, `fork`, up to the `head` it had then.
+    """The history that was lost when a copy was restored: the positions above the copy's head `fork`, up to `head`.
 
-    `pruned`: what had been pruned until then, from before the fork as well. `texts`: all that was lost, with what had
-    no position yet.
+    `pruned` are the positions pruned by then, including those below the fork. `texts` are all lost texts, including
+    those of messages without a position.
     """
 
     at: float
@@ -47,10 +47,11 @@ class Loss:
 
 @dataclass
 class Audit:
-    """What the log has held, pruned or not: all that was given a position, in the order in which it was.
+    """All messages that were given a position, including pruned ones, in the order in which they were given it.
 
-    `horizon`: the head that the clients were given the time to come to, if there was one. `epochs`: the (fork, start)
-    of each epoch after the first. `losses`: see Loss. `kept`: how many messages pruning must leave to each channel.
+    `horizon` is the head that the clients had time to reach, if there is one. `epochs` are the (fork, start) pairs of
+    all epochs after the first. `losses` are the lost histories. `kept` is the number of messages that pruning must
+    leave in each channel.
     """
 
     published: list[Published]
@@ -67,7 +68,7 @@ class Audit:
 
     @property
     def pruned_first(self) -> dict[int, float]:
-        """When each position was pruned, in the lost histories as well: a restored copy has some of them again."""
+        """When each position was first pruned. Some were pruned in a lost history, and exist again in the copy."""
         found = dict(self.pruned)
         for loss in self.losses:
             for position, at in loss.pruned.items():

@@ -1,9 +1,9 @@
-"""Switches that break Streams where it is delicate, so that the suite can be seen to fail. Only tests install them.
+"""Switches that break Streams in its most delicate code, to check that the suite fails. Only tests install them.
 
-`lock`: the head's lock is released before the commit: positions are reserved, and become visible in another order.
-`ids`: no lock. A position is the row's id, given in the order of inserts and not of commits.
-`join`: an await between the look at the hub's position and the admission.
-`gap`: a notice's messages are applied whatever the hub's position is.
+`lock`: The head's lock is released before the commit, so positions become visible out of order.
+`ids`: There is no lock. A position is the row's id, which follows the order of inserts and not of commits.
+`join`: There is an await between checking the hub's position and attaching the subscriber.
+`gap`: A notice's messages are applied without comparing them with the hub's position.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ JOIN_SECONDS = 0.05
 
 
 def install(which: str) -> None:
-    """Break this process, for good."""
+    """Break this process until it ends."""
     if which not in BREAKS:
         raise ValueError(f"CHAOS_BREAK is one of {', '.join(BREAKS)}; got {which!r}.")
     {"lock": _break_lock, "ids": _break_ids, "join": _break_join, "gap": _break_gap}[which]()
@@ -67,7 +67,7 @@ def _break_ids() -> None:
 
 
 def _number_by(number: Any) -> None:
-    """Let all positions come from `number`, which is called without the lock."""
+    """Give all positions with `number`, which is called without the lock."""
 
     def row(cursor: Any) -> postgresql.Row | None:
         cursor.execute("SELECT head, epoch, identity FROM streams_loghead WHERE id = 1")
@@ -100,7 +100,7 @@ def _break_join() -> None:
 
 
 def _break_gap() -> None:
-    async def hear(self: Hub, notice: Notice) -> None:
+    async def on_notice(self: Hub, notice: Notice) -> None:
         if notice.messages and self._started is not None and self._started.done():
             if notice.first != self.position + 1:
                 self.position = notice.first - 1
@@ -109,4 +109,4 @@ def _break_gap() -> None:
         else:
             self._news.set()
 
-    Hub._on_notice = hear  # type: ignore[method-assign]
+    Hub._on_notice = on_notice  # type: ignore[method-assign]

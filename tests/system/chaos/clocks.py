@@ -1,4 +1,4 @@
-"""A wrong clock for one process: everything in it that asks Python or Django for the time gets another one."""
+"""Give one process a wrong clock, for all code that gets the time from Python or Django."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from django.utils import timezone
 
 
 def shift(seconds: float) -> None:
-    """Put this process's clock forward by so many seconds, or back by a negative number, for good."""
-    right = time.time
+    """Move this process's clock forward by `seconds`, or back if the number is negative."""
+    real_time = time.time
 
     class Shifted(datetime.datetime):
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> Any:
             return datetime.datetime.now(tz) + datetime.timedelta(seconds=seconds)
 
-    time.time = lambda: right() + seconds
-    timezone.datetime = Shifted  # type: ignore[attr-defined]  # from which timezone.now() takes the time
+    time.time = lambda: real_time() + seconds
+    timezone.datetime = Shifted  # type: ignore[attr-defined]  # timezone.now() uses it

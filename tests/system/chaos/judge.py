@@ -1,4 +1,4 @@
-"""The judge: what the clients wrote down, against what the database's own audit says was in the log. Pure functions."""
+"""The judge: pure functions that compare the clients' records with the database's audit of the log."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tests.system.chaos.audit import Audit, Loss, Published
 from tests.system.chaos.listeners import Record, Reset, Seen
 from tests.system.chaos.publishers import ALONE, COMMITS, KEYED, ROLLS_BACK
 
-# What the texts of the publishers say of themselves: see tests.system.chaos.publishers.
-TEXT = re.compile(r"(?P<name>[\w.-]+):(?P<number>\d+):(?P<fate>[a-z ]+)")
+# The format of the publishers' texts; see tests.system.chaos.publishers.
+TEXT = re.compile(r"(?P<name>[\w.-]+):(?P<number>\d+):(?P<kind>[a-z ]+)")
 
-# A server holds 200 streams, their queues and the window, and for a moment what a flood of 15 MB makes of itself. What
-# it grows by beyond this, it keeps for nothing. (Calm, it grows by a tenth of that.)
+# A server needs memory for 200 streams, their queues and the window, and for a moment for a flood of 15 MB. Growth
+# beyond this limit is a leak. (Without disruptors, it grows by a tenth of this.)
 MOST_GROWTH_BYTES = 80_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A broken promise: its kind, and the story."""
+    """A broken promise: its kind, and a report of the events around it."""
 
     kind: str
     story: str
@@ -30,15 +30,18 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the publishers know of their texts: `returned`, those whose publishing was answered with success;
-    `committed`, those whose own transactions have left another row beside them."""
+    """The texts whose publishing succeeded.
+
+    `returned` are the texts whose publish call returned. `committed` are those whose transaction has also committed a
+    row of its own.
+    """
 
     returned: Collection[str] = ()
     committed: Collection[str] = ()
 
 
 def judge(audit: Audit, records: Sequence[Record], outcome: Outcome | None = None) -> list[Fault]:
-    """All faults of a run."""
+    """Return all faults of a run."""
     clients = (fault for record in records for fault in _client(audit, record))
     published = _publishing(audit, outcome or Outcome())
     return [*_positions(audit), *published, *_order(audit), *_pruning(audit), *clients]
@@ -47,7 +50,7 @@ def judge(audit: Audit, records: Sequence[Record], outcome: Outcome | None = Non
 def _positions(audit: Audit) -> Iterator[Fault]:
     before = 0
     for message in sorted(audit.published, key=lambda message: message.position):
-        ends = {before}  # positions after which the next message can come: an epoch goes on from its start
+        ends = {before}  # positions that the next message can follow: an epoch continues after its start
         for fork, start in audit.epochs:
             if fork in ends:
                 ends.add(start)
@@ -64,8 +67,10 @@ def _positions(audit: Audit) -> Iterator[Fault]:
 
 
 def _publishing(audit: Audit, outcome: Outcome) -> Iterator[Fault]:
-    """Each text is published once at most: what was answered, and what was committed, once; nothing else that belongs
-    to a transaction."""
+    """Check that each text is in the log at most once.
+
+    The returned and the committed texts must be in it, and no other text of a transaction.
+    """
     times = Counter(message.text for message in audit.published if TEXT.fullmatch(message.text))
     lost = {text for loss in audit.losses for text in loss.texts}
     for text in {*outcome.returned, *outcome.committed} - times.keys() - lost:
@@ -73,24 +78,25 @@ def _publishing(audit: Audit, outcome: Outcome) -> Iterator[Fault]:
     committed = set(outcome.committed)
     for text, count in times.items():
         found = TEXT.fullmatch(text)
-        fate = found["fate"] if found else ""
+        kind = found["kind"] if found else ""
         if count > 1:
             rows = sorted((message for message in audit.published if message.text == text), key=lambda row: row.at)
             shown = "; ".join(f"id {row.id}: {row}, pruned {audit.pruned.get(row.position)}" for row in rows)
-            # A key is known for as long as its message is in the log; on a busy machine, a publisher tries for minutes.
-            ends = [audit.pruned.get(row.position, math.inf) if fate == KEYED else math.inf for row in rows]
+            # An idempotency key works only while its message is in the log. On a busy machine, a publisher can retry
+            # for minutes, and then the first message might have been pruned.
+            ends = [audit.pruned.get(row.position, math.inf) if kind == KEYED else math.inf for row in rows]
             if any(later.at < end for end, later in zip(ends, rows[1:], strict=False)):
                 yield Fault("published once, and in the log more often", shown)
-        if fate == ROLLS_BACK or (fate == COMMITS and text not in committed):
+        if kind == ROLLS_BACK or (kind == COMMITS and text not in committed):
             yield Fault("ghost", f"{text!r} is in the log, and its transaction is not")
 
 
 def _order(audit: Audit) -> Iterator[Fault]:
-    """Who publishes one after the other has the positions in that order."""
+    """Check that messages published one after another have their positions in the same order."""
     before: dict[str, Published] = {}
     for message in sorted(audit.published, key=lambda message: message.position):
         found = TEXT.fullmatch(message.text)
-        if found and found["fate"] in (ALONE, COMMITS, KEYED):
+        if found and found["kind"] in (ALONE, COMMITS, KEYED):
             earlier = before.get(found["name"])
             if earlier is not None and _number(earlier.text) > int(found["number"]):
                 yield Fault("published out of order", f"{earlier}, and then {message}")
@@ -98,7 +104,7 @@ def _order(audit: Audit) -> Iterator[Fault]:
 
 
 def _pruning(audit: Audit) -> Iterator[Fault]:
-    """A message goes when its channel has `kept` newer ones. None grows old in a run."""
+    """Check that a pruned message had `kept` newer ones in its channel. No message reaches its maximum age in a run."""
     for messages in audit.by_channel.values():
         for number, message in enumerate(messages):
             if (at := audit.pruned.get(message.position)) is not None:
@@ -112,30 +118,31 @@ def _number(text: str) -> int:
 
 
 def silent(audit: Audit, names: Collection[str]) -> Iterator[Fault]:
-    """Faults of those who were to publish and have not: a run without them shows nothing."""
-    heard = {message.text.split(":")[0].split(".")[0] for message in audit.published}
+    """Yield a fault for each publisher that has published nothing: without it, the run would prove little."""
+    active = {message.text.split(":")[0].split(".")[0] for message in audit.published}
     for name in names:
-        if name not in heard:
+        if name not in active:
             yield Fault("published nothing", name)
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What a client had from one history of the log: up to the reset which says that its cursor is of another one.
+    """The messages that a client received from one history of the log.
 
-    After that reset, it gets all that the log has, as a client without a cursor does that asks for everything.
+    A segment ends with the reset that reports that the cursor belongs to another history. After that reset, the client
+    receives the log from its beginning.
     """
 
     start: int
     begin: Reset | None
     seen: Sequence[Seen]
     resets: Sequence[Reset]
-    lost: Loss | None  # the history in which the cursor was at the end, if a reset has ended it
+    lost: Loss | None  # if a reset has ended the segment: the lost history that contains the last cursor
 
-    first: int  # how many messages the client had had before this history
+    first: int  # the number of messages that the client had received before this segment
 
     def is_explained(self, position: int, pruned_at: float) -> bool:
-        """Return True if a reset told of this message's going: it was gone by then, and its place was still to come."""
+        """Return True if a reset reported this message: it was pruned by then, and the client was not past it yet."""
         if self.begin is not None and pruned_at <= self.begin.at:
             return True
         for reset in self.resets:
@@ -157,7 +164,7 @@ def _segments(audit: Audit, record: Record) -> Iterator[Segment]:
 
 
 def _loss(audit: Audit, reset: Reset) -> Loss | None:
-    """The lost history in which the reset has found the client's cursor."""
+    """Return the lost history that contains the reset's cursor."""
     return next((loss for loss in audit.losses if loss.covers(reset.cursor) and loss.at <= reset.at), None)
 
 
@@ -201,9 +208,9 @@ def _order_of(segment: Segment, record: Record, every: Mapping[int, Published]) 
 
 
 def _expected(audit: Audit, segment: Segment, known: Collection[int]) -> set[int]:
-    """The positions that the client must have had: of a history that was lost, those up to the fork.
+    """Return the positions that the client must have received. In a lost history, these are those up to the fork.
 
-    Above the fork, the reset says that messages can be missing: some of them could not be read any more.
+    Messages above the fork can be missing, because they could no longer be read. The reset reports this.
     """
     through = max(known, default=0) if audit.horizon is None else audit.horizon
     if segment.lost is not None:
@@ -212,7 +219,7 @@ def _expected(audit: Audit, segment: Segment, known: Collection[int]) -> set[int
 
 
 def _without_reset(audit: Audit, segment: Segment, record: Record, every: Mapping[int, Published]) -> Iterator[Fault]:
-    """A client whose cursor is in a lost history gets a reset before anything of the new one."""
+    """Check that a client with a cursor in a lost history receives a reset before any message of the new one."""
     for loss in audit.losses:
         places = [segment.start, *(seen.position for seen in segment.seen)]
         after = [position for position in places if position > loss.head]
@@ -221,7 +228,7 @@ def _without_reset(audit: Audit, segment: Segment, record: Record, every: Mappin
 
 
 def _story(record: Record, position: int, known: Mapping[int, Published]) -> str:
-    """How it went: when the message was published, and which connections the client had around that time."""
+    """Report when the message was published, and the client's connections around that time."""
     lines = [f"{record.name} on {', '.join(record.channels)}, from {record.start}: {known.get(position, position)}"]
     numbers = {seen.connection for seen in record.seen if seen.position == position}
     before = [seen for seen in record.seen if seen.position < position]
@@ -238,7 +245,7 @@ def _story(record: Record, position: int, known: Mapping[int, Published]) -> str
 
 
 def growth(first: Mapping[str, int], most: Mapping[str, int]) -> Iterator[Fault]:
-    """Faults of processes that hold more memory than their streams explain."""
+    """Yield a fault for each process that has grown by more than MOST_GROWTH_BYTES."""
     for name, rss in most.items():
         if (grown := rss - first.get(name, rss)) > MOST_GROWTH_BYTES:
             yield Fault("grown", f"{name} by {grown // 1_000_000} MB")

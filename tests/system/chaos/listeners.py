@@ -1,4 +1,4 @@
-"""The clients: each keeps its Last-Event-ID over every cut, and writes down what it has seen and when."""
+"""The clients. Each keeps its Last-Event-ID when it reconnects, and records the events that it received and when."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.system.chaos.publishers import CHANNELS
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A message, as its client had it."""
+    """A message that a client received."""
 
     position: int
     digest: str
@@ -28,7 +28,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """What the client was told of a gap. `cursor`: where it stood; `before`: how many messages it had had."""
+    """A stream-reset that a client received. `cursor` is its cursor, and `before` the number of earlier messages."""
 
     reason: str
     cursor: int
@@ -48,7 +48,7 @@ class Connection:
 
 @dataclass
 class Record:
-    """What one client has written down."""
+    """Everything that one client has recorded."""
 
     name: str
     channels: list[str]
@@ -56,11 +56,11 @@ class Record:
     seen: list[Seen] = field(default_factory=list)
     resets: list[Reset] = field(default_factory=list)
     connections: list[Connection] = field(default_factory=list)
-    cuts: int = 0  # connections that it broke off within an event
+    cuts: int = 0  # connections that it closed in the middle of an event
 
 
 class _Reader(StreamClient):
-    """A StreamClient that keeps no bytes and no events but in its record, in the order in which they came."""
+    """A StreamClient that keeps no bytes, and keeps events only in its record, in order of arrival."""
 
     record: Record
 
@@ -76,16 +76,16 @@ class _Reader(StreamClient):
 
     @property
     def retry_seconds(self) -> float | None:
-        """What this connection was told to wait before the next."""
-        told = self._decoder.retry_milliseconds
-        return None if told is None else told / 1000
+        """The reconnection time that the server sent on this connection."""
+        milliseconds = self._decoder.retry_milliseconds
+        return None if milliseconds is None else milliseconds / 1000
 
     def _note(self, event: DecodedEvent) -> None:
         record, now = self.record, time.time()
         if event.event == "stream-reset":
-            told = json.loads(event.data)
-            cursor = int(told["requested"]) if str(told["requested"]).isdigit() else 0
-            record.resets.append(Reset(told["reason"], cursor, len(record.seen), now))
+            reset = json.loads(event.data)
+            cursor = int(reset["requested"]) if str(reset["requested"]).isdigit() else 0
+            record.resets.append(Reset(reset["reason"], cursor, len(record.seen), now))
         elif event.event == "stream-checkpoint":
             if record.start is None:
                 record.start = int(event.id)
@@ -95,7 +95,7 @@ class _Reader(StreamClient):
 
 
 class Listener:
-    """One client: it roams, leaving and coming back at random, or stays, as a browser does; and at last it settles."""
+    """One client. roam() disconnects and reconnects at random, stay() reconnects as a browser does, settle() ends."""
 
     def __init__(self, port: int, number: int, seed: int) -> None:
         self._choice = random.Random(f"{seed} client {number}")
@@ -115,7 +115,7 @@ class Listener:
             await _rest(over, choice.choice([0, 0, 0.3, choice.uniform(0, 2), choice.uniform(0, 2), 11]))
 
     async def stay(self, over: asyncio.Event) -> None:
-        """Never leave, and come back when the server has ended the stream, after as long as it said: see `waits`."""
+        """Stay connected. When the server ends the stream, reconnect after its `retry` time, recorded in `waits`."""
         while not over.is_set():
             if await self._connect():
                 await self._attend(over)
@@ -126,7 +126,7 @@ class Listener:
 
     @contextlib.asynccontextmanager
     async def staying(self) -> AsyncIterator[None]:
-        """A client that is there meanwhile."""
+        """Keep this client connected inside the `with` block."""
         over = asyncio.Event()
         task = asyncio.create_task(self.stay(over))
         try:
@@ -136,23 +136,25 @@ class Listener:
             await task
 
     async def _attend(self, over: asyncio.Event, seconds: float | None = None) -> None:
-        """Read to the stream's end, but for so long at most, and not when it is over."""
+        """Read until the stream ends, for at most `seconds`, or until the run is over."""
         reading = asyncio.create_task(self._read_for(seconds))
-        told = asyncio.create_task(over.wait())
-        await asyncio.wait([reading, told], return_when=asyncio.FIRST_COMPLETED)
-        for task in (reading, told):
+        ending = asyncio.create_task(over.wait())
+        await asyncio.wait([reading, ending], return_when=asyncio.FIRST_COMPLETED)
+        for task in (reading, ending):
             task.cancel()
-        await asyncio.gather(reading, told, return_exceptions=True)
+        await asyncio.gather(reading, ending, return_exceptions=True)
 
     async def settle(self, newest: dict[str, int], seconds: float) -> None:
-        """Come back once more, until its cursor is past the newest message of its channels: it has had all, or missed
-        it."""
+        """Reconnect and read until the cursor has reached the newest message of the channels.
+
+        A message that has not arrived by then is missing.
+        """
         wanted = max(newest.get(channel, 0) for channel in self.record.channels)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not (await self._connect() and await self._read_to(wanted)):
                     pass
-                await self._read_for(0.3)  # nothing comes twice
+                await self._read_for(0.3)  # a repeated message would arrive now
         self._cut()
 
     async def _connect(self) -> bool:
@@ -165,7 +167,7 @@ class Listener:
             await asyncio.sleep(0.1)
             return False
         server = self._reader.response_headers.get("x-server", "?")
-        if self._reader.status != 200 or server == "?":  # nginx itself has answered: it reaches no server
+        if self._reader.status != 200 or server == "?":  # nginx itself has answered, because it reaches no server
             self._cut()
             await asyncio.sleep(self._choice.uniform(0.05, 0.3))
             return False

@@ -1,4 +1,4 @@
-"""Middleware that names the server which has answered: a client behind nginx could not tell."""
+"""Middleware that names the answering server in a header, because a client behind nginx could not know it."""
 
 from __future__ import annotations
 

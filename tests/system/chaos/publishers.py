@@ -1,4 +1,4 @@
-"""What the publisher processes do until they are killed: nothing that they know is needed afterwards."""
+"""The publisher processes. They publish until they are killed; the run needs no state from their memory."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from streams import NewMessage, publish, publish_many
 CHANNELS = [f"public.{number}" for number in range(20)]
 
 
-# A text says whose it is, which of them, and what is to become of it: "publisher-1.0:17:commits". Those of one name
-# are published one after the other.
+# A text contains the publisher's name, a number, and how it is published: "publisher-1.0:17:commits". The messages of
+# one name are published one after another, except for GROUPED ones.
 ALONE, COMMITS, ROLLS_BACK, KEYED, GROUPED = "alone", "commits", "rolls back", "keyed", "grouped"
 
 
-def text(name: str, number: int, fate: str) -> str:
-    return f"{name}:{number}:{fate}"
+def text(name: str, number: int, kind: str) -> str:
+    return f"{name}:{number}:{kind}"
 
 
-class ChangedMyMind(Exception):
-    """Raised to leave a transaction by a rollback."""
+class RollBack(Exception):
+    """Raised to roll back a transaction."""
 
 
 def work(name: str, seed: str, how: str, notes: str) -> None:
-    """Publish for ever; `how` is "alone" or "in transactions", some of which are rolled back.
+    """Publish for ever. `how` is "alone" or "in transactions"; some of the transactions are rolled back.
 
-    Each text whose publishing has returned, or whose transaction has, is written to the file `notes`.
+    When the publish call or the transaction has returned, its texts are written to the file `notes`.
     """
-    logging.disable(logging.CRITICAL)  # the database goes away all the time
+    logging.disable(logging.CRITICAL)  # the database is stopped again and again
     publisher = _Publisher(name, random.Random(f"{seed} {name}"), notes)
     while True:
         try:
             publisher.publish_alone() if how == "alone" else publisher.publish_in_a_transaction()
-        except ChangedMyMind:
+        except RollBack:
             pass
         except Error:
             connections.close_all()
@@ -53,11 +53,11 @@ class _Publisher:
         self._number = 0
         self._notes = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def _messages(self, count: int, fate: str) -> Iterator[NewMessage]:
+    def _messages(self, count: int, kind: str) -> Iterator[NewMessage]:
         for _ in range(count):
             self._number += 1
             padding = "x" * self.choice.choice([0, 10, 300, 3000])
-            yield NewMessage(self.choice.choice(CHANNELS), f"{text(self._name, self._number, fate)}\n{padding}")
+            yield NewMessage(self.choice.choice(CHANNELS), f"{text(self._name, self._number, kind)}\n{padding}")
 
     def _note(self, messages: list[NewMessage]) -> None:
         os.write(self._notes, "".join(f"{_first_line(message)}\n" for message in messages).encode())
@@ -71,16 +71,16 @@ class _Publisher:
         self._note(messages)
 
     def publish_in_a_transaction(self) -> None:
-        fate = ROLLS_BACK if self.choice.random() < 0.3 else COMMITS
-        messages = list(self._messages(self.choice.randint(1, 4), fate))
+        kind = ROLLS_BACK if self.choice.random() < 0.3 else COMMITS
+        messages = list(self._messages(self.choice.randint(1, 4), kind))
         with transaction.atomic():
             for message in messages:
                 publish(message.channel, message.data)
-                with connection.cursor() as cursor:  # whatever becomes of the transaction, both or neither are there
+                with connection.cursor() as cursor:  # the transaction commits both rows or neither
                     cursor.execute("INSERT INTO chaos_committed VALUES (%s)", [_first_line(message)])
-                time.sleep(self.choice.choice([0, 0, 0.03]))  # time enough for others to commit, and for being killed
-            if fate == ROLLS_BACK:
-                raise ChangedMyMind
+                time.sleep(self.choice.choice([0, 0, 0.03]))  # so that others can commit or kill this process here
+            if kind == ROLLS_BACK:
+                raise RollBack
         self._note(messages)
 
 

@@ -1,4 +1,4 @@
-"""A run: start the site, let clients roam and things go wrong, come to rest, and have it judged."""
+"""A run: connect clients, publish and disrupt the site for some time, let the clients catch up, judge the result."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tests.system.chaos.publishers import CHANNELS, GROUPED, KEYED, text
 from tests.system.chaos.world import PUBLISHERS, SETTINGS, World
 from tests.system.servers.holdings import until
 
-# How long a run goes on after its time, until there is enough to judge.
+# For how long a run continues after its time, if it has not seen enough for a verdict.
 SHOWING_SECONDS = 30.0
 
-# What a server may hold when all clients have gone: `objects` are requests, responses and subscribers.
+# The most that a server can hold after all clients have left. `objects` are requests, responses and subscribers.
 MOST_LEFT = {"streams": 0, "subscribers": 0, "queued_bytes": 0, "objects": 8, "tasks": 12, "threads": 20, "fds": 60}
 
 
 @dataclass
 class Verdict:
-    """What came of a run. `str()` is what a person needs who looks into a failure."""
+    """The result of a run. Its `str()` is a report for the person who analyses a failure."""
 
     seed: int
     again: str
@@ -80,9 +80,9 @@ async def run(
     messages: int = 0,
     settle_seconds: float = 30.0,
 ) -> Verdict:
-    """Let it run for so long, and on until there are so many messages, and judge it.
+    """Run for `seconds`, continue until there are `messages`, and judge the result.
 
-    `settle_seconds` bounds each wait for what should come: a client that has not had it by then has lost it.
+    `settle_seconds` limits each wait at the end. A message that has not reached a client by then counts as lost.
     """
     began = time.monotonic()
     for number in range(PUBLISHERS):
@@ -94,14 +94,14 @@ async def run(
     answered: list[str] = []
     others = [asyncio.create_task(_publish_by_post(world, over, number, answered)) for number in range(2)]
     others += [asyncio.create_task(_publish_together(world, over, number, answered)) for number in range(2)]
-    await asyncio.sleep(min(seconds, 3))  # they have begun, and what each process needs for that is no growth
+    await asyncio.sleep(min(seconds, 3))  # the memory that each process needs to start does not count as growth
     world.weigh()
     first = dict(world.most_rss)
     weighing = asyncio.create_task(_weigh(world))
     await (disruptor.disrupt(seconds) if disrupted else asyncio.sleep(seconds))
-    with contextlib.suppress(TimeoutError):  # a broken log may take no more
+    with contextlib.suppress(TimeoutError):  # a broken log might accept no more messages
         async with asyncio.timeout(SHOWING_SECONDS):
-            while not await asyncio.to_thread(_has_shown, world, listeners, messages, disrupted):
+            while not await asyncio.to_thread(_is_conclusive, world, listeners, messages, disrupted):
                 await asyncio.sleep(0.2)
     world.look_for_dead()
     weighing.cancel()
@@ -109,14 +109,14 @@ async def run(
     await asyncio.gather(*roaming, *others)
     await asyncio.to_thread(world.stop_publishing)
     faults = [Fault("died", f"{name}: {why}") for name, why in world.died.items()] + disruptor.faults
-    async with Listener(world.nginx.port, clients, world.seed).staying():  # somebody, so that there are hubs
+    async with Listener(world.nginx.port, clients, world.seed).staying():  # hubs run only while a client is connected
         if not await all_sequenced(world, settle_seconds):
             faults.append(Fault("left without a position", "at the end of the run"))
     audit = await asyncio.to_thread(read_audit, world)
     await asyncio.gather(*(listener.settle(audit.newest, settle_seconds) for listener in listeners))
     world.weigh()
     faults += await _left_over(world)
-    audit = await asyncio.to_thread(read_audit, world, audit.horizon)  # with what was pruned while they settled
+    audit = await asyncio.to_thread(read_audit, world, audit.horizon)  # messages were pruned while they settled
     outcome = Outcome([*answered, *world.returned()], await asyncio.to_thread(world.committed))
     records = [listener.record for listener in listeners]
     faults += judge.silent(audit, [*(f"publisher-{number}" for number in range(PUBLISHERS)), "post-0", "group-0"])
@@ -143,7 +143,7 @@ async def run(
 
 
 async def _left_over(world: World) -> list[Fault]:
-    """Faults of servers that keep something of clients who have all gone."""
+    """Return a fault for each server that keeps resources after all clients have left."""
     faults = []
     for number, server in enumerate(world.servers):
         try:
@@ -158,8 +158,8 @@ async def _left_over(world: World) -> list[Fault]:
     return faults
 
 
-def _has_shown(world: World, listeners: Sequence[Listener], messages: int, disrupted: bool) -> bool:
-    """Whether there was enough for a verdict to say something."""
+def _is_conclusive(world: World, listeners: Sequence[Listener], messages: int, disrupted: bool) -> bool:
+    """Return True if the run has seen enough messages, cuts and resets for a verdict."""
     audit = read_audit(world)
     records = [listener.record for listener in listeners]
     resets = {reset.reason for record in records for reset in record.resets}
@@ -168,10 +168,10 @@ def _has_shown(world: World, listeners: Sequence[Listener], messages: int, disru
 
 
 async def _publish_by_post(world: World, over: asyncio.Event, number: int, answered: list[str]) -> None:
-    """Publish from the server processes themselves: their own hubs hear of that at once.
+    """Publish one message after another in the server processes, whose own hubs are notified at once.
 
-    What fails, as it may while its server dies, is sent again with the same key, and is not in `answered` until it
-    has succeeded.
+    A request that fails, for example because its server was killed, is sent again with the same idempotency key. Its
+    text is added to `answered` when it succeeds.
     """
     choice = random.Random(f"{world.seed} posts {number}")
     for count in itertools.count(1):
@@ -188,7 +188,7 @@ async def _publish_by_post(world: World, over: asyncio.Event, number: int, answe
 
 
 async def _publish_together(world: World, over: asyncio.Event, number: int, answered: list[str]) -> None:
-    """Publish several at the same time in a server, which shares a transaction among them. None is sent twice."""
+    """Publish several messages at the same time in a server, which shares a transaction. Send no message twice."""
     choice = random.Random(f"{world.seed} groups {number}")
     for count in itertools.count(1):
         names = [text(f"group-{number}.{count}", place, GROUPED) for place in range(choice.randint(2, 8))]
@@ -203,7 +203,7 @@ async def _publish_together(world: World, over: asyncio.Event, number: int, answ
 def _succeeds(world: World, path: str, body: str, **headers: str) -> bool:
     try:
         world.get(path, body.encode(), 5, **headers)
-    except (OSError, http.client.HTTPException, ValueError):  # refused, broken off, or cut short
+    except (OSError, http.client.HTTPException, ValueError):  # connection refused, closed early, or body incomplete
         return False
     return True
 
@@ -215,7 +215,7 @@ async def _weigh(world: World) -> None:
 
 
 async def all_sequenced(world: World, seconds: float) -> bool:
-    """Whether the hubs give positions to what dead publishers left. Needs a client, or there is no hub."""
+    """Return True if the hubs give positions to all messages of dead publishers. A client must keep a hub running."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         left = "SELECT count(*) FROM streams_message WHERE position IS NULL"
@@ -234,7 +234,7 @@ def _command(world: World, seconds: float, clients: int, disrupted: bool) -> str
 
 
 def read_audit(world: World, horizon: int | None = None) -> Audit:
-    """What the database has written down. `horizon`: see Audit; by default, what is the head now."""
+    """Read the audit from the database. `horizon` is explained in Audit; the default is the current head."""
     published = [Published(*row) for row in world.site.execute(POSITIONS)]
     gone, epochs = world.site.execute(PRUNED), world.site.execute(EPOCHS)
     if horizon is None:

@@ -1,4 +1,4 @@
-"""A short run of the chaos suite; and that it can fail, where Streams is broken in one delicate place."""
+"""A short run of the chaos suite finds no fault, and a run with one of the switches in `broken` finds one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_nothing_is_lost_repeated_reordered_or_skipped_in_silence(redis: R
     with World(seed, notifier=CHANNEL_LAYER, redis=redis) as world:
         verdict = await run(world, seconds=30, clients=100, messages=300)
     assert not verdict.faults, str(verdict)
-    # Otherwise this would have shown little.
+    # Without these, the run would prove little.
     assert set(verdict.done) == {kind.__name__ for kind in Disruptor(world).kinds}
     assert verdict.pruned
     assert verdict.resets
@@ -43,7 +43,7 @@ async def test_nothing_is_lost_repeated_reordered_or_skipped_in_silence(redis: R
 
 @pytest.mark.parametrize("which", BREAKS)
 async def test_what_is_broken_is_found(which: str, postgres: PostgresServer, migrated_postgres: str) -> None:
-    for _ in range(4):  # on a busy machine, publishers seldom meet
+    for _ in range(4):  # on a busy machine, publishers seldom run at the same time
         with World(1, broken=which, postgres=postgres, template=migrated_postgres) as world:
             verdict = await run(world, seconds=1, clients=60, disrupted=False, messages=250, settle_seconds=3)
         if verdict.faults:

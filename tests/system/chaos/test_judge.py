@@ -1,4 +1,4 @@
-"""The judge on runs of a handful of messages: it sees each kind of fault, and none where there is none."""
+"""The judge finds each kind of fault in runs of a few messages, and finds none in a correct run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def publishing(texts: tuple[str, ...], returned: tuple[str, ...] = (), committed
 
 def test_what_was_answered_and_committed_is_in_the_log_once() -> None:
     assert publishing(PUBLISHED, PUBLISHED, ("two.0:1:commits",)) == []
-    assert publishing(PUBLISHED, (), ("two.0:1:commits",)) == []  # killed before they knew
+    assert publishing(PUBLISHED, (), ("two.0:1:commits",)) == []  # killed before publish() returned
     assert publishing(PUBLISHED, ("one.0:3:alone",), ("two.0:1:commits",)) == ["published, and not in the log"]
     assert publishing((), (), ("two.0:1:commits",)) == ["published, and not in the log"]
     twice = ("post-1:1:keyed", "post-1:1:keyed")
@@ -84,11 +84,11 @@ def test_who_has_published_nothing_is_named() -> None:
 
 
 def test_reset_needs_something_that_was_pruned_by_then_and_that_the_client_had_not_had() -> None:
-    told = Reset("pruned", 1, 1, 11.0)
-    assert kinds(audit(1, 2, pruned={2: 10.0}), client(1, resets=(told,))) == []
+    reset = Reset("pruned", 1, 1, 11.0)
+    assert kinds(audit(1, 2, pruned={2: 10.0}), client(1, resets=(reset,))) == []
     for pruned in ({}, {1: 10.0}, {2: 12.0}):
-        assert kinds(audit(1, 2, pruned=pruned), client(1, 2, resets=(told,))) == ["false reset"]
-    assert kinds(audit(1, 2, pruned={2: 10.0}), client(1, channels=("a",), resets=(told,))) == ["false reset"]
+        assert kinds(audit(1, 2, pruned=pruned), client(1, 2, resets=(reset,))) == ["false reset"]
+    assert kinds(audit(1, 2, pruned={2: 10.0}), client(1, channels=("a",), resets=(reset,))) == ["false reset"]
 
 
 def test_what_came_after_the_clients_were_sent_home_is_not_lost() -> None:
@@ -127,7 +127,7 @@ RESTORED = Reset("unknown-id", 4, 3, 7.5)
 
 
 def restored() -> Audit:
-    """Positions 1 to 4, restored to a copy whose head is 2; an epoch from 100, and in it two more."""
+    """A log with positions 1 to 4 that was restored to head 2. A new epoch starts at 100, with two more messages."""
     old = audit(1, 2, 3, 4, texts=tuple(f"one:{n}:alone" for n in (1, 2, 3, 4))).published
     new = audit(1, 2, 101, 102, texts=tuple(f"one:{n}:alone" for n in (1, 2, 101, 102)))
     loss = Loss(7.0, 2, 4, old[2:], {}, {message.text for message in old[2:]})

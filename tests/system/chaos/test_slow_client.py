@@ -1,4 +1,4 @@
-"""How the chaos run tells a slow client that was cut from one that was not slow."""
+"""read_rest() distinguishes a slow client that was cut from a client that has received everything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The site under test: its database, its servers behind nginx, its publishers. And the audit that outlives pruning."""
+"""The site under test: its database, its servers behind nginx, its publishers, and an audit of the log in triggers."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ SETTINGS: dict[str, Any] = {
     "HEARTBEAT_SECONDS": 1,
     "RETRY_MILLISECONDS": 200,
     "SEND_TIMEOUT_SECONDS": 3,
-    # Small, so that clients who are away for some seconds read the log, and for more, find it pruned.
+    # Small, so that a client that is away for a few seconds must read the log, and after more time finds it pruned.
     "WINDOW_MESSAGES": 200,
     "QUEUE_MESSAGES": 50,
     "RETENTION_MESSAGES_PER_CHANNEL": 25,
-    "RETENTION_SECONDS": 86400,  # nothing grows that old in a run, but by a wrong clock
+    "RETENTION_SECONDS": 86400,  # no message becomes this old in a run, except by a wrong clock
     "PRUNE_SECONDS": 1,
 }
 
-# Processes whose clocks are wrong, and by how many seconds: 8 days ahead, which is more than RETENTION_SECONDS, and 5
+# The processes with a wrong clock, and its error in seconds: 8 days ahead, which is more than RETENTION_SECONDS, or 5
 # hours behind.
 WRONG_CLOCKS = {"server-3": 8 * 86400, "publisher-2": 8 * 86400, "publisher-1": -5 * 3600}
 
-# Written by the database itself, so that it holds what no process of ours lives to tell. The name is PGAPPNAME.
+# The database writes the audit itself, so that it is complete even if the writing process is killed. `by` is the
+# process's PGAPPNAME.
 AUDIT = """
 CREATE TABLE chaos_positions (
     message bigint, position bigint, channel text, digest text, data text, by text, at double precision
@@ -73,7 +74,7 @@ CREATE TRIGGER chaos_pruned AFTER DELETE ON streams_message
 
 
 class Redis(Protocol):
-    """What a Redis server of the tests can do. Started already, and removed by whoever has made it."""
+    """The interface of the tests' Redis server. The caller starts it before the run, and removes it afterwards."""
 
     @property
     def url(self) -> str: ...
@@ -87,9 +88,9 @@ class Redis(Protocol):
 class World:
     """A context manager that starts the whole site and stops it at the end.
 
-    `broken` names a switch of tests.system.chaos.broken, for all processes. `postgres` is a server to use, with a
-    `template` of a migrated database; without it, the world has a server of its own, which can be killed. `redis` and
-    `notifier` choose the notifier.
+    `broken` names a switch of tests.system.chaos.broken, which applies to all processes. `postgres` is a running
+    server, and `template` a migrated database on it. Without them, the world starts its own server, which can be
+    killed. `redis` and `notifier` choose the notifier.
     """
 
     seed: int
@@ -117,7 +118,7 @@ class World:
         self.folder = Path(tempfile.mkdtemp(prefix="streams-chaos-"))
         self._closing.callback(shutil.rmtree, self.folder, ignore_errors=True)
         if self.postgres is None:
-            # With fsync: without, each restart of the server starts a new epoch of the log.
+            # With fsync, because without it each restart of the server starts a new epoch of the log.
             self.postgres = PostgresServer(fsync=True)
             self._closing.callback(self.postgres.remove)
             self.postgres.start()
@@ -131,7 +132,7 @@ class World:
         self.site.env |= {
             "TEST_MIDDLEWARE": json.dumps(["tests.system.chaos.middleware.name_the_server"]),
             "CHAOS_BREAK": self.broken,
-            "CHAOS_LEASE_SECONDS": "3",  # for a process that is killed while it prunes
+            "CHAOS_LEASE_SECONDS": "3",  # short, because a process that holds the lease for pruning can be killed
             "REDIS_URL": self.redis.url if self.redis is not None else "",
             "LOG_LEVEL": "ERROR",
         }
@@ -147,7 +148,7 @@ class World:
         self._closing.close()
 
     def publish(self, number: int, generation: int = 0) -> None:
-        """Start a publisher; its name is never used twice."""
+        """Start a publisher. Each generation has another name, so that no name is used twice."""
         name = f"publisher-{number}.{generation}"
         how = "in transactions" if number % 2 else "alone"
         self.site.env["PGAPPNAME"] = name
@@ -156,27 +157,27 @@ class World:
         self.publishing[number] = self.site.call(publishers.work, name, self.seed, how, notes)
 
     def get(self, path: str, body: bytes | None = None, timeout: float = 30, **headers: str) -> Any:
-        """Ask one of the servers, by nginx; a POST where there is a body. Raises at any status of 400 or above."""
+        """Send a request to a server through nginx: a POST if there is a body. Raise if the status is >= 400."""
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(f"http://127.0.0.1:{self.nginx.port}{path}", data=body, headers=names)
         with urllib.request.urlopen(request, timeout=timeout) as response:
             return json.load(response)
 
     def back_up(self) -> int:
-        """Copy the database as it is now; returns the copy's head. PostgreSQL copies it while no process is in it."""
+        """Copy the database, and return the copy's head. PostgreSQL can only copy a database without connections."""
         assert self.postgres is not None
         with self._closed(self._database):
             self.postgres.execute(f"CREATE DATABASE {self._database}_copy TEMPLATE {self._database}")
         return self.head(f"{self._database}_copy")
 
     def head(self, database: str = "") -> int:
-        """The newest position of the site's database, or of another."""
+        """Return the head of the site's database, or of another database."""
         assert self.postgres is not None
         [(head,)] = self.postgres.execute("SELECT head FROM streams_loghead", database or self._database)
         return int(str(head))
 
     def restore(self, fork: int) -> None:
-        """Put the copy in the database's place. Add what is lost by that to `losses`; `fork` is the copy's head."""
+        """Replace the database with the copy, and add the lost history to `losses`. `fork` is the copy's head."""
         postgres, name = self.postgres, self._database
         assert postgres is not None
         at = time.time()
@@ -196,7 +197,7 @@ class World:
 
     @contextlib.contextmanager
     def _closed(self, name: str) -> Iterator[None]:
-        """A time in which no process has a connection to the database, which can get another name in it."""
+        """Close all connections to the database and refuse new ones until the end. It can be renamed in between."""
         assert self.postgres is not None
         [(oid,)] = self.postgres.execute(f"SELECT oid FROM pg_database WHERE datname = '{name}'")
         self.postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
@@ -215,15 +216,15 @@ class World:
             process.close()
 
     def returned(self) -> list[str]:
-        """The texts whose publishing has returned to its publisher."""
+        """Return the texts for which a publish call has returned."""
         return [line for path in self.folder.glob("*.returned") for line in path.read_text().splitlines()]
 
     def committed(self) -> list[str]:
-        """The texts that publishers have committed in transactions of their own."""
+        """Return the texts that publishers have committed in their own transactions."""
         return [line for (line,) in self.site.execute("SELECT data FROM chaos_committed")]
 
     def look_for_dead(self) -> None:
-        """Take note of whoever has ended, in `died`. To be called while nobody is being killed."""
+        """Record the processes that have ended, in `died`. Do not call this while a disruptor kills a process."""
         for number, process in self.publishing.items():
             if process.poll() is not None and f"publisher-{number}" not in self.died:
                 self.died[f"publisher-{number}"] = f"exit {process.returncode} {process.communicate()[1][-2000:]}"
@@ -232,10 +233,10 @@ class World:
                 self.died[f"server-{number}"] = server.log.read_text()[-2000:]
 
     def weigh(self) -> None:
-        """Take note of how much memory each process has now."""
+        """Record the largest memory use of each process so far, in `most_rss`."""
         processes: dict[str, Server | ForkedProcess] = {f"server-{n}": server for n, server in enumerate(self.servers)}
         processes |= {f"publisher-{number}": process for number, process in self.publishing.items()}
         for name, process in processes.items():
-            with contextlib.suppress(psutil.Error, AssertionError):  # it is dead just now
+            with contextlib.suppress(psutil.Error, AssertionError):  # a disruptor has killed it
                 rss = psutil.Process(process.pid).memory_info().rss
                 self.most_rss[name] = max(rss, self.most_rss.get(name, 0))
