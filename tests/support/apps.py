@@ -1,7 +1,7 @@
-"""The tests as an app of the site that they start: it breaks that site where the chaos suite is to be seen to fail.
+"""The tests' app in the sites that they start. It changes a process of the chaos suite as environment variables require.
 
-It also gives a process of that suite a wrong clock, and shortens the time for which nothing is pruned if the process
-that prunes is killed.
+It breaks Streams, so that the suite must fail, or gives the process a wrong clock. It also shortens the lease for
+pruning, so that pruning goes on soon after the process that prunes was killed.
 """
 
 import os

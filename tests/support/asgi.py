@@ -1,4 +1,4 @@
-"""Django's stock ASGI application, without ours around it: what Streams must work under as well."""
+"""Django's stock ASGI application, without the one of Streams. Streams must also work under it."""
 
 import os
 

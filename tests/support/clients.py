@@ -1,4 +1,4 @@
-"""An SSE client over a bare socket: it counts as EventSource does, and can also do what a browser would not."""
+"""An SSE client on a plain socket. It keeps the cursor as an EventSource does, but can also misbehave."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TCP_REPAIR = 19  # linux/tcp.h
 
 @dataclass(eq=False)
 class StreamClient:
-    """One connection to a stream, and what came over it. `last_event_id` and `events` go on over reconnects."""
+    """A client of a stream, and the events that it received. `last_event_id` and `events` are kept over reconnects."""
 
     port: int
     path: str
@@ -31,13 +31,13 @@ class StreamClient:
         _made.add(self)
 
     async def connect(self, *, receive_buffer: int | None = None) -> StreamClient:
-        """Send the request and read the response's head. `receive_buffer` in bytes makes the kernel keep little."""
+        """Send the request and read the response's head. `receive_buffer` limits the kernel's buffer, in bytes."""
         connection = socket.socket()
         connection.setblocking(False)
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self.port))
-        # A small limit, so that what is not read stays with the kernel and not in this process.
+        # The limit is small, so that unread bytes stay in the kernel and not in this process.
         self._reader, self._writer = await asyncio.open_connection(sock=connection, limit=2**16)
         headers = {"Host": f"127.0.0.1:{self.port}", "Accept": "text/event-stream", **self.headers}
         if self.last_event_id:
@@ -54,7 +54,7 @@ class StreamClient:
         return self
 
     async def chunk(self) -> bytes:
-        """The next piece of the body; b"" at its end."""
+        """Return the next piece of the body, or b"" at its end."""
         if self.response_headers.get("transfer-encoding") != "chunked":
             return await self._reader.read(2**16)
         await self._begin_chunk()
@@ -63,12 +63,12 @@ class StreamClient:
         return data[:-2]
 
     async def _begin_chunk(self) -> None:
-        """Read a chunk's head, unless that was done before and the wait for its body was cancelled."""
+        """Read a chunk's head, unless it was read before a wait for its body that was cancelled."""
         if self._chunk_left is None:
             self._chunk_left = int((await self._reader.readline() or b"0").split(b";")[0], 16)
 
     async def read(self) -> bool:
-        """Read one piece and take note of its events. False at the end of the stream."""
+        """Read one piece and record its events. Return False at the end of the stream."""
         try:
             data = await self.chunk()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -76,9 +76,9 @@ class StreamClient:
         return self._take(data)
 
     async def bite(self, most: int) -> None:
-        """Read at most `most` bytes of the next piece: what is left where a connection breaks within an event.
+        """Read at most `most` bytes of the next piece, as if the connection broke in the middle of an event.
 
-        After it, there is nothing to be done but to leave.
+        After this, the client can only leave.
         """
         try:
             if self.response_headers.get("transfer-encoding") == "chunked":
@@ -109,7 +109,7 @@ class StreamClient:
         return self.control
 
     async def read_for(self, seconds: float) -> None:
-        """Read whatever comes in that time."""
+        """Read for this time, or until the stream ends."""
         try:
             async with asyncio.timeout(seconds):
                 while await self.read():
@@ -118,11 +118,11 @@ class StreamClient:
             pass
 
     def widen(self, receive_buffer: int) -> None:
-        """Have the kernel keep so many bytes from now on: with a small buffer, megabytes take minutes."""
+        """Enlarge the kernel's receive buffer, because with a small one, reading megabytes takes minutes."""
         self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
 
     def abort(self) -> None:
-        """Leave at once, by RST."""
+        """Leave at once, with an RST."""
         linger_for_no_time = struct.pack("ii", 1, 0)
         self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_for_no_time)
         self._writer.transport.abort()
@@ -134,21 +134,21 @@ class StreamClient:
                 self.abort()
 
     def vanish(self) -> None:
-        """Be gone without telling the server, as a machine that was switched off. Takes CAP_NET_ADMIN, and Linux."""
+        """Disappear without notifying the server, like a machine that was switched off. Needs Linux and CAP_NET_ADMIN."""
         self._writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
         self._writer.transport.abort()
 
     async def close(self) -> None:
-        """Leave by FIN."""
+        """Leave with a FIN."""
         self._writer.close()
 
 
 def leave_all() -> None:
-    """Close the connections that a test has left open, failed or not; before its event loop is closed."""
+    """Close all connections that a test has left open, also if it failed. Call this before its event loop is closed."""
     while _made:
         client = _made.pop()
         if hasattr(client, "_writer"):
-            with contextlib.suppress(RuntimeError):  # its event loop is closed: a test failed that leaves by itself
+            with contextlib.suppress(RuntimeError):  # a failed test has closed its event loop already
                 client._writer.transport.abort()
 
 

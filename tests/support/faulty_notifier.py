@@ -1,4 +1,4 @@
-"""A notifier that does everything that a notifier is allowed to do wrong."""
+"""A notifier that makes every kind of error that hubs must tolerate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streams.notifiers.local import LocalNotifier
 
 
 class FaultyNotifier(LocalNotifier):
-    """Drops, repeats, delays, reorders and empties notices, and fails, at random: the same for the same `seed`."""
+    """Drops, repeats, delays, reorders and empties notices at random, and fails. The `seed` determines the choices."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -20,19 +20,19 @@ class FaultyNotifier(LocalNotifier):
 
     def notify(self, notice: Notice) -> None:
         with self._lock:
-            fate = self._random.choice(["pass", "pass", "drop", "repeat", "hold", "empty", "fail", "release"])
+            action = self._random.choice(["pass", "pass", "drop", "repeat", "hold", "empty", "fail", "release"])
             due = {
                 "pass": [notice],
                 "repeat": [notice, notice],
                 "empty": [Notice(notice.first, notice.last)],
-            }.get(fate, [])
-            if fate == "hold":
+            }.get(action, [])
+            if action == "hold":
                 self._held.append(notice)
-            elif fate == "release":
+            elif action == "release":
                 due = [*self._held, notice]
                 self._random.shuffle(due)
                 self._held.clear()
         for one in due:
             super().notify(one)
-        if fate == "fail":
+        if action == "fail":
             raise ConnectionError("no server")

@@ -1,7 +1,7 @@
 """Empty the database after a test that commits, by deleting rows.
 
-Django's own way is the `flush` command: it truncates all tables and then makes all content types and permissions again,
-which takes longer than most tests. Here they stay, because no test changes them. Sequences go on in both cases.
+Django uses its `flush` command, which truncates all tables and then creates all content types and permissions again.
+This takes longer than most tests. Here these rows stay, because no test changes them. Neither way resets sequences.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ flush = TransactionTestCase._fixture_teardown
 
 
 def delete_rows(alias: str) -> None:
-    """Delete the rows of all tables but those in `KEPT`, in one transaction: foreign keys are checked at its end."""
+    """Delete the rows of all tables except `KEPT`, in one transaction, because foreign keys are checked at its end."""
     connection = connections[alias]
     tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
     statements = [f"DELETE FROM {connection.ops.quote_name(name)}" for name in tables if name not in KEPT]
@@ -29,9 +29,9 @@ def delete_rows(alias: str) -> None:
 
 
 def finish_periodic_work() -> None:
-    """Wait for what the test left to do: a process whose last stream has ended writes its row afterwards."""
+    """Wait for work that the test has left: a process writes its presence row after its last stream has ended."""
     if executor.PERIODIC._threads:
-        executor.PERIODIC.submit(bool).result(timeout=60)  # it has one thread, which works in order
+        executor.PERIODIC.submit(bool).result(timeout=60)  # its only thread works in order
 
 
 def fixture_teardown(case: Any) -> None:

@@ -103,9 +103,7 @@ class ForkedProcess:
         self.stdin = os.fdopen(stdin[1], "w")
         self.stdout = os.fdopen(stdout[0])
         self.stderr = os.fdopen(stderr[0])
-        self._status = os.fdopen(
-            status[0], "rb", buffering=0
-        )  # the exit status pipe: the pid, then the exit status
+        self._status = os.fdopen(status[0], "rb", buffering=0)  # the exit status pipe: the pid, then the exit status
         _ForkServer.shared().start({"code": code, "argv": argv, "env": env}, child_ends)
         for end in child_ends:
             os.close(end)

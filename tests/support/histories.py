@@ -1,4 +1,4 @@
-"""A log that goes back from 150 to 100, for tests: its messages, who publishes them, and what clients see of it."""
+"""A log whose head goes back from 150 to 100: its messages, its publishers, and the events that clients receive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEW = [f"new {n}" for n in range(1, 61)]
 
 
 def publish_each(*texts: str) -> None:
-    """Publish one message at a time, as different callers would."""
+    """Publish one message at a time, like separate callers."""
     for text in texts:
         publish("news", text)
 
@@ -29,7 +29,7 @@ async def grow(site: Site, texts: list[str]) -> None:
 
 
 async def comes_back(port: int, cursor: int, count: int) -> StreamClient:
-    """Connect with a cursor, again and again as an EventSource does, until `count` messages have come."""
+    """Connect with a cursor, and reconnect as an EventSource does, until `count` messages have arrived."""
     client = StreamClient(port, "/events/news/", last_event_id=str(cursor))
     async with asyncio.timeout(30):
         while len(client.events) < count:

@@ -1,4 +1,4 @@
-"""What users of Streams do in tests of their own: the same everywhere, in Django's test cases and in pytest's."""
+"""Tests as users of Streams write them. They run in Django's test cases and with pytest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from streams.testing import read_events
 
 
 async def texts(response: object, count: int) -> list[str]:
-    """The data of the next `count` events."""
+    """Return the data of the next `count` events."""
     return [event.data for event in await read_events(response, count)]
 
 
@@ -34,7 +34,7 @@ C = TypeVar("C", bound=type)
 
 
 def each_in_time(cls: C) -> C:
-    """A class decorator: an async test that hangs fails."""
+    """Give each async test of a class a time limit."""
 
     def limit(test: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(test)
@@ -52,7 +52,7 @@ def each_in_time(cls: C) -> C:
 
 @each_in_time
 class PublishAndRead:
-    """Async tests, to be mixed into classes that see to a database."""
+    """Async tests for classes that provide a database."""
 
     async def test_message_published_after_the_stream_was_opened_is_read(self):
         response = await AsyncClient().get("/events/news/")
@@ -104,7 +104,7 @@ class PublishAndRead:
         await apublish("news", "hello")
         chunks = aiter(response)
         await anext(chunks)
-        self.__class__.left_open = chunks  # so that nothing collects it before the event loop ends
+        self.__class__.left_open = chunks  # so that it is not collected before the event loop ends
 
     async def test_reading_task_is_left_running(self):
         response = await AsyncClient().get("/events/news/")
@@ -132,7 +132,7 @@ class PublishAndRead:
 
 @each_in_time
 class PublishAndReadWithQueries:
-    """Async tests that also query, or open a transaction: where Django does that on the test's own connection."""
+    """Async tests that also query or open transactions, for test cases in which Django uses the test's connection."""
 
     async def test_message_published_in_a_transaction_is_read(self):
         response = await AsyncClient().get("/events/news/")

@@ -103,7 +103,7 @@ class Tracer:
             if self.found[-1:] != [code]:
                 self.found.append(code)
         elif event == "return":
-            # What an async generator yields is wrapped, so that only its type is known.
+            # Python wraps a value that an async generator yields, so that only the type of the wrapper is known.
             is_yielded = type(arg).__name__ == "async_generator_wrapped_value" and frame is self._receiver
             if is_yielded or carries(arg):
                 self._receiver = caller

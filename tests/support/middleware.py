@@ -1,4 +1,4 @@
-"""Middleware as sites have it, to stand between a stream and its client in tests; see TEST_MIDDLEWARE in settings."""
+"""Middleware like that of sites, which the tests put in front of streams; see TEST_MIDDLEWARE in tests/settings.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.utils.decorators import async_only_middleware, sync_only_middleware
 
 @sync_only_middleware
 def sync_only(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Middleware from before there was async: Django runs the view beneath it through a thread and back."""
+    """Sync middleware, under which Django runs the view through a thread and back."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         response = get_response(request)
@@ -25,7 +25,7 @@ def sync_only(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callab
 
 @async_only_middleware
 def wrap_content(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Callable[[HttpRequest], Awaitable[Any]]:
-    """Puts a generator around streamed content, as middleware that counts or changes bytes does."""
+    """Wrap streamed content in a generator, as middleware that counts or changes bytes does."""
 
     async def wrapped(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for chunk in content:
@@ -42,8 +42,10 @@ def wrap_content(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Calla
 
 @async_only_middleware
 def slow(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Callable[[HttpRequest], Awaitable[Any]]:
-    """Keeps the request for `?wait=` seconds, as middleware that asks who somebody is may, and the view's answer for
-    `?slow=`, as one that writes to an audit log may."""
+    """Delay the request by `?wait=` seconds and the response by `?slow=` seconds.
+
+    Middleware that authenticates users or writes an audit log can cause such delays.
+    """
 
     async def middleware(request: HttpRequest) -> Any:
         await asyncio.sleep(float(request.GET.get("wait", 0)))
@@ -56,7 +58,7 @@ def slow(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Callable[[Htt
 
 @sync_only_middleware
 def slow_sync(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
-    """The same in a thread, where nobody can cancel it."""
+    """Delay the response in a thread, where it cannot be cancelled."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         response = get_response(request)

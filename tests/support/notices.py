@@ -1,4 +1,4 @@
-"""Telling notifiers of news, and hearing it from them, as publishers and hubs do."""
+"""Send notices through notifiers as publishers do, and receive them as hubs do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def in_thread(call: Callable[[], None]) -> None:
     try:
         call()
     finally:
-        connections.close_all()  # the thread's own
+        connections.close_all()  # the connections of this thread
 
 
 async def tell(notifier: BaseNotifier, *notices: Notice) -> None:
@@ -41,16 +41,16 @@ async def tell(notifier: BaseNotifier, *notices: Notice) -> None:
 async def listening(notifier: BaseNotifier) -> Notices:
     notices = notifier.listen()
     async with asyncio.timeout(SECONDS):
-        assert await anext(notices) is None, "it listens"
+        assert await anext(notices) is None, "the notifier does not listen yet"
     return notices
 
 
 async def hear(notices: Notices, *, until: int) -> list[Notice]:
-    """What is heard up to the notice with that position, each once: an echo repeats it."""
-    heard: list[Notice] = []
+    """Return the notices up to the one with the position `until`, without repetitions. An echo repeats a notice."""
+    received: list[Notice] = []
     async with asyncio.timeout(SECONDS):
-        while not heard or heard[-1].last != until:
+        while not received or received[-1].last != until:
             one = await anext(notices)
-            if one is not None and one not in heard:
-                heard.append(one)
-    return heard
+            if one is not None and one not in received:
+                received.append(one)
+    return received

@@ -7,6 +7,6 @@ from streams.protocol.sse import StoredEvent
 
 
 def tail(after: int) -> tuple[int, list[StoredEvent]]:
-    """Return the head, after giving positions to what waits, and the oldest messages above `after`, at most a page."""
+    """Number the waiting messages. Return the head, and the oldest messages above `after`, up to one page."""
     newest = log.current_head()
     return newest, log.between(after, newest)

@@ -1,4 +1,4 @@
-"""Views that return EventStreamResponses of their own, and publish; mounted at /test/response/."""
+"""Views that publish, and views that return their own EventStreamResponse. They are mounted at /test/response/."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from django.utils import timezone
 
 from streams import Event, EventStreamResponse, apublish, publish
 
-# What iterators note of their lives, by the query's `key`.
+# The iterators record here when they start and end. The `key` in the query string is the dict's key.
 journal: defaultdict[str, list[Any]] = defaultdict(list)
 
 SECRET = "the password is hunter2"
 
 
 def read_journal(request: HttpRequest) -> JsonResponse:
-    """What was noted under `key`."""
+    """Return the records with this `key`."""
     return JsonResponse({"journal": journal[request.GET["key"]]})
 
 
@@ -76,17 +76,17 @@ async def _numbers(n: int, pause: float) -> AsyncIterator[int]:
 
 
 async def numbers(request: HttpRequest) -> EventStreamResponse:
-    """`n` numbers, `pause` seconds apart."""
+    """Yield `n` numbers, `pause` seconds apart."""
     return _respond(request, _numbers(int(request.GET.get("n", 3)), _seconds(request, "pause") or 0.0))
 
 
 def numbers_of_sync_view(request: HttpRequest) -> EventStreamResponse:
-    """The same, from a sync view."""
+    """Like numbers(), but a sync view."""
     return _respond(request, _numbers(int(request.GET.get("n", 3)), _seconds(request, "pause") or 0.0))
 
 
 async def kinds(request: HttpRequest) -> EventStreamResponse:
-    """One item of every kind that may be yielded."""
+    """Yield one item of every supported kind."""
 
     async def items() -> AsyncIterator[Any]:
         yield "text"
@@ -102,7 +102,7 @@ async def kinds(request: HttpRequest) -> EventStreamResponse:
 
 
 async def failing(request: HttpRequest) -> EventStreamResponse:
-    """Fails after its first item."""
+    """Fail after the first item."""
 
     async def items() -> AsyncIterator[str]:
         yield "before"
@@ -115,7 +115,7 @@ async def failing(request: HttpRequest) -> EventStreamResponse:
 
 
 async def endless(request: HttpRequest) -> EventStreamResponse:
-    """One item, and then silence. Notes when it is closed."""
+    """Yield one item and then wait. Record when the iterator is closed."""
     key = request.GET["key"]
 
     async def items() -> AsyncIterator[str]:
@@ -124,14 +124,14 @@ async def endless(request: HttpRequest) -> EventStreamResponse:
             yield "first"
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(0)  # cleaning up may wait for something
+            await asyncio.sleep(0)  # the cleanup of an iterator can wait for something
             journal[key].append("closed")
 
     return _respond(request, items())
 
 
 async def chatty(request: HttpRequest) -> EventStreamResponse:
-    """Numbers, as fast as they are taken, padded with `bytes` bytes. Notes how many there were, when it is closed."""
+    """Yield numbers, padded with `bytes` bytes, as fast as they are read. Record how many, and when it is closed."""
     key, pad = request.GET["key"], "x" * int(request.GET.get("bytes", 10))
 
     async def items() -> AsyncIterator[str]:
@@ -148,7 +148,7 @@ async def chatty(request: HttpRequest) -> EventStreamResponse:
 
 
 class Held:
-    """An iterator that holds something from its beginning, as an upstream connection, and lets go of it in aclose()."""
+    """An iterator that holds a resource from its creation, like an upstream connection, and releases it in aclose()."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -173,11 +173,11 @@ def held_of_sync_view(request: HttpRequest) -> EventStreamResponse:
     return _respond(request, Held(request.GET["key"]))
 
 
-# --- What an iterator may do ---
+# --- Other things that an iterator can do ---
 
 
 async def database(request: HttpRequest) -> EventStreamResponse:
-    """Queries before its first item and between two silences. Notes in which thread, and what became of that thread."""
+    """Query before each item. Record the thread, and whether its connection was already open."""
     key = request.GET["key"]
 
     def query() -> int:
@@ -194,7 +194,7 @@ async def database(request: HttpRequest) -> EventStreamResponse:
 
 
 async def busy_thread(request: HttpRequest) -> EventStreamResponse:
-    """Sync code that keeps the request's thread for `seconds` before the only item."""
+    """Occupy the request's thread for `seconds` with sync code before the only item."""
 
     async def items() -> AsyncIterator[str]:
         await sync_to_async(time.sleep)(float(request.GET["seconds"]))
@@ -207,7 +207,7 @@ _depth: contextvars.ContextVar[int] = contextvars.ContextVar("depth", default=0)
 
 
 async def one_task(request: HttpRequest) -> EventStreamResponse:
-    """Timeouts, task groups and context variables that are open over several items."""
+    """Use a task group, a timeout and a context variable across several items."""
 
     async def items() -> AsyncIterator[Any]:
         token = _depth.set(1)
@@ -229,17 +229,17 @@ async def one_task(request: HttpRequest) -> EventStreamResponse:
 
 
 def threads(request: HttpRequest) -> JsonResponse:
-    """The identities of this process's threads."""
+    """Return the identifiers of this process's threads."""
     return JsonResponse({"threads": [thread.ident for thread in threading.enumerate()]})
 
 
 def large(request: HttpRequest) -> HttpResponse:
-    """An ordinary answer of `bytes` bytes."""
+    """Return an ordinary response of `bytes` bytes."""
     return HttpResponse(b"x" * int(request.GET["bytes"]), content_type="text/plain")
 
 
 async def one_chunk(request: HttpRequest) -> EventStreamResponse:
-    """One piece of `bytes` bytes, and the end."""
+    """Yield one chunk of `bytes` bytes, and end."""
 
     async def items() -> AsyncIterator[bytes]:
         yield b":" + b"x" * int(request.GET["bytes"]) + b"\n"
@@ -248,7 +248,7 @@ async def one_chunk(request: HttpRequest) -> EventStreamResponse:
 
 
 async def quick(request: HttpRequest) -> HttpResponseBase:
-    """An ordinary answer."""
+    """Return an ordinary response."""
     return JsonResponse({})
 
 

@@ -1,4 +1,4 @@
-"""Which tests a run selects, and the line at its end about the tests that it skipped.
+"""Select the tests of a run, and report the tests that it skipped at its end.
 
 There are two parts, `make test` and `make test-system`:
 

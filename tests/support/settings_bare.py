@@ -1,4 +1,4 @@
-"""A site with as little as Streams needs: no admin, no sessions, no messages, no middleware."""
+"""A site with only the apps that Streams needs: no admin, no sessions, no messages, no middleware."""
 
 from tests.settings import *  # noqa: F403
 
@@ -6,5 +6,5 @@ INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "streams
 MIDDLEWARE = []
 TEMPLATES = []
 ROOT_URLCONF = "tests.support.urls_bare"
-# The keys of the relay, which is not there, are unknown.
+# The relay is not installed, so that its keys would be unknown.
 STREAMS = {key: value for key, value in STREAMS.items() if not key.startswith(("UPSTREAMS", "RELAY_", "GENERATION_"))}  # noqa: F405

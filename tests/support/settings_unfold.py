@@ -1,4 +1,4 @@
-"""The tests' settings with a third-party theme of the admin, django-unfold."""
+"""The tests' settings with django-unfold, a third-party theme for the admin."""
 
 from tests.settings import *  # noqa: F403
 from tests.settings import INSTALLED_APPS

@@ -1,4 +1,4 @@
-"""A site of a test's own: a database, and processes that work on it: servers, commands, scripts."""
+"""A site for one test: a database, and the servers, commands and scripts that use it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SERVERS = ("daphne", "uvicorn", "granian", "hypercorn")
 
 
 def command(server: str, app: str, port: int) -> list[str]:
-    """The command line that serves `app` on loopback."""
+    """Return the command line that serves `app` on loopback."""
     if server == "daphne":
         return [str(BIN / "daphne"), "-b", "127.0.0.1", "-p", str(port), "-v", "0", app]
     if server == "uvicorn":
@@ -46,7 +46,7 @@ def command(server: str, app: str, port: int) -> list[str]:
         return [*command("uvicorn", app, port), "--workers", "4"]
     if server == "gunicorn":
         return [str(BIN / "gunicorn"), "--worker-class", "asgi", "--bind", f"127.0.0.1:{port}", app]
-    raise ValueError(f"No server {server!r}; there are {', '.join(SERVERS)}.")
+    raise ValueError(f"Unknown server {server!r}. Servers: {', '.join(SERVERS)}.")
 
 
 class Server:
@@ -79,7 +79,7 @@ class Server:
         return self._process.pid
 
     def exit_code(self) -> int | None:
-        """None while it runs, or where it was stopped."""
+        """Return the exit code, or None while it runs and after stop()."""
         return None if self._process is None else self._process.poll()
 
     @property
@@ -87,7 +87,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def stop(self, how: signal.Signals = signal.SIGKILL, *, patient: bool = False) -> None:
-        """`patient`: its workers are left to end by themselves."""
+        """Stop the server. With `patient`, its workers are not killed, so that they end by themselves."""
         if self.exit_code() is not None:
             self._process = None
         if self._process is not None:
@@ -95,7 +95,7 @@ class Server:
             self._process.send_signal(how)
             self._process.wait(timeout=60)
             self._process = None
-            for worker in () if patient else workers:  # granian's outlive a main process that is killed
+            for worker in () if patient else workers:  # granian's workers survive if the main process is killed
                 with contextlib.suppress(psutil.NoSuchProcess):
                     worker.kill()
 
@@ -104,17 +104,17 @@ class Server:
             return json.load(response)
 
     def json_as(self, cookie: str, path: str) -> Any:
-        """GET with a Cookie header."""
+        """Like json(), with a Cookie header."""
         request = urllib.request.Request(f"{self.url}{path}", headers={"Cookie": cookie})
         with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
 
     def log_in(self, name: str, **attributes: Any) -> str:
-        """Log in as a user, made where there is none; returns the Cookie header of the session."""
+        """Log in as a user, who is created if necessary, and return the Cookie header of the session."""
         query = urllib.parse.urlencode({"name": name, "is": json.dumps(attributes)})
         with urllib.request.urlopen(f"{self.url}/test/login/?{query}", timeout=60) as response:
             cookies = [header.split(";")[0] for header in response.headers.get_all("Set-Cookie")]
-        return next(cookie for cookie in cookies if cookie.startswith("sessionid="))  # there is one of CSRF as well
+        return next(cookie for cookie in cookies if cookie.startswith("sessionid="))  # not the cookie for CSRF
 
 
 class Site:
@@ -154,18 +154,18 @@ class Site:
         return done
 
     def script(self, code: str, *args: str) -> ForkedProcess:
-        """Start a Python process that runs `code` after django.setup(); it reads sys.argv[1:]."""
+        """Start a Python process that runs `code` after django.setup(), with `args` in sys.argv[1:]."""
         process = ForkedProcess(f"import django; django.setup()\n{code}", ["-c", *args], self.env)
         self._processes.append(process)
         return process
 
     def call(self, function: Callable[..., object], *args: object) -> ForkedProcess:
-        """Start a process that calls a test module's function, with its arguments as strings, after django.setup()."""
+        """Start a process that calls a test module's function after django.setup(), with the arguments as strings."""
         name, module = function.__name__, function.__module__
         return self.script(f"import sys\nfrom {module} import {name}\n{name}(*sys.argv[1:])", *map(str, args))
 
     def execute(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run SQL from outside, without Django; returns the rows."""
+        """Run SQL without Django, and return the rows."""
         if self.postgres is not None:
             return self.postgres.execute(statement, self.database_url.rpartition("/")[2])
         with contextlib.closing(
@@ -176,7 +176,7 @@ class Site:
             return rows
 
     def serve(self, server: str = "uvicorn", app: str = "project.asgi:application", **env: str) -> Server:
-        """Start a server. `tests.support.asgi:application` is Django's stock handler."""
+        """Start a server. With `tests.support.asgi:application`, it runs Django's stock handler."""
         port = free_port()
         running = Server(command(server, app, port), port, {**self.env, **env}, self.folder / f"{server}.log")
         self._servers.append(running)
@@ -191,7 +191,7 @@ class Site:
 
 
 def finish(process: ForkedProcess, seconds: float = 120.0, input: str = "") -> str:
-    """Wait for a script to end well; returns what it printed."""
+    """Wait for a process to succeed, and return its output."""
     out, errors = process.communicate(input, timeout=seconds)
     assert process.returncode == 0, errors
     return out

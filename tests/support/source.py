@@ -1,4 +1,4 @@
-"""The source of the package `streams`, parsed: its modules, and what each of them imports."""
+"""The parsed source of the package `streams`: its modules and their imports."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def name_of(path: Path) -> str:
 
 
 def part_of(module: str) -> str:
-    """Return the file or package of `streams` that a module belongs to; "" for `streams` and for other packages."""
+    """Return the file or package of `streams` that a module belongs to, or "" for `streams` and other packages."""
     return module.split(".")[1] if module.startswith("streams.") else ""
 
 
 MODULES = {name_of(path): path for path in sorted((ROOT / "streams").rglob("*.py")) if path.parent.name != "migrations"}
 
 
-# The two below take a second, and only a few tests need them: each process that runs tests imports this module.
+# The next two are functions because they take a second. Every test process imports this module, but few tests need them.
 @functools.cache
 def trees() -> dict[str, ast.Module]:
     """Return {module: its syntax tree}."""
@@ -37,7 +37,7 @@ def graph() -> dict[str, set[str]]:
 
 
 def imports(name: str, tree: ast.AST) -> Iterator[str]:
-    """Yield the modules that a module imports: also in functions, and for type checkers."""
+    """Yield the modules that a module imports, including imports in functions and for type checkers."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -1,4 +1,4 @@
-"""Deleting rows after a test leaves the database as Django's own flush leaves it."""
+"""Deleting rows after a test leaves the database in the same state as Django's flush."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tests.support.selection: which tests run where, and the line about tests that were skipped."""
+"""The selection of tests for the parts of a run, and the report about skipped tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo site's URLs, and views that only tests use."""
+"""The demo site's URLs, and views for tests."""
 
 from django.urls import include, path
 

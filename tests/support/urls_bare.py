@@ -1,4 +1,4 @@
-"""The stream, and nothing else."""
+"""The URLs of the streams only."""
 
 from django.urls import include, path
 

@@ -1,4 +1,4 @@
-"""Django's test runner, which then looks at what the tests have left behind, while their database is still there."""
+"""Django's test runner, with a check that the tests have left no rows, connections or threads behind."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tests.support.services import wait_until
 
 
 class CheckingRunner(DiscoverRunner):
-    """Ends with an error where there are rows, connections or threads left."""
+    """Fails if rows, connections or threads are left at the end, before the test database is destroyed."""
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
         assert not Message.objects.exists(), list(Message.objects.values_list("channel", "data"))
         assert not Channel.objects.exists()
         if connection.vendor == "postgresql":
-            wait_until(lambda: not others(), "the end of all connections but this one")
+            wait_until(lambda: not others(), "the end of all other connections")
         wait_for_log_threads()
         super().teardown_databases(old_config, **kwargs)
         print("Nothing is left behind.", file=sys.stderr)
 
 
 def others() -> list[Any]:
-    """What else is connected to the database, PostgreSQL's own workers aside."""
+    """Return the other client connections to the database."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pid, state, query FROM pg_stat_activity "
@@ -38,7 +38,7 @@ def others() -> list[Any]:
 
 
 def wait_for_log_threads() -> None:
-    """Wait until the log's threads have ended. Where one does not, say what it is at."""
+    """Wait until the log's threads have ended. If one does not end, raise an error with its stack."""
     try:
         wait_until(lambda: not _log_threads(), "the end of the log's threads")
     except TimeoutError as error:

@@ -1,4 +1,4 @@
-"""Views that only tests use, served beside the demo site."""
+"""Views for tests, served together with the demo site."""
 
 import asyncio
 import gc
@@ -20,7 +20,7 @@ from streams.delivery.subscriber import Subscriber, open_streams
 
 
 async def burst(request: HttpRequest) -> JsonResponse:
-    """Publish `n` messages of `bytes` bytes to `channel` from this very process."""
+    """Publish `n` messages of `bytes` bytes to `channel` from this process."""
     n = int(request.GET.get("n", 1))
     pad = "x" * int(request.GET.get("bytes", 10))
     channel = request.GET.get("channel", "news")
@@ -30,8 +30,7 @@ async def burst(request: HttpRequest) -> JsonResponse:
 
 @csrf_exempt
 async def publish(request: HttpRequest) -> JsonResponse:
-    """Publish the body's lines to `channel`, all at the same time; an Idempotency-Key sees to it that one is
-    published once."""
+    """Publish the lines of the body to `channel`, all at the same time. A single line can have an Idempotency-Key."""
     key = request.headers.get("Idempotency-Key")
     channel, lines = request.GET["channel"], request.body.decode().split("\n")
     rows = await asyncio.gather(*(apublish(channel, line, idempotency_key=key) for line in lines))
@@ -39,12 +38,12 @@ async def publish(request: HttpRequest) -> JsonResponse:
 
 
 async def process(request: HttpRequest) -> JsonResponse:
-    """What this server process holds."""
+    """Return the resources that this server process holds."""
     objects = 0
     if "collect" in request.GET:
         gc.collect()
         await asyncio.sleep(0)
-        # By its type: isinstance would ask a lazy user who it is, and so the database, which an event loop may not.
+        # Use type(), because isinstance() would evaluate a lazy user with a query, which is forbidden in an event loop.
         counted = (HttpRequest, HttpResponseBase, Subscriber)
         objects = sum(issubclass(type(thing), counted) for thing in gc.get_objects())
     me = psutil.Process()
@@ -67,7 +66,7 @@ async def process(request: HttpRequest) -> JsonResponse:
 
 
 def log_in(request: HttpRequest) -> JsonResponse:
-    """Log in as the user named in the query; made where there is none."""
+    """Log in as the user named in the query, who is created if necessary."""
     name = request.GET["name"]
     user, _ = get_user_model().objects.get_or_create(username=name, defaults=json.loads(request.GET.get("is", "{}")))
     login(request, user, backend="django.contrib.auth.backends.ModelBackend")
@@ -83,7 +82,7 @@ _queries: list[str] = []
 
 
 def queries(request: HttpRequest) -> JsonResponse:
-    """The queries of this process since it was asked last. It counts from the first time on, those of all threads."""
+    """Return the queries of all threads since the last request. The first request starts the recording."""
     counted = _queries.copy()
     _queries.clear()
     connection_created.connect(_count_queries, dispatch_uid="tests.support.views.queries")

@@ -1,4 +1,4 @@
-"""Between the commit and the numbering: processes that die, and failures."""
+"""A process that dies or fails between the commit and the numbering loses no message."""
 
 from __future__ import annotations
 

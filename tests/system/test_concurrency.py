@@ -1,4 +1,4 @@
-"""Publishers in many threads and processes, a reader beside them, and open transactions."""
+"""Publishing from many threads and processes, reading at the same time, and open transactions."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def publish_share(number: int) -> dict[str, int]:
 
 
 def publishers(process: str) -> None:
-    """Run the publishers of one process. Prints {data: position} of all that they have published."""
+    """Run the publishers of one process. Prints {data: position} for all of their messages."""
     published: dict[str, int] = {}
     first = int(process) * THREADS
     in_threads(*(lambda n=n: published.update(publish_share(n)) for n in range(first, first + THREADS)))
@@ -97,7 +97,7 @@ def publishers(process: str) -> None:
 
 
 def reader() -> None:
-    """Poll the log until a line comes. Prints the messages that the polls returned, and those in the whole table."""
+    """Poll the log until a line arrives. Prints the messages that the polls returned, and those in the whole table."""
     stop = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
     say("ready")

@@ -21,12 +21,12 @@ pytestmark = pytest.mark.once
 
 REQUESTS, ROUNDS = 12, 10
 
-# What waits longer for a connection fails.
+# A thread that waits longer than `timeout` for a connection fails.
 POOL = {"min_size": 0, "max_size": 3, "timeout": 10, "max_idle": 1}
 
 
 def request(number: int) -> None:
-    """Do what a sync view does: ORM queries, and a publish. Django closes the connection afterwards."""
+    """Act like a sync view: run ORM queries and publish. Django closes the connection afterwards."""
     try:
         Message.objects.count()
         publish("news", f"sync {number}")
@@ -58,7 +58,7 @@ def share_a_pool() -> None:
         for _ in range(ROUNDS):
             await burst()
         print("done", flush=True)
-        # The stream goes on, and so does its hub, in one thread.
+        # The stream and its hub go on, in one thread.
         async with asyncio.timeout(30):
             while sum(thread.name == "streams-log" for thread in threading.enumerate()) > 2:
                 await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""docs/operations/deploying.md: its command lines serve streams and end in time, and its files agree with it."""
+"""The command lines in docs/operations/deploying.md serve streams and end in time, and its files agree with it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_compose_file_turns_the_servers_of_nginx_into_its_own() -> None:
     compose = (DOCS / "deploying" / "compose.yaml").read_text()
     [script] = re.findall(r"sed '(s/.*?/.*?/)'", compose)
     _, pattern, replacement, _ = script.split("/")
-    pattern = pattern.replace(r"\(", "(").replace(r"\)", ")")  # basic to Python's
+    pattern = pattern.replace(r"\(", "(").replace(r"\)", ")")  # from a basic regular expression to Python's syntax
     nginx = (DOCS / "deploying" / "nginx.conf").read_text()
     servers = re.findall(r"^ *server (\S+)", re.sub(pattern, replacement, nginx), re.MULTILINE)
     assert [name for name in servers if name != "{"] == [f"web{n}:8000" for n in range(1, 5)]

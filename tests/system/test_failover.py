@@ -1,6 +1,6 @@
-"""A database that falls silent: connections to it stay open, and nothing comes over them any more.
+"""A database that falls silent: connections to it stay open, but no answer arrives.
 
-So it is after a failover, when a machine has vanished, or a firewall has forgotten its connections.
+This happens after a failover, when a machine has vanished, or when a firewall has forgotten its connections.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from tests.system.servers.holdings import holdings
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 
-# What a read or a write of the log can take here.
+# The time limit for a read or a write of the log.
 TIMEOUT_SECONDS = 2.0
 
-# Within this time everything must work again: a deadline, the pause after a failure, and one more deadline.
+# Everything must work again within this time. It covers a time limit, the pause after a failure, and a second limit.
 RECOVERY_SECONDS = 20.0
 
 
@@ -85,7 +85,7 @@ async def get(server: Server, path: str) -> int:
 
 
 async def publish_elsewhere(site: Site, text: str) -> None:
-    """Publish by a process with a way of its own to the database."""
+    """Publish from a process that connects directly to the database."""
     env = {**site.env, "DATABASE_URL": site.database_url}
     there = Site(site.database_url, site.folder)
     there.env = env
@@ -99,7 +99,7 @@ async def test_process_recovers_when_old_connections_stay_silent(site: Site, pro
     assert len(await live.read_until(1)) == 1
 
     proxy.fall_silent()
-    assert await get(server, "/test/burst/?channel=news") == 500, "an error in time, and not a publish that hangs"
+    assert await get(server, "/test/burst/?channel=news") == 500, "no error in time"
     proxy.forward_new()
 
     async with asyncio.timeout(RECOVERY_SECONDS):
@@ -114,12 +114,12 @@ async def test_process_recovers_when_old_connections_stay_silent(site: Site, pro
     async with asyncio.timeout(RECOVERY_SECONDS):
         while proxy.open(silent=True):
             await holdings(server)  # collects garbage: a failed attempt to connect is closed with its traceback
-    # Once in each outage, and not with each attempt. On a busy machine, a slow answer can look like a second outage.
+    # It is logged once in each outage. On a busy machine, a slow answer can look like a second outage.
     assert 1 <= server.log.read_text().count("does not answer; its connections are closed") <= 2
 
 
 async def test_outage_of_silence_does_not_pile_up_threads(site: Site, proxy: Proxy) -> None:
-    """While new connections are silent as well, streams and health checks keep asking."""
+    """Streams and health checks keep querying while new connections are silent as well."""
     server = site.settings(DATABASE_TIMEOUT_SECONDS=0.5).serve()
     live = await stream(server)
     before = (await holdings(server))["threads"]
@@ -137,7 +137,7 @@ async def test_outage_of_silence_does_not_pile_up_threads(site: Site, proxy: Pro
 
 
 async def test_database_that_was_stopped_is_used_again(site: Site) -> None:
-    """SIGSTOP: all that was sent is answered at SIGCONT, also to threads that were given up."""
+    """After SIGSTOP, a server answers everything at SIGCONT, including queries of abandoned threads."""
     server = site.serve()
     live = await stream(server)
     assert site.postgres is not None
@@ -154,7 +154,7 @@ async def test_database_that_was_stopped_is_used_again(site: Site) -> None:
 
 
 def publish_after_one_that_hangs() -> None:
-    """Have a request's thread hang while it writes for all, and print when apublish works."""
+    """Let a request's thread hang while it writes for all publishers, and print a line when apublish works."""
     real = log.store
     errors: list[Exception] = []
 
@@ -185,13 +185,13 @@ def publish_after_one_that_hangs() -> None:
                     pass
         print("published", flush=True)
         await asyncio.to_thread(stuck.join, RECOVERY_SECONDS)
-        assert errors, "it hung until its connection was shut down, and was woken by that"
+        assert errors, "shutting down the connection did not wake the thread that hung"
 
     asyncio.run(main())
 
 
 def test_apublish_does_not_wait_for_a_request_that_hangs(site: Site, proxy: Proxy) -> None:
-    """publish() in a thread of the site's own has no deadline. It must not keep all others from publishing."""
+    """publish() in a site's own thread has no time limit. It must not prevent the others from publishing."""
     process = site.call(publish_after_one_that_hangs)
     process.expect_line("writing")
     proxy.fall_silent()

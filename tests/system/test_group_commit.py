@@ -1,4 +1,4 @@
-"""Publishers of one process that share transactions."""
+"""Concurrent publishers in one process share transactions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.system.support import assert_no_holes, expect_line_soon, say, wait_fo
 pytestmark = pytest.mark.once
 
 
-# --- How much they share ----------------------------------------------------------------------------------------------
+# --- The number and size of shared transactions -----------------------------------------------------------------------
 
 
 def publish_hundred_together() -> None:

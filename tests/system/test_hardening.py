@@ -33,7 +33,7 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "compose.yaml").r
 
 
 async def serves(server: Server) -> None:
-    """Stream, publish, take a body that is too large for memory, and end in time."""
+    """Assert that the server streams, publishes, accepts a body too large for memory, and ends in time."""
     client = await StreamClient(server.port, "/events/news/").connect()
     await client.read_control(1)
     await publish(server, "news", n=2)
@@ -70,7 +70,7 @@ def test_image_runs_locked_versions_as_an_unprivileged_user() -> None:
 async def test_server_of_the_image_runs_on_a_read_only_root_without_capabilities(
     postgres_site: Site, tmp_path: Path
 ) -> None:
-    """In a mount namespace whose file systems are read-only, but for a /tmp of its own; as compose.yaml has it."""
+    """It runs in a mount namespace with its own /tmp. All other file systems are read-only, as in compose.yaml."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     enter = "mount --make-rprivate / && mount -t tmpfs tmpfs $0 && mount -o remount,bind,ro / && exec "
@@ -105,16 +105,16 @@ def test_container_is_hardened_and_bounded(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
     assert service["pids_limit"] > 0
-    assert ("ports" in service) == (name == "nginx"), "only nginx can be reached from outside"
+    assert ("ports" in service) == (name == "nginx"), "only nginx is to be reachable from outside"
     if "build" in service:
         assert service["image"] == "site"
     else:
         assert service["user"] == {"nginx": "nginx", "db": "postgres", "redis": "redis"}[name]
-        assert re.fullmatch(r"\w+:\d+(\.\d+)+", service["image"]), "an exact version, to which a digest can be added"
+        assert re.fullmatch(r"\w+:\d+(\.\d+)+", service["image"]), "not an exact version"
 
 
 def test_nginx_of_the_compose_file_writes_to_its_tmpfs(tmp_path: Path) -> None:
-    """In /tmp every user can write. A tmpfs elsewhere has the owner and the mode of the image's folder."""
+    """Every user can write to /tmp. A tmpfs elsewhere has the owner and the mode of the image's folder."""
     service = SERVICES["nginx"]
     assert service["tmpfs"] == ["/tmp"]
     script = service["command"][-1].partition(" && exec nginx ")[0]
@@ -127,7 +127,7 @@ def test_nginx_of_the_compose_file_writes_to_its_tmpfs(tmp_path: Path) -> None:
 
 
 def test_redis_of_the_compose_file_wants_its_password() -> None:
-    """Compose replaces the variables; Redis itself is started with the file's own command."""
+    """The test replaces the variables as Compose does, and starts Redis with the file's command."""
     program = redis.program()
     if program is None:
         missing("Redis", "redis-server")
@@ -167,7 +167,7 @@ def systemd_analyze() -> str:
 
 
 def test_unit_is_little_exposed(systemd_analyze: str) -> None:
-    """systemd's own judgement, from 10 (unsafe) to 0. Without the directives of the last paragraphs it is 7.9."""
+    """systemd rates units from 10 (unsafe) to 0. Without the directives of its last paragraphs, this unit gets 7.9."""
     argv = [systemd_analyze, "security", "--offline=true", str(UNIT)]
     judged = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "SYSTEMD_COLORS": "0"})
     found = re.search(r"Overall exposure level for \S+: ([\d.]+) (\w+)", judged.stdout)
@@ -179,11 +179,11 @@ def test_unit_is_little_exposed(systemd_analyze: str) -> None:
 async def test_server_runs_under_the_restrictions_of_the_unit(
     systemd_analyze: str, postgres_site: Site, tmp_path: Path
 ) -> None:
-    """The filter of system calls, the address families and MemoryDenyWriteExecute apply: see services/sandbox.py."""
+    """The system call filter, the address families and MemoryDenyWriteExecute apply; see services/sandbox.py."""
     restricted = [sys.executable, sandbox.__file__, str(UNIT)]
     code = "import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)"
     refused = subprocess.run([*restricted, sys.executable, "-c", code], capture_output=True, text=True)
-    assert "PermissionError" in refused.stderr  # the restrictions do restrict
+    assert "PermissionError" in refused.stderr  # the restrictions apply
     code = "import mmap; mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)"
     refused = subprocess.run([*restricted, sys.executable, "-c", code], capture_output=True, text=True)
     assert "PermissionError" in refused.stderr

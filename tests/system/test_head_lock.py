@@ -1,4 +1,4 @@
-"""The lock of the head: publishers try it, and its holder numbers the messages of all."""
+"""The lock of the head: publishers try to take it, and its holder numbers the messages of all publishers."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_publisher_stores_all_or_none(postgres_site: Site) -> None:
         assert finish(publisher) == "3\n"
 
 
-# --- The holder -------------------------------------------------------------------------------------------------------
+# --- The holder of the lock -------------------------------------------------------------------------------------------
 
 
 def hold_the_lock(end: str) -> None:
@@ -151,7 +151,7 @@ def hold_the_lock(end: str) -> None:
 
 @pytest.mark.parametrize(("end", "stored"), [("commits", ["holder"]), ("fails", [])])
 def test_holder_checks_again_after_its_end(postgres_site: Site, end: str, stored: list[str]) -> None:
-    """Messages were left to the holder, and no other process would number them."""
+    """Other publishers left their messages to the holder, and no other process would number them."""
     holder = postgres_site.call(hold_the_lock, end)
     holder.expect_line("locked")
     assert finish(postgres_site.call(publish_in_transaction, "left to the holder")) == "null\n"

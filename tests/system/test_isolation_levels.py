@@ -1,4 +1,4 @@
-"""Isolation levels and transaction modes that a site or its database chooses."""
+"""Publishing works with all isolation levels and transaction modes that a site or its database chooses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Idempotency keys that several threads and processes publish at the same time."""
+"""Several threads and processes publish with the same idempotency keys at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Publishing from scripts, forked processes and log handlers, and to a log without a head."""
+"""Publishing works from scripts, forked processes and log handlers, and on a log without a head."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A hub whose last subscriber has left goes on for a while, and so serves the next one at once.
+"""A hub continues for a while after its last subscriber has left, so that it serves the next one at once.
 
-In a test run a hub stops with its last subscriber, so that each test here runs processes of its own.
+In a test run, a hub stops with its last subscriber. Therefore each of these tests starts its own processes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def append_silently() -> None:
 
 
 async def visit(chunks: int = 1, **options: str) -> bytes:
-    """Open a stream, take what comes first, and leave."""
+    """Open a stream, read the first chunks, and leave."""
     subscriber = Subscriber(["news"], **options)
     try:
         await subscriber.open()
@@ -61,7 +61,7 @@ def come_back() -> None:
         lingering = Hub.running()
         assert lingering is not None
         await executor.run(append_silently)
-        assert first_id(await visit()) == 1, "published before the visit, so no visitor's news"
+        assert first_id(await visit()) == 1, "a new stream must start after messages published before it"
         assert Hub.running() is lingering
         await executor.run(publish, "news", "x")
         async with asyncio.timeout(30):
@@ -78,7 +78,7 @@ def test_visitor_who_comes_back_joins_the_same_hub(site: Site) -> None:
 
 
 def say_who_listens() -> None:
-    """Look at the row with and without a stream, while the hub goes on."""
+    """Check the presence row with and without a stream while the hub continues."""
 
     def row() -> list[int]:
         from streams.models import Node
@@ -86,7 +86,7 @@ def say_who_listens() -> None:
         return list(Node.objects.values_list("connections", flat=True))
 
     async def becomes(connections: int) -> None:
-        async with asyncio.timeout(4):  # PRESENCE_SECONDS are an hour: what is seen here was written at once
+        async with asyncio.timeout(4):  # PRESENCE_SECONDS is an hour, so the row must have been written at once
             while await executor.run(row) != [connections]:
                 await asyncio.sleep(0.02)
 
@@ -118,7 +118,7 @@ def become_idle() -> None:
             while Hub.running() is not None or log_threads():
                 await asyncio.sleep(0.05)
         assert len(asyncio.all_tasks()) == 1
-        assert first_id(await visit()) == 0, "and it starts again"
+        assert first_id(await visit()) == 0, "the hub did not start again"
 
     asyncio.run(main())
 
@@ -140,7 +140,7 @@ def test_loop_that_ends_does_not_wait_for_its_hub(site: Site) -> None:
 
 
 def test_lone_visitor_does_not_wait_for_a_database_that_is_away(durable_postgres_site: Site) -> None:
-    """The hub that lingers does not pretend that it can read the log."""
+    """A lingering hub does not open a stream without reading the log."""
     process = durable_postgres_site.call(find_it_away)
     process.expect_line("ready")
     assert durable_postgres_site.postgres is not None
@@ -209,7 +209,7 @@ async def test_server_ends_promptly_while_its_hub_lingers(site: Site) -> None:
     client = await StreamClient(server.port, "/events/news/").connect()
     await client.read_control(1)
     client.abort()
-    await asyncio.sleep(0.5)  # until the server has seen that it left
+    await asyncio.sleep(0.5)  # until the server has noticed that the client left
     began = time.monotonic()
     await asyncio.to_thread(server.stop, signal.SIGTERM, patient=True)
     assert time.monotonic() - began < hub.LINGER_SECONDS / 2

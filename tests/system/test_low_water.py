@@ -1,4 +1,4 @@
-"""The low-water mark: searches for messages without a position start there."""
+"""Searches for messages without a position start at the low-water mark."""
 
 from __future__ import annotations
 

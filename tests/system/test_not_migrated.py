@@ -1,4 +1,4 @@
-"""A site on which `migrate` was forgotten: everything says so at once, and nothing waits for it."""
+"""On a site whose database was not migrated, every request and every publish fails at once, and names the remedy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.once
 
 REMEDY = "run `manage.py migrate`"
 
-# Before a process that has forgotten to migrate would have waited for its database.
+# Less than the time for which a process waits for a database that does not answer.
 AT_ONCE_SECONDS = 20.0
 
 
@@ -58,7 +58,7 @@ def get(server: Server, path: str, data: bytes | None = None, **headers: str) ->
 
 
 def try_to_publish() -> None:
-    """Publish in several ways, and print what is raised."""
+    """Publish in several ways, and print the exceptions."""
     from django.db import transaction
 
     from streams import apublish, publish
@@ -77,32 +77,32 @@ def try_to_publish() -> None:
 
 def test_empty_database_is_reported_by_all(site: Site) -> None:
     server = site.serve()
-    status, told = get(server, "/events/news/")
-    assert (status, told["error"]["code"]) == (503, "undecided")
-    assert REMEDY in told["error"]["message"]
+    status, answer = get(server, "/events/news/")
+    assert (status, answer["error"]["code"]) == (503, "undecided")
+    assert REMEDY in answer["error"]["message"]
 
     ready = {"status": "unavailable", "database": "not-migrated", "notifier": "idle"}
-    status, told = get(server, "/api/health/ready")
-    assert REMEDY in told.pop("problem")
-    assert (status, told) == (503, ready)
+    status, answer = get(server, "/api/health/ready")
+    assert REMEDY in answer.pop("problem")
+    assert (status, answer) == (503, ready)
 
-    status, told = get(server, "/api/channels/news/messages/")
-    assert (status, told["error"]["code"]) == (503, "unavailable")
-    assert REMEDY in told["error"]["message"]
+    status, answer = get(server, "/api/channels/news/messages/")
+    assert (status, answer["error"]["code"]) == (503, "unavailable")
+    assert REMEDY in answer["error"]["message"]
 
     question = json.dumps({"messages": [{"role": "user", "content": "?"}]}).encode()
     one = f"/ai/generations/{'a' * ID_LENGTH}/"
     for path, body in (("/ai/generations/", question), (one, None), (f"{one}events/", None)):
-        status, told = get(server, path, body, **{"Content-Type": "application/json"})
+        status, answer = get(server, path, body, **{"Content-Type": "application/json"})
         assert (status, path) == (503, path)
-        assert REMEDY in told["error"]["message"]
+        assert REMEDY in answer["error"]["message"]
 
     lines = finish(site.call(try_to_publish)).splitlines()
     assert len(lines) == 3
     for line in lines:
         assert line.startswith("NotMigrated ")
         assert REMEDY in line
-        assert "(no such table: streams_" in line or '(relation "streams_' in line, "the table is named"
+        assert "(no such table: streams_" in line or '(relation "streams_' in line, "the missing table is not named"
     assert server.log.read_text().count(REMEDY) >= 1
 
     migrate(site)
@@ -111,7 +111,7 @@ def test_empty_database_is_reported_by_all(site: Site) -> None:
 
 
 async def test_earlier_migration_is_reported_by_streams(site: Site) -> None:
-    """The rules for reading can be read, and the log cannot. An EventSource comes back: migrate can be running."""
+    """The channels' rules can be read, but the log cannot. The stream ends, and an EventSource tries again later."""
     await asyncio.to_thread(migrate, site)
     await asyncio.to_thread(migrate, site, "streams", "0003")
     server = site.settings(PRESENCE_SECONDS=0.5, POLL_SECONDS=0.2).serve()
@@ -125,9 +125,9 @@ async def test_earlier_migration_is_reported_by_streams(site: Site) -> None:
         [error] = [event for event in client.control if event.event == "stream-error"]
         assert json.loads(error.data)["code"] == "not-migrated"
         assert REMEDY in json.loads(error.data)["message"]
-    status, told = await asyncio.to_thread(get, server, "/api/health/ready")
-    assert (status, told["database"]) == (503, "not-migrated")
-    assert server.log.read_text().count(REMEDY) == 1, "one line in the log, with the stack, for all of them"
+    status, answer = await asyncio.to_thread(get, server, "/api/health/ready")
+    assert (status, answer["database"]) == (503, "not-migrated")
+    assert server.log.read_text().count(REMEDY) == 1, "not logged once for all streams"
     lines = (await asyncio.to_thread(finish, site.call(try_to_publish))).splitlines()
     assert [line.split()[0] for line in lines] == ["NotMigrated"] * 3, lines
 
@@ -138,7 +138,7 @@ async def test_earlier_migration_is_reported_by_streams(site: Site) -> None:
 
 
 def test_tables_are_looked_for_until_they_are_found(site: Site) -> None:
-    """A process that is ready does not look again at each request."""
+    """A process that has found them does not check again at each request."""
     migrate(site)
     server = site.serve()
     counts = []

@@ -1,4 +1,4 @@
-"""The log in a database of its own, beside the users': `migrate`, the whole site's tests, and a running server."""
+"""The log in another database than the users: `migrate`, a suite of tests for the whole site, and a running server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECONDS = 400
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def urls(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
-    """The addresses of two empty databases."""
+    """The URLs of two empty databases."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'users.sqlite3'}", f"sqlite:///{tmp_path / 'log.sqlite3'}"
     postgres: PostgresServer = request.getfixturevalue("postgres")
@@ -75,7 +75,7 @@ look()
 
 
 async def test_running_site(urls: tuple[str, str], tmp_path: Path) -> None:
-    """Migrate both, publish, stream with a replay, ask the relay, follow its answer, and delete the user."""
+    """Migrate both databases, publish, stream with a replay, stream an answer of the relay, and delete the user."""
     site = Site(urls[0], tmp_path)
     site.env.update(env(urls))
     try:

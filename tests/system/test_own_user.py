@@ -1,4 +1,4 @@
-"""Sites with a user of their own kind: nobody's request is a 500, and deactivating somebody ends their streams."""
+"""On a site with a custom user model, no request causes a 500, and a changed password ends the user's streams."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ setup_test_environment()
 ann = Person.objects.create(email="ann")
 ChannelSettings.objects.create(channel="staff", access="staff")
 ChannelSettings.objects.create(channel="club", access="groups").groups.add(Group.objects.create(name="club"))
-told = {"unknown": [user_with_fingerprint(key, "mark") for key in (str(uuid.uuid4()), "7", "none")]}
+found = {"unknown": [user_with_fingerprint(key, "mark") for key in (str(uuid.uuid4()), "7", "none")]}
 token = make_token(read=["job"], user=ann)
 
 async def main():
     client = AsyncClient()
     await client.aforce_login(ann, backend="django.contrib.auth.backends.ModelBackend")
     for name in ("other", "staff", "club"):
-        told[name] = (await client.get(f"/events/{name}/")).status_code
+        found[name] = (await client.get(f"/events/{name}/")).status_code
     own = await client.get(f"/events/user.{ann.pk}/")
     by_token = await AsyncClient().get("/events/job/", {"token": token})
-    told["own"] = [own.status_code, by_token.status_code]
+    found["own"] = [own.status_code, by_token.status_code]
     ann.set_password("new")
     await ann.asave()
-    told["ended"] = [
+    found["ended"] = [
         (await read_events(each, 9, timeout=20, control=True))[-1].event for each in (own, by_token)
     ]
 
 asyncio.run(main())
-print(json.dumps(told))
+print(json.dumps(found))
 """
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.once
 
 
 def manage(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run manage.py with the demo site's own settings, and only these variables."""
+    """Run manage.py with the demo site's own settings, and with no other environment variables than these."""
     given = {"PATH": os.environ["PATH"], "ENV_FILE": os.devnull, "SECRET_KEY": secrets.token_urlsafe(50), **env}
     return subprocess.run([PYTHON, "manage.py", *args], env=given, cwd=ROOT, text=True, capture_output=True)
 
@@ -46,7 +46,7 @@ def test_development_needs_no_tls() -> None:
 
 @pytest.fixture
 def behind_nginx(request: pytest.FixtureRequest, sqlite_site: Site) -> Iterator[NginxServer]:
-    """nginx with TLS and without, before a server with these variables."""
+    """nginx with and without TLS, in front of a server with the parametrized environment variables."""
     if nginx.program() is None:
         missing("nginx", "nginx")
     server = sqlite_site.serve(**request.param)
@@ -103,5 +103,5 @@ def test_each_server_learns_of_tls_from_the_proxy(sqlite_site: Site, server: str
 
 
 def test_health_is_answered_over_plain_http(sqlite_site: Site) -> None:
-    """The image's own check and those of load balancers come past the proxy."""
+    """The health checks of the image and of load balancers do not go through the proxy."""
     assert sqlite_site.serve(HTTPS="true").json("/api/health/ready")["status"] == "ok"

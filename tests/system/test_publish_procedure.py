@@ -1,4 +1,4 @@
-"""The procedure in PostgreSQL that publishes in one round trip."""
+"""A procedure in PostgreSQL publishes in one round trip."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.once
 
 
 def publish_and_count_queries() -> None:
-    """Prints how many queries a publish takes, outside a transaction and inside one."""
+    """Print how many queries a publish takes, outside a transaction and inside one."""
     from django.test.utils import CaptureQueriesContext
 
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The README's steps and the tutorial work in a new project, as they are written."""
+"""The steps of the README and of the tutorial work in a new project, exactly as written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILE = re.compile(r"```\w+\n(?:# |<!-- )((?:mysite|board)/\S+).*?\n(.*?)```", re
 
 
 class Project:
-    """A project in a new folder, made of a document's files."""
+    """A new project that contains the files shown in a document."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "mysite"

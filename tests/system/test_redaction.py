@@ -1,4 +1,4 @@
-"""What is logged of a request holds no token, on whatever server."""
+"""No log record about a request contains a token, on any server."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_tokens_are_hidden_and_nothing_else(logged: str, left: str) -> None:
 
 
 class _Atoms(dict[str, object]):
-    """As hypercorn and gunicorn have them."""
+    """A dict subclass, like the log arguments of hypercorn and gunicorn."""
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_records_lose_their_tokens_in_text_and_arguments(message: Any, args: tup
     assert type(record.args) is kind
 
 
-class _Unspeakable:
+class _WithoutText:
     def __str__(self) -> str:
         raise RuntimeError("not now")
 
 
 def test_argument_that_has_no_text_is_loggings_business() -> None:
-    record = logging.LogRecord("x", logging.INFO, __file__, 1, "%s", (_Unspeakable(),), None)
+    record = logging.LogRecord("x", logging.INFO, __file__, 1, "%s", (_WithoutText(),), None)
     assert HideTokens().filter(record)
 
 
@@ -85,7 +85,7 @@ ACCESS_LOGS = {
 @pytest.mark.once
 @pytest.mark.parametrize("server", ACCESS_LOGS)
 async def test_token_in_a_url_is_in_no_log(sqlite_site: Site, server: str) -> None:
-    """The access log is switched on, and has lines for the requests; the token is in none, also of those refused."""
+    """The access log is on and has lines for the requests, but none contains a token, not even of a refused request."""
     running = _serve(sqlite_site, server)
     good, bad = make_token(read=["job.1"], seconds=60), "streams.forged-and-long-enough"
     client = await StreamClient(running.port, f"/events/job.1/?token={good}").connect()
@@ -116,7 +116,7 @@ def _serve(site: Site, server: str) -> Server:
 
 @pytest.mark.once
 async def test_token_in_a_url_is_not_in_the_access_log_of_nginx(sqlite_site: Site) -> None:
-    """With the file of docs/operations/deploying."""
+    """nginx runs with the configuration file in docs/operations/deploying."""
     if nginx.program() is None:
         missing("nginx", "nginx")
     running = sqlite_site.serve()

@@ -1,4 +1,4 @@
-"""What the schema promises, tried with data that is made of it, in order and out of order."""
+"""The API's answers conform to its OpenAPI schema, for valid and invalid requests generated from the schema."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tests.api.callers import user
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
-# For these tests only: loading the plugin takes seconds, in each process of a run. pyproject.toml has switched it off.
+# pyproject.toml disables the plugin, because loading it takes seconds in each process. Only these tests need it.
 pytest_plugins = ["schemathesis.pytest.plugin"]
 
-# For each operation. With many more, by hand: `st run http://127.0.0.1:8000/api/schema/`.
+# The number of examples for each operation. To run many more: `st run http://127.0.0.1:8000/api/schema/`.
 MAX_EXAMPLES = 8
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -32,7 +32,7 @@ KEY = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = {
     "seed": 1,
     "checks": {
-        # 422: in order, but not with what is stored: a key that was used, a user who is not there.
+        # 422: the request is valid, but conflicts with the stored data: a used key, or a user who does not exist.
         "positive_data_acceptance": {"expected-statuses": ["2xx", "401", "403", "404", "422", "429"]}
     },
     "auth": {
@@ -52,7 +52,7 @@ def _everything_is_allowed(db: None) -> Iterator[None]:
     root = user("root", is_superuser=True, is_staff=True)
     Token.objects.create(user=root, key=KEY)
     publish_many([NewMessage("news", n) for n in range(3)])
-    # As Django's own test client does: the test's connection is not a request's to close.
+    # Django's test client does the same, because a request must not close the test's connection.
     for signal in (request_started, request_finished):
         signal.disconnect(close_old_connections)
     with override_settings(STREAMS={"PUBLISH_MESSAGES_PER_MINUTE": None}):

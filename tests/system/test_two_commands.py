@@ -1,4 +1,4 @@
-"""`make run`, as somebody does it who has just cloned the project. (`make test-system` is what runs this.)"""
+"""`make run` and the other targets work in a fresh clone. `make test-system` runs these tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 
 class Clone:
-    """A copy of what a clone would hold. It uses the virtual environment of the tests, which saves minutes."""
+    """A copy of the files that a clone contains. It uses the tests' virtual environment, which saves minutes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,7 +37,7 @@ class Clone:
             if name and (ROOT / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
-        # The log's and the site's own variables are those of a person who has set none.
+        # No other variables, so that none of them configures the site or its log.
         self.env = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 
     def make(self, *args: str) -> subprocess.CompletedProcess[str]:
@@ -46,7 +46,7 @@ class Clone:
         )
 
     def run(self) -> str:
-        """Start `make run`; returns what it printed until it served."""
+        """Start `make run`, wait until it serves, and return its output so far."""
         self.log = self.folder.parent / "output"
         with self.log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -55,15 +55,15 @@ class Clone:
                 env=self.env,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # to be stopped together, as by Ctrl-C in a terminal
+                start_new_session=True,  # so that all processes are stopped together, as by Ctrl-C in a terminal
             )
         wait_until(lambda: self._ended() or accepts(self.port), "make run", 300)
         return self.log.read_text()
 
     def reload(self) -> float:
-        """Change a module, and wait for the server to have been started again; returns how many seconds that took."""
+        """Change a module, wait until the server has restarted, and return how many seconds that took."""
         started = self.log.read_text().count("Listening on TCP address")
-        time.sleep(3)  # the reloader looks once a second, and what it sees first is not a change to it
+        time.sleep(3)  # the reloader checks once a second, and its first check only records the files
         began = time.monotonic()
         os.utime(self.folder / "project" / "pages.py")
         wait_until(
@@ -98,7 +98,7 @@ def clone(tmp_path: Path) -> Iterator[Clone]:
 
 
 class Visitor:
-    """A browser without a screen: cookies and forms."""
+    """An HTTP client that keeps cookies and submits forms."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -141,7 +141,7 @@ async def test_make_run_serves_a_site_to_log_in_to_and_keeps_its_data(clone: Clo
     assert f"The user {name} already exists" in again
     assert "Password:" not in again
     assert "Installing" not in again
-    page = visitor.get("/")  # logged in still: the secret key is the same
+    page = visitor.get("/")  # still logged in, because the secret key is the same
     assert "Hello from a form" in page
     assert "Publish</button>" in page
     await stream.connect()
@@ -149,7 +149,7 @@ async def test_make_run_serves_a_site_to_log_in_to_and_keeps_its_data(clone: Clo
     events = await stream.read_until(2)
     assert [event.id for event in events] == ["1", "2"]
     await stream.close()
-    await asyncio.sleep(3)  # daphne looks once a second for what has failed
+    await asyncio.sleep(3)  # daphne checks once a second for failed requests
     assert "Traceback" not in clone.log.read_text()
     assert "Warning" not in clone.log.read_text()
 
@@ -163,7 +163,7 @@ async def test_autoreload_with_open_tabs_is_as_fast_as_without(clone: Clone) -> 
     busy = await asyncio.to_thread(clone.reload)
     assert busy < idle + 3, f"{busy:.1f} s with open tabs, {idle:.1f} s without"
     for tab in tabs:
-        await tab.read_for(5)  # to the end of the stream
+        await tab.read_for(5)  # the stream has ended
         await tab.connect()
         await tab.close()
 

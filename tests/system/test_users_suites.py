@@ -1,4 +1,4 @@
-"""Whole test suites as users run them, with Django's runner and with pytest, on each kind of test database.
+"""Test suites like those of users run with Django's runner and with pytest, on each kind of test database.
 
 Each suite succeeds, ends by itself and destroys its database, without a warning.
 """
@@ -18,20 +18,20 @@ from tests.support.sites import PYTHON, ROOT
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 
-# A suite takes less than half a minute on a machine that has nothing else to do. More is a hang.
+# A suite takes less than half a minute on an idle machine. A suite that exceeds this limit hangs.
 SECONDS = 400
 
-# As `startproject` makes them, with the test database in memory and in a file; and PostgreSQL.
+# The settings that `startproject` creates, with the test database in memory or in a file, and PostgreSQL.
 SETTINGS = {
     "memory": 'DATABASES["default"].pop("OPTIONS")',
     "file": ('DATABASES["default"].pop("OPTIONS")\nDATABASES["default"]["TEST"] = {{"NAME": "{folder}/test.sqlite3"}}'),
     "postgresql": "",
 }
 
-# A class in one transaction, and a class that commits.
+# A class whose tests run in a transaction, and a class whose tests commit.
 ONE_OF_EACH = [f"tests.runtime.test_in_testcase.{name}" for name in ("InTestCase", "InTransactionTestCase")]
 
-# What asyncio, Python or a database says where something was left behind.
+# Messages of asyncio, Python and databases about resources that were left open.
 COMPLAINTS = (
     "was never awaited",
     "was destroyed but it is pending",
@@ -45,7 +45,7 @@ COMPLAINTS = (
 
 @dataclass
 class Suite:
-    """The environment of a user's suite, and which of SETTINGS it is."""
+    """The environment of a user's suite, and the name of its settings in SETTINGS."""
 
     env: dict[str, str]
     database: str
@@ -101,7 +101,7 @@ def test_djangos_runner_in_parallel(suite: Suite) -> None:
 
 
 def test_pytest(suite: Suite) -> None:
-    """Without our conftest.py, which users do not have, and so with Django's own flush."""
+    """The suite runs without this project's conftest.py, which users do not have, and so with Django's own flush."""
     classes = [f"tests/runtime/test_in_pytest_django.py::{name}" for name in ("TestWithDb", "TestWithTransactionalDb")]
     tests = ["tests/runtime/test_in_pytest_django.py"] if suite.database == "file" else classes
     suite.run("-m", "pytest", "--noconftest", "-p", "no:randomly", "-p", "no:cacheprovider", "-q", *tests)

@@ -12,7 +12,7 @@ import pytest
 
 
 def missing(program: str, package: str) -> None:
-    """Skip the test, or fail it where REQUIRE_SERVICES says that everything must be there."""
+    """Skip the test, or fail it if REQUIRE_SERVICES=1 requires all programs."""
     text = f"{program} is not installed; `apt-get install {package}` brings it"
     if os.environ.get("REQUIRE_SERVICES") == "1":
         pytest.fail(text)
@@ -20,8 +20,10 @@ def missing(program: str, package: str) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody uses, below those that the kernel hands to clients: it would give away one of its own again
-    before the server has it."""
+    """Return an unused port below the kernel's range for clients.
+
+    The kernel could give a port of that range to a client before the server listens on it.
+    """
     while True:
         port = 10_000 + secrets.randbelow(20_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -30,7 +32,7 @@ def free_port() -> int:
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
-    """Wait until `condition()` is true. A generous bound, not a measurement."""
+    """Wait until `condition()` is true. The time limit is generous, and only ends tests that hang."""
     end = time.monotonic() + seconds
     pause = 0.02
     while not condition():
@@ -48,7 +50,7 @@ def accepts(port: int) -> bool:
 
 @contextlib.contextmanager
 def suspended(pid: int) -> Iterator[None]:
-    """The process and its children answer nobody, and close no connection either."""
+    """Suspend a process and its children, so that they answer no client and close no connection."""
     main = psutil.Process(pid)
     processes = [main, *main.children(recursive=True)]
     for process in processes:

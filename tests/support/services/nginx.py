@@ -1,4 +1,4 @@
-"""A real nginx with the configuration file from docs/operations/deploying. Only ports and folders differ."""
+"""A real nginx with the configuration file in docs/operations/deploying, with other ports and folders."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CONFIGURATION = Path(__file__).resolve().parents[3] / "docs" / "operations" / "d
 
 
 def program() -> str | None:
-    """The nginx of this machine, if it has one."""
+    """Return the path of the installed nginx, if there is one."""
     return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 class NginxServer:
-    """nginx before the servers on `ports`, of which there are as many as the file has.
+    """nginx in front of the servers on `ports`, which must be as many as the servers in the configuration file.
 
-    `secure`: with the lines for TLS and HTTP/2 as well, by a certificate of its own, on `secure_port`.
+    With `secure`, it also serves TLS and HTTP/2 on `secure_port`, with a self-signed certificate.
     """
 
     def __init__(self, ports: Sequence[int], *, secure: bool = False) -> None:
@@ -38,7 +38,7 @@ class NginxServer:
         assert found is not None
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="streams-nginx-"))
-        self.folder.chmod(0o755)  # its workers are another user, where it is started by root
+        self.folder.chmod(0o755)  # if root starts nginx, its workers run as another user
         self._process: subprocess.Popen[bytes] | None = None
         path = self.folder / "nginx.conf"
         text = CONFIGURATION.read_text()
@@ -66,7 +66,7 @@ class NginxServer:
         return accepts(self.port)
 
     def errors(self) -> str:
-        """What it has complained of."""
+        """Return its output and error log."""
         return "".join(path.read_text() for name in ("output", "error.log") if (path := self.folder / name).exists())
 
     def remove(self) -> None:
@@ -77,7 +77,7 @@ class NginxServer:
 
 
 def configured(text: str, port: int, ports: Sequence[int], folder: Path) -> str:
-    """The site's file with other ports and folders. Each place must be there, or a test would run with another file."""
+    """Replace the ports and folders in the configuration. Assert that each is in it, so that no test uses others."""
     replacements = [("listen 80;", f"listen 127.0.0.1:{port};", 1)]
     replacements += [(name, f"{folder}/", None) for name in ("/run/", "/var/log/nginx/", "/var/lib/nginx/")]
     replacements += [(f"127.0.0.1:{8001 + n} ", f"127.0.0.1:{number} ", 1) for n, number in enumerate(ports)]
@@ -90,7 +90,7 @@ def configured(text: str, port: int, ports: Sequence[int], folder: Path) -> str:
 
 
 def has_http2_directive() -> bool:
-    """Whether this nginx knows `http2 on`, which 1.25.1 brought. The file names both forms."""
+    """Return True if this nginx is 1.25.1 or newer and knows `http2 on`. The file documents both forms."""
     found = program()
     assert found is not None
     version = subprocess.run([found, "-v"], capture_output=True, text=True, check=True).stderr
@@ -100,7 +100,7 @@ def has_http2_directive() -> bool:
 
 
 def secured(text: str, port: int, certificate: Path, key: Path) -> str:
-    """The file with its lines for TLS and HTTP/2, which are comments there until a site has its own certificate."""
+    """Uncomment the lines for TLS and HTTP/2, which are comments in the file because they need a certificate."""
     listen = f"listen 127.0.0.1:{port} ssl"
     replacements = [
         ("# listen 443 ssl;", f"{listen};" if has_http2_directive() else f"{listen} http2;"),
@@ -118,7 +118,7 @@ def secured(text: str, port: int, certificate: Path, key: Path) -> str:
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:
-    """For 127.0.0.1, by itself and for a day."""
+    """Create a self-signed certificate for 127.0.0.1 that is valid for one day."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)

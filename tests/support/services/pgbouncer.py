@@ -1,4 +1,4 @@
-"""A PgBouncer of the tests' own, before a PostgreSQL server of theirs."""
+"""A PgBouncer that the tests start in front of their PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ def program() -> str | None:
 
 
 class PgBouncer:
-    """Pools the server's connections in `mode`: session, transaction or statement; `size` of them for each database.
+    """Pools connections to the server.
 
-    With `round_robin`, it gives out the connection that was idle for longest, and else the one that was used last.
+    `mode` is session, transaction or statement, and `size` is the number of connections to each database. With
+    `round_robin`, it uses the connection that was idle for longest, and otherwise the one that was used last.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class PgBouncer:
         found = program()
         assert found is not None
         self._command = [found, str(path)]
-        # It refuses to run as root.
+        # PgBouncer refuses to run as root.
         self._as = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
         if self._as:
             shutil.chown(self._folder, user=pwd.getpwnam("postgres").pw_uid)

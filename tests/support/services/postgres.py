@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own. As a program, it runs a command with DATABASE_URL pointing at one:
+"""A PostgreSQL server for the tests. As a program, this module runs a command with DATABASE_URL set to such a server:
 
 python -m tests.support.services.postgres pytest -m "not once"
 """
@@ -23,7 +23,7 @@ from tests.support.services import free_port, suspended, wait_until
 
 
 def programs() -> Path | None:
-    """The folder of initdb and postgres; None where there is no PostgreSQL server on this machine."""
+    """Return the folder of initdb and postgres, or None if PostgreSQL is not installed."""
     if found := shutil.which("postgres"):
         return Path(found).parent
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[4]))
@@ -31,15 +31,15 @@ def programs() -> Path | None:
 
 
 class PostgresServer:
-    """One cluster in a temporary folder, on a free port, that tests may stop, kill and start again."""
+    """A cluster in a temporary folder, on a free port, that tests can stop, kill and start again."""
 
     def __init__(self, *, fsync: bool = False, options: Mapping[str, str] | None = None) -> None:
-        # Without: the machine does not crash in tests, only processes do.
+        # Off by default: the tests only kill processes, and never crash the machine.
         self._fsync = fsync
         self._options = options or {}
         found = programs()
         assert found is not None
-        self._bin = (found / "postgres").resolve().parent  # there are the other programs as well
+        self._bin = (found / "postgres").resolve().parent  # this folder also has the other programs
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="streams-postgres-"))
         # PostgreSQL refuses to run as root.
@@ -85,14 +85,14 @@ class PostgresServer:
         return self._process.pid
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """SIGINT: fast. SIGQUIT: immediate, as in a crash."""
+        """Stop the server. SIGINT is a fast shutdown, and SIGQUIT an immediate one, as in a crash."""
         if self._process is not None:
             self._process.send_signal(how)
             self._process.wait(timeout=60)
             self._process = None
 
     def hanging(self) -> AbstractContextManager[None]:
-        """It answers nobody, and closes no connection either."""
+        """Suspend the server: it answers no client, and closes no connection."""
         return suspended(self.pid)
 
     def remove(self) -> None:
@@ -108,13 +108,13 @@ class PostgresServer:
             return cursor.fetchall() if cursor.description else []
 
     def create_database(self, template: str = "template1") -> str:
-        """Make a database, and return its name."""
+        """Create a database, and return its name."""
         name = f"streams_{next(self._names)}"
         self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
 
     def connections(self, database: str) -> int:
-        """How many client connections the database has now, but for the one that asks."""
+        """Return how many client connections the database has, except for the one of this query."""
         [(number,)] = self.execute(
             f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND pid <> pg_backend_pid()"
         )

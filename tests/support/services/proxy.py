@@ -1,4 +1,4 @@
-"""A TCP proxy whose connections can fall silent, as those to a machine that has vanished do."""
+"""A TCP proxy whose connections can fall silent, like connections to a machine that has vanished."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 class Proxy:
     """Forwards connections to a port of this machine.
 
-    A silent connection stays open, and takes what is sent: it forwards nothing, and no end either.
+    A silent connection stays open and accepts data, but forwards neither data nor the end of the connection.
     """
 
     def __init__(self, target: int) -> None:
@@ -23,13 +23,13 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def fall_silent(self) -> None:
-        """Silence all connections, and those that come."""
+        """Make all connections silent, including new ones."""
         self._accepts_silently = True
         for link in self._links:
             link.silent = True
 
     def forward_new(self) -> None:
-        """Forward the connections that come. Those that are silent stay so."""
+        """Forward new connections again. Connections that are silent stay silent."""
         self._accepts_silently = False
 
     def open(self, *, silent: bool) -> int:
@@ -42,7 +42,7 @@ class Proxy:
             link.close()
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # it was closed
+        with contextlib.suppress(OSError):  # the proxy was closed
             while True:
                 client, _ = self._listening.accept()
                 server = socket.create_connection(("127.0.0.1", self._target))

@@ -1,4 +1,4 @@
-"""A Redis server of the tests' own."""
+"""A Redis server for the tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def program() -> str | None:
 
 
 class RedisServer:
-    """One server on a free port, that keeps nothing, and that tests may stop, kill, suspend and start again."""
+    """A server on a free port, without persistence, that tests can stop, kill, suspend and start again."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -55,7 +55,7 @@ class RedisServer:
             self._process = None
 
     def hanging(self) -> AbstractContextManager[None]:
-        """It answers nobody, and closes no connection either."""
+        """Suspend the server: it answers no client, and closes no connection."""
         return suspended(self.pid)
 
     def remove(self) -> None:

@@ -1,7 +1,7 @@
 """Run a command under the restrictions of a systemd unit that can break a program: `python sandbox.py UNIT command …`.
 
-systemd itself needs to be process 1. These are the unit's system call filter, its address families and its
-MemoryDenyWriteExecute, in the form that systemd gives to the kernel: seccomp and prctl.
+systemd can only apply them as process 1. This module applies the unit's system call filter, its address families and
+its MemoryDenyWriteExecute as systemd does, with seccomp and prctl.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ SCMP_ACT_ALLOW, SCMP_ACT_ERRNO, SCMP_CMP_EQ = 0x7FFF0000, 0x00050000, 4  # secco
 
 
 class Comparison(ctypes.Structure):
-    """scmp_arg_cmp: a condition on an argument of a system call."""
+    """A condition on an argument of a system call; scmp_arg_cmp in C."""
 
     _fields_ = [("arg", ctypes.c_uint), ("op", ctypes.c_int), ("a", ctypes.c_uint64), ("b", ctypes.c_uint64)]
 
 
 def directives(unit: Path) -> dict[str, list[str]]:
-    """The unit's directives, each with its values in order."""
+    """Return the unit's directives, each with its values in order."""
     found: dict[str, list[str]] = {}
     for line in unit.read_text().splitlines():
         name, equals, value = line.partition("=")
@@ -35,7 +35,7 @@ def directives(unit: Path) -> dict[str, list[str]]:
 
 
 def system_calls(names: list[str]) -> set[str]:
-    """The system calls of systemd's sets, such as `@system-service`."""
+    """Return the system calls with these names, and those in systemd's sets such as `@system-service`."""
     calls: set[str] = set()
     for name in names:
         if not name.startswith("@"):
@@ -56,7 +56,7 @@ def allowed_calls(unit: Path) -> set[str]:
 
 
 def restrict(unit: Path) -> None:
-    """Restrict this process, and those that it starts, as the unit does."""
+    """Restrict this process and its children as the unit does."""
     libc, seccomp = ctypes.CDLL(None, use_errno=True), ctypes.CDLL("libseccomp.so.2")
     seccomp.seccomp_init.restype = ctypes.c_void_p
     calls = allowed_calls(unit)
@@ -65,7 +65,7 @@ def restrict(unit: Path) -> None:
     context = ctypes.c_void_p(seccomp.seccomp_init(SCMP_ACT_ERRNO | errno.EPERM))
     for name in sorted(calls - {"socket"}):
         number = seccomp.seccomp_syscall_resolve_name(name.encode())
-        if number >= 0:  # not of another architecture
+        if number >= 0:  # a call of another architecture has no number here
             assert seccomp.seccomp_rule_add(context, SCMP_ACT_ALLOW, number, 0) == 0, name
     number = seccomp.seccomp_syscall_resolve_name(b"socket")
     for family in families:

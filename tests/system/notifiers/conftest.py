@@ -1,3 +1,3 @@
-"""See tests/notifiers/conftest.py."""
+"""The fixtures of tests/notifiers/conftest.py."""
 
-from tests.notifiers.conftest import *  # noqa: F403 - its fixtures
+from tests.notifiers.conftest import *  # noqa: F403 - fixtures

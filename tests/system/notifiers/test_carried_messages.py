@@ -1,4 +1,4 @@
-"""What other programs on a notifier's bus can read: messages that everyone can read, and positions of all others."""
+"""Other programs on a notifier's bus can read public messages, but only the positions of all other messages."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ Overhear = Callable[[], str]
 
 
 def listen_to_postgres(server: PostgresServer, database: str) -> Iterator[Overhear]:
-    """Listen as a role without any right but to connect."""
+    """Listen as a role that has no right except to connect."""
     if not server.execute("SELECT 1 FROM pg_roles WHERE rolname = 'plain'"):
         server.execute("CREATE ROLE plain LOGIN")
     with psycopg.connect(server.dsn(database).replace("streams@", "plain@"), autocommit=True) as connection:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("SELECT data FROM streams_message")
         connection.execute("LISTEN streams")
-        yield lambda: "\n".join(heard.payload for heard in connection.notifies(timeout=1))
+        yield lambda: "\n".join(notification.payload for notification in connection.notifies(timeout=1))
 
 
 def listen_to_redis(server: RedisServer) -> Iterator[Overhear]:
@@ -57,17 +57,17 @@ def listen_to_redis(server: RedisServer) -> Iterator[Overhear]:
         pubsub.psubscribe("*")
 
         def overhear() -> str:
-            heard = []
+            received = []
             while (message := pubsub.get_message(timeout=1)) is not None:
-                heard.append(str(message["data"]))
-            return "\n".join(heard)
+                received.append(str(message["data"]))
+            return "\n".join(received)
 
         yield overhear
 
 
 @pytest.fixture(params=NOTIFIERS)
 def bus(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Site, Overhear]]:
-    """A site whose processes poll every ten minutes, and what another program hears on its notifier's bus."""
+    """A site whose processes poll every ten minutes, and a function that returns the recent traffic on its bus."""
     server: PostgresServer | RedisServer = request.getfixturevalue(request.param)
     if isinstance(server, PostgresServer):
         database = server.create_database(template=request.getfixturevalue("migrated_postgres"))
@@ -96,7 +96,7 @@ async def leave() -> AsyncIterator[None]:
 
 
 def restrict() -> None:
-    """Let only staff read a channel that PUBLIC_CHANNELS opens; print a token for it, and for a private one."""
+    """Let only staff read a channel of PUBLIC_CHANNELS. Print a token for it and for a private channel."""
     from streams.tokens import make_token
 
     ChannelSettings.objects.create(channel="public.restricted", access="staff")
@@ -111,8 +111,8 @@ async def opened(server: Server, channel: str, token: str = "") -> StreamClient:
     return client
 
 
-async def heard_by(client: StreamClient, publisher: Server, channel: str) -> None:
-    """Wait until a notice of the publisher reaches the client's process: the first stream does not wait for that."""
+async def notices_arrive(client: StreamClient, publisher: Server, channel: str) -> None:
+    """Publish until a notice reaches the client's process. The first stream does not wait for its notifier."""
     while not client.events:
         await publish(publisher, channel)
         await client.read_for(0.3)
@@ -121,31 +121,31 @@ async def heard_by(client: StreamClient, publisher: Server, channel: str) -> Non
 
 
 async def carried(client: StreamClient, publisher: Server, channel: str, overhear: Overhear) -> str:
-    """Publish a message while the publishing process knows the channels' settings; return what the bus has carried."""
+    """Publish while the publishing process knows the channels' settings, and return the traffic on the bus."""
     beside = await opened(publisher, "public.open")
     overhear()
     position = await publish(publisher, channel, bytes=40)
     assert (await client.read_until(1))[0].id == str(position)
     text = await asyncio.to_thread(overhear)
-    assert str(position) in text, "the notice was heard"
+    assert str(position) in text, "the bus carried no notice"
     beside.abort()
     return text
 
 
 @pytest.mark.once
 async def test_private_messages_are_not_heard_on_the_bus(bus: tuple[Site, Overhear]) -> None:
-    """They reach the clients of another process all the same."""
+    """They still reach the clients of another process."""
     site, overhear = bus
     token = finish(site.call(restrict)).strip()
     one, other = site.serve(), site.serve()
-    for channel, is_heard in (("public.open", True), ("private", False), ("public.restricted", False)):
+    for channel, is_carried in (("public.open", True), ("private", False), ("public.restricted", False)):
         client = await opened(one, channel, token if channel != "public.open" else "")
-        await heard_by(client, other, channel)
+        await notices_arrive(client, other, channel)
         async with asyncio.timeout(60):
-            # A process forgets the channels' settings when its listener begins, and reads them for the next stream.
-            while (text := await carried(client, other, channel, overhear)) and is_heard and channel not in text:
+            # A process forgets the channels' settings when its listener starts, and reads them for the next stream.
+            while (text := await carried(client, other, channel, overhear)) and is_carried and channel not in text:
                 client.events.clear()
-        assert (channel in text, "x" * 40 in text) == (is_heard, is_heard), text
+        assert (channel in text, "x" * 40 in text) == (is_carried, is_carried), text
         client.abort()
 
 
@@ -167,14 +167,14 @@ async def test_option_decides_what_is_carried(bus: tuple[Site, Overhear], carrie
 
 @pytest.mark.once
 async def test_replayed_notices_change_nothing(bus: tuple[Site, Overhear]) -> None:
-    """A program that can write to the bus repeats all that it has heard: messages, and the end of a user's streams."""
+    """A program that can write to the bus repeats all notices: those with messages, and the end of a user's streams."""
     site, _ = bus
     set_notifier(site, carry_messages=True)
     server, other = site.serve(), site.serve()
     session = server.log_in("reader")
     pk = site.execute("SELECT id FROM auth_user WHERE username = 'reader'")[0][0]
     client = await opened(server, "public.open")
-    await heard_by(client, other, "public.open")
+    await notices_arrive(client, other, "public.open")
     recorded = Recorder(site)
     positions = [await publish(server, "public.open") for _ in range(3)]
     user = await StreamClient(server.port, f"/events/user.{pk}/", headers={"Cookie": session}).connect()
@@ -198,7 +198,7 @@ async def until_end(client: StreamClient) -> None:
 
 
 class Recorder:
-    """Records what goes over the bus, and sends it again."""
+    """Records the notices on the bus, and sends them again."""
 
     def __init__(self, site: Site) -> None:
         if site.postgres is not None:
@@ -212,9 +212,9 @@ class Recorder:
         self._is_postgres = site.is_postgres
 
     def repeat(self, times: int) -> int:
-        """Send again what was recorded so far; returns how many notices that were."""
+        """Send the recorded notices again, and return their number."""
         if self._is_postgres:
-            payloads = [heard.payload for heard in self._connection.notifies(timeout=1)]
+            payloads = [notification.payload for notification in self._connection.notifies(timeout=1)]
             for payload in payloads * times:
                 self._connection.execute("SELECT pg_notify('streams', %s)", [payload])
             self._connection.close()
@@ -229,11 +229,11 @@ class Recorder:
         return len(messages)
 
 
-# --- What is known to be open -----------------------------------------------------------------------------------------
+# --- Channels that are known to be open -------------------------------------------------------------------------------
 
 
 class OwnPolicy(DefaultPolicy):
-    """A policy of the site's own, whatever it decides."""
+    """A site's own policy. Its decisions do not matter here."""
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ def test_no_channel_is_known_to_be_open_by_old_rules(monkeypatch: pytest.MonkeyP
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("rules_are_known")
 def test_no_channel_is_known_to_be_open_after_failed_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last known rules hold for readers, but they can be the ones from before a change."""
+    """The last known rules still apply to readers, but they could be older than the latest change."""
 
     def fail() -> Any:
         raise OperationalError("The database does not answer.")

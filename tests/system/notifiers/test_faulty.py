@@ -1,4 +1,4 @@
-"""Whatever a notifier does wrong, a subscriber sees every message once and in order."""
+"""With a notifier that makes every kind of error, a subscriber still receives every message once and in order."""
 
 from __future__ import annotations
 

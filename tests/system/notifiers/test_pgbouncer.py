@@ -1,4 +1,4 @@
-"""A site whose database is reached through a PgBouncer that pools transactions, as many are."""
+"""A site that reaches its database through PgBouncer, which usually pools transactions."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.system.servers.holdings import publish
 
 pytestmark = pytest.mark.once
 
-SAID = "PostgresNotifier cannot receive notices: its connection goes through a pooler that does not keep sessions"
+WARNING = "PostgresNotifier cannot receive notices: its connection goes through a pooler that does not keep sessions"
 
 
 @pytest.fixture
 def site(postgres: PostgresServer, migrated_postgres: str, tmp_path: Path) -> Iterator[Site]:
-    """Its processes reach the database through PgBouncer alone."""
+    """A site whose processes reach the database only through PgBouncer."""
     if pgbouncer.program() is None:
         missing("PgBouncer", "pgbouncer")
     database = postgres.create_database(template=migrated_postgres)
@@ -52,7 +52,7 @@ def notifier(**options: str) -> dict[str, object]:
 
 
 async def listened_for(dsn: str) -> list[str]:
-    """The channels that the three connections of the pool listen to: each is asked in a transaction of its own."""
+    """Return the channels that the pool's three connections listen to. Each is queried in its own transaction."""
     pooled = [await psycopg.AsyncConnection.connect(dsn) for _ in range(3)]
     try:
         asked = [await connection.execute("SELECT pg_listening_channels()") for connection in pooled]
@@ -66,12 +66,12 @@ async def test_with_a_dsn_that_goes_past_it_news_arrive_at_once(site: Site) -> N
     site.settings(NOTIFIER=notifier(dsn=site.database_url), POLL_SECONDS=600)
     one, other = site.serve(), site.serve()
     client = await listening(one, other, "public.past")
-    for number in range(1, 6):  # on whichever connection of the pool
+    for number in range(1, 6):  # on any connection of the pool
         await publish(other, "public.past", n=2)
         assert len(await client.read_until(2 * number)) == 2 * number
     site.manage("publish", "public.past", "from a command")
     assert (await client.read_until(11))[-1].data == "from a command"
-    assert SAID not in one.log.read_text()
+    assert WARNING not in one.log.read_text()
 
 
 async def test_without_one_it_is_said_and_polling_delivers(site: Site) -> None:
@@ -80,16 +80,16 @@ async def test_without_one_it_is_said_and_polling_delivers(site: Site) -> None:
     client = await listening(one, other, "public.through")
     await publish(other, "public.through", n=3)
     assert len(await client.read_until(3)) == 3
-    while SAID not in one.log.read_text():
-        assert await client.read(), "its heartbeats go on"
+    while WARNING not in one.log.read_text():
+        assert await client.read(), "the stream has ended"
 
 
 async def test_nothing_is_listened_for_on_connections_that_the_pooler_gives_to_others(site: Site) -> None:
-    """Their own notices would come back to whoever publishes by them, and be kept."""
+    """A publisher that uses such a connection would receive its own notices, and they would pile up."""
     site.settings(NOTIFIER=notifier(), POLL_SECONDS=0.5)
     running = site.serve()
     client = await listening(running, running, "public.left")
-    while SAID not in running.log.read_text():
+    while WARNING not in running.log.read_text():
         assert await client.read()
     for _ in range(3):  # each new hub tries again at once
         client.abort()
@@ -111,7 +111,7 @@ async def test_pooler_is_detected_before_listen(
         return await psycopg.AsyncConnection.connect(dsn, autocommit=True)
 
     try:
-        for busy in (1, 2, 3):  # connections in the pool
+        for busy in (1, 2, 3):  # the number of connections in the pool
             others = [await connect() for _ in range(busy)]
             await asyncio.gather(*(other.execute("SELECT pg_sleep(0.2)") for other in others))
             one = await connect()
@@ -136,7 +136,7 @@ async def test_pooler_that_seems_to_keep_sessions_is_found_by_the_missing_ping(
         dsn = bouncer.dsn(connections.settings[settings_database]["NAME"])
         with pytest.raises(ConnectionError) as error:
             await anext(PostgresNotifier(dsn, database=settings_database).listen())
-        assert SAID in str(error.value.__cause__)
+        assert WARNING in str(error.value.__cause__)
         assert await listened_for(dsn) == []
     finally:
         bouncer.remove()
@@ -157,7 +157,7 @@ async def test_pooler_that_keeps_sessions_is_no_trouble(
         client = await listening(running, running, "public.sessions")
         site.manage("publish", "public.sessions", "from a command")
         assert (await client.read_until(1))[-1].data == "from a command"
-        assert SAID not in running.log.read_text()
+        assert WARNING not in running.log.read_text()
     finally:
         site.close()
         bouncer.remove()

@@ -1,6 +1,6 @@
-"""Two server processes on one database: what is published in one reaches the other's clients by the notifier alone.
+"""Messages published in one server process reach the clients of another through the notifier alone.
 
-The processes poll every ten minutes, so that nothing here arrives by polling.
+The processes poll every ten minutes, so that no message arrives by polling.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NOTIFIERS = {
     "postgres": "streams.notifiers.postgres.PostgresNotifier",
     "redis": "streams.notifiers.channel_layer.ChannelLayerNotifier",
 }
-OUTAGE_SECONDS = 8.0  # the listeners try again several times
+OUTAGE_SECONDS = 8.0  # long enough for several attempts of the listeners
 
 Setup = tuple[Site, Server, Server, PostgresServer | RedisServer]
 
@@ -34,7 +34,7 @@ Setup = tuple[Site, Server, Server, PostgresServer | RedisServer]
 def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     """A site with two servers, and the server that their notifier needs."""
     folder = tmp_path_factory.mktemp("site")
-    # A server without fsync would begin a new epoch of the log after the outage, and a warning would say so.
+    # With fsync, because without it a new epoch of the log would start after the outage, and log a warning.
     servers = {"postgres": "durable_postgres", "redis": "redis"}
     needed: PostgresServer | RedisServer = request.getfixturevalue(servers[request.param])
     if isinstance(needed, PostgresServer):
@@ -51,7 +51,7 @@ def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(autouse=True)
 async def leave() -> AsyncIterator[None]:
-    """Close what a test's clients have left open."""
+    """Close the connections that a test's clients have left open."""
     yield
     clients.leave_all()
 
@@ -63,7 +63,7 @@ async def watch(server: Server, channel: str) -> StreamClient:
 
 
 async def listening(server: Server, other: Server, channel: str) -> StreamClient:
-    """A client of `server`, whose notifier has been heard: the first stream does not wait for it."""
+    """Connect a client to `server`, and publish until a notice arrives. The first stream does not wait for that."""
     client = await watch(server, channel)
     while not client.events:
         await publish(other, channel)
@@ -98,31 +98,32 @@ async def test_outage_closes_no_stream_loses_nothing_and_is_logged_once(setup: S
     await client.read_until(1)
     await asyncio.to_thread(needed.stop)
     try:
-        if isinstance(needed, RedisServer):  # the log is elsewhere, and takes what is published meanwhile
+        if isinstance(needed, RedisServer):  # the log is on SQLite, so that publishing works during the outage
             positions += [await publish(other, "public.outage") for _ in range(5)]
         heartbeats = client.raw.count(b"\n:\n")
         await client.read_for(OUTAGE_SECONDS)
-        assert client.raw.count(b"\n:\n") > heartbeats, "open, and alive"
+        assert client.raw.count(b"\n:\n") > heartbeats, "no heartbeat came during the outage"
     finally:
         await asyncio.to_thread(needed.start)
     positions.append(await publish(other, "public.outage"))
     for watching in (client, beside):
-        await watching.read_until(len(positions))  # heard again, the log is read
+        await watching.read_until(len(positions))  # the hub reads the log when the listener works again
         await watching.read_for(0.5)
         assert [int(event.id) for event in watching.events] == positions
-    client = await listening(one, other, "public.after")  # both are there again
+    client = await listening(one, other, "public.after")  # both processes work again
     assert client.status == 200
-    said = (site.folder / "uvicorn.log").read_text().removeprefix(before)
-    assert said.count("ERROR streams.hub: The notifier's listener failed") == 2, "once in each process"
-    assert said.count("ERROR streams.publishing: The notifier failed") <= 2
-    told = re.findall(r" (?:WARNING|ERROR|CRITICAL) [\w.]+: .*", said)
-    assert len(told) <= 4, "and the database's own outage, or that of sending, once in each; by all loggers together"
+    logged = (site.folder / "uvicorn.log").read_text().removeprefix(before)
+    assert logged.count("ERROR streams.hub: The notifier's listener failed") == 2, "once in each process"
+    assert logged.count("ERROR streams.publishing: The notifier failed") <= 2
+    problems = re.findall(r" (?:WARNING|ERROR|CRITICAL) [\w.]+: .*", logged)
+    # Each process logs one more line at most, about the database or about sending notices.
+    assert len(problems) <= 4, problems
 
 
 async def test_another_log_on_the_same_redis_under_the_same_key_is_not_heard(
     redis: RedisServer, migrated_sqlite: Path, tmp_path: Path
 ) -> None:
-    """A copy of the site for its staff, or a developer's tests: at a position of this log, it has another message."""
+    """For example a staging copy of the site, or a developer's tests. The same positions hold other messages there."""
     sites = []
     for name in ("ours", "theirs"):
         (folder := tmp_path / name).mkdir()

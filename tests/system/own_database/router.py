@@ -1,4 +1,4 @@
-"""A database router as sites write it."""
+"""A typical database router of a site."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OURS = ("streams", "streams_relay")
 
 
 class LogRouter:
-    """Sends the log, and nothing else, to the database `log`."""
+    """Sends the tables of Streams, and no others, to the database `log`."""
 
     def db_for_read(self, model: Any, **hints: Any) -> str | None:
         return "log" if model._meta.app_label in OURS else None

@@ -1,4 +1,4 @@
-"""The tests' site, with the log in a database of its own. The router says nothing about users, groups and sessions."""
+"""The tests' site with the log in its own database. The router has no opinion on users, groups and sessions."""
 
 import os
 

@@ -161,8 +161,8 @@ def test_answer_from_the_question_to_the_end(admin: Client, root: User, settings
     [claimed] = store.claim("w", 10)
     ending = Ending(Generation.State.DONE, usage={"completion_tokens": 1})
     store.write("w", [Batch(claimed.pk, 0, ("Hello",), text="Hello", ending=ending)])
-    told = admin.get(f"/ai/generations/{claimed.pk}/").json()
-    assert (told["state"], told["text"]) == ("done", "Hello")
+    answer = admin.get(f"/ai/generations/{claimed.pk}/").json()
+    assert (answer["state"], answer["text"]) == ("done", "Hello")
     assert Client().get(f"/ai/generations/{claimed.pk}/").status_code == 403
     assert [(cost.user, cost.completion_tokens) for cost in Usage.objects.all()] == [(root, 1)]
     assert admin.get(f"/admin/streams_relay/generation/{claimed.pk}/change/").status_code == 200

@@ -1,4 +1,4 @@
-"""A user of a site's own kind: no staff, no groups, no permissions, and no column for `is_active`."""
+"""A custom user model without staff, groups, permissions or a column for `is_active`."""
 
 import uuid
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""A site with a user of its own kind."""
+"""A site with a custom user model."""
 
 import os
 
