@@ -22,13 +22,13 @@ from tests.support.sites import Site, copy_sqlite, finish
 
 
 def pytest_configure() -> None:
-    # A shell that runs the tests in the background ignores these signals, and so would all processes that they start.
+    # A shell that runs the tests in the background ignores these signals, and all child processes would inherit this.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not import files whose tests would all be deselected: that takes longer than hundreds of tests."""
+    """Do not import files whose tests would all be deselected, because this takes longer than hundreds of tests."""
     return True if config.option.markexpr == "not system" and selection.is_system_path(collection_path) else None
 
 
@@ -59,7 +59,7 @@ def _flush_by_deleting_rows() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL server for the whole run. Whoever stops it starts it again."""
+    """A PostgreSQL server for the whole run. A test that stops it must start it again."""
     if programs() is None:
         missing("PostgreSQL", "postgresql")
     server = PostgresServer()
@@ -70,7 +70,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def durable_postgres() -> Iterator[PostgresServer]:
-    """See `postgres`. With fsync: without, each start of the server begins a new epoch of the log."""
+    """Like `postgres`, but with fsync. Without it, each start of the server begins a new epoch of the log."""
     if programs() is None:
         missing("PostgreSQL", "postgresql")
     server = PostgresServer(fsync=True)
@@ -81,7 +81,7 @@ def durable_postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def redis() -> Iterator[RedisServer]:
-    """A Redis server for the whole run. Whoever stops it starts it again."""
+    """A Redis server for the whole run. A test that stops it must start it again."""
     if redis_program.program() is None:
         missing("Redis", "redis-server")
     server = RedisServer()
@@ -97,7 +97,7 @@ def _migrate(database_url: str) -> None:
 
 @pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file, to be copied."""
+    """A migrated SQLite file, to be copied by other fixtures."""
     path = tmp_path_factory.mktemp("template") / "db.sqlite3"
     _migrate(f"sqlite:///{path}")
     return path
@@ -105,7 +105,7 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres: PostgresServer) -> str:
-    """A migrated PostgreSQL database, to be copied."""
+    """A migrated PostgreSQL database, used as a template."""
     name = postgres.create_database()
     _migrate(postgres.dsn(name))
     return name
@@ -113,7 +113,7 @@ def migrated_postgres(postgres: PostgresServer) -> str:
 
 @pytest.fixture(scope="session")
 def migrated_durable_postgres(durable_postgres: PostgresServer) -> str:
-    """A migrated database of the durable server, to be copied."""
+    """A migrated database on the durable server, used as a template."""
     name = durable_postgres.create_database()
     _migrate(durable_postgres.dsn(name))
     return name
@@ -121,7 +121,7 @@ def migrated_durable_postgres(durable_postgres: PostgresServer) -> str:
 
 @pytest.fixture
 def sqlite_site(migrated_sqlite: Path, tmp_path: Path) -> Iterator[Site]:
-    """A site of the test's own on SQLite."""
+    """A site for one test on SQLite."""
     copy_sqlite(migrated_sqlite, tmp_path / "db.sqlite3")
     site = Site(f"sqlite:///{tmp_path / 'db.sqlite3'}", tmp_path)
     yield site
@@ -130,7 +130,7 @@ def sqlite_site(migrated_sqlite: Path, tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def postgres_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    """A site of the test's own on PostgreSQL."""
+    """A site for one test on PostgreSQL."""
     postgres: PostgresServer = request.getfixturevalue("postgres")
     name = postgres.create_database(template=request.getfixturevalue("migrated_postgres"))
     site = Site(postgres.dsn(name), tmp_path, postgres)
@@ -142,7 +142,7 @@ def postgres_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Si
 def durable_postgres_site(
     durable_postgres: PostgresServer, migrated_durable_postgres: str, tmp_path: Path
 ) -> Iterator[Site]:
-    """A site of the test's own on PostgreSQL, whose log keeps its epoch when the server starts again."""
+    """A site for one test on PostgreSQL, whose log keeps its epoch when the server starts again."""
     name = durable_postgres.create_database(template=migrated_durable_postgres)
     site = Site(durable_postgres.dsn(name), tmp_path, durable_postgres)
     yield site
@@ -151,14 +151,14 @@ def durable_postgres_site(
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def site(request: pytest.FixtureRequest) -> Site:
-    """A site of the test's own, on each database in turn."""
+    """A site for one test, on each kind of database in turn."""
     found: Site = request.getfixturevalue("sqlite_site" if request.param == "sqlite" else "postgres_site")
     return found
 
 
 @pytest.fixture(autouse=True)
 def _close_connections_of_sync_to_async() -> Iterator[None]:
-    """Those that an async test opened in asgiref's thread: PostgreSQL drops no database that is still in use."""
+    """Close the connections in asgiref's thread, because PostgreSQL cannot drop a database that is in use."""
     yield
     if SyncToAsync.single_thread_executor._threads:
         SyncToAsync.single_thread_executor.submit(connections.close_all).result()

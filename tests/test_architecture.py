@@ -25,7 +25,7 @@ ORDER = """
     templatetags management
     checks apps
     relay admin api
-""".split()  # noqa: SIM905 - a reader takes it in at a glance
+""".split()  # noqa: SIM905 - easier to read than a list
 
 # They import the rest; nothing imports them, and they do not import each other.
 INTEGRATIONS = ("admin", "api", "relay")
@@ -63,7 +63,7 @@ def test_imports_go_one_way() -> None:
 
 
 def test_modules_form_no_circle() -> None:
-    """`from streams import publish` loads a public name when it is used, and not at the import."""
+    """The imports of the package `streams` do not count, because it loads its public names when they are used."""
     circles = [
         " -> ".join([name, *paths[name]])
         for name in MODULES
@@ -103,7 +103,7 @@ def test_nothing_imports_the_project_or_the_tests() -> None:
 
 
 def test_publishing_and_delivery_meet_at_the_log() -> None:
-    """What publishes does not load the hub, and the hub does not load what publishes."""
+    """Publishing does not load the hub, and the hub does not load the code for publishing."""
     assert {"streams.log", "streams.notifiers"} <= reached("streams.publishing.publish").keys()
     assert {"streams.log", "streams.notifiers"} <= reached("streams.delivery.hub").keys()
     assert not any(part_of(name) == "delivery" for name in reached("streams.publishing.publish"))
@@ -111,7 +111,7 @@ def test_publishing_and_delivery_meet_at_the_log() -> None:
 
 
 def test_only_the_api_needs_rest_framework() -> None:
-    """It is an extra: without it, everything else works."""
+    """Django REST framework is an extra. Without it, all other parts work."""
     needing = {part_of(name) for name in MODULES if any(found.startswith(REST) for found in graph()[name])}
     assert needing == {"api"}
 
@@ -138,7 +138,7 @@ def test_importing_streams_loads_no_models_and_needs_no_settings() -> None:
 
 
 def test_events_can_be_imported_before_the_apps_are_ready() -> None:
-    """So that a settings file, or another app's models, can use them."""
+    """A settings file and the models of other apps can then use them."""
     code = "from streams import Event, NewMessage; print(Event('a').encode())"
     done = subprocess.run([PYTHON, "-c", code], cwd=ROOT, env={}, text=True, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "b'data: a\\n\\n'\n", "")
@@ -152,7 +152,7 @@ def test_every_module_has_a_docstring() -> None:
 
 
 def test_no_file_is_long() -> None:
-    """Python, JavaScript and tests. Catalogues and migrations are generated."""
+    """This applies to Python and JavaScript, including tests. Migrations are generated and do not count."""
     files = [path for top in ("streams", "project", "tests", "benchmarks", "docs") for path in (ROOT / top).rglob("*")]
     code = [path for path in files if path.suffix in (".py", ".js") and "migrations" not in path.parts]
     assert len(code) > 300

@@ -1,4 +1,4 @@
-"""What only one part of the package may touch: the tables of the log, and the internals of other libraries."""
+"""Only one part of the package writes each table, and only `streams.private` uses internals of other libraries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 from tests.support.source import MODULES, part_of, trees
 
-# --- What writes the tables -------------------------------------------------------------------------------------------
+# --- Writing the tables -----------------------------------------------------------------------------------------------
 
 SYNC_WRITES = ["save", "create", "bulk_create", "get_or_create", "update_or_create", "update", "bulk_update", "delete"]
 WRITES = {*SYNC_WRITES, *(f"a{name}" for name in SYNC_WRITES), "raw", "execute", "executemany"}
@@ -65,7 +65,7 @@ def test_only_the_log_names_its_tables_in_sql() -> None:
 
 # --- Internals of other libraries -------------------------------------------------------------------------------------
 
-# Without an underscore, and internal all the same.
+# Internal names without an underscore.
 UNDOCUMENTED = {
     "atomic_blocks",
     "context_to_thread_executor",
@@ -76,17 +76,17 @@ UNDOCUMENTED = {
     "thread_sensitive_context",
 }
 
-# With an underscore, and documented all the same.
+# Documented names with an underscore.
 DOCUMENTED = {"_base_manager", "_default_manager", "_meta", "_replace", "_request"}
 
-# drf-spectacular's are in one module as well, of the integration that needs them.
+# The internals of drf-spectacular are also in one module, which belongs to the integration that needs them.
 ALLOWED = {
     "streams.api.openapi.schema": {"_get_api_endpoints", "_map_serializer"},
 }
 
 
 def own_names() -> set[str]:
-    """The private names that the package itself defines: functions, classes, variables, and attributes of `self`."""
+    """Return the private names that the package defines: functions, classes, variables and attributes of `self`."""
     names = set()
     for name, tree in trees().items():
         if name.startswith("streams.private"):
@@ -102,7 +102,7 @@ def own_names() -> set[str]:
 
 
 def internals(name: str, own: set[str]) -> set[str]:
-    """The names in a module's code that belong to the internals of another library."""
+    """Return the names in a module's code that belong to the internals of another library."""
     found = set()
     for node in ast.walk(trees()[name]):
         if isinstance(node, ast.Attribute):
@@ -121,7 +121,7 @@ def internals(name: str, own: set[str]) -> set[str]:
 
 
 def test_internals_of_other_libraries_are_in_one_place() -> None:
-    """Each library's in one module of `streams.private`, with what happens if they are missing."""
+    """The internals of each library are used in one module of `streams.private`, which handles missing ones."""
     own = own_names()
     using = {name: internals(name, own) for name in MODULES}
     assert {"SyncToAsync", "context_to_thread_executor", "_executor"} <= using["streams.private.asgiref"]
@@ -131,7 +131,7 @@ def test_internals_of_other_libraries_are_in_one_place() -> None:
 
 
 def test_cached_users_are_named_in_one_place() -> None:
-    """Django's names for them are mostly used as text."""
+    """The code mostly uses Django's names for them as strings."""
     texts = {"_cached_user", "_acached_user", "_handler_class", "_wrapped"}
     naming = {
         name
@@ -152,7 +152,7 @@ FORKS_AND_TESTS = {
 
 
 def test_test_runs_forks_and_settings_are_known_in_one_place() -> None:
-    """Other modules ask the strategy of `test_run`, and register their resets in `resets`."""
+    """Other modules call functions of `test_run`, and register their resets in `resets`."""
     using: dict[str, set[str]] = {name: set() for name in FORKS_AND_TESTS}
     for module, tree in trees().items():
         for node in ast.walk(tree):

@@ -1,4 +1,4 @@
-"""The STREAMS setting: its keys and defaults, live look-up, and what is said of a value that does not fit."""
+"""The STREAMS setting: its keys and defaults, live look-up, and the errors for invalid values."""
 
 from __future__ import annotations
 

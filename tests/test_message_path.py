@@ -1,4 +1,4 @@
-"""The path of a message, as docs/internals/architecture.md describes it."""
+"""A message takes the path that docs/internals/architecture.md describes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def described() -> list[tuple[str, list[str]]]:
 
 
 def traced(site: Site) -> list[tuple[str, list[str]]]:
-    """Return the steps of a traced message: each file that it enters with the functions that it passes there."""
+    """Return the steps of a traced message: each file that it enters, with the functions that it passes there."""
     found = json.loads(finish(site.settings(POLL_SECONDS=3600).call(main)))
     return [(file, [name for _, name in step]) for file, step in itertools.groupby(found, key=lambda each: each[0])]
 
 
 def test_path_is_the_described_one(sqlite_site: Site) -> None:
-    """The described path enters each file once, so that the traced one does as well."""
+    """The described path enters each file once, and so does the traced path, because they are equal."""
     steps = described()
     files = [file for file, _ in steps]
     assert 0 < len(files) <= MAX_FILES

@@ -1,4 +1,4 @@
-"""The public names: these, in these places, and callable as the documentation has it."""
+"""The public names exist in the documented places, and have the documented signatures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_any_other_name_is_an_attribute_error() -> None:
 
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_public_name_stays_what_it_is_whatever_is_imported(name: str) -> None:
-    """Importing a submodule puts it into its package by its name; none may be called as a public name is."""
+    """Importing a submodule sets an attribute of its package, so no submodule can have a public function's name."""
     before = getattr(streams, name)
     for module in pkgutil.walk_packages(streams.__path__, "streams."):
         if ".migrations" not in module.name:

@@ -1,4 +1,4 @@
-"""The helpers that users read streams with in their own tests."""
+"""The helpers with which users read streams in their own tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.response_views import journal
 
 
 class Source:
-    """A generator of events, and whether it was closed."""
+    """A generator of events that records whether it was closed."""
 
     def __init__(self, *items: Any, endless: bool = False) -> None:
         self.items = items

@@ -1,4 +1,4 @@
-"""Signed tokens: what they say, when they hold no more, and how a request carries one."""
+"""Signed tokens: their content, their expiry and revocation, and how a request carries one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def code_of(call: Callable[[], object]) -> str:
     return refusal.value.code
 
 
-# --- What they say ----------------------------------------------------------------------------------------------------
+# --- Content ----------------------------------------------------------------------------------------------------------
 
 
 def test_token_says_what_it_was_made_for(user: User) -> None:
@@ -87,7 +87,7 @@ def test_token_that_fits_into_no_url_is_refused() -> None:
         make_token(read=[f"{n:099}" for n in range(50)])
 
 
-# --- When they hold no more -------------------------------------------------------------------------------------------
+# --- Expiry and revocation --------------------------------------------------------------------------------------------
 
 
 def test_expired_token_says_so() -> None:
@@ -108,7 +108,7 @@ def test_forged_cut_and_foreign_tokens_are_none(user: User) -> None:
 
 
 def test_token_that_lives_longer_than_one_may_now_holds_no_more() -> None:
-    """The setting was lowered since: what is revoked is not remembered for as long."""
+    """If MAX_TOKEN_SECONDS is lowered, revoked tokens are also remembered for a shorter time than the old lifetime."""
     text = make_token(read=["news"], seconds=3600)
     with override_settings(STREAMS={"MAX_TOKEN_SECONDS": 60, "TOKEN_SECONDS": 60}):
         assert code_of(lambda: read_token(text)) == "expired-token"
@@ -128,7 +128,7 @@ def test_revoked_token_holds_no_more_and_its_row_goes_a_day_after_it_has_expired
     tokens.revoke(token.id, token.expires_at)
     tokens.revoke(token.id)
     assert code_of(lambda: check_token(token)) == "revoked-token"
-    tokens.revoke("expired", time.time() - 1)  # by a slow clock it is still good
+    tokens.revoke("expired", time.time() - 1)  # a process with a slow clock would still accept it
     tokens.revoke("old", time.time() - tokens.KEPT_REVOKED_SECONDS - 1)
     assert set(RevokedToken.objects.values_list("id", flat=True)) == {token.id, "expired"}
 
@@ -153,7 +153,7 @@ def test_token_is_found_in_the_query_and_in_the_header_and_taken_out_of_the_quer
     text = make_token(read=["news"])
     request = RequestFactory().get(f"/events/?channel=a%26b&token={text}&x=1&channel=ü")
     assert token_of(request) == read_token(text)
-    assert token_of(request) == read_token(text), "the second time as well"
+    assert token_of(request) == read_token(text), "the second call did not return the token"
     assert request.GET.getlist("channel") == ["a&b", "ü"]
     assert request.get_full_path() == "/events/?channel=a%26b&channel=%C3%BC&x=1"
     assert text not in repr(request)
@@ -200,7 +200,7 @@ async def test_stream_opens_with_a_token_for_its_channels_and_with_no_other() ->
 
 @override_settings(STREAMS={})
 async def test_request_with_a_token_is_judged_by_it_alone(user: User) -> None:
-    """Who hands somebody a URL with a token in it is not to have that reader's session do more."""
+    """A person who passes on a URL with a token must not be able to use the session of the user who opens it."""
     client = AsyncClient()
     await client.aforce_login(user)
     assert (await client.get(f"/events/user.{user.pk}/?token={make_token(read=['job.1'])}")).status_code == 403
@@ -221,7 +221,7 @@ async def test_views_do_not_see_the_token() -> None:
 
 @override_settings(STREAMS={})
 async def test_what_comes_before_the_first_byte_counts_for_a_tokens_life() -> None:
-    """The first byte comes when the client's server gets to it, and may be late."""
+    """The server can send the first byte late."""
     response = await AsyncClient().get("/events/job.1/", {"token": make_token(read=["job.1"], seconds=0.5)})
     await asyncio.sleep(1)
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""The tests' app in the sites that they start. It changes a process of the chaos suite as environment variables require.
+"""The app that environment variables use to change the processes of the chaos suite.
 
 It breaks Streams, so that the suite must fail, or gives the process a wrong clock. It also shortens the lease for
 pruning, so that pruning goes on soon after the process that prunes was killed.

@@ -75,15 +75,15 @@ class StreamClient:
             data = b""
         return self._take(data)
 
-    async def bite(self, most: int) -> None:
-        """Read at most `most` bytes of the next piece, as if the connection broke in the middle of an event.
+    async def bite(self, max_bytes: int) -> None:
+        """Read at most `max_bytes` bytes of the next piece, as if the connection broke in the middle of an event.
 
         After this, the client can only leave.
         """
         try:
             if self.response_headers.get("transfer-encoding") == "chunked":
                 await self._begin_chunk()
-            self._take(await self._reader.read(most))
+            self._take(await self._reader.read(max_bytes))
         except ConnectionError:
             pass
 
@@ -134,7 +134,7 @@ class StreamClient:
                 self.abort()
 
     def vanish(self) -> None:
-        """Disappear without notifying the server, like a machine that was switched off. Needs Linux and CAP_NET_ADMIN."""
+        """Disappear without notifying the server, like a machine without power. Needs Linux and CAP_NET_ADMIN."""
         self._writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
         self._writer.transport.abort()
 

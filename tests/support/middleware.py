@@ -58,7 +58,7 @@ def slow(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Callable[[Htt
 
 @sync_only_middleware
 def slow_sync(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Delay the response in a thread, where it cannot be cancelled."""
+    """Delay the response in a thread, which cannot be cancelled."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         response = get_response(request)

@@ -23,7 +23,7 @@ def part_of(module: str) -> str:
 MODULES = {name_of(path): path for path in sorted((ROOT / "streams").rglob("*.py")) if path.parent.name != "migrations"}
 
 
-# The next two are functions because they take a second. Every test process imports this module, but few tests need them.
+# The next two are functions because they take a second, and few of the processes that import this module need them.
 @functools.cache
 def trees() -> dict[str, ast.Module]:
     """Return {module: its syntax tree}."""

@@ -22,12 +22,12 @@ class RolledBack(Exception):
 # --- Between the test and its processes -------------------------------------------------------------------------------
 
 
-def say(word: str) -> None:
+def send_line(word: str) -> None:
     """Send the test a line; see ForkedProcess.expect_line()."""
     print(word, flush=True)
 
 
-def wait_for_word(word: str) -> None:
+def wait_for_line(word: str) -> None:
     """Wait until the test sends this process the line `word`."""
     line = sys.stdin.readline().strip()
     assert line == word, f"expected {word!r}, got {line!r}"
@@ -86,8 +86,8 @@ def hold_open(*channels: str) -> None:
     with transaction.atomic():
         for channel in channels:
             message = publish(channel, f"held {channel}")
-            say("published")
-            wait_for_word("go on")
+            send_line("published")
+            wait_for_line("go on")
     assert message.position is not None
     print(message.position)
 

@@ -24,7 +24,7 @@ from tests.system.support import (
     hold_open,
     in_threads,
     publish_in_every_way,
-    say,
+    send_line,
     sequenced,
 )
 
@@ -100,7 +100,7 @@ def reader() -> None:
     """Poll the log until a line arrives. Prints the messages that the polls returned, and those in the whole table."""
     stop = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
-    say("ready")
+    send_line("ready")
     cursor, followed, whole, polls = 0, [], [], 0
     while True:
         last = stop.is_set()

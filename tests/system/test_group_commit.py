@@ -19,7 +19,7 @@ from streams.runtime import executor
 from tests.support.reads import tail
 from tests.support.services import wait_until
 from tests.support.sites import Site, finish
-from tests.system.support import assert_no_holes, expect_line_soon, say, wait_for_word
+from tests.system.support import assert_no_holes, expect_line_soon, send_line, wait_for_line
 
 pytestmark = pytest.mark.once
 
@@ -123,8 +123,8 @@ def publish_twenty_without_an_answer() -> None:
         return list(await asyncio.gather(*calls, return_exceptions=True))
 
     asyncio.run(apublish("news", "before"))  # opens the connection
-    say("ready")
-    wait_for_word("go on")
+    send_line("ready")
+    wait_for_line("go on")
     results = asyncio.run(together())
     assert all(isinstance(result, Message | OperationalError) for result in results), results
     print(sum(isinstance(result, OperationalError) for result in results))
@@ -171,9 +171,9 @@ def interrupt_a_publisher() -> None:
     try:
         publish("news", "interrupted")
     except TimeLimit:
-        say("interrupted")
+        send_line("interrupted")
     others[1].start()
-    wait_for_word("go on")
+    wait_for_line("go on")
     signal.alarm(30)  # ends a process that hangs
     for thread in others:
         thread.join()
@@ -185,8 +185,8 @@ def lock_the_log() -> None:
     log.current_head()
     with transaction.atomic(), connections["default"].cursor() as cursor:
         cursor.execute("UPDATE streams_loghead SET head = head")
-        say("locked")
-        wait_for_word("go on")
+        send_line("locked")
+        wait_for_line("go on")
 
 
 def test_interrupted_publisher_delays_no_other(site: Site) -> None:

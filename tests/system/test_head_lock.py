@@ -20,7 +20,7 @@ from streams.protocol.events import NewMessage, check
 from tests.support.clients import StreamClient
 from tests.support.services import wait_until
 from tests.support.sites import Site, finish
-from tests.system.support import assert_no_holes, expect_line_soon, say, wait_for_word
+from tests.system.support import assert_no_holes, expect_line_soon, send_line, wait_for_line
 
 pytestmark = pytest.mark.once
 
@@ -53,7 +53,7 @@ def publish_in_transaction(text: str) -> None:
 
 
 def publish_alone(text: str) -> None:
-    say("starting")
+    send_line("starting")
     print(publish("news", text).position)
 
 
@@ -84,8 +84,8 @@ def publish_many_in_a_transaction_that_another_numbers(count: str) -> None:
     with CaptureQueriesContext(connection) as queries, transaction.atomic():
         for n in range(int(count)):
             publish("news", str(n))
-        say("published")
-        wait_for_word("go on")
+        send_line("published")
+        wait_for_line("go on")
     statements = [query["sql"] for query in queries]
     print(len(statements) - statements.index("COMMIT") - 1)
 
@@ -116,8 +116,8 @@ def publish_many_while_others_do() -> None:
 
     for _ in range(3):
         publish("news", "x")
-    say("published")
-    wait_for_word("go on")
+    send_line("published")
+    wait_for_line("go on")
     too_large = NewMessage("news", "x", published_by=get_user_model()(pk=2**70))
     with pytest.raises(DataError):
         publish_many([*[NewMessage("news", n) for n in range(599)], too_large])
@@ -142,8 +142,8 @@ def hold_the_lock(end: str) -> None:
         with log.sequencing_transaction():
             rows = log.append([NewMessage("news", "holder")])
             numbered = log.sequence()
-            say("locked")
-            wait_for_word("go on")
+            send_line("locked")
+            wait_for_line("go on")
             if end == "fails":
                 raise ValueError
         log.finish(numbered, rows)
@@ -199,7 +199,7 @@ def stop_with_the_lock() -> None:
     with log.own_transaction():
         log.append([NewMessage("news", "never committed")])
         log.sequence()
-        say("locked")
+        send_line("locked")
         time.sleep(600)
 
 

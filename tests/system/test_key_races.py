@@ -25,9 +25,9 @@ from tests.system.support import (
     hold_open,
     in_threads,
     publish_in_every_way,
-    say,
+    send_line,
     sequenced,
-    wait_for_word,
+    wait_for_line,
 )
 
 pytestmark = pytest.mark.once
@@ -78,8 +78,8 @@ def test_same_key_appends_once(site: Site) -> None:
 
 def publish_many_keys(order: str) -> None:
     """Publish batches of the same twenty keys, forwards or backwards. Prints how many messages were returned."""
-    say("ready")
-    wait_for_word("go on")
+    send_line("ready")
+    wait_for_line("go on")
     returned = 0
     for number in range(50):
         batch = [NewMessage("news", "x", idempotency_key=f"{number}.{key}") for key in range(20)]
@@ -105,8 +105,8 @@ def hold_key(how: str) -> None:
     try:
         with transaction.atomic():
             publish("news", "first", idempotency_key="key")
-            say("published")
-            wait_for_word("go on")
+            send_line("published")
+            wait_for_line("go on")
             if how == "roll back":
                 raise RolledBack
     except RolledBack:
@@ -114,7 +114,7 @@ def hold_key(how: str) -> None:
 
 
 def publish_key(how: str) -> None:
-    say("starting")
+    send_line("starting")
     if how == "inside":
         with transaction.atomic():
             publish("news", "before")
@@ -151,7 +151,7 @@ def wait_for_key_then_publish_others() -> None:
     waiting.start()
     time.sleep(1)  # until the thread waits
     publish_in_every_way("other")
-    say("others are done")
+    send_line("others are done")
     waiting.join()
 
 
@@ -177,10 +177,10 @@ def publish_and_read(keys: str) -> None:
         ]
         await asyncio.sleep(1)  # until the calls wait
         assert not any(task.done() for task in waiting)
-        say(str((await executor.run(log.head)).head))
+        send_line(str((await executor.run(log.head)).head))
         if keys == "keyed":
-            say(str((await apublish("news", "without a key")).position))
-        say(json.dumps([message.position for message in await asyncio.gather(*waiting)]))
+            send_line(str((await apublish("news", "without a key")).position))
+        send_line(json.dumps([message.position for message in await asyncio.gather(*waiting)]))
 
     asyncio.run(main())
 
@@ -213,8 +213,8 @@ def sequence_under_lock() -> None:
     with transaction.atomic():
         with connections["default"].cursor() as cursor:
             cursor.execute("SELECT head FROM streams_loghead WHERE id = 1 FOR UPDATE")
-        say("locked")
-        wait_for_word("go on")
+        send_line("locked")
+        wait_for_line("go on")
         assert len(log.sequence()) == 1
 
 
@@ -241,9 +241,9 @@ def publish_keys_beside_held_ones() -> None:
         others = [apublish("news", "x", idempotency_key=f"free {n}") for n in range(20)]
         async with asyncio.timeout(30):
             await asyncio.gather(*others, *(apublish("news", "x") for _ in range(20)))
-        say(f"{sum(task.done() for task in held)} held done")
+        send_line(f"{sum(task.done() for task in held)} held done")
         await asyncio.gather(*held)
-        say("all done")
+        send_line("all done")
 
     asyncio.run(main())
 

@@ -9,7 +9,7 @@ from streams import log, publish
 from streams.log import low_water
 from streams.models import Message
 from tests.support.sites import Site, finish
-from tests.system.support import assert_no_holes, say, wait_for_word
+from tests.system.support import assert_no_holes, send_line, wait_for_line
 
 pytestmark = pytest.mark.once
 
@@ -19,8 +19,8 @@ def commit_late() -> None:
     low_water.DELAY_SECONDS = 0.0
     with transaction.atomic():
         message = publish("news", "late")
-        say("published")
-        wait_for_word("go on")
+        send_line("published")
+        wait_for_line("go on")
     print(message.position)
 
 

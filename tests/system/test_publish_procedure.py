@@ -16,7 +16,7 @@ from streams.models import Message
 from streams.protocol.events import NewMessage
 from tests.support.services.postgres import PostgresServer
 from tests.support.sites import Site, finish
-from tests.system.support import assert_no_holes, say, wait_for_word
+from tests.system.support import assert_no_holes, send_line, wait_for_line
 
 pytestmark = pytest.mark.once
 
@@ -119,8 +119,8 @@ def test_database_without_the_procedure_works(postgres_site: Site, how: str) -> 
 def publish_again_after_a_crash() -> None:
     for _ in range(4):
         publish("news", "before")
-    say("published")
-    wait_for_word("go on")
+    send_line("published")
+    wait_for_line("go on")
     for _ in range(20):
         with contextlib.suppress(OperationalError):
             print(publish("news", "after").position)

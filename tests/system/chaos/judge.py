@@ -17,7 +17,7 @@ TEXT = re.compile(r"(?P<name>[\w.-]+):(?P<number>\d+):(?P<kind>[a-z ]+)")
 
 # A server needs memory for 200 streams, their queues and the window, and for a moment for a flood of 15 MB. Growth
 # beyond this limit is a leak. (Without disruptors, it grows by a tenth of this.)
-MOST_GROWTH_BYTES = 80_000_000
+MAX_GROWTH_BYTES = 80_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +244,8 @@ def _story(record: Record, position: int, known: Mapping[int, Published]) -> str
     return "\n".join(lines)
 
 
-def growth(first: Mapping[str, int], most: Mapping[str, int]) -> Iterator[Fault]:
-    """Yield a fault for each process that has grown by more than MOST_GROWTH_BYTES."""
-    for name, rss in most.items():
-        if (grown := rss - first.get(name, rss)) > MOST_GROWTH_BYTES:
+def growth(first: Mapping[str, int], largest: Mapping[str, int]) -> Iterator[Fault]:
+    """Yield a fault for each process that has grown by more than MAX_GROWTH_BYTES."""
+    for name, rss in largest.items():
+        if (grown := rss - first.get(name, rss)) > MAX_GROWTH_BYTES:
             yield Fault("grown", f"{name} by {grown // 1_000_000} MB")

@@ -29,7 +29,7 @@ class RollBack(Exception):
 
 
 def work(name: str, seed: str, how: str, notes: str) -> None:
-    """Publish for ever. `how` is "alone" or "in transactions"; some of the transactions are rolled back.
+    """Publish until the process is killed. `how` is "alone" or "in transactions", and some of these are rolled back.
 
     When the publish call or the transaction has returned, its texts are written to the file `notes`.
     """

@@ -25,7 +25,7 @@ from tests.system.servers.holdings import until
 SHOWING_SECONDS = 30.0
 
 # The most that a server can hold after all clients have left. `objects` are requests, responses and subscribers.
-MOST_LEFT = {"streams": 0, "subscribers": 0, "queued_bytes": 0, "objects": 8, "tasks": 12, "threads": 20, "fds": 60}
+MAX_LEFT = {"streams": 0, "subscribers": 0, "queued_bytes": 0, "objects": 8, "tasks": 12, "threads": 20, "fds": 60}
 
 
 @dataclass
@@ -96,7 +96,7 @@ async def run(
     others += [asyncio.create_task(_publish_together(world, over, number, answered)) for number in range(2)]
     await asyncio.sleep(min(seconds, 3))  # the memory that each process needs to start does not count as growth
     world.weigh()
-    first = dict(world.most_rss)
+    first = dict(world.max_rss)
     weighing = asyncio.create_task(_weigh(world))
     await (disruptor.disrupt(seconds) if disrupted else asyncio.sleep(seconds))
     with contextlib.suppress(TimeoutError):  # a broken log might accept no more messages
@@ -121,7 +121,7 @@ async def run(
     records = [listener.record for listener in listeners]
     faults += judge.silent(audit, [*(f"publisher-{number}" for number in range(PUBLISHERS)), "post-0", "group-0"])
     faults += judge.judge(audit, records, outcome)
-    faults += judge.growth(first, world.most_rss)
+    faults += judge.growth(first, world.max_rss)
     return Verdict(
         seed=world.seed,
         again=_command(world, seconds, clients, disrupted),
@@ -135,7 +135,7 @@ async def run(
         disowned=sum(reset.reason == "unknown-id" for record in records for reset in record.resets),
         cuts=sum(record.cuts for record in records),
         answered=len(outcome.returned),
-        growth=max(most - first.get(name, most) for name, most in world.most_rss.items()),
+        growth=max(rss - first.get(name, rss) for name, rss in world.max_rss.items()),
         seconds=time.monotonic() - began,
         done=disruptor.done,
         story=disruptor.story,
@@ -149,8 +149,8 @@ async def _left_over(world: World) -> list[Fault]:
         try:
             await until(
                 server,
-                lambda found: all(found[what] <= most for what, most in MOST_LEFT.items()),
-                f"at most {MOST_LEFT}",
+                lambda found: all(found[key] <= limit for key, limit in MAX_LEFT.items()),
+                f"at most {MAX_LEFT}",
                 60,
             )
         except TimeoutError as error:

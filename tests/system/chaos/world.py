@@ -101,7 +101,7 @@ class World:
     redis: Redis | None = None
     servers: list[Server] = field(default_factory=list)
     publishing: dict[int, ForkedProcess] = field(default_factory=dict)
-    most_rss: dict[str, int] = field(default_factory=dict)
+    max_rss: dict[str, int] = field(default_factory=dict)
     died: dict[str, str] = field(default_factory=dict)
     losses: list[Loss] = field(default_factory=list)
 
@@ -233,10 +233,10 @@ class World:
                 self.died[f"server-{number}"] = server.log.read_text()[-2000:]
 
     def weigh(self) -> None:
-        """Record the largest memory use of each process so far, in `most_rss`."""
+        """Record the largest memory use of each process so far, in `max_rss`."""
         processes: dict[str, Server | ForkedProcess] = {f"server-{n}": server for n, server in enumerate(self.servers)}
         processes |= {f"publisher-{number}": process for number, process in self.publishing.items()}
         for name, process in processes.items():
             with contextlib.suppress(psutil.Error, AssertionError):  # a disruptor has killed it
                 rss = psutil.Process(process.pid).memory_info().rss
-                self.most_rss[name] = max(rss, self.most_rss.get(name, 0))
+                self.max_rss[name] = max(rss, self.max_rss.get(name, 0))

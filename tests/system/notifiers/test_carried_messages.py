@@ -122,13 +122,13 @@ async def notices_arrive(client: StreamClient, publisher: Server, channel: str) 
 
 async def carried(client: StreamClient, publisher: Server, channel: str, overhear: Overhear) -> str:
     """Publish while the publishing process knows the channels' settings, and return the traffic on the bus."""
-    beside = await opened(publisher, "public.open")
+    second = await opened(publisher, "public.open")
     overhear()
     position = await publish(publisher, channel, bytes=40)
     assert (await client.read_until(1))[0].id == str(position)
     text = await asyncio.to_thread(overhear)
     assert str(position) in text, "the bus carried no notice"
-    beside.abort()
+    second.abort()
     return text
 
 

@@ -90,7 +90,7 @@ async def test_what_one_process_publishes_reaches_the_others_clients(setup: Setu
 async def test_outage_closes_no_stream_loses_nothing_and_is_logged_once(setup: Setup) -> None:
     site, one, other, needed = setup
     client = await listening(one, other, "public.outage")
-    beside = await listening(other, one, "public.outage")
+    second = await listening(other, one, "public.outage")
     await client.read_for(0.5)
     client.events.clear()
     before = (site.folder / "uvicorn.log").read_text()
@@ -106,7 +106,7 @@ async def test_outage_closes_no_stream_loses_nothing_and_is_logged_once(setup: S
     finally:
         await asyncio.to_thread(needed.start)
     positions.append(await publish(other, "public.outage"))
-    for watching in (client, beside):
+    for watching in (client, second):
         await watching.read_until(len(positions))  # the hub reads the log when the listener works again
         await watching.read_for(0.5)
         assert [int(event.id) for event in watching.events] == positions
