@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from streams import NewMessage, publish, publish_many
 from streams.models import Message
+from tests.support.forks import MAIN, ForkedProcess
 from tests.support.services import wait_until
 from tests.support.sites import PYTHON, ROOT, Site, finish
 
@@ -118,10 +119,8 @@ class Terminal:
         self._errors = site.folder / "stderr"
         # A shell does not set PYTHONUNBUFFERED, so the command must flush its output itself.
         env = {name: value for name, value in site.env.items() if name != "PYTHONUNBUFFERED"}
-        with self._out.open("wb") as out, self._errors.open("wb") as errors:
-            self.process = subprocess.Popen(
-                [PYTHON, "manage.py", "subscribe", *args], env=env, cwd=ROOT, stdout=out, stderr=errors
-            )
+        argv = ["manage.py", "subscribe", *args]
+        self.process = ForkedProcess(MAIN, argv, env, self._out, self._errors)
 
     @property
     def text(self) -> str:
@@ -157,8 +156,7 @@ def subscribe(site: Site) -> Iterator[Callable[..., Terminal]]:
 
     yield start
     for terminal in opened:
-        terminal.process.kill()
-        terminal.process.wait()
+        terminal.process.close()
 
 
 def publish_texts(*texts: str) -> None:
@@ -227,27 +225,15 @@ def test_subscribe_says_where_something_may_have_been_missed(site: Site, subscri
 def test_subscribe_ends_when_nobody_reads_it_any_more(site: Site) -> None:
     # `subscribe news | head -1` closes the pipe in this way.
     finish(site.call(publish_texts, "one"))
-    process = subprocess.Popen(
-        [PYTHON, "manage.py", "subscribe", "news", "--last-event-id", "0"],
-        env=site.env,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = ForkedProcess(MAIN, ["manage.py", "subscribe", "news", "--last-event-id", "0"], site.env)
     try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "1\tmessage\tone\n"
+        process.expect_line("1\tmessage\tone")
         process.stdout.close()
         finish(site.call(publish_texts, "two", "three"))
         process.wait(timeout=30)
-        assert process.stderr is not None
         assert process.stderr.read() == ""
     finally:
-        process.kill()
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
+        process.close()
 
 
 @pytest.mark.once
@@ -267,8 +253,7 @@ def test_subscribe_goes_on_over_a_restart_of_the_database(postgres_site: Site) -
         assert (first, third) == (1, second + 1)
         assert terminal.end(signal.SIGTERM) == 0
     finally:
-        terminal.process.kill()
-        terminal.process.wait()
+        terminal.process.close()
 
 
 @pytest.mark.parametrize(

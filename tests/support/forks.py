@@ -89,16 +89,19 @@ class ForkedProcess:
         argv: The process's sys.argv.
         env: The process's whole environment.
         log: A file to which stdout and stderr are appended, instead of to pipes.
+        errors: Another file for stderr.
     """
 
-    def __init__(self, code: str, argv: list[str], env: dict[str, str], log: Path | None = None) -> None:
+    def __init__(
+        self, code: str, argv: list[str], env: dict[str, str], log: Path | None = None, errors: Path | None = None
+    ) -> None:
         self.args = [code, *argv]
         self.returncode: int | None = None
         stdin, stdout, stderr, status = (os.pipe() for _ in range(4))
         child_ends = [stdin[0], stdout[1], stderr[1], status[1]]
-        if log is not None:
-            for end in child_ends[1:3]:
-                with log.open("ab") as file:
+        for end, path in zip(child_ends[1:3], [log, errors or log], strict=True):
+            if path is not None:
+                with path.open("ab") as file:
                     os.dup2(file.fileno(), end)
         self.stdin = os.fdopen(stdin[1], "w")
         self.stdout = os.fdopen(stdout[0])
@@ -250,12 +253,22 @@ def _supervise(ends: list[int]) -> None:
 
 
 def run(request: dict[str, Any]) -> None:
-    """Run the requested code as a new interpreter would. The process ends as usual after this."""
+    """Run the requested code as a new interpreter would.
+
+    If it ends without an exception, the process exits here: destroying all imported modules would take most of the time
+    of a short process.
+    """
     os.environ.clear()
     os.environ.update(request["env"])
     sys.argv[:] = request["argv"]
-    sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
+    if os.environ.get("PYTHONUNBUFFERED"):
+        sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
     exec(compile(request["code"], "<code of a test>", "exec"), {"__name__": "__main__"})
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from playwright.async_api import Browser, Playwright
 
 from tests.support.services import missing
 
-CHROMIUM = shutil.which("chromium") or "chromium"
+# The headless shell is Chromium without the windows that nobody sees here, and takes half of the processor time.
+CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium") or ""
 CHROMIUM_OPTIONS = [
     "--no-sandbox",  # CI runs as root
     "--disable-gpu",
@@ -63,8 +64,8 @@ FIREFOX_PREFERENCES = {
 
 async def launch_chromium(playwright: Playwright) -> Browser:
     """Launch Chromium with a fresh profile."""
-    if not Path(CHROMIUM).exists():
-        missing("Chromium", "chromium")
+    if not CHROMIUM:
+        missing("Chromium", "chromium-headless-shell")
     return await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
 
 

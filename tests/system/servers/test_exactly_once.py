@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 CLIENTS = 50
 PUBLISHERS = 8
-SECONDS = 4.0
+SECONDS = 3.0
 CHANNELS = [f"public.{name}" for name in ("a", "b", "c", "d")]
 
 PUBLISH = """

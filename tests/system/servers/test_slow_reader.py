@@ -77,7 +77,7 @@ async def test_reader_that_pauses_is_bounded_and_reads_on_without_loss(
     await slow.read_until(12 * 51)
     before = await holds(running, subscribers=1 + OTHERS)
 
-    publishing = asyncio.create_task(publish_megabytes(site, 60))
+    publishing = asyncio.create_task(publish_megabytes(site, 40))
     most_bytes = most_messages = most_memory = 0
     while not publishing.done():
         now = await holdings(running)
@@ -186,10 +186,13 @@ async def test_reader_that_is_slow_but_reads_is_not_cut(sqlite_site: Site, serve
     running = site.serve(server, OURS)
     slow = await StreamClient(running.port, BOTH).connect(receive_buffer=2**16)
     await slow.read_control(1)
-    await publish_megabytes(site, 15)
-    for _ in range(17):  # at most 64 KiB each
-        assert await slow.read()
+    publishing = asyncio.create_task(publish_megabytes(site, 15))
+    reads = 0
+    while reads < 17 or not publishing.done():
+        assert await slow.read()  # at most 64 KiB
+        reads += 1
         await asyncio.sleep(0.6)
+    await publishing
     expected = positions(site, LARGE, SMALL)
     await slow.read_until(len(expected))
     assert [event.id for event in slow.events] == expected
