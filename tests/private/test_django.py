@@ -25,7 +25,7 @@ from django.utils.functional import SimpleLazyObject
 
 from streams import EventStreamResponse, apublish
 from streams.api.requests.bodies import read_json
-from streams.private import django
+from streams.private import asgiref, django
 from streams.testing import read_events
 
 # --- Tests and their transactions -------------------------------------------------------------------------------------
@@ -275,6 +275,9 @@ async def test_stream_without_a_known_iterator_works(
 async def test_stream_works_without_internals(
     monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture
 ) -> None:
+    # Only a test run needs this one: connections to a SQLite database in memory do not wait for each other's locks.
+    shared = asgiref.shared_executor()
+    monkeypatch.setattr("streams.private.asgiref.shared_executor", lambda: shared)
     monkeypatch.setattr("streams.private.asgiref.SyncToAsync", SimpleNamespace())
     monkeypatch.setattr("streams.private.asgiref.AsyncToSync", SimpleNamespace())
     monkeypatch.setattr(django, "_atomic_blocks", lambda connection: None)
