@@ -31,7 +31,7 @@ class NodeAdmin(ReadOnlyAdmin):
     """The page of the processes. Processes add and remove their rows themselves."""
 
     def get_urls(self) -> list[URLPattern]:
-        refusal = gettext_lazy("You need the permission to view processes.")
+        refusal = gettext_lazy("You do not have permission to view processes.")
         return [
             self.staff_path("", self.changelist_view, "changelist"),
             self.staff_path("data/", self.data_view, "data", refusal=refusal),

@@ -193,7 +193,7 @@ def refused_channels(request: HttpRequest, channels: list[str]) -> list[str]:
 
 
 def describe_refusal(refused: list[str]) -> str:
-    return _("You are not allowed to broadcast to %(channels)s.") % {"channels": ", ".join(refused)}
+    return _("You do not have permission to broadcast to %(channels)s.") % {"channels": ", ".join(refused)}
 
 
 # Every time zone can represent dates up to this year.

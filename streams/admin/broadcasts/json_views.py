@@ -34,14 +34,14 @@ MAX_NAMES = 500
 RECENT_MESSAGES = 1000
 RECENT_BROADCASTS = 100
 
-NO_VIEW = _("You are not allowed to view broadcasts.")
+NO_VIEW = _("You do not have permission to view broadcasts.")
 
 
 class BroadcastJSONViews(BroadcastPermissions):
     """The views that respond with JSON."""
 
     def json_urls(self) -> list[URLPattern]:
-        write: Any = {"allowed": self.can_compose, "refusal": _("You are not allowed to write broadcasts.")}
+        write: Any = {"allowed": self.can_compose, "refusal": _("You do not have permission to write broadcasts.")}
         return [
             self.staff_path("preview/", require_POST(self.preview_json), "preview", **write),
             self.staff_path("test/", require_POST(self.test_json), "test", **write),

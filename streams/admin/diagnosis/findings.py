@@ -15,7 +15,8 @@ from streams.runtime.executor import database
 # Messages are counted up to this number.
 MAX_COUNTED = 10_000
 
-SHOWN_CHARACTERS = 100  # of a text from outside
+# How much of an untrusted text is shown.
+SHOWN_CHARACTERS = 100
 
 
 class Verdict(enum.Enum):

@@ -63,7 +63,7 @@ class MonitorAdmin(ReadOnlyAdmin):
     """For staff with the permission to view messages. The site's policy decides whether they can open the stream."""
 
     def get_urls(self) -> list[URLPattern]:
-        refusal = gettext_lazy("You need the permission to view messages.")
+        refusal = gettext_lazy("You do not have permission to view messages.")
         return [
             self.staff_path("", self.changelist_view, "changelist"),
             self.staff_path("types/", self.types_view, "types", refusal=refusal),

@@ -115,7 +115,7 @@ def test_policy_limits_channels_for_each_user() -> None:
     client = browser(*ALL, name="ada")
     answer = client.post(f"{LIST}add/", {**TEXT, "channels": "ada.news news"})
     assert answer.status_code == 422
-    assert "You are not allowed to broadcast to news." in answer.text
+    assert "You do not have permission to broadcast to news." in answer.text
     assert not Broadcast.objects.exists()
     assert client.post(f"{LIST}add/", {**TEXT, "channels": "ada.news"}).status_code == 302
     lifecycle.send(draft(channels=["news", "ada.old"]).pk, by=None)
@@ -126,7 +126,7 @@ def test_policy_limits_channels_for_each_user() -> None:
     for name in ("send", "schedule"):
         answer = attempts(theirs)[name](client)
         assert answer.status_code == 422
-        assert "You are not allowed to broadcast to news." in answer.text
+        assert "You do not have permission to broadcast to news." in answer.text
     for name in ("edit", "delete"):
         assert attempts(theirs)[name](client).status_code == 403
     # A copy would belong to this user, who could neither edit nor delete it.

@@ -149,7 +149,7 @@ def test_refused_channel_quotes_the_policy() -> None:
     response = client.get(f"{MONITOR}?channel=news+closed")
     text = response.content.decode()
     assert response.status_code == 200
-    assert "You are not allowed to read this stream" in text
+    assert "You do not have permission to read this stream" in text
     assert escape("Nobody reads <closed>.") in text
     assert "watch" not in response.context
     assert watch(client, "?channel=news")["channels"] == ["news"]

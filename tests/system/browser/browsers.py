@@ -12,7 +12,7 @@ from playwright.async_api import Browser, Playwright
 
 from tests.support.services import missing
 
-# The headless shell is Chromium without the windows that nobody sees here, and takes half of the processor time.
+# The headless shell is Chromium without its user interface. It needs half as much processor time.
 CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium") or ""
 CHROMIUM_OPTIONS = [
     "--no-sandbox",  # CI runs as root
