@@ -24,6 +24,9 @@ UPGRADE ?=
 LOCK = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock" $(UPGRADE)
 
+# Front ends and clients of other people, for the tests. Without npm, the tests that need them are skipped.
+PACKAGES = tests/packages
+
 # nox makes the environments of its own, in .nox.
 MATRIX_ARGS = $(if $(ARGS),$(ARGS),--session core)
 
@@ -75,7 +78,7 @@ chaos: install-dev ## Kill, stop and cut off parts of a whole site for SECONDS=6
 	$(PY) -m tests.system.chaos --seconds $(SECONDS) $(ARGS)
 
 clean: ## Remove .venv, caches and reports; the data in .local and .env stay
-	rm -rf .venv .nox .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov build dist *.egg-info .coverage .coverage.*
+	rm -rf .venv $(PACKAGES)/node_modules .nox .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov build dist *.egg-info .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip is what comes into a virtual environment last.
@@ -103,6 +106,10 @@ install-dev: install
 		echo "Installing requirements-dev.lock …" && \
 		$(PY) -m pip install --quiet --require-hashes -r requirements-dev.lock && \
 		cp requirements-dev.lock $(VENV)/installed-dev.lock; }
+	@! command -v npm >/dev/null || cmp -s $(PACKAGES)/package-lock.json $(PACKAGES)/node_modules/installed.json || { \
+		echo "Installing $(PACKAGES) …" && \
+		npm ci --silent --ignore-scripts --prefix $(PACKAGES) && \
+		cp $(PACKAGES)/package-lock.json $(PACKAGES)/node_modules/installed.json; }
 
 env:
 	@[ -e .env ] || { umask 077 && echo "Writing .env for development …" && \
