@@ -31,7 +31,7 @@ PACKAGES = tests/packages
 MATRIX_ARGS = $(if $(ARGS),$(ARGS),--session core)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-system matrix lint format messages bench chaos clean venv install install-dev env lock
+.PHONY: help run test test-system matrix lint format messages docs bench chaos clean venv install install-dev env lock
 
 help: ## Show what can be done
 	@echo "make COMMAND, where COMMAND is one of:"
@@ -71,6 +71,9 @@ messages: install-dev ## Bring the translations' catalogues up to date, and comp
 	cd streams && ../$(VENV)/bin/django-admin makemessages --all --no-location --no-obsolete
 	cd streams && ../$(VENV)/bin/django-admin compilemessages
 
+docs: install-dev ## Build the documentation site into docs/_build/html
+	$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --builder dirhtml docs docs/_build/html $(ARGS)
+
 bench: install-dev ## Measure, against a bare ASGI app (takes minutes)
 	$(PY) -m benchmarks $(ARGS)
 
@@ -78,7 +81,7 @@ chaos: install-dev ## Kill, stop and cut off parts of a whole site for SECONDS=6
 	$(PY) -m tests.system.chaos --seconds $(SECONDS) $(ARGS)
 
 clean: ## Remove .venv, caches and reports; the data in .local and .env stay
-	rm -rf .venv $(PACKAGES)/node_modules .nox .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov build dist *.egg-info .coverage .coverage.*
+	rm -rf .venv $(PACKAGES)/node_modules .nox .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov docs/_build build dist *.egg-info .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip is what comes into a virtual environment last.

@@ -40,14 +40,15 @@ Take = Callable[[str], None]
 
 
 class PostgresNotifier(ProcessNotifier):
-    """A notifier over PostgreSQL's LISTEN and NOTIFY. Its OPTIONS:
+    """A notifier over PostgreSQL's LISTEN and NOTIFY. Its arguments are the OPTIONS of STREAMS["NOTIFIER"].
 
-    database: The alias of the database. The default is the log's database.
-    channel: The name of PostgreSQL's channel. Another site in the same database needs another name.
-    dsn: A connection string for listening. It is needed behind a PgBouncer that pools transactions: LISTEN receives
-        nothing there, so that the one listening connection of each process must go straight to PostgreSQL. Without a
-        `dsn`, a connection that receives nothing is recognised and logged.
-    carry_messages: See ProcessNotifier. Every role that can connect to the database can listen.
+    Args:
+        dsn: A connection string for listening. It is needed behind a PgBouncer that pools transactions: LISTEN
+            receives nothing there, so that the one listening connection of each process must go straight to
+            PostgreSQL. Without a `dsn`, a connection that receives nothing is recognised and logged.
+        channel: The name of PostgreSQL's channel. Another site in the same database needs another name.
+        database: The alias of the database. The default is the log's database.
+        carry_messages: See ProcessNotifier. Every role that can connect to the database can listen.
 
     NOTIFY is a statement of its own after the commit, because in a transaction it takes a lock on the whole server.
     """
