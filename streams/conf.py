@@ -42,6 +42,10 @@ def or_none(rule: Rule) -> Rule:
     return optional
 
 
+def boolean(value: object) -> str | None:
+    return None if isinstance(value, bool) else "True or False"
+
+
 def dotted_path(value: object) -> str | None:
     return None if isinstance(value, str) and "." in value else "the dotted path of a class"
 
@@ -144,6 +148,7 @@ class Settings:
     POLL_SECONDS = Setting[float](1, positive_number)
     SEND_TIMEOUT_SECONDS = Setting[float](30, positive_number)
     MAX_STREAM_SECONDS = Setting[float | None](None, or_none(positive_number))
+    REFUSE_IN_BAND = Setting(False, boolean)
     PRESENCE_SECONDS = Setting[float | None](5, or_none(positive_number))
 
     MAX_MESSAGE_BYTES = Setting(262_144, positive_whole)

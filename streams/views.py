@@ -23,6 +23,7 @@ from streams.conf import settings
 from streams.delivery import limits
 from streams.delivery.subscriber import Subscriber
 from streams.exceptions import HTTPError, InvalidChannel, InvalidToken, too_many_parameters
+from streams.http import refusals
 from streams.http.json_responses import error_response
 from streams.http.response import ENDS, HEADERS, NEEDS_ASGI, EventStreamResponse, report_wsgi
 from streams.policies import BasePolicy, get_policy
@@ -95,6 +96,8 @@ class EventStreamView(View):
         try:
             return await self._stream(request, **kwargs)
         except HTTPError as error:
+            if refusals.is_in_band(request, error):
+                return refusals.in_band(request, error)
             return error_response(error)
 
     async def head(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
@@ -102,6 +105,8 @@ class EventStreamView(View):
         try:
             await self._admit(request, **kwargs)
         except HTTPError as error:
+            if refusals.is_in_band(request, error):
+                return HttpResponse(headers=HEADERS)
             response = error_response(error)
             return HttpResponse(status=response.status_code, headers=dict(response.headers))
         return HttpResponse(headers=HEADERS)
@@ -130,6 +135,7 @@ class EventStreamView(View):
             channels = _check_channels(self.get_channels(request, **kwargs))
             replay = _check_replay(request)
             _check_end(request)
+            _check_refuse(request)
             refused = await policy.adenied_channels(request, channels)
         except InvalidToken as error:
             raise HTTPError(403, error.code, str(error)) from None
@@ -236,3 +242,8 @@ def _check_end(request: HttpRequest) -> str:
     if (end := request.GET.get("end", ENDS[0])) in ENDS:
         return end
     raise HTTPError(400, "invalid-end", f"end is {' or '.join(ENDS)}; got {end[:100]!r}.")
+
+
+def _check_refuse(request: HttpRequest) -> None:
+    if (way := request.GET.get("refuse", refusals.STATUS)) not in refusals.WAYS:
+        raise HTTPError(400, "invalid-refuse", f"refuse is {' or '.join(refusals.WAYS)}; got {way[:100]!r}.")

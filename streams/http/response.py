@@ -122,6 +122,10 @@ class EventStreamResponse(ServedResponse):
         self._body.scope = scope
         self._body.attend()
 
+    def stop(self, last: bytes = b"") -> None:
+        """End the stream after the lines `last`, as its timeout would. Call it on the event loop that serves it."""
+        self._body.stop(last)
+
     async def aclose(self) -> None:
         """End the stream and close its source. ASGI handlers do it; other code that reads a stream must call this."""
         await self._body.aclose()

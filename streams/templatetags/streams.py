@@ -21,7 +21,12 @@ APP_NAME = "streams"  # in streams.urls
 
 @register.simple_tag(takes_context=True)
 def stream_url(
-    context: template.Context, *channels: str, token: str | None = None, replay: int | None = None, end: str = ""
+    context: template.Context,
+    *channels: str,
+    token: str | None = None,
+    replay: int | None = None,
+    end: str = "",
+    refuse: str = "",
 ) -> str:
     """Return the URL of a stream of `channels`, with the current head of the log as its cursor.
 
@@ -35,6 +40,8 @@ def stream_url(
             can be used in cached pages.
         end: with "error", a stream that is cut short ends with a network error. Clients that use fetch need this; see
             docs/guides/clients.md.
+        refuse: with "event", a refusal that passes, such as that of a limit, is sent as an event, after which an
+            EventSource reconnects; with "status", as a status. The default is the setting REFUSE_IN_BAND.
 
     In a script, write `{% stream_url "a" "b" as url %}` and `{{ url|escapejs }}`.
     """
@@ -56,6 +63,8 @@ def stream_url(
         query.append((PARAMETER, token))
     if end:
         query.append(("end", end))
+    if refuse:
+        query.append(("refuse", refuse))
     # Browsers remove `/./` and `/../` from a path.
     if len(names) == 1 and names[0] not in (".", ".."):
         url = _reverse(context, "channel", names)

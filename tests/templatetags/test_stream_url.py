@@ -65,6 +65,12 @@ def test_channels_may_be_variables() -> None:
     assert render("{% stream_url channel %}", channel="score.7") == "/events/score.7/?last_event_id=0"
 
 
+@transactional
+def test_end_and_refuse_are_in_the_query() -> None:
+    rendered = render('{% autoescape off %}{% stream_url "news" end="error" refuse="event" %}{% endautoescape %}')
+    assert rendered == "/events/news/?last_event_id=0&end=error&refuse=event"
+
+
 @pytest.mark.django_db
 def test_empty_log_begins_at_zero() -> None:
     LogHead.objects.all().delete()
