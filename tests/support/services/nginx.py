@@ -30,10 +30,11 @@ def program() -> str | None:
 class NginxServer:
     """nginx in front of the servers on `ports`, which must be as many as the servers in the configuration file.
 
-    With `secure`, it also serves TLS and HTTP/2 on `secure_port`, with a self-signed certificate.
+    With `secure`, it also serves TLS and HTTP/2 on `secure_port`, with a self-signed certificate. With `passes_errors`,
+    it passes a 502 and 503 on to the clients of streams, as a plain `proxy_pass` does.
     """
 
-    def __init__(self, ports: Sequence[int], *, secure: bool = False) -> None:
+    def __init__(self, ports: Sequence[int], *, secure: bool = False, passes_errors: bool = False) -> None:
         found = program()
         assert found is not None
         self.port = free_port()
@@ -42,6 +43,10 @@ class NginxServer:
         self._process: subprocess.Popen[bytes] | None = None
         path = self.folder / "nginx.conf"
         text = CONFIGURATION.read_text()
+        if passes_errors:
+            lines = "proxy_intercept_errors on;", "error_page 502 503 504 = @away;"
+            assert all(text.count(line) == 1 for line in lines)
+            text = text.replace(lines[0], "").replace(lines[1], "")
         if secure:
             self.secure_port = free_port()
             text = secured(text, self.secure_port, *_certificate(self.folder))
