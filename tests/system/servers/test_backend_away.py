@@ -29,10 +29,10 @@ AWAY = b"retry: 2000\n"  # no blank line, because httpx-sse and other clients wo
 ORIGIN = "https://app.example"
 
 
-def _nginx_for(server: Server) -> NginxServer:
+def _nginx_for(server: Server, *, secure: bool = False) -> NginxServer:
     if nginx.program() is None:
         missing("nginx", "nginx")
-    return NginxServer([server.port] * 4).start()
+    return NginxServer([server.port] * 4, secure=secure).start()
 
 
 @pytest.fixture
@@ -71,6 +71,20 @@ def test_stream_without_a_server_is_empty(proxy: NginxServer, server: Server, pa
     assert body == AWAY
     log = (proxy.folder / "access.log").read_text().splitlines()
     assert all('" 200 ' in line and "502" in line.rpartition("upstream=")[2] for line in log)
+
+
+def test_stream_with_end_error_has_no_response(server: Server) -> None:
+    """A client that takes an empty stream as the end sees an error, also over HTTP/2, and comes back."""
+    proxy = _nginx_for(server, secure=True)
+    server.stop()
+    try:
+        with httpx.Client(http2=True, verify=False, timeout=60) as client:
+            for url in (f"http://127.0.0.1:{proxy.port}", f"https://127.0.0.1:{proxy.secure_port}"):
+                with pytest.raises(httpx.RemoteProtocolError):
+                    client.get(f"{url}/events/news/?end=error")
+                assert client.get(f"{url}/events/news/?end=clean").content == AWAY
+    finally:
+        proxy.remove()
 
 
 @pytest.mark.parametrize("path", ["/", "/ai/v1/models", "/ai/generations/some-id/", "/api/health/ready"])
