@@ -20,7 +20,7 @@ PAGE = """
 <script src="{% static "vendor/htmx.min.js" %}"></script>
 <script src="{% static "vendor/sse.js" %}"></script>
 <script src="{% static "streams/htmx.js" %}"></script>
-<div id="game" hx-ext="sse" sse-connect="{% stream_url "news" %}" sse-close="done">
+<div id="game" hx-ext="sse" sse-connect="{% stream_url "news" replay=0 %}" sse-close="done">
   <ul id="goals" sse-swap="goal" hx-swap="beforeend"></ul>
   <ul id="news" sse-swap="message, alert" hx-swap="beforeend"></ul>
   <div id="late"></div>
@@ -66,7 +66,12 @@ async def test_streams_of_a_page_resume_end_and_go(sqlite_site: Site, tabs: Tabs
     goals, news, later = (page.locator(f"#{name} li") for name in ("goals", "news", "later"))
     await page.locator("#later").wait_for(state="attached")
     again.clear()
+
+    # A page that has only received a checkpoint, and its second stream after a message.
+    await page.wait_for_timeout(500)  # for the checkpoint
+    await refuse()
     await publish("one", "goal")
+    (project / "away").unlink()
     await expect(goals).to_have_text(["one"])
     await refuse()
     await publish("two")
@@ -81,6 +86,7 @@ async def test_streams_of_a_page_resume_end_and_go(sqlite_site: Site, tabs: Tabs
 
     # A removed element opens no stream again, also if it is waiting to do so.
     await refuse()
+    await page.wait_for_timeout(300)  # it waits now
     await page.evaluate("htmx.swap('#resets', '', { swapStyle: 'delete' })")
     assert await page.evaluate("closings") == ["nodeReplaced"]
     requests.clear()
