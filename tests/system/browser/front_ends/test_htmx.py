@@ -44,6 +44,7 @@ async def test_streams_of_a_page_resume_end_and_go(sqlite_site: Site, tabs: Tabs
     sqlite_site.env |= {"DJANGO_SETTINGS_MODULE": f"{recipes.__package__}.settings", "PROJECT": str(project)}
     server = sqlite_site.settings(RETRY_MILLISECONDS=100).serve()
     wire = await Wire(server.port).restore()
+    await tabs.context.add_init_script("Math.random = () => 0")  # the delays are 0.5, 1, 2 … seconds
     page = await tabs.open(f"{wire.url}/game/")
     requests: list[str] = []
     again: list[str] = []
@@ -90,7 +91,7 @@ async def test_streams_of_a_page_resume_end_and_go(sqlite_site: Site, tabs: Tabs
     await page.evaluate("htmx.swap('#resets', '', { swapStyle: 'delete' })")
     assert await page.evaluate("closings") == ["nodeReplaced"]
     requests.clear()
-    await page.wait_for_timeout(3100)  # longer than the second delay
+    await page.wait_for_timeout(2500)  # longer than the third delay
     assert not [url for url in requests if "/events/public.other/" in url]
     (project / "away").unlink()
     await publish("six")
@@ -101,7 +102,7 @@ async def test_streams_of_a_page_resume_end_and_go(sqlite_site: Site, tabs: Tabs
     await page.wait_for_function("closings.includes('message')")
     requests.clear()
     await publish("seven")
-    await page.wait_for_timeout(1600)  # longer than the first delay
+    await page.wait_for_timeout(1000)  # longer than the first delay
     assert requests == []
     await expect(news).to_have_text(["two", "four", "six"])
     await wire.cut()
