@@ -1,0 +1,79 @@
+"""Check the site from inside: its settings, its application, its database, and its notifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.core import checks
+
+from streams.doctor import application, database, log, notifier
+from streams.doctor.findings import Finding, Findings, Level, ok, problem, warning
+from streams.exceptions import InvalidSetting
+from streams.redaction import hide
+from streams.runtime.executor import database as log_database
+
+# The doctor's name for the subject of a system check. All others are reported as "settings".
+SUBJECTS = {
+    "streams.W001": "SQLite",
+    "streams.W002": "notifier",
+    "streams.W003": "client address",
+    "streams.W004": "connections",
+    "streams.W005": "connections",
+}
+
+PREFIX = "streams"
+
+
+def check_site() -> Findings:
+    """Yield the findings about the site. This blocks, for at most a few times DATABASE_SECONDS (see `database`)."""
+    reported: set[str] = set()
+    for check in (_system_checks, application.check_application, application.check_runserver, _log, notifier.check):
+        for finding in _guarded(check):
+            # The system checks come first. What they complain about is not called good by a later check.
+            if finding.level is not Level.OK or finding.check not in reported:
+                yield finding
+            if finding.level is not Level.OK:
+                reported.add(finding.check)
+
+
+def _guarded(check: Callable[[], Findings]) -> Findings:
+    """Yield the findings of a check. An exception becomes a finding too."""
+    try:
+        yield from check()
+    except InvalidSetting as error:
+        yield problem("settings", f"Not everything was checked, because a setting is wrong: {error}")
+    except Exception as error:
+        name = check.__name__.strip("_").removeprefix("check_").replace("_", " ")
+        yield problem("settings", f"The check “{name}” failed. {type(error).__name__}: {hide(str(error))}")
+
+
+def _system_checks() -> Findings:
+    """Yield the messages of the system checks whose ids start with "streams"."""
+    try:
+        alias = log_database()
+        messages = checks.run_checks() + checks.run_checks(tags=[checks.Tags.database], databases=[alias])
+    except Exception as error:  # a check imports the URLs, and so nearly all code of the site
+        yield problem(
+            "settings",
+            f"The system checks failed. {type(error).__name__}: {hide(str(error))}",
+            "Run `manage.py check`, which shows the traceback.",
+        )
+        return
+    own = [each for each in messages if (each.id or "").startswith(PREFIX) and not each.is_silenced()]
+    for message in own:
+        yield _finding(message)
+    if not own:
+        yield ok("settings", "The system checks of Streams found nothing.")
+
+
+def _finding(message: checks.CheckMessage) -> Finding:
+    make = problem if message.is_serious() else warning if message.level >= checks.WARNING else ok
+    identifier = str(message.id)
+    return make(SUBJECTS.get(identifier, "settings"), f"{message.msg} ({identifier})", message.hint or "")
+
+
+def _log() -> Findings:
+    """Yield the findings about the log's database. Those about its tables only if it has them."""
+    if (yield from database.check_database()) and (yield from database.check_migrations()):
+        for check in (database.check_options, log.check_clock, log.check_waiting, log.check_pruning, log.check_processes):
+            yield from _guarded(check)
