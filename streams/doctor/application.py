@@ -57,7 +57,8 @@ def check_application() -> Findings:
         yield problem(
             "application",
             f"ASGI_APPLICATION = {dotted!r} cannot be imported. {type(error).__name__}: {hide(str(error))}",
-            "Name the `application` of your `asgi.py`. In it, write `from streams.asgi import get_asgi_application` and "
+            "Name the `application` of your `asgi.py`. In it, write `from streams.asgi import get_asgi_application` "
+            "and "
             "`application = get_asgi_application()`.",
         )
         return
@@ -65,7 +66,8 @@ def check_application() -> Findings:
         yield warning(
             "application",
             f"{dotted} was imported, but ROOT_URLCONF has no stream of the log at a fixed path.",
-            'Write `path("events/", include("streams.urls"))` in the URLconf, unless the site has only views of its own.',
+            'Write `path("events/", include("streams.urls"))` in the URLconf, unless the site has only views of its '
+            "own.",
         )
         return
     yield from _check_answer(dotted, application, path)
@@ -90,7 +92,8 @@ def _check_answer(dotted: str, application: Any, path: str) -> Findings:
     where = f" with a redirect to {hide(location)}" if location else f" ({code})" if code else ""
     yield problem(
         "application",
-        f"{dotted} answered a request for {path} with {status}{where}. The request did not reach the stream view, which "
+        f"{dotted} answered a request for {path} with {status}{where}. The request did not reach the stream view, "
+        f"which "
         "answers 400 (missing-channel).",
         "Look for a middleware or a URL pattern that answers instead, and in the site's log.",
     )

@@ -150,7 +150,8 @@ def _check_connections() -> Findings:
     def ask() -> tuple[int, int, int]:
         with log_connection().cursor() as cursor:
             cursor.execute(
-                "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,"
+                "SELECT current_setting('max_connections')::int - "
+                "current_setting('superuser_reserved_connections')::int,"
                 " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')"
             )
             allowed, used = cursor.fetchone()

@@ -59,7 +59,8 @@ def check() -> Findings:
     if seconds is None:
         yield problem(
             "notifier",
-            f"A notice that {name} sent did not arrive within {NOTICE_SECONDS:g} s. Processes find messages by polling, "
+            f"A notice that {name} sent did not arrive within {NOTICE_SECONDS:g} s. Processes find messages by "
+            f"polling, "
             f"every {settings.POLL_SECONDS:g} s.",
             REMEDIES.get(name, "Check the OPTIONS of STREAMS['NOTIFIER'], and the server that it uses."),
         )

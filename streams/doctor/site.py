@@ -75,5 +75,11 @@ def _finding(message: checks.CheckMessage) -> Finding:
 def _log() -> Findings:
     """Yield the findings about the log's database. Those about its tables only if it has them."""
     if (yield from database.check_database()) and (yield from database.check_migrations()):
-        for check in (database.check_options, log.check_clock, log.check_waiting, log.check_pruning, log.check_processes):
+        for check in (
+            database.check_options,
+            log.check_clock,
+            log.check_waiting,
+            log.check_pruning,
+            log.check_processes,
+        ):
             yield from _guarded(check)
