@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -22,6 +22,10 @@ from tests.support.services import accepts, free_port, wait_until
 CONFIGURATION = Path(__file__).resolve().parents[3] / "docs" / "operations" / "deploying" / "nginx.conf"
 
 
+# For `changes`: pass a 502 or 503 on to the clients of streams, as a plain `proxy_pass` does.
+PASS_ERRORS = {"proxy_intercept_errors on;": "", "error_page 502 503 504 = @away;": ""}
+
+
 def program() -> str | None:
     """Return the path of the installed nginx, if there is one."""
     return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -30,11 +34,18 @@ def program() -> str | None:
 class NginxServer:
     """nginx in front of the servers on `ports`, which must be as many as the servers in the configuration file.
 
-    With `secure`, it also serves TLS and HTTP/2 on `secure_port`, with a self-signed certificate. With `passes_errors`,
-    it passes a 502 and 503 on to the clients of streams, as a plain `proxy_pass` does.
+    With `secure`, it also serves TLS and HTTP/2 on `secure_port`, with a self-signed certificate; without `http2`, TLS
+    only. `changes` replaces texts of the configuration file, each of which must be in it.
     """
 
-    def __init__(self, ports: Sequence[int], *, secure: bool = False, passes_errors: bool = False) -> None:
+    def __init__(
+        self,
+        ports: Sequence[int],
+        *,
+        secure: bool = False,
+        http2: bool = True,
+        changes: Mapping[str, str] | None = None,
+    ) -> None:
         found = program()
         assert found is not None
         self.port = free_port()
@@ -43,13 +54,12 @@ class NginxServer:
         self._process: subprocess.Popen[bytes] | None = None
         path = self.folder / "nginx.conf"
         text = CONFIGURATION.read_text()
-        if passes_errors:
-            lines = "proxy_intercept_errors on;", "error_page 502 503 504 = @away;"
-            assert all(text.count(line) == 1 for line in lines)
-            text = text.replace(lines[0], "").replace(lines[1], "")
+        for old, new in (changes or {}).items():
+            assert old in text, f"{CONFIGURATION.name} has no {old!r}"
+            text = text.replace(old, new)
         if secure:
             self.secure_port = free_port()
-            text = secured(text, self.secure_port, *_certificate(self.folder))
+            text = secured(text, self.secure_port, *_certificate(self.folder), http2=http2)
         path.write_text(configured(text, self.port, ports, self.folder))
         self._command = [found, "-c", str(path), "-e", str(self.folder / "error.log"), "-g", "daemon off;"]
 
@@ -104,12 +114,13 @@ def has_http2_directive() -> bool:
     return tuple(map(int, numbers.groups())) >= (1, 25, 1)
 
 
-def secured(text: str, port: int, certificate: Path, key: Path) -> str:
+def secured(text: str, port: int, certificate: Path, key: Path, *, http2: bool = True) -> str:
     """Uncomment the lines for TLS and HTTP/2, which are comments in the file because they need a certificate."""
     listen = f"listen 127.0.0.1:{port} ssl"
+    old_form, new_form = http2 and not has_http2_directive(), http2 and has_http2_directive()
     replacements = [
-        ("# listen 443 ssl;", f"{listen};" if has_http2_directive() else f"{listen} http2;"),
-        ("# http2 on;", "http2 on;" if has_http2_directive() else "# http2 on;"),
+        ("# listen 443 ssl;", f"{listen} http2;" if old_form else f"{listen};"),
+        ("# http2 on;", "http2 on;" if new_form else "# http2 on;"),
         ("# http2_max_concurrent_streams", "http2_max_concurrent_streams"),
         ("# ssl_certificate     /etc/ssl/certs/site.pem;", f"ssl_certificate {certificate};"),
         ("# ssl_certificate_key /etc/ssl/private/site.key;", f"ssl_certificate_key {key};"),

@@ -17,7 +17,7 @@ from playwright.async_api import Browser, Page
 
 from tests.support.forks import ForkedProcess
 from tests.support.services import missing, nginx
-from tests.support.services.nginx import NginxServer
+from tests.support.services.nginx import PASS_ERRORS, NginxServer
 from tests.support.sites import Server, Site
 from tests.system.browser.conftest import Tabs
 from tests.system.browser.front_ends import recipes
@@ -152,7 +152,7 @@ async def world(request: pytest.FixtureRequest, sqlite_site: Site, tmp_path: Pat
     sqlite_site.settings(RETRY_MILLISECONDS=200, REFUSE_IN_BAND=not passes_errors, **limits)
     server = sqlite_site.serve()
     wire = await Wire(server.port).restore()
-    proxy = NginxServer([wire.port] * 4, passes_errors=passes_errors).start()
+    proxy = NginxServer([wire.port] * 4, changes=PASS_ERRORS if passes_errors else None).start()
     yield World(sqlite_site, server, wire, proxy, project)
     proxy.remove()
     await wire.cut()
