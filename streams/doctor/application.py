@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import logging
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 from django.conf import settings
@@ -75,8 +73,7 @@ def check_application() -> Findings:
 
 def _check_answer(dotted: str, application: Any, path: str) -> Findings:
     try:
-        with _without_warnings():
-            answer, location = asyncio.run(_request(application, path))
+        answer, location = asyncio.run(_request(application, path))
     except Exception as error:
         reason = f"within {SECONDS:g} s" if isinstance(error, TimeoutError) else f"({type(error).__name__}: {error})"
         yield problem(
@@ -95,23 +92,8 @@ def _check_answer(dotted: str, application: Any, path: str) -> Findings:
         f"{dotted} answered a request for {path} with {status}{where}. The request did not reach the stream view, "
         f"which "
         "answers 400 (missing-channel).",
-        "Look for a middleware or a URL pattern that answers instead, and in the site's log.",
+        "Look for a middleware or a URL pattern that answers instead. --verbosity 2 shows the log.",
     )
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Do not log the expected answer: Django logs each status from 400 to 499 as a warning."""
-
-    def is_serious(record: logging.LogRecord) -> bool:
-        return record.levelno > logging.WARNING
-
-    logger = logging.getLogger("django.request")
-    logger.addFilter(is_serious)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_serious)
 
 
 async def _request(application: Any, path: str) -> tuple[tuple[int, str], str]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Generator
 
 from streams.conf import settings
 from streams.doctor.connection import Response
-from streams.doctor.findings import Findings, ok, problem, warning
+from streams.doctor.findings import Finding, Findings, ok, problem, warning
 from streams.protocol.events import NewMessage
 from streams.protocol.sse import DecodedEvent, is_position
 from streams.publishing.publish import publish_many
@@ -40,8 +41,11 @@ def publish_pair(channel: str) -> list[str]:
     return _publish(channel, 2)
 
 
-def check_live(response: Response, channel: str) -> Findings:
-    """Publish a message, and wait for it on the open stream."""
+def check_live(response: Response, channel: str) -> Generator[Finding, None, bool]:
+    """Publish a message, and wait for it on the open stream. Return True if it arrived.
+
+    If it did not, the response cannot be read any more.
+    """
     began = time.monotonic()
     [wanted] = _publish(channel, 1)
     if wanted in [event.id for event in read_until(response, [wanted], response.seconds + LIVE_SECONDS)]:
@@ -56,13 +60,14 @@ def check_live(response: Response, channel: str) -> Findings:
             )
         else:
             yield ok("messages", words)
-        return
+        return True
     yield problem(
         "messages",
         f"A message that this command published to {channel} did not arrive within {LIVE_SECONDS:g} s.",
         f"Check that the URL is a stream of {channel}, and that the servers behind it use the same DATABASES as this "
         "command.",
     )
+    return False
 
 
 def read_until(response: Response, ids: list[str], seconds: float) -> list[DecodedEvent]:

@@ -165,8 +165,9 @@ class _StreamCheck:
                 "reconnect.",
                 "Serve it with streams.views.EventStreamView.",
             )
-        if self._options.publish is not None and self._cursor:
-            yield from messages.check_live(response, self._options.publish)
+        channel = self._options.publish
+        if channel is not None and self._cursor and not (yield from messages.check_live(response, channel)):
+            return
         yield from self._hold(response)
         self._cursor = response.decoder.last_event_id
         response.close()

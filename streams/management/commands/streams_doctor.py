@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import logging
 import math
 import sys
 from collections.abc import Iterator
@@ -19,6 +21,9 @@ from streams.exceptions import InvalidMessage
 from streams.protocol.events import validate_channel
 
 LEVELS = ("PROBLEM", "WARNING")
+
+# From this --verbosity on, the log is printed as well.
+VERBOSE = 2
 
 
 class Command(BaseCommand):
@@ -59,11 +64,12 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        findings = []
-        for finding in self._findings(self._stream_options(options)):
-            findings.append(finding)
-            if not options["json"]:
-                self._print(finding)
+        findings, stream = [], self._stream_options(options)
+        with _silent_log(options["verbosity"] < VERBOSE):
+            for finding in self._findings(stream):
+                findings.append(finding)
+                if not options["json"]:
+                    self._print(finding)
         if options["json"]:
             self.stdout.write(json.dumps([_as_dict(finding) for finding in findings], indent=2, ensure_ascii=False))
         counts = {level: sum(finding.level is level for finding in findings) for level in reversed(Level)}
@@ -106,6 +112,18 @@ class Command(BaseCommand):
         if finding.remedy:
             self.stdout.write(f"{'':26} → {finding.remedy}")
         self.stdout.flush()
+
+
+@contextlib.contextmanager
+def _silent_log(is_silent: bool) -> Iterator[None]:
+    """Turn logging off if `is_silent`: what is logged during the checks is what the findings report."""
+    before = logging.root.manager.disable
+    if is_silent:
+        logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _as_dict(finding: Finding) -> dict[str, str]:

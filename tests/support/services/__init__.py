@@ -59,4 +59,5 @@ def suspended(pid: int) -> Iterator[None]:
         yield
     finally:
         for process in processes:
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):  # its parent, which runs again, has ended it
+                process.resume()

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.once
 UNBUFFERED = "proxy_buffering off;        # send each event at once"
 TIMEOUT = "proxy_read_timeout 60s;     # four heartbeats"
 
-# nginx passes chunks on, also if it buffers. It collects the bytes of a response without chunks, which daphne sends over
-# HTTP/1.0, nginx's default before 1.29.7.
+# nginx passes chunks on, also if it buffers (seen in 1.22). It collects the bytes of a response without chunks, such as
+# daphne's over HTTP/1.0, which is the default of this nginx.
 BUFFERED = "proxy_ignore_headers X-Accel-Buffering; proxy_buffering on;  #"
 BUFFERED_BYTES = f"proxy_http_version 1.0; {BUFFERED}"
 
