@@ -22,6 +22,7 @@ ORDER = """
     http
     broadcasts delivery
     views urls testing asgi
+    doctor
     templatetags management
     checks apps
     relay admin api

@@ -48,7 +48,7 @@ def check() -> Findings:
             return
         seconds = asyncio.run(_round_trip(sender, sender, notice))
     except Exception as error:
-        cause = error.__cause__ or error
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
         yield problem(
             "notifier",
             f"{name} does not work ({type(cause).__name__}: {hide(str(cause)) or 'no answer in time'}). Processes find "

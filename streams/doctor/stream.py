@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -56,7 +57,7 @@ class Options:
     """
 
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     seconds: float | None = None
     insecure: bool = False
     origin: str | None = None
@@ -227,9 +228,8 @@ class _StreamCheck:
                 "heartbeat",
                 f"The stream was cut after {lived:.1f} s without an event. The server sends a heartbeat after "
                 f"{heartbeat:g} s, which came too late. Each client reconnects again and again.",
-                f"In nginx, write `proxy_read_timeout {4 * heartbeat:g}s;` in the `location` of the streams. If you "
-                f"cannot "
-                f"change the proxy, write STREAMS = {{'HEARTBEAT_SECONDS': {max(1, int(lived / 2))}}}.",
+                f"In nginx, write `proxy_read_timeout {math.ceil(4 * heartbeat)}s;` in the `location` of the streams. "
+                f"If you cannot change the proxy, write STREAMS = {{'HEARTBEAT_SECONDS': {max(1, int(lived / 2))}}}.",
             )
         elif response.has_ended:
             yield problem(

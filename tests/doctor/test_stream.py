@@ -75,7 +75,7 @@ def test_stream_with_heartbeats_is_good() -> None:
 def test_cut_before_heartbeat_is_found() -> None:
     found = of(examine((0.1, b"")), "heartbeat")
     assert "was cut after 0.1 s without an event" in found.text
-    assert "`proxy_read_timeout 0.8s;`" in found.remedy
+    assert "`proxy_read_timeout 1s;`" in found.remedy
 
 
 def test_cut_of_stream_that_lives_is_found() -> None:

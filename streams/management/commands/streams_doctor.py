@@ -14,10 +14,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from streams.doctor.connection import Target
 from streams.doctor.findings import Finding, Level
 from streams.doctor.site import check_site
 from streams.doctor.stream import Options, check_stream
-from streams.exceptions import InvalidMessage
 from streams.protocol.events import validate_channel
 
 LEVELS = ("PROBLEM", "WARNING")
@@ -72,12 +72,11 @@ class Command(BaseCommand):
                     self._print(finding)
         if options["json"]:
             self.stdout.write(json.dumps([_as_dict(finding) for finding in findings], indent=2, ensure_ascii=False))
-        counts = {level: sum(finding.level is level for finding in findings) for level in reversed(Level)}
-        summary = ", ".join(f"{counts[level]} {level.name.lower()}" for level in counts)
-        if any(counts[level] for level in Level if level >= Level[options["fail_level"]]):
-            raise CommandError(f"Found {summary}.")
+        summary = _summary(findings)
+        if any(finding.level >= Level[options["fail_level"]] for finding in findings):
+            raise CommandError(summary)
         if not options["json"]:
-            self.stdout.write(f"Found {summary}.")
+            self.stdout.write(summary)
 
     def _findings(self, stream: Options | None) -> Iterator[Finding]:
         yield from check_site()
@@ -86,14 +85,17 @@ class Command(BaseCommand):
 
     def _stream_options(self, options: dict[str, Any]) -> Options | None:
         if options["url"] is None:
+            if any(options[name] for name in ("header", "headers_from", "token", "publish", "origin", "seconds")):
+                raise CommandError("These options need a URL: --header, --token, --seconds, --publish, --origin.")
             return None
         seconds = options["seconds"]
         if seconds is not None and not (0 < seconds < math.inf):
             raise CommandError(f"--seconds must be a number above 0; got {seconds}.")
         try:
+            Target.parse(options["url"])
             if options["publish"] is not None:
                 validate_channel(options["publish"])
-        except InvalidMessage as error:
+        except ValueError as error:  # InvalidChannel is one
             raise CommandError(str(error)) from None
         return Options(
             url=options["url"],
@@ -124,6 +126,12 @@ def _silent_log(is_silent: bool) -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+def _summary(findings: list[Finding]) -> str:
+    counts = {level: sum(finding.level is level for finding in findings) for level in reversed(Level)}
+    words = [f"{n} {level.name.lower()}{'s' if n != 1 and level else ''}" for level, n in counts.items()]
+    return f"Found {', '.join(words)}."
 
 
 def _as_dict(finding: Finding) -> dict[str, str]:
