@@ -18,6 +18,7 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext_lazy as _
 
 from streams.exceptions import InvalidChannel
+from streams.http.mounts import reverse_mounted
 from streams.protocol.events import validate_channel
 from streams.runtime.database import non_atomic_requests
 
@@ -108,7 +109,7 @@ class ReadOnlyAdmin(StreamsAdmin):
 def stream_url() -> str | None:
     """Return the URL that streams several channels; None if the site does not include `streams.urls`."""
     try:
-        return reverse("streams:channels")
+        return reverse_mounted("streams", "channels")
     except NoReverseMatch:
         return None
 

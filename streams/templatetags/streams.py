@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from urllib.parse import urlencode
 
 from django import template
-from django.urls import NoReverseMatch, get_urlconf, reverse
+from django.urls import NoReverseMatch, get_urlconf
 
 from streams import log
 from streams.conf import settings
-from streams.private.django import namespaces_of
+from streams.http.mounts import namespace_of, reverse_mounted
 from streams.protocol.events import validate_channels
 from streams.redaction import PARAMETER
 
@@ -77,22 +76,11 @@ def stream_url(
 def _reverse(context: template.Context, name: str, args: tuple[str, ...]) -> str:
     """Reverse a URL of streams.urls. If it is included several times, prefer the namespace closest to the page's."""
     request = getattr(context, "request", None) or context.get("request")
-    match = getattr(request, "resolver_match", None)
-    current = getattr(request, "current_app", None) or getattr(match, "namespace", "")
-    here = current.split(":") if current else []
-
-    def distance(namespace: str) -> tuple[int, bool]:
-        path = namespace.split(":")
-        shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(path, here, strict=False)))
-        return -shared, path[-1] != APP_NAME  # then prefer the default instance
-
-    for namespace in sorted(namespaces_of(APP_NAME), key=distance) or [APP_NAME]:
-        try:
-            return reverse(f"{namespace}:{name}", args=args, current_app=current or None)
-        except NoReverseMatch:
-            continue
-    raise NoReverseMatch(
-        "{% stream_url %} found no URL of streams.urls in the URLconf "
-        f'{get_urlconf() or "ROOT_URLCONF"}. Add path("events/", include("streams.urls")) to it. (If it is included '
-        "below a prefix with parameters, such as <int:shop>/, use {% url %} instead.)"
-    )
+    try:
+        return reverse_mounted(APP_NAME, name, args, near=namespace_of(request))
+    except NoReverseMatch:
+        raise NoReverseMatch(
+            "{% stream_url %} found no URL of streams.urls in the URLconf "
+            f'{get_urlconf() or "ROOT_URLCONF"}. Add path("events/", include("streams.urls")) to it. (If it is '
+            "included below a prefix with parameters, such as <int:shop>/, use {% url %} instead.)"
+        ) from None

@@ -175,10 +175,13 @@ class Site:
             connection.commit()
             return rows
 
-    def serve(self, server: str = "uvicorn", app: str = "project.asgi:application", **env: str) -> Server:
-        """Start a server. With `tests.support.asgi:application`, it runs Django's stock handler."""
+    def serve(
+        self, server: str = "uvicorn", app: str = "project.asgi:application", *arguments: str, **env: str
+    ) -> Server:
+        """Start a server with more arguments. With `tests.support.asgi:application`, it runs Django's stock handler."""
         port = free_port()
-        running = Server(command(server, app, port), port, {**self.env, **env}, self.folder / f"{server}.log")
+        argv = [*command(server, app, port), *arguments]
+        running = Server(argv, port, {**self.env, **env}, self.folder / f"{server}.log")
         self._servers.append(running)
         return running.start()
 

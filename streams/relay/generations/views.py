@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 from django.http import HttpRequest, HttpResponseBase
-from django.urls import reverse
 
 from streams.exceptions import HTTPError
 from streams.http.json_responses import json_response
+from streams.http.mounts import namespace_of, reverse_mounted
 from streams.relay.access import Principal, admit, check_access
 from streams.relay.conf import settings
 from streams.relay.endpoints import api_view, read_payload
@@ -75,7 +75,7 @@ async def _start(
     else:
         generation = await executor.run(chunks.read, generation.pk)
     token = tokens.make(generation)
-    return json_response({**_state(generation, token), "token": token}, 201 if is_new else 200)
+    return json_response({**_state(request, generation, token), "token": token}, 201 if is_new else 200)
 
 
 def _check_storable(value: Any) -> None:
@@ -99,7 +99,7 @@ async def look(request: HttpRequest, id: str) -> HttpResponseBase:
     except Generation.DoesNotExist:  # it was deleted in between
         raise not_found() from None
     background.call_for(generation)
-    return json_response(_state(generation, token or tokens.make(generation)))
+    return json_response(_state(request, generation, token or tokens.make(generation)))
 
 
 @api_view("POST")
@@ -112,12 +112,14 @@ async def cancel(request: HttpRequest, id: str) -> HttpResponseBase:
     except Generation.DoesNotExist:
         raise not_found() from None
     background.forget(id)
-    return json_response(_state(generation, token or tokens.make(found)))
+    return json_response(_state(request, generation, token or tokens.make(found)))
 
 
-def _state(generation: Generation, token: str) -> dict[str, Any]:
+def _state(request: HttpRequest, generation: Generation, token: str) -> dict[str, Any]:
+    near = namespace_of(request)
+
     def url(name: str) -> str:
-        return f"{reverse(f'streams_relay:{name}', args=[generation.pk])}?token={token}"
+        return f"{reverse_mounted('streams_relay', name, [generation.pk], near=near)}?token={token}"
 
     return {
         "id": generation.pk,

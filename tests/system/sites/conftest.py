@@ -1,0 +1,55 @@
+"""Running sites, each started once for the tests of a file."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from tests.support import clients
+from tests.support.sites import Site
+from tests.system.sites.running import Running
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture(scope="module")
+def start(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Return a function that starts a site on PostgreSQL with the settings module of this name."""
+    sites: list[Site] = []
+
+    def start(
+        name: str,
+        *arguments: str,
+        server: str = "uvicorn",
+        app: str = "tests.support.asgi:application",
+        prefix: str = "",
+        pages: str = "",
+        migrate: bool = False,
+        **env: str,
+    ) -> Running:
+        postgres = request.getfixturevalue("postgres")
+        database = postgres.create_database(template=request.getfixturevalue("migrated_postgres"))
+        site = Site(postgres.dsn(database), tmp_path_factory.mktemp(name), postgres)
+        site.env |= {"DJANGO_SETTINGS_MODULE": f"tests.system.sites.projects.{name}", **env}
+        sites.append(site)
+        if migrate:
+            site.manage("migrate", "-v0")
+        return Running(site, site.serve(server, app, *arguments), prefix, pages)
+
+    yield start
+    for site in sites:
+        site.close()
+
+
+@pytest.fixture
+def channel(request: pytest.FixtureRequest) -> str:
+    """Return the name of a public channel that only this test uses."""
+    return f"public.{request.function.__name__}"[:80]
+
+
+@pytest.fixture(autouse=True)
+async def leave() -> AsyncIterator[None]:
+    """Close the connections that a test's clients left open."""
+    yield
+    clients.leave_all()

@@ -1,0 +1,92 @@
+"""What every site must be able to do, with each package and feature that sites use."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import psutil
+import pytest
+
+from tests.system.sites.conftest import Start
+from tests.system.sites.running import Running
+
+pytestmark = pytest.mark.once
+
+STREAMS = 20
+MAX_THREADS = 15
+MAX_CONNECTIONS = 3
+
+SITES = {
+    "plain": {"name": "base"},
+}
+
+
+@pytest.fixture(scope="module", params=SITES)
+def running(request: pytest.FixtureRequest, start: Start) -> Running:
+    return start(**SITES[request.param])
+
+
+async def test_first_event_arrives_at_once(running: Running, channel: str) -> None:
+    client = await running.stream(channel, **{"Accept-Encoding": "gzip, br"})
+    sent = client.response_headers
+    assert sent["content-type"] == "text/event-stream; charset=utf-8"
+    assert sent["cache-control"] == "no-cache, no-transform"
+    assert "content-encoding" not in sent
+    await running.publish(channel, "first")
+    assert [event.data for event in await client.read_until(1)] == ["first"]
+
+
+async def test_reconnects_are_exact(running: Running, channel: str) -> None:
+    """The client leaves in the middle of the stream, while messages are published."""
+    lines = [str(number) for number in range(60)]
+    client = await running.stream(channel)
+    publishing = asyncio.create_task(running.publish(channel, *lines))
+    while len(client.events) < len(lines):
+        await client.read_until(min(len(lines), len(client.events) + random.randint(1, 15)))
+        client.abort()
+        await client.connect()
+    await publishing
+    assert [event.data for event in client.events] == lines
+
+
+async def test_idle_streams_hold_no_thread_and_no_connection(running: Running) -> None:
+    """The streams of a user, admitted by the session."""
+    async with running.browser() as browser:
+        await running.log_in(browser, "idler")
+        cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+    [(pk,)] = running.site.execute("SELECT id FROM auth_user WHERE username = 'idler'")
+    await asyncio.gather(*(running.stream(f"user.{pk}", Cookie=cookie) for _ in range(STREAMS)))
+    assert (await running.holdings())["streams"] == STREAMS
+    process = psutil.Process(running.server.pid)
+    async with asyncio.timeout(30):
+        while process.num_threads() > MAX_THREADS or await connections(running) > MAX_CONNECTIONS:
+            await asyncio.sleep(0.1)
+
+
+async def connections(running: Running) -> int:
+    assert running.site.postgres is not None
+    name = running.site.database_url.rpartition("/")[2]
+    return await asyncio.to_thread(running.site.postgres.connections, name)
+
+
+async def test_leaving_ends_the_stream(running: Running, channel: str) -> None:
+    before = await running.until(streams=0, subscribers=0)
+    clients = [await running.stream(channel) for _ in range(5)]
+    for client in clients:
+        client.abort()
+    await running.until(streams=0, subscribers=0, objects=before["objects"], tasks=before["tasks"])
+
+
+async def test_admin_pages_have_their_files(running: Running) -> None:
+    async with running.browser(follow_redirects=True) as staff:
+        await running.log_in(staff, "root", is_staff=True, is_superuser=True)
+        admin = f"{running.prefix}{running.pages}/admin"
+        files: set[str] = set()
+        for page in ("broadcast/", "broadcast/add/", "monitor/", "message/", "channelsettings/", "node/"):
+            files |= {*await running.files_of(staff, f"{admin}/streams/{page}")}
+        assert any("streams/admin/monitor/stream" in url for url in files), files
+
+
+async def test_check_has_nothing_to_report(running: Running) -> None:
+    assert (await running.ask("checks/"))["messages"] == []
