@@ -1,4 +1,4 @@
-"""Find the URLs of an app of Streams, wherever the site has included them: also in a namespace of its own."""
+"""The URLs of Streams, wherever the site has included them: in a namespace of its own, or below a prefix."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, get_urlconf, reverse
+from django.urls import NoReverseMatch, get_script_prefix, get_urlconf, reverse
 
 from streams.private.django import namespaces_of
 
@@ -14,7 +14,7 @@ from streams.private.django import namespaces_of
 def namespace_of(request: HttpRequest | None) -> str:
     """Return the namespace of the page or view that handles this request, such as `shop:streams`; "" without one."""
     match = getattr(request, "resolver_match", None)
-    return getattr(request, "current_app", None) or getattr(match, "namespace", "")
+    return str(getattr(request, "current_app", None) or getattr(match, "namespace", ""))
 
 
 def reverse_mounted(app_name: str, name: str, args: Sequence[object] = (), *, near: str = "") -> str:
@@ -36,3 +36,12 @@ def reverse_mounted(app_name: str, name: str, args: Sequence[object] = (), *, ne
         except NoReverseMatch:
             continue
     raise NoReverseMatch(f"The URLconf {get_urlconf() or 'ROOT_URLCONF'} does not include the URLs of {app_name!r}.")
+
+
+def path_of(request: HttpRequest) -> str:
+    """Return the path under which clients reach this request, with the prefix of the site.
+
+    Under ASGI, `request.path` is the path that the server got (seen in Django 5.2 to 6.1). If a proxy has removed the
+    prefix that FORCE_SCRIPT_NAME or the server's `root_path` names, the prefix is not in it.
+    """
+    return get_script_prefix().rstrip("/") + request.path_info

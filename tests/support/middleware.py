@@ -33,7 +33,7 @@ def wrap_content(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Calla
 
     async def middleware(request: HttpRequest) -> Any:
         response = await get_response(request)
-        if response.streaming:
+        if response.streaming and response.is_async:
             response.streaming_content = wrapped(response.streaming_content)
         return response
 

@@ -15,6 +15,7 @@ from streams.api.requests.serializers import ChannelsQuery, checked
 from streams.api.views.base import StreamsAPIView, check_readable, has_credentials
 from streams.channels.rules import Access, access_rules
 from streams.conf import settings
+from streams.http.mounts import path_of
 from streams.log import catalog
 from streams.policies import get_policy
 from streams.presence import totals
@@ -38,7 +39,7 @@ class Channels(StreamsAPIView):
         limit: int = query["limit"]
         shown, last = _readable(request, query["after"], query["prefix"], limit)
         step = last and {"after": last, **({"prefix": query["prefix"]} if query["prefix"] else {}), "limit": limit}
-        return Response({"channels": _facts(shown), "next": f"{request.path}?{urlencode(step)}" if step else None})
+        return Response({"channels": _facts(shown), "next": f"{path_of(request)}?{urlencode(step)}" if step else None})
 
 
 class OneChannel(StreamsAPIView):

@@ -17,6 +17,7 @@ from streams.api.openapi import descriptions
 from streams.api.openapi.schema import described, document
 from streams.api.views.base import StreamsAPIView
 from streams.exceptions import HTTPError
+from streams.http.mounts import path_of
 
 # The app whose static files are Swagger UI. Its Python code is not used, and neither are drf-spectacular's views:
 # these depend on the site's SPECTACULAR_SETTINGS and have an inline style.
@@ -30,7 +31,7 @@ class Schema(StreamsAPIView):
 
     @described(**descriptions.SCHEMA)
     def get(self, request: Request) -> Response:
-        return Response(document(request.path.removesuffix("schema/")))
+        return Response(document(path_of(request).removesuffix("schema/")))
 
 
 class Docs(StreamsAPIView):

@@ -15,6 +15,7 @@ from streams.api.openapi.schema import described
 from streams.api.requests.fields import MAX_POSITION
 from streams.api.requests.serializers import HistoryQuery, checked
 from streams.api.views.base import StreamsAPIView, check_readable
+from streams.http.mounts import path_of
 from streams.log import history
 from streams.policies import get_policy
 from streams.protocol.events import NewMessage, validate_channel
@@ -49,7 +50,7 @@ class ChannelMessages(StreamsAPIView):
                 "earliest": log.earliest([channel]),
                 "head": head,
                 "gap": after is not None and (after > head or epochs.is_lost(after) or found.pruned is not None),
-                "next": step and f"{request.path}?{urlencode({**step, 'limit': limit})}",
+                "next": step and f"{path_of(request)}?{urlencode({**step, 'limit': limit})}",
             }
         )
 

@@ -26,6 +26,12 @@ CONFIGURATION = Path(__file__).resolve().parents[3] / "docs" / "operations" / "d
 PASS_ERRORS = {"proxy_intercept_errors on;": "", "error_page 502 503 504 = @away;": ""}
 
 
+def below(prefix: str) -> dict[str, str]:
+    """Return the `changes` for a site below a prefix, such as `/app`."""
+    locations = ("location / {", "location ~ ^/(events", "location /ai/ {")
+    return {line: line.replace("/", f"{prefix}/", 1) for line in locations}
+
+
 def program() -> str | None:
     """Return the path of the installed nginx, if there is one."""
     return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

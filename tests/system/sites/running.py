@@ -32,6 +32,10 @@ class Running:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port or self.server.port}"
 
+    @property
+    def admin(self) -> str:
+        return f"{self.prefix}{self.pages}/admin"
+
     def browser(self, **options: Any) -> httpx.AsyncClient:
         """Return a client that keeps cookies, as a browser does."""
         return httpx.AsyncClient(base_url=self.url, timeout=60, trust_env=False, **options)
@@ -65,10 +69,13 @@ class Running:
 
     async def stream(self, channel: str, **headers: str) -> StreamClient:
         """Open the page's stream as a browser does, and read the first bytes."""
-        client = StreamClient(self.port or self.server.port, await self.stream_url(channel), headers)
-        await client.connect()
-        assert client.status == 200, client.raw
+        client = await self.connect(await self.stream_url(channel), **headers)
         await client.read_control(1)
+        return client
+
+    async def connect(self, url: str, **headers: str) -> StreamClient:
+        client = await StreamClient(self.port or self.server.port, url, headers).connect()
+        assert client.status == 200, client.response_headers
         return client
 
     async def holdings(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 
 import psutil
 import pytest
@@ -19,6 +20,11 @@ MAX_CONNECTIONS = 3
 
 SITES = {
     "plain": {"name": "base"},
+    "prefix": {"name": "prefix", "prefix": "/app", "pages": "/en"},
+    "caching": {"name": "caching"},
+    "toolbar": {"name": "toolbar"},
+    "observed": {"name": "observed"},
+    "accounts": {"name": "accounts", "migrate": True},
 }
 
 
@@ -81,11 +87,24 @@ async def test_leaving_ends_the_stream(running: Running, channel: str) -> None:
 async def test_admin_pages_have_their_files(running: Running) -> None:
     async with running.browser(follow_redirects=True) as staff:
         await running.log_in(staff, "root", is_staff=True, is_superuser=True)
-        admin = f"{running.prefix}{running.pages}/admin"
         files: set[str] = set()
-        for page in ("broadcast/", "broadcast/add/", "monitor/", "message/", "channelsettings/", "node/"):
-            files |= {*await running.files_of(staff, f"{admin}/streams/{page}")}
+        for page in ("broadcast/", "broadcast/add/", "monitor/?channel=news", "message/", "channelsettings/", "node/"):
+            files |= {*await running.files_of(staff, f"{running.admin}/streams/{page}")}
         assert any("streams/admin/monitor/stream" in url for url in files), files
+
+
+async def test_live_monitor_opens_its_urls(running: Running, channel: str) -> None:
+    async with running.browser(follow_redirects=True) as staff:
+        await running.log_in(staff, "root", is_staff=True, is_superuser=True)
+        page = await staff.get(f"{running.admin}/streams/monitor/", params={"channel": channel})
+        urls = re.findall(r'"(?:stream|types_url|events_url)": "([^"]+)"', page.text)
+        stream, types, events = (url.replace("\\u0026", "&") for url in urls)
+        await running.publish(channel, "shown")
+        position = (await staff.get(f"{types}&after=0")).json()["types"]["message"]
+        found = (await staff.get(events, params={"ids": position})).json()["events"]
+        assert found[str(position)]["channel"] == channel
+        client = await running.connect(f"{stream}&last_event_id=0")
+        assert [event.data for event in await client.read_until(1)] == ["shown"]
 
 
 async def test_check_has_nothing_to_report(running: Running) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
 from django.core.checks import run_checks
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template import engines
 from django.views.decorators.cache import never_cache
@@ -30,7 +31,7 @@ def checks(request: HttpRequest) -> JsonResponse:
 
 
 def for_tests(view: Any) -> Any:
-    return login_not_required(never_cache(view))
+    return transaction.non_atomic_requests(login_not_required(never_cache(view)))  # some are async
 
 
 burst, process, log_in, log_out, publish = map(
