@@ -21,9 +21,16 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
-def get_asgi_application() -> Application:
-    """Return the ASGI application, for the `application` variable of your project's asgi.py."""
-    return with_lifespan(with_backpressure(cast(Application, django.core.asgi.get_asgi_application())))
+def get_asgi_application(app: Application | None = None) -> Application:
+    """Return the ASGI application, for the `application` variable of your project's asgi.py.
+
+    Args:
+        app: Django's ASGI application inside of other ASGI middleware, such as OpenTelemetry's, or inside of a router.
+            Default: Django's application alone. If the other middleware were outside, daphne's backpressure would be
+            lost.
+    """
+    inner = cast(Application, django.core.asgi.get_asgi_application()) if app is None else app
+    return with_lifespan(with_backpressure(inner))
 
 
 def with_lifespan(app: Application) -> Application:

@@ -50,6 +50,17 @@ def hide(text: str) -> str:
     return _PARAMETER.sub(rf"\1{HIDDEN}", _TOKEN.sub(HIDDEN, text))
 
 
+def hide_in(value: Any) -> Any:
+    """Return a copy of nested dicts and lists in which the tokens in all texts are replaced, such as a Sentry event."""
+    if isinstance(value, str):
+        return hide(value)
+    if isinstance(value, dict):
+        return {key: hide_in(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(hide_in, value))
+    return value
+
+
 class HideTokens(logging.Filter):
     """A filter for handlers and loggers. It passes all records, and replaces the tokens in their texts and arguments.
 

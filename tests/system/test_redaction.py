@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from streams.redaction import HideTokens, hide
+from streams.redaction import HideTokens, hide, hide_in
 from streams.tokens import make_token
 from tests.support.clients import StreamClient
 from tests.support.services import free_port, missing, nginx, wait_until
@@ -40,6 +40,15 @@ def test_tokens_are_hidden_and_nothing_else(logged: str, left: str) -> None:
 
 class _Atoms(dict[str, object]):
     """A dict subclass, like the log arguments of hypercorn and gunicorn."""
+
+
+def test_tokens_are_hidden_in_nested_data() -> None:
+    url = f"/events/?token={TEXT}"
+    event = {"request": {"url": url, "n": 1}, "frames": [{"vars": {"request": f"<ASGIRequest: GET '{url}'>"}}, (url, None)]}
+    hidden = {"request": {"url": "/events/?token=…", "n": 1}}
+    hidden["frames"] = [{"vars": {"request": "<ASGIRequest: GET '/events/?token=…'>"}}, ("/events/?token=…", None)]
+    assert hide_in(event) == hidden
+    assert event["request"]["url"] == url
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import json
 import signal
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -81,8 +82,18 @@ async def test_application_is_djangos() -> None:
     await server.wait(10)
 
 
-async def test_lifespan_is_answered_to_its_end() -> None:
-    server = ApplicationCommunicator(get_asgi_application(), {"type": "lifespan", "asgi": {"version": "3.0"}})
+async def test_application_inside_of_middleware_keeps_the_backpressure() -> None:
+    """The middleware's own `send` is not the one of daphne."""
+    calls = Calls()
+    request = SimpleNamespace(uri=b"/", channel=None, registerProducer=None, unregisterProducer=None)
+    await get_asgi_application(calls)({"type": "http"}, receive, partial(send, request))
+    [(_, _, got_send)] = calls
+    assert got_send.__self__._request is request
+
+
+@pytest.mark.parametrize("app", [None, Calls()], ids=["Django's", "given"])
+async def test_lifespan_is_answered_to_its_end(app: Any) -> None:
+    server = ApplicationCommunicator(get_asgi_application(app), {"type": "lifespan", "asgi": {"version": "3.0"}})
     for event in ("startup", "shutdown"):
         await server.send_input({"type": f"lifespan.{event}"})
         assert await server.receive_output(10) == {"type": f"lifespan.{event}.complete"}

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from tests.support import clients
-from tests.support.sites import Site
+from tests.support.sites import Site, copy_sqlite
 from tests.system.sites.running import Running
 
 Start = Callable[..., Running]
@@ -15,7 +15,7 @@ Start = Callable[..., Running]
 
 @pytest.fixture(scope="module")
 def start(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Return a function that starts a site on PostgreSQL with the settings module of this name."""
+    """Return a function that starts a site with the settings module of this name, on PostgreSQL or SQLite."""
     sites: list[Site] = []
 
     def start(
@@ -23,14 +23,20 @@ def start(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         *arguments: str,
         server: str = "uvicorn",
         app: str = "tests.support.asgi:application",
+        on: str = "postgresql",
         prefix: str = "",
         pages: str = "",
         migrate: bool = False,
         **env: str,
     ) -> Running:
-        postgres = request.getfixturevalue("postgres")
-        database = postgres.create_database(template=request.getfixturevalue("migrated_postgres"))
-        site = Site(postgres.dsn(database), tmp_path_factory.mktemp(name), postgres)
+        folder = tmp_path_factory.mktemp(name)
+        if on == "sqlite":
+            copy_sqlite(request.getfixturevalue("migrated_sqlite"), folder / "db.sqlite3")
+            site = Site(f"sqlite:///{folder / 'db.sqlite3'}", folder)
+        else:
+            postgres = request.getfixturevalue("postgres")
+            database = postgres.create_database(template=request.getfixturevalue("migrated_postgres"))
+            site = Site(postgres.dsn(database), folder, postgres)
         site.env |= {"DJANGO_SETTINGS_MODULE": f"tests.system.sites.projects.{name}", **env}
         sites.append(site)
         if migrate:

@@ -23,7 +23,7 @@ SITES = {
     "prefix": {"name": "prefix", "prefix": "/app", "pages": "/en"},
     "caching": {"name": "caching"},
     "toolbar": {"name": "toolbar"},
-    "observed": {"name": "observed"},
+    "observed": {"name": "observed", "app": "tests.system.sites.asgi_observed:application"},
     "accounts": {"name": "accounts", "migrate": True},
 }
 

@@ -1,4 +1,4 @@
-"""The URLs of a site, its metrics, and the reports that it has sent."""
+"""The URLs of a site, its metrics, and the reports that it has made."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.http import HttpRequest, JsonResponse
 from django.urls import include, path
 
 from streams.views import EventStreamView
-from tests.system.sites.observers import sent
+from tests.system.sites import observers
 from tests.system.sites.urls import urlpatterns as of_the_site
 
 
@@ -19,16 +19,20 @@ class Failing(EventStreamView):
         raise LookupError("no snapshot")
 
 
+def broken(request: HttpRequest) -> JsonResponse:
+    """Raise before Streams has seen the token in the URL."""
+    raise LookupError("broken")
+
+
 def reports(request: HttpRequest) -> JsonResponse:
-    """Return the reports since the last request."""
-    found = sent.copy()
-    sent.clear()
-    return JsonResponse({"reports": found})
+    return JsonResponse(observers.reports())
 
 
 urlpatterns = [
     path("", include("django_prometheus.urls")),
+    path("quiet/<str:channel>/", EventStreamView.as_view()),
     path("failing/<str:channel>/", Failing.as_view()),
+    path("broken/", broken),
     path("test/reports/", reports),
     *of_the_site,
 ]

@@ -4,7 +4,7 @@ import os
 
 import environ
 
-SECRET_KEY = "for-tests-only-" + "x" * 50
+SECRET_KEY = os.environ["SECRET_KEY"]  # that of the tests, so that these can make tokens
 DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1"]
 

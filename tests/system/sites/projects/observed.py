@@ -1,4 +1,4 @@
-"""A site that reports to Sentry, and has the metrics of django-prometheus, also of its database."""
+"""A site that reports to Sentry and OpenTelemetry, and has django-prometheus's metrics, also of its database."""
 
 import sentry_sdk
 
@@ -18,6 +18,8 @@ ROOT_URLCONF = "tests.system.sites.urls_observed"
 sentry_sdk.init(
     dsn="http://key@127.0.0.1/1",
     transport=observers.Transport,
-    traces_sample_rate=1.0,
+    traces_sampler=observers.sample,
+    before_send=observers.hide_tokens_in_event,
+    before_send_transaction=observers.hide_tokens_in_event,
     send_default_pii=True,
 )
