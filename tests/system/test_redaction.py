@@ -44,7 +44,10 @@ class _Atoms(dict[str, object]):
 
 def test_tokens_are_hidden_in_nested_data() -> None:
     url = f"/events/?token={TEXT}"
-    event = {"request": {"url": url, "n": 1}, "frames": [{"vars": {"request": f"<ASGIRequest: GET '{url}'>"}}, (url, None)]}
+    event = {
+        "request": {"url": url, "n": 1},
+        "frames": [{"vars": {"request": f"<ASGIRequest: GET '{url}'>"}}, (url, None)],
+    }
     hidden = {"request": {"url": "/events/?token=…", "n": 1}}
     hidden["frames"] = [{"vars": {"request": "<ASGIRequest: GET '/events/?token=…'>"}}, ("/events/?token=…", None)]
     assert hide_in(event) == hidden

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support import clients
 from tests.support.sites import Site, copy_sqlite
+from tests.system.browser.conftest import chromium, tabs  # noqa: F401  # fixtures
 from tests.system.sites.running import Running
 
 Start = Callable[..., Running]
@@ -59,3 +61,13 @@ async def leave() -> AsyncIterator[None]:
     """Close the connections that a test's clients left open."""
     yield
     clients.leave_all()
+
+
+@pytest.fixture(scope="session")
+def static_root(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the hashed static files of a site."""
+    folder = tmp_path_factory.mktemp("static")
+    site = Site(f"sqlite:///{migrated_sqlite}", folder)
+    site.env |= {"DJANGO_SETTINGS_MODULE": "tests.system.sites.projects.policy", "TEST_STATIC_ROOT": str(folder)}
+    site.manage("collectstatic", "--noinput", "-v0", "--ignore", "redoc")
+    return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from pathlib import Path
 
 import psutil
 import pytest
@@ -24,13 +25,14 @@ SITES = {
     "caching": {"name": "caching"},
     "toolbar": {"name": "toolbar"},
     "observed": {"name": "observed", "app": "tests.system.sites.asgi_observed:application"},
+    "policy": {"name": "policy"},
     "accounts": {"name": "accounts", "migrate": True},
 }
 
 
 @pytest.fixture(scope="module", params=SITES)
-def running(request: pytest.FixtureRequest, start: Start) -> Running:
-    return start(**SITES[request.param])
+def running(request: pytest.FixtureRequest, start: Start, static_root: Path) -> Running:
+    return start(**SITES[request.param], TEST_STATIC_ROOT=str(static_root))
 
 
 async def test_first_event_arrives_at_once(running: Running, channel: str) -> None:
