@@ -16,7 +16,7 @@ from tests.system.sites.running import Running
 
 pytestmark = pytest.mark.once
 
-PASSWORD = "correct horse battery"  # noqa: S105
+PASSWORD = "correct horse battery"
 MAKE = f"""
 import sys
 from django.contrib.auth.models import User
