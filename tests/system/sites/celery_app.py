@@ -1,50 +1,11 @@
-"""A site's Celery application, with tasks that publish."""
+"""A site's Celery application, as in Celery's documentation of Django."""
 
-from __future__ import annotations
-
-import asyncio
 import os
-from typing import Any
 
-from asgiref.sync import async_to_sync
 from celery import Celery
-from celery.signals import worker_init
-from django.db import transaction
 
-from streams import apublish, publish
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.system.sites.projects.tasks")
 
 app = Celery("site")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-
-
-@worker_init.connect
-def publish_before_the_fork(**kwargs: Any) -> None:
-    """Publish in the process from which Celery forks its workers, so that this one has threads and connections."""
-    publish("public.worker", "by the parent")
-    asyncio.run(apublish("public.worker", "by a thread of the parent"))
-
-
-@app.task
-def in_transaction(channel: str, number: int) -> None:
-    with transaction.atomic():
-        publish(channel, f"{number}")
-
-
-@app.task
-def rolled_back(channel: str) -> None:
-    try:
-        with transaction.atomic():
-            publish(channel, "never")
-            raise ArithmeticError
-    except ArithmeticError:
-        pass
-
-
-@app.task
-def on_a_loop(channel: str, number: int) -> None:
-    async_to_sync(apublish)(channel, f"{number}")
-
-
-@app.task
-def pid(channel: str) -> None:
-    publish(channel, f"{os.getpid()}")
+app.autodiscover_tasks(["tests.system.sites"])

@@ -37,7 +37,7 @@ def worker(running: Running) -> Iterator[ForkedProcess]:
 
 
 def send(site: Site, code: str) -> None:
-    finish(site.script(f"from tests.system.sites import celery_app\n{code}"))
+    finish(site.script(f"from tests.system.sites import celery_app, tasks\n{code}"))
 
 
 async def test_messages_of_forked_workers_are_delivered_once(running: Running, worker: ForkedProcess) -> None:
@@ -45,9 +45,9 @@ async def test_messages_of_forked_workers_are_delivered_once(running: Running, w
     client = await running.stream("public.tasks")
     code = f"""
 for number in range({TASKS}):
-    task = (celery_app.in_transaction, celery_app.on_a_loop)[number % 2]
+    task = (tasks.in_transaction, tasks.on_a_loop)[number % 2]
     task.delay("public.tasks", number)
-    celery_app.rolled_back.delay("public.tasks")
+    tasks.rolled_back.delay("public.tasks")
 """
     await asyncio.to_thread(send, running.site, code)
     events = await client.read_until(TASKS)
@@ -62,7 +62,7 @@ async def test_both_workers_and_their_parent_publish(running: Running, worker: F
     pids: set[str] = set()
     async with asyncio.timeout(60):
         while len(pids) < 2:
-            await asyncio.to_thread(send, running.site, "for _ in range(4): celery_app.pid.delay('public.pids')")
+            await asyncio.to_thread(send, running.site, "for _ in range(4): tasks.pid.delay('public.pids')")
             await client.read_until(len(client.events) + 4)
             pids = {event.data for event in client.events}
     assert str(worker.pid) not in pids
