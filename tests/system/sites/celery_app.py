@@ -4,7 +4,7 @@ import os
 
 from celery import Celery
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.system.sites.projects.tasks")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.system.sites.projects.celery_workers")
 
 app = Celery("site")
 app.config_from_object("django.conf:settings", namespace="CELERY")

@@ -1,17 +1,9 @@
-"""A site whose messages are published by Celery's workers and by Django's tasks."""
+"""A site whose messages are published by Celery's workers. Their broker is a folder."""
 
 import os
 
-import django
-
 from tests.system.sites.projects.base import *  # noqa: F403
-from tests.system.sites.projects.base import DATABASES, INSTALLED_APPS, STREAMS
-
-if django.VERSION >= (6, 0):
-    TASKS = {"default": {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"}}
-else:
-    INSTALLED_APPS = [*INSTALLED_APPS, "django_tasks"]
-    TASKS = {"default": {"BACKEND": "django_tasks.backends.immediate.ImmediateBackend"}}
+from tests.system.sites.projects.base import DATABASES, STREAMS
 
 FOLDER = os.environ.get("TEST_BROKER", "")
 CELERY_BROKER_URL = "filesystem://"

@@ -1,4 +1,4 @@
-"""Celery's workers, which are forked, and Django's tasks publish to the streams of a running server."""
+"""Celery's workers, which are forked, publish to the streams of a running server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TASKS = 30
 
 @pytest.fixture(scope="module", params=["postgresql", "sqlite"])
 def running(request: pytest.FixtureRequest, start: Start, tmp_path_factory: pytest.TempPathFactory) -> Running:
-    return start("tasks", on=request.param, TEST_BROKER=str(tmp_path_factory.mktemp("broker")))
+    return start("celery_workers", on=request.param, TEST_BROKER=str(tmp_path_factory.mktemp("broker")))
 
 
 @pytest.fixture(scope="module")
