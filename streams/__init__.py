@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from streams.protocol.events import Event, NewMessage
     from streams.publishing.publish import apublish, apublish_many, publish, publish_many
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 __all__ = [
     "Event",

@@ -1,113 +1,107 @@
-"""The steps of the README and of the tutorial work in a new project, exactly as written."""
+"""The steps of the README and of the tutorial work in a new project, exactly as written, with the built wheel."""
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
+from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.support.services import free_port, wait_until
-from tests.support.sites import ROOT
+from tests.support.distribution import Environment
+from tests.support.documents import FILE, Reader, blocks
+from tests.support.services import missing
+from tests.system.browser.browsers import CHROMIUM, CHROMIUM_OPTIONS
 
 pytestmark = pytest.mark.once
 
-FILE = re.compile(r"```\w+\n(?:# |<!-- )((?:mysite|board)/\S+).*?\n(.*?)```", re.DOTALL)
-
-
-class Project:
-    """A new project that contains the files shown in a document."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "mysite"
-        self.env = {**os.environ, "PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "mysite.settings"}
-        subprocess.run([sys.executable, "-m", "django", "startproject", "mysite"], cwd=folder, check=True)
-
-    def follow(self, document: str) -> None:
-        """Write the files that a document shows. Settings are added at the end, as the documents require."""
-        files = FILE.findall((ROOT / document).read_text())
-        assert files
-        for name, text in files:
-            path = self.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text((path.read_text() if path.name == "settings.py" else "") + text)
-
-    def manage(self, *args: str) -> str:
-        argv = [sys.executable, "manage.py", *args]
-        done = subprocess.run(argv, cwd=self.folder, env=self.env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def serve(self, port: int) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, "manage.py", "runserver", "--noreload", str(port)]
-        with (self.folder / "log").open("ab") as log:
-            server = subprocess.Popen(argv, cwd=self.folder, env=self.env, stdout=log, stderr=log)
-        try:
-            wait_until(lambda: _answers(port), "the server's start")
-        except BaseException:
-            server.kill()
-            server.wait()
-            raise
-        return server
+README = "README.md"
+SECTION = "Use it in your project"
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    project = Project(tmp_path)
-    project.follow("README.md")
-    return project
+def reader(environment: Environment, distribution: tuple[Path, Path], tmp_path: Path) -> Iterator[Reader]:
+    reader = Reader(environment, tmp_path, distribution[0])
+    yield reader
+    reader.stop()
 
 
-def test_readme_project_replays_over_a_restart(project: Project) -> None:
-    assert "no issues" in project.manage("check")
-    project.manage("migrate", "-v0")
-    port = free_port()
-    server = project.serve(port)
-    try:
-        page = httpx.get(f"http://127.0.0.1:{port}/").text
-        [url] = re.findall(r'data-url="(.*?)"', page)
-        assert url == "/events/news/?last_event_id=0"
-        code = 'from streams import publish; publish("news", {"title": "Hello"})'
-        project.manage("shell", "-c", code)
-        assert _read(port, url, 1) == ['{"title":"Hello"}']
-    finally:
-        server.terminate()
-        server.wait()
-    project.manage("shell", "-c", code.replace("Hello", "Again"))
-    server = project.serve(port)
-    try:
-        assert _read(port, url, 1, {"Last-Event-ID": "1"}) == ['{"title":"Again"}']
-    finally:
-        server.terminate()
-        server.wait()
+@pytest.fixture
+def page() -> Iterator[Page]:
+    if not CHROMIUM:
+        missing("Chromium", "chromium-headless-shell")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
+        yield browser.new_page()
+        browser.close()
 
 
-def test_tutorial_project_passes_its_own_test(project: Project) -> None:
-    project.manage("startapp", "board")
-    project.follow("docs/tutorial.md")
-    project.manage("makemigrations", "board", "-v0")
-    assert "no issues" in project.manage("check")
-    assert "OK" in project.manage("test")
+def test_readme_has_a_block_for_each_step() -> None:
+    """The test below finds the steps by their first words."""
+    sh = [line for language, text in blocks(README, SECTION) if language == "sh" for line in text.splitlines()]
+    assert [" ".join(line.split()[:3]).removeprefix("python ") for line in sh] == [
+        "pip install daphne",
+        "django-admin startproject mysite",
+        "cd mysite",
+        "manage.py migrate",
+        "manage.py runserver",
+        "manage.py publish",
+        'curl -N "http://127.0.0.1:8000/events/news/?replay=10"',
+    ]
 
 
-def _answers(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
-    except httpx.TransportError:
-        return False
+def follow_readme(reader: Reader, until: str) -> Iterator[tuple[str, str]]:
+    """Follow the README up to the block that starts with `until`, and return the blocks from there on."""
+    steps = blocks(README, SECTION)
+    while not steps[0][1].startswith(until):
+        reader.follow(*steps.pop(0))
+    return iter(steps)
 
 
-def _read(port: int, url: str, count: int, headers: dict[str, str] | None = None) -> list[str]:
-    """Return the data of the first `count` messages of a stream."""
-    data: list[str] = []
-    with httpx.stream("GET", f"http://127.0.0.1:{port}{url}", headers=headers, timeout=30) as response:
-        for line in response.iter_lines():
-            if line.startswith("data: ") and line != "data: {}":
-                data.append(line.removeprefix("data: "))
-                if len(data) == count:
-                    break
-    return data
+@pytest.mark.slow
+def test_readme_project_shows_messages_over_a_restart(reader: Reader, page: Page) -> None:
+    """It follows the README from the installation to its end, with the page open in Chromium, and curl."""
+    steps = follow_readme(reader, "python manage.py publish")
+    assert "no issues" in reader.type("python manage.py check")
+    page.goto(f"http://127.0.0.1:{reader.port}/")
+    reader.follow(*next(steps))
+    items = page.locator("#news li")
+    expect(items).to_have_text(["Hello"])
+    with reader.watching(next(steps)[1]) as wait_for_line:
+        wait_for_line("data: Hello")
+        reader.type('python manage.py publish news "Second"')
+        wait_for_line("data: Second")
+    expect(items).to_have_text(["Hello", "Second"])
+
+    reader.stop()
+    reader.follow(*next(steps))  # publishes from code, while the server is stopped
+    reader.start()
+    expect(items).to_have_text(["Hello", "Second", "Hello", '{"title":"Hello"}'], timeout=30_000)
+    assert list(steps) == []
+
+
+def test_readme_project_needs_no_asgi_file(reader: Reader) -> None:
+    """Real projects often have no asgi.py, unlike those that startproject makes."""
+    reader.delete_after("django-admin startproject mysite", "mysite/mysite/asgi.py")
+    steps = follow_readme(reader, "curl")
+    with reader.watching(next(steps)[1]) as wait_for_line:
+        wait_for_line("data: Hello")
+
+
+def test_streams_come_from_the_wheel(reader: Reader) -> None:
+    """Otherwise the tests here would test the checkout, which has more files than the wheel."""
+    reader.follow(*blocks(README, SECTION)[0])
+    where = reader.type('python -c "import streams; print(streams.__file__)"')
+    assert where.startswith(reader.environment.env["VIRTUAL_ENV"])
+    assert "asgiref" in reader.type("pip show django-sse-streams")
+
+
+def test_tutorial_project_passes_its_own_test(reader: Reader) -> None:
+    follow_readme(reader, "python manage.py migrate")
+    steps = [step for step in blocks("docs/tutorial.md") if "curl" not in step[1]]
+    typed = "".join(text for language, text in steps if language == "python" and not FILE.match(text))
+    for language, text in steps:
+        if text not in typed:
+            reader.follow(language, text)
+    reader.follow("python", typed)  # the parts of one session in a shell
+    assert "no issues" in reader.type("python manage.py check")
