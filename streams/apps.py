@@ -23,6 +23,7 @@ class StreamsConfig(AppConfig):
         from streams.channels import rules
         from streams.checks import check_database, check_settings
         from streams.conf import settings
+        from streams.installation.checks import check_server
         from streams.log import retention
         from streams.models.references import on_deletion
         from streams.presence import node_row
@@ -30,6 +31,7 @@ class StreamsConfig(AppConfig):
         from streams.runtime.thread_pool import remember_connection
 
         checks.register(check_settings)
+        checks.register(check_server)
         checks.register(check_database, checks.Tags.database)
         connection_created.connect(remember_connection)
         rules.forget_rules_when_settings_change()

@@ -22,9 +22,9 @@ ORDER = """
     http
     broadcasts delivery
     views urls testing asgi
-    doctor
+    doctor installation
     templatetags management
-    checks apps
+    checks apps __main__
     relay admin api
 """.split()  # noqa: SIM905 - easier to read than a list
 

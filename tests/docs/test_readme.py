@@ -12,6 +12,7 @@ import pytest
 from django.core.management import get_commands
 
 from streams import checks, conf
+from streams.installation import checks as server_checks
 from streams.relay import checks as relay_checks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,14 +43,19 @@ def test_settings_named_in_documents_exist() -> None:
     assert named - conf.known().keys() == set()
 
 
-@pytest.mark.parametrize(("module", "prefix"), [(checks, "streams"), (relay_checks, "streams_relay")])
-def test_every_check_is_documented(module: ModuleType, prefix: str) -> None:
+@pytest.mark.parametrize(
+    ("modules", "prefix"), [([checks, server_checks], "streams"), ([relay_checks], "streams_relay")]
+)
+def test_every_check_is_documented(modules: list[ModuleType], prefix: str) -> None:
     """The reference and the module's docstring must both contain it."""
     pattern = rf"\b{prefix}\.[EW]\d{{3}}"
-    used = set(re.findall(rf'id="({pattern})"', Path(str(module.__file__)).read_text()))
-    assert used
-    assert set(re.findall(rf"^\| `({pattern})` \|", CHECKS, re.MULTILINE)) == used
-    assert set(re.findall(pattern, module.__doc__ or "")) == used
+    documented: set[str] = set()
+    for module in modules:
+        used = set(re.findall(rf'id="({pattern})"', Path(str(module.__file__)).read_text()))
+        assert used
+        assert set(re.findall(pattern, module.__doc__ or "")) == used
+        documented |= used
+    assert set(re.findall(rf"^\| `({pattern})` \|", CHECKS, re.MULTILINE)) == documented
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
