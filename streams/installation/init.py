@@ -27,6 +27,7 @@ class Plan:
     def __init__(self, *, prefix: str, public: str | None) -> None:
         self.project = Project()
         self.by_hand: list[str] = []
+        self.is_installable = True
         self._plan_settings(public)
         if not urls_file.has_streams():
             self._try(
@@ -38,7 +39,7 @@ class Plan:
     def _plan_settings(self, public: str | None) -> None:
         first, last = settings_files.missing_apps()
         if first or last:
-            self._try(
+            self.is_installable = self._try(
                 f"In the settings, set INSTALLED_APPS = {[*first, '…', *last]!r}.".replace("'…'", "*INSTALLED_APPS"),
                 lambda: settings_files.add_apps(self.project, first, last),
             )
@@ -76,11 +77,14 @@ class Plan:
         if change is not None:
             self._try(text, change)
 
-    def _try(self, text: str, change: Callable[[], None]) -> None:
+    def _try(self, text: str, change: Callable[[], None]) -> bool:
+        """Make a change. If that is not possible, note it as left to do by hand, and return False."""
         try:
             change()
         except CannotChange as reason:
             self.by_hand.append(f"{text} (Not done: {reason}.)")
+            return False
+        return True
 
     def diff(self) -> str:
         return "".join(file.diff(Path.cwd()) for file in self.project.changed())
@@ -113,13 +117,17 @@ def run(out: Write, notes: Write, *, write: bool, prefix: str, public: str | Non
         validate_channel(public)
     plan = Plan(prefix=f"{prefix.strip('/')}/", public=public)
     files = plan.project.changed()
-    if write:
+    if write and not plan.is_installable:
+        files = []
+        notes(
+            "No file was changed, because the other changes need the first of these. Run the command again after it.\n"
+        )
+    elif write:
         plan.project.write()
         for file in files:
             out(f"{'Created' if file.before is None else 'Changed'} {_short(file.path)}\n")
-    else:
-        if files:
-            out(plan.diff())
+    elif files:
+        out(plan.diff())
     for text in plan.by_hand:
         notes(f"To do by hand: {text}\n")
     if files:

@@ -40,7 +40,10 @@ class Project:
         return self._files[path]
 
     def module(self, name: str) -> SourceFile:
-        return self.file(_path(name))
+        path = _path(name)
+        if path is None:
+            raise CannotChange(f"the module {name} has no file")
+        return self.file(path)
 
     def setting(self, name: str) -> Definition:
         """Return the definition of a setting, also if it is in a module that the settings import.
@@ -48,20 +51,27 @@ class Project:
         Raises:
             CannotChange: No statement at the top level of a file defines it.
         """
-        found = self._search(str(settings.SETTINGS_MODULE), name, set())
+        reasons = [f"no file was found that defines {name} at its top level"]
+        found = self._search(str(settings.SETTINGS_MODULE), name, set(), reasons)
         if found is None:
-            raise CannotChange(f"no file was found that defines {name} at its top level")
+            raise CannotChange(reasons[-1])
         return found
 
-    def _search(self, module: str, name: str, seen: set[str]) -> Definition | None:
-        if module in seen:
+    def _search(self, module: str, name: str, seen: set[str], reasons: list[str]) -> Definition | None:
+        """Search a module and those that it imports. `reasons` collects why a file that exists cannot be changed."""
+        path = _path(module)
+        if module in seen or path is None:
             return None
         seen.add(module)
-        file = self.module(module)
+        try:
+            file = self.file(path)
+        except CannotChange as reason:
+            reasons.append(f"{path.name} cannot be changed, because {reason}")
+            return None
         if found := definition(file, name):
             return found
         for imported in reversed(list(_imported(file.tree, module, name))):
-            if found := self._search(imported, name, seen):
+            if found := self._search(imported, name, seen, reasons):
                 return found
         return None
 
@@ -97,12 +107,12 @@ def definition(file: SourceFile, name: str) -> Definition | None:
     return Definition(file, assigned[-1], assigned[-1].value)
 
 
-def _path(module: str) -> Path:
-    with contextlib.suppress(ImportError, ValueError):
+def _path(module: str) -> Path | None:
+    with contextlib.suppress(ImportError, ValueError):  # also those of a package that contains the module
         spec = importlib.util.find_spec(module)
         if spec is not None and spec.origin is not None and spec.origin.endswith(".py"):
             return Path(spec.origin)
-    raise CannotChange(f"the module {module} has no file")
+    return None
 
 
 def _imported(tree: ast.Module, module: str, name: str) -> Iterator[str]:

@@ -122,6 +122,7 @@ class SourceFile:
                 self._insert(end, ",")
             self._insert(self._starts[line], textwrap.indent(f"{item},\n", indent))
         else:
+            item = re.sub(r"\n\s*", " ", item).replace("{ ", "{").replace(", }", "}")
             position, text = (commas[0][1] + 1, f" {item}") if commas else (end, f", {item}")
             self._insert(position, text)
 

@@ -31,13 +31,13 @@ def add_urls(project: Project, prefix: str) -> None:
         raise CannotChange(f"{file.path.name} does not define urlpatterns at its top level")
     entry, value = f'path("{prefix}", include("streams.urls"))', found.value
     is_first = _is_shadowed(prefix)
-    if isinstance(value, ast.List) and value.elts:
+    if isinstance(value, ast.List | ast.Tuple) and value.elts:
         if is_first:
             file.add_first(value.elts, value, entry)
         else:
             file.add_last(value.elts, value, entry)
     else:
-        line = f"urlpatterns = [{entry}, *urlpatterns]\n" if is_first else f"urlpatterns += [{entry}]\n"
+        line = f"urlpatterns = [{entry}, *urlpatterns]\n" if is_first else f"urlpatterns = [*urlpatterns, {entry}]\n"
         file.insert_after_statement(found.statement, line)
     _import_names(file)
 

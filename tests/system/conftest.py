@@ -16,6 +16,9 @@ def distribution(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """A clean virtual environment. The first test that follows the README installs Streams there."""
-    return Environment(tmp_path_factory.mktemp("environment"))
+def installed(distribution: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """A clean virtual environment in which the wheel is installed."""
+    folder = tmp_path_factory.mktemp("environment")
+    environment = Environment(folder)
+    environment.run(f"pip install {distribution[0]}", folder)
+    return environment
