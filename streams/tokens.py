@@ -20,7 +20,6 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core import signing
 from django.core.exceptions import ValidationError
-from django.db.models.functions import Now
 from django.http import HttpRequest, QueryDict
 from django.utils.crypto import constant_time_compare
 
@@ -29,7 +28,7 @@ from streams.exceptions import InvalidChannel, InvalidToken
 from streams.models import RevokedToken
 from streams.protocol.events import validate_channel
 from streams.redaction import PARAMETER, PREFIX
-from streams.runtime import executor, test_run
+from streams.runtime import clock, executor, test_run
 from streams.runtime.executor import database
 
 SALT = "streams.tokens"
@@ -97,7 +96,7 @@ def make_token(
         "i": id or secrets.token_urlsafe(12),
         "r": _check_patterns(read),
         "p": _check_patterns(publish),
-        "e": round(time.time() + seconds, 3),
+        "e": round(clock.time() + seconds, 3),
     }
     if not contents["r"] and not contents["p"]:
         raise ValueError("A token names at least one channel to read or to publish to.")
@@ -124,7 +123,7 @@ def read_token(text: str) -> Token:
         raise InvalidToken(
             "invalid-token", "Invalid token: it was not issued by this site, or it is truncated. Ask for a new one."
         ) from None
-    remaining = token.expires_at - time.time()
+    remaining = token.expires_at - clock.time()
     # If the setting was lowered later, a token can live for longer than its revocation would be kept.
     if not 0 < remaining <= settings.MAX_TOKEN_SECONDS + CLOCK_SECONDS:
         raise InvalidToken("expired-token", "This token has expired. Ask for a new one.")
@@ -202,13 +201,13 @@ def revoke(token_id: str, expires_at: float | None = None) -> None:
     """
     if not 0 < len(token_id) <= MAX_ID_CHARACTERS:
         raise ValueError(f"A token's id has 1 to {MAX_ID_CHARACTERS} characters; got {len(token_id)}.")
-    until: Any = Now() + datetime.timedelta(seconds=settings.MAX_TOKEN_SECONDS + CLOCK_SECONDS)
+    until: Any = clock.stored_now() + datetime.timedelta(seconds=settings.MAX_TOKEN_SECONDS + CLOCK_SECONDS)
     if expires_at is not None:
         until = datetime.datetime.fromtimestamp(expires_at, datetime.UTC)
     rows = RevokedToken.objects.using(database())
     rows.bulk_create([RevokedToken(id=token_id, expires_at=until)], ignore_conflicts=True)
     # The database's clock decides, and rows stay for a while: to a process with a slow clock, the token is still valid.
-    rows.filter(expires_at__lt=Now() - datetime.timedelta(seconds=KEPT_REVOKED_SECONDS)).delete()
+    rows.filter(expires_at__lt=clock.stored_now() - datetime.timedelta(seconds=KEPT_REVOKED_SECONDS)).delete()
     forget_revoked()
 
 
@@ -250,7 +249,7 @@ def check_token(token: Token) -> Any:
 
     Raise InvalidToken if it has expired or is revoked, or if its user is inactive or has a new password.
     """
-    if token.expires_at <= time.time():
+    if token.expires_at <= clock.time():
         raise InvalidToken("expired-token", "This token has expired. Ask for a new one.")
     if is_revoked(token.id):
         raise InvalidToken("revoked-token", "This token was revoked. Ask for a new one.")

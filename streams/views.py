@@ -29,7 +29,7 @@ from streams.http.response import ENDS, HEADERS, NEEDS_ASGI, EventStreamResponse
 from streams.policies import BasePolicy, get_policy
 from streams.protocol.events import validate_channels
 from streams.protocol.sse import is_position
-from streams.runtime import executor, failures
+from streams.runtime import clock, executor, failures
 from streams.runtime.database import non_atomic_requests
 from streams.runtime.request_resources import close_request_connections, release_request
 from streams.tokens import Token, atoken_of, token_of
@@ -213,7 +213,7 @@ def _lifetime(timeout: float | None, token: Token | None = None) -> float | None
     if (limit := settings.MAX_STREAM_SECONDS) is not None:
         ends.append(limit * random.uniform(0.8, 1))  # noqa: S311
     if token is not None:
-        ends.append(max(0.001, token.expires_at - time.time()))
+        ends.append(max(0.001, token.expires_at - clock.time()))
     return min(ends, default=None)
 
 

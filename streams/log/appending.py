@@ -33,7 +33,7 @@ from streams.log.sequencing import (
 from streams.log.transactions import LOCK_SECONDS, own_transaction
 from streams.models import LogHead, Message
 from streams.protocol.events import NewMessage
-from streams.runtime import failures, test_run
+from streams.runtime import clock, failures, test_run
 from streams.runtime.executor import database
 
 logger = logging.getLogger("streams.publishing")
@@ -270,17 +270,20 @@ def _insert(rows: Sequence[Message], connection: Any) -> None:
         return
     names = [*(name for name in ("id", "position") if getattr(rows[0], name) is not None), *COLUMNS]
     names.remove("published_by_id")
+    created_at: Any = Message._meta.get_field("created_at")
+    if clock.is_shifted():  # otherwise the database sets it
+        names.append("created_at")
+        moment = created_at.get_db_prep_save(clock.stored_now().value, connection)
     places = f"({', '.join(['%s'] * (len(names) + 1))})"
     limit = connection.features.max_query_params
     size = min(INSERT_ROWS, limit // (len(names) + 1)) if limit else INSERT_ROWS
-    created_at: Any = Message._meta.get_field("created_at")
     converters = connection.ops.get_db_converters(created_at.get_col("streams_message"))  # SQLite returns text
     with connection.cursor() as cursor:
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
             values: list[Any] = []
             for row in batch:
-                values += [getattr(row, name) for name in names]
+                values += [moment if name == "created_at" else getattr(row, name) for name in names]
                 values.append(_user_value(row.published_by_id, connection))
             cursor.execute(
                 f"INSERT INTO streams_message ({', '.join(names)}, published_by_id) "  # noqa: S608

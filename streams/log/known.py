@@ -14,7 +14,7 @@ from django.db.backends.signals import connection_created
 
 from streams.log import low_water
 from streams.private.django import is_nested
-from streams.runtime import test_run
+from streams.runtime import clock, test_run
 from streams.runtime.executor import database
 
 # How often the database is asked whether it is still the same, if the lock could not be taken.
@@ -40,10 +40,11 @@ def is_compared(identity: str, place: str) -> bool:
 def for_one_trip() -> tuple[str, str] | None:
     """Return the identity and the place that were compared; None if one_trip.py cannot be used.
 
-    Its procedure commits, which fails in a transaction, and would leave rows behind beside that of a test.
+    Its procedure commits, which fails in a transaction, and would leave rows behind beside that of a test. It also
+    leaves the time to the database, which a test can have shifted.
     """
     state = _known.get(alias := database())
-    if state is None or not state.has_procedure or test_run.strategy().is_beside_test():
+    if state is None or not state.has_procedure or test_run.strategy().is_beside_test() or clock.is_shifted():
         return None
     connection = connections[alias]
     return None if connection.in_atomic_block or not connection.get_autocommit() else state.compared

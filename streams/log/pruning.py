@@ -11,7 +11,6 @@ from typing import Any
 
 from django.db import connections, transaction
 from django.db.models import Exists, F, Max, OuterRef, QuerySet, Sum
-from django.db.models.functions import Now
 
 from streams.log.appending import lock_sqlite
 from streams.log.reading import current_head
@@ -19,6 +18,7 @@ from streams.log.sizing import lock_size
 from streams.log.transactions import own_transaction
 from streams.models import Channel, LogHead, LogSize, Message
 from streams.protocol.events import USER_PREFIX
+from streams.runtime import clock
 from streams.runtime.executor import database
 
 # The number of pruning records, one for each channel. Beyond it, the oldest records of channels without messages are
@@ -117,8 +117,8 @@ def date_newest(channel: str | None = None, spared: Collection[str] = ()) -> boo
     """
     newest = messages_of(channel, spared).filter(position__isnull=False).order_by("-position")
     pk = newest.values_list("pk", flat=True).first()
-    future = Message.objects.using(database()).filter(pk__in=[pk], created_at__gt=Now())
-    return future.exists() and bool(future.update(created_at=Now()))
+    future = Message.objects.using(database()).filter(pk__in=[pk], created_at__gt=clock.stored_now())
+    return future.exists() and bool(future.update(created_at=clock.stored_now()))
 
 
 def forget_pruned_channels(keep: int = MAX_PRUNED_CHANNELS) -> int:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from django.db.models import Count, F, Q, QuerySet, RowRange, Sum, Window
-from django.db.models.functions import Now
 
 from streams import log
 from streams.channels import rules
@@ -23,7 +22,7 @@ from streams.conf import settings
 from streams.log import leases
 from streams.log.pruning import messages_of
 from streams.models import Message
-from streams.runtime import executor
+from streams.runtime import clock, executor
 from streams.runtime.executor import database
 
 logger = logging.getLogger("streams.retention")
@@ -210,8 +209,8 @@ def _aged(seconds: float, rows: QuerySet[Message]) -> int | None:
     """
     if seconds > LONGEST_SECONDS:
         return None
-    limit = Now() - datetime.timedelta(seconds=seconds)
-    dated = rows.filter(created_at__lte=Now()).order_by("position")
+    limit = clock.stored_now() - datetime.timedelta(seconds=seconds)
+    dated = rows.filter(created_at__lte=clock.stored_now()).order_by("position")
     # Check only the oldest message before scanning: created_at has no index, and mostly no message has expired.
     if not dated.annotate(is_expired=Q(created_at__lt=limit)).values_list("is_expired", flat=True).first():
         return None

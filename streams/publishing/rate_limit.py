@@ -17,7 +17,7 @@ from typing import Any
 from django.core.cache import caches
 
 from streams.conf import settings
-from streams.runtime import failures
+from streams.runtime import clock, failures
 from streams.runtime.resets import on_settings_change, per_process
 
 logger = logging.getLogger("streams")
@@ -45,7 +45,7 @@ class Buckets:
         """Take `messages` out of the caller's bucket. Return 0, or the seconds until the bucket has enough."""
         with self._lock:
             left, at = self._left.pop(caller, (float(per_minute), now))
-            left = min(per_minute, left + (now - at) * per_minute / MINUTE)
+            left = min(per_minute, left + max(0.0, now - at) * per_minute / MINUTE)
             wait = max(0.0, (messages - left) * MINUTE / per_minute)
             self._left[caller] = (left if wait else left - messages, now)
             if len(self._left) > self._max_callers:
@@ -104,7 +104,7 @@ async def atake(caller: str, messages: int) -> int:
 
 def _window(caller: str) -> tuple[str, int]:
     """Return the key of the caller's counter for this minute, and the seconds until the minute ends."""
-    minute, gone = divmod(time.time(), MINUTE)
+    minute, gone = divmod(clock.time(), MINUTE)
     # A hash, because caches allow different keys, and because an address is private.
     digest = hashlib.sha256(caller.encode(errors="replace")).hexdigest()[:32]
     return f"streams.rate.{digest}.{int(minute)}", math.ceil(MINUTE - gone)
@@ -121,4 +121,4 @@ def _report() -> None:
 
 
 def _take_here(caller: str, messages: int, per_minute: int) -> int:
-    return math.ceil(_buckets.take(caller, messages, per_minute, time.monotonic()))
+    return math.ceil(_buckets.take(caller, messages, per_minute, time.monotonic() + clock.shift_seconds()))

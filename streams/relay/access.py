@@ -5,7 +5,6 @@ Models cost money, so access is denied by default.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from django.utils.module_loading import import_string
 from streams.exceptions import HTTPError
 from streams.http.client_address import address_key, client_address
 from streams.relay.conf import settings
+from streams.runtime import clock
 from streams.tokens import bearer, fingerprint, user_with_fingerprint
 
 KEY_SALT = "streams.relay.key"
@@ -121,7 +121,7 @@ def _check_csrf(request: HttpRequest) -> None:
 
 def make_key(user: Any, seconds: float) -> str:
     """Return a key for programs of `user`. It is valid for `seconds`, and until the password changes."""
-    content = {"user": str(user.pk), "hash": fingerprint(user), "until": time.time() + seconds}
+    content = {"user": str(user.pk), "hash": fingerprint(user), "until": clock.time() + seconds}
     return signing.dumps(content, salt=KEY_SALT)
 
 
@@ -137,6 +137,6 @@ def user_of_key(key: str) -> Any:
     except signing.BadSignature:
         raise refusal from None
     user = user_with_fingerprint(content["user"], content["hash"])
-    if user is None or content["until"] < time.time():
+    if user is None or content["until"] < clock.time():
         raise refusal
     return user

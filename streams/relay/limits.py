@@ -7,7 +7,6 @@ import math
 import time
 
 from django.db.models import Sum
-from django.db.models.functions import Now
 
 from streams.exceptions import HTTPError
 from streams.presence.slots import Slot, Slots
@@ -15,6 +14,7 @@ from streams.publishing.rate_limit import Buckets
 from streams.relay.conf import settings
 from streams.relay.generations.rows import generation_rows
 from streams.relay.models import Generation
+from streams.runtime import clock
 from streams.runtime.resets import on_settings_change, per_process
 
 RETRY_AFTER_SECONDS = 5
@@ -64,7 +64,7 @@ def check_generation(key: str, size: int) -> None:
         message = f"This site already has {limit} answers in progress (STREAMS['GENERATION_MAX_ACTIVE'])."
         raise _refusal("too-many-answers", f"{message} Try again later.")
     if (max_bytes := settings.GENERATION_BYTES_PER_HOUR) is not None:
-        recent = generation_rows().filter(caller=key, created_at__gt=Now() - datetime.timedelta(hours=1))
+        recent = generation_rows().filter(caller=key, created_at__gt=clock.stored_now() - datetime.timedelta(hours=1))
         if (recent.aggregate(total=Sum("size"))["total"] or 0) + size > max_bytes:
             raise _refusal(
                 "too-many-bytes",

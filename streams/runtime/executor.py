@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from django.db import connections
@@ -30,6 +31,9 @@ T = TypeVar("T")
 # so the deadline for reads would abort work that makes progress. Without any deadline, a few connections that have
 # fallen silent would occupy all threads.
 WAITING_SECONDS = 600.0
+
+# How long run_in_test() waits for the thread of a test.
+TEST_SECONDS = 30.0
 
 
 def timeout_seconds() -> float | None:
@@ -102,3 +106,30 @@ async def run(fn: Callable[..., T], *args: Any, pool: LogThreads | None = None, 
 def uses_log_threads() -> bool:
     """Return True if run() uses the log threads here and now."""
     return (test_run.strategy().own_thread() or sync_caller()) is None
+
+
+def run_in_test(fn: Callable[..., T], *args: Any) -> T:
+    """Run `fn(*args)` like run(), and block the calling thread until it has ended, also if an event loop runs there.
+
+    For the helpers of streams.testing, which a sync and an async test call in the same way. Raise TimeoutError if the
+    thread that sees the test's transaction is busy for TEST_SECONDS.
+    """
+    mode = test_run.strategy()
+    if not is_on_event_loop():
+        with mode.connection():
+            return fn(*args)
+    call = mode.call(fn, *args)
+    executor = mode.own_thread() or sync_caller()
+    if executor is not None:
+        return executor.submit(call).result(TEST_SECONDS)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(call).result(TEST_SECONDS)
+
+
+def is_on_event_loop() -> bool:
+    """Return True if an event loop runs in the calling thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -48,6 +48,9 @@ class Site:
     # Work goes on without an open stream and without anyone who waits for it, such as a hub that follows the log.
     works_unattended = True
 
+    # The time that this process sees can be shifted.
+    can_travel = False
+
     def cache_seconds(self, seconds: float) -> float:
         """Return how long a value from the database can be cached on a site `seconds`."""
         return seconds
@@ -63,6 +66,10 @@ class Site:
     def is_beside_test(self) -> bool:
         """Return True if another connection than the calling thread's has the transaction of the running test."""
         return False
+
+    def wrapped_aliases(self) -> list[str]:
+        """Return the databases on which the calling thread is inside a test's transaction."""
+        return []
 
     def own_thread(self) -> Executor | None:
         """Return the executor of the running thread if calls to the log must run in it, on its event loop."""
@@ -100,6 +107,9 @@ class TestRun(Site):
     # It would go on after the test: find no log, write rows that a later test finds, and keep the database in use.
     works_unattended = False
 
+    # A site's stored times must be true.
+    can_travel = True
+
     def __init__(self) -> None:
         # `connections` does not show a thread's own connection to the code on that thread's event loop. So the one that
         # pytest-django's `db` has wrapped in a transaction is found here.
@@ -124,6 +134,9 @@ class TestRun(Site):
 
     def is_beside_test(self) -> bool:
         return self.is_wrapped() and not connections[database()].in_atomic_block
+
+    def wrapped_aliases(self) -> list[str]:
+        return [alias for alias in connections if django_internals.in_tests_transaction(connections[alias])]
 
     def _wrapped_connection(self) -> Any:
         """Return the connection on which TestCase, or pytest-django's `db`, has a transaction around the test."""

@@ -18,6 +18,7 @@ from streams.protocol.sse import StoredEvent
 from streams.relay.conf import settings
 from streams.relay.generations.rows import Rows, generation_rows
 from streams.relay.models import Generation
+from streams.runtime import clock
 
 END_EVENT = "end"
 
@@ -27,7 +28,7 @@ DESERTED = Q(state=Generation.State.RUNNING, lease_until__lt=Now())
 
 def overdue() -> Q:
     """Return the condition for a queued generation that no worker has claimed in time, by the database's clock."""
-    limit = Now() - timedelta(seconds=settings.GENERATION_QUEUE_SECONDS)
+    limit = clock.stored_now() - timedelta(seconds=settings.GENERATION_QUEUE_SECONDS)
     return Q(state=Generation.State.QUEUED, created_at__lt=limit)
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import F
-from django.db.models.functions import Now
 
 from streams.protocol.events import NewMessage, check, encode_data
 from streams.relay.generations.chunks import END_EVENT
 from streams.relay.models import Generation
+from streams.runtime import clock
 
 State = Generation.State
 
@@ -74,7 +74,7 @@ def fields_of(ending: Ending, text: str, chunks: int, position: int) -> dict[str
         "chunks": chunks,
         "text_position": position,
         "state": ending.state,
-        "ended_at": Now(),
+        "ended_at": clock.stored_now(),
         "end_position": position,
         "lease_until": None,
         "finish_reason": ending.finish_reason,

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable, Iterator
 
 from django.db.models import Q
-from django.db.models.functions import Now
 
 from streams import log
 from streams.relay.conf import settings
@@ -20,6 +19,7 @@ from streams.relay.generations import store
 from streams.relay.generations.chunks import DESERTED, with_deadlines
 from streams.relay.generations.rows import Rows, generation_rows
 from streams.relay.models import Generation
+from streams.runtime import clock
 
 logger = logging.getLogger("streams.relay")
 
@@ -138,5 +138,5 @@ def _delete_messages(generation: Generation) -> None:
 
 
 def _ended_before(seconds: float) -> Rows:
-    ended = generation_rows().filter(ended_at__lt=Now() - datetime.timedelta(seconds=seconds))
+    ended = generation_rows().filter(ended_at__lt=clock.stored_now() - datetime.timedelta(seconds=seconds))
     return ended.order_by("ended_at").defer("request", "text")

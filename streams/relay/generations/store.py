@@ -78,6 +78,8 @@ def create(
             size=size,
             start_position=log.current_head(),
         )
+        if clock.is_shifted():
+            generation.created_at = clock.read()  # otherwise the database sets it
         generation.save(using=database(), force_insert=True)
     if principal.user is not None and not usage.user_exists(principal.user.pk):
         forget_owner(principal.user.pk)  # deleted since the request was identified
@@ -106,7 +108,7 @@ def claim(worker: str, limit: int) -> list[Generation]:
         queued = locked(generation_rows().filter(state=State.QUEUED).order_by("created_at", "pk"), skip_locked=True)
         ids = [generation.pk for generation in queued[:limit]]
         ours = generation_rows().filter(pk__in=ids)
-        ours.update(state=State.RUNNING, worker=worker, lease_until=_lease(), started_at=Now())
+        ours.update(state=State.RUNNING, worker=worker, lease_until=_lease(), started_at=clock.stored_now())
         return list(ours.order_by("created_at", "pk"))
 
 
@@ -241,7 +243,7 @@ def correct(generation: Generation, found: Mapping[str, Any] | None, tokens: int
 
 def mark_compacted(id: str) -> None:
     """Record that the generation's messages were deleted, so that only the row has its text."""
-    generation_rows().filter(pk=id).update(compacted_at=Now())
+    generation_rows().filter(pk=id).update(compacted_at=clock.stored_now())
 
 
 def _lease() -> Any:

@@ -1,12 +1,4 @@
-"""Helpers for your own tests: read a stream that Django's AsyncClient has opened.
-
-    response = await self.async_client.get("/events/news/")
-    await apublish("news", "hello")
-    [event] = await read_events(response, 1)
-    assert event.data == "hello"
-
-It works in TestCase and TransactionTestCase, and with pytest-django's `db` and `transactional_db`.
-"""
+"""Read the events of a response that Django's AsyncClient has opened."""
 
 from __future__ import annotations
 
@@ -17,8 +9,6 @@ from typing import Any
 
 from streams.protocol.events import CONTROL_PREFIX
 from streams.protocol.sse import DecodedEvent, EventStreamDecoder
-
-__all__ = ["DecodedEvent", "iterate_events", "read_events"]
 
 
 async def iterate_events(response: Any, *, control: bool = False) -> AsyncGenerator[DecodedEvent, None]:
