@@ -21,7 +21,8 @@ ORDER = """
     publishing presence access
     http
     broadcasts delivery
-    views urls testing asgi
+    views urls asgi
+    testing pytest_plugin
     doctor installation
     templatetags management
     checks apps __main__

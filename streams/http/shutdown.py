@@ -118,12 +118,20 @@ class _Process:
             self.begin(lambda: None)
 
     def _look(self, loop: asyncio.AbstractEventLoop, listening: dict[int, int]) -> None:
-        if self.is_ending:
+        if self.is_ending or loop not in self._streams:
             return
         if client_socket.listening(listening):
             loop.call_later(LOOK_SECONDS, self._look, loop, listening)
         else:
             self.begin(lambda: None)
+
+    def end_loop(self) -> None:
+        """End the streams of the running event loop, because its server stops and the process goes on.
+
+        Live servers of tests do that. Otherwise the look for listening sockets would take it for the process's end.
+        """
+        for stream in tuple(self._streams.pop(asyncio.get_running_loop(), ())):
+            stream.stop()
 
     def begin(self, then: Callable[[], object]) -> None:
         """End all streams of all event loops and run the hooks; afterwards call `then()`, on the running event loop."""
@@ -220,4 +228,4 @@ class _Handler:
 
 _hooks: list[Callable[[], object]] = []
 _process = per_process(_Process)  # a forked child has its own streams, and gets its own signal
-attach, forget, listen = _process.attach, _process.forget, _process.listen
+attach, forget, listen, end_loop = _process.attach, _process.forget, _process.listen, _process.end_loop

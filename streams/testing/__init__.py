@@ -14,16 +14,26 @@ with travel(hours=8):
 from __future__ import annotations
 
 from streams.protocol.sse import DecodedEvent as DecodedEvent
+from streams.testing.connections import StreamRefused as StreamRefused
+from streams.testing.live_server import StreamsLiveServer as StreamsLiveServer
+from streams.testing.live_server import StreamsLiveServerTestCase as StreamsLiveServerTestCase
 from streams.testing.published import assert_not_published as assert_not_published
 from streams.testing.published import assert_published as assert_published
 from streams.testing.published import published as published
 from streams.testing.reading import iterate_events as iterate_events
 from streams.testing.reading import read_events as read_events
+from streams.testing.stream_client import StreamClient as StreamClient
+from streams.testing.sync_stream_client import SyncStreamClient as SyncStreamClient
 from streams.testing.time_travel import travel as travel
 from streams.testing.time_travel import travel_to as travel_to
 
 __all__ = [
     "DecodedEvent",
+    "StreamClient",
+    "StreamRefused",
+    "StreamsLiveServer",
+    "StreamsLiveServerTestCase",
+    "SyncStreamClient",
     "assert_not_published",
     "assert_published",
     "iterate_events",
