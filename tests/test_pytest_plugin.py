@@ -122,14 +122,14 @@ class PublishTest(TestCase):
 """
 
 
-def run(folder: Path, *options: str, settings: bool = True, plugin: bool = True, **files: str) -> str:
+def run(folder: Path, *options: str, is_configured: bool = True, plugin: bool = True, **files: str) -> str:
     """Run pytest in a new project, and return its output."""
     for name, text in {"settings": SETTINGS, "urls": URLS, **files}.items():
         (folder / f"{name}.py").write_text(text)
     (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
-    if settings:
+    if is_configured:
         environment["DJANGO_SETTINGS_MODULE"] = "settings"
     loaded = ["-p", "streams.pytest_plugin"] if plugin else []
     done = subprocess.run(
@@ -168,7 +168,7 @@ def test_imports():
     found = {name for name in sys.modules if name.split(".")[0] in ("django", "asgiref", "streams")}
     assert found == {"streams", "streams.pytest_plugin"}
 """
-    assert "1 passed" in run(tmp_path, settings=False, test_it=test)
+    assert "1 passed" in run(tmp_path, is_configured=False, test_it=test)
 
 
 def test_entry_point_names_the_plugin() -> None:

@@ -59,7 +59,7 @@ def assert_published(
         sequence: the data of all messages on the channel with this type, in order. Each item is like `data`.
         count: the exact number of messages that match. Default: at least one.
         run_on_commit: run the functions that the block passes to `transaction.on_commit()` at its end. A `TestCase`
-            never commits, and so Django never runs them. Has no effect where transactions commit.
+            never commits, and so Django never runs them. Has no effect if the transactions of the test commit.
 
     `as` gives a list, which holds the matching rows of `Message`, the oldest first, after the block.
 
