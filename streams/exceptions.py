@@ -60,6 +60,53 @@ class LogUnavailable(StreamsError):
     """A stream could not read from the database, and ends. Its client reconnects. The failure has been logged."""
 
 
+class EventsMissed(StreamsError):
+    """Messages can have been missed, because the log does not continue from the cursor. The stream goes on after it.
+
+    Args:
+        reason: `pruned`, `unknown-id` or `malformed-id`; see the wire format.
+        requested: the cursor.
+        earliest: the position of the oldest message that is still stored, or None if there is none.
+        head: the position of the newest message.
+    """
+
+    def __init__(self, reason: str, requested: str, earliest: int | None, head: int | None) -> None:
+        self.reason, self.requested, self.earliest, self.head = reason, requested, earliest, head
+        super().__init__(
+            f"Messages after {requested!r} can have been missed ({reason}). Load the current state, and iterate again "
+            "to go on, or pass on_reset."
+        )
+
+
+class StreamRefused(StreamsError):
+    """A server refuses a stream, and the same request would be refused again.
+
+    Args:
+        url: the stream's URL, without secrets.
+        status: the HTTP status.
+        code: a short name for programs, such as `forbidden`; "" if the server has sent none.
+        message: the server's text for people.
+    """
+
+    def __init__(self, url: str, status: int, code: str, message: str) -> None:
+        self.url, self.status, self.code, self.message = url, status, code, message
+        super().__init__(
+            f"{url} answered {status}" + (f" ({code})" if code else "") + (f": {message}" if message else "")
+        )
+
+
+class StreamUnavailable(StreamsError):
+    """So many attempts to open a stream have failed as its client allows. `status` is that of the last, if any."""
+
+    def __init__(self, url: str, attempts: int, problem: str, *, status: int | None = None) -> None:
+        self.url, self.attempts, self.status = url, attempts, status
+        super().__init__(f"{url} could not be read in {attempts} attempts (max_attempts). The last problem: {problem}.")
+
+
+class EventTooLarge(StreamsError):
+    """An event of a server has more characters than its client accepts."""
+
+
 class NotMigrated(StreamsError):
     """The database lacks a table or a column: `manage.py migrate` was not run. Nothing was stored."""
 

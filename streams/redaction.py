@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 import re
+from collections.abc import Iterable
 from typing import Any
 
 # Every token begins with this, which distinguishes it from other credentials in a URL or an Authorization header.
@@ -93,9 +94,9 @@ def _hide_in(value: Any) -> Any:
     return value if (hidden := hide(text)) == text else hidden
 
 
-def install() -> None:
-    """Add the filter to the loggers of Django and of all servers that use Python's logging."""
-    for name in LOGGERS:
+def install(names: Iterable[str] = LOGGERS) -> None:
+    """Add the filter to these loggers, by default to those of Django and of all servers that use Python's logging."""
+    for name in names:
         logger = logging.getLogger(name)
         if not any(isinstance(known, HideTokens) for known in logger.filters):
             logger.addFilter(HideTokens())

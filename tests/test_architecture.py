@@ -21,7 +21,7 @@ ORDER = """
     publishing presence access
     http
     broadcasts delivery
-    views urls asgi
+    views urls asgi client
     testing pytest_plugin
     doctor installation
     templatetags management

@@ -6,9 +6,10 @@ No I/O and no Django. `protocol/events.py` decides which messages can be publish
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # A longer wait is of no use to a client, and int() refuses very long numbers.
 MAX_RETRY_DIGITS = 18
@@ -57,6 +58,15 @@ class StoredEvent(NamedTuple):
     event: str
     data: str
 
+    @property
+    def id(self) -> str:
+        """The event id on the wire."""
+        return str(self.position)
+
+    def json(self) -> Any:
+        """Return the value of the data, which is JSON. Raises ValueError if it is not."""
+        return json.loads(self.data)
+
     def encode(self) -> bytes:
         return encode(self.data, event=self.event, id=self.position)
 
@@ -81,6 +91,10 @@ class DecodedEvent:
     data: str
     event: str = "message"
     id: str = ""
+
+    def json(self) -> Any:
+        """Return the value of the data, which is JSON. Raises ValueError if it is not."""
+        return json.loads(self.data)
 
 
 class EventStreamDecoder:
