@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streams.access.revocation import adisconnect, disconnect
+    from streams.delivery.subscription import subscribe
     from streams.http.response import EventStreamResponse
     from streams.protocol.events import Event, NewMessage
     from streams.publishing.publish import apublish, apublish_many, publish, publish_many
@@ -30,6 +31,7 @@ __all__ = [
     "disconnect",
     "publish",
     "publish_many",
+    "subscribe",
 ]
 
 # No module may be called as one of the names is: importing it would put the module in the name's place.
@@ -43,6 +45,7 @@ _HOMES = {
     "disconnect": "streams.access.revocation",
     "publish": "streams.publishing.publish",
     "publish_many": "streams.publishing.publish",
+    "subscribe": "streams.delivery.subscription",
 }
 
 

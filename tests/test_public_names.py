@@ -15,7 +15,7 @@ from tests.support.sites import PYTHON, ROOT
 
 NAMES = {
     *("publish", "apublish", "publish_many", "apublish_many", "disconnect", "adisconnect"),
-    *("NewMessage", "Event", "EventStreamResponse"),
+    *("NewMessage", "Event", "EventStreamResponse", "subscribe"),
 }
 
 
@@ -94,6 +94,8 @@ def test_urls_have_their_names() -> None:
         "streams.policies.BasePolicy",
         "streams.views.EventStreamView",
         "streams.testing.read_events",
+        "streams.client.EventSource",
+        "streams.client.AsyncEventSource",
         "streams.exceptions.InvalidMessage",
         "streams.exceptions.StreamsError",
     ],

@@ -66,7 +66,8 @@ class Hub(Follower):
         lingers = hub._resume()
         hub.subscribers.add(subscriber)
         hub._rechecks.schedule(subscriber)
-        hub._counter.add(subscriber.channels)
+        if subscriber.is_counted:
+            hub._counter.add(subscriber.channels)
         follows = hub._started is not None and hub._started.done()
         if hub._started is None:
             hub._started = spawn(hub._start(), awaited=True)
@@ -79,8 +80,9 @@ class Hub(Follower):
         except BaseException:
             hub.leave(subscriber)
             raise
-        subscriber.announced = True
-        announce(subscriber_connected, subscriber)
+        if subscriber.is_counted:
+            subscriber.announced = True
+            announce(subscriber_connected, subscriber)
         return hub
 
     def leave(self, subscriber: Listener) -> None:
@@ -88,7 +90,8 @@ class Hub(Follower):
         self.detach(subscriber)
         if subscriber in self.subscribers:
             self.subscribers.remove(subscriber)
-            self._counter.remove(subscriber.channels)
+            if subscriber.is_counted:
+                self._counter.remove(subscriber.channels)
             self._rechecks.forget(subscriber)
             if subscriber.announced:
                 announce(subscriber_disconnected, subscriber)

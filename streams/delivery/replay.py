@@ -167,24 +167,27 @@ class Replay:
 
     def _take(self) -> bytes:
         """Take the queued bytes, as many as one write takes."""
+        return b"".join([frame.data for frame in self._take_frames()])
+
+    def _take_frames(self) -> list[Frame]:
         queue = self._queue
         if self._queued_bytes <= CHUNK_BYTES:
-            taken = [frame.data for frame in queue]
+            taken = list(queue)
             self._sent_id = queue[-1].position
             self.cursor = max(self._sent_id, self._through)
             queue.clear()
             self._queued_bytes = 0
-            return b"".join(taken)
+            return taken
         taken, size = [], 0
         while not taken or size + len(queue[0].data) <= CHUNK_BYTES:
             frame = queue.popleft()
-            taken.append(frame.data)
+            taken.append(frame)
             size += len(frame.data)
             self._sent_id = self.cursor = frame.position
             if not queue:
                 break
         self._queued_bytes -= size
-        return b"".join(taken)
+        return taken
 
     async def _reset(self, reason: str, requested: str, *, pruned: dict[str, int] | None = None) -> bytes:
         """Return a block that reports possibly missed messages, and the cursor at which the stream goes on."""

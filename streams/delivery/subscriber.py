@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from typing import ClassVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from django.db import Error
@@ -61,6 +62,8 @@ class Subscriber(Replay):
 
     Create it on an event loop, and iterate it there in one task. All its methods are called on that loop.
     """
+
+    is_counted: ClassVar[bool] = True
 
     request: HttpRequest | None = None
     admission: Admission | None = None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from streams.protocol.sse import StoredEvent
+from streams.protocol.sse import EventStreamDecoder, StoredEvent
 
 
 class Frame(NamedTuple):
@@ -20,6 +20,11 @@ class Frame(NamedTuple):
     @classmethod
     def of(cls, message: StoredEvent) -> Frame:
         return cls(message.position, message.channel, message.encode())
+
+    def message(self) -> StoredEvent:
+        """Return the message that was encoded."""
+        [event] = EventStreamDecoder().feed(self.data)
+        return StoredEvent(self.position, self.channel, event.event, event.data)
 
 
 class Window:

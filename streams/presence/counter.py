@@ -9,7 +9,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from streams.presence.slots import Slots
 from streams.runtime.resets import per_process
@@ -21,6 +21,7 @@ MAX_SAMPLES = 60
 class OpenStream(Protocol):
     """An open stream, as other modules can look at it. See Subscriber."""
 
+    is_counted: ClassVar[bool]  # False: it is not a connection of a client
     channels: tuple[str, ...]
     number: int
 
@@ -118,9 +119,9 @@ def counters() -> list[ConnectionCounter]:
 
 
 def open_streams() -> list[OpenStream]:
-    """Return all open streams of this process. It can be called from any thread."""
+    """Return all open streams of this process that are counted. It can be called from any thread."""
     # tuple() copies a set in one step, so that the loop's thread cannot change it in between.
-    return [stream for counter in counters() for stream in tuple(counter.subscribers)]
+    return [stream for counter in counters() for stream in tuple(counter.subscribers) if stream.is_counted]
 
 
 def connections() -> int:

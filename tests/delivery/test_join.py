@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from django.test import override_settings
@@ -113,10 +114,11 @@ class Client:
 class World:
     """The log, its clients, and the model: all messages ever published, and the positions that were pruned."""
 
-    def __init__(self) -> None:
+    def __init__(self, new_client: Callable[[tuple[str, ...], str | None], Any] = Client) -> None:
+        self.new_client = new_client
         self.published: dict[int, tuple[str, str]] = {}  # position: (channel, data)
         self.pruned: set[int] = set()
-        self.clients: list[Client] = []
+        self.clients: list[Any] = []
 
     @property
     def head(self) -> int:
@@ -131,7 +133,7 @@ class World:
 
     async def connect(self, channels: tuple[str, ...], cursor: str | None) -> None:
         """Connect a new client. Its cursor determines its first event, and the first message that it must get."""
-        client = Client(channels, cursor)
+        client = self.new_client(channels, cursor)
         self.clients.append(client)
         await client.connect(self.pruned)
         first = client.seen[0]
@@ -153,7 +155,7 @@ class World:
         self.pruned |= {at for at, (name, _) in self.published.items() if at <= through and channel in (None, name)}
         await executor.run(_prune, through, channel)
 
-    def verify(self, client: Client) -> None:
+    def verify(self, client: Any) -> None:
         """Compare the events that the client has received with the model."""
         expected = {position for position, (name, _) in self.published.items() if name in client.channels}
         story = [(event.event, int(event.id), event.data) for event in client.seen]
@@ -217,9 +219,8 @@ steps = st.one_of(
 )
 
 
-async def _play(story: list[tuple[object, ...]]) -> None:
+async def play(story: list[tuple[object, ...]], world: World) -> None:
     await executor.run(_empty_the_log)
-    world = World()
     for step in story:
         match step:
             case ("publish", list() as channels, bool() as silently):
@@ -250,19 +251,28 @@ async def _play(story: list[tuple[object, ...]]) -> None:
         world.verify(client)
 
 
-@settings(
-    max_examples=int(os.environ.get("JOIN_EXAMPLES", "150")), deadline=None, suppress_health_check=list(HealthCheck)
-)
-@given(
-    story=st.lists(steps, min_size=3, max_size=40),
-    notices=st.lists(st.sampled_from(["send", "send", "lose", "repeat", "hold"]), max_size=40),
-)
-def test_every_client_has_seen_what_the_model_says(
-    transactional_db: None, story: list[tuple[object, ...]], notices: list[str]
-) -> None:
+@contextmanager
+def tiny_buffers(notices: list[str]) -> Iterator[None]:
     FaultyNotifier.choices = iter(notices)
     with pytest.MonkeyPatch.context() as patch, override_settings(STREAMS=TINY):
         patch.setattr(reading, "PAGE_MESSAGES", 3)
         # Other tasks run after each message that the hub applies.
         patch.setattr("streams.delivery.follower.SLICE_SECONDS", 0.0)
-        asyncio.run(_play(story))
+        yield
+
+
+stories = given(
+    story=st.lists(steps, min_size=3, max_size=40),
+    notices=st.lists(st.sampled_from(["send", "send", "lose", "repeat", "hold"]), max_size=40),
+)
+
+
+@settings(
+    max_examples=int(os.environ.get("JOIN_EXAMPLES", "150")), deadline=None, suppress_health_check=list(HealthCheck)
+)
+@stories
+def test_every_client_has_seen_what_the_model_says(
+    transactional_db: None, story: list[tuple[object, ...]], notices: list[str]
+) -> None:
+    with tiny_buffers(notices):
+        asyncio.run(play(story, World()))

@@ -1,10 +1,11 @@
-"""manage.py subscribe CHANNEL…: follow channels in a terminal. It reconnects and resumes as an EventSource does."""
+"""manage.py subscribe CHANNEL…: follow channels in a terminal."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -13,11 +14,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from streams.delivery.subscriber import Subscriber
-from streams.exceptions import InvalidChannel
-from streams.protocol import sse
-from streams.protocol.events import CONTROL_PREFIX, validate_channels
-
-RETRY_SECONDS = 3.0
+from streams.delivery.subscription import subscribe
+from streams.exceptions import EventsMissed, InvalidChannel, LogUnavailable
+from streams.protocol.events import validate_channels
 
 
 class Command(BaseCommand):
@@ -27,7 +26,7 @@ class Command(BaseCommand):
         parser.add_argument("channels", nargs="+", metavar="channel")
         parser.add_argument("--last-event-id", metavar="ID", help="first print the events after this id")
         parser.add_argument("--replay", type=int, default=0, metavar="N", help="first print the newest N messages")
-        parser.add_argument("--raw", action="store_true", help="print the stream unchanged, as clients receive it")
+        parser.add_argument("--raw", action="store_true", help="print one stream unchanged, as clients receive it")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -48,32 +47,31 @@ class Command(BaseCommand):
         for number in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        last_event_id, replay = options["last_event_id"], options["replay"]
         with contextlib.suppress(asyncio.CancelledError):
-            while True:
-                subscriber = Subscriber(channels, last_event_id=last_event_id, replay=replay)
-                decoder = sse.EventStreamDecoder()
-                try:
-                    async for chunk in subscriber:
-                        self._print(chunk, decoder, raw=options["raw"])
-                except BrokenPipeError:
-                    raise
-                except Exception as error:
-                    self.stderr.write(f"The stream failed. Reconnecting in {RETRY_SECONDS:.0f} s: {error}")
-                finally:
-                    await subscriber.aclose()
-                # Like a browser, resume from the last event id.
-                last_event_id, replay = decoder.last_event_id or last_event_id, 0
-                await asyncio.sleep(RETRY_SECONDS)
+            await (self._print_bytes if options["raw"] else self._print_events)(
+                channels, options["last_event_id"], options["replay"]
+            )
 
-    def _print(self, chunk: bytes, decoder: sse.EventStreamDecoder, *, raw: bool) -> None:
-        events = decoder.feed(chunk)
-        if raw:
-            self.stdout.write(chunk.decode(), ending="")
-        else:
-            for event in events:
-                if event.event == f"{CONTROL_PREFIX}reset":
-                    self.stderr.write(f"Events might have been missed: {event.data}")
-                elif not event.event.startswith(CONTROL_PREFIX):
-                    self.stdout.write(f"{event.id}\t{event.event}\t{event.data}")
-        self.stdout.flush()
+    async def _print_events(self, channels: tuple[str, ...], last_event_id: str | None, replay: int) -> None:
+        try:
+            events = subscribe(*channels, after=last_event_id, replay=replay, on_reset=self._print_gap)
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+        async with events:
+            async for event in events:
+                self.stdout.write(f"{event.id}\t{event.event}\t{event.data}")
+                self.stdout.flush()
+
+    def _print_gap(self, gap: EventsMissed) -> None:
+        self.stderr.write(f"Events might have been missed: {json.dumps(vars(gap))}")
+
+    async def _print_bytes(self, channels: tuple[str, ...], last_event_id: str | None, replay: int) -> None:
+        stream = Subscriber(channels, last_event_id=last_event_id, replay=replay)
+        try:
+            async for chunk in stream:
+                self.stdout.write(chunk.decode(), ending="")
+                self.stdout.flush()
+        except LogUnavailable as error:
+            raise CommandError(str(error)) from None
+        finally:
+            await stream.aclose()
