@@ -45,11 +45,11 @@ class Request:
 class RawServer:
     """Answers each connection with the next of its answers, and the last one again and again."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: Answer, port: int = 0) -> None:
         self.answers = list(answers)
         self.requests: list[Request] = []
         self.left = threading.Event()  # a client has closed a connection that was held
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", port))
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/events/news/"
         self._thread = threading.Thread(target=self._serve, daemon=True)
