@@ -13,7 +13,7 @@ from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.test import AsyncClient
 
-from streams import NewMessage, apublish, apublish_many, publish
+from streams import NewMessage, apublish, apublish_many, publish, subscribe
 from streams.models import LogHead
 from streams.testing import read_events
 
@@ -67,6 +67,18 @@ class PublishAndRead:
         assert await texts(await AsyncClient().get("/events/news/?replay=2"), 2) == ["one", "two"]
         after_first = await AsyncClient().get("/events/news/", headers={"Last-Event-ID": str(first.position)})
         assert await texts(after_first, 1) == ["two"]
+
+    async def test_subscription_reads_messages(self):
+        await apublish("news", "one")
+        async with subscribe("news", replay=1) as events:
+            await apublish("news", "two")
+            assert [(await anext(events)).data for _ in range(2)] == ["one", "two"]
+
+    async def test_subscription_left_open_disturbs_no_other_test(self):
+        await apublish("news", "one")
+        async for event in subscribe("news", replay=1):
+            assert event.data == "one"
+            break
 
     async def test_message_is_read_while_the_test_waits_for_it(self):
         response = await AsyncClient().get("/events/news/")
