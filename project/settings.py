@@ -48,7 +48,7 @@ if HTTPS:
     # in the documentation does.
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = True
-    SECURE_REDIRECT_EXEMPT = [r"^api/health/"]  # health checks bypass the proxy and use plain HTTP
+    SECURE_REDIRECT_EXEMPT = [r"^(api/)?health/"]  # health checks bypass the proxy and use plain HTTP
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
     SECURE_HSTS_SECONDS = env.int("HSTS_SECONDS", default=3600)

@@ -18,6 +18,7 @@ urlpatterns = [
     path("events/", include("streams.urls")),
     path("ai/", include("streams.relay.urls")),
     path("api/", include("streams.api.urls")),
+    path("health/", include("streams.health")),
     path("admin/", admin.site.urls),
     path(
         "favicon.ico", RedirectView.as_view(url=static("project/icon.svg"))

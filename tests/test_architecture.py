@@ -21,7 +21,7 @@ ORDER = """
     publishing presence access
     http
     broadcasts delivery
-    views urls asgi client
+    views urls asgi client health
     testing pytest_plugin
     doctor installation
     templatetags management

@@ -25,6 +25,7 @@ API = [
     ("POST", "/api/tokens/"),
     ("POST", "/api/streams/disconnect/"),
     ("GET", "/api/health/ready"),
+    ("GET", "/health/ready"),
     ("GET", "/api/schema/"),
     ("GET", "/api/docs/"),
 ]
