@@ -24,7 +24,7 @@ class StreamsConfig(AppConfig):
         from streams.checks import check_database, check_settings
         from streams.conf import settings
         from streams.installation.checks import check_server
-        from streams.log import retention
+        from streams.log import figures, retention
         from streams.models.references import on_deletion
         from streams.presence import node_row
         from streams.runtime.tasks import PeriodicTask, register
@@ -37,6 +37,7 @@ class StreamsConfig(AppConfig):
         rules.forget_rules_when_settings_change()
         revocation.connect()
         redaction.install()
+        figures.register()
 
         on_deletion(get_user_model(), forget_user)
         on_deletion(get_user_model(), log.forget_publisher)

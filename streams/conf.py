@@ -7,6 +7,7 @@ Each key is a class attribute of Settings. `settings.HEARTBEAT_SECONDS` reads th
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast, overload
@@ -14,6 +15,9 @@ from typing import Any, Generic, TypeVar, cast, overload
 from django.conf import settings as django_settings
 
 from streams.exceptions import InvalidSetting
+
+# A shorter secret can be guessed.
+MIN_SECRET_CHARACTERS = 16
 
 T = TypeVar("T")
 Rule = Callable[[object], str | None]
@@ -44,6 +48,11 @@ def or_none(rule: Rule) -> Rule:
 
 def boolean(value: object) -> str | None:
     return None if isinstance(value, bool) else "True or False"
+
+
+def secret(value: object) -> str | None:
+    fits = isinstance(value, str) and re.fullmatch(rf"[!-~]{{{MIN_SECRET_CHARACTERS},}}", value)
+    return None if fits else f"{MIN_SECRET_CHARACTERS} or more ASCII characters without spaces"
 
 
 def dotted_path(value: object) -> str | None:
@@ -173,6 +182,8 @@ class Settings:
     WINDOW_BYTES = Setting(8_388_608, positive_whole)
     DATABASE_THREADS = Setting(4, positive_whole)
     DATABASE_TIMEOUT_SECONDS = Setting[float | None](15, or_none(positive_number))
+
+    METRICS_TOKEN = Secret[str | None](None, or_none(secret))
 
     RETENTION_SECONDS = Setting[float | None](604_800, or_none(positive_number))
     RETENTION_MESSAGES_PER_CHANNEL = Setting[int | None](None, or_none(positive_whole))

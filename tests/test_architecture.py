@@ -12,6 +12,7 @@ from tests.support.source import MODULES, graph, part_of, reached, trees
 # From the foundation up: a part imports only parts above it in this list. A part is a file or a package of `streams`.
 ORDER = """
     exceptions signals conf redaction
+    telemetry
     protocol
     private runtime
     models channels
@@ -21,7 +22,7 @@ ORDER = """
     publishing presence access
     http
     broadcasts delivery
-    views urls asgi client health
+    views urls asgi client health metrics
     testing pytest_plugin
     doctor installation
     templatetags management

@@ -45,6 +45,7 @@ DEFAULTS: dict[str, Any] = {
     "WINDOW_BYTES": 8_388_608,
     "DATABASE_THREADS": 4,
     "DATABASE_TIMEOUT_SECONDS": 15,
+    "METRICS_TOKEN": None,
     "RETENTION_SECONDS": 604_800,
     "RETENTION_MESSAGES_PER_CHANNEL": None,
     "RETENTION_BYTES": None,
@@ -85,6 +86,8 @@ WHOLE = "a whole number above 0"
 CLASS = "the dotted path of a class"
 PATTERNS = "a list of channel names or patterns, such as ['news', 'score.*']"
 NETWORKS = "a list of addresses or networks, such as ['127.0.0.1', '10.0.0.0/8'], or 'unix' for a Unix socket"
+SECRETS = ("NOTIFIER", "METRICS_TOKEN")
+SECRET = "16 or more ASCII characters without spaces, or None"
 BACKEND = "a dict such as {'BACKEND': 'streams.notifiers.local.LocalNotifier', 'OPTIONS': {}}"
 
 
@@ -117,6 +120,9 @@ BACKEND = "a dict such as {'BACKEND': 'streams.notifiers.local.LocalNotifier', '
         ("RETENTION_MESSAGES_PER_CHANNEL", 1.0, f"{WHOLE}, or None"),
         ("RETENTION_BYTES", -1, f"{WHOLE}, or None"),
         ("PRUNE_SECONDS", "60", f"{NUMBER}, or None"),
+        ("METRICS_TOKEN", "short", SECRET),
+        ("METRICS_TOKEN", "with a space in it", SECRET),
+        ("METRICS_TOKEN", 12345678901234567890, SECRET),
         ("POLICY", "DefaultPolicy", CLASS),
         ("POLICY", object, CLASS),
         ("PUBLIC_CHANNELS", "news", PATTERNS),
@@ -136,7 +142,7 @@ BACKEND = "a dict such as {'BACKEND': 'streams.notifiers.local.LocalNotifier', '
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_with_the_rule_and_the_value(key: str, value: Any, expected: str) -> None:
-    got = ". (The value is not shown, because it can contain a key.)" if key == "NOTIFIER" else f"; got {value!r}."
+    got = ". (The value is not shown, because it can contain a key.)" if key in SECRETS else f"; got {value!r}."
     text = f"STREAMS[{key!r}] must be {expected}{got}"
     with override_settings(STREAMS={key: value}):
         with pytest.raises(InvalidSetting) as error:

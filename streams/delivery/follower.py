@@ -7,11 +7,12 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from streams import log
 from streams.conf import settings
+from streams.delivery.hints import Hints
 from streams.delivery.listener import Listener
 from streams.delivery.rechecks import Rechecks
 from streams.delivery.replaced_log import REASON, Marks, contradicts, find_fork
@@ -21,6 +22,7 @@ from streams.presence import counter
 from streams.protocol.sse import StoredEvent
 from streams.runtime import executor, failures, test_run
 from streams.runtime.failures import Backoff
+from streams.telemetry import recorder, tracing
 
 logger = logging.getLogger("streams.hub")
 
@@ -48,6 +50,7 @@ class Follower:
         self._reads_begun = 0
         self._reads_ended = 0  # the number of the newest that succeeded
         self._marks = Marks()
+        self._hints = Hints()
         self._is_doubtful = False  # a notice contradicts the window: no notice is applied before the next read
         self._counter = counter.open_counter(asyncio.get_running_loop(), self.subscribers)
         self._rechecks = Rechecks(self.subscribers)
@@ -90,6 +93,7 @@ class Follower:
                         backoff.reset()
                         self._counter.notifier_problem = ""
                         if notice is None:  # it listens from now on; earlier notices may be lost
+                            recorder.current.notifier_state("ok")
                             self._news.set()
                             self._rechecks.on_listener_restored()
                         else:
@@ -98,6 +102,7 @@ class Follower:
             except Exception as error:
                 # Only its name: the text can hold a server's address with a password. The log has the whole error.
                 self._counter.notifier_problem = type(error).__qualname__
+                recorder.current.notifier_state("degraded")
                 await backoff.wait()
 
     async def _on_notice(self, notice: Notice) -> None:
@@ -107,21 +112,26 @@ class Follower:
             return
         started = self._started is not None and self._started.done()
         if started and notice.messages and notice.first == self.position + 1 and not self._is_doubtful:
-            await self._apply(notice.messages)
+            if await self._apply(notice.messages, notice.traces) and notice.committed_at is not None:
+                recorder.current.found(time.time() - notice.committed_at, "notice")
         elif notice.last > self.position or not started:
+            self._hints.add(notice)
             self._news.set()
         elif notice.messages and self.window.contradicts(notice.messages[0]):
             self._is_doubtful = True
             self._news.set()
 
-    async def _apply(self, messages: Iterable[StoredEvent]) -> None:
+    async def _apply(self, messages: Iterable[StoredEvent], traces: Mapping[int, str]) -> int:
         """Take the next messages, in order: encode each once, and push it to the live streams of its channel.
 
         Every SLICE_SECONDS, between two messages, other tasks of the event loop get a turn. Position, window and
         deliveries agree at that moment, so that streams can join and leave. If another task has applied some of the
         messages by then, they are skipped; if it has moved the position elsewhere, the log is read for the rest.
+
+        Return the number of deliveries.
         """
         overrun: list[Listener] = []
+        deliveries = size = overflows = 0  # only sums, because anything else would cost more than the deliveries
         window = self.window  # another window stands for another position, maybe in another log
         now = time.monotonic()
         until = now + SLICE_SECONDS
@@ -135,15 +145,27 @@ class Follower:
                 continue
             if message.position != self.position + 1 or self.window is not window:
                 self._news.set()
-                return
+                break
             frame = window.append(message)
             self.position = frame.position
-            for subscriber in self._live.get(frame.channel, ()):
+            if (live := self._live.get(frame.channel)) is None:
+                continue
+            count = len(live)
+            began_ns = time.time_ns() if frame.position in traces else 0
+            for subscriber in live:
                 if not subscriber.push(frame, now):
                     overrun.append(subscriber)
+            deliveries += count
+            size += count * len(frame.data)
+            overflows += len(overrun)
             while overrun:
                 self.detach(overrun.pop())
+            if began_ns:
+                tracing.delivered(traces[frame.position], frame.channel, frame.position, count, began_ns)
         self._counter.head = self.position
+        if deliveries:
+            recorder.current.delivered(deliveries, size, overflows)
+        return deliveries
 
     # --- Reading the log ----------------------------------------------------------------------------------------------
 
@@ -191,7 +213,12 @@ class Follower:
         # A notice can have moved the position during the read.
         unknown = [message for message in messages if message.position > self.position]
         if len(unknown) == max(0, through - self.position):
-            await self._apply(unknown)
+            hints = self._hints.take(through)
+            deliveries = await self._apply(unknown, hints.traces)
+            if deliveries and hints.committed_at is not None:
+                recorder.current.found(time.time() - hints.committed_at, "notice")
+            elif deliveries and recorder.current.measures_polls:
+                recorder.current.found(await executor.run(log.age_seconds, through), "poll")
         else:
             # Positions are missing: they were pruned before they were read. Each stream finds by its own cursor
             # whether it has missed messages.

@@ -23,6 +23,7 @@ from streams.runtime import executor, failures, tasks, test_run
 from streams.runtime.failures import Backoff
 from streams.runtime.tasks import PeriodicTask, spawn
 from streams.signals import subscriber_connected, subscriber_disconnected
+from streams.telemetry import recorder
 
 logger = logging.getLogger("streams.hub")
 
@@ -163,6 +164,8 @@ class Hub(Follower):
         self._stop_periodic_tasks()
         self._rechecks.stop()
         node_row.close_counter(self._counter)
+        if not counter.counters():
+            recorder.current.notifier_state("idle")
 
     async def _poll(self) -> None:
         backoff = Backoff(logger, "The log could not be read; trying again.")

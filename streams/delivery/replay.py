@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -16,8 +17,11 @@ from streams.delivery.window import Frame
 from streams.protocol import sse
 from streams.protocol.events import encode_data
 from streams.protocol.sse import is_position
+from streams.telemetry import recorder
+from streams.telemetry.log_fields import fields
 
 T = TypeVar("T")
+logger = logging.getLogger("streams")
 
 # The size of one write, unless a single message is larger. It is large enough to be efficient, and small enough that a
 # client that stops reading does not leave megabytes in the server's own buffers.
@@ -104,6 +108,9 @@ class Replay:
             block = await self._check_cursor() or self._checkpoint(self.cursor)
         self._begun = True
         self.start = self.cursor
+        if self._replaying and self.cursor < self._hub.position:
+            is_far = self._page is not None or self._hub.window.after(self.cursor) is None
+            recorder.current.replay_began("log" if is_far else "memory")
         return f"retry: {settings.RETRY_MILLISECONDS}\n".encode() + block
 
     async def _read_on(self) -> bytes | None:
@@ -149,6 +156,7 @@ class Replay:
 
     def _fill(self, frames: Iterable[Frame], through: int) -> None:
         """Queue the frames of the stream's channels, as many as the queue can hold."""
+        messages, size_before = len(self._queue), self._queued_bytes
         for frame in frames:
             if frame.channel not in self._wanted:
                 continue
@@ -164,6 +172,8 @@ class Replay:
         self._through = through
         if not self._queue:
             self.cursor = through
+        elif taken := len(self._queue) - messages:
+            recorder.current.replayed(taken, self._queued_bytes - size_before)
 
     def _take(self) -> bytes:
         """Take the queued bytes, as many as one write takes."""
@@ -191,6 +201,10 @@ class Replay:
 
     async def _reset(self, reason: str, requested: str, *, pruned: dict[str, int] | None = None) -> bytes:
         """Return a block that reports possibly missed messages, and the cursor at which the stream goes on."""
+        recorder.current.reset(reason)
+        logger.info(
+            "Reset a stream: %s.", reason, extra=fields(event="reset", reason=reason, channels=[*self.channels])
+        )
         hub = self._hub
         if self.snapshot is not None:
             self.cursor = hub.position

@@ -70,6 +70,8 @@ class Subscriber(Replay):
     slot: Slot | None = None
 
     # --- State ---
+    kind: ClassVar[str] = "log"
+    stop_reason: str = ""
     recheck_at: float = float("inf")  # in time.monotonic() seconds; set by the rechecks
     number: int = field(default_factory=itertools.count(1).__next__)  # unique in this process
     announced: bool = False  # set by the hub
@@ -176,6 +178,8 @@ class Subscriber(Replay):
     def revoke(self) -> None:
         """End the stream because its client is no longer authorized. It gets a `stream-error`."""
         self._revoked = True
+        if not self._stopped:
+            self.stop_reason = "revoked"
         self.stop(REVOKED + reconnect_hint())
 
     # --- Called by the hub ---
@@ -246,6 +250,7 @@ class Subscriber(Replay):
             if (pending := self.pending()) is not None:
                 return await pending
             if self._is_overdue():
+                self.stop_reason = "behind"
                 self.stop(self._checkpoint(self.cursor) + reconnect_hint())
             chunk: bytes | None
             if self._step is None and self._stopped:

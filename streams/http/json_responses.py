@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.http import HttpResponse, JsonResponse
 
 from streams.exceptions import HTTPError
+from streams.telemetry import recorder
+from streams.telemetry.log_fields import fields
+
+logger = logging.getLogger("streams")
 
 
 def json_response(data: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> HttpResponse:
@@ -26,7 +31,11 @@ def error_response(error: HTTPError, body: Mapping[str, Any] | None = None) -> H
         error: its status and headers are used, and its code, message and fields by default.
         body: the JSON to send instead of `{"error": {"code", "message", "fields"}}`, for clients of another API.
     """
+    recorder.current.refused(error.code)
+    # Without the message, which can quote the request.
+    extra = fields(event="refused", code=error.code, status=error.status)
+    logger.info("Refused a request: %s.", error.code, extra=extra)
     if body is None:
-        fields = {"fields": error.fields} if error.fields else {}
-        body = {"error": {"code": error.code, "message": str(error), **fields}}
+        invalid = {"fields": error.fields} if error.fields else {}
+        body = {"error": {"code": error.code, "message": str(error), **invalid}}
     return json_response(body, error.status, error.headers.items())

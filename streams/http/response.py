@@ -28,6 +28,8 @@ from streams.http.source import IteratorSource, Source
 from streams.private.django import ServedResponse
 from streams.protocol import sse
 from streams.runtime.request_resources import release_request, request_context
+from streams.telemetry import recorder
+from streams.telemetry.log_fields import fields
 
 logger = logging.getLogger("streams")
 
@@ -35,7 +37,6 @@ NEEDS_ASGI = (
     "Event streams need ASGI: under WSGI each open stream would hold a worker for as long as it lives. Serve the "
     "site's `asgi.application` with daphne, uvicorn, granian or hypercorn (in tests, use AsyncClient)."
 )
-
 
 # How long a server has to end the request by itself after its client's connection was reset.
 RESET_SECONDS = 1.0
@@ -184,6 +185,8 @@ class _Body:
     _ended: bool = False
     _handed_at: float | None = None
     _line_ended: bool = True
+    _end_reason: str = ""  # one of recorder.END_REASONS, if this class ends the stream
+    _is_counted: bool = False  # the recorder counts the stream as open
     _abandoned: weakref.finalize[..., Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -229,6 +232,7 @@ class _Body:
             if not isinstance(error, LogUnavailable | NotMigrated):  # these are logged already
                 logger.exception("An event stream failed.")
             self._ended = True
+            self._end_reason = self._end_reason or "error"
             # If the last bytes end within a line, it is ended first: part of an event must not become an event.
             chunk = _error_event(error) if self._line_ended else b"\n" + _error_event(error)
         if chunk:
@@ -249,15 +253,22 @@ class _Body:
             shutdown.attach(self)
 
     def stop(self, last: bytes = b"") -> None:
-        """End the stream cleanly."""
+        """End the stream cleanly, because the process is stopping."""
+        self._end_reason = self._end_reason or "shutdown"
         self.source.stop(last)
 
-    def cut(self) -> None:
-        """End the stream by breaking the connection."""
+    def expire(self) -> None:
+        """End the stream cleanly, because its lifetime is over."""
+        self._end_reason = self._end_reason or "lifetime"
+        self.source.stop()
+
+    def cut(self, reason: str = "shutdown") -> None:
+        """End the stream by breaking the connection. `reason`: one of telemetry.recorder.END_REASONS."""
         if self.task is None or self.task.done() or self._abandoned.peek() is None:
             return
+        self._end_reason = self._end_reason or reason
         if client_socket.is_searching(self.scope):
-            self.timers["cut"] = self.task.get_loop().call_later(client_socket.AGAIN_SECONDS, self.cut)
+            self.timers["cut"] = self.task.get_loop().call_later(client_socket.AGAIN_SECONDS, self.cut, reason)
             return
         if client_socket.reset(self.scope):
             # The server notices the end of the connection, and ends the request as for any client that has left. Only
@@ -271,6 +282,7 @@ class _Body:
         shutdown.forget(self)
         for timer in self.timers.values():
             timer.cancel()
+        self._count_end()
         if self._abandoned.detach() is not None:
             await self.source.aclose()
 
@@ -279,9 +291,19 @@ class _Body:
 
         It does so even if a middleware's generators around this iterator are left to the garbage collector.
         """
+        self._count_end()
         self._abandoned()
 
+    def _count_end(self) -> None:
+        if self._is_counted:
+            self._is_counted = False
+            complete = "complete" if self.source.is_complete() else ""
+            reason = self._end_reason or self.source.stop_reason or complete or "client"
+            recorder.current.stream_ended(self.source.kind, reason)
+
     async def _start(self) -> None:
+        self._is_counted = True
+        recorder.current.stream_opened(self.source.kind)
         loop = asyncio.get_running_loop()
         if self.ends_at is not None:
             left = max(0.0, self.ends_at - time.monotonic())
@@ -312,15 +334,16 @@ def _watch(body_ref: weakref.ref[_Body], limit: float) -> None:
         if body.stuck is None or body.stuck[0] != seen:
             body.stuck = (seen, now)
         elif now - body.stuck[1] >= limit / 2:
-            logger.info("Cut a stream whose client took nothing for %.0f s.", limit)
-            body.cut()
+            extra = fields(event="stream-cut", reason="slow", seconds=limit)
+            logger.info("Cut a stream whose client took nothing for %.0f s.", limit, extra=extra)
+            body.cut("slow")
             return
     body.timers["watch"] = loop.call_later(limit / 2, _watch, body_ref, limit)
 
 
 def _stop(body_ref: weakref.ref[_Body]) -> None:
     if (body := body_ref()) is not None:
-        body.stop()
+        body.expire()
 
 
 def _error_event(error: Exception) -> bytes:

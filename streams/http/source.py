@@ -30,7 +30,14 @@ class Closable(Protocol):
 
 @runtime_checkable
 class Source(Closable, Protocol):
-    """An async iterator of bytes, including heartbeats, that other code can end."""
+    """An async iterator of bytes, including heartbeats, that other code can end.
+
+    kind: One of telemetry.recorder.SOURCES.
+    stop_reason: One of telemetry.recorder.END_REASONS if the source has stopped by itself before its end; otherwise "".
+    """
+
+    kind: str
+    stop_reason: str
 
     def __anext__(self) -> Awaitable[bytes]: ...
 
@@ -65,6 +72,9 @@ class IteratorSource(Source):
     It is one task, because cancel scopes, timeouts and context variables inside an async generator break if its steps
     run in different tasks. It is a task of its own, because a step must go on when a heartbeat is due.
     """
+
+    kind = "iterator"
+    stop_reason = ""
 
     def __init__(self, items: AsyncIterator[Any], heartbeat_seconds: float) -> None:
         self._items = items

@@ -24,6 +24,7 @@ from streams.log.reading import (
     Head,
     News,
     Page,
+    age_seconds,
     between,
     continues,
     current_head,

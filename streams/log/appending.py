@@ -260,6 +260,8 @@ def _rows_for(messages: Sequence[NewMessage]) -> list[Message]:
                     f"`published_by` must be a saved user; got {message.published_by!r}, which has no primary key."
                 )
         row.is_new = True
+        if message.traceparent:
+            row.traceparent = message.traceparent
         rows.append(row)
     return rows
 

@@ -16,6 +16,7 @@ from streams.log.sequencing import sequence_waiting
 from streams.models import Channel, LogHead, Message
 from streams.private.django import in_callers_transaction
 from streams.protocol.sse import StoredEvent
+from streams.runtime import clock
 from streams.runtime.executor import database
 
 # The limits of a page, which is the result of one read. Only a single message can be larger. A page is large enough
@@ -184,6 +185,13 @@ def times_of(positions: Sequence[int]) -> dict[int, Any]:
             )
             found |= cursor.fetchall()
     return found
+
+
+def age_seconds(position: int) -> float:
+    """Return the time since the message at `position` was inserted, by the database's clock; 0 if it is missing."""
+    rows = Message.objects.using(database()).filter(position=position)
+    created_at = rows.values_list("created_at", flat=True).first()
+    return 0.0 if created_at is None else (clock.read() - created_at).total_seconds()
 
 
 def newest(through: int) -> list[StoredEvent]:

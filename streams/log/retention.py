@@ -24,6 +24,8 @@ from streams.log.pruning import messages_of
 from streams.models import Message
 from streams.runtime import clock, executor
 from streams.runtime.executor import database
+from streams.telemetry import recorder
+from streams.telemetry.log_fields import fields
 
 logger = logging.getLogger("streams.retention")
 
@@ -125,7 +127,8 @@ def prune(
     while not is_over() and log.forget_pruned_channels():
         pass
     if pruned:
-        logger.info("Pruned %d messages.", pruned)
+        recorder.current.pruned(pruned)
+        logger.info("Pruned %d messages.", pruned, extra=fields(event="pruned", messages=pruned))
     return pruned
 
 

@@ -30,6 +30,7 @@ from streams.private.django import is_nested
 from streams.protocol.sse import StoredEvent
 from streams.runtime import failures
 from streams.runtime.executor import database, timeout_seconds
+from streams.telemetry import recorder
 
 logger = logging.getLogger("streams.publishing")
 
@@ -138,7 +139,9 @@ def notify(positions: Mapping[int, int], rows: Iterable[Message]) -> None:
     """
     if not positions:
         return
+    committed_at = time.time()
     by_id = {row.pk: row for row in rows}
+    traces = {positions[pk]: row.traceparent for pk, row in by_id.items() if row.traceparent and pk in positions}
     messages: tuple[StoredEvent, ...] = ()
     if by_id.keys() >= positions.keys():
         messages = tuple(
@@ -147,8 +150,11 @@ def notify(positions: Mapping[int, int], rows: Iterable[Message]) -> None:
         )
     try:
         is_public = policies.are_known_to_be_open({message.channel for message in messages})
-        get_notifier().notify(Notice(min(positions.values()), max(positions.values()), messages, is_public=is_public))
+        first, last = min(positions.values()), max(positions.values())
+        notice = Notice(first, last, messages, is_public=is_public, committed_at=committed_at, traces=traces)
+        get_notifier().notify(notice)
     except Exception:
+        recorder.current.notice_failed()
         failures.SENDING.record_failure(
             logger, "The notifier failed; subscribers will find the messages by polling the log."
         )

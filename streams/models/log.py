@@ -30,8 +30,10 @@ class Message(models.Model):
         _("idempotency key"), max_length=events.IDEMPOTENCY_KEY_MAX_LENGTH, null=True, blank=True
     )
 
-    # Not a column: True if the call that returned this object has appended the message.
+    # Not columns. `is_new`: True if the call that returned this object has appended the message. `traceparent`: the
+    # trace context in which it was published, or "".
     is_new = False
+    traceparent = ""
 
     class Meta:
         verbose_name = _("message")

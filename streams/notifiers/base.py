@@ -6,7 +6,7 @@ The log is the truth, and a notice is only a hint: it changes how soon a client 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 
 from streams.protocol.sse import StoredEvent
@@ -41,6 +41,8 @@ class Notice:
     revocation: Set in a control notice, which has no positions: `first` and `last` are 0.
     is_public: True if everyone can read these messages. If False, they must not be sent over a bus on which other
         programs can listen.
+    committed_at: When the publisher had committed, in seconds of its machine's clock, or None. For metrics only.
+    traces: {position: W3C traceparent} of the messages that were published within a trace.
     """
 
     first: int
@@ -48,6 +50,8 @@ class Notice:
     messages: tuple[StoredEvent, ...] = ()
     revocation: Revocation | None = None
     is_public: bool = field(default=False, compare=False)
+    committed_at: float | None = field(default=None, compare=False)
+    traces: Mapping[int, str] = field(default_factory=dict, compare=False)
 
 
 class BaseNotifier(ABC):

@@ -31,7 +31,7 @@ from streams.runtime.database import log_name
 logger = logging.getLogger("streams.notifiers")
 
 # Processes of another version ignore the notice. They poll the log and recheck their streams, as if it had been lost.
-VERSION = "2"
+VERSION = "3"
 _SALT = "streams.notifiers.wire"
 _is_logged = threading.Event()
 
@@ -43,15 +43,20 @@ MAX_NONCES = 10_000
 
 
 def encode(notice: Notice, max_bytes: int) -> str:
-    """Return the notice as text of at most `max_bytes` bytes. If its messages do not fit, they are left out."""
+    """Return the notice as text of at most `max_bytes` bytes.
+
+    If its messages do not fit, they are left out, and if its traces do not fit then, these as well.
+    """
     if notice.revocation is not None:
-        return _seal([0, 0, [], asdict(notice.revocation), round(time.time(), 3), secrets.token_urlsafe(9)])
+        return _seal([0, 0, [], None, {}, asdict(notice.revocation), round(time.time(), 3), secrets.token_urlsafe(9)])
+    committed_at = None if notice.committed_at is None else round(notice.committed_at, 3)
     # Each character takes a byte or more, so that large messages can be left out without encoding them.
     if sum(len(message.data) for message in notice.messages) <= max_bytes:
-        text = _seal([notice.first, notice.last, notice.messages])
+        text = _seal([notice.first, notice.last, notice.messages, committed_at, notice.traces])
         if len(text) <= max_bytes:
             return text
-    return _seal([notice.first, notice.last, []])
+    text = _seal([notice.first, notice.last, [], committed_at, notice.traces])
+    return text if len(text) <= max_bytes else _seal([notice.first, notice.last, [], committed_at, {}])
 
 
 class Decoder:
@@ -75,11 +80,18 @@ class Decoder:
             keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
             if not any(constant_time_compare(signature, _sign(body, key)) for key in keys):
                 raise ValueError("it was signed with another SECRET_KEY, or for the log in another database")
-            first, last, messages, *control = json.loads(body)
+            first, last, messages, committed_at, traces, *control = json.loads(body)
             if control and not self._is_new(*control[1:]):
                 return None
             revocation = Revocation(**control[0]) if control else None
-            return Notice(first, last, tuple(StoredEvent(*message) for message in messages), revocation)
+            return Notice(
+                first,
+                last,
+                tuple(StoredEvent(*message) for message in messages),
+                revocation,
+                committed_at=committed_at,
+                traces={int(position): traceparent for position, traceparent in traces.items()},
+            )
         except Exception as error:
             if not _is_logged.is_set():
                 _is_logged.set()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -69,6 +69,8 @@ class NewMessage:
     idempotency_key: str | None = None
     published_by: Any = None
     strict_key: bool = False
+    # The trace context of publish(), as a W3C traceparent. Only publishing sets it.
+    traceparent: str = field(default="", kw_only=True, repr=False, compare=False)
 
 
 def private_prefix(channel: str) -> str:
@@ -149,13 +151,15 @@ def encode_data(data: object, *, max_bytes: int | None, allow_nul: bool = False)
     return text
 
 
-def check(message: NewMessage) -> NewMessage:
-    """Return a valid message, with its data as text, or raise InvalidMessage."""
+def check(message: NewMessage, traceparent: str = "") -> NewMessage:
+    """Return a valid message, with its data as text and its trace context, or raise InvalidMessage."""
     validate_channel(message.channel)
     data = encode_data(message.data, max_bytes=settings.MAX_MESSAGE_BYTES)
     validate_event_type(message.event)
     validate_idempotency_key(message.idempotency_key)
-    return message if data is message.data else replace(message, data=data)
+    if data is message.data and traceparent == message.traceparent:
+        return message
+    return replace(message, data=data, traceparent=traceparent)
 
 
 def _to_json(data: object) -> str:

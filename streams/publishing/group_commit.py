@@ -20,6 +20,7 @@ from streams.protocol.events import NewMessage
 from streams.runtime import executor
 from streams.runtime.connections import shut_down
 from streams.runtime.executor import database
+from streams.telemetry import recorder
 
 # The limits of one shared transaction, unless a single call has more. They bound the wait of each publisher, and the
 # memory.
@@ -161,10 +162,12 @@ class Writer:
                 messages += len(following)
                 characters += sum(len(message.data) for message in following)
                 if groups and (messages > GROUP_MESSAGES or characters > GROUP_CHARACTERS):
+                    messages -= len(following)
                     break
                 groups.append(self._waiting.popleft())
             self._writing, self._began = groups, time.monotonic()
             self._connection = connections[database()]
+        recorder.current.group_written(messages)
         try:
             self._store(groups)
         finally:

@@ -26,6 +26,7 @@ from streams.protocol.events import NewMessage, check
 from streams.publishing.group_commit import Writer
 from streams.runtime import executor, failures, test_run
 from streams.runtime.resets import per_process
+from streams.telemetry.publishing import Publishing
 
 # For how long publish() waits for a transaction that has used the same idempotency key and is still open.
 KEY_IN_USE_SECONDS = 30.0
@@ -86,17 +87,22 @@ async def apublish(
 )
 def publish_many(messages: Iterable[NewMessage]) -> list[Message]:
     """Append several messages, all of them or none, in one transaction and in the order given. See publish()."""
-    with failures.explained():
-        checked = [check(message) for message in messages]
+    with Publishing() as call, failures.explained():
+        checked = [check(message, call.traceparent) for message in messages]
+        call.messages = len(checked)
+        if call.traceparent:
+            call.name({message.channel for message in checked})
         if not checked:
             return []
         with test_run.strategy().connection():
             connection: Any = connections[executor.database()]
             # The transaction in which Django's TestCase wraps a test is not the caller's: it never commits.
             if django_internals.in_callers_transaction(connection):
+                call.in_transaction = True
                 return _append_to_callers_transaction(connection, checked)
             if not connection.in_atomic_block and not connection.get_autocommit():
                 # Manual transaction management has no hooks. The next poll of a hub gives positions after the commit.
+                call.in_transaction = True
                 return log.append(checked)
             if connection.in_atomic_block or _writer.is_ours():
                 # Another thread must not write the messages of a test's transaction, nor this one others' messages.
@@ -117,8 +123,11 @@ async def apublish_many(messages: Iterable[NewMessage]) -> list[Message]:
     if not executor.uses_log_threads():
         # In the thread of the sync caller, so that the messages belong to the transaction that it may have open.
         return await executor.run(publish_many, list(messages))
-    with failures.explained():
-        checked = [check(message) for message in messages]
+    with Publishing() as call, failures.explained():
+        checked = [check(message, call.traceparent) for message in messages]
+        call.messages = len(checked)
+        if call.traceparent:
+            call.name({message.channel for message in checked})
         if not checked:
             return []
         # Enqueued before a thread is asked for: messages that arrive in the meantime go out in the same transaction.

@@ -27,10 +27,13 @@ class RelayConfig(AppConfig):
         from streams.relay.checks import check_database, check_upstreams
         from streams.relay.conf import RelaySettings
         from streams.relay.generations import background, housekeeping, owners
-        from streams.runtime import executor
+        from streams.runtime import executor, readings
+        from streams.runtime.readings import Reading
         from streams.runtime.tasks import PeriodicTask, register
 
         conf.register(RelaySettings)
+        text = "Answers that wait for a worker, or that a worker is writing."
+        readings.register(Reading("generations", text, housekeeping.count_active, label="state"))
         checks.register(check_upstreams)
         checks.register(check_database)
 

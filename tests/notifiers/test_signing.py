@@ -89,7 +89,7 @@ def test_logs_have_names_that_differ_where_they_do(monkeypatch: pytest.MonkeyPat
     )
 
 
-@pytest.mark.parametrize("text", ["", "hello", None, 7, "2:a:b", "1" + signing.encode(Notice(1, 1), 99)[1:], "2:é:[]"])
+@pytest.mark.parametrize("text", ["", "hello", None, 7, "3:a:b", "1" + signing.encode(Notice(1, 1), 99)[1:], "3:é:[]"])
 def test_anything_else_is_none(text: object) -> None:
     assert decode(text) is None
 
@@ -102,7 +102,7 @@ def test_ignored_text_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     signing._is_logged.clear()
     with caplog.at_level(logging.WARNING, "streams.notifiers"):
         for _ in range(3):
-            decode("2:a:b")
+            decode("3:a:b")
     [record] = caplog.records
     assert "signed with another SECRET_KEY" in record.getMessage()
 
@@ -110,7 +110,7 @@ def test_ignored_text_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
 def test_other_version_is_ignored_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     signing._is_logged.clear()
     with caplog.at_level(logging.INFO, "streams.notifiers"):
-        for version in ("1", "3"):
+        for version in ("2", "4"):
             assert decode(version + signing.encode(NOTICE, 1000)[1:]) is None
     assert caplog.records == []
 

@@ -15,5 +15,6 @@ urlpatterns = [
     path("test/browser/", include("tests.system.browser.urls")),
     path("test/attacks/", include("tests.system.attacks.views")),
     path("test/response/", include("tests.support.response_views")),
+    path("test/metrics/", include("streams.metrics")),
     *demo,
 ]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import datetime
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from django.db.models import Q
+from django.db.models import Count, Q
 
 from streams import log
 from streams.relay.conf import settings
@@ -102,6 +102,13 @@ def reap_one(generation: Generation) -> bool:
     if has_ended:
         logger.warning("Ended the answer %s: %s", pk, why)
     return has_ended
+
+
+def count_active() -> Mapping[str, float]:
+    """Return {state: number of generations} for the states that are not final."""
+    active = generation_rows().filter(state__in=Generation.ACTIVE).order_by()
+    found = dict(active.values_list("state").annotate(n=Count("pk")))
+    return {str(state): found.get(state, 0) for state in Generation.ACTIVE}
 
 
 def compact() -> None:

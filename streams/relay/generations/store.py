@@ -33,6 +33,7 @@ from streams.relay.limits import check_generation
 from streams.relay.models import KEY_MAX_LENGTH, Generation
 from streams.runtime import clock
 from streams.runtime.executor import database
+from streams.telemetry import recorder
 
 State = Generation.State
 
@@ -144,6 +145,9 @@ def write(worker: str, batches: Sequence[Batch], renew: bool = False) -> dict[st
                 generation_rows().filter(pk=batch.id).update(**ended)
     if rows:
         log.finish(positions, rows)
+    for batch in kept:
+        if batch.ending is not None:
+            recorder.current.generation_ended(batch.ending.state)
     return newest
 
 
@@ -213,6 +217,7 @@ def end(id: str, ending: Ending, *, only: Q | None = None) -> Generation:
             generation.refresh_from_db(using=database())
     if rows:
         log.finish(positions, rows)
+        recorder.current.generation_ended(ending.state)
     return generation
 
 

@@ -39,6 +39,9 @@ class Exchange:
     when it arrives, an error if there was one, and `[DONE]` at the end.
     """
 
+    kind = "relay"
+    stop_reason = ""
+
     def __init__(
         self, principal: Principal, upstream: BaseUpstream, body: Mapping[str, Any], *, shows_usage: bool = False
     ) -> None:
@@ -104,7 +107,7 @@ class Exchange:
             self.answer.usage = found["usage"] if isinstance(found.get("usage"), dict) else None
         return found
 
-    # --- As a stream: the protocol feed.Source, for EventStreamResponse ---
+    # --- As a stream: the protocol http.source.Source, for EventStreamResponse ---
 
     def __aiter__(self) -> Exchange:
         return self
