@@ -26,6 +26,7 @@ from streams.protocol.events import NewMessage, check
 from streams.publishing.group_commit import Writer
 from streams.runtime import executor, failures, test_run
 from streams.runtime.resets import per_process
+from streams.telemetry import tracing
 from streams.telemetry.publishing import Publishing
 
 # For how long publish() waits for a transaction that has used the same idempotency key and is still open.
@@ -122,7 +123,7 @@ async def apublish_many(messages: Iterable[NewMessage]) -> list[Message]:
     """See publish_many()."""
     if not executor.uses_log_threads():
         # In the thread of the sync caller, so that the messages belong to the transaction that it may have open.
-        return await executor.run(publish_many, list(messages))
+        return await executor.run(tracing.carried(publish_many), list(messages))
     with Publishing() as call, failures.explained():
         checked = [check(message, call.traceparent) for message in messages]
         call.messages = len(checked)

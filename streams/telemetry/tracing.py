@@ -9,19 +9,22 @@ Names and attributes follow OpenTelemetry's semantic conventions for messaging.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 try:
-    from opentelemetry import trace
+    from opentelemetry import context, trace
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError:
     IS_INSTALLED = False
 else:
     IS_INSTALLED = True
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SYSTEM = "streams"
 
@@ -37,6 +40,22 @@ def begin_publishing() -> Span | None:
     }
     span = _tracer().start_span("streams.publish", kind=trace.SpanKind.PRODUCER, attributes=attributes)
     return span if span.is_recording() else None
+
+
+def carried(function: Callable[P, T]) -> Callable[P, T]:
+    """Return `function`, to be called in another thread, with the current span as its own."""
+    if not IS_INSTALLED or not trace.get_current_span().is_recording():
+        return function
+    current = context.get_current()
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        token = context.attach(current)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            context.detach(token)
+
+    return call
 
 
 def traceparent(span: Span) -> str:
@@ -70,8 +89,8 @@ def delivered(parent: str, channel: str, position: int, streams: int, began_ns: 
     """
     if not IS_INSTALLED:
         return
-    context = TraceContextTextMapPropagator().extract({"traceparent": parent})
-    if not trace.get_current_span(context).get_span_context().is_valid:
+    published = TraceContextTextMapPropagator().extract({"traceparent": parent}, context.Context())
+    if not trace.get_current_span(published).get_span_context().is_valid:
         return
     attributes: dict[str, str | int] = {
         "messaging.system": SYSTEM,
@@ -82,7 +101,7 @@ def delivered(parent: str, channel: str, position: int, streams: int, began_ns: 
         "streams.deliveries": streams,
     }
     kind = trace.SpanKind.CONSUMER
-    _tracer().start_span("streams.deliver", context, kind, attributes, start_time=began_ns).end()
+    _tracer().start_span("streams.deliver", published, kind, attributes, start_time=began_ns).end()
 
 
 def _tracer() -> trace.Tracer:
