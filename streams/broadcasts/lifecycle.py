@@ -30,6 +30,7 @@ from streams.protocol.events import NewMessage, check, validate_channels
 from streams.protocol.json_bodies import check_json
 from streams.runtime import clock
 from streams.runtime.executor import database
+from streams.telemetry.log_fields import fields
 
 logger = logging.getLogger("streams.broadcasts")
 
@@ -133,7 +134,8 @@ def cancel(pk: int, *, by: Any) -> Broadcast:
 
 def return_to_draft(pk: int, problem: str) -> None:
     """Make a scheduled broadcast that cannot be sent a draft again. Store `problem` for its authors to read."""
-    logger.error("Broadcast %s was due but cannot be sent. It is a draft again: %s", pk, problem)
+    extra = fields(event="broadcast-refused", broadcast=pk)
+    logger.error("Broadcast %s was due but cannot be sent. It is a draft again: %s", pk, problem, extra=extra)
     with contextlib.suppress(BroadcastRefused), _change(pk, None, State.SCHEDULED) as broadcast:
         by, broadcast.scheduled_by = broadcast.scheduled_by, None
         broadcast.state, broadcast.problem = State.DRAFT, problem
@@ -244,7 +246,8 @@ def log_change(broadcast: Broadcast, user: Any, text: str) -> None:
 
     If the admin is not installed or `user` is None, the change is recorded by the logger `streams.broadcasts` only.
     """
-    logger.info("Broadcast %s, by %s: %s", broadcast.pk, user, text)
+    extra = fields(event="broadcast-changed", broadcast=broadcast.pk)
+    logger.info("Broadcast %s, by %s: %s", broadcast.pk, user, text, extra=extra)
     if user is None or not apps.is_installed("django.contrib.admin"):
         return
     from django.contrib.admin.models import CHANGE, LogEntry

@@ -14,6 +14,7 @@ from streams.exceptions import BroadcastRefused, InvalidMessage
 from streams.models import Broadcast
 from streams.runtime import clock, executor
 from streams.runtime.executor import database
+from streams.telemetry.log_fields import fields
 
 logger = logging.getLogger("streams.broadcasts")
 
@@ -51,7 +52,8 @@ def _send(pk: int) -> Broadcast | None:
     except Exception:  # a signal receiver of the site failed, or the database
         if pk not in _failing:  # log the first failure, not each retry
             _failing.add(pk)
-            logger.exception("Broadcast %s is due but could not be sent. Trying again later.", pk)
+            extra = fields(event="broadcast-delayed", broadcast=pk)
+            logger.exception("Broadcast %s is due but could not be sent. Trying again later.", pk, extra=extra)
         raise
     _failing.discard(pk)
     return sent

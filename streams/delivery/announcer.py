@@ -16,6 +16,7 @@ from streams.delivery.listener import Listener
 from streams.presence import counter
 from streams.runtime import executor
 from streams.runtime.tasks import spawn
+from streams.telemetry.log_fields import fields
 
 logger = logging.getLogger("streams.hub")
 
@@ -52,6 +53,7 @@ class _Announcer:
                     "The receivers of subscriber_connected and subscriber_disconnected are too slow: %d signals wait, "
                     "and more are dropped. Have a receiver hand its work on, and do it elsewhere.",
                     MAX_WAITING_SIGNALS,
+                    extra=fields(event="signals-dropped"),
                 )
             self._is_dropping = True
             return

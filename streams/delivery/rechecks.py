@@ -25,6 +25,7 @@ from streams.delivery.listener import Listener
 from streams.notifiers import Revocation
 from streams.runtime import failures
 from streams.runtime.tasks import spawn
+from streams.telemetry.log_fields import fields
 
 logger = logging.getLogger("streams")
 
@@ -218,7 +219,8 @@ class Rechecks:
                 raise
             # This also handles a CancelledError of something that the policy awaited. As for a new request, an error
             # of the policy allows nothing.
-            logger.exception("The policy failed while an open stream was checked. The stream ends.")
+            extra = fields(event="policy-failed", channels=[*job[0].channels])
+            logger.exception("The policy failed while an open stream was checked. The stream ends.", extra=extra)
             authorized = [False] * len(jobs)
         for (subscriber, _), is_authorized in zip(jobs, authorized, strict=True):
             if subscriber not in self._subscribers or subscriber.admission is None:

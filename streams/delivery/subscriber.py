@@ -30,6 +30,7 @@ from streams.http.source import CLOSE_SECONDS
 from streams.presence.slots import Slot
 from streams.protocol import sse
 from streams.runtime import failures
+from streams.telemetry.log_fields import fields
 
 logger = logging.getLogger("streams")
 
@@ -180,6 +181,8 @@ class Subscriber(Replay):
         self._revoked = True
         if not self._stopped:
             self.stop_reason = "revoked"
+            extra = fields(event="stream-revoked", channels=[*self.channels])
+            logger.info("Ended a stream whose client can no longer read it.", extra=extra)
         self.stop(REVOKED + reconnect_hint())
 
     # --- Called by the hub ---

@@ -230,7 +230,7 @@ class _Body:
             raise
         except Exception as error:
             if not isinstance(error, LogUnavailable | NotMigrated):  # these are logged already
-                logger.exception("An event stream failed.")
+                logger.exception("An event stream failed.", extra=fields(event="stream-failed"))
             self._ended = True
             self._end_reason = self._end_reason or "error"
             # If the last bytes end within a line, it is ended first: part of an event must not become an event.

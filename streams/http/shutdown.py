@@ -25,6 +25,7 @@ from streams.conf import settings
 from streams.http import client_socket
 from streams.runtime import tasks
 from streams.runtime.resets import per_process
+from streams.telemetry.log_fields import fields
 
 logger = logging.getLogger("streams")
 
@@ -155,7 +156,10 @@ class _Process:
                 while hooks.is_alive() or any(self._streams.values()) or tasks.must_finish():  # noqa: ASYNC110
                     await asyncio.sleep(END_LOOK_SECONDS)
         except TimeoutError:
-            logger.warning("Shutdown hooks or streams did not finish within %s s; shutdown continues.", GRACE_SECONDS)
+            extra = fields(event="shutdown-incomplete", seconds=GRACE_SECONDS)
+            logger.warning(
+                "Shutdown hooks or streams did not finish within %s s; shutdown continues.", GRACE_SECONDS, extra=extra
+            )
         finally:
             then()
 

@@ -27,6 +27,7 @@ from streams.log.files import birth
 from streams.log.transactions import own_transaction
 from streams.runtime import test_run
 from streams.runtime.executor import database
+from streams.telemetry.log_fields import fields
 
 logger = logging.getLogger("streams")
 
@@ -275,6 +276,7 @@ def _begin(cursor: Any, head: int, epoch: int, fork: int, reason: str, found: st
         start,
         fork,
         reason,
+        extra=fields(event="epoch-started"),
     )
     return start
 

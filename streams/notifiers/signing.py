@@ -27,6 +27,7 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 from streams.notifiers.base import Notice, Revocation
 from streams.protocol.sse import StoredEvent
 from streams.runtime.database import log_name
+from streams.telemetry.log_fields import fields
 
 logger = logging.getLogger("streams.notifiers")
 
@@ -99,6 +100,7 @@ class Decoder:
                     "Ignored a text on the notifier's bus: %s. Sites that share a bus need different names on it "
                     "(OPTIONS: channel or group). This is logged once.",
                     error,
+                    extra=fields(event="notice-ignored"),
                 )
             return None
 

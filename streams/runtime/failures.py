@@ -19,6 +19,7 @@ from django.db import Error, InterfaceError, OperationalError
 
 from streams.exceptions import NotMigrated
 from streams.runtime.resets import on_settings_change, per_process
+from streams.telemetry.log_fields import fields
 
 # The cause of a database failure and its remedy, for clients and for the log. Only the log has the driver's text.
 NO_ANSWER = "The database does not answer. Try again later."
@@ -99,11 +100,12 @@ MAX_BACKOFF_SECONDS = 5.0
 class Outage:
     """The state of something that the whole process uses: works, or fails. Methods can be called from any thread.
 
-    `over` is logged when it has recovered.
+    `over` is logged when it has recovered. `name` is the field `outage` of its log records.
     """
 
-    def __init__(self, over: str) -> None:
+    def __init__(self, over: str, name: str = "other") -> None:
         self._over = over
+        self._name = name
         self._failing: dict[object, list[logging.Logger]] = {}
 
     def record_failure(self, logger: logging.Logger, what: str, kind: object = None) -> None:
@@ -111,7 +113,7 @@ class Outage:
         entry = [logger]
         # In one step, because threads can fail at the same time. Before logging, because a log handler can fail too.
         if self._failing.setdefault(kind, entry) is entry:
-            logger.exception(what)
+            logger.exception(what, extra=fields(event="outage", outage=self._name))
 
     def recovered(self) -> None:
         """Log the recovery, if a failure was recorded. Otherwise the call is cheap."""
@@ -119,19 +121,19 @@ class Outage:
             return
         failing, self._failing = self._failing, {}
         for logger in {entry[0] for entry in failing.values()}:
-            logger.info(self._over)
+            logger.info(self._over, extra=fields(event="recovered", outage=self._name))
 
     def forget(self) -> None:
         """Forget the recorded failures without logging a recovery."""
         self._failing = {}
 
 
-DATABASE = per_process(Outage, "The database answers again.")
-DISK = per_process(Outage, "The database can store again.")
+DATABASE = per_process(Outage, "The database answers again.", "database")
+DISK = per_process(Outage, "The database can store again.", "disk")
 # Logged once by a process: it can only end if `migrate` is run.
-MIGRATIONS = per_process(Outage, "The database has its tables and columns.")
-SENDING = per_process(Outage, "The notifier works again.")
-LISTENING = per_process(Outage, "The notifier's listener works again.")
+MIGRATIONS = per_process(Outage, "The database has its tables and columns.", "migrations")
+SENDING = per_process(Outage, "The notifier works again.", "notifier-sending")
+LISTENING = per_process(Outage, "The notifier's listener works again.", "notifier-listening")
 for _outage in (SENDING, LISTENING):
     on_settings_change(_outage.forget)  # there is another notifier then
 
@@ -151,7 +153,7 @@ def report(logger: logging.Logger, what: str) -> Outage | None:
         kind = type(error) if outage is DATABASE else None
         outage.record_failure(logger, f"{what} {cause}" if cause else what, kind)
         return outage
-    logger.exception(what)
+    logger.exception(what, extra=fields(event="outage", outage="other"))
     return None
 
 
@@ -184,7 +186,8 @@ class Backoff:
         if (outage := self._outage or self._reported) is not None:
             outage.recovered()
         if self._failures and self._outage is None:
-            self._logger.info("Recovered after %d failures: %s", self._failures, self._what)
+            extra = fields(event="recovered", outage="other")
+            self._logger.info("Recovered after %d failures: %s", self._failures, self._what, extra=extra)
         self._failures, self._reported = 0, None
 
     async def wait(self) -> None:

@@ -20,6 +20,7 @@ from streams.relay.generations.chunks import DESERTED, with_deadlines
 from streams.relay.generations.rows import Rows, generation_rows
 from streams.relay.models import Generation
 from streams.runtime import clock
+from streams.telemetry.log_fields import fields
 
 logger = logging.getLogger("streams.relay")
 
@@ -100,7 +101,7 @@ def reap_one(generation: Generation) -> bool:
         has_ended = True
     _deserted.pop(pk, None)
     if has_ended:
-        logger.warning("Ended the answer %s: %s", pk, why)
+        logger.warning("Ended the answer %s: %s", pk, why, extra=fields(event="answer-abandoned", generation=pk))
     return has_ended
 
 

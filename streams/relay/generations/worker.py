@@ -31,6 +31,7 @@ from streams.runtime.executor import LogThreads
 from streams.runtime.failures import Backoff
 from streams.runtime.resets import per_process
 from streams.runtime.tasks import spawn
+from streams.telemetry.log_fields import fields
 
 logger = logging.getLogger("streams.relay")
 
@@ -167,7 +168,8 @@ class Worker:
             words = openai_error(error)["error"]
             producer.end(State.FAILED, code=str(words["code"]), message=str(words["message"]))
         except Exception:
-            logger.exception("An answer failed.")
+            extra = fields(event="answer-failed", generation=producer.generation.pk)
+            logger.exception("An answer failed.", extra=extra)
             producer.end(State.FAILED, code="internal", message=FAILED_HERE)
         else:
             producer.end(State.DONE, reason=finish_reason)
@@ -259,7 +261,8 @@ class Worker:
             except (InterfaceError, OperationalError):
                 raise
             except Exception:
-                logger.exception("Cannot store the answer %s any further; ending it.", batch.id)
+                extra = fields(event="answer-failed", generation=batch.id)
+                logger.exception("Cannot store the answer %s any further; ending it.", batch.id, extra=extra)
                 await self._give_up(batch.id)
         return stored
 

@@ -22,6 +22,7 @@ from streams.relay.proxy.chunks import Chunk
 from streams.relay.upstreams.base import BaseUpstream
 from streams.relay.usage import record_soon
 from streams.runtime.tasks import spawn
+from streams.telemetry.log_fields import fields
 
 logger = logging.getLogger("streams.relay")
 
@@ -189,7 +190,8 @@ class Exchange:
         """Return the error to send. Unexpected exceptions are only logged, because their text can hold secrets."""
         if isinstance(error, HTTPError):
             return error
-        logger.error("Relaying an answer of %s failed.", self._upstream.name, exc_info=error)
+        extra = fields(event="answer-failed", upstream=self._upstream.name)
+        logger.error("Relaying an answer of %s failed.", self._upstream.name, exc_info=error, extra=extra)
         return HTTPError(500, "internal", "The answer failed on this server. Send the request again.")
 
     def _encoded(self, chunk: Chunk) -> bytes:

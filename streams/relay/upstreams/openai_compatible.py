@@ -24,6 +24,7 @@ from streams import __version__
 from streams.exceptions import HTTPError, InvalidSetting
 from streams.relay.conf import settings
 from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
+from streams.telemetry.log_fields import fields
 
 logger = logging.getLogger("streams.relay")
 
@@ -106,7 +107,9 @@ class OpenAICompatible(BaseUpstream):
 
     def _failure(self, status: int, code: str, message: str, error: Exception | None = None) -> HTTPError:
         told = f"{type(error).__name__}: {error}" if error is not None else message
-        logger.warning("Upstream %s: %s", self.name, " ".join(self.hide(told).split())[:MAX_LOGGED_CHARACTERS])
+        text = " ".join(self.hide(told).split())[:MAX_LOGGED_CHARACTERS]
+        extra = fields(event="upstream-failed", upstream=self.name, code=code, status=status)
+        logger.warning("Upstream %s: %s", self.name, text, extra=extra)
         return HTTPError(status, code, message)
 
     async def _session(self) -> aiohttp.ClientSession:
