@@ -14,6 +14,7 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, 
 
 from tests.support.sites import Server, Site, copy_sqlite
 from tests.system.browser.browsers import Firefox, launch_chromium
+from tests.system.browser.raw_streams import RawSite
 from tests.system.browser.wire import Wire
 
 expect.set_options(timeout=20_000)
@@ -58,6 +59,14 @@ async def tabs(chromium: Browser) -> AsyncIterator[Tabs]:
     context.set_default_timeout(30_000)
     yield Tabs(context)
     await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def raw_site() -> AsyncIterator[RawSite]:
+    """Yield a site whose streams the test writes byte by byte."""
+    site = await RawSite().start()
+    yield site
+    await site.stop()
 
 
 class Probe:

@@ -1,0 +1,299 @@
+// An EventSource on fetch that reconnects after every error, and that tabs can share. See docs/guides/javascript.md.
+
+/**
+ * @typedef {{ status: number, code: string, message: string }} StreamError `status` is 0 without a response
+ * @typedef {object} StreamOptions
+ * @property {boolean | string} [shared] use one connection for all tabs; a text names the user
+ * @property {() => string | Promise<string>} [token] return a new token
+ * @property {HeadersInit} [headers]
+ * @property {boolean} [withCredentials] send cookies to other origins
+ * @property {number} [silenceSeconds] reconnect after so long without a byte; 50 by default
+ * @property {(error: StreamError) => void} [onError]
+ * @property {(event: MessageEvent) => void} [onReset] messages might be missing
+ * @property {(event: MessageEvent) => void} [onSnapshot]
+ */
+
+const LONGEST_WAIT = 30_000; // milliseconds
+
+export class Stream extends EventTarget {
+  /** @type {((event: any) => void) | null} */
+  onopen = null;
+  /** @type {((event: MessageEvent) => void) | null} */
+  onmessage = null;
+  /** @type {((event: any) => void) | null} */
+  onerror = null;
+  readyState = 0;
+  lastEventId = "";
+
+  #options;
+  #target;
+  #name;
+  #token = "";
+  #refused = false; // the current token
+  #retry = 3000;
+  #failures = 0;
+  #heard = 0; // time of the last sign of life; Infinity while waiting for a retry
+  #valid = false; // the server knows lastEventId
+  #leading = false;
+  #timer = 0;
+  #interval = 0;
+  /** @type {AbortController | undefined} undefined while following another tab */
+  #connection;
+  /** @type {AbortController | undefined} */
+  #claim;
+  /** @type {BroadcastChannel | undefined} */
+  #channel;
+  #life = new AbortController();
+
+  /** @param {string | URL} url @param {StreamOptions} [options] */
+  constructor(url, options = {}) {
+    super();
+    const { shared, token, headers, onError, onReset, onSnapshot } = (this.#options = options);
+    if (shared === true && (token || headers)) throw TypeError("With token or headers, shared must name the user.");
+    const { href, searchParams } = (this.#target = new URL(url, globalThis.document?.baseURI));
+    this.url = href;
+    for (const name of [...searchParams.keys()]) {
+      if (!/^last[-_]?event[-_]?id$/i.test(name)) continue;
+      this.lastEventId = searchParams.get(name) || this.lastEventId;
+      searchParams.delete(name);
+    }
+    this.withCredentials = !!options.withCredentials;
+    this.#name = `streams ${shared} ${this.withCredentials} ${this.#target}`;
+
+    // As listeners, whose exceptions do not reach the stream.
+    /** @param {string} type @param {(event: any) => void} [listener] */
+    const on = (type, listener) => listener && this.addEventListener(type, listener);
+    on("open", (event) => this.onopen?.(event));
+    on("message", (event) => this.onmessage?.(event));
+    on("error", (event) => this.onerror?.(event));
+    on("error", ({ detail }) => detail && onError?.(detail));
+    on("stream-error", ({ data }) => onError?.({ status: 200, ...JSON.parse(data) }));
+    on("stream-reset", onReset);
+    on("stream-snapshot", onSnapshot);
+
+    /** @param {string} types @param {() => unknown} listener */
+    const hook = (types, listener) =>
+      types.split(" ").map((type) => globalThis.addEventListener?.(type, listener, { capture: true, signal: this.#life.signal }));
+    // A page that is frozen, or in the back/forward cache, must not lead.
+    hook("pagehide freeze", () => this.#pause());
+    hook("pageshow resume", () => this.#interval || this.#start());
+    hook("online", () => this.#connection && this.#connect());
+    hook("visibilitychange", () => document.hidden || this.#check(true));
+    this.#start();
+  }
+
+  get state() {
+    return /** @type {const} */ (["connecting", "open", "closed"])[this.readyState];
+  }
+
+  close() {
+    this.#life.abort();
+    this.#pause();
+    this.#show(2);
+  }
+
+  #start() {
+    this.#interval = +setInterval(() => this.#check(), 5000);
+    this.#heard = Date.now();
+    if (!this.#options.shared || !globalThis.navigator?.locks) return void this.#connect();
+    this.#channel = new BroadcastChannel(this.#name);
+    this.#channel.onmessage = ({ data }) => this.#hear(data);
+    this.#lead();
+    this.#channel.postMessage({});
+    this.#connectIn(1000); // unless this tab leads, or a leader answers
+  }
+
+  #pause() {
+    clearInterval(this.#interval);
+    clearTimeout(this.#timer);
+    this.#claim?.abort();
+    this.#connection?.abort();
+    this.#channel?.close();
+    this.#connection = this.#channel = undefined;
+    this.#interval = 0;
+    this.#leading = this.#valid = false;
+  }
+
+  /** Reconnect after a long silence. A timer alone would stop while the computer sleeps. @param {boolean} [hurry] */
+  #check(hurry) {
+    this.#tell();
+    const waits = this.#heard === Infinity;
+    if (!(waits ? hurry : Date.now() - this.#heard > 1000 * (this.#options.silenceSeconds ?? 50))) return;
+    if (this.#connection) this.#connect();
+    else this.#lead(true);
+  }
+
+  /** @param {number} state @param {StreamError | null} [error] null if the server ended the stream */
+  #show(state, error) {
+    const changed = state !== this.readyState;
+    this.readyState = state;
+    this.#tell({ error });
+    if (error !== undefined) this.dispatchEvent(new CustomEvent("error", { detail: error }));
+    if (!changed) return;
+    if (state === 1) this.dispatchEvent(new Event("open"));
+    this.dispatchEvent(new Event("stream-state"));
+  }
+
+  /** @param {number} milliseconds */
+  #connectIn(milliseconds) {
+    clearTimeout(this.#timer);
+    this.#timer = +setTimeout(() => this.#connect(), milliseconds);
+  }
+
+  async #connect() {
+    clearTimeout(this.#timer);
+    this.#connection?.abort();
+    const connection = (this.#connection = new AbortController());
+    const { signal } = connection;
+    const { token } = this.#options;
+    this.#valid = false;
+    this.#heard = Date.now();
+    this.#show(0);
+    let wait = 0;
+    /** @type {StreamError | null} */
+    let error = null;
+    try {
+      const url = new URL(this.#target);
+      const headers = new Headers(this.#options.headers);
+      headers.set("Accept", "text/event-stream");
+      // Not as a header, which would need a CORS preflight.
+      if (this.lastEventId) url.searchParams.set("last_event_id", this.lastEventId);
+      const renew = token && (this.#refused || !(this.#token || url.searchParams.has("token")));
+      if (renew) this.#token = await token();
+      if (this.#token) {
+        url.searchParams.delete("token");
+        headers.set("Authorization", `Bearer ${this.#token}`);
+      }
+      const credentials = this.withCredentials ? "include" : "same-origin";
+      const response = await fetch(url, { headers, credentials, cache: "no-store", signal });
+      const { status, body } = response;
+      if (status === 204) return this.close();
+      const type = response.headers.get("Content-Type") ?? "";
+      if (status === 200 && body && /^text\/event-stream\s*(;|$)/i.test(type)) {
+        this.#refused = false;
+        const parse = this.#parser(new URL(response.url).origin, signal);
+        const reader = body.getReader();
+        const decoder = new TextDecoder();
+        for (let piece; !(piece = await reader.read()).done; this.#tell()) {
+          this.#heard = Date.now();
+          parse(decoder.decode(piece.value, { stream: true }));
+        }
+      } else {
+        const after = response.headers.get("Retry-After") ?? "";
+        wait = +after * 1000 || Date.parse(after) - Date.now() || 0;
+        error = { status, code: "no-stream", message: `The answer is no stream: status ${status}, type ${type}.` };
+        this.#refused = status === 401 || status === 403;
+        if (this.#refused && token && !renew) return void this.#connect();
+        if (/json/.test(type)) Object.assign(error, (await response.json()).error);
+      }
+    } catch (reason) {
+      error ??= { status: 0, code: "network", message: `${reason}` };
+    }
+    if (signal.aborted) return;
+    connection.abort(); // also the rest of an error page
+    this.#heard = Infinity;
+    const pause = Math.max(100, this.#retry) * 2 ** this.#failures++;
+    wait = Math.max(wait, Math.min(pause, Math.max(this.#retry, LONGEST_WAIT)));
+    this.#connectIn(Math.min(wait * (1 + Math.random() / 2), 1e9));
+    this.#show(0, error);
+  }
+
+  /** Return a function that parses the next text (WHATWG HTML, 9.2.6). @param {string} origin @param {AbortSignal} signal */
+  #parser(origin, signal) {
+    let [unfinished, data, type, afterCR] = ["", "", "", false];
+    /** @type {string | undefined} */
+    let id;
+    /** @param {string} text */
+    return (text) => {
+      if (!text) return;
+      if (afterCR && text[0] === "\n") text = text.slice(1); // a CRLF in two pieces
+      afterCR = text.endsWith("\r");
+      const lines = text.split(/\r\n?|\n/);
+      lines[0] = unfinished + lines[0];
+      unfinished = /** @type {string} */ (lines.pop());
+      for (const line of lines) {
+        if (signal.aborted) return; // a listener has closed the stream
+        const [, field, value] = /** @type {string[]} */ (/^([^:]*):? ?(.*)$/s.exec(line));
+        // A server that shuts down, and nginx during an outage, send only `retry`.
+        if (line && field !== "retry") {
+          this.#failures = 0;
+          if (this.readyState !== 1) this.#show(1);
+        }
+        if (field === "data") data += `${value}\n`;
+        else if (field === "event") type = value;
+        else if (field === "id" && !value.includes("\0")) id = value;
+        else if (field === "retry" && /^\d+$/.test(value)) this.#retry = +value;
+        else if (!line) {
+          if (data || id !== undefined) this.#take({ type: type || "message", data, id, origin });
+          data = type = "";
+          id = undefined;
+        }
+      }
+    };
+  }
+
+  /** Without data, a block only moves the cursor. @param {any} block */
+  #take({ type, data, id, origin }) {
+    this.#tell({ type, data, id, origin });
+    if (id !== undefined) {
+      this.lastEventId = id;
+      this.#valid = true;
+    }
+    if (type === "stream-checkpoint" && !this.#leading && this.#connection) this.#channel?.postMessage({});
+    if (type === "stream-error" && /"revoked"/.test(data)) this.#refused = true;
+    const { lastEventId } = this;
+    if (data) this.dispatchEvent(new MessageEvent(type, { data: data.slice(0, -1), origin, lastEventId }));
+  }
+
+  // The tab that holds the lock leads: it passes on each block, with the cursor before it. A tab that has missed
+  // something reads it from the server, on a connection of its own, until it has caught up. So nothing is lost or
+  // repeated if no tab leads, or two do.
+
+  /** @param {boolean} [steal] from a tab that hangs */
+  #lead(steal) {
+    this.#claim?.abort();
+    const { signal } = (this.#claim = new AbortController());
+    navigator.locks
+      .request(this.#name, steal ? { steal } : { signal }, () => {
+        if (signal.aborted) return;
+        this.#leading = true;
+        if (!this.#connection) this.#connect();
+        return new Promise((resolve) => signal.addEventListener("abort", resolve));
+      })
+      .catch(() => {
+        if (signal.aborted || !this.#leading) return;
+        this.#leading = false; // another tab has stolen the lock
+        this.#lead();
+      });
+  }
+
+  /** @param {object} [block] */
+  #tell(block) {
+    if (this.#leading) this.#channel?.postMessage({ ...block, before: this.lastEventId, open: this.readyState });
+  }
+
+  /** @param {any} message `{}` asks the leader for its state */
+  #hear(message) {
+    const { type, id, before, open, error } = message;
+    if (this.#leading || before === undefined) {
+      if (this.#leading && this.#heard === Infinity) this.#connect();
+      return before ?? this.#tell();
+    }
+    const cursor = this.lastEventId;
+    // Positions rise until a reset. A cursor that is not valid might be from a log that was replaced.
+    /** @param {string} position */
+    const has = (position) => cursor === position || (this.#valid && position !== "" && +cursor >= +position);
+    const reset = type === "stream-reset";
+    if (this.#connection) {
+      if (reset) return this.#connect();
+      if (!open || !has(before)) return;
+      this.#connection.abort();
+      this.#connection = undefined;
+    } else if (!reset && !has(before)) return this.#connect();
+    clearTimeout(this.#timer);
+    this.#heard = Date.now();
+    this.#valid = true;
+    this.#show(open, error);
+    if (type && (reset || id === undefined || !has(id))) this.#take(message);
+  }
+}
