@@ -1,15 +1,15 @@
-// An EventSource on fetch that reconnects after every error, and that tabs can share. See docs/guides/javascript.md.
+// An EventSource on fetch that always reconnects, and that tabs can share. Options: docs/guides/javascript.md.
 
 /**
- * @typedef {{ status: number, code: string, message: string }} StreamError `status` is 0 without a response
+ * @typedef {{ status: number, code: string, message: string }} StreamError
  * @typedef {object} StreamOptions
- * @property {boolean | string} [shared] use one connection for all tabs; a text names the user
- * @property {() => string | Promise<string>} [token] return a new token
+ * @property {boolean | string} [shared] by all tabs; a text names the user
+ * @property {() => string | Promise<string>} [token] returns a new token
  * @property {HeadersInit} [headers]
- * @property {boolean} [withCredentials] send cookies to other origins
- * @property {number} [silenceSeconds] reconnect after so long without a byte; 50 by default
+ * @property {boolean} [withCredentials]
+ * @property {number} [silenceSeconds] until it reconnects
  * @property {(error: StreamError) => void} [onError]
- * @property {(event: MessageEvent) => void} [onReset] messages might be missing
+ * @property {(event: MessageEvent) => void} [onReset]
  * @property {(event: MessageEvent) => void} [onSnapshot]
  */
 
@@ -60,25 +60,33 @@ export class Stream extends EventTarget {
     this.withCredentials = !!options.withCredentials;
     this.#name = `streams ${shared} ${this.withCredentials} ${this.#target}`;
 
-    // As listeners, whose exceptions do not reach the stream.
-    /** @param {string} type @param {(event: any) => void} [listener] */
-    const on = (type, listener) => listener && this.addEventListener(type, listener);
-    on("open", (event) => this.onopen?.(event));
-    on("message", (event) => this.onmessage?.(event));
-    on("error", (event) => this.onerror?.(event));
-    on("error", ({ detail }) => detail && onError?.(detail));
-    on("stream-error", ({ data }) => onError?.({ status: 200, ...JSON.parse(data) }));
-    on("stream-reset", onReset);
-    on("stream-snapshot", onSnapshot);
+    /** @type {Record<string, ((event: any) => void) | undefined>} */
+    const listeners = {
+      open: (event) => this.onopen?.(event),
+      message: (event) => this.onmessage?.(event),
+      error: (event) => {
+        if (event.detail) onError?.(event.detail);
+        this.onerror?.(event);
+      },
+      "stream-error": ({ data }) => onError?.({ status: 200, ...JSON.parse(data) }),
+      "stream-reset": onReset,
+      "stream-snapshot": onSnapshot,
+    };
+    for (const type in listeners) this.addEventListener(type, listeners[type] ?? null); // which contains exceptions
 
-    /** @param {string} types @param {() => unknown} listener */
-    const hook = (types, listener) =>
-      types.split(" ").map((type) => globalThis.addEventListener?.(type, listener, { capture: true, signal: this.#life.signal }));
-    // A page that is frozen, or in the back/forward cache, must not lead.
-    hook("pagehide freeze", () => this.#pause());
-    hook("pageshow resume", () => this.#interval || this.#start());
-    hook("online", () => this.#connection && this.#connect());
-    hook("visibilitychange", () => document.hidden || this.#check(true));
+    const pause = () => this.#pause();
+    const start = () => this.#interval || this.#start();
+    /** @type {Record<string, () => unknown>} */
+    const hooks = {
+      pagehide: pause, // for the back/forward cache
+      pageshow: start,
+      freeze: pause,
+      resume: start,
+      online: () => this.#connection && this.#connect(),
+      visibilitychange: () => document.hidden || this.#check(true),
+    };
+    const { signal } = this.#life;
+    for (const type in hooks) globalThis.addEventListener?.(type, hooks[type], { capture: true, signal });
     this.#start();
   }
 
@@ -98,9 +106,15 @@ export class Stream extends EventTarget {
     if (!this.#options.shared || !globalThis.navigator?.locks) return void this.#connect();
     this.#channel = new BroadcastChannel(this.#name);
     this.#channel.onmessage = ({ data }) => this.#hear(data);
-    this.#lead();
-    this.#channel.postMessage({});
-    this.#connectIn(1000); // unless this tab leads, or a leader answers
+    this.#channel.postMessage({}); // asks for the leader's state
+    const { signal } = (this.#claim = new AbortController());
+    const lead = () => {
+      this.#leading = true;
+      if (!this.#connection) this.#connect();
+      return new Promise((resolve) => signal.addEventListener("abort", resolve));
+    };
+    navigator.locks.request(this.#name, { signal }, lead).catch(() => {}); // if denied or aborted
+    this.#timer = +setTimeout(() => this.#connect(), 1000); // without a leader
   }
 
   #pause() {
@@ -114,13 +128,11 @@ export class Stream extends EventTarget {
     this.#leading = this.#valid = false;
   }
 
-  /** Reconnect after a long silence. A timer alone would stop while the computer sleeps. @param {boolean} [hurry] */
+  /** Timers stop while the computer sleeps. @param {boolean} [hurry] */
   #check(hurry) {
     this.#tell();
-    const waits = this.#heard === Infinity;
-    if (!(waits ? hurry : Date.now() - this.#heard > 1000 * (this.#options.silenceSeconds ?? 50))) return;
-    if (this.#connection) this.#connect();
-    else this.#lead(true);
+    const { silenceSeconds = 50 } = this.#options;
+    if (this.#heard === Infinity ? hurry : Date.now() - this.#heard > 1000 * silenceSeconds) this.#connect();
   }
 
   /** @param {number} state @param {StreamError | null} [error] null if the server ended the stream */
@@ -132,12 +144,6 @@ export class Stream extends EventTarget {
     if (!changed) return;
     if (state === 1) this.dispatchEvent(new Event("open"));
     this.dispatchEvent(new Event("stream-state"));
-  }
-
-  /** @param {number} milliseconds */
-  #connectIn(milliseconds) {
-    clearTimeout(this.#timer);
-    this.#timer = +setTimeout(() => this.#connect(), milliseconds);
   }
 
   async #connect() {
@@ -156,7 +162,7 @@ export class Stream extends EventTarget {
       const url = new URL(this.#target);
       const headers = new Headers(this.#options.headers);
       headers.set("Accept", "text/event-stream");
-      // Not as a header, which would need a CORS preflight.
+      // A header would need a CORS preflight.
       if (this.lastEventId) url.searchParams.set("last_event_id", this.lastEventId);
       const renew = token && (this.#refused || !(this.#token || url.searchParams.has("token")));
       if (renew) this.#token = await token();
@@ -181,7 +187,7 @@ export class Stream extends EventTarget {
       } else {
         const after = response.headers.get("Retry-After") ?? "";
         wait = +after * 1000 || Date.parse(after) - Date.now() || 0;
-        error = { status, code: "no-stream", message: `The answer is no stream: status ${status}, type ${type}.` };
+        error = { status, code: "no-stream", message: `Not a stream: status ${status}, type ${type}.` };
         this.#refused = status === 401 || status === 403;
         if (this.#refused && token && !renew) return void this.#connect();
         if (/json/.test(type)) Object.assign(error, (await response.json()).error);
@@ -190,15 +196,15 @@ export class Stream extends EventTarget {
       error ??= { status: 0, code: "network", message: `${reason}` };
     }
     if (signal.aborted) return;
-    connection.abort(); // also the rest of an error page
+    connection.abort();
     this.#heard = Infinity;
     const pause = Math.max(100, this.#retry) * 2 ** this.#failures++;
     wait = Math.max(wait, Math.min(pause, Math.max(this.#retry, LONGEST_WAIT)));
-    this.#connectIn(Math.min(wait * (1 + Math.random() / 2), 1e9));
+    this.#timer = +setTimeout(() => this.#connect(), Math.min(wait * (1 + Math.random() / 2), 1e9));
     this.#show(0, error);
   }
 
-  /** Return a function that parses the next text (WHATWG HTML, 9.2.6). @param {string} origin @param {AbortSignal} signal */
+  /** WHATWG HTML, 9.2.6. @param {string} origin @param {AbortSignal} signal */
   #parser(origin, signal) {
     let [unfinished, data, type, afterCR] = ["", "", "", false];
     /** @type {string | undefined} */
@@ -214,7 +220,7 @@ export class Stream extends EventTarget {
       for (const line of lines) {
         if (signal.aborted) return; // a listener has closed the stream
         const [, field, value] = /** @type {string[]} */ (/^([^:]*):? ?(.*)$/s.exec(line));
-        // A server that shuts down, and nginx during an outage, send only `retry`.
+        // During an outage, only `retry` arrives.
         if (line && field !== "retry") {
           this.#failures = 0;
           if (this.readyState !== 1) this.#show(1);
@@ -232,7 +238,7 @@ export class Stream extends EventTarget {
     };
   }
 
-  /** Without data, a block only moves the cursor. @param {any} block */
+  /** @param {any} block */
   #take({ type, data, id, origin }) {
     this.#tell({ type, data, id, origin });
     if (id !== undefined) {
@@ -246,33 +252,14 @@ export class Stream extends EventTarget {
   }
 
   // The tab that holds the lock leads: it passes on each block, with the cursor before it. A tab that has missed
-  // something reads it from the server, on a connection of its own, until it has caught up. So nothing is lost or
-  // repeated if no tab leads, or two do.
-
-  /** @param {boolean} [steal] from a tab that hangs */
-  #lead(steal) {
-    this.#claim?.abort();
-    const { signal } = (this.#claim = new AbortController());
-    navigator.locks
-      .request(this.#name, steal ? { steal } : { signal }, () => {
-        if (signal.aborted) return;
-        this.#leading = true;
-        if (!this.#connection) this.#connect();
-        return new Promise((resolve) => signal.addEventListener("abort", resolve));
-      })
-      .catch(() => {
-        if (signal.aborted || !this.#leading) return;
-        this.#leading = false; // another tab has stolen the lock
-        this.#lead();
-      });
-  }
+  // something, or hears nothing, reads from the server until it has caught up. So nothing depends on the leader.
 
   /** @param {object} [block] */
   #tell(block) {
     if (this.#leading) this.#channel?.postMessage({ ...block, before: this.lastEventId, open: this.readyState });
   }
 
-  /** @param {any} message `{}` asks the leader for its state */
+  /** @param {any} message */
   #hear(message) {
     const { type, id, before, open, error } = message;
     if (this.#leading || before === undefined) {
@@ -280,7 +267,7 @@ export class Stream extends EventTarget {
       return before ?? this.#tell();
     }
     const cursor = this.lastEventId;
-    // Positions rise until a reset. A cursor that is not valid might be from a log that was replaced.
+    // Positions rise until a reset. If a cursor is not valid, its log might have been replaced.
     /** @param {string} position */
     const has = (position) => cursor === position || (this.#valid && position !== "" && +cursor >= +position);
     const reset = type === "stream-reset";

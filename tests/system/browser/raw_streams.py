@@ -39,9 +39,8 @@ class Request:
             await asyncio.sleep(0.002)  # so that the chunks arrive one by one
 
     async def until_gone(self) -> None:
-        """Wait until the client has closed the connection."""
-        while not self._writer.transport.is_closing():
-            await asyncio.sleep(0.02)
+        """Keep the connection open until the client closes it."""
+        await asyncio.Event().wait()
 
     def reset(self) -> None:
         """End the connection with an error."""
@@ -99,19 +98,19 @@ class RawSite:
         self._tasks.add(asyncio.current_task())
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             request = Request(await reader.readuntil(b"\r\n\r\n"), writer)
-            # Notice at once when the client closes its side.
-            reader_done = asyncio.ensure_future(reader.read())
-            reader_done.add_done_callback(lambda _: writer.transport.close())
             if (content := self._file(request.path)) is not None:
                 await request.start(200, TYPES.get(Path(request.path).suffix, "text/html"))
                 await request.send(content)
             else:
                 self.requests.append(request)
                 self.open += 1
+                answer, gone = asyncio.ensure_future(self.answer(request)), asyncio.ensure_future(reader.read())
                 try:
-                    await self.answer(request)
+                    await asyncio.wait([answer, gone], return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     self.open -= 1
+                    answer.cancel()
+                    gone.cancel()
         writer.close()
 
     def _file(self, path: str) -> bytes | None:
