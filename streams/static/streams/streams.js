@@ -72,7 +72,7 @@ export class Stream extends EventTarget {
       "stream-reset": onReset,
       "stream-snapshot": onSnapshot,
     };
-    for (const type in listeners) this.addEventListener(type, listeners[type] ?? null); // which contains exceptions
+    for (const type in listeners) if (listeners[type]) this.addEventListener(type, listeners[type]);
 
     const pause = () => this.#pause();
     const start = () => this.#interval || this.#start();
@@ -177,7 +177,7 @@ export class Stream extends EventTarget {
       const type = response.headers.get("Content-Type") ?? "";
       if (status === 200 && body && /^text\/event-stream\s*(;|$)/i.test(type)) {
         this.#refused = false;
-        const parse = this.#parser(new URL(response.url).origin, signal);
+        const parse = this.#parser(new URL(response.url || url).origin, signal);
         const reader = body.getReader();
         const decoder = new TextDecoder();
         for (let piece; !(piece = await reader.read()).done; this.#tell()) {
