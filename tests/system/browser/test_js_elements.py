@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 import pytest
 from playwright.async_api import Page, expect
 
+from tests.system.browser.channel import Channel
 from tests.system.browser.conftest import Tabs
 from tests.system.browser.payloads import PAYLOADS
 from tests.system.browser.raw_streams import RawSite, Request
@@ -25,34 +25,6 @@ NEWS = """
   <ul><li data-id=1>rendered by the server</li>
   <template><li><b data-field=title></b> by <span data-field=author.name></span></li></template></ul>
 </stream-list>"""
-
-
-class Channel:
-    """Sends each text to all open streams."""
-
-    def __init__(self, site: RawSite) -> None:
-        self.texts: list[str] = []
-        self.changed = asyncio.Condition()
-        site.answer = self.answer
-
-    async def send(self, *texts: str) -> None:
-        async with self.changed:
-            self.texts += texts
-            self.changed.notify_all()
-
-    async def news(self, id: int, title: object, author: str = "Ada") -> None:
-        await self.send(f"id: {id}\ndata: {json.dumps({'title': title, 'author': {'name': author}})}\n\n")
-
-    async def answer(self, request: Request) -> None:
-        await request.start()
-        await request.send(":\n")
-        sent = 0
-        while True:
-            async with self.changed:
-                await self.changed.wait_for(lambda at=sent: len(self.texts) > at)
-            texts = self.texts[sent:]
-            sent += len(texts)
-            await request.send(*texts)
 
 
 @pytest.fixture
