@@ -97,8 +97,13 @@ def _views() -> dict[str, Any]:
     return {"current_score": lambda match_id: [0, 1]}
 
 
+def _coming_from() -> dict[str, Any]:
+    return {"ticker": None}
+
+
 _GIVEN = {
     "guides/access.md": _access,
     "guides/answers.md": _answers,
+    "guides/coming-from.md": _coming_from,
     "guides/views.md": _views,
 }
