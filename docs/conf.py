@@ -44,7 +44,13 @@ default_role = "code"  # for names in `backticks`
 napoleon_numpy_docstring = False
 
 # Files outside of this folder, and the pages that show them.
-OUTSIDE = {"README.md": "index", "CHANGELOG.md": "changelog", "LICENSE": "license"}
+OUTSIDE = {
+    "README.md": "index",
+    "CHANGELOG.md": "changelog",
+    "CONTRIBUTING.md": "contributing",
+    "SECURITY.md": "security",
+    "LICENSE": "license",
+}
 
 html_theme = "furo"
 html_title = f"Streams {release}"
