@@ -98,12 +98,42 @@ def test_readme_project_needs_no_asgi_file(reader: Reader) -> None:
         wait_for_line("data: Hello")
 
 
-def test_tutorial_project_passes_its_own_test(reader: Reader) -> None:
+# The names that the tutorial's shell has after its first block.
+SHELL = """
+from auction.models import Lot
+from auction.services import close, place_bid
+from django.contrib.auth.models import User
+
+lot = Lot.objects.get()
+ann, bob = User.objects.get(username="ann"), User.objects.get(username="bob")
+"""
+
+
+@pytest.mark.slow
+def test_tutorial_holds_an_auction(reader: Reader, page: Page) -> None:
     follow_readme(reader, "python manage.py migrate")
-    steps = [step for step in blocks("docs/tutorial.md") if "curl" not in step[1]]
-    typed = "".join(text for language, text in steps if language == "python" and not FILE.match(text))
-    for language, text in steps:
-        if text not in typed:
-            reader.follow(language, text)
-    reader.follow("python", typed)  # the parts of one session in a shell
+    asked = {"USERNAME": "staff", "PASSWORD": "staff", "EMAIL": "staff@example.com"}
+    reader.environment.env |= {f"DJANGO_SUPERUSER_{name}": value for name, value in asked.items()}
+    typed = []
+    for language, text in blocks("docs/tutorial.md"):
+        if language == "python" and not FILE.match(text):
+            typed.append(text)
+        elif "curl" not in text:
+            reader.follow(language, text.replace("createsuperuser", "createsuperuser --no-input"))
     assert "no issues" in reader.type("python manage.py check")
+    create, two_bids, while_stopped, higher, close = typed
+    reader.start()
+    reader.follow("python", create)
+    page.goto(f"http://127.0.0.1:{reader.port}/lots/1/")
+    bids = page.locator("#bids li")
+    reader.follow("python", SHELL + two_bids)
+    expect(bids).to_have_text(["120 from bob", "100 from ann"])
+    reader.stop()
+    reader.follow("python", SHELL + while_stopped)
+    reader.start()
+    expect(bids).to_have_text(["150 from ann", "120 from bob", "100 from ann"], timeout=30_000)
+    reader.follow("python", SHELL + higher)
+    reader.follow("python", SHELL + close)
+    expect(page.locator("#state")).to_have_text("Sold to bob.")
+    page.reload()
+    expect(bids).to_have_count(4)
