@@ -203,6 +203,32 @@ async def test_subscription_goes_on_after_an_outage(monkeypatch: pytest.MonkeyPa
     assert found == [str(number) for number in range(30)]
 
 
+async def test_failed_reset_repeats_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reset had moved the cursor to the start of the log before it failed."""
+    monkeypatch.setattr(subscription, "RETRY_SECONDS", 0.01)
+    run, failures = executor.run, [0]
+
+    async def fail_at_times(question: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        if failures[0] and question is log.pruned:
+            failures[0] -= 1
+            raise OperationalError("the database is away")
+        return await run(question, *args, **options)
+
+    monkeypatch.setattr(executor, "run", fail_at_times)
+    async with subscribe("news", after=0) as events:
+        await fill("1", "2")
+        assert await data(events, 2) == ["1", "2"]
+        hub, source = Hub.running(), events._source
+        assert hub is not None
+        assert source is not None
+        failures[0] = 1
+        source.log_replaced()
+        hub._send_back_all()
+        await fill("3")
+        assert await data(events, 1) == ["3"]
+        assert failures[0] == 0
+
+
 @pytest.mark.parametrize("arguments", [{"after": "x"}, {"after": -1}, {"after": True}, {"replay": -1}, {"replay": "1"}])
 def test_wrong_arguments_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"(after|replay) is .*; got"):
