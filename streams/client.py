@@ -210,6 +210,8 @@ class AsyncEventSource(BaseEventSource):
         return self
 
     async def __anext__(self) -> DecodedEvent:
+        if self._scope is not None:
+            raise RuntimeError("An event source is iterated in one task at a time; make one for each task.")
         try:
             async with asyncio.timeout(None) as self._scope:
                 return await self._next()

@@ -175,6 +175,18 @@ async def test_aclose_ends_another_tasks_loop(serve: Serve, answer: Any) -> None
     assert [event async for event in source] == []
 
 
+async def test_two_tasks_cannot_iterate_at_a_time(serve: Serve) -> None:
+    server = serve([HEAD, HOLD])
+    async with AsyncEventSource(server.url) as source:
+        task = asyncio.create_task(anext(source))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="one task at a time"):
+            await anext(source)
+        await source.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await task
+
+
 async def test_timeout_error_of_a_callback_is_raised(serve: Serve) -> None:
     async def fail(gap: object) -> None:
         raise TimeoutError("mine")

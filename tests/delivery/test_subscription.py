@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -44,11 +43,6 @@ async def wait_for(condition: Callable[[], bool]) -> None:
 
 async def fill(*texts: str, channel: str = "news") -> None:
     await apublish_many([NewMessage(channel, text) for text in texts])
-
-
-def open_in_hub() -> int:
-    hub = Hub.running()
-    return len(hub.subscribers) if hub else 0
 
 
 # --- Messages ---------------------------------------------------------------------------------------------------------
@@ -177,17 +171,23 @@ async def test_gap_calls_on_reset(is_async: bool) -> None:
 # --- Failures ---------------------------------------------------------------------------------------------------------
 
 
-async def test_subscription_goes_on_after_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def failures(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list with one number: how many of the next reads of the log fail."""
     monkeypatch.setattr(subscription, "RETRY_SECONDS", 0.01)
-    run, failures = executor.run, [0]
+    run, left = executor.run, [0]
 
     async def fail_at_times(question: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        if failures[0] > 0 and question.__module__ in ("streams.delivery.reads", "streams.log.reading"):
-            failures[0] -= 1
+        if left[0] > 0 and question.__module__ in ("streams.delivery.reads", "streams.log.reading"):
+            left[0] -= 1
             raise OperationalError("the database is away")
         return await run(question, *args, **options)
 
     monkeypatch.setattr(executor, "run", fail_at_times)
+    return left
+
+
+async def test_subscription_goes_on_after_an_outage(failures: list[int]) -> None:
     with override_settings(STREAMS={"QUEUE_MESSAGES": 3, "WINDOW_MESSAGES": 1, "POLL_SECONDS": 0.02}):
         await fill(*map(str, range(5)))
         failures[0] = 3
@@ -203,18 +203,8 @@ async def test_subscription_goes_on_after_an_outage(monkeypatch: pytest.MonkeyPa
     assert found == [str(number) for number in range(30)]
 
 
-async def test_failed_reset_repeats_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_reset_repeats_nothing(failures: list[int]) -> None:
     """The reset had moved the cursor to the start of the log before it failed."""
-    monkeypatch.setattr(subscription, "RETRY_SECONDS", 0.01)
-    run, failures = executor.run, [0]
-
-    async def fail_at_times(question: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        if failures[0] and question is log.pruned:
-            failures[0] -= 1
-            raise OperationalError("the database is away")
-        return await run(question, *args, **options)
-
-    monkeypatch.setattr(executor, "run", fail_at_times)
     async with subscribe("news", after=0) as events:
         await fill("1", "2")
         assert await data(events, 2) == ["1", "2"]
@@ -249,74 +239,6 @@ async def test_two_tasks_cannot_iterate_at_a_time() -> None:
             await anext(events)
         await fill("1")
         assert (await task).data == "1"
-
-
-# --- Leaving ----------------------------------------------------------------------------------------------------------
-
-
-async def test_break_closes_the_subscription() -> None:
-    await fill("1", "2")
-    async for event in subscribe("news", after=0):
-        assert event.data == "1"
-        assert open_in_hub() == 1
-        break
-    gc.collect()
-    await wait_for(lambda: open_in_hub() == 0)
-
-
-@pytest.mark.parametrize("begin", [True, False])
-async def test_aclose_ends_another_tasks_loop(begin: bool) -> None:
-    events = subscribe("news")
-    if begin:
-        await events.__aenter__()
-
-    async def iterate() -> list[str]:
-        return [event.data async for event in events]
-
-    task = asyncio.create_task(iterate())
-    await asyncio.sleep(0.01)
-    await events.aclose()
-    assert await asyncio.wait_for(task, 10) == []
-    assert open_in_hub() == 0
-    assert [event async for event in events] == []
-
-
-@pytest.mark.parametrize("opened", [True, False])
-async def test_cancelled_task_leaves_with_its_block(opened: bool) -> None:
-    async def iterate() -> None:
-        async with subscribe("news") as events:
-            async for _ in events:
-                pass
-
-    task = asyncio.create_task(iterate())
-    await wait_for(lambda: open_in_hub() == 1)
-    if opened:
-        await asyncio.sleep(0.1)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert open_in_hub() == 0
-
-
-async def test_each_event_loop_can_subscribe() -> None:
-    """Here in a thread with a loop of its own, whose end ends the iteration."""
-    begun, found = threading.Event(), []
-
-    async def iterate() -> None:
-        events = subscribe("news")
-        await events.__aenter__()
-        begun.set()
-        found.append((await anext(events)).data)
-        asyncio.create_task(anext(events))  # type: ignore[arg-type]  # it is still waiting when the loop ends
-        await asyncio.sleep(0)
-
-    thread = threading.Thread(target=lambda: asyncio.run(iterate()))
-    thread.start()
-    await asyncio.to_thread(begun.wait, 30)
-    await fill("hello")
-    await asyncio.to_thread(thread.join, 30)
-    assert found == ["hello"]
-    assert not thread.is_alive()
 
 
 # --- What it costs, and what does not see it --------------------------------------------------------------------------
