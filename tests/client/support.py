@@ -139,7 +139,9 @@ class Kind:
         self.library = import_module(library)
 
     def new_client(self, **options: Any) -> Any:
-        return (self.library.AsyncClient if self.is_async else self.library.Client)(trust_env=False, **options)
+        # Without certificates, because loading them takes most of the time of a test.
+        client = self.library.AsyncClient if self.is_async else self.library.Client
+        return client(trust_env=False, verify=False, **options)
 
     def __call__(self, url: str, **options: Any) -> Any:
         options = {"client": self.new_client(), "retry_seconds": 0.0, **options}
