@@ -32,8 +32,8 @@ export class Stream extends EventTarget {
   #refused = false; // the current token
   #retry = 3000;
   #failures = 0;
-  #heard = 0; // time of the last sign of life; Infinity while waiting for a retry
-  #valid = false; // the server knows lastEventId
+  #heard = 0; // last sign of life; Infinity before a retry
+  #trust = 0; // 5 if the server knows lastEventId, and has sent the snapshot or what it replays without a cursor
   #leading = false;
   #timer = 0;
   #interval = 0;
@@ -124,8 +124,8 @@ export class Stream extends EventTarget {
     this.#connection?.abort();
     this.#channel?.close();
     this.#connection = this.#channel = undefined;
-    this.#interval = 0;
-    this.#leading = this.#valid = false;
+    this.#interval = this.#trust = 0;
+    this.#leading = false;
   }
 
   /** Timers stop while the computer sleeps. @param {boolean} [hurry] */
@@ -152,7 +152,7 @@ export class Stream extends EventTarget {
     const connection = (this.#connection = new AbortController());
     const { signal } = connection;
     const { token } = this.#options;
-    this.#valid = false;
+    this.#trust = this.lastEventId ? 2 : 0;
     this.#heard = Date.now();
     this.#show(0);
     let wait = 0;
@@ -182,6 +182,7 @@ export class Stream extends EventTarget {
         const decoder = new TextDecoder();
         for (let piece; !(piece = await reader.read()).done; this.#tell()) {
           this.#heard = Date.now();
+          if (this.#trust > 2) this.#trust = 5;
           parse(decoder.decode(piece.value, { stream: true }));
         }
       } else {
@@ -204,7 +205,7 @@ export class Stream extends EventTarget {
     this.#show(0, error);
   }
 
-  /** WHATWG HTML, 9.2.6. @param {string} origin @param {AbortSignal} signal */
+  /** @param {string} origin @param {AbortSignal} signal */
   #parser(origin, signal) {
     let [unfinished, data, type, afterCR] = ["", "", "", false];
     /** @type {string | undefined} */
@@ -218,7 +219,7 @@ export class Stream extends EventTarget {
       lines[0] = unfinished + lines[0];
       unfinished = /** @type {string} */ (lines.pop());
       for (const line of lines) {
-        if (signal.aborted) return; // a listener has closed the stream
+        if (signal.aborted) return; // by a listener
         const [, field, value] = /** @type {string[]} */ (/^([^:]*):? ?(.*)$/s.exec(line));
         // During an outage, only `retry` arrives.
         if (line && field !== "retry") {
@@ -243,7 +244,7 @@ export class Stream extends EventTarget {
     this.#tell({ type, data, id, origin });
     if (id !== undefined) {
       this.lastEventId = id;
-      this.#valid = true;
+      this.#trust = type === "stream-reset" ? 3 : this.#trust + 3;
     }
     if (type === "stream-checkpoint" && !this.#leading && this.#connection) this.#channel?.postMessage({});
     if (type === "stream-error" && /"revoked"/.test(data)) this.#refused = true;
@@ -267,19 +268,19 @@ export class Stream extends EventTarget {
       return before ?? this.#tell();
     }
     const cursor = this.lastEventId;
-    // Positions rise until a reset. If a cursor is not valid, its log might have been replaced.
+    // Positions rise until a reset. Without trust, the cursor might be of a log that was replaced.
     /** @param {string} position */
-    const has = (position) => cursor === position || (this.#valid && position !== "" && +cursor >= +position);
+    const has = (position) => cursor === position || (this.#trust > 4 && position !== "" && +cursor >= +position);
     const reset = type === "stream-reset";
     if (this.#connection) {
       if (reset) return this.#connect();
-      if (!open || !has(before)) return;
+      if (!open || (this.readyState && this.#trust < 5) || !has(before)) return;
       this.#connection.abort();
       this.#connection = undefined;
     } else if (!reset && !has(before)) return this.#connect();
     clearTimeout(this.#timer);
     this.#heard = Date.now();
-    this.#valid = true;
+    this.#trust = 5;
     this.#show(open, error);
     if (type && (reset || id === undefined || !has(id))) this.#take(message);
   }

@@ -11,4 +11,5 @@ urlpatterns = [
     path("watch/report.js", views.file, {"name": "report.js"}),
     path("report/", views.report),
     path("stream/<str:channel>/", views.NotedStream.as_view()),
+    path("snapshot/<str:channel>/", views.SnapshotStream.as_view()),
 ]

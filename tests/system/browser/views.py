@@ -4,6 +4,7 @@ They are for browsers that the test does not control. The reports go to the file
 server.
 """
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -33,6 +34,14 @@ class NotedStream(EventStreamView):
     def get_cursor(self, request: HttpRequest) -> str | None:
         _write({"kind": "request", "header": request.headers.get("Last-Event-ID"), "query": request.GET.dict()})
         return super().get_cursor(request)
+
+
+class SnapshotStream(EventStreamView):
+    """A stream that begins with its state, which takes a while."""
+
+    async def get_snapshot(self, request: HttpRequest, channels: tuple[str, ...]) -> object:
+        await asyncio.sleep(0.3)
+        return {"channels": channels}
 
 
 def _write(*records: object) -> None:
