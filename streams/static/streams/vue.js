@@ -3,9 +3,12 @@
 import { computed, onScopeDispose, shallowRef, toValue, watch } from "vue";
 import { EMPTY, follow } from "./follow.js";
 
+// As a tag, because Django's storage for hashed modules looks for the file of each import in parentheses.
+/** @import { MaybeRefOrGetter } from "vue" */
+
 /**
  * Read a stream while the component is mounted. Without a URL, it reads nothing.
- * @param {import("vue").MaybeRefOrGetter<string | null | undefined>} url a new URL starts anew
+ * @param {MaybeRefOrGetter<string | null | undefined>} url a new URL starts anew
  * @param {import("./follow.js").UseStreamOptions} [options]
  */
 export function useStream(url, options = {}) {

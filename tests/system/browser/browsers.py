@@ -69,6 +69,17 @@ async def launch_chromium(playwright: Playwright) -> Browser:
     return await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
 
 
+async def launch_with_back_forward_cache(playwright: Playwright) -> Browser:
+    """Launch Chromium with the cache that Playwright disables, and that the headless shell does not have."""
+    if (program := shutil.which("chromium")) is None:
+        missing("Chromium", "chromium")
+    return await playwright.chromium.launch(
+        executable_path=program,
+        args=[*CHROMIUM_OPTIONS, "--headless=new"],
+        ignore_default_args=["--disable-back-forward-cache"],
+    )
+
+
 class Firefox:
     """A headless Firefox with a fresh profile."""
 

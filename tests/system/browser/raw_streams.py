@@ -114,6 +114,6 @@ class RawSite:
         writer.close()
 
     def _file(self, path: str) -> bytes | None:
-        if path.startswith("/static/streams/"):
-            return (STATIC / path.removeprefix("/static/streams/")).read_bytes()
-        return self.files.get(path)
+        if path in self.files or not path.startswith("/static/streams/"):
+            return self.files.get(path)
+        return (STATIC / path.removeprefix("/static/streams/")).read_bytes()
