@@ -7,6 +7,7 @@ from tests.system.browser import views
 urlpatterns = [
     path("", views.file, {"name": "probe.html"}),
     path("watch/", views.file, {"name": "watch.html"}),
+    path("guide/<int:number>/", views.guide),
     path("report.js", views.file, {"name": "report.js"}),
     path("watch/report.js", views.file, {"name": "report.js"}),
     path("report/", views.report),

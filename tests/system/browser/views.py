@@ -7,9 +7,12 @@ server.
 import asyncio
 import json
 import os
+import re
 from pathlib import Path
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.template import RequestContext, Template
 from django.views.decorators.csrf import csrf_exempt
 
 from streams.views import EventStreamView
@@ -19,6 +22,14 @@ def file(request: HttpRequest, name: str) -> HttpResponse:
     """Serve a file of this directory."""
     kind = "text/javascript" if name.endswith(".js") else "text/html"
     return HttpResponse(Path(__file__).with_name(name).read_bytes(), content_type=kind)
+
+
+def guide(request: HttpRequest, number: int) -> HttpResponse:
+    """Render an HTML example of the guide to JavaScript."""
+    text = (Path(settings.BASE_DIR) / "docs" / "guides" / "javascript.md").read_text()
+    example = re.findall(r"^```html\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[number]
+    start = '<!doctype html><html lang=en><link rel=icon href="data:,"><title>Guide</title>'
+    return HttpResponse(Template(start + example).render(RequestContext(request)))
 
 
 @csrf_exempt
