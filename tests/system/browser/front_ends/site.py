@@ -1,7 +1,5 @@
 """The URLs of the recipes' pages, and a policy whose database can be away."""
 
-from collections.abc import Sequence
-
 from django.conf import settings
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse
@@ -18,13 +16,10 @@ def page(request: HttpRequest, name: str) -> HttpResponse:
 class Policy(DefaultPolicy):
     """Cannot decide while the file `away` is in the project's folder."""
 
-    async def adenied_channels(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
+    def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
         if (settings.PROJECT / "away").exists():
             raise OperationalError("The database is away.")
-        return await super().adenied_channels(request, channels)
-
-    def denied_channels(self, request: HttpRequest, channels: Sequence[str]) -> list[str]:
-        return super().denied_channels(request, channels)
+        return super().can_subscribe(request, channel)
 
 
 urlpatterns = [
