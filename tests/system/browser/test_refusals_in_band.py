@@ -9,7 +9,7 @@ import pytest
 from tests.support.sites import Site
 from tests.system.browser.conftest import Probe, Visit
 
-pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.once, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 
 async def test_page_over_the_limit_connects_when_a_slot_is_free(sqlite_site: Site, probe: Probe, visit: Visit) -> None:

@@ -23,7 +23,7 @@ from tests.system.browser.conftest import Tabs
 from tests.system.browser.front_ends import recipes
 from tests.system.browser.wire import Wire
 
-pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.once, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 RECIPES = recipes.read()
 

@@ -12,7 +12,7 @@ from tests.support.sites import Site, finish
 from tests.system.browser.conftest import Tabs
 from tests.system.browser.front_ends import recipes
 
-pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.once, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 LINK = '<a id="link" hx-boost="true" href="/other/">Another page</a>'
 OTHER = """
