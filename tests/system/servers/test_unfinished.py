@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
@@ -94,6 +95,19 @@ async def test_last_events_arrive_before_the_error(sqlite_site: Site, server: st
             ended = error
     assert ended is not None
     assert read.endswith(b'"The stream failed on the server. Reconnect to go on."}\n\n')
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_refusal_in_band_ends_as_it_was_asked_to(sqlite_site: Site, server: str) -> None:
+    running = sqlite_site.settings(MAX_STREAMS_PER_PROCESS=1).serve(server, OURS)
+    url = f"{running.url}/events/news/?refuse=event"
+    async with httpx.AsyncClient(timeout=30) as client, client.stream("GET", url):  # takes the slot
+        assert re.search(rb"\nevent: stream-error\ndata: .*too-many-streams", await body(url))
+        with pytest.raises(httpx.RemoteProtocolError):
+            await body(f"{url}&end=error")
+    log = running.log.read_text()
+    assert "Traceback" not in log
+    assert "without completing" not in log
 
 
 @pytest.mark.parametrize("server", SERVERS)
