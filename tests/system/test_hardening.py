@@ -107,7 +107,7 @@ def test_container_is_hardened_and_bounded(name: str) -> None:
     assert service["pids_limit"] > 0
     assert ("ports" in service) == (name == "nginx"), "only nginx is to be reachable from outside"
     if "build" in service:
-        assert service["image"] == "site"
+        assert service["image"] == "site:local"
     else:
         assert service["user"] == {"nginx": "nginx", "db": "postgres", "redis": "redis"}[name]
         assert re.fullmatch(r"\w+:\d+(\.\d+)+", service["image"]), "not an exact version"
@@ -142,6 +142,10 @@ def test_redis_of_the_compose_file_wants_its_password() -> None:
         wait_until(lambda: _answers(client), "Redis's start")
         with pytest.raises(redis_client.AuthenticationError):
             redis_client.Redis(port=port).ping()
+        for given, is_healthy in ((password, True), ("wrong", False)):
+            check = SERVICES["redis"]["healthcheck"]["test"][1].replace("redis-cli", f"redis-cli -p {port}")
+            done = subprocess.run(["sh", "-c", check], env={**os.environ, "REDISCLI_AUTH": given}, capture_output=True)
+            assert (done.returncode == 0) == is_healthy
     finally:
         process.terminate()
         process.wait(30)
