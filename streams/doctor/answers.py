@@ -85,6 +85,22 @@ def check_redirect(target: Target, location: str) -> Generator[Finding, None, Ta
     except ValueError:
         yield problem("redirects", f"{target} redirects to an invalid URL.", "Correct the redirect in the proxy.")
         return None
+    if new == target:
+        yield problem(
+            "redirects",
+            f"{target} redirects to itself. Probably Django redirects to https, and does not know that it is https.",
+            "In nginx, write `proxy_set_header X-Forwarded-Proto $scheme;` (`https` behind a load balancer that "
+            "terminates "
+            "TLS), and in the settings `SECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https')`.",
+        )
+        return None
+    if (target.scheme, new.scheme) == ("https", "http"):
+        yield problem(
+            "redirects",
+            f"{target} redirects to plain http. The credentials were not sent there.",
+            "In nginx, write `proxy_set_header Host $http_host;` and `proxy_set_header X-Forwarded-Proto $scheme;`.",
+        )
+        return None
     login = str(settings.LOGIN_URL).strip("/") or "login"
     if "next=" in new.path or new.path.partition("?")[0].strip("/") == login or "login" in new.path.lower():
         yield problem(

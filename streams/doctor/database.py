@@ -26,6 +26,8 @@ FULL = 0.9
 
 MAX_NAMES = 3
 
+SUPPORTED = ("sqlite", "postgresql")
+
 
 def in_time(function: Callable[[], T]) -> T:
     """Return `function()`, which queries the log's database. Raise DatabaseTimeout after DATABASE_SECONDS."""
@@ -38,15 +40,15 @@ def log_connection() -> Any:
 
 
 def check_database() -> Generator[Finding, None, bool]:
-    """Yield whether the database answers, and return that."""
+    """Yield whether the database answers. Return True if it does, and if Streams supports it."""
     alias = executor.database()
+    if log_connection().vendor not in SUPPORTED:
+        return False  # streams.E005 has reported it
 
     def ask() -> str:
         connection = log_connection()
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-        if connection.vendor == "postgresql":
-            return f"PostgreSQL {'.'.join(map(str, connection.get_database_version()))}"
         return f"{connection.display_name} {'.'.join(map(str, connection.get_database_version()))}"
 
     try:

@@ -11,6 +11,7 @@ from collections.abc import Generator
 
 from streams.conf import settings
 from streams.doctor.connection import Response
+from streams.doctor.database import in_time
 from streams.doctor.findings import Finding, Findings, ok, problem, warning
 from streams.protocol.events import NewMessage
 from streams.protocol.sse import DecodedEvent, is_position
@@ -32,7 +33,7 @@ FORWARD_ID = (
 def _publish(channel: str, count: int) -> list[str]:
     """Publish test messages, and return their ids."""
     text = f"A test by manage.py streams_doctor, {secrets.token_hex(4)}"
-    stored = publish_many([NewMessage(channel, text, event=EVENT) for _ in range(count)])
+    stored = in_time(lambda: publish_many([NewMessage(channel, text, event=EVENT) for _ in range(count)]))
     return [str(message.position) for message in stored]
 
 

@@ -14,6 +14,7 @@ from streams.runtime.executor import database as log_database
 
 # The doctor's name for the subject of a system check. All others are reported as "settings".
 SUBJECTS = {
+    "streams.E005": "database",
     "streams.W001": "SQLite",
     "streams.W002": "notifier",
     "streams.W003": "client address",

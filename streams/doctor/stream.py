@@ -10,12 +10,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
+from django.db import Error
+
 from streams.conf import settings
 from streams.doctor import addresses, messages
 from streams.doctor.answers import STREAM, check_failure, check_headers, check_redirect, check_refusal
 from streams.doctor.application import error_code
 from streams.doctor.connection import BROWSER_ENCODINGS, Response, Target, offers_http2, request
 from streams.doctor.findings import Finding, Findings, ok, problem, warning
+from streams.exceptions import InvalidSetting, StreamsError
+from streams.runtime import failures
 
 # How long a stream can take to send its first event, which the server sends at once.
 FIRST_SECONDS = 5.0
@@ -70,7 +74,17 @@ def check_stream(options: Options) -> Findings:
 
     This blocks for a little longer than `options.seconds`.
     """
-    yield from _StreamCheck(options, Target.parse(options.url)).run()
+    check = _StreamCheck(options, Target.parse(options.url))
+    try:
+        yield from check.run()
+    except InvalidSetting as error:
+        yield problem("settings", f"Not everything was checked, because a setting is wrong: {error}")
+    except (Error, StreamsError) as error:
+        yield problem(
+            "messages",
+            f"The test messages could not be published ({type(error).__name__}). {failures.explain(error)}",
+            "See the findings about the database, and run the command where the site runs.",
+        )
 
 
 class _StreamCheck:
@@ -147,7 +161,6 @@ class _StreamCheck:
             yield warning("first event", words, "See the load of the server and the findings about the database.")
         else:
             yield ok("first event", words)
-        yield ok("buffering", "The stream's bytes are passed on at once.")
         if response.encoding:
             yield warning(
                 "compression",
@@ -169,7 +182,8 @@ class _StreamCheck:
         channel = self._options.publish
         if channel is not None and self._cursor and not (yield from messages.check_live(response, channel)):
             return
-        yield from self._hold(response)
+        if (yield from self._hold(response)):
+            yield ok("buffering", "The stream's bytes were passed on at once.")
         self._cursor = response.decoder.last_event_id
         response.close()
         if self._cursor:
@@ -205,8 +219,11 @@ class _StreamCheck:
 
     # --- Heartbeats ---------------------------------------------------------------------------------------------------
 
-    def _hold(self, response: Response) -> Findings:
-        """Keep the stream open without doing anything, and see whether it lives."""
+    def _hold(self, response: Response) -> Generator[Finding, None, bool]:
+        """Keep the stream open without doing anything, and see whether it lives.
+
+        Return False if something seems to collect its bytes.
+        """
         heartbeat = settings.HEARTBEAT_SECONDS
         seconds = heartbeat + EXTRA_SECONDS if self._options.seconds is None else self._options.seconds
         self._options.report(f"Keeping the stream open for {seconds:g} s …")
@@ -257,9 +274,13 @@ class _StreamCheck:
         else:
             yield problem(
                 "heartbeat",
-                f"No heartbeat arrived within {seconds:g} s. Something in between collects the bytes of the stream.",
+                f"No heartbeat arrived within {seconds:g} s. Something in between collects the bytes of the stream, "
+                f"or the "
+                f"server has another HEARTBEAT_SECONDS than this command, which has {heartbeat:g}.",
                 UNBUFFER,
             )
+            return False
+        return True
 
     # --- Reconnecting -------------------------------------------------------------------------------------------------
 

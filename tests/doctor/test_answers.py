@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from streams.doctor import stream
+from streams.doctor.answers import check_redirect
+from streams.doctor.connection import Target
 from streams.doctor.findings import Finding
 from streams.doctor.stream import Options, check_stream
 from tests.doctor.support import FIRST, complaints, http, of, serving, stream_head
@@ -70,6 +72,7 @@ REDIRECTS = [
     ("/admin/login/", "problem", "login page", "--token"),
     ("https://elsewhere.example/events/news/", "problem", "another site", "https://elsewhere.example/events/news/"),
     ("http://[", "problem", "invalid URL", "Correct the redirect"),
+    ("/events/news/", "problem", "redirects to itself", "SECURE_PROXY_SSL_HEADER"),
 ]
 
 
@@ -106,7 +109,20 @@ def test_missing_slash_is_followed() -> None:
 
 
 def test_endless_redirect_ends() -> None:
-    assert ("problem", "redirects") in complaints(examine(http("302 Found", Location="/events/news/")))
+    """Each redirect adds a character."""
+    with serving(lambda head: http("302 Found", Location=f"{head.split()[1]}x")) as url:
+        findings = list(check_stream(Options(url)))
+    assert "without an end" in findings[-2].text
+    assert complaints(findings)[-2] == ("problem", "redirects")
+
+
+def test_redirect_to_plain_http_is_not_followed() -> None:
+    target = Target.parse("https://a.example/events/news/")
+    steps = check_redirect(target, "http://a.example/events/news/")
+    assert "redirects to plain http" in next(steps).text
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    assert end.value.value is None
 
 
 HEADERS = [

@@ -8,8 +8,9 @@ import time
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
-from streams.doctor import addresses, stream
+from streams.doctor import addresses, messages, stream
 from streams.doctor.findings import Finding
 from streams.doctor.stream import Options, check_stream
 from tests.doctor.support import FIRST, complaints, of, serving, stream_head
@@ -101,6 +102,25 @@ def test_short_look_is_not_a_verdict() -> None:
     found = of(examine((2, b""), seconds=0.1), "heartbeat")
     assert found.level.name == "WARNING"
     assert found.remedy == "Use --seconds 5.2."
+
+
+def test_failing_database_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor runs on another machine, without the site's database."""
+
+    def fail(*args: Any) -> None:
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr(messages, "publish_many", fail)
+    monkeypatch.setattr(messages, "in_time", lambda function: function())
+    with serving(answer, hold_seconds=2) as url:
+        found = of(list(check_stream(Options(url, seconds=0.1, publish="news"))), "messages")
+    assert "could not be published (OperationalError)" in found.text
+
+
+def test_wrong_setting_is_no_traceback(settings: Any) -> None:
+    settings.STREAMS = {"HEARTBEAT_SECONDS": "15"}
+    with serving(answer, hold_seconds=2) as url:
+        assert "HEARTBEAT_SECONDS" in of(list(check_stream(Options(url))), "settings").text
 
 
 def test_busy_stream_needs_no_heartbeat() -> None:
