@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -13,11 +12,12 @@ from urllib.parse import quote
 from django.db import Error
 
 from streams.conf import settings
-from streams.doctor import addresses, messages
+from streams.doctor import addresses, heartbeat, messages
 from streams.doctor.answers import STREAM, check_failure, check_headers, check_redirect, check_refusal
 from streams.doctor.application import error_code
 from streams.doctor.connection import BROWSER_ENCODINGS, Response, Target, offers_http2, request
-from streams.doctor.findings import Finding, Findings, ok, problem, warning
+from streams.doctor.findings import Finding, Findings, Level, ok, problem, warning
+from streams.doctor.heartbeat import UNBUFFER
 from streams.exceptions import InvalidSetting, StreamsError
 from streams.runtime import failures
 
@@ -27,17 +27,10 @@ FIRST_SECONDS = 5.0
 # Above this, the first event counts as late.
 LATE_SECONDS = 1.0
 
-# How much longer than a heartbeat a stream is kept open.
-EXTRA_SECONDS = 5.0
-
 MAX_REQUESTS = 4
 
 REFUSED = (OSError, http.client.HTTPException)
 
-UNBUFFER = (
-    "In nginx, write `proxy_buffering off;` in the `location` of the streams, and remove `proxy_ignore_headers "
-    "X-Accel-Buffering;`. In another proxy or a CDN, switch off the buffering of responses."
-)
 UNCOMPRESS = (
     "In nginx, write `gzip off;` in the `location` of the streams, or remove `text/event-stream` from `gzip_types`. "
     "In a "
@@ -182,8 +175,7 @@ class _StreamCheck:
         channel = self._options.publish
         if channel is not None and self._cursor and not (yield from messages.check_live(response, channel)):
             return
-        if (yield from self._hold(response)):
-            yield ok("buffering", "The stream's bytes were passed on at once.")
+        yield from self._hold(response)
         self._cursor = response.decoder.last_event_id
         response.close()
         if self._cursor:
@@ -217,70 +209,16 @@ class _StreamCheck:
             "Look into the logs of the proxy and the server. Is the server busy, or waiting for the database?",
         )
 
-    # --- Heartbeats ---------------------------------------------------------------------------------------------------
-
-    def _hold(self, response: Response) -> Generator[Finding, None, bool]:
-        """Keep the stream open without doing anything, and see whether it lives.
-
-        Return False if something seems to collect its bytes.
-        """
-        heartbeat = settings.HEARTBEAT_SECONDS
-        seconds = heartbeat + EXTRA_SECONDS if self._options.seconds is None else self._options.seconds
+    def _hold(self, response: Response) -> Findings:
+        seconds = heartbeat.default_seconds() if self._options.seconds is None else self._options.seconds
         self._options.report(f"Keeping the stream open for {seconds:g} s …")
-        began, retry = response.seconds, response.decoder.retry_milliseconds
-        beats, is_busy = 0, False
-        for piece in response.pieces(began + seconds):
-            beats += piece.is_quiet
-            is_busy |= not piece.is_quiet
-        lived = response.seconds - began
-        if response.has_ended and response.decoder.retry_milliseconds != retry:
-            yield warning(
-                "heartbeat",
-                f"The server ended the stream after {lived:.1f} s. It was restarted, or a time limit was reached.",
-                "This is normal during a deployment. Otherwise see MAX_STREAM_SECONDS, the view's `timeout`, and the "
-                "lifetime of the token.",
-            )
-        elif response.has_ended and not beats and not is_busy:
-            yield problem(
-                "heartbeat",
-                f"The stream was cut after {lived:.1f} s without an event. The server sends a heartbeat after "
-                f"{heartbeat:g} s, which came too late. Each client reconnects again and again.",
-                f"In nginx, write `proxy_read_timeout {math.ceil(4 * heartbeat)}s;` in the `location` of the streams. "
-                f"If you cannot change the proxy, write STREAMS = {{'HEARTBEAT_SECONDS': {max(1, int(lived / 2))}}}.",
-            )
-        elif response.has_ended:
-            yield problem(
-                "heartbeat",
-                f"The stream was cut after {lived:.1f} s, although it was not silent. Something limits the time of "
-                f"a whole "
-                "response.",
-                "Remove this limit for the streams from the proxy, load balancer or server: for example gunicorn's "
-                "`--timeout` with a sync worker, or the backend timeout of a cloud load balancer.",
-            )
-        elif beats:
-            yield ok("heartbeat", f"Heartbeats arrive. The stream lived for {lived:.0f} s.")
+        life = heartbeat.hold(response, seconds)
+        finding = heartbeat.judge(life, seconds)
+        yield finding
+        if finding.level is Level.OK:
+            yield ok("buffering", "The stream's bytes were passed on at once.")
+        if not life.has_ended:
             yield from addresses.check(response, self._forged)
-        elif is_busy:
-            yield ok(
-                "heartbeat", f"The stream lived for {lived:.0f} s. It had events, so that no heartbeat was needed."
-            )
-        elif seconds <= heartbeat:
-            yield warning(
-                "heartbeat",
-                f"Not checked: a heartbeat comes after {heartbeat:g} s, and the stream was kept open for "
-                f"{seconds:g} s.",
-                f"Use --seconds {heartbeat + EXTRA_SECONDS:g}.",
-            )
-        else:
-            yield problem(
-                "heartbeat",
-                f"No heartbeat arrived within {seconds:g} s. Something in between collects the bytes of the stream, "
-                f"or the "
-                f"server has another HEARTBEAT_SECONDS than this command, which has {heartbeat:g}.",
-                UNBUFFER,
-            )
-            return False
-        return True
 
     # --- Reconnecting -------------------------------------------------------------------------------------------------
 

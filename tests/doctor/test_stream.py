@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
-from streams.doctor import addresses, messages, stream
+from streams.doctor import addresses, heartbeat, messages, stream
 from streams.doctor.findings import Finding
 from streams.doctor.stream import Options, check_stream
 from tests.doctor.support import FIRST, complaints, of, serving, stream_head
@@ -83,6 +83,12 @@ def test_cut_of_stream_that_lives_is_found() -> None:
     found = of(examine(BEAT, (0.1, b"")), "heartbeat")
     assert "although it was not silent" in found.text
     assert "limit" in found.remedy
+
+
+def test_cut_in_silence_after_events_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "SILENT_SECONDS", 0.05)
+    found = of(examine((0.1, b"id: 6\ndata: x\n\n"), (0.1, b"")), "heartbeat")
+    assert "was cut after 0.1 s without an event" in found.text
 
 
 def test_end_by_the_server_is_recognised() -> None:

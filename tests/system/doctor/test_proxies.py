@@ -108,7 +108,7 @@ def test_compressor_that_holds_events_back_is_found(site: Site, server: Server, 
 def test_short_timeout_of_the_proxy_is_found(site: Site, server: Server, proxy: MakeProxy) -> None:
     report = examine(site, url_of(proxy(server, changes={TIMEOUT: "proxy_read_timeout 1s; #"})))
     assert report.problems() == ["heartbeat"]
-    assert "The server sends a heartbeat after 2 s, which came too late" in report.of("heartbeat")["text"]
+    assert "The server sends a heartbeat after 2 s, which is too late" in report.of("heartbeat")["text"]
     assert "`proxy_read_timeout 8s;`" in report.of("heartbeat")["remedy"]
 
 
