@@ -21,12 +21,15 @@ SECONDS = 10.0
 # The answer of the stream view to a request without a channel. It needs no database.
 EXPECTED = (400, "missing-channel")
 
-EXAMPLE = "config.asgi.application"
+
+def _usual_path() -> str:
+    """Return the usual value of ASGI_APPLICATION: asgi.py is next to the URLconf."""
+    return f"{settings.ROOT_URLCONF.rpartition('.')[0] or 'config'}.asgi.application"
 
 
 def application_path() -> str:
     """Return the application as servers expect it on their command line, such as `config.asgi:application`."""
-    return ":".join(str(getattr(settings, "ASGI_APPLICATION", None) or EXAMPLE).rsplit(".", 1))
+    return ":".join(str(getattr(settings, "ASGI_APPLICATION", None) or _usual_path()).rsplit(".", 1))
 
 
 def mount_path() -> str | None:
@@ -46,7 +49,7 @@ def check_application() -> Findings:
         yield problem(
             "application",
             "ASGI_APPLICATION is not set. Streams need ASGI.",
-            f'Write `ASGI_APPLICATION = "{EXAMPLE}"` in the settings, with the path of your `asgi.py`.',
+            f'Write `ASGI_APPLICATION = "{_usual_path()}"` in the settings, with the path of your `asgi.py`.',
         )
         return
     try:

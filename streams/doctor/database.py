@@ -165,8 +165,9 @@ def _check_connections() -> Findings:
     if used > FULL * allowed or needed > allowed:
         yield warning(
             "connections",
-            f"{used} of PostgreSQL's {allowed} connections are in use, and {processes} processes with streams can use "
-            f"{needed} for the log alone.",
+            f"Of PostgreSQL's {allowed} connections, {used} are in use. For the log alone, the processes that serve "
+            f"streams "
+            f"({processes}) can use {needed}.",
             f"Raise `max_connections` in postgresql.conf, or lower STREAMS['DATABASE_THREADS'], which is "
             f"{settings.DATABASE_THREADS}. A process uses twice as many connections, plus four.",
         )

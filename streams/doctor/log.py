@@ -74,7 +74,7 @@ def check_waiting() -> Findings:
     if not count or oldest is None:
         yield ok("waiting messages", "All messages have their positions.")
         return
-    text = f"{count} messages, the oldest from {oldest:%Y-%m-%d %H:%M:%S %Z}, have no position. No client gets them."
+    text = f"Messages without a position: {count}, the oldest from {_moment(oldest)}. No client gets them."
     if in_time(presence.nodes):
         yield problem(
             "waiting messages",
@@ -114,10 +114,10 @@ def check_pruning() -> Findings:
     last = None if lease is None or lease.expires_at is None else lease.expires_at
     missed = max(MISSED_SECONDS, MISSED_PERIODS * (interval or 0))
     if last is not None and in_time(clock.read) - last < datetime.timedelta(seconds=missed):
-        yield ok("pruning", f"{expired} messages have expired since the last pruning.")
+        yield ok("pruning", f"Expired messages since the last pruning: {expired}.")
         return
-    since = "" if last is None else f" since {last:%Y-%m-%d %H:%M:%S %Z}"
-    text = f"{expired} messages have expired, and no process has pruned{since}."
+    since = "" if last is None else f" since {_moment(last)}"
+    text = f"Expired messages: {expired}. No process has pruned{since}."
     if interval is None:
         yield warning("pruning", f"{text} PRUNE_SECONDS is None.", "Run `manage.py prune_messages` by cron.")
     elif in_time(presence.nodes):
@@ -168,7 +168,11 @@ def check_processes() -> Findings:
             "'streams.notifiers.channel_layer.ChannelLayerNotifier' with Redis.",
         )
     total = sum(node.connections for node in nodes)
-    yield ok("processes", f"{len(nodes)} processes serve {total} streams.")
+    yield ok("processes", f"Processes that serve streams: {len(nodes)}. Open streams: {total}.")
+
+
+def _moment(time: datetime.datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S %Z}".strip()
 
 
 def _name(node: Node) -> str:

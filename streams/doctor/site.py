@@ -28,8 +28,8 @@ PREFIX = "streams"
 def check_site() -> Findings:
     """Yield the findings about the site. This blocks, for at most a few times DATABASE_SECONDS (see `database`)."""
     reported: set[str] = set()
-    for check in (_system_checks, application.check_application, application.check_runserver, _log, notifier.check):
-        for finding in _guarded(check):
+    for name, check in CHECKS.items():
+        for finding in _guarded(name, check):
             # The system checks come first. What they complain about is not called good by a later check.
             if finding.level is not Level.OK or finding.check not in reported:
                 yield finding
@@ -37,15 +37,18 @@ def check_site() -> Findings:
                 reported.add(finding.check)
 
 
-def _guarded(check: Callable[[], Findings]) -> Findings:
-    """Yield the findings of a check. An exception becomes a finding too."""
+def _guarded(name: str, check: Callable[[], Findings]) -> Findings:
+    """Yield the findings of the check `name`. An exception becomes a finding too."""
     try:
         yield from check()
     except InvalidSetting as error:
         yield problem("settings", f"Not everything was checked, because a setting is wrong: {error}")
     except Exception as error:
-        name = check.__name__.strip("_").removeprefix("check_").replace("_", " ")
-        yield problem("settings", f"The check “{name}” failed. {type(error).__name__}: {hide(str(error))}")
+        yield problem(
+            name,
+            f"This could not be checked. {type(error).__name__}: {hide(str(error))}",
+            "Run `manage.py check`, which shows errors of the site's own code with their traceback.",
+        )
 
 
 def _system_checks() -> Findings:
@@ -76,11 +79,22 @@ def _finding(message: checks.CheckMessage) -> Finding:
 def _log() -> Findings:
     """Yield the findings about the log's database. Those about its tables only if it has them."""
     if (yield from database.check_database()) and (yield from database.check_migrations()):
-        for check in (
-            database.check_options,
-            log.check_clock,
-            log.check_waiting,
-            log.check_pruning,
-            log.check_processes,
-        ):
-            yield from _guarded(check)
+        for name, check in CHECKS_OF_TABLES.items():
+            yield from _guarded(name, check)
+
+
+# By the names of the findings that they yield, or of most of them.
+CHECKS: dict[str, Callable[[], Findings]] = {
+    "settings": _system_checks,
+    "application": application.check_application,
+    "runserver": application.check_runserver,
+    "database": _log,
+    "notifier": notifier.check,
+}
+CHECKS_OF_TABLES: dict[str, Callable[[], Findings]] = {
+    "connections": database.check_options,
+    "clock": log.check_clock,
+    "waiting messages": log.check_waiting,
+    "pruning": log.check_pruning,
+    "processes": log.check_processes,
+}

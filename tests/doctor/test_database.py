@@ -140,5 +140,5 @@ def test_too_few_connections_are_found(settings: Any) -> None:
     assert Node.objects.count() == 2
     found = next(check_options())
     assert found.level.name == "WARNING"
-    assert "2 processes with streams can use 408" in found.text
+    assert "(2) can use 408." in found.text
     assert "`max_connections`" in found.remedy

@@ -76,7 +76,7 @@ def test_old_message_that_waits_is_found(settings: Any, has_process: bool) -> No
         make()
     [found] = check_waiting()
     assert found.level.name == ("PROBLEM" if has_process else "WARNING")
-    assert found.text.startswith("1 messages, the oldest from ")
+    assert found.text.startswith("Messages without a position: 1, the oldest from ")
     assert ("pg_stat_activity" in found.remedy) == has_process
     assert ("`manage.py publish CHANNEL DATA`" in found.remedy) != has_process
 
@@ -111,7 +111,7 @@ def test_log_without_expired_messages_is_good() -> None:
 def test_expired_messages_before_next_pruning_are_good() -> None:
     expire(ago(seconds=30))
     [found] = check_pruning()
-    assert (found.level.name, found.text) == ("OK", "1 messages have expired since the last pruning.")
+    assert (found.level.name, found.text) == ("OK", "Expired messages since the last pruning: 1.")
 
 
 @pytest.mark.parametrize("last", [None, "long ago"])
@@ -119,7 +119,7 @@ def test_late_pruning_is_found(last: str | None) -> None:
     expire(None if last is None else ago(hours=3))
     [found] = check_pruning()
     assert found.level.name == "WARNING"
-    assert "1 messages have expired, and no process has pruned" in found.text
+    assert "Expired messages: 1. No process has pruned" in found.text
     assert "`manage.py prune_messages` by cron" in found.remedy
     make()
     [found] = check_pruning()
@@ -148,7 +148,7 @@ def processes() -> list[Finding]:
 def test_processes_that_work_are_good() -> None:
     make("a", connections=3)
     [found] = processes()
-    assert found.text == "1 processes serve 3 streams."
+    assert found.text == "Processes that serve streams: 1. Open streams: 3."
 
 
 def test_process_without_its_notifier_is_found() -> None:

@@ -43,6 +43,14 @@ def test_wrong_settings_are_reported_once(settings: Any) -> None:
 
 
 @database
+def test_broken_urls_are_reported(settings: Any) -> None:
+    settings.ROOT_URLCONF = "no.such.urls"
+    found = [each for each in check_site() if each.level.name == "PROBLEM" and each.check != "SQLite"]
+    assert [each.check for each in found] == ["settings", "application"]
+    assert all("No module named 'no'" in each.text and "`manage.py check`" in each.remedy for each in found)
+
+
+@database
 def test_complaint_of_a_system_check_is_not_contradicted(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", "4")
     found = [each for each in check_site() if each.check == "notifier"]
