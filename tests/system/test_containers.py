@@ -72,7 +72,6 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     (clone / ".env").write_text("SECRET_KEY=must-not-be-in-the-image\n")
     with podman() as engine:
         engine.make_base(BASE)
-        engine.choose_runtime(BASE)
         engine.build("site:local", clone / DOCKERFILE.relative_to(ROOT), clone)
         yield engine
 
