@@ -33,7 +33,8 @@ def check(response: Response, forged: str) -> Findings:
     """Check for which address the site counts the open stream, and whether its proxy is named."""
     if settings.MAX_STREAMS_PER_ADDRESS is None:
         return
-    if _is_counted(response, forged):
+    is_counted = _is_counted(response, forged)
+    if is_counted:
         yield problem(
             "client address",
             f"The site believed an invented address in {HEADER}. Every client can claim any address, and so evade "
@@ -56,19 +57,21 @@ def check(response: Response, forged: str) -> Findings:
             f"A proxy answers ({proxy}), but STREAMS['TRUSTED_PROXIES'] names none. {effect}.",
             "Write STREAMS = {'TRUSTED_PROXIES': ['127.0.0.1']} with the addresses from which the proxy connects.",
         )
-    elif proxy:
+    elif proxy and is_counted is False:
         yield ok("client address", f"The proxy ({proxy}) does not pass on addresses that clients invent.")
 
 
-def _is_counted(response: Response, address: str) -> bool:
-    """Return True if a process counts a stream of this address. False if it is not known."""
+def _is_counted(response: Response, address: str) -> bool | None:
+    """Return True if a process counts a stream of this address, or None if that is not known."""
     period = settings.PRESENCE_SECONDS
     if period is None or response.seconds < 2 * period:
-        return False
+        return None  # the process might not have reported the stream
     try:
-        nodes = in_time(presence.nodes)
+        nodes = [node for node in in_time(presence.nodes) if node.connections]
     except Error:
-        return False
+        return None
+    if not nodes:
+        return None  # the command and the servers use different databases
     return any(address_key(address) in node.callers for node in nodes)
 
 
