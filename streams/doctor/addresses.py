@@ -40,8 +40,7 @@ def check(response: Response, forged: str) -> Findings:
             f"The site believed an invented address in {HEADER}. Every client can claim any address, and so evade "
             "MAX_STREAMS_PER_ADDRESS.",
             "In nginx, write `proxy_set_header X-Forwarded-For $remote_addr;`. List only your proxies in "
-            "TRUSTED_PROXIES "
-            "and in the server's own option, such as uvicorn's `--forwarded-allow-ips`.",
+            "TRUSTED_PROXIES and in the server's own option, such as uvicorn's `--forwarded-allow-ips`.",
         )
         return
     proxy = _proxy(response)

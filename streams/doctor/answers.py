@@ -27,13 +27,11 @@ START_ASGI = (
 
 FIND_SERVER = (
     "Start the site's servers. In nginx, compare the `server` lines of `upstream` (or `proxy_pass`) with the "
-    "addresses on "
-    "which they listen."
+    "addresses on which they listen."
 )
 KEEP_CLIENTS = (
     " To keep browsers alive in an outage, write `proxy_intercept_errors on;` and `error_page 502 503 504 = @away;` "
-    "with "
-    "the location `@away` of the documentation's nginx.conf."
+    "with the location `@away` of the documentation's nginx.conf."
 )
 
 
@@ -90,8 +88,7 @@ def check_redirect(target: Target, location: str) -> Generator[Finding, None, Ta
             "redirects",
             f"{target} redirects to itself. Probably Django redirects to https, and does not know that it is https.",
             "In nginx, write `proxy_set_header X-Forwarded-Proto $scheme;` (`https` behind a load balancer that "
-            "terminates "
-            "TLS), and in the settings `SECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https')`.",
+            "terminates TLS), and in the settings `SECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https')`.",
         )
         return None
     if (target.scheme, new.scheme) == ("https", "http"):
@@ -106,8 +103,9 @@ def check_redirect(target: Target, location: str) -> Generator[Finding, None, Ta
         yield problem(
             "redirects",
             f"{target} redirects to a login page, {new}. An EventSource cannot log in, and gives up.",
-            "Exempt the streams from the middleware or the proxy that requires a login (Streams refuses by its policy, "
-            "with 403). If it is right, give the doctor credentials: --token, or --header 'Cookie: sessionid=…'.",
+            "Exempt the streams from the middleware or the proxy that requires a login (Streams refuses by its "
+            "policy, with 403). If it is right, give the doctor credentials: --token, or --header 'Cookie: "
+            "sessionid=…'.",
         )
         return None
     if not target.is_same_site(new):
@@ -142,8 +140,8 @@ def check_refusal(target: Target, response: Response) -> Finding:
         return problem(
             "answer",
             f"{target} is {kind}, not {STREAM}. An EventSource gives up.",
-            "Check the URL. If it is a login page, exempt the streams from the middleware or the proxy that requires a "
-            "login, or give the doctor --token or --header 'Cookie: sessionid=…'.",
+            "Check the URL. If it is a login page, exempt the streams from the middleware or the proxy that requires "
+            "a login, or give the doctor --token or --header 'Cookie: sessionid=…'.",
         )
     text = f"{target} answers {status}{f' ({code})' if code else by}."
     if code == "asgi-required":
@@ -193,9 +191,8 @@ def _own_refusal(text: str, status: int, code: str) -> Finding:
     """Return the finding about a refusal by Streams, whose JSON has a code. docs/reference/errors.md lists them."""
     if status in (401, 403):
         remedy = (
-            "If these clients should read it, allow it in the policy or in STREAMS['PUBLIC_CHANNELS']. Otherwise "
-            "give the "
-            "doctor credentials: --token, or --header 'Cookie: sessionid=…'."
+            "If these clients should read it, allow it in the policy or in STREAMS['PUBLIC_CHANNELS']. Otherwise give "
+            "the doctor credentials: --token, or --header 'Cookie: sessionid=…'."
         )
         return problem("answer", f"{text} The policy or the token refuses. {GIVES_UP}", remedy)
     if code == "missing-channel":
@@ -208,9 +205,8 @@ def _own_refusal(text: str, status: int, code: str) -> Finding:
         return problem(
             "answer",
             f"{text} Too many streams are open. {GIVES_UP}",
-            "Raise MAX_STREAMS_PER_PROCESS, MAX_STREAMS, MAX_STREAMS_PER_USER or MAX_STREAMS_PER_ADDRESS in "
-            "STREAMS. If "
-            "all clients seem to have one address, name the proxy in TRUSTED_PROXIES.",
+            "Raise MAX_STREAMS_PER_PROCESS, MAX_STREAMS, MAX_STREAMS_PER_USER or MAX_STREAMS_PER_ADDRESS in STREAMS. "
+            "If all clients seem to have one address, name the proxy in TRUSTED_PROXIES.",
         )
     if status == 503:
         return problem(
@@ -233,8 +229,7 @@ def check_headers(response: Response, origin: str | None) -> Findings:
             "cookies",
             f"The stream sets cookies: {names}. A cache in between could give them to other users.",
             "In the settings, write `SESSION_SAVE_EVERY_REQUEST = False`. Or remove the middleware that sets them "
-            "from the "
-            "streams.",
+            "from the streams.",
         )
     else:
         yield ok("cookies", "The stream sets no cookie.")
@@ -247,9 +242,8 @@ def _check_caching(response: Response) -> Findings:
     names = {part.partition("=")[0] for part in directives}
     hit = next((name for name in CACHE_SIGNS if _is_hit(name, response.headers.get(name))), None)
     remedy = (
-        "In nginx, write `proxy_cache off;` and no `expires` or `proxy_hide_header Cache-Control;` in the "
-        "`location` of "
-        "the streams. In a CDN, exclude this path from caching."
+        "In nginx, write `proxy_cache off;` and no `expires` or `proxy_hide_header Cache-Control;` in the `location` "
+        "of the streams. In a CDN, exclude this path from caching."
     )
     if hit:
         yield problem("caching", f"The stream came out of a cache ({hit}: {response.headers[hit]}).", remedy)

@@ -59,8 +59,7 @@ def check_application() -> Findings:
             "application",
             f"ASGI_APPLICATION = {dotted!r} cannot be imported. {type(error).__name__}: {hide(str(error))}",
             "Name the `application` of your `asgi.py`. In it, write `from streams.asgi import get_asgi_application` "
-            "and "
-            "`application = get_asgi_application()`.",
+            "and `application = get_asgi_application()`.",
         )
         return
     if (path := mount_path()) is None:
@@ -93,8 +92,7 @@ def _check_answer(dotted: str, application: Any, path: str) -> Findings:
     yield problem(
         "application",
         f"{dotted} answered a request for {path} with {status}{where}. The request did not reach the stream view, "
-        f"which "
-        "answers 400 (missing-channel).",
+        "which answers 400 (missing-channel).",
         "Look for a middleware or a URL pattern that answers instead. --verbosity 2 shows the log.",
     )
 

@@ -22,6 +22,10 @@ CONNECT_SECONDS = 10.0
 
 # What a browser accepts, so that a proxy compresses for us as it would for a browser.
 BROWSER_ENCODINGS = "gzip, deflate, br, zstd"
+UNCOMPRESSED = "identity"
+
+# The encodings that Response decodes. The standard library of Python 3.11 has no others.
+DECODED = ("", "gzip", "deflate")
 
 MAX_BODY_BYTES = 65_536
 
@@ -97,7 +101,7 @@ class Response:
         self.body = b""  # the first bytes, decompressed
         self.has_ended = False
         self.decoder = EventStreamDecoder()
-        self._zlib = zlib.decompressobj(47) if self.encoding in ("gzip", "deflate") else None
+        self._zlib = zlib.decompressobj(47) if self.encoding in DECODED[1:] else None
 
     @property
     def encoding(self) -> str:

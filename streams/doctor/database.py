@@ -57,8 +57,7 @@ def check_database() -> Generator[Finding, None, bool]:
         driver = str(error).partition("\n")[0]
         yield problem(
             "database",
-            f"The database {alias!r} cannot be used ({driver}). {failures.explain(error)} Its tables, the notifier and "
-            "the processes were not checked.",
+            f"The database {alias!r} cannot be used ({driver}). {failures.explain(error)} Its tables were not checked.",
             f"Check that the server runs, and DATABASES[{alias!r}]: HOST, PORT, NAME, USER and PASSWORD.",
         )
         return False
@@ -152,9 +151,10 @@ def _check_connections() -> Findings:
     def ask() -> tuple[int, int, int]:
         with log_connection().cursor() as cursor:
             cursor.execute(
-                "SELECT current_setting('max_connections')::int - "
-                "current_setting('superuser_reserved_connections')::int,"
-                " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')"
+                """
+                SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
+                    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')
+                """
             )
             allowed, used = cursor.fetchone()
         return allowed, used, len(presence.nodes())
@@ -166,9 +166,8 @@ def _check_connections() -> Findings:
         yield warning(
             "connections",
             f"Of PostgreSQL's {allowed} connections, {used} are in use. For the log alone, the processes that serve "
-            f"streams "
-            f"({processes}) can use {needed}.",
-            f"Raise `max_connections` in postgresql.conf, or lower STREAMS['DATABASE_THREADS'], which is "
+            f"streams ({processes}) can use {needed}.",
+            "Raise `max_connections` in postgresql.conf, or lower STREAMS['DATABASE_THREADS'], which is "
             f"{settings.DATABASE_THREADS}. A process uses twice as many connections, plus four.",
         )
     pool = " from Django's pool" if is_pooled(log_connection()) else ""

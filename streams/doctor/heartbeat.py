@@ -80,8 +80,7 @@ def judge(life: Life, seconds: float) -> Finding:
     return problem(
         "heartbeat",
         f"No heartbeat arrived within {seconds:g} s. Something in between collects the bytes of the stream, or the "
-        f"server "
-        f"has another HEARTBEAT_SECONDS than this command, which has {heartbeat:g}.",
+        f"server has another HEARTBEAT_SECONDS than this command, which has {heartbeat:g}.",
         UNBUFFER,
     )
 
@@ -93,23 +92,20 @@ def _judge_end(life: Life) -> Finding:
             "heartbeat",
             f"The server ended the stream after {life.lived:.1f} s. It was restarted, or a time limit was reached.",
             "This is normal during a deployment. Otherwise see MAX_STREAM_SECONDS, the view's `timeout`, and the "
-            "lifetime "
-            "of the token.",
+            "lifetime of the token.",
         )
     if not life.beats and (not life.is_busy or life.silence > SILENT_SECONDS):
         return problem(
             "heartbeat",
             f"The stream was cut after {life.silence:.1f} s without an event. The server sends a heartbeat after "
             f"{heartbeat:g} s, which is too late. Each client reconnects again and again.",
-            f"In nginx, write `proxy_read_timeout {math.ceil(4 * heartbeat)}s;` in the `location` of the streams. "
-            f"If you "
-            f"cannot change the proxy, write STREAMS = {{'HEARTBEAT_SECONDS': {max(1, int(life.silence / 2))}}}.",
+            f"In nginx, write `proxy_read_timeout {math.ceil(4 * heartbeat)}s;` in the `location` of the streams. If "
+            f"you cannot change the proxy, write STREAMS = {{'HEARTBEAT_SECONDS': {max(1, int(life.silence / 2))}}}.",
         )
     return problem(
         "heartbeat",
         f"The stream was cut after {life.lived:.1f} s, although it was not silent. Something limits the time of a "
-        f"whole "
-        "response.",
+        "whole response.",
         "Remove this limit for the streams from the proxy, the load balancer or the server: for example the backend "
         "timeout of a cloud load balancer.",
     )

@@ -80,8 +80,7 @@ def check_waiting() -> Findings:
             "waiting messages",
             f"{text} Processes serve streams, and should have numbered them.",
             "Look for errors of the logger `streams.hub` in the site's log, and for a transaction that is open for "
-            "long: "
-            "`SELECT pid, xact_start, query FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'`.",
+            "long: `SELECT pid, xact_start, query FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'`.",
         )
     else:
         yield warning(
@@ -147,9 +146,8 @@ def check_processes() -> Findings:
         if node.silent_for.total_seconds() > LATE_INTERVALS * (settings.PRESENCE_SECONDS or DEFAULT_SECONDS) + 1:
             yield warning(
                 "processes",
-                f"Process {_name(node)} has not reported for {node.silent_for.total_seconds():.0f} s. It has "
-                f"stopped, or "
-                "it hangs.",
+                f"Process {_name(node)} has not reported for {node.silent_for.total_seconds():.0f} s. It has stopped, "
+                "or it hangs.",
             )
     own = settings.NOTIFIER["BACKEND"]
     if others := sorted({node.notifier for node in nodes} - {own}):
@@ -162,8 +160,7 @@ def check_processes() -> Findings:
         yield warning(
             "notifier",
             f"{len(nodes)} processes serve streams, but LocalNotifier reaches only the process that publishes. The "
-            f"others "
-            f"find a message by polling, after up to {settings.POLL_SECONDS:g} s.",
+            f"others find a message by polling, after up to {settings.POLL_SECONDS:g} s.",
             "Write STREAMS = {'NOTIFIER': {'BACKEND': 'streams.notifiers.postgres.PostgresNotifier'}}, or use "
             "'streams.notifiers.channel_layer.ChannelLayerNotifier' with Redis.",
         )

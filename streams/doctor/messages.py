@@ -25,8 +25,7 @@ INVALID_ID = "streams-doctor"
 
 FORWARD_ID = (
     "Let the proxy or CDN pass the request header Last-Event-ID on. In a CDN, add it to the headers that are "
-    "forwarded to "
-    "the origin."
+    "forwarded to the origin."
 )
 
 
@@ -99,15 +98,13 @@ def check_replay(events: list[DecodedEvent], cursor: str, expected: list[str], *
             "reconnect",
             f"After a reconnect with the id {cursor}, the stream did not continue there ({first.event}, {first.id}).",
             "All servers behind this URL must use the same database: compare their DATABASES. A cache or a replica "
-            "must "
-            "not answer.",
+            "must not answer.",
         )
     elif not is_reported:
         yield problem(
             "reconnect",
             "An invalid Last-Event-ID was not answered with stream-reset: the header does not reach the server. "
-            "Clients "
-            "miss the messages of each interruption.",
+            "Clients miss the messages of each interruption.",
             FORWARD_ID,
         )
     elif received != expected:

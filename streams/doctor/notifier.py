@@ -51,8 +51,8 @@ def check() -> Findings:
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
         yield problem(
             "notifier",
-            f"{name} does not work ({type(cause).__name__}: {hide(str(cause)) or 'no answer in time'}). Processes find "
-            f"messages by polling, every {settings.POLL_SECONDS:g} s.",
+            f"{name} does not work ({type(cause).__name__}: {hide(str(cause)) or 'no answer in time'}). Processes "
+            f"find messages by polling, every {settings.POLL_SECONDS:g} s.",
             REMEDIES.get(name, "Check the OPTIONS of STREAMS['NOTIFIER'], and the server that it uses."),
         )
         return
@@ -60,8 +60,7 @@ def check() -> Findings:
         yield problem(
             "notifier",
             f"A notice that {name} sent did not arrive within {NOTICE_SECONDS:g} s. Processes find messages by "
-            f"polling, "
-            f"every {settings.POLL_SECONDS:g} s.",
+            f"polling, every {settings.POLL_SECONDS:g} s.",
             REMEDIES.get(name, "Check the OPTIONS of STREAMS['NOTIFIER'], and the server that it uses."),
         )
     elif isinstance(sender, LocalNotifier):

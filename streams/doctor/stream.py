@@ -15,7 +15,7 @@ from streams.conf import settings
 from streams.doctor import addresses, heartbeat, messages
 from streams.doctor.answers import STREAM, check_failure, check_headers, check_redirect, check_refusal
 from streams.doctor.application import error_code
-from streams.doctor.connection import BROWSER_ENCODINGS, Response, Target, offers_http2, request
+from streams.doctor.connection import BROWSER_ENCODINGS, DECODED, UNCOMPRESSED, Response, Target, offers_http2, request
 from streams.doctor.findings import Finding, Findings, Level, ok, problem, warning
 from streams.doctor.heartbeat import UNBUFFER
 from streams.exceptions import InvalidSetting, StreamsError
@@ -33,8 +33,7 @@ REFUSED = (OSError, http.client.HTTPException)
 
 UNCOMPRESS = (
     "In nginx, write `gzip off;` in the `location` of the streams, or remove `text/event-stream` from `gzip_types`. "
-    "In a "
-    "CDN, switch off the compression of text/event-stream. In Django, exempt the streams from middleware that "
+    "In a CDN, switch off the compression of text/event-stream. In Django, exempt the streams from middleware that "
     "compresses."
 )
 SIX = "Over HTTP/1.1, a browser opens six connections to a host, for all its tabs together. A seventh stream waits."
@@ -157,13 +156,23 @@ class _StreamCheck:
         if response.encoding:
             yield warning(
                 "compression",
-                f"The stream is compressed ({response.encoding}). A compressor can hold an event back until the "
-                f"next one.",
+                f"The stream is compressed ({response.encoding}). A compressor can hold an event back until the next "
+                "one.",
                 UNCOMPRESS,
             )
         else:
             yield ok("compression", "The stream is not compressed.")
         yield from check_headers(response, self._options.origin)
+        if response.encoding in DECODED:
+            yield from self._listen(response)
+            return
+        response.close()
+        with self._open(FIRST_SECONDS, encodings=UNCOMPRESSED) as plain:
+            if plain.encoding in DECODED and _first_event(plain) is not None:
+                yield from self._listen(plain)
+
+    def _listen(self, response: Response) -> Findings:
+        """Check the rest of a stream, whose first event has arrived."""
         self._cursor = response.decoder.last_event_id
         if not self._cursor:
             yield warning(
@@ -184,7 +193,7 @@ class _StreamCheck:
     def _explain_silence(self, encoding: str) -> Findings:
         """Find out why the first event did not arrive: compression, buffering, or a server that does not answer."""
         seconds = f"{FIRST_SECONDS:g} s"
-        with contextlib.suppress(*REFUSED), self._open(FIRST_SECONDS, encodings="identity") as response:
+        with contextlib.suppress(*REFUSED), self._open(FIRST_SECONDS, encodings=UNCOMPRESSED) as response:
             if response.content_type == STREAM and not response.encoding and _first_event(response) is not None:
                 yield problem(
                     "compression",
@@ -198,8 +207,7 @@ class _StreamCheck:
                 yield problem(
                     "buffering",
                     f"The server answers, but no event arrived within {seconds}. Something in between collects the "
-                    f"bytes "
-                    f"of the stream{f' and compresses them ({encoding})' if encoding else ''}.",
+                    f"bytes of the stream{f' and compresses them ({encoding})' if encoding else ''}.",
                     UNBUFFER + (f" {UNCOMPRESS}" if encoding else ""),
                 )
                 return
@@ -226,9 +234,9 @@ class _StreamCheck:
         """Reconnect with the last id, and then with an invalid one, which the server reports if it arrives."""
         expected = [] if self._options.publish is None else messages.publish_pair(self._options.publish)
         try:
-            with self._open(FIRST_SECONDS, last_event_id=self._cursor) as response:
+            with self._open(FIRST_SECONDS, encodings=UNCOMPRESSED, last_event_id=self._cursor) as response:
                 events = messages.read_until(response, expected, FIRST_SECONDS)
-            with self._open(FIRST_SECONDS, last_event_id=messages.INVALID_ID) as response:
+            with self._open(FIRST_SECONDS, encodings=UNCOMPRESSED, last_event_id=messages.INVALID_ID) as response:
                 _first_event(response)
                 is_reported = b"event: stream-reset" in response.body
         except REFUSED as error:
@@ -268,7 +276,7 @@ class _StreamCheck:
 def _first_event(response: Response) -> float | None:
     """Return the seconds until the first event arrived; None if none arrived within FIRST_SECONDS."""
     for piece in response.pieces(FIRST_SECONDS):
-        if piece.events or response.encoding not in ("", "gzip", "deflate"):  # others cannot be decompressed here
+        if piece.events or response.encoding not in DECODED:
             return piece.seconds
     return None
 
@@ -278,8 +286,8 @@ def _ended_at_once(target: Target, response: Response) -> Finding:
     if response.body.startswith(b"retry:"):
         return problem(
             "answer",
-            f"A proxy answers at {target} in place of the site's servers, so that clients keep trying. The servers are "
-            "down, or have lost their database.",
+            f"A proxy answers at {target} in place of the site's servers, so that clients keep trying. The servers "
+            "are down, or have lost their database.",
             "Start the site's servers, and look for `upstream=502` or `upstream=503` in the proxy's access log.",
         )
     return problem(

@@ -145,6 +145,20 @@ def test_header_is_judged(headers: dict[str, str], check: str, text: str, remedy
     assert remedy in found.remedy
 
 
+def test_stream_in_brotli_is_examined_without_it() -> None:
+    """The standard library cannot decompress it, so that the rest is checked on a second stream."""
+
+    def answer(head: str) -> bytes:
+        if "br," in head:
+            return stream_head(Content_Encoding="br") + b"\x0b\x02\x80"
+        return stream_head() + (FIRST.replace(b"checkpoint", b"reset") if "ID: streams-doctor" in head else FIRST)
+
+    with serving(answer, hold_seconds=2) as url:
+        findings = list(check_stream(Options(url, seconds=0.2)))
+    assert of(findings, "compression").level.name == "WARNING"
+    assert "continued at its last id" in of(findings, "reconnect").text
+
+
 ORIGIN = "https://app.example"
 CORS = [
     ({}, "problem", "CORS_ALLOWED_ORIGINS = ['https://app.example']"),

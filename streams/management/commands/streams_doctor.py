@@ -29,8 +29,8 @@ VERBOSE = 2
 class Command(BaseCommand):
     help = (
         "Find out what is wrong with the site. Checks its settings, application, database and notifier. With a URL, "
-        "also "
-        "opens a stream there as a browser does, through all proxies in between. Exits with 1 if there is a problem."
+        "also opens a stream there as a browser does, through all proxies in between. Exits with 1 if there is a "
+        "problem."
     )
     requires_system_checks = []  # it runs on broken sites, and reports the system checks itself
 
