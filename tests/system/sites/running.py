@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
@@ -91,14 +92,13 @@ class Running:
                     return found
                 await asyncio.sleep(0.1)
 
-    async def files_of(self, client: httpx.AsyncClient, path: str) -> list[str]:
-        """Return the URLs of a page's scripts and style sheets, each of which must exist."""
+    async def files_of(self, client: httpx.AsyncClient, path: str, known: Set[str] = frozenset()) -> set[str]:
+        """Return the URLs of a page's scripts and style sheets, each of which must exist. `known` ones are not read."""
         page = await client.get(path)
         assert page.status_code == 200, (path, page.status_code, page.text[-3000:])
         found = re.findall('<script[^>]* src="([^"]+)"|<link[^>]* rel="stylesheet"[^>]* href="([^"]+)"', page.text)
-        found += re.findall('(<link) href="([^"]+)" rel="stylesheet"', page.text)
-        urls = [urljoin(path, script if script.startswith("/") else link) for script, link in found]
-        for url in urls:
+        urls = {urljoin(path, script or link) for script, link in found}
+        for url in urls - known:
             answer = await client.get(url)
             assert answer.status_code == 200, (path, url)
             assert answer.headers["content-type"].split(";")[0] in ("text/javascript", "text/css"), (path, url)
