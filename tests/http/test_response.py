@@ -146,6 +146,11 @@ async def test_gzip_middleware_skips_the_stream() -> None:
     assert "Content-Encoding" not in dict(response.items())
 
 
+async def test_middleware_that_reads_content_gets_the_remedy() -> None:
+    with pytest.raises(AttributeError, match="Use `streaming_content` instead"):
+        EventStreamResponse(iterate()).content  # noqa: B018
+
+
 async def test_middleware_can_wrap_the_content() -> None:
     async def wrapped(content: AsyncIterator[bytes]) -> AsyncIterator[object]:
         yield ": été\n"

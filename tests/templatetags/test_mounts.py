@@ -7,10 +7,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from django.conf.urls.i18n import i18n_patterns
 from django.http import HttpRequest, HttpResponse
 from django.template import Context, RequestContext, Template
 from django.test import Client, RequestFactory, override_settings
 from django.urls import NoReverseMatch, clear_url_caches, include, path, set_urlconf
+from django.utils import translation
 
 pytestmark = pytest.mark.django_db
 
@@ -86,6 +88,13 @@ def test_two_mounts_side_by_side() -> None:
         for name in ("one", "two"):
             request.current_app = name  # type: ignore[attr-defined]
             assert Template(TAG).render(RequestContext(request)) == f"/{name}/news/"
+
+
+def test_url_has_the_language_of_the_page() -> None:
+    with mounted(*i18n_patterns(path("live/", include(x_urls(), namespace="live")))):
+        for language in ("en", "de"):
+            with translation.override(language):
+                assert Template(TAG).render(Context()) == f"/{language}/live/events/news/"
 
 
 def test_include_without_a_namespace() -> None:

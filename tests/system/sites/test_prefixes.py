@@ -66,6 +66,13 @@ async def test_urls_have_the_prefix(running: Running, removes: bool) -> None:
         assert all(file.startswith("/app/static/") for file in files)
 
 
+@pytest.mark.parametrize("running", ["uvicorn"], indirect=True)
+async def test_uvicorn_adds_its_root_path_itself(running: Running) -> None:
+    async with running.browser() as client:
+        assert (await client.get("/test/process/")).status_code == 200
+        assert (await client.get("/app/test/process/")).status_code == 404
+
+
 async def publish(client: httpx.AsyncClient, channel: str, *lines: str) -> None:
     for line in lines:
         assert (await client.post(f"/app/test/publish/?channel={channel}", content=line)).status_code == 200
