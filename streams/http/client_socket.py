@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from streams.runtime.resets import per_process
+from streams.runtime.tasks import start_thread
 
 _Ends = tuple[str, int, int]
 
@@ -143,7 +144,7 @@ class _Files:
             if self._is_searching or time.monotonic() - self._searched_at < SEARCH_SECONDS:
                 return self._is_searching
             try:
-                threading.Thread(target=self._search, name="streams-sockets", daemon=True).start()
+                start_thread(self._search, "streams-sockets")
             except RuntimeError:  # the system cannot start another thread
                 return False
             self._is_searching = True

@@ -21,6 +21,7 @@ from streams.notifiers import signing
 from streams.notifiers.base import BaseNotifier, Notice
 from streams.notifiers.mailboxes import Mailbox, Mailboxes
 from streams.runtime.database import database
+from streams.runtime.tasks import start_thread
 
 T = TypeVar("T")
 
@@ -121,7 +122,7 @@ class ListenerThread:
         # asyncio's own loop, also if the site's event loop policy makes another kind.
         self.loop = asyncio.SelectorEventLoop()
         try:
-            threading.Thread(target=self._run, name=THREAD_NAME, daemon=True).start()
+            start_thread(self._run, THREAD_NAME)
         except BaseException:
             self.loop.close()
             raise

@@ -1,4 +1,4 @@
-"""Asyncio tasks that belong to the process and not to a request, and the periodic tasks of each hub.
+"""Asyncio tasks and threads that belong to the process and not to a request, and the periodic tasks of each hub.
 
 A module registers its periodic tasks here, and each hub runs them. So the hub need not know of retention, presence or
 broadcasts, and these need no process of their own.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -41,6 +42,17 @@ def spawn(coroutine: Coroutine[Any, Any, T], *, awaited: bool = False, finish: b
     if not awaited:
         task.add_done_callback(_log_failure)
     return task
+
+
+def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
+    """Start a daemon thread of the process.
+
+    It is started in a context of its own, for the same reason as in spawn(). Sentry and OpenTelemetry give a thread the
+    scope of the code that starts it: errors in this thread would be reported with the URL and the user of one request.
+    """
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    contextvars.Context().run(thread.start)
+    return thread
 
 
 def _log_failure(task: asyncio.Task[Any]) -> None:

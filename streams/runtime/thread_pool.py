@@ -28,6 +28,7 @@ from streams.runtime.connections import (
     shut_down,
     tidy_connections,
 )
+from streams.runtime.tasks import start_thread
 
 T = TypeVar("T")
 logger = logging.getLogger("streams")
@@ -149,7 +150,7 @@ class LogThreads(Executor):
                 job.refuse()
             return
         try:
-            threading.Thread(target=self._work, name="streams-log", daemon=True).start()
+            start_thread(self._work, "streams-log")
         except BaseException as error:
             with self._lock:
                 self._threads -= 1

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import threading
 import weakref
 
 import pytest
 
 from streams.http import shutdown
 from streams.runtime import tasks
+from streams.runtime.thread_pool import LogThreads
 
 
 async def test_task_is_kept_alive_until_it_ends() -> None:
@@ -32,6 +34,22 @@ async def test_task_is_kept_alive_until_it_ends() -> None:
     await asyncio.sleep(0.01)
     gc.collect()
     assert futures[0]() is None
+
+
+def test_threads_are_started_outside_of_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sentry and OpenTelemetry look at the context in which a thread is started."""
+    request = contextvars.ContextVar("request", default="")
+    request.set("of a request")
+    seen, start = [], threading.Thread.start
+
+    def start_and_hand_on(thread: threading.Thread) -> None:
+        seen.append((thread.name, request.get()))
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_hand_on)
+    assert LogThreads(1).submit(int).result(10) == 0
+    tasks.start_thread(list, "another").join()
+    assert seen == [("streams-log", ""), ("another", "")]
 
 
 async def test_task_has_a_context_of_its_own() -> None:

@@ -19,6 +19,7 @@ from streams.relay.models import Generation
 from streams.runtime import executor, test_run
 from streams.runtime.request_resources import request_context
 from streams.runtime.resets import per_process
+from streams.runtime.tasks import start_thread
 
 logger = logging.getLogger("streams.relay")
 
@@ -46,9 +47,8 @@ class Background:
                 return
             self._called = True
             if self._thread is None:
-                thread = threading.Thread(target=self._serve, name="streams-generations", daemon=True)
-                thread.start()  # raises if the system has no more threads
-                self._thread = thread
+                # Raises if the system has no more threads.
+                self._thread = start_thread(self._serve, "streams-generations")
             elif self._loop is not None and self._worker is not None:
                 self._loop.call_soon_threadsafe(self._worker.call)
 

@@ -62,6 +62,23 @@ async def test_stream_is_one_transaction_in_sentry(running: Running) -> None:
     assert not (report.get("breadcrumbs") or {}).get("values")
 
 
+async def test_reads_of_the_log_belong_to_no_request(running: Running) -> None:
+    """The log's threads serve many streams, so they must not keep the scope of the one that has started them."""
+    await running.publish("replayed", "x")
+    async with asyncio.timeout(30):
+        while "streams-log" in (await running.holdings())["python_threads"]:
+            await asyncio.sleep(0.2)
+    await running.ask("reports/")
+    clients = [await running.connect(f"/events/replayed/?token={token()}&last_event_id=0") for _ in range(5)]
+    for client in clients:
+        await client.read_until(1)
+        client.abort()
+    await running.until(streams=0)
+    found = (await running.ask("reports/"))["sentry"]
+    assert sum(report.get("transaction") == "/events/{channel}/" for report in found) == len(clients)
+    assert not [span for report in found for span in report["spans"] if "streams_message" in span["description"]]
+
+
 async def test_sampler_leaves_streams_out(running: Running) -> None:
     await read(running, f"/quiet/observed/?token={token()}")
     await running.until(streams=0)
