@@ -6,6 +6,7 @@ streams.E003  A value in STREAMS is wrong.
 streams.E004  A class named in STREAMS cannot be imported, or the notifier cannot be created with its OPTIONS.
 streams.E005  The log's database is not supported.
 streams.E006  The policy overrides methods in a way that sync and async callers could get different answers.
+streams.E007  A setting of django-eventstream would have to change how streams are answered, and does nothing.
 streams.W001  The log's SQLite database blocks readers during writes.
 streams.W002  The notifier reaches one process only, but the server is configured to start several.
 streams.W003  Streams are limited by address, but TRUSTED_PROXIES does not name the site's proxy.
@@ -13,6 +14,7 @@ streams.W004  The connection pool of the log's database is smaller than the numb
 streams.W005  The log's database is on another machine, and its connections have no TCP keepalives.
 streams.W006  A pattern in PUBLIC_CHANNELS matches the channels of all users or of all answers.
 streams.W007  PUBLIC_CHANNELS are open to everyone, and the number of streams is not limited.
+streams.W008  A setting of django-eventstream has no effect any more.
 """
 
 from __future__ import annotations
@@ -43,13 +45,14 @@ from streams.runtime.database import database
 
 
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E004, E006, W001 to W007."""
+    """E001 to E004, E006, E007, W001 to W008."""
     try:
         configured = conf.configured()
     except InvalidSetting as error:
         return [Error(str(error), id="streams.E001")]
     wrong = dict(conf.problems())
     return [
+        *_eventstream(),
         *_unknown(configured),
         *(Error(problem, id="streams.E003") for problem in wrong.values()),
         *(message for check, keys in CHECKS.items() if not wrong.keys() & keys for message in check()),
@@ -63,6 +66,29 @@ def _unknown(configured: Any) -> Iterator[CheckMessage]:
             near = difflib.get_close_matches(str(key), known, 1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Valid keys: {', '.join(known)}."
             yield Error(f"STREAMS has the unknown key {key!r}.", hint=hint, id="streams.E002")
+
+
+# The settings of django-eventstream, and what replaces them. EVENTSTREAM_CHANNELMANAGER_CLASS is still read.
+_CORS = 'Use django-cors-headers: see "pages of other origins" in docs/guides/receiving.md.'
+_STORED = "Remove it: all events are stored. STREAMS['RETENTION_SECONDS'] limits for how long."
+REFUSED = dict.fromkeys(("ORIGIN", "ORIGINS", "CREDENTIALS", "HEADERS"), _CORS)
+REPLACED = {
+    "EVENTSTREAM_STORAGE_CLASS": _STORED,
+    "EVENTSTREAM_STORAGE_CONNECTION": _STORED,
+    "EVENTSTREAM_REDIS": "Remove it, or choose a notifier for several processes with STREAMS['NOTIFIER'].",
+    "GRIP_URL": "Remove it and GripMiddleware: the site's ASGI server holds the streams itself.",
+}
+
+
+def _eventstream() -> Iterator[CheckMessage]:
+    if "django_eventstream" in settings.INSTALLED_APPS:
+        return  # it is still in use
+    for name, remedy in REFUSED.items():
+        if getattr(settings, f"EVENTSTREAM_ALLOW_{name}", None):
+            yield Error(f"Streams do not read EVENTSTREAM_ALLOW_{name}.", hint=remedy, id="streams.E007")
+    for name, remedy in REPLACED.items():
+        if hasattr(settings, name):
+            yield Warning(f"{name} has no effect.", hint=remedy, id="streams.W008")
 
 
 def _notifier() -> Iterator[CheckMessage]:

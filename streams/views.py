@@ -66,6 +66,7 @@ class EventStreamView(View):
     http_method_names = ["get", "head", "options"]
     timeout: float | None = None
     final_events: Sequence[str] = ()
+    preamble: bytes = b""  # a block for clients that expect one at the beginning
 
     # Subclasses can define `get_snapshot(self, request, channels)`, sync or async. Its result is sent as a
     # `stream-snapshot` event (a str as it is, anything else as JSON) on a fresh connect and after a reset, instead of
@@ -173,6 +174,7 @@ class EventStreamView(View):
             admission=admission,
             slot=limits.take(request),
             caller=limits.caller_of(request),
+            preamble=self.preamble,
         )
         # It is created first, because it closes the subscriber if what follows fails.
         response = EventStreamResponse(

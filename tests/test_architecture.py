@@ -23,7 +23,7 @@ ORDER = """
     http
     broadcasts delivery
     views urls asgi client health metrics
-    testing pytest_plugin
+    testing pytest_plugin eventstream
     doctor installation
     templatetags management
     checks apps __main__

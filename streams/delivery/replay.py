@@ -44,6 +44,7 @@ class Replay:
     snapshot: Snapshot | None = None
     final_events: Sequence[str] = ()
     caller: str = ""
+    preamble: bytes = b""  # an event without an id, sent before everything else
 
     # --- State ---
     cursor: int = 0  # all messages of these channels up to here have been handed out
@@ -111,7 +112,7 @@ class Replay:
         if self._replaying and self.cursor < self._hub.position:
             is_far = self._page is not None or self._hub.window.after(self.cursor) is None
             recorder.current.replay_began("log" if is_far else "memory")
-        return f"retry: {settings.RETRY_MILLISECONDS}\n".encode() + block
+        return f"retry: {settings.RETRY_MILLISECONDS}\n".encode() + self.preamble + block
 
     async def _read_on(self) -> bytes | None:
         """Queue the next messages by the cursor, or go live. Return the first block, a reset or the end of a replay."""

@@ -59,7 +59,7 @@ class SiteInProcess:
     async def open(self, headers: Mapping[str, str]) -> Connection:
         response = await self._client.get(self._path, headers=dict(headers))
         content_type = response.headers.get("Content-Type", "")
-        if response.status_code == 200 and content_type.startswith(CONTENT_TYPE) and response.streaming:
+        if response.status_code == 200 and content_type.startswith(CONTENT_TYPE):
             return _Response(response)
         body = "" if response.streaming else response.text
         raise StreamRefused(self._path, response.status_code, content_type, body)
@@ -73,6 +73,9 @@ class _Response:
         self._response = response
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        if not self._response.streaming:
+            yield self._response.content
+            return
         async for chunk in self._response:
             yield chunk
 

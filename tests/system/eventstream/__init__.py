@@ -1,0 +1,1 @@
+"""A small site that was written for django-eventstream, with its imports swapped."""
