@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import unittest
 import urllib.request
+from unittest import mock
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.db import connections
+from playwright.sync_api import sync_playwright
 
 from streams import apublish, publish
 from streams.models import Message
@@ -20,6 +24,7 @@ from streams.testing import (
     SyncStreamClient,
     assert_published,
 )
+from tests.system.browser.browsers import CHROMIUM, CHROMIUM_OPTIONS
 
 
 class LiveServerTests(StreamsLiveServerTestCase):
@@ -77,6 +82,24 @@ class LiveServerTests(StreamsLiveServerTestCase):
     def test_static_files_are_served(self):
         with urllib.request.urlopen(f"{self.live_server_url}/static/admin/css/base.css") as response:
             assert response.status == 200
+
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning:playwright")
+    @unittest.skipUnless(CHROMIUM, "Chromium is missing")
+    @mock.patch.dict(os.environ, {"DJANGO_ALLOW_ASYNC_UNSAFE": "true"})  # Playwright runs an event loop in this thread
+    def test_browser_reads_the_stream(self):
+        with sync_playwright() as playwright:
+            page = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS).new_page()
+            page.goto(f"{self.live_server_url}/static/admin/css/base.css")
+            page.evaluate(
+                "new Promise((opened) => { window.source = new EventSource('/events/news/'); window.got = [];"
+                " source.onmessage = (event) => got.push(event.data); source.onopen = opened; })"
+            )
+            with assert_published("news", "hello"):
+                publish("news", "hello")
+            page.wait_for_function("got.length === 1")
+            assert page.evaluate("got") == ["hello"]
+            with SyncStreamClient(self.live_server_url, "/events/news/?replay=1") as stream:
+                assert stream.next().data == "hello"
 
     def test_stream_is_left_open_at_the_end(self):
         type(self).left_open = SyncStreamClient(self.live_server_url, "/events/news/").__enter__()
