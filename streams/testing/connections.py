@@ -153,6 +153,8 @@ class _HttpConnection:
                 connection.request("GET", f"{path}?{parts.query}" if parts.query else path, headers=self._headers)
                 self._receive(connection.getresponse())
             self._report(None)
+        except http.client.HTTPException as error:  # such as a response that ends within a chunk
+            self._report(ConnectionError(f"The connection to {hide(self._url)} was lost: {error!r}"))
         except Exception as error:  # the event loop's code gets it
             self._report(None if self._closed else error)
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.handlers.wsgi import WSGIHandler
+from django.http import HttpRequest
 from django.test import AsyncClient, Client, RequestFactory
+from django.urls import path
 
 from streams import EventStreamResponse
 from streams.http.response import NEEDS_ASGI, report_wsgi
 from streams.testing import read_events
+from streams.views import EventStreamView
 
 PATHS = ["/test/response/numbers/?n=3", "/test/response/sync-numbers/?n=3"]
 
@@ -36,6 +41,61 @@ def test_sync_client_sees_the_error_of_a_stream_of_the_log(db: None) -> None:
     response = Client().get("/events/news/")
     assert response.status_code == 500
     assert response.json() == {"error": {"code": "asgi-required", "message": NEEDS_ASGI}}
+
+
+class _Subclass(EventStreamResponse):
+    pass
+
+
+class _Numbers(EventStreamView):
+    def get_channels(self, request: HttpRequest, **kwargs: Any) -> list[str]:
+        return ["news"]
+
+
+async def _numbers() -> AsyncIterator[str]:
+    yield "0"
+
+
+def _wrapping(get_response: Any) -> Any:
+    """A middleware that wraps the body, as many do."""
+
+    async def wrapped(body: Any) -> AsyncIterator[bytes]:
+        async for chunk in body:
+            yield chunk
+
+    def middleware(request: HttpRequest) -> Any:
+        response = get_response(request)
+        response.streaming_content = wrapped(response.streaming_content)
+        return response
+
+    return middleware
+
+
+urlpatterns = [
+    path("subclass/", lambda request: _Subclass(_numbers())),
+    path("view/", _Numbers.as_view()),
+]
+
+
+@pytest.mark.urls(__name__)
+@pytest.mark.parametrize("middleware", [[], [f"{__name__}._wrapping"]])
+def test_subclasses_are_refused_too(db: None, settings: Any, middleware: list[str]) -> None:
+    """A site's own response and view, also behind a middleware that wraps the body."""
+    settings.MIDDLEWARE = middleware
+    response = Client().get("/subclass/")
+    assert (response.status_code, b"".join(response)) == (500, NEEDS_ASGI.encode())
+    if not middleware:  # this one only takes streaming responses
+        assert Client().get("/view/").json()["error"]["code"] == "asgi-required"
+
+
+@pytest.mark.urls(__name__)
+def test_async_client_works_beneath_a_sync_test(db: None, settings: Any) -> None:
+    settings.MIDDLEWARE = []
+
+    async def read() -> list[str]:
+        return [event.data for event in await read_events(await AsyncClient().get("/subclass/"), 1)]
+
+    assert async_to_sync(read)() == ["0"]
 
 
 @pytest.mark.parametrize("path", PATHS)
