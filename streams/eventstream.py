@@ -37,7 +37,7 @@ from streams.http.response import HEADERS
 from streams.models import Message
 from streams.policies import BasePolicy, DefaultPolicy, get_policy
 from streams.protocol import sse
-from streams.protocol.events import validate_channels
+from streams.protocol.events import GENERATION_PREFIX, USER_PREFIX, validate_channels
 from streams.publishing.publish import apublish, publish
 from streams.runtime.resets import on_settings_change
 from streams.tokens import token_of
@@ -173,11 +173,16 @@ class ChannelManagerPolicy(DefaultPolicy):
 
     The streams of this module use it by themselves if EVENTSTREAM_CHANNELMANAGER_CLASS is set. As STREAMS["POLICY"] it
     also decides for `streams.urls`, the API and the admin.
+
+    It does not decide about the channels of users and of answers, `user.…` and `generation.…`. django-eventstream has
+    no such channels, so that a manager can admit everyone to them without knowing it. DefaultPolicy decides there.
     """
 
     def can_subscribe(self, request: HttpRequest, channel: str) -> bool:
         if (token := token_of(request)) is not None:
             return token.may_read(channel)
+        if channel.startswith((USER_PREFIX, GENERATION_PREFIX)):
+            return super().can_subscribe(request, channel)
         user = getattr(request, "user", None)
         is_known = user is not None and user.is_authenticated
         return bool(_channel_manager().can_read_channel(user if is_known else None, channel))

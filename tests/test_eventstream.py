@@ -196,6 +196,16 @@ def test_manager_is_asked_with_none_for_anonymous_clients(db: None, settings: An
     assert policy.denied_channels(request_of(AnonymousUser(), token=token), ["news", "_private"]) == ["news"]
 
 
+def test_manager_does_not_open_the_channels_of_users(db: None, settings: Any) -> None:
+    """The managers of django-eventstream do not know these channels, and admit everyone to channels in general."""
+    settings.EVENTSTREAM_CHANNELMANAGER_CLASS = MANAGER
+    policy = django_eventstream.ChannelManagerPolicy()
+    ada, bob = (get_user_model().objects.create(username=name) for name in ("ada", "bob"))
+    channels = [f"user.{ada.pk}", f"user.{bob.pk}", "generation.x", "users"]
+    assert policy.denied_channels(request_of(AnonymousUser()), channels) == channels[:3]
+    assert policy.denied_channels(request_of(ada), channels) == channels[1:3]
+
+
 def test_permission_that_is_kept_ends_no_stream(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[dict[str, Any]] = []
     monkeypatch.setattr(django_eventstream, "disconnect", lambda **arguments: calls.append(arguments))

@@ -1,4 +1,4 @@
-"""Assertions about the messages that a test publishes. They read the log, and so they count what a site would deliver.
+"""Assertions about the messages that a test publishes. They read the log, and so they count the messages that a site would deliver.
 
 A message whose transaction was rolled back does not count. A message counts if another thread, the HTTP API, a
 broadcast or a command has published it.

@@ -158,7 +158,7 @@ class StreamClient:
     async def expect_nothing(self, seconds: float | None = None) -> None:
         """Assert that no event is waiting, and that none is on its way.
 
-        A stream of the log is asked: a second connection replays what comes after the cursor, which takes
+        A stream of the log is asked: a second connection replays the messages after the cursor, which takes
         milliseconds. It finds everything that was committed before the call. Any other stream is awaited for 0.2 s.
 
         seconds: wait for so long instead.
@@ -260,7 +260,7 @@ class StreamClient:
             await connection.aclose()
 
     async def _replay(self) -> list[DecodedEvent]:
-        """Return the events after the cursor, by a second connection, which says where its replay ends."""
+        """Return the events after the cursor, by a second connection, whose checkpoints show the end."""
         try:
             connection = await self._connect()
         except StreamRefused as refusal:
