@@ -1,4 +1,4 @@
-"""Assertions about the messages that a test publishes. They read the log, and so they count the messages that a site would deliver.
+"""Assertions about the messages that a test publishes. They read the log, and so they count what is delivered.
 
 A message whose transaction was rolled back does not count. A message counts if another thread, the HTTP API, a
 broadcast or a command has published it.
@@ -230,13 +230,13 @@ class PublishedAssertion:
         elif self._count is None:
             text = f"Expected {what}; none was published."
         else:
-            text = f"Expected {self._count or 'no'} {what}; {len(found)} were published."
+            text = f"Expected {self._count or 'no'} {what}; got {len(found)}."
         text += "\n" + _listing(everything)
         waiting = 0 if self._run_on_commit else _waiting_hooks()
         if waiting:
             text += (
-                f"\n{waiting} functions of transaction.on_commit() wait for a commit, and a TestCase never commits. "
-                "Pass run_on_commit=True, or use captureOnCommitCallbacks(execute=True)."
+                f"\nFunctions of transaction.on_commit() that wait for a commit: {waiting}. A TestCase never commits: "
+                "pass run_on_commit=True, or use captureOnCommitCallbacks(execute=True)."
             )
         return text
 

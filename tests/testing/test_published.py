@@ -61,7 +61,7 @@ class InBoth:
         with assert_published("orders", count=2):
             publish_many([NewMessage("orders", n) for n in range(2)])
         text = failure_of(assert_published("orders", count=2), lambda: publish("orders", 1))
-        assert text.startswith("Expected 2 messages on 'orders'; 1 were published.")
+        assert text.startswith("Expected 2 messages on 'orders'; got 1.")
 
     def test_sequence_is_all_of_the_channel_in_order(self):
         def work():
@@ -79,8 +79,10 @@ class InBoth:
         with assert_not_published("orders"):
             publish("news", "hello")
         text = failure_of(assert_not_published("orders"), lambda: publish("orders", 1))
-        assert text == "Expected no messages on 'orders'; 1 were published.\nPublished:\n  1. orders, message: 1"
-        assert failure_of(assert_not_published(), lambda: publish("orders", 1)).startswith("Expected no messages; 1")
+        assert text == "Expected no messages on 'orders'; got 1.\nPublished:\n  1. orders, message: 1"
+        assert failure_of(assert_not_published(), lambda: publish("orders", 1)).startswith(
+            "Expected no messages; got 1."
+        )
 
     def test_rolled_back_message_does_not_count(self):
         with assert_not_published(), contextlib.suppress(ArithmeticError):
@@ -137,7 +139,7 @@ class PublishedInTestCase(InBoth, TestCase):
 
     def test_functions_that_wait_for_a_commit_do_not_run_by_themselves(self):
         text = failure_of(assert_published("orders"), lambda: announce_after_commit(1))
-        assert "1 functions of transaction.on_commit() wait for a commit, and a TestCase never commits." in text
+        assert "Functions of transaction.on_commit() that wait for a commit: 1. A TestCase never commits" in text
 
     def test_waiting_functions_run_at_the_end(self):
         with assert_published("orders", {"order": 1}, count=1, run_on_commit=True):
