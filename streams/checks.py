@@ -41,7 +41,7 @@ from streams.notifiers import get_notifier
 from streams.policies import DefaultPolicy
 from streams.protocol.events import GENERATION_PREFIX, USER_PREFIX
 from streams.runtime import executor
-from streams.runtime.database import database
+from streams.runtime.database import ROUTE, database, unsupported
 
 
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
@@ -261,19 +261,10 @@ def _wide_patterns() -> Iterator[CheckMessage]:
 
 def check_database(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """E005. Runs if Django is asked to check databases, as `migrate` does."""
-    alias, connection = _log_connection()
-    is_sqlite = connection.vendor == "sqlite"
-    is_supported = sqlite3.sqlite_version_info >= (3, 35) if is_sqlite else connection.vendor == "postgresql"
-    if alias not in (databases or ()) or is_supported:
+    problem = unsupported()
+    if database() not in (databases or ()) or problem is None:
         return []
-    return [
-        Error(
-            f"The log needs PostgreSQL, or SQLite 3.35 or newer; the database {alias!r} is "
-            f"{connection.display_name}{' ' + sqlite3.sqlite_version if is_sqlite else ''}.",
-            hint="Route the apps `streams` and `streams_relay` to another database with a database router.",
-            id="streams.E005",
-        )
-    ]
+    return [Error(problem, hint=ROUTE, id="streams.E005")]
 
 
 _JOURNAL_MODE = re.compile(r"(?i)\bjournal_mode\s*[=(]\s*['\"]?(\w+)")

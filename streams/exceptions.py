@@ -111,6 +111,10 @@ class NotMigrated(StreamsError):
     """The database lacks a table or a column: `manage.py migrate` was not run. Nothing was stored."""
 
 
+class UnsupportedDatabase(StreamsError):
+    """The log's database is neither PostgreSQL nor SQLite. `manage.py check --database default` reports it earlier."""
+
+
 class InvalidToken(StreamsError, PermissionDenied):
     """A signed token is not valid. `code` is `invalid-token`, `expired-token` or `revoked-token`.
 

@@ -25,6 +25,7 @@ from streams.private import django as django_internals
 from streams.protocol.events import NewMessage, check
 from streams.publishing.group_commit import Writer
 from streams.runtime import executor, failures, test_run
+from streams.runtime.database import require_supported
 from streams.runtime.resets import per_process
 from streams.telemetry import tracing
 from streams.telemetry.publishing import Publishing
@@ -61,6 +62,7 @@ def publish(
         InvalidMessage: a field breaks one of the rules. Nothing was stored.
         IdempotencyKeyInUse: a transaction that has used the key is still open after 30 seconds. Nothing was stored.
         NotMigrated: the database lacks a table or a column, because `manage.py migrate` was not run.
+        UnsupportedDatabase: the log's database is neither PostgreSQL nor SQLite.
         django.db.OperationalError: the database does not answer, or its disk is full.
         SynchronousOnlyOperation: called on a running event loop; await apublish() there.
 
@@ -95,6 +97,7 @@ def publish_many(messages: Iterable[NewMessage]) -> list[Message]:
             call.name({message.channel for message in checked})
         if not checked:
             return []
+        require_supported()
         with test_run.strategy().connection():
             connection: Any = connections[executor.database()]
             # The transaction in which Django's TestCase wraps a test is not the caller's: it never commits.
@@ -131,6 +134,7 @@ async def apublish_many(messages: Iterable[NewMessage]) -> list[Message]:
             call.name({message.channel for message in checked})
         if not checked:
             return []
+        require_supported()
         # Enqueued before a thread is asked for: messages that arrive in the meantime go out in the same transaction.
         group = _writer.enqueue(checked)
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import secrets
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from django.apps import apps
 from django.db import connections, router, transaction
 
+from streams.exceptions import UnsupportedDatabase
 from streams.private.django import exempt_from_atomic_requests
 from streams.runtime.resets import on_settings_change
 
@@ -32,6 +34,33 @@ def database() -> str:
 
 
 on_settings_change(database.cache_clear, "DATABASES", "DATABASE_ROUTERS")
+
+
+ROUTE = "Route the apps `streams` and `streams_relay` to another database with a database router."
+
+
+@functools.cache
+def unsupported() -> str | None:
+    """Return an error message if the log cannot be in its database, or None. It does not connect."""
+    connection: Any = connections[database()]
+    if connection.vendor == "sqlite":
+        if sqlite3.sqlite_version_info >= (3, 35):
+            return None
+        name = f"{connection.display_name} {sqlite3.sqlite_version}"
+    elif connection.vendor == "postgresql":
+        return None
+    else:
+        name = connection.display_name
+    return f"The log needs PostgreSQL, or SQLite 3.35 or newer; the database {database()!r} is {name}."
+
+
+on_settings_change(unsupported.cache_clear, "DATABASES", "DATABASE_ROUTERS")
+
+
+def require_supported() -> None:
+    """Raise UnsupportedDatabase if the log cannot be in its database."""
+    if (problem := unsupported()) is not None:
+        raise UnsupportedDatabase(f"{problem} {ROUTE}")
 
 
 def log_name() -> str:

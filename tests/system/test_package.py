@@ -20,7 +20,7 @@ from tests.support.sites import BIN, ROOT
 pytestmark = pytest.mark.once
 
 # The tests that run in the unpacked source distribution: some of each kind that needs no service.
-TESTS = ["tests/protocol", "tests/publishing/test_publish.py", "tests/docs", "tests/project/test_distribution.py"]
+TESTS = ["tests/protocol", "tests/publishing/test_publish.py", "tests/project/test_distribution.py"]
 
 ADDRESS = re.compile(
     r"https://(?:github\.com/[\w-]+/[\w-]+/blob|raw\.githubusercontent\.com/[\w-]+/[\w-]+)/v([^/]+)/([^#]+)(#.*)?"

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from streams import publish
-from streams.exceptions import InvalidMessage
+from streams.exceptions import InvalidMessage, UnsupportedDatabase
 from streams.protocol.json_bodies import check_json
 
 
@@ -33,7 +33,7 @@ class Command(BaseCommand):
             message = publish(
                 options["channel"], data, event=options["event"], idempotency_key=options["idempotency_key"]
             )
-        except InvalidMessage as error:
+        except (InvalidMessage, UnsupportedDatabase) as error:
             raise CommandError(str(error)) from None
         self.stdout.write(str(message.position))
 
