@@ -46,11 +46,11 @@ def unsupported() -> str | None:
     if connection.vendor == "sqlite":
         if sqlite3.sqlite_version_info >= (3, 35):
             return None
-        name = f"{connection.display_name} {sqlite3.sqlite_version}"
+        name = f"SQLite {sqlite3.sqlite_version}"
     elif connection.vendor == "postgresql":
         return None
-    else:
-        name = connection.display_name
+    else:  # Django's `display_name` would connect to MySQL
+        name = {"mysql": "MySQL or MariaDB", "oracle": "Oracle"}.get(connection.vendor, connection.vendor)
     return f"The log needs PostgreSQL, or SQLite 3.35 or newer; the database {database()!r} is {name}."
 
 

@@ -11,7 +11,7 @@ from tests.support.forks import MAIN, ForkedProcess
 
 pytestmark = pytest.mark.once
 
-PROBLEM = "The log needs PostgreSQL, or SQLite 3.35 or newer; the database 'default' is MySQL."
+PROBLEM = "The log needs PostgreSQL, or SQLite 3.35 or newer; the database 'default' is MySQL or MariaDB."
 REMEDY = "Route the apps `streams` and `streams_relay` to another database with a database router."
 
 PUBLISH = f"""

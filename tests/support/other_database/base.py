@@ -7,4 +7,8 @@ from django.db.backends.sqlite3.base import DatabaseWrapper as SQLiteWrapper
 
 class DatabaseWrapper(SQLiteWrapper):
     vendor = "mysql"
-    display_name = "MySQL"
+
+    @property
+    def display_name(self) -> str:
+        """Fail, because MySQL's asks the server whether it is MariaDB."""
+        raise AssertionError("this would connect")
