@@ -1,1 +1,1 @@
-"""What a project needs to serve streams: the changes that `streams_init` makes, and the checks of its server."""
+"""The setup of a project: the changes that `streams_init` makes to its files, and the checks of its server."""
