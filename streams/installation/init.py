@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,10 +40,11 @@ class Plan:
     def _plan_settings(self, public: str | None) -> None:
         first, last = settings_files.missing_apps()
         if first or last:
-            self.is_installable = self._try(
+            is_done = self._try(
                 f"In the settings, set INSTALLED_APPS = {[*first, '…', *last]!r}.".replace("'…'", "*INSTALLED_APPS"),
                 lambda: settings_files.add_apps(self.project, first, last),
             )
+            self.is_installable = is_done or not last
         if not hasattr(settings, "ASGI_APPLICATION"):
             self._try(
                 f"In the settings, set ASGI_APPLICATION = {asgi_path()!r}.",
@@ -110,12 +112,15 @@ def run(out: Write, notes: Write, *, write: bool, prefix: str, public: str | Non
         True if nothing is left to do by hand.
 
     Raises:
-        CannotChange: The changed files do not work; they were restored.
+        CannotChange: The prefix is not valid, or the changed files do not work and were restored.
         InvalidChannel: The name in `public` is not valid.
     """
     if public is not None:
         validate_channel(public)
-    plan = Plan(prefix=f"{prefix.strip('/')}/", public=public)
+    prefix = prefix.strip("/")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", prefix):
+        raise CannotChange(f"a prefix is a path such as events/, of A-Z a-z 0-9 _ - and /; got {prefix!r}")
+    plan = Plan(prefix=f"{prefix}/", public=public)
     files = plan.project.changed()
     if write and not plan.is_installable:
         files = []

@@ -166,6 +166,7 @@ def test_files_are_restored_if_the_project_fails(installed: Environment, tmp_pat
     ("arguments", "problem"),
     [
         ("", "The settings cannot be loaded: run this command in the folder of manage.py"),
+        ("--prefix '\")'", "a prefix is a path such as events/, of A-Z a-z 0-9 _ - and /; got '\")'"),
         ("--public 'news room'", "Channel names use A-Z a-z 0-9 . _ - and at most 99 characters; got 'news room'."),
     ],
 )
