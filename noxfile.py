@@ -36,7 +36,7 @@ EXTRAS = ("admin", "api", "relay", "project", "docs", "system")
 
 # What the core's tests need of requirements-dev.txt.
 TOOLS = ("django-unfold", "httpx", "httpx-sse", "hypothesis", "psutil", "pytest", "pytest-asyncio", "pytest-cov")
-TOOLS += ("pytest-django", "pytest-xdist")
+TOOLS += ("pytest-django", "pytest-xdist", "opentelemetry-sdk", "prometheus_client")
 
 # What the tests that install the distribution need.
 DISTRIBUTION_TOOLS = ("build", "hatch-fancy-pypi-readme", "hatchling", "playwright")
