@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from streams import publish
 from streams.runtime import readings
 from streams.runtime.readings import Reading
 from tests.api.callers import code
+from tests.support.services import missing
 
 PATH = "/test/metrics/"
 TOKEN = "a-token-of-Prometheus-1"
@@ -110,3 +113,10 @@ def test_default_endpoint_of_django_prometheus_has_them_too() -> None:
     samples = found(exports.ExportToDjangoView(RequestFactory().get("/")))
     assert samples["streams_log_head"] == 1
     assert "streams_published_messages_total" in samples
+
+
+def test_text_follows_the_conventions_of_prometheus() -> None:
+    program = shutil.which("promtool") or missing("promtool", "prometheus")
+    lines = [line for line in scrape().content.decode().splitlines() if "streams_" in line]
+    done = subprocess.run([program, "check", "metrics"], input="\n".join(lines) + "\n", text=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, "")

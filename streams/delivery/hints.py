@@ -34,7 +34,7 @@ class Hints:
             )
 
     def take(self, through: int) -> Hint:
-        """Return what is known of the messages up to the position `through`, and forget it."""
+        """Return the hint for the messages up to the position `through`, and forget it."""
         if not self._notices:
             return Hint(None, {})
         known = [notice for notice in self._notices if notice.first <= through]

@@ -22,7 +22,7 @@ END_REASONS = ("client", "complete", "lifetime", "slow", "behind", "revoked", "s
 # The reasons of a stream-reset.
 RESET_REASONS = ("malformed-id", "unknown-id", "pruned")
 
-# Where a replay begins: in the messages that the process keeps in memory, or in the database.
+# A replay begins in the messages that the process keeps in memory, or in the database.
 REPLAY_STARTS = ("memory", "log")
 
 # How a hub found messages: by a notice, or because it polled the log.
@@ -76,7 +76,7 @@ class Recorder:
         """A hub has delivered messages so many seconds after their commit (see streams.metrics.DELAY)."""
 
     def notifier_state(self, state: str) -> None:
-        """The state of this process's notifier, whenever it may have changed."""
+        """The listener of this process's notifier is in this state. Called when it can have changed."""
 
     def notice_failed(self) -> None:
         """The notifier could not send a notice."""

@@ -34,7 +34,7 @@ def all_levels(caplog: pytest.LogCaptureFixture) -> Any:
 
 async def test_refusal_has_its_code_and_status(caplog: pytest.LogCaptureFixture) -> None:
     await AsyncClient().get("/events/secret/")
-    assert found(caplog) == [{"streams_event": "refused", "streams_code": "forbidden", "streams_status": 403}]
+    assert {"streams_event": "refused", "streams_code": "forbidden", "streams_status": 403} in found(caplog)
 
 
 async def test_reset_and_revocation_have_their_channels(caplog: pytest.LogCaptureFixture) -> None:
@@ -73,7 +73,7 @@ def test_pruning_has_its_number(caplog: pytest.LogCaptureFixture) -> None:
 async def test_no_field_has_a_token(caplog: pytest.LogCaptureFixture) -> None:
     """A client can put a token anywhere, also where a channel or a number is expected."""
     token = make_token(read=["other"])
-    for path in (f"/events/?channel={token}", f"/events/news/?token={token}", f"/events/news/?replay={token}"):
+    for path in (f"/events/?channel={token}", f"/events/secret/?token={token}", f"/events/news/?replay={token}"):
         await AsyncClient().get(path)
         await AsyncClient().get(path, headers={"Authorization": f"Bearer {token}", "Last-Event-ID": token})
     records = found(caplog)
