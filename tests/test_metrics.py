@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import subprocess
@@ -120,6 +121,20 @@ async def test_stream_is_open_until_it_ends_for_its_reason(end: Any, reason: str
         'opened_streams_total{source="log"}': 1,
         f'ended_streams_total{{reason="{reason}",source="log"}}': 1,
     }
+
+
+async def test_stream_that_is_left_to_the_garbage_collector_ends() -> None:
+    """Some middlewares wrap the iterator, and do not close it."""
+    changes = Changes()
+    chunks = await open_stream()
+    stream = chunks.source
+    del chunks
+    gc.collect()
+    assert changes("_streams").keys() == {
+        'opened_streams_total{source="log"}',
+        'ended_streams_total{reason="client",source="log"}',
+    }
+    await stream.aclose()
 
 
 async def test_stream_that_is_complete_or_fails_is_counted_so() -> None:

@@ -24,11 +24,11 @@ from streams.conf import settings
 from streams.exceptions import LogUnavailable, NotMigrated
 from streams.http import client_socket, shutdown, unfinished
 from streams.http.closing import close_later, serving_loop
+from streams.http.life import Life
 from streams.http.source import IteratorSource, Source
 from streams.private.django import ServedResponse
 from streams.protocol import sse
 from streams.runtime.request_resources import release_request, request_context
-from streams.telemetry import recorder
 from streams.telemetry.log_fields import fields
 
 logger = logging.getLogger("streams")
@@ -185,14 +185,14 @@ class _Body:
     _ended: bool = False
     _handed_at: float | None = None
     _line_ended: bool = True
-    _end_reason: str = ""  # one of recorder.END_REASONS, if this class ends the stream
-    _is_counted: bool = False  # the recorder counts the stream as open
+    _life: Life = field(init=False)
     _abandoned: weakref.finalize[..., Any] = field(init=False)
 
     def __post_init__(self) -> None:
         # If a client leaves after the view has returned and before the handler iterates, aclose() is not called. The
         # response is only dropped.
-        self._abandoned = weakref.finalize(self, close_later, self.source, serving_loop())
+        self._life = Life(self.source)
+        self._abandoned = weakref.finalize(self, _abandon, self.source, serving_loop(), self._life)
         self._abandoned.atexit = False
 
     def __aiter__(self) -> _Body:
@@ -232,7 +232,7 @@ class _Body:
             if not isinstance(error, LogUnavailable | NotMigrated):  # these are logged already
                 logger.exception("An event stream failed.", extra=fields(event="stream-failed"))
             self._ended = True
-            self._end_reason = self._end_reason or "error"
+            self._life.note("error")
             # If the last bytes end within a line, it is ended first: part of an event must not become an event.
             chunk = _error_event(error) if self._line_ended else b"\n" + _error_event(error)
         if chunk:
@@ -254,19 +254,19 @@ class _Body:
 
     def stop(self, last: bytes = b"") -> None:
         """End the stream cleanly, because the process is stopping."""
-        self._end_reason = self._end_reason or "shutdown"
+        self._life.note("shutdown")
         self.source.stop(last)
 
     def expire(self) -> None:
         """End the stream cleanly, because its lifetime is over."""
-        self._end_reason = self._end_reason or "lifetime"
+        self._life.note("lifetime")
         self.source.stop()
 
     def cut(self, reason: str = "shutdown") -> None:
         """End the stream by breaking the connection. `reason`: one of telemetry.recorder.END_REASONS."""
         if self.task is None or self.task.done() or self._abandoned.peek() is None:
             return
-        self._end_reason = self._end_reason or reason
+        self._life.note(reason)
         if client_socket.is_searching(self.scope):
             self.timers["cut"] = self.task.get_loop().call_later(client_socket.AGAIN_SECONDS, self.cut, reason)
             return
@@ -282,7 +282,7 @@ class _Body:
         shutdown.forget(self)
         for timer in self.timers.values():
             timer.cancel()
-        self._count_end()
+        self._life.end()
         if self._abandoned.detach() is not None:
             await self.source.aclose()
 
@@ -291,19 +291,10 @@ class _Body:
 
         It does so even if a middleware's generators around this iterator are left to the garbage collector.
         """
-        self._count_end()
         self._abandoned()
 
-    def _count_end(self) -> None:
-        if self._is_counted:
-            self._is_counted = False
-            complete = "complete" if self.source.is_complete() else ""
-            reason = self._end_reason or self.source.stop_reason or complete or "client"
-            recorder.current.stream_ended(self.source.kind, reason)
-
     async def _start(self) -> None:
-        self._is_counted = True
-        recorder.current.stream_opened(self.source.kind)
+        self._life.begin()
         loop = asyncio.get_running_loop()
         if self.ends_at is not None:
             left = max(0.0, self.ends_at - time.monotonic())
@@ -344,6 +335,12 @@ def _watch(body_ref: weakref.ref[_Body], limit: float) -> None:
 def _stop(body_ref: weakref.ref[_Body]) -> None:
     if (body := body_ref()) is not None:
         body.expire()
+
+
+def _abandon(source: Source, loop: asyncio.AbstractEventLoop | None, life: Life) -> None:
+    """Close the source of a body that nothing refers to any more, or whose response was closed."""
+    life.end()
+    close_later(source, loop)
 
 
 def _error_event(error: Exception) -> bytes:
