@@ -130,6 +130,7 @@ async def test_stream_that_is_left_to_the_garbage_collector_ends() -> None:
     stream = chunks.source
     del chunks
     gc.collect()
+    await asyncio.sleep(0)
     assert changes("_streams").keys() == {
         'opened_streams_total{source="log"}',
         'ended_streams_total{reason="client",source="log"}',

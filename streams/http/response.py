@@ -7,6 +7,7 @@ which bytes to send and when: a Subscriber of the log, or an IteratorSource arou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import functools
 import json
@@ -339,7 +340,10 @@ def _stop(body_ref: weakref.ref[_Body]) -> None:
 
 def _abandon(source: Source, loop: asyncio.AbstractEventLoop | None, life: Life) -> None:
     """Close the source of a body that nothing refers to any more, or whose response was closed."""
-    life.end()
+    if loop is not None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            # Not here: the garbage collector can run while a lock of the metrics is held.
+            loop.call_soon_threadsafe(life.end)
     close_later(source, loop)
 
 

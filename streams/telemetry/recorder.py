@@ -40,9 +40,10 @@ GENERATION_ENDS = ("done", "failed", "cancelled", "interrupted")
 class Recorder:
     """Receives what happens in this process.
 
-    The methods are called from any thread, also on event loops, so they must not block, and must not raise. They are
-    called at most once for a batch of messages, never for each delivery. All arguments of type str are one of the
-    values above, except for the code of refused(), because a site's policy can have codes of its own.
+    The methods are called from any thread, also on event loops, so they must not block, and must not raise. They can
+    take locks, because no finalizer and no signal handler calls them. They are called at most once for a batch of
+    messages, never for each delivery. All arguments of type str are one of the values above, except for the code of
+    refused(), because a site's policy can have codes of its own.
     """
 
     # True if `found` should be called for messages that a poll has found, which costs two queries.
