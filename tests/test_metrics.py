@@ -1,21 +1,17 @@
-"""The metrics: what each of them counts, and that no value of a label comes from a client."""
+"""The metrics count what happens in the process."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import re
-import subprocess
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
 import pytest
-from django.test import AsyncClient, override_settings
-from prometheus_client import REGISTRY
+from django.test import override_settings
 
-from streams import EventStreamResponse, NewMessage, apublish, apublish_many, metrics, publish
+from streams import EventStreamResponse, NewMessage, apublish, apublish_many, publish
 from streams.delivery.hub import Hub
 from streams.delivery.subscriber import Subscriber
 from streams.exceptions import InvalidChannel
@@ -23,51 +19,10 @@ from streams.http.response import _Body
 from streams.log import retention
 from streams.notifiers import get_notifier
 from streams.runtime import executor
-from streams.telemetry import recorder
-from streams.telemetry.error_codes import CODES
 from streams.testing import read_events
-from tests.support.sites import PYTHON, ROOT
+from tests.support.metrics import Changes, open_stream, values
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def values() -> dict[str, float]:
-    """Return the value of each series that does not come from the database, by its name with its labels."""
-    found = {}
-    for family in REGISTRY.restricted_registry([name for name in names() if name.startswith("streams_")]).collect():
-        for sample in family.samples:
-            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
-            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
-    return found
-
-
-def names() -> list[str]:
-    """Return the names of all series of the process, without those of the database's figures."""
-    own = (metrics.OPEN, metrics.NOTIFIER, *metrics._LABELS, metrics.REFUSALS, metrics.OVERFLOWS, metrics.PRUNED)
-    others = (metrics.FAILED_NOTICES, metrics.PUBLISHED, metrics.GROUPS)
-    return [name for metric in {*own, *others} for name in REGISTRY._get_names(metric)]
-
-
-class Changes:
-    """The changes of the metrics since it was made, without those that did not change."""
-
-    def __init__(self) -> None:
-        self._before = values()
-
-    def __call__(self, pattern: str = "") -> dict[str, float]:
-        found = {name: value - self._before.get(name, 0) for name, value in values().items()}
-        kept = {name.removeprefix("streams_"): value for name, value in found.items() if re.search(pattern, name)}
-        return {
-            name: value for name, value in kept.items() if value and "_bucket" not in name and "_created" not in name
-        }
-
-
-async def open_stream(**arguments: Any) -> Any:
-    """Return an iterator of a stream's chunks that is live, and has sent its first bytes."""
-    response = EventStreamResponse(Subscriber(["news"], **arguments))
-    chunks = aiter(response)
-    await anext(chunks)
-    return chunks
 
 
 async def wait_for(condition: Callable[[], bool]) -> None:
@@ -97,6 +52,13 @@ async def end_by_shutdown(chunks: _Body) -> None:
     await chunks.aclose()
 
 
+async def end_by_cut(chunks: _Body) -> None:
+    chunks.task = asyncio.ensure_future(asyncio.sleep(60))  # the server's, which serves the request
+    chunks.cut("slow")
+    await asyncio.wait([chunks.task])
+    await chunks.aclose()
+
+
 async def end_by_revocation(chunks: _Body) -> None:
     chunks.source.revoke()  # type: ignore[attr-defined]
     await chunks.aclose()
@@ -109,6 +71,7 @@ async def end_by_revocation(chunks: _Body) -> None:
         (end_by_lifetime, "lifetime"),
         (end_by_shutdown, "shutdown"),
         (end_by_revocation, "revoked"),
+        (end_by_cut, "slow"),
     ],
 )
 async def test_stream_is_open_until_it_ends_for_its_reason(end: Any, reason: str) -> None:
@@ -281,67 +244,3 @@ async def test_notifier_state_follows_the_hub() -> None:
     await chunks.aclose()
     await wait_for(lambda: Hub.running() is None)
     assert values()[states % "idle"] == 1
-
-
-# --- Labels -----------------------------------------------------------------------------------------------------------
-
-
-async def test_no_label_grows_with_what_clients_choose() -> None:
-    """All series exist before anything happens, except for the codes of refusals, which are fixed as well."""
-    before = set(values())
-    client = AsyncClient()
-    for path in ("/events/secret/", "/events/a b/", "/events/", "/events/news/?replay=x", "/events/?channel=a&end=b"):
-        await client.get(path)
-    recorder.current.refused("a code of the site's policy")
-    await open_and_close_with(last_event_id="chosen by the client")
-    await apublish("public.chosen-by-the-client", "x", event="chosen")
-    new = set(values()) - before
-    codes = {
-        found[1] for name in new if (found := re.match(r'streams_refusals_(?:total|created)\{code="(.+)"\}', name))
-    }
-    assert codes <= {*CODES, "other"}
-    assert {name for name in new if not name.startswith("streams_refusals_")} == set()
-    assert 'streams_refusals_total{code="other"}' in values()
-
-
-async def open_and_close_with(**arguments: Any) -> None:
-    await (await open_stream(**arguments)).aclose()
-
-
-@pytest.mark.once
-def test_codes_are_those_of_the_reference() -> None:
-    rows = re.findall(r"^\| \d{3} \| (.+?) \|", (ROOT / "docs" / "reference" / "errors.md").read_text(), re.M)
-    assert {code for row in rows for code in re.findall(r"`([\w-]+)`", row)} == CODES
-
-
-# --- Off --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.once
-def test_metrics_are_off_without_their_module(tmp_path: Any) -> None:
-    code = "import django; django.setup(); import streams.urls, sys; from streams.telemetry import recorder\n"
-    code += "print(type(recorder.current) is recorder.Recorder, 'prometheus_client' in sys.modules)"
-    env = {
-        **os.environ,
-        "DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3",
-        "DJANGO_SETTINGS_MODULE": "tests.support.settings_bare",
-    }
-    done = subprocess.run([PYTHON, "-c", code], cwd=ROOT, env=env, text=True, capture_output=True)
-    assert (done.returncode, done.stdout) == (0, "True False\n"), done.stderr
-
-
-@pytest.mark.once
-def test_missing_library_is_an_error_with_the_remedy() -> None:
-    code = "import sys; sys.modules['prometheus_client'] = None\nimport django; django.setup(); import streams.metrics"
-    env = {**os.environ, "DATABASE_URL": "sqlite://:memory:", "DJANGO_SETTINGS_MODULE": "tests.support.settings_bare"}
-    done = subprocess.run([PYTHON, "-c", code], cwd=ROOT, env=env, text=True, capture_output=True)
-    assert done.returncode == 1
-    assert 'Install the extra: pip install "django-sse-streams[metrics]"' in done.stderr
-
-
-@pytest.mark.once
-def test_recorder_overrides_every_method() -> None:
-    """A method without a metric would be an event that is reported in vain."""
-    methods = {name for name, value in vars(recorder.Recorder).items() if callable(value)}
-    assert methods
-    assert methods <= vars(metrics.PrometheusRecorder).keys()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from django.contrib.auth.models import User
 
 from streams.relay.access import Principal
-from streams.relay.generations import store
+from streams.relay.generations import housekeeping, store
 from streams.relay.generations.endings import Ending
 from streams.relay.models import Generation, Usage
 from tests.relay.stored import State, ask, database, messages_of, pieces, running
+from tests.support.metrics import Changes
 
 
 @database
@@ -65,3 +66,18 @@ def test_living_worker_is_not_interrupted() -> None:
     one, waiting = running(), ask()
     assert store.interrupt(one.pk).state == State.RUNNING
     assert store.interrupt(waiting.pk).state == State.QUEUED
+
+
+@database
+def test_metrics_count_active_and_ended_generations() -> None:
+    changes = Changes()
+    one, waiting = running(), ask()
+    assert housekeeping.count_active() == {"queued": 1, "running": 1}
+    store.write("w", [pieces(one, "Hello", text="Hello", ending=Ending(State.DONE))])
+    store.cancel(waiting.pk)
+    store.cancel(waiting.pk)
+    assert housekeeping.count_active() == {"queued": 0, "running": 0}
+    assert changes("generations") == {
+        'ended_generations_total{state="done"}': 1,
+        'ended_generations_total{state="cancelled"}': 1,
+    }
