@@ -41,6 +41,12 @@ class Snippet:
         return "https://example.com/" in self.code
 
     @property
+    def needs_django(self) -> tuple[int, ...]:
+        """The oldest version of Django for which the block is, by the comment in its first line."""
+        found = re.match(r"# Django (\d+)", self.code)
+        return (int(found[1]),) if found else ()
+
+    @property
     def is_settings(self) -> bool:
         """True for a block that only sets names in capitals."""
         names = [
@@ -89,10 +95,6 @@ def _access() -> dict[str, Any]:
     return {"user": _user()}
 
 
-def _answers() -> dict[str, Any]:
-    return {"environ": {"DASHSCOPE_API_KEY": "key"}}
-
-
 def _views() -> dict[str, Any]:
     return {"current_score": lambda match_id: [0, 1]}
 
@@ -103,7 +105,8 @@ def _coming_from() -> dict[str, Any]:
 
 _GIVEN = {
     "guides/access.md": _access,
-    "guides/answers.md": _answers,
+    "guides/answers.md": lambda: {"environ": {"DASHSCOPE_API_KEY": "key"}},
+    "operations/metrics.md": lambda: {"environ": {"METRICS_TOKEN": "0123456789abcdef"}},
     "guides/coming-from.md": _coming_from,
     "guides/views.md": _views,
 }
