@@ -37,7 +37,7 @@ class EventSource(BaseEventSource):
     """An event stream of a server, as an iterator of its events. It reconnects by itself, as a browser's does.
 
     After an error, a clean end, or a status that passes (408, 425, 429 and from 500), it opens the stream again with
-    the id of the last event in `Last-Event-ID`, so that a stream of Streams repeats and loses nothing. It waits for as
+    the id of the last event in `Last-Event-ID`, so that a stream of Streams loses and repeats nothing. It waits for as
     long as the server asks for (`retry:`, `Retry-After`), and longer after each failure. The parsing and the handling
     of the answers follow the WHATWG's HTML standard, section 9.2.
 
@@ -115,6 +115,7 @@ class EventSource(BaseEventSource):
                     raise missed(event)
                 self._on_reset(missed(event))
             elif state.has_ended:
+                self._disconnect()
                 break
             elif (seconds := self._read_on()) is not None:
                 self._closed.wait(seconds)
@@ -242,6 +243,7 @@ class AsyncEventSource(BaseEventSource):
                     raise missed(event)
                 await _awaited(self._on_reset(missed(event)))
             elif state.has_ended:
+                await self._disconnect()
                 break
             elif (seconds := await self._read_on()) is not None:
                 await asyncio.sleep(seconds)

@@ -60,7 +60,7 @@ def subscribe(
     Iterate it in one task at a time.
 
     Raises:
-        InvalidChannel: a name is not valid, or there is none.
+        InvalidChannel: a name is not valid, or no channel is named.
         ValueError: `after` or `replay` is not valid.
         EventsMissed: see `on_reset`. Raised by the iteration, as the next one.
         NotMigrated: the database lacks the tables.
@@ -169,7 +169,7 @@ class Subscription:
             await self.aclose()  # the event loop is ending, unless this was closed already
         except LogUnavailable:  # it is logged already
             if source.has_begun():
-                await self._leave()  # what it had begun is not complete: begin again from the cursor
+                await self._leave()  # a failed read can leave it in between: begin again from the cursor
             await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1))  # noqa: S311
         else:
             if source.has_begun():

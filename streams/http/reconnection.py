@@ -1,4 +1,4 @@
-"""The decisions of a client of an event stream: its requests, refusals, waits and cursor. No I/O, and no Django.
+"""The decisions of a client of an event stream: its requests, refusals, waits and cursor. No I/O.
 
 `streams/client.py` does the I/O, sync and async.
 """
@@ -190,7 +190,7 @@ class Reconnection:
             )
 
     def take(self) -> DecodedEvent | None:
-        """Return the next event, or None if there is none yet. Control events that need no action are left out."""
+        """Return the next event that has arrived, or None. Control events that need no action are left out."""
         while self._events:
             event = self._events.popleft()
             self._taken_id = event.id

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.test import override_settings
 
 import streams
@@ -244,15 +244,25 @@ async def test_two_tasks_cannot_iterate_at_a_time() -> None:
 # --- What it costs, and what does not see it --------------------------------------------------------------------------
 
 
-async def test_idle_subscriptions_hold_no_threads() -> None:
+def sessions() -> int:
+    """Return the number of connections to the database, if it counts them."""
+    if connection.vendor != "postgresql":
+        return 0
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        return int(cursor.fetchone()[0])
+
+
+async def test_idle_subscriptions_hold_no_threads_and_no_connections() -> None:
     async with subscribe("news"):
-        before = threading.active_count()
+        before, sessions_before = threading.active_count(), await sync_to_async(sessions)()
         others = [subscribe(f"channel.{number}") for number in range(50)]
         for events in others:
             await events.__aenter__()
         tasks: list[Awaitable[Any]] = [asyncio.ensure_future(anext(events)) for events in others]  # type: ignore[arg-type]
         await asyncio.sleep(0.05)
         assert threading.active_count() <= before + 4, "those that read the log"
+        assert await sync_to_async(sessions)() <= sessions_before + 4
         for events in others:
             await events.aclose()
         await asyncio.gather(*tasks, return_exceptions=True)
