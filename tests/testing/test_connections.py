@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from streams.testing import StreamClient, StreamRefused, SyncStreamClient
+from tests.support.services import free_port
 
 pytestmark = pytest.mark.once
 
@@ -46,6 +47,7 @@ class RawServer:
                 self._answers.append(HEAD)
 
     def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)  # ends the thread's accept()
         self._listening.close()
         for connection in self._open:
             connection.close()
@@ -118,8 +120,6 @@ async def test_refusal_while_reconnecting_is_raised(serve: Callable[..., RawServ
             await stream.next()
 
 
-async def test_missing_server_is_an_os_error(serve: Callable[..., RawServer]) -> None:
-    server = serve(b"")
-    server.close()
+async def test_missing_server_is_an_os_error() -> None:
     with pytest.raises(ConnectionRefusedError):
-        await StreamClient(server.url, "/").__aenter__()
+        await StreamClient(f"http://127.0.0.1:{free_port()}", "/").__aenter__()
