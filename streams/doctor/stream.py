@@ -21,11 +21,11 @@ from streams.doctor.heartbeat import UNBUFFER
 from streams.exceptions import InvalidSetting, StreamsError
 from streams.runtime import failures
 
-# How long a stream can take to send its first event, which the server sends at once.
-FIRST_SECONDS = 5.0
+# How long a stream can take to send its first event. The server sends it at once, but it can be busy.
+FIRST_SECONDS = 8.0
 
-# Above this, the first event counts as late.
-LATE_SECONDS = 1.0
+# Above this, the first event counts as late. The first stream of a process takes longer than the others.
+LATE_SECONDS = 2.0
 
 MAX_REQUESTS = 4
 
