@@ -10,7 +10,7 @@ import pytest
 from tests.support.services import free_port, missing, nginx
 from tests.support.services.nginx import NginxServer
 from tests.support.sites import Server, Site
-from tests.system.doctor.support import examine
+from tests.system.doctor.support import Report, examine
 
 pytestmark = pytest.mark.once
 
@@ -52,8 +52,9 @@ def proxy() -> Iterator[MakeProxy]:
         each.remove()
 
 
-def url_of(proxy: NginxServer) -> str:
-    return f"http://127.0.0.1:{proxy.port}/events/news/"
+def through(site: Site, proxy: NginxServer) -> Report:
+    """Examine a stream through the proxy, for two heartbeats."""
+    return examine(site, f"http://127.0.0.1:{proxy.port}/events/news/", "--seconds", "4.5")
 
 
 def test_documented_proxy_has_no_complaint(postgres_site: Site, proxy: MakeProxy) -> None:
@@ -79,7 +80,7 @@ def test_own_certificate_is_refused_without_insecure(site: Site, server: Server,
 
 
 def test_buffering_proxy_is_found(site: Site, proxy: MakeProxy) -> None:
-    report = examine(site, url_of(proxy(site.serve("daphne"), changes={UNBUFFERED: BUFFERED_BYTES})))
+    report = through(site, proxy(site.serve("daphne"), changes={UNBUFFERED: BUFFERED_BYTES}))
     assert report.problems() == ["buffering"]
     assert "`proxy_buffering off;`" in report.of("buffering")["remedy"]
     assert "proxy_ignore_headers X-Accel-Buffering" in report.of("buffering")["remedy"]
@@ -90,7 +91,7 @@ COMPRESS = {"gzip off;  ": "gzip on; gzip_proxied any; gzip_min_length 0; gzip_t
 
 def test_compressing_proxy_is_found(site: Site, server: Server, proxy: MakeProxy) -> None:
     """nginx passes each event on if it compresses without buffering, so that this is only a warning."""
-    report = examine(site, url_of(proxy(server, changes=COMPRESS)))
+    report = through(site, proxy(server, changes=COMPRESS))
     assert report.problems() == []
     assert report.of("compression")["level"] == "warning"
     assert "(gzip)" in report.of("compression")["text"]
@@ -100,14 +101,14 @@ def test_compressing_proxy_is_found(site: Site, server: Server, proxy: MakeProxy
 
 def test_compressor_that_holds_events_back_is_found(site: Site, server: Server, proxy: MakeProxy) -> None:
     """With buffering, nginx does not flush its compressor after each event. Clients without compression get them."""
-    report = examine(site, url_of(proxy(server, changes={**COMPRESS, UNBUFFERED: BUFFERED})))
+    report = through(site, proxy(server, changes={**COMPRESS, UNBUFFERED: BUFFERED}))
     assert report.problems() == ["compression"]
     assert "Without compression, it arrived at once" in report.of("compression")["text"]
     assert "remove `text/event-stream` from `gzip_types`" in report.of("compression")["remedy"]
 
 
 def test_short_timeout_of_the_proxy_is_found(site: Site, server: Server, proxy: MakeProxy) -> None:
-    report = examine(site, url_of(proxy(server, changes={TIMEOUT: "proxy_read_timeout 1s; #"})))
+    report = through(site, proxy(server, changes={TIMEOUT: "proxy_read_timeout 1s; #"}))
     assert report.problems() == ["heartbeat"]
     assert "The server sends a heartbeat after 2 s, which is too late" in report.of("heartbeat")["text"]
     assert "`proxy_read_timeout 8s;`" in report.of("heartbeat")["remedy"]
@@ -115,12 +116,12 @@ def test_short_timeout_of_the_proxy_is_found(site: Site, server: Server, proxy: 
 
 def test_proxy_without_servers_is_found(site: Site, proxy: MakeProxy) -> None:
     """The documented proxy answers in their place, and another one with 502."""
-    report = examine(site, url_of(proxy(free_port())))
+    report = through(site, proxy(free_port()))
     assert report.problems() == ["answer"]
     assert "in place of the site's servers" in report.of("answer")["text"]
     assert "`upstream=502`" in report.of("answer")["remedy"]
 
-    report = examine(site, url_of(proxy(free_port(), changes={"error_page 502 503 504 = @away;": ""})))
+    report = through(site, proxy(free_port(), changes={"error_page 502 503 504 = @away;": ""}))
     assert report.problems() == ["answer"]
     assert "answers 502" in report.of("answer")["text"]
     assert "`server` lines of `upstream`" in report.of("answer")["remedy"]
@@ -131,21 +132,21 @@ def test_proxy_that_drops_the_cursor_is_found(site: Site, server: Server, proxy:
     """The messages of each interruption are lost, although every connection looks good."""
     line = 'proxy_set_header Connection "";'
     changes = {line: f'{line} proxy_set_header Last-Event-ID "";'}
-    report = examine(site, url_of(proxy(server, changes=changes)))
+    report = through(site, proxy(server, changes=changes))
     assert report.problems() == ["reconnect"]
     assert "Last-Event-ID" in report.of("reconnect")["remedy"]
 
 
 def test_forwarded_address_of_clients_is_found(site: Site, server: Server, proxy: MakeProxy) -> None:
     changes = {"X-Forwarded-For $remote_addr;": "X-Forwarded-For $http_x_forwarded_for;"}
-    report = examine(site, url_of(proxy(server, changes=changes)))
+    report = through(site, proxy(server, changes=changes))
     assert report.problems() == ["client address"]
     assert "`proxy_set_header X-Forwarded-For $remote_addr;`" in report.of("client address")["remedy"]
 
 
 def test_unnamed_proxy_is_found(sqlite_site: Site, proxy: MakeProxy) -> None:
     sqlite_site.settings(HEARTBEAT_SECONDS=1)
-    report = examine(sqlite_site, url_of(proxy(sqlite_site.serve())), "--seconds", "2")
+    report = through(sqlite_site, proxy(sqlite_site.serve()))
     assert report.problems() == []
     assert report.of("client address")["level"] == "warning"
     assert "'TRUSTED_PROXIES': ['127.0.0.1']" in report.of("client address")["remedy"]
@@ -155,9 +156,7 @@ def test_cached_and_cookied_streams_are_found(site: Site, server: Server, proxy:
     added = (
         'add_header Set-Cookie "visitor=1"; proxy_hide_header Cache-Control; add_header Cache-Control "max-age=60"; #'
     )
-    report = examine(
-        site, url_of(proxy(server, changes={"proxy_cache off;\n            proxy_read": f"{added}\nproxy_read"}))
-    )
+    report = through(site, proxy(server, changes={"proxy_cache off;\n            proxy_read": f"{added}\nproxy_read"}))
     assert report.problems() == ["caching"]
     assert "`proxy_cache off;`" in report.of("caching")["remedy"]
     assert "visitor" in report.of("cookies")["text"]
