@@ -9,6 +9,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management import get_commands, load_command_class
+from django.core.management.commands.runserver import Command as Runserver
 from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
@@ -151,17 +152,14 @@ def error_code(body: bytes) -> str:
 
 # --- runserver --------------------------------------------------------------------------------------------------------
 
-# The packages whose runserver serves WSGI, and those whose command only wraps the command of the next app.
-SERVES_WSGI = ("django", "whitenoise")
-
 
 def check_runserver() -> Findings:
     """Check that `manage.py runserver` would serve ASGI."""
     found = get_commands()["runserver"]
-    command = load_command_class(found, "runserver") if isinstance(found, str) else found
-    packages = [cls.__module__.partition(".")[0] for cls in type(command).__mro__ if cls is not object]
-    owner = next((package for package in packages if package not in SERVES_WSGI), None)
-    if owner is None:
+    command = type(load_command_class(found, "runserver") if isinstance(found, str) else found)
+    # Django's own method starts a WSGI server. Packages that serve ASGI replace it.
+    owner = next((base for base in command.__mro__ if "inner_run" in vars(base)), command)
+    if owner is Runserver:
         yield warning(
             "runserver",
             "`manage.py runserver` serves WSGI, under which every stream is answered with 500 (asgi-required).",
@@ -169,4 +167,4 @@ def check_runserver() -> Findings:
             f"`uvicorn {application_path()} --reload`.",
         )
     else:
-        yield ok("runserver", f"`manage.py runserver` is the command of {owner}.")
+        yield ok("runserver", f"`manage.py runserver` is the command of {owner.__module__.partition('.')[0]}.")

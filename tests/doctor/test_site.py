@@ -66,6 +66,16 @@ def test_silenced_system_check_is_not_reported(settings: Any, monkeypatch: pytes
 
 
 @pytest.mark.once
+def test_only_system_checks_of_streams_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor checks the server itself."""
+    messages = [checks.Warning("a", id="shop.W001"), checks.Warning("b", id="streams.W008"), checks.Warning("c")]
+    messages.append(checks.Error("d", hint="e", id="streams_relay.E001"))
+    monkeypatch.setattr(checks, "run_checks", lambda tags=None, **kwargs: [] if tags else messages)
+    [found] = site._system_checks()
+    assert (found.level.name, found.text, found.remedy) == ("PROBLEM", "d (streams_relay.E001)", "e")
+
+
+@pytest.mark.once
 def test_failing_system_check_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**kwargs: Any) -> None:
         raise ImportError("No module named 'shop'")
