@@ -23,14 +23,15 @@ def running(start: Start) -> Running:
     return start("observed", app=APP)
 
 
-async def reports(running: Running, kind: str, path: str) -> list[Any]:
-    """Return the reports of this kind about requests to this path, once the first one is there."""
-    found: list[Any] = []
+async def reports(running: Running, *, sentry: int = 0, spans: int = 0, about: str) -> dict[str, list[Any]]:
+    """Wait until there are as many reports that contain this text, and return all that do, of each kind."""
+    found: dict[str, list[Any]] = {"sentry": [], "spans": []}
     async with asyncio.timeout(30):
-        while not (about := [report for report in found if path in json.dumps(report)]):
-            found += (await running.ask("reports/"))[kind]
+        while len(found["sentry"]) < sentry or len(found["spans"]) < spans:
+            for kind, new in (await running.ask("reports/")).items():
+                found[kind] += [report for report in new if about in json.dumps(report)]
             await asyncio.sleep(0.05)
-    return about
+    return found
 
 
 def token() -> str:
@@ -56,7 +57,7 @@ async def test_sentry_reports_nothing_at_the_start(running: Running) -> None:
 async def test_stream_is_one_transaction_in_sentry(running: Running) -> None:
     """It ends with the stream, and does not grow while the stream is open."""
     await read(running, f"/events/observed/?token={token()}", 30)
-    [report] = await reports(running, "sentry", "/events/{channel}/")
+    [report] = (await reports(running, sentry=1, about="/events/{channel}/"))["sentry"]
     assert report["type"] == "transaction"
     assert len(report["spans"]) < 15
     assert not (report.get("breadcrumbs") or {}).get("values")
@@ -73,16 +74,14 @@ async def test_reads_of_the_log_belong_to_no_request(running: Running) -> None:
     for client in clients:
         await client.read_until(1)
         client.abort()
-    await running.until(streams=0)
-    found = (await running.ask("reports/"))["sentry"]
-    assert sum(report.get("transaction") == "/events/{channel}/" for report in found) == len(clients)
+    found = (await reports(running, sentry=len(clients), about="/events/{channel}/"))["sentry"]
     assert not [span for report in found for span in report["spans"] if "streams_message" in span["description"]]
 
 
 async def test_sampler_leaves_streams_out(running: Running) -> None:
     await read(running, f"/quiet/observed/?token={token()}")
-    await running.until(streams=0)
-    assert "/quiet/" not in json.dumps((await running.ask("reports/"))["sentry"])
+    found = await reports(running, spans=2, about="/quiet/")
+    assert found["sentry"] == []
 
 
 async def test_exception_of_a_snapshot_reaches_sentry_once(running: Running) -> None:
@@ -90,9 +89,10 @@ async def test_exception_of_a_snapshot_reaches_sentry_once(running: Running) -> 
     client = await running.connect(f"/failing/observed/?token={given}")
     [event] = await client.read_control(1)
     assert event.event == "stream-error"
-    await running.until(streams=0)
-    found = await reports(running, "sentry", "no snapshot")
-    assert [report["exception"]["values"][-1]["value"] for report in found] == ["no snapshot"]
+    client.abort()
+    found = await reports(running, sentry=2, spans=2, about="/failing/")  # a transaction and an event
+    events = [report for report in found["sentry"] if report["type"] == "event"]
+    assert [report["exception"]["values"][-1]["value"] for report in events] == ["no snapshot"]
     assert given not in json.dumps(found)
 
 
@@ -101,21 +101,17 @@ async def test_reports_have_no_tokens(running: Running) -> None:
     given = token()
     client = await StreamClient(running.server.port, f"/broken/?token={given}").connect()
     assert client.status == 500
+    broken = await reports(running, sentry=2, spans=2, about="/broken/")
     await read(running, f"/events/observed/?token={given}")
-    await running.until(streams=0)
-    found = await running.ask("reports/")
-    assert "/broken/" in json.dumps(found["sentry"])
-    assert "/broken/" in json.dumps(found["spans"])
-    assert "/events/observed/" in json.dumps(found["spans"])
-    assert given not in json.dumps(found)
+    streamed = await reports(running, sentry=1, spans=2, about="/events/observed/")
+    assert given not in json.dumps([broken, streamed])
 
 
 async def test_stream_is_two_spans_in_opentelemetry(running: Running) -> None:
     """The server's span ends with the stream, and the view's span with the first byte. No event has a span."""
     await running.ask("reports/")
     await read(running, f"/events/observed/?token={token()}", 20)
-    await running.until(streams=0)
-    found = [span for span in (await running.ask("reports/"))["spans"] if "/events/observed/" in json.dumps(span)]
+    found = (await reports(running, spans=2, about="/events/observed/"))["spans"]
     assert sorted(span["kind"] for span in found) == ["SpanKind.INTERNAL", "SpanKind.SERVER"]
     view, server = sorted(found, key=lambda span: span["kind"])
     assert view["parent_id"] == server["context"]["span_id"]
