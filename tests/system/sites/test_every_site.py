@@ -25,6 +25,7 @@ SITES = {
     "toolbar": {"name": "toolbar"},
     "observed": {"name": "observed", "app": "tests.system.sites.asgi_observed:application"},
     "policy": {"name": "policy"},
+    "websockets": {"name": "websockets", "server": "daphne", "app": "tests.system.sites.asgi_websockets:application"},
     "accounts": {"name": "accounts", "migrate": True},
 }
 
