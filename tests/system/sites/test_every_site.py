@@ -47,11 +47,11 @@ async def test_first_event_arrives_at_once(running: Running, channel: str) -> No
 
 async def test_reconnects_are_exact(running: Running, channel: str) -> None:
     """The client leaves in the middle of the stream, while messages are published."""
-    lines = [str(number) for number in range(60)]
+    lines = [str(number) for number in range(30)]
     client = await running.stream(channel)
     publishing = asyncio.create_task(running.publish(channel, *lines))
     while len(client.events) < len(lines):
-        await client.read_until(min(len(lines), len(client.events) + random.randint(1, 15)))
+        await client.read_until(min(len(lines), len(client.events) + random.randint(1, 8)))
         client.abort()
         await client.connect()
     await publishing
@@ -64,7 +64,8 @@ async def test_idle_streams_hold_no_thread_and_no_connection(running: Running) -
         await running.log_in(browser, "idler")
         cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
     [(pk,)] = running.site.execute("SELECT id FROM auth_user WHERE username = 'idler'")
-    await asyncio.gather(*(running.stream(f"user.{pk}", Cookie=cookie) for _ in range(STREAMS)))
+    url = await running.stream_url(f"user.{pk}")
+    await asyncio.gather(*(running.connect(url, Cookie=cookie) for _ in range(STREAMS)))
     assert (await running.holdings())["streams"] == STREAMS
     process = psutil.Process(running.server.pid)
     async with asyncio.timeout(30):
@@ -80,7 +81,8 @@ async def connections(running: Running) -> int:
 
 async def test_leaving_ends_the_stream(running: Running, channel: str) -> None:
     before = await running.until(streams=0, subscribers=0)
-    clients = [await running.stream(channel) for _ in range(5)]
+    url = await running.stream_url(channel)
+    clients = [await running.connect(url) for _ in range(5)]
     for client in clients:
         client.abort()
     await running.until(streams=0, subscribers=0, objects=before["objects"], tasks=before["tasks"])

@@ -50,7 +50,7 @@ async def test_live_monitor_shows_events(running: Running, tabs: Tabs) -> None:
     page = await tabs.open(f"{running.url}{running.admin}/streams/monitor/?channel=public.watched")
     await expect(page.get_by_text("Live", exact=True)).to_be_visible()
     await running.publish("public.watched", "shown")
-    await expect(page.get_by_text("shown")).to_be_visible()
+    await expect(page.get_by_text("shown", exact=True)).to_be_visible()
     assert tabs.complaints == []
 
 
