@@ -57,6 +57,12 @@ async def test_token_opens_a_stream_and_is_in_no_location() -> None:
     assert "Location" not in refused.headers
 
 
+async def test_subclass_of_the_site_is_exempt() -> None:
+    with override_settings(ROOT_URLCONF="tests.views.urls"):
+        response = await AsyncClient().get("/scores/7/")
+    assert (response.status_code, response.headers.get("Location")) == (403, None)
+
+
 async def test_signed_in_user_reads_the_own_channel() -> None:
     user = await User.objects.acreate(username="ann")
     client = AsyncClient()

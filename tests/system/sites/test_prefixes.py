@@ -16,12 +16,12 @@ from tests.system.sites.running import Running
 pytestmark = pytest.mark.once
 
 # For each server: its options, and whether its proxy removes the prefix. uvicorn needs a proxy that does, because it
-# puts `--root-path` in front of the path itself. granian removes the prefix.
+# puts `--root-path` in front of the path itself.
 SITES = {
     "uvicorn": (["--root-path", "/app"], [True]),
     "hypercorn": (["--root-path", "/app"], [True, False]),
     "daphne": (["--root-path", "/app"], [True, False]),
-    "granian": (["--url-path-prefix", "/app"], [False]),
+    "granian": (["--url-path-prefix", "/app"], [True, False]),
     "FORCE_SCRIPT_NAME": ([], [True, False]),
 }
 
