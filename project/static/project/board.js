@@ -1,11 +1,10 @@
 // The live board: shows the events of a channel and the state of the connection, and publishes.
 // Data from the stream is always shown as text, never as HTML.
-"use strict";
+import { Stream } from "../streams/streams.js";
 
 const MOST_SHOWN = 20;
 const LONGEST_SHOWN = 2000; // characters of an event's data
 const COUNT_MILLISECONDS = 3000;
-const TRY_AGAIN_SECONDS = 5;
 const ANNOUNCE_MILLISECONDS = 1000;
 
 const byId = (id) => document.getElementById(id);
@@ -62,11 +61,8 @@ const STATES = {
   reconnecting: "Reconnecting …",
   closed: "Closed",
 };
-let source = null;
-let lastEventId = "";
-let tryAgain = null;
+let stream = null;
 let returned = false; // true after the first connection
-let dropped = false; // by the button
 
 function show(state, more = "") {
   byId("state").dataset.state = state;
@@ -86,8 +82,7 @@ function begin() {
   replayed = [];
 }
 
-function checkpoint(event) {
-  lastEventId = event.lastEventId;
+function checkpoint() {
   if (stage === "begin") stage = "replay";
   else if (stage === "replay") {
     stage = "live";
@@ -106,14 +101,12 @@ function tellReplay() {
 
 function receive(event) {
   if (!(event instanceof MessageEvent)) return; // not a message whose event type is "error"
-  lastEventId = event.lastEventId;
   if (fromPage.delete(event.lastEventId)) return;
   if (stage === "replay") replayed.push(event.lastEventId);
   add(event, stage === "replay" && returned);
 }
 
 function reset(event) {
-  lastEventId = event.lastEventId;
   stage = "replay";
   const { reason, requested, head } = JSON.parse(event.data);
   const why = {
@@ -135,47 +128,39 @@ const types = new Set(board.dataset.types.split(" "));
 for (const type of events.querySelectorAll(".type")) types.add(type.textContent);
 
 function connect() {
-  clearTimeout(tryAgain);
   const url = new URL(board.dataset.stream, location.href);
-  // An EventSource sends the Last-Event-ID header only when it reconnects by itself. A new one needs it in the URL.
-  if (lastEventId) url.searchParams.set("last_event_id", lastEventId);
-  show(lastEventId ? "reconnecting" : "connecting");
-  begin();
-  source = new EventSource(url);
-  source.onopen = (event) => {
-    if (event instanceof MessageEvent) return;
-    begin();
-    show("live");
-    count();
-  };
-  source.onerror = (event) => {
-    if (event instanceof MessageEvent) return;
-    returned = true;
-    if (source.readyState !== EventSource.CLOSED) {
-      show("reconnecting", "The connection was lost. Events that you miss now will be replayed.");
-      return;
-    }
-    // The response was not a stream, from the server or from a proxy. Browsers then stop reconnecting.
-    show("closed", `The server did not return a stream. Trying again in ${TRY_AGAIN_SECONDS} seconds.`);
-    tryAgain = setTimeout(connect, TRY_AGAIN_SECONDS * 1000);
-  };
-  for (const type of types) source.addEventListener(type, receive);
-  source.addEventListener("stream-checkpoint", checkpoint);
-  source.addEventListener("stream-reset", reset);
-  source.addEventListener("stream-error", () => {
-    byId("state-more").textContent = "The stream failed on the server. The browser will reconnect.";
+  if (stream) url.searchParams.set("last_event_id", stream.lastEventId);
+  show(stream ? "reconnecting" : "connecting");
+  stream = new Stream(url, {
+    onReset: reset,
+    // A response that is not a stream, a lost connection, or a stream that failed on the server.
+    onError: ({ status, message }) => {
+      const words = status ? message : "The connection was lost. Events that you miss now will be replayed.";
+      byId("state-more").textContent = words;
+    },
   });
+  stream.addEventListener("stream-state", () => {
+    begin();
+    if (stream.state === "open") {
+      show("live");
+      count();
+    } else if (stream.state === "connecting") {
+      returned = true;
+      show("reconnecting", "The connection was lost. Events that you miss now will be replayed.");
+    }
+  });
+  for (const type of types) stream.addEventListener(type, receive);
+  stream.addEventListener("stream-checkpoint", checkpoint);
 }
 
 byId("drop").addEventListener("click", () => {
   byId("replay").hidden = true;
-  if (source.readyState === EventSource.CLOSED) {
-    dropped = false;
+  if (stream.state === "closed") {
     connect();
     return;
   }
-  source.close();
-  dropped = returned = true;
+  stream.close();
+  returned = true;
   show("closed", "You dropped the connection. Publish something, then connect again: it will be replayed.");
 });
 
@@ -194,8 +179,7 @@ async function count() {
 }
 
 setInterval(() => {
-  const reachable = dropped || source.readyState === EventSource.OPEN;
-  if (reachable && document.visibilityState === "visible") count();
+  if (stream.state !== "connecting" && document.visibilityState === "visible") count();
 }, COUNT_MILLISECONDS);
 
 // --- Publishing ---

@@ -1,5 +1,5 @@
 // The page of random numbers: shows the state of the connection and the newest number.
-"use strict";
+import { Stream } from "../streams/streams.js";
 
 const section = document.getElementById("random");
 const state = document.getElementById("state");
@@ -11,12 +11,9 @@ function show(name, words) {
 }
 
 show("connecting", "Connecting …");
-const source = new EventSource(section.dataset.stream);
-source.onopen = () => show("live", "Live");
-source.onmessage = (event) => {
+const stream = new Stream(section.dataset.stream);
+stream.onopen = () => show("live", "Live");
+stream.onerror = () => show("reconnecting", "Reconnecting …");
+stream.onmessage = (event) => {
   number.textContent = event.data;
-};
-source.onerror = () => {
-  if (source.readyState === EventSource.CLOSED) show("closed", "Closed: the server refused the stream. Load the page again to try again.");
-  else show("reconnecting", "Reconnecting …");
 };

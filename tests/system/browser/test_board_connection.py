@@ -144,6 +144,6 @@ async def test_refused_stream_is_retried(sqlite_site: Site, tabs: Tabs) -> None:
     server = sqlite_site.settings(MAX_STREAMS_PER_PROCESS=1).serve()
     one = await open_board(tabs, server, staff=False)
     two = await tabs.open(server.url)
-    await expect(two.locator("#state")).to_contain_text("Closed The server did not return a stream. Trying again in 5")
+    await expect(two.locator("#state")).to_contain_text("Connecting … This process serves its 1 streams")
     await one.close()
     await is_live(two)

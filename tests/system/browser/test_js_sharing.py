@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 from playwright.async_api import Dialog, Page
@@ -18,10 +17,9 @@ pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 class Log:
     """A small log behind a raw site: it replays after the cursor, and sends checkpoints as Streams does."""
 
-    def __init__(self, site: RawSite, head: int = 0, replay: Callable[[Request], int] | None = None) -> None:
-        self.head = head
+    def __init__(self, site: RawSite) -> None:
+        self.head = 0
         self.oldest = 1
-        self.site = site
         self.changed = asyncio.Condition()
         self.refuse = False
         self.replaced = 0
@@ -31,6 +29,9 @@ class Log:
         async with self.changed:
             self.head += count
             self.changed.notify_all()
+
+    async def end_streams(self) -> None:
+        await self.replace(self.head)
 
     async def replace(self, head: int) -> None:
         """Restore an older copy of the log: streams end, and cursors beyond the head get a reset."""
@@ -221,7 +222,7 @@ async def test_outage_is_seen_by_all(raw_site: RawSite, tabs: Tabs, log: Log) ->
     pages = await open_tabs(tabs, raw_site, 3, "/stream/?last_event_id=0")
     await streams_settle_at(raw_site, 1)
     log.refuse = True
-    await log.replace(0)
+    await log.end_streams()
     for page in pages:
         await until(page, "one.log.some(([name, error]) => name === 'onError' && error.status === 503)")
         assert await page.evaluate("one.stream.state") == "connecting"
