@@ -13,9 +13,11 @@
  * @property {(event: MessageEvent) => void} [onSnapshot]
  */
 
-const LONGEST_WAIT = 30_000; // milliseconds
-
 export class Stream extends EventTarget {
+  static CONNECTING = 0;
+  static OPEN = 1;
+  static CLOSED = 2;
+
   /** @type {((event: any) => void) | null} */
   onopen = null;
   /** @type {((event: MessageEvent) => void) | null} */
@@ -33,7 +35,7 @@ export class Stream extends EventTarget {
   #retry = 3000;
   #failures = 0;
   #heard = 0; // last sign of life; Infinity before a retry
-  #trust = 0; // 5 if the server knows lastEventId, and has sent the snapshot or what it replays without a cursor
+  #trust = 0; // 5 once the server accepts lastEventId, and has sent what comes first
   #leading = false;
   #timer = 0;
   #interval = 0;
@@ -50,7 +52,7 @@ export class Stream extends EventTarget {
     super();
     const { shared, token, headers, onError, onReset, onSnapshot } = (this.#options = options);
     if (shared === true && (token || headers)) throw TypeError("With token or headers, shared must name the user.");
-    const { href, searchParams } = (this.#target = new URL(url, globalThis.document?.baseURI));
+    const { href, searchParams } = (this.#target = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href));
     this.url = href;
     for (const name of [...searchParams.keys()]) {
       if (!/^last[-_]?event[-_]?id$/i.test(name)) continue;
@@ -200,7 +202,7 @@ export class Stream extends EventTarget {
     connection.abort();
     this.#heard = Infinity;
     const pause = Math.max(100, this.#retry) * 2 ** this.#failures++;
-    wait = Math.max(wait, Math.min(pause, Math.max(this.#retry, LONGEST_WAIT)));
+    wait = Math.max(wait, Math.min(pause, Math.max(this.#retry, 30_000)));
     this.#timer = +setTimeout(() => this.#connect(), Math.min(wait * (1 + Math.random() / 2), 1e9));
     this.#show(0, error);
   }
@@ -263,10 +265,11 @@ export class Stream extends EventTarget {
   /** @param {any} message */
   #hear(message) {
     const { type, id, before, open, error } = message;
-    if (this.#leading || before === undefined) {
-      if (this.#leading && this.#heard === Infinity) this.#connect();
-      return before ?? this.#tell();
+    if (this.#leading && before === undefined) {
+      if (this.#heard === Infinity) this.#connect();
+      this.#tell();
     }
+    if (this.#leading || before === undefined) return;
     const cursor = this.lastEventId;
     // Positions rise until a reset. Without trust, the cursor might be of a log that was replaced.
     /** @param {string} position */

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from tests.system.browser.conftest import Visit
+from tests.system.browser.raw_log import Log
 from tests.system.browser.raw_streams import RawSite, Request
-from tests.system.browser.test_js_sharing import Log
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 

@@ -8,60 +8,11 @@ import pytest
 from playwright.async_api import Dialog, Page
 
 from tests.system.browser.conftest import Tabs
+from tests.system.browser.raw_log import Log
 from tests.system.browser.raw_streams import RawSite, Request
 from tests.system.browser.stream_log import FAST, events_of, log_of, open_stream, until
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
-
-
-class Log:
-    """A small log behind a raw site: it replays after the cursor, and sends checkpoints as Streams does."""
-
-    def __init__(self, site: RawSite) -> None:
-        self.head = 0
-        self.oldest = 1
-        self.changed = asyncio.Condition()
-        self.refuse = False
-        self.replaced = 0
-        site.answer = self.answer
-
-    async def publish(self, count: int = 1) -> None:
-        async with self.changed:
-            self.head += count
-            self.changed.notify_all()
-
-    async def end_streams(self) -> None:
-        await self.replace(self.head)
-
-    async def replace(self, head: int) -> None:
-        """Restore an older copy of the log: streams end, and cursors beyond the head get a reset."""
-        async with self.changed:
-            self.head = head
-            self.replaced += 1
-            self.changed.notify_all()
-
-    async def answer(self, request: Request) -> None:
-        if self.refuse:
-            await request.start(503, "text/html")
-            return
-        epoch = self.replaced
-        cursor = int(request.query.get("last_event_id", self.head))
-        await request.start()
-        if cursor > self.head or cursor < self.oldest - 1:
-            cursor = self.oldest - 1
-            await request.send(f'event: stream-reset\nid: {cursor}\ndata: {{"reason":"unknown-id"}}\n\n')
-        else:
-            await request.send(f"retry: 100\nevent: stream-checkpoint\nid: {cursor}\ndata: {{}}\n\n")
-        live = False
-        while epoch == self.replaced:
-            for position in range(cursor + 1, self.head + 1):
-                await request.send(f"id: {position}\ndata: {position}\n\n")
-                cursor = position
-            if not live:
-                live = True
-                await request.send(f"event: stream-checkpoint\nid: {cursor}\ndata: {{}}\n\n")
-            async with self.changed:
-                await self.changed.wait_for(lambda at=cursor: self.head > at or epoch != self.replaced)
 
 
 @pytest.fixture
@@ -143,6 +94,21 @@ async def test_tab_with_a_newer_cursor_repeats_nothing(raw_site: RawSite, tabs: 
     await log.publish(1)
     await have(late, 6, 6)
     assert len(raw_site.requests) == 1
+
+
+async def test_leader_that_is_behind_repeats_nothing(raw_site: RawSite, tabs: Tabs, log: Log) -> None:
+    await log.publish(5)
+    log.replays.clear()
+    early = await open_tabs(tabs, raw_site, 1, "/stream/?last_event_id=0")
+    await until(early[0], "one.stream.state === 'open'")
+    late = await open_tabs(tabs, raw_site, 1, "/stream/?last_event_id=5")
+    await until(late[0], "one.stream.state === 'open'")
+    await streams_settle_at(raw_site, 1)
+    log.replays.set()
+    await have(early, 1, 5)
+    await log.publish(1)
+    await have(early, 1, 6)
+    await have(late, 6, 6)
 
 
 async def test_closed_leader_loses_and_repeats_nothing(raw_site: RawSite, tabs: Tabs, log: Log) -> None:

@@ -1,4 +1,19 @@
+/**
+ * @typedef {{ status: number, code: string, message: string }} StreamError
+ * @typedef {object} StreamOptions
+ * @property {boolean | string} [shared] by all tabs; a text names the user
+ * @property {() => string | Promise<string>} [token] returns a new token
+ * @property {HeadersInit} [headers]
+ * @property {boolean} [withCredentials]
+ * @property {number} [silenceSeconds] until it reconnects
+ * @property {(error: StreamError) => void} [onError]
+ * @property {(event: MessageEvent) => void} [onReset]
+ * @property {(event: MessageEvent) => void} [onSnapshot]
+ */
 export class Stream extends EventTarget {
+    static CONNECTING: number;
+    static OPEN: number;
+    static CLOSED: number;
     /** @param {string | URL} url @param {StreamOptions} [options] */
     constructor(url: string | URL, options?: StreamOptions);
     /** @type {((event: any) => void) | null} */
