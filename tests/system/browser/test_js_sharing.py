@@ -197,6 +197,20 @@ async def test_outage_is_seen_by_all(raw_site: RawSite, tabs: Tabs, log: Log) ->
     await have(pages, 1, 2)
 
 
+async def test_late_tab_waits_for_its_snapshot(raw_site: RawSite, tabs: Tabs) -> None:
+    async def answer(request: Request) -> None:
+        await request.start()
+        await request.send("event: stream-checkpoint\nid: 7\ndata: {}\n\n")
+        await asyncio.sleep(0.3)
+        await request.send("event: stream-snapshot\nid: 7\ndata: {}\n\n")
+        await request.until_gone()
+
+    raw_site.answer = answer
+    for _ in range(2):
+        [page] = await open_tabs(tabs, raw_site, 1, "/stream/")
+        await until(page, "one.log.some(([name]) => name === 'onSnapshot')")
+
+
 async def test_reset_reaches_all_tabs(raw_site: RawSite, tabs: Tabs, log: Log) -> None:
     await log.publish(9)
     pages = await open_tabs(tabs, raw_site, 3, "/stream/?last_event_id=9")
