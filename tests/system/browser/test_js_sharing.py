@@ -227,6 +227,30 @@ async def test_reset_reaches_all_tabs(raw_site: RawSite, tabs: Tabs, log: Log) -
         assert len([entry for entry in await log_of(page) if entry[0] == "onReset"]) == 1
 
 
+async def test_tab_with_its_own_connection_asks_after_a_reset(raw_site: RawSite, tabs: Tabs) -> None:
+    """Its own connection could be one to the log that was replaced."""
+    replace = asyncio.Event()
+
+    async def answer(request: Request) -> None:
+        number = len(raw_site.requests)
+        cursor = request.query["last_event_id"]
+        await request.start()
+        if number < 3:
+            await request.send(f"event: stream-checkpoint\nid: {cursor}\ndata: {{}}\n\n")
+        if number == 1:
+            await replace.wait()
+        if number != 2:
+            await request.send("event: stream-reset\nid: 0\ndata: {}\n\nid: 1\ndata: 1\n\n")
+        await request.until_gone()
+
+    raw_site.answer = answer
+    pages = [(await open_tabs(tabs, raw_site, 1, f"/stream/?last_event_id={cursor}"))[0] for cursor in (9, 5)]
+    await until(pages[1], "one.stream.state === 'open'")
+    replace.set()
+    assert (await raw_site.request(2)).query == {"last_event_id": "5"}
+    await have(pages, 1, 1)
+
+
 async def test_cursor_of_a_replaced_log_is_checked(raw_site: RawSite, tabs: Tabs, log: Log) -> None:
     """A tab whose cursor is above that of the leader asks the server, because the log could have been replaced."""
     await log.publish(2)
@@ -279,11 +303,7 @@ async def test_denied_locks_do_no_harm(raw_site: RawSite, tabs: Tabs, log: Log) 
     </script><body>"""
     page = await tabs.open(f"{raw_site.url}/frame/")
     await log.publish(1)
-    await until_text(page, "1")
-
-
-async def until_text(page: Page, text: str) -> None:
-    await page.frame_locator("iframe").get_by_text(text).wait_for()
+    await page.frame_locator("iframe").get_by_text("1").wait_for()
 
 
 async def test_events_without_ids_are_shared(raw_site: RawSite, tabs: Tabs) -> None:
