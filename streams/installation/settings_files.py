@@ -95,7 +95,10 @@ def open_channel(project: Project, channel: str) -> None:
     if not value.keys:
         file.replace(value, f'{{"PUBLIC_CHANNELS": ["{channel}"]}}')
         return
-    channels = _values(value).get("PUBLIC_CHANNELS")
+    values = _values(value)
+    if not values:
+        raise CannotChange("STREAMS has keys that are not literal strings")
+    channels = values.get("PUBLIC_CHANNELS")
     if channels is None:
         file.add_last(value.values, value, f'"PUBLIC_CHANNELS": ["{channel}"]', key=value.keys[-1])
     elif isinstance(channels, ast.List) and not channels.elts:
