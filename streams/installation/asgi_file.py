@@ -30,9 +30,9 @@ def change(project: Project) -> Callable[[], None] | None:
     file = project.file(_location())
     if file.before is None:
         return lambda: file.append(NEW.format(settings=_settings_module(project), name=_name()))
-    modules = {node.module: node for node in ast.walk(file.tree) if isinstance(node, ast.ImportFrom)}
-    if "streams.asgi" in modules:
+    if b"streams.asgi" in file.before:
         return None
+    modules = {node.module: node for node in ast.walk(file.tree) if isinstance(node, ast.ImportFrom)}
     return lambda: _import_from_streams(file, modules.get("django.core.asgi"))
 
 
