@@ -14,7 +14,7 @@ streams.W004  The connection pool of the log's database is smaller than the numb
 streams.W005  The log's database is on another machine, and its connections have no TCP keepalives.
 streams.W006  A pattern in PUBLIC_CHANNELS matches the channels of all users or of all answers.
 streams.W007  PUBLIC_CHANNELS are open to everyone, and the number of streams is not limited.
-streams.W008  A setting of django-eventstream has no effect any more.
+streams.W011  A setting of django-eventstream has no effect any more.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _eventstream() -> Iterator[CheckMessage]:
             yield Error(f"Streams do not read EVENTSTREAM_ALLOW_{name}.", hint=remedy, id="streams.E007")
     for name, remedy in REPLACED.items():
         if hasattr(settings, name):
-            yield Warning(f"{name} has no effect.", hint=remedy, id="streams.W008")
+            yield Warning(f"{name} has no effect.", hint=remedy, id="streams.W011")
 
 
 def _notifier() -> Iterator[CheckMessage]:

@@ -21,7 +21,7 @@ import streams.eventstream as django_eventstream
 from streams import publish
 from streams.eventstream import asend_event, get_current_event_id, send_event
 from streams.exceptions import InvalidMessage
-from streams.testing import StreamClient, StreamRefused, assert_not_published, assert_published, published
+from streams.testing import StreamClient, StreamNotOpened, assert_not_published, assert_published, published
 from streams.tokens import make_token
 from tests.system.eventstream.channelmanager import MyChannelManager
 
@@ -98,7 +98,7 @@ async def test_async_code_has_its_own_function(db: None) -> None:
 # --- Streams ----------------------------------------------------------------------------------------------------------
 
 
-def fields(refusal: StreamRefused) -> Any:
+def fields(refusal: StreamNotOpened) -> Any:
     return json.loads(refusal.body)
 
 
@@ -224,7 +224,7 @@ async def test_stream_ends_when_the_permission_does(site: None, monkeypatch: pyt
         await django_eventstream.achannel_permission_changed(None, "news")
         assert '"code":"revoked"' in (await stream.next("stream-error")).data
         assert '"condition": "forbidden"' in (await stream.next("stream-error")).data
-        with pytest.raises(StreamRefused) as raised:  # it came back with the id of the error
+        with pytest.raises(StreamNotOpened) as raised:  # it came back with the id of the error
             await stream.next()
     assert raised.value.status == 400
 
@@ -253,6 +253,6 @@ def test_settings_without_effect_are_warnings(settings: Any) -> None:
     settings.EVENTSTREAM_CHANNELMANAGER_CLASS = MANAGER
     found = run_checks(databases=[])
     assert [(each.id, each.msg) for each in found] == [
-        ("streams.W008", "EVENTSTREAM_STORAGE_CLASS has no effect."),
-        ("streams.W008", "EVENTSTREAM_REDIS has no effect."),
+        ("streams.W011", "EVENTSTREAM_STORAGE_CLASS has no effect."),
+        ("streams.W011", "EVENTSTREAM_REDIS has no effect."),
     ]

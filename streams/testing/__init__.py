@@ -14,7 +14,7 @@ with travel(hours=8):
 from __future__ import annotations
 
 from streams.protocol.sse import DecodedEvent as DecodedEvent
-from streams.testing.connections import StreamRefused as StreamRefused
+from streams.testing.connections import StreamNotOpened as StreamNotOpened
 from streams.testing.live_server import StreamsLiveServer as StreamsLiveServer
 from streams.testing.live_server import StreamsLiveServerTestCase as StreamsLiveServerTestCase
 from streams.testing.published import assert_not_published as assert_not_published
@@ -30,7 +30,7 @@ from streams.testing.time_travel import travel_to as travel_to
 __all__ = [
     "DecodedEvent",
     "StreamClient",
-    "StreamRefused",
+    "StreamNotOpened",
     "StreamsLiveServer",
     "StreamsLiveServerTestCase",
     "SyncStreamClient",

@@ -20,7 +20,7 @@ CONTENT_TYPE = "text/event-stream"
 CHUNK_BYTES = 65_536
 
 
-class StreamRefused(AssertionError):
+class StreamNotOpened(AssertionError):
     """The server did not open the stream. A browser gives up then, and does not try again.
 
     Attributes:
@@ -62,7 +62,7 @@ class SiteInProcess:
         if response.status_code == 200 and content_type.startswith(CONTENT_TYPE):
             return _Response(response)
         body = "" if response.streaming else response.text
-        raise StreamRefused(self._path, response.status_code, content_type, body)
+        raise StreamNotOpened(self._path, response.status_code, content_type, body)
 
     async def log_in(self, user: Any) -> None:
         await self._client.aforce_login(user)
@@ -162,7 +162,7 @@ class _HttpConnection:
         content_type = response.getheader("Content-Type", "")
         if response.status != 200 or not content_type.startswith(CONTENT_TYPE):
             body = response.read(CHUNK_BYTES).decode(errors="replace")
-            raise StreamRefused(self._url, response.status, content_type, body)
+            raise StreamNotOpened(self._url, response.status, content_type, body)
         if self._socket is not None:
             self._socket.settimeout(None)
         self._report(b"")  # the stream is open

@@ -10,7 +10,7 @@ from typing import Any
 
 from streams.protocol.events import CONTROL_PREFIX
 from streams.protocol.sse import DecodedEvent, EventStreamDecoder
-from streams.testing.connections import Connection, StreamRefused, site
+from streams.testing.connections import Connection, StreamNotOpened, site
 
 # A browser waits for the stream's `retry:`. A test waits for this long at most.
 MAX_RETRY_SECONDS = 0.1
@@ -32,7 +32,7 @@ class StreamClient:
             await stream.expect_nothing()
 
     It remembers the last event id, and sends it when it reconnects: by reconnect(), or by itself if the stream ends.
-    As a browser, it gives up at any status but 200, and then raises StreamRefused. Control events do not mix with
+    As a browser, it gives up at any status but 200, and then raises StreamNotOpened. Control events do not mix with
     the others: see `control`, `resets` and `snapshots`.
 
     Args:
@@ -109,7 +109,7 @@ class StreamClient:
 
         Raises:
             TimeoutError: no such event arrived in time.
-            StreamRefused: the server did not open the stream again.
+            StreamNotOpened: the server did not open the stream again.
             EOFError: the stream has ended, and `reconnects` is False.
         """
         seconds = self._timeout if timeout is None else timeout
@@ -184,7 +184,7 @@ class StreamClient:
         return any(event.event in PLACES for event in self.control)
 
     async def reconnect(self) -> None:
-        """Lose the connection, and open the stream again with the last event id. Raises StreamRefused.
+        """Lose the connection, and open the stream again with the last event id. Raises StreamNotOpened.
 
         Events that have arrived and that no call has returned yet stay, as a browser has dispatched them already.
         """
@@ -263,7 +263,7 @@ class StreamClient:
         """Return the events after the cursor, by a second connection, whose checkpoints show the end."""
         try:
             connection = await self._connect()
-        except StreamRefused as refusal:
+        except StreamNotOpened as refusal:
             if refusal.status == 204:  # the stream is complete
                 return []
             raise

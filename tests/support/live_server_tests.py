@@ -19,7 +19,7 @@ from streams import apublish, publish
 from streams.models import Message
 from streams.testing import (
     StreamClient,
-    StreamRefused,
+    StreamNotOpened,
     StreamsLiveServerTestCase,
     SyncStreamClient,
     assert_published,
@@ -45,7 +45,7 @@ class LiveServerTests(StreamsLiveServerTestCase):
     def test_user_is_logged_in(self):
         user = get_user_model().objects.create(username="ada")
         path = f"/events/user.{user.pk}/"
-        with pytest.raises(StreamRefused) as raised, SyncStreamClient(self.live_server_url, path):
+        with pytest.raises(StreamNotOpened) as raised, SyncStreamClient(self.live_server_url, path):
             pass
         assert raised.value.code == "forbidden"
         with SyncStreamClient(self.live_server_url, path, user=user) as stream:

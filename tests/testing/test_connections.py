@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from streams.testing import StreamClient, StreamRefused, SyncStreamClient
+from streams.testing import StreamClient, StreamNotOpened, SyncStreamClient
 from tests.support.services import free_port
 
 pytestmark = pytest.mark.once
@@ -105,7 +105,7 @@ def test_sync_client_reads_the_same(serve: Callable[..., RawServer]) -> None:
     ],
 )
 def test_other_answers_are_refusals(serve: Callable[..., RawServer], answer: bytes, status: int, text: str) -> None:
-    with pytest.raises(StreamRefused) as raised, SyncStreamClient(serve(answer, b"").url, "/events/", token="secret"):
+    with pytest.raises(StreamNotOpened) as raised, SyncStreamClient(serve(answer, b"").url, "/events/", token="secret"):
         pass
     assert raised.value.status == status
     assert text in str(raised.value)
@@ -116,7 +116,7 @@ async def test_refusal_while_reconnecting_is_raised(serve: Callable[..., RawServ
     server = serve(HEAD + chunk("data: one\n\n"), b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", b"")
     async with StreamClient(server.url, "/events/") as stream:
         assert (await stream.next()).data == "one"
-        with pytest.raises(StreamRefused, match="status 503"):
+        with pytest.raises(StreamNotOpened, match="status 503"):
             await stream.next()
 
 

@@ -11,7 +11,7 @@ from django.contrib.auth import get_user_model
 from django.test import AsyncClient, Client, TestCase, TransactionTestCase, override_settings
 
 from streams import apublish, tokens
-from streams.testing import StreamClient, StreamRefused, SyncStreamClient, travel
+from streams.testing import StreamClient, StreamNotOpened, SyncStreamClient, travel
 from tests.support.in_users_tests import publish_in_transaction
 
 
@@ -80,7 +80,7 @@ class Reading:
                 await stream.expect_nothing()
 
     async def test_refusal_has_its_code(self):
-        with pytest.raises(StreamRefused) as raised:
+        with pytest.raises(StreamNotOpened) as raised:
             async with StreamClient(AsyncClient(), "/events/private/"):
                 pass
         assert (raised.value.status, raised.value.code) == (403, "forbidden")
@@ -91,7 +91,7 @@ class Reading:
         async with StreamClient(AsyncClient(), "/events/private/?replay=1", token=token) as stream:
             await apublish("private", "for the bearer")
             assert (await stream.next()).data == "for the bearer"
-            with travel(hours=1), pytest.raises(StreamRefused) as raised:
+            with travel(hours=1), pytest.raises(StreamNotOpened) as raised:
                 await stream.reconnect()
         assert raised.value.code == "expired-token"
         assert token not in str(raised.value)
