@@ -1,8 +1,12 @@
-"""The life of a stream, for metrics: when it opens, and when and why it ends."""
+"""The life of a stream: when it opens, and when and why it ends."""
 
 from __future__ import annotations
 
+import datetime
+import time
 from dataclasses import dataclass
+
+from django.utils import timezone
 
 from streams.http.source import Source
 from streams.telemetry import recorder
@@ -31,3 +35,16 @@ class Life:
             self.is_open = False
             own = self.source.stop_reason or ("complete" if self.source.is_complete() else "client")
             recorder.current.stream_ended(self.source.kind, self.reason or own)
+
+
+def end_of(timeout: float | None, deadline: datetime.datetime | None) -> float | None:
+    """Return when the stream ends, in time.monotonic() seconds, or None without a limit."""
+    if timeout is not None and timeout <= 0:
+        raise ValueError(f"timeout is a number of seconds above 0; got {timeout!r}.")
+    if deadline is not None and timezone.is_naive(deadline):
+        raise ValueError(f"deadline is an aware datetime (see django.utils.timezone); got {deadline!r}.")
+    # From now on and not from the first byte, because the first reads can take a while.
+    limits = [] if timeout is None else [timeout]
+    if deadline is not None:
+        limits.append((deadline - timezone.now()).total_seconds())
+    return time.monotonic() + min(limits) if limits else None

@@ -19,13 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.handlers.wsgi import WSGIHandler
-from django.utils import timezone
 
 from streams.conf import settings
 from streams.exceptions import LogUnavailable, NotMigrated
 from streams.http import client_socket, shutdown, unfinished
 from streams.http.closing import close_later, serving_loop
-from streams.http.life import Life
+from streams.http.life import Life, end_of
 from streams.http.source import IteratorSource, Source
 from streams.private.django import ServedResponse
 from streams.protocol import sse
@@ -98,7 +97,7 @@ class EventStreamResponse(ServedResponse):
                 f"EventStreamResponse takes an async iterator; got {type(items).__name__}. Write the generator with "
                 "`async def`, and await what it waits for: a sync one would be read to its end before the first byte."
             )
-        ends_at = _end(timeout, deadline)
+        ends_at = end_of(timeout, deadline)
         heartbeat = settings.HEARTBEAT_SECONDS if heartbeat is None else heartbeat
         if heartbeat <= 0:
             raise ValueError(f"heartbeat is a number of seconds above 0; got {heartbeat!r}.")
@@ -154,19 +153,6 @@ class EventStreamResponse(ServedResponse):
         if self.is_async:
             raise RuntimeError(NEEDS_ASGI)
         return super().__iter__()
-
-
-def _end(timeout: float | None, deadline: datetime.datetime | None) -> float | None:
-    """Return when the stream ends, in time.monotonic() seconds, or None without a limit."""
-    if timeout is not None and timeout <= 0:
-        raise ValueError(f"timeout is a number of seconds above 0; got {timeout!r}.")
-    if deadline is not None and timezone.is_naive(deadline):
-        raise ValueError(f"deadline is an aware datetime (see django.utils.timezone); got {deadline!r}.")
-    # From now on and not from the first byte, because the first reads can take a while.
-    limits = [] if timeout is None else [timeout]
-    if deadline is not None:
-        limits.append((deadline - timezone.now()).total_seconds())
-    return time.monotonic() + min(limits) if limits else None
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False, repr=False)  # slots as in Subscriber

@@ -41,6 +41,11 @@ class Snippet:
         return "https://example.com/" in self.code
 
     @property
+    def changes_the_process(self) -> bool:
+        """True for a block that changes the whole process, and would change the tests that run in it afterwards."""
+        return bool(re.search(r"sentry_sdk\.init\(|\.instrument\(|gc\.freeze\(", self.code))
+
+    @property
     def needs_django(self) -> tuple[int, ...]:
         """The oldest version of Django for which the block is, by the comment in its first line."""
         found = re.match(r"# Django (\d+)", self.code)

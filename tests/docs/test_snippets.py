@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import copy
-import gc
 import inspect
 import json
 import re
@@ -48,17 +47,7 @@ def modules() -> Iterator[dict[str, types.ModuleType]]:
             del sys.modules[name]
 
 
-@pytest.fixture
-def collector() -> Iterator[None]:
-    """Undo the advice for the garbage collector in docs/operations/deploying.md."""
-    thresholds = gc.get_threshold()
-    yield
-    gc.unfreeze()
-    gc.set_threshold(*thresholds)
-
-
 @pytest.mark.django_db
-@pytest.mark.usefixtures("collector")
 @pytest.mark.parametrize("document", documents("python"), ids=name_of)
 def test_python_runs(document: Path, modules: dict[str, types.ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a document's blocks one after the other, as a reader would who types them into one project."""
@@ -76,7 +65,11 @@ def test_python_runs(document: Path, modules: dict[str, types.ModuleType], monke
 
 
 def run(snippet: Snippet, names: dict[str, Any], modules: dict[str, types.ModuleType]) -> None:
-    if snippet.is_settings:
+    if snippet.changes_the_process:
+        program = f"import django\ndjango.setup()\n{snippet.code}"
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    elif snippet.is_settings:
         use_settings(snippet)
     elif snippet.path.endswith(".py"):
         module = show_module(snippet.path.removesuffix(".py").replace("/", "."), modules)

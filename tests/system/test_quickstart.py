@@ -81,12 +81,12 @@ def test_readme_project_shows_messages_over_a_restart(newcomer: Reader, page: Pa
         wait_for_line("data: Hello")
         newcomer.type('python manage.py publish news "Second"')
         wait_for_line("data: Second")
-    expect(items).to_have_text(["Hello", "Second"])
+    expect(items).to_have_text(["Second", "Hello"])
 
     newcomer.stop()
     newcomer.follow(*next(steps))  # publishes from code, while the server is stopped
     newcomer.start()
-    expect(items).to_have_text(["Hello", "Second", "Hello", '{"title":"Hello"}'], timeout=30_000)
+    expect(items).to_have_text(['{"title":"Hello"}', "Hello", "Second", "Hello"], timeout=30_000)
     assert list(steps) == []
 
 
