@@ -28,12 +28,11 @@ def main(arguments: list[str]) -> int:
     except (ImportError, ImproperlyConfigured, OSError, SyntaxError) as error:
         print(f"The settings cannot be loaded: {error}", file=sys.stderr)
         return 1
-    from streams.exceptions import InvalidChannel
     from streams.installation.source import CannotChange
 
     try:
         is_done = init.run(sys.stdout.write, sys.stderr.write, **options)
-    except (CannotChange, InvalidChannel) as error:
+    except CannotChange as error:
         print(error, file=sys.stderr)
         return 1
     return 0 if is_done or not options["write"] else 1

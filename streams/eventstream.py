@@ -32,7 +32,8 @@ from django.utils.module_loading import import_string
 from streams import log
 from streams.access.revocation import disconnect
 from streams.exceptions import HTTPError
-from streams.http.json_responses import error_response
+from streams.http import refusals
+from streams.http.json_responses import error_response, record_refusal
 from streams.http.response import HEADERS
 from streams.models import Message
 from streams.policies import BasePolicy, DefaultPolicy, get_policy
@@ -217,6 +218,10 @@ class _EventsView(EventStreamView):
     def get_channels(self, request: HttpRequest, **kwargs: Any) -> Sequence[str]:
         return list(_channel_manager().get_channels_for_request(request, kwargs))
 
+    async def _channels(self, request: HttpRequest, **kwargs: Any) -> Sequence[str]:
+        # In a thread, because a channel manager can use the ORM, for example for `request.user`.
+        return await sync_to_async(self.get_channels)(request, **kwargs)
+
     def get_policy(self) -> BasePolicy:
         return _manager_policy() if _manager_path() else get_policy()
 
@@ -227,16 +232,19 @@ class _EventsView(EventStreamView):
             return await self._stream(request, **kwargs)
         except HTTPError as error:
             if error.status == 400:
+                record_refusal(error)
                 return _stream_error("bad-request", f"Invalid request: {error}")
             if error.status == 403:
+                record_refusal(error)
                 refused = await self._refused(request, **kwargs) if error.code == "forbidden" else []
                 return _stream_error("forbidden", str(error), channels=refused)
+            if refusals.is_in_band(request, error):
+                return refusals.in_band(request, error)
             return error_response(error)  # it passes, and the client tries again
 
     async def _refused(self, request: HttpRequest, **kwargs: Any) -> list[str]:
-        return await self.get_policy().adenied_channels(
-            request, validate_channels(self.get_channels(request, **kwargs))
-        )
+        channels = validate_channels(await self._channels(request, **kwargs))
+        return await self.get_policy().adenied_channels(request, channels)
 
 
 def _stream_error(condition: str, text: str, **extra: Any) -> HttpResponse:

@@ -77,6 +77,9 @@ class EventStreamView(View):
         """Return the channels to stream: the URL's `channel`, or else each `channel` of the query."""
         return [kwargs["channel"]] if "channel" in kwargs else request.GET.getlist("channel")
 
+    async def _channels(self, request: HttpRequest, **kwargs: Any) -> Sequence[str]:
+        return self.get_channels(request, **kwargs)
+
     def get_cursor(self, request: HttpRequest) -> str | None:
         """Return the last event id that the client has sent; None if it has sent none.
 
@@ -133,7 +136,7 @@ class EventStreamView(View):
         policy, began = self.get_policy(), time.monotonic()
         try:
             await atoken_of(request)  # first: an invalid token is refused even if the channels are public
-            channels = _check_channels(self.get_channels(request, **kwargs))
+            channels = _check_channels(await self._channels(request, **kwargs))
             replay = _check_replay(request)
             _check_end(request)
             _check_refuse(request)

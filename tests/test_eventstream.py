@@ -196,6 +196,23 @@ def test_manager_is_asked_with_none_for_anonymous_clients(db: None, settings: An
     assert policy.denied_channels(request_of(AnonymousUser(), token=token), ["news", "_private"]) == ["news"]
 
 
+class OwnChannel(django_eventstream.DefaultChannelManager):
+    """Chooses the channels by the user, whom only a query can tell."""
+
+    def get_channels_for_request(self, request: HttpRequest, view_kwargs: dict[str, Any]) -> list[str]:
+        return [f"own-{request.user.pk}"] if request.user.is_authenticated else ["news"]
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_manager_chooses_channels_by_the_user(site: None, settings: Any) -> None:
+    settings.EVENTSTREAM_CHANNELMANAGER_CLASS = f"{__name__}.OwnChannel"
+    ada = await get_user_model().objects.acreate(username="ada")
+    async with StreamClient(AsyncClient(), "/channels/news/", user=ada) as stream:
+        await stream.next("stream-open")
+        await asend_event(f"own-{ada.pk}", "message", "for Ada")
+        assert (await stream.next()).data == '"for Ada"'
+
+
 def test_manager_does_not_open_the_channels_of_users(db: None, settings: Any) -> None:
     """The managers of django-eventstream do not know these channels, and admit everyone to channels in general."""
     settings.EVENTSTREAM_CHANNELMANAGER_CLASS = MANAGER

@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
 
+from django.db import Error
+
 from streams import log
 from streams.conf import settings
 from streams.delivery.hints import Hints
@@ -218,7 +220,9 @@ class Follower:
             if deliveries and hints.committed_at is not None:
                 recorder.current.found(time.time() - hints.committed_at, "notice")
             elif deliveries and recorder.current.measures_polls:
-                recorder.current.found(await executor.run(log.age_seconds, through), "poll")
+                with contextlib.suppress(Error):  # a figure must not fail the read
+                    age = await executor.run(log.age_seconds, through, pool=executor.FOLLOWING)
+                    recorder.current.found(age, "poll")
         else:
             # Positions are missing: they were pruned before they were read. Each stream finds by its own cursor
             # whether it has missed messages.

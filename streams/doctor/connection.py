@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import ipaddress
 import socket
 import ssl
 import threading
@@ -52,6 +53,14 @@ class Target:
             raise ValueError("URL must be percent-encoded: it contains a space or a character that is not ASCII.")
         port = parts.port or (443 if parts.scheme == "https" else 80)
         return cls(parts.scheme, parts.hostname, port, path)
+
+    @property
+    def is_local(self) -> bool:
+        """True for an address of this machine, such as that of a server behind the proxy."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     def join(self, location: str) -> Target:
         """Return the target of a redirect. Raise ValueError if it is not valid."""

@@ -13,6 +13,8 @@ from streams.conf import settings
 from streams.doctor.connection import Response
 from streams.doctor.database import in_time
 from streams.doctor.findings import Finding, Findings, ok, problem, warning
+from streams.notifiers import get_notifier
+from streams.notifiers.local import LocalNotifier
 from streams.protocol.events import NewMessage
 from streams.protocol.sse import DecodedEvent, is_position
 from streams.publishing.publish import publish_many
@@ -51,12 +53,13 @@ def check_live(response: Response, channel: str) -> Generator[Finding, None, boo
     if wanted in [event.id for event in read_until(response, [wanted], response.seconds + LIVE_SECONDS)]:
         seconds = time.monotonic() - began
         words = f"A message that this command published to {channel} arrived after {1000 * seconds:.0f} ms."
-        if seconds > settings.POLL_SECONDS / 2:
+        if seconds > settings.POLL_SECONDS / 2 and isinstance(get_notifier(), LocalNotifier):
+            yield ok("messages", f"{words} With LocalNotifier, servers find messages of other processes by polling.")
+        elif seconds > settings.POLL_SECONDS / 2:
             yield warning(
                 "messages",
                 f"{words} The server found it by polling.",
-                "With LocalNotifier, this is how messages of other processes arrive: use PostgresNotifier or "
-                "ChannelLayerNotifier. Otherwise see the findings about the notifier.",
+                "See the findings about the notifier.",
             )
         else:
             yield ok("messages", words)

@@ -251,6 +251,8 @@ class _StreamCheck:
     # --- HTTP/2 -------------------------------------------------------------------------------------------------------
 
     def _check_http2(self) -> Findings:
+        if self._target.scheme != "https" and self._target.is_local:
+            return  # a server process, or a site in development
         if self._target.scheme != "https":
             yield warning(
                 "HTTP/2",

@@ -24,6 +24,13 @@ def json_response(data: Any, status: int = 200, headers: Iterable[tuple[str, str
     return response
 
 
+def record_refusal(error: HTTPError) -> None:
+    """Count a refused request, and log it without the message, which can quote the request."""
+    recorder.current.refused(error.code)
+    extra = fields(event="refused", code=error.code, status=error.status)
+    logger.info("Refused a request: %s.", error.code, extra=extra)
+
+
 def error_response(error: HTTPError, body: Mapping[str, Any] | None = None) -> HttpResponse:
     """Return the response to a request that failed with `error`.
 
@@ -31,10 +38,7 @@ def error_response(error: HTTPError, body: Mapping[str, Any] | None = None) -> H
         error: its status and headers are used, and its code, message and fields by default.
         body: the JSON to send instead of `{"error": {"code", "message", "fields"}}`, for clients of another API.
     """
-    recorder.current.refused(error.code)
-    # Without the message, which can quote the request.
-    extra = fields(event="refused", code=error.code, status=error.status)
-    logger.info("Refused a request: %s.", error.code, extra=extra)
+    record_refusal(error)
     if body is None:
         invalid = {"fields": error.fields} if error.fields else {}
         body = {"error": {"code": error.code, "message": str(error), **invalid}}

@@ -14,6 +14,7 @@ from django.http import HttpRequest
 
 from streams.conf import settings
 from streams.exceptions import HTTPError
+from streams.http.json_responses import record_refusal
 from streams.http.response import EventStreamResponse
 from streams.protocol import sse
 
@@ -43,6 +44,7 @@ def in_band(request: HttpRequest, error: HTTPError) -> EventStreamResponse:
     The event has no id, so that the client keeps its cursor. It takes no slot and reads no log. With `?end=error`, the
     stream ends incompletely, because its client would take a clean end as the end of the stream.
     """
+    record_refusal(error)
     data = json.dumps({"code": error.code, "message": str(error)}, ensure_ascii=False)
     block = sse.encode(data, event="stream-error", retry=_retry_milliseconds(error))
     response = EventStreamResponse(_nothing(), end="error" if request.GET.get("end") == "error" else "clean")

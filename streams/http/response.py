@@ -125,7 +125,7 @@ class EventStreamResponse(ServedResponse):
 
     def stop(self, last: bytes = b"") -> None:
         """End the stream after the lines `last`, as its timeout would. Call it on the event loop that serves it."""
-        self._body.stop(last)
+        self._body.expire(last)
 
     async def aclose(self) -> None:
         """End the stream and close its source. ASGI handlers do it; other code that reads a stream must call this."""
@@ -244,10 +244,10 @@ class _Body:
         self._life.note("shutdown")
         self.source.stop(last)
 
-    def expire(self) -> None:
+    def expire(self, last: bytes = b"") -> None:
         """End the stream cleanly, because its lifetime is over."""
         self._life.note("lifetime")
-        self.source.stop()
+        self.source.stop(last)
 
     def cut(self, reason: str = "shutdown") -> None:
         """End the stream by breaking the connection. `reason`: one of telemetry.recorder.END_REASONS."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from django.conf import settings
 
+from streams.exceptions import InvalidChannel
 from streams.installation import asgi_file, settings_files, urls_file
 from streams.installation.names import asgi_path
 from streams.installation.project import Project
@@ -25,7 +27,7 @@ HELP = "Show the changes that this project needs to serve streams, as a diff, or
 class Plan:
     """The changes that a project needs: those to its files, and those that its developer has to make by hand."""
 
-    def __init__(self, *, prefix: str, public: str | None) -> None:
+    def __init__(self, *, prefix: str, public: Sequence[str]) -> None:
         self.project = Project()
         self.by_hand: list[str] = []
         self.is_installable = True
@@ -37,7 +39,7 @@ class Plan:
             )
         self._plan_asgi()
 
-    def _plan_settings(self, public: str | None) -> None:
+    def _plan_settings(self, public: Sequence[str]) -> None:
         first, last = settings_files.missing_apps()
         if first or last:
             is_done = self._try(
@@ -56,10 +58,10 @@ class Plan:
                 '"init_command": "PRAGMA journal_mode=WAL;", "transaction_mode": "IMMEDIATE"',
                 lambda: settings_files.add_sqlite_options(self.project),
             )
-        if public is not None and not settings_files.is_public(public):
+        if channels := settings_files.closed(public):
             self._try(
-                f'In the settings, add to STREAMS: "PUBLIC_CHANNELS": ["{public}"]',
-                lambda: settings_files.open_channel(self.project, public),
+                f'In the settings, add to STREAMS: "PUBLIC_CHANNELS": {json.dumps(channels)}',
+                lambda: settings_files.open_channels(self.project, channels),
             )
         if runserver.serves_wsgi() and "daphne" not in first:
             self.by_hand.append(
@@ -70,7 +72,10 @@ class Plan:
             )
 
     def _plan_asgi(self) -> None:
-        text = f"In {asgi_path().rpartition('.')[0]}, import get_asgi_application from streams.asgi, and use it."
+        text = (
+            f"In {asgi_path().rpartition('.')[0]}, wrap the application in streams.asgi.get_asgi_application(…), "
+            "without an argument for Django's own."
+        )
         try:
             change = asgi_file.change(self.project)
         except CannotChange as reason:
@@ -95,10 +100,16 @@ class Plan:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--write", action="store_true", help="make the changes; without it, only show them")
     parser.add_argument("--prefix", default="events/", help="the URL of the streams (default: events/)")
-    parser.add_argument("--public", metavar="CHANNEL", help="a channel that everyone can read, such as news")
+    parser.add_argument(
+        "--public",
+        metavar="CHANNEL",
+        action="append",
+        default=[],
+        help="a channel that everyone can read, such as news, or a pattern, such as 'room.*'; can be repeated",
+    )
 
 
-def run(out: Write, notes: Write, *, write: bool, prefix: str, public: str | None) -> bool:
+def run(out: Write, notes: Write, *, write: bool, prefix: str, public: Sequence[str]) -> bool:
     """Show or make the changes. `django.setup()` must have run.
 
     Args:
@@ -106,17 +117,20 @@ def run(out: Write, notes: Write, *, write: bool, prefix: str, public: str | Non
         notes: For everything else.
         write: Make the changes.
         prefix: The URL of the streams, without a leading slash.
-        public: A channel to open to everyone.
+        public: Channels and patterns to open to everyone.
 
     Returns:
         True if nothing is left to do by hand.
 
     Raises:
-        CannotChange: The prefix is not valid, or the changed files do not work and were restored.
-        InvalidChannel: The name in `public` is not valid.
+        CannotChange: The prefix or a channel is not valid, or the changed files do not work and were restored.
     """
-    if public is not None:
-        validate_channel(public)
+    for channel in public:
+        try:
+            validate_channel(channel.replace("*", "x"))
+        except InvalidChannel:
+            text = "a channel's name uses A-Z a-z 0-9 . _ - and at most 99 characters, and a pattern also *"
+            raise CannotChange(f"{text}; got {channel!r}") from None
     prefix = prefix.strip("/")
     if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", prefix):
         raise CannotChange(f"a prefix is a path such as events/, of A-Z a-z 0-9 _ - and /; got {prefix!r}")

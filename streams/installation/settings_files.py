@@ -78,33 +78,36 @@ def add_sqlite_options(project: Project) -> None:
     found.file.add_last(database.values, database, SQLITE_OPTIONS, key=database.keys[-1])
 
 
-def is_public(channel: str) -> bool:
+def closed(channels: Sequence[str]) -> list[str]:
+    """Return those of the channels and patterns that PUBLIC_CHANNELS does not have."""
     streams = getattr(settings, "STREAMS", {})
-    return isinstance(streams, Mapping) and channel in streams.get("PUBLIC_CHANNELS", [])
+    opened = streams.get("PUBLIC_CHANNELS", []) if isinstance(streams, Mapping) else []
+    return [channel for channel in dict.fromkeys(channels) if channel not in opened]
 
 
-def open_channel(project: Project, channel: str) -> None:
-    """Add a channel to STREAMS['PUBLIC_CHANNELS']."""
+def open_channels(project: Project, channels: Sequence[str]) -> None:
+    """Add channels or patterns to STREAMS['PUBLIC_CHANNELS']."""
+    added = ", ".join(f'"{channel}"' for channel in channels)
     if not hasattr(settings, "STREAMS"):
-        project.setting("INSTALLED_APPS").file.append(f'STREAMS = {{"PUBLIC_CHANNELS": ["{channel}"]}}\n')
+        project.setting("INSTALLED_APPS").file.append(f'STREAMS = {{"PUBLIC_CHANNELS": [{added}]}}\n')
         return
     found = project.setting("STREAMS")
     file, value = found.file, found.value
     if not isinstance(value, ast.Dict):
         raise CannotChange("STREAMS is not a literal dict")
     if not value.keys:
-        file.replace(value, f'{{"PUBLIC_CHANNELS": ["{channel}"]}}')
+        file.replace(value, f'{{"PUBLIC_CHANNELS": [{added}]}}')
         return
     values = _values(value)
     if not values:
         raise CannotChange("STREAMS has keys that are not literal strings")
-    channels = values.get("PUBLIC_CHANNELS")
-    if channels is None:
-        file.add_last(value.values, value, f'"PUBLIC_CHANNELS": ["{channel}"]', key=value.keys[-1])
-    elif isinstance(channels, ast.List) and not channels.elts:
-        file.replace(channels, f'["{channel}"]')
-    elif isinstance(channels, ast.List):
-        file.add_last(channels.elts, channels, f'"{channel}"')
+    present = values.get("PUBLIC_CHANNELS")
+    if present is None:
+        file.add_last(value.values, value, f'"PUBLIC_CHANNELS": [{added}]', key=value.keys[-1])
+    elif isinstance(present, ast.List) and not present.elts:
+        file.replace(present, f"[{added}]")
+    elif isinstance(present, ast.List):
+        file.add_last(present.elts, present, added)
     else:
         raise CannotChange("STREAMS['PUBLIC_CHANNELS'] is not a literal list")
 

@@ -112,8 +112,22 @@ def test_endless_redirect_ends() -> None:
     """Each redirect adds a character."""
     with serving(lambda head: http("302 Found", Location=f"{head.split()[1]}x")) as url:
         findings = list(check_stream(Options(url)))
-    assert "without an end" in findings[-2].text
-    assert complaints(findings)[-2] == ("problem", "redirects")
+    assert "without an end" in findings[-1].text
+    assert complaints(findings)[-1] == ("problem", "redirects")
+
+
+@pytest.mark.parametrize(
+    ("url", "is_local"),
+    [
+        ("http://127.0.0.1:8001/", True),
+        ("http://[::1]/", True),
+        ("http://localhost/", True),
+        ("http://10.0.0.1/", False),
+    ],
+)
+def test_local_address_is_recognised(url: str, is_local: bool) -> None:
+    assert Target.parse(url).is_local is is_local
+    assert Target.parse("http://a.example/").is_local is False
 
 
 def test_redirect_to_plain_http_is_not_followed() -> None:

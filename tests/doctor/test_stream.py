@@ -68,7 +68,7 @@ BEAT = (0.2, b":\n")
 
 def test_stream_with_heartbeats_is_good() -> None:
     findings = examine(BEAT, BEAT, BEAT, BEAT)
-    assert complaints(findings) == [("warning", "HTTP/2")]
+    assert complaints(findings) == []  # HTTP/2 does not matter on the machine itself
     assert "Heartbeats arrive" in of(findings, "heartbeat").text
     assert "continued at its last id" in of(findings, "reconnect").text
 

@@ -42,7 +42,7 @@ def test_diff_goes_to_the_files_that_define_the_settings(monkeypatch: pytest.Mon
     apps = [app for app in settings.INSTALLED_APPS if app not in ("daphne", "streams")]
     with override_settings(SETTINGS_MODULE="tests.settings", INSTALLED_APPS=apps):
         del settings.ASGI_APPLICATION
-        plan = init.Plan(prefix="live/", public=None)
+        plan = init.Plan(prefix="live/", public=[])
     changed = [line for line in plan.diff().splitlines() if line.startswith("+")]
     assert changed == [
         "+++ b/project/settings.py",
@@ -61,10 +61,13 @@ def test_diff_goes_to_the_files_that_define_the_settings(monkeypatch: pytest.Mon
     ("options", "problem"),
     [
         ({"prefix": "a b"}, "A prefix is a path such as events/, of A-Z a-z 0-9 _ - and /; got 'a b'"),
-        ({"public": ""}, "Channel names use A-Z a-z 0-9 . _ - and at most 99 characters; got ''."),
+        (
+            {"public": [""]},
+            "A channel's name uses A-Z a-z 0-9 . _ - and at most 99 characters, and a pattern also *; got ''",
+        ),
     ],
 )
-def test_wrong_option_is_refused(options: dict[str, str], problem: str) -> None:
+def test_wrong_option_is_refused(options: dict[str, Any], problem: str) -> None:
     with pytest.raises(CommandError) as caught:
         run(**options)
     assert str(caught.value) == problem

@@ -46,8 +46,15 @@ class OneFile(Project):
 def test_channel_is_opened(tmp_path: Path, before: str, after: str) -> None:
     project = OneFile(tmp_path, before)
     with override_settings(STREAMS={}):
-        settings_files.open_channel(project, "news")
+        settings_files.open_channels(project, ["news"])
     assert project.after() == after
+
+
+def test_several_channels_are_opened(tmp_path: Path) -> None:
+    project = OneFile(tmp_path, 'STREAMS = {"PUBLIC_CHANNELS": ["a"]}')
+    with override_settings(STREAMS={"PUBLIC_CHANNELS": ["a"]}):
+        settings_files.open_channels(project, settings_files.closed(["news", "a", "room.*", "news"]))
+    assert project.after() == 'STREAMS = {"PUBLIC_CHANNELS": ["a", "news", "room.*"]}'
 
 
 @pytest.mark.parametrize(
@@ -64,7 +71,7 @@ def test_channel_is_not_opened_in_unknown_forms(tmp_path: Path, text: str) -> No
     """A key that is added could replace another one, which is not in this file."""
     project = OneFile(tmp_path, text)
     with override_settings(STREAMS={}), pytest.raises(CannotChange):
-        settings_files.open_channel(project, "news")
+        settings_files.open_channels(project, ["news"])
     assert project.changed() == []
 
 

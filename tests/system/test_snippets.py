@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -23,11 +24,13 @@ pytestmark = pytest.mark.once
 # How long a program that does not end by itself is observed after its first output, in seconds.
 OBSERVED = 0.5
 
-# Commands of the reader's machine, and of the project's own tests. The servers are run in test_deploying.py, and the
-# quickstart, which installs the distribution, in test_quickstart.py.
-NOT_OURS = re.compile(r"pip install|systemctl|apt-get|make |\.venv/bin/python|(uvicorn|granian|daphne) .*project\.asgi")
+# Commands of the reader's machine, and of the project's own tests. The servers are run in test_deploying.py, those with
+# npm in browser/front_ends, and the quickstart, which installs the distribution, in test_quickstart.py.
+NOT_OURS = re.compile(
+    r"^(npm|npx|cp) |pip install|systemctl|apt-get|make |\.venv/bin/python|(uvicorn|granian|daphne) .*project\.asgi"
+)
 
-ENDLESS = re.compile(r"curl -N|manage\.py (subscribe|run_generations)")
+ENDLESS = re.compile(r"curl -\w*N|manage\.py (subscribe|run_generations)")
 
 # The names that programs outside of the site use and do not define.
 GIVEN = "KEY = TOKEN = token = __import__('os').environ['TOKEN']\nhandle = print\n"
@@ -48,7 +51,15 @@ def server(sqlite_site: Site) -> Server:
 def environment(site: Site, server: Server) -> dict[str, str]:
     """Return the variables for a command. `python` and curl are on the path, and TOKEN opens and publishes."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**site.env, "PATH": path, "TOKEN": make_token(read=["*"], publish=["*"], seconds=600)}
+    with contextlib.suppress(FileExistsError):
+        (site.folder / "manage.py").symlink_to(ROOT / "manage.py")
+    return {
+        **site.env,
+        "PATH": path,
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(site.folder),
+        "TOKEN": make_token(read=["*"], publish=["*"], seconds=600),
+    }
 
 
 def on(server: Server, code: str) -> str:
@@ -59,7 +70,13 @@ def on(server: Server, code: str) -> str:
 def observe(argv: list[str], env: dict[str, str], *, endless: bool) -> tuple[int, str]:
     """Run a program, and return its exit code and output. An endless one must print something, and is then ended."""
     process = subprocess.Popen(
-        argv, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        argv,
+        cwd=env["HOME"],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert process.stdout is not None
     limit = threading.Timer(60, process.kill)

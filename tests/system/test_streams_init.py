@@ -141,8 +141,8 @@ globals().update(
         "STREAMS at its top level.)",
         'In site_urls, add to urlpatterns: path("events/", include("streams.urls")) (Not done: /events/ leads to '
         "<built-in function print> already; choose another URL with --prefix.)",
-        "In asgi, import get_asgi_application from streams.asgi, and use it. (Not done: asgi.py does not import "
-        "get_asgi_application from django.core.asgi.)",
+        "In asgi, wrap the application in streams.asgi.get_asgi_application(…), without an argument for Django's own. "
+        "(Not done: asgi.py does not import get_asgi_application from django.core.asgi.)",
     ]
     assert folder.contents() == before
 
@@ -167,7 +167,10 @@ def test_files_are_restored_if_the_project_fails(installed: Environment, tmp_pat
     [
         ("", "The settings cannot be loaded: run this command in the folder of manage.py"),
         ("--prefix '\")'", "a prefix is a path such as events/, of A-Z a-z 0-9 _ - and /; got '\")'"),
-        ("--public 'news room'", "Channel names use A-Z a-z 0-9 . _ - and at most 99 characters; got 'news room'."),
+        (
+            "--public 'news room'",
+            "a channel's name uses A-Z a-z 0-9 . _ - and at most 99",
+        ),
     ],
 )
 def test_wrong_use_is_explained(installed: Environment, tmp_path: Path, arguments: str, problem: str) -> None:

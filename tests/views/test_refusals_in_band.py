@@ -18,6 +18,7 @@ from streams.delivery.hub import Hub
 from streams.delivery.subscriber import open_streams
 from streams.policies import BasePolicy
 from streams.presence import counter
+from streams.telemetry import recorder
 from tests.http.test_unfinished import is_completed
 from tests.views.support import PUBLIC, Opening, by_asgi, refusal
 
@@ -53,6 +54,15 @@ async def test_limit_is_sent_as_event(full: dict[str, Any], opening: Opening) ->
         assert stream.retry is not None
         assert 5000 <= stream.retry <= 7500, "Retry-After, with jitter"
         assert b"\nid:" not in stream.raw, "the client keeps its cursor"
+
+
+async def test_refusal_in_band_is_counted(full: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr(recorder.current, "refused", lambda code: calls.append((code,)), raising=False)
+    monkeypatch.setattr(recorder.current, "stream_ended", lambda *ended: calls.append(ended), raising=False)
+    async with by_asgi("/events/news/", headers=BROWSER) as stream:
+        await stream.take(2)
+    assert calls == [("too-many-streams",), ("iterator", "lifetime")]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from streams.exceptions import InvalidChannel
 from streams.installation import init
 from streams.installation.source import CannotChange
 
@@ -25,7 +24,7 @@ class Command(BaseCommand):
         choices = {name: options[name] for name in ("write", "prefix", "public")}
         try:
             is_done = init.run(self.stdout.write, self._note, **choices)
-        except (CannotChange, InvalidChannel) as error:
+        except CannotChange as error:
             raise CommandError(f"{error}"[:1].upper() + f"{error}"[1:]) from None
         if options["write"] and not is_done:
             sys.exit(1)

@@ -70,25 +70,30 @@ class StreamElement extends HTMLElement {
     show();
     for (const type of new Set(this.getAttribute("event")?.split(/\s+/) ?? ["message"])) {
       stream.addEventListener(type, (event) => {
-        if (event instanceof MessageEvent) this.receive(parse(event.data), event.lastEventId);
+        if (event instanceof MessageEvent) this.receive(parse(event.data), event.lastEventId, event.data);
       });
     }
     for (const type of ["stream-snapshot", "stream-reset", "stream-error"]) {
       stream.addEventListener(type, (event) => {
-        const detail = parse(/** @type {MessageEvent} */ (event).data);
-        if (type === "stream-snapshot") this.snapshot(detail);
+        const { data } = /** @type {MessageEvent} */ (event);
+        const detail = parse(data);
+        if (type === "stream-snapshot") this.snapshot(detail, data);
         if (type === "stream-reset" && detail.reason !== "pruned") this.clear();
         this.dispatchEvent(new CustomEvent(type, { detail, bubbles: true }));
       });
     }
   }
 
-  /** @param {any} data @param {string} id */
-  receive(data, id) {}
+  /**
+   * @param {any} data from JSON, or a text
+   * @param {string} id
+   * @param {string} text all of the data, as it was published
+   */
+  receive(data, id, text) {}
 
-  /** @param {any} data */
-  snapshot(data) {
-    this.receive(data, "");
+  /** @param {any} data @param {string} text */
+  snapshot(data, text) {
+    this.receive(data, "", text);
   }
 
   /** The log was replaced, so its oldest message comes next. */
@@ -119,8 +124,8 @@ class StreamList extends StreamElement {
     return [...(template?.parentElement?.children ?? [])].filter((child) => child !== template);
   }
 
-  /** @param {any} data @param {string} id */
-  receive(data, id) {
+  /** @param {any} data @param {string} id @param {string} text */
+  receive(data, id, text) {
     const { template, items } = this;
     const first = template?.content.firstElementChild;
     // The page can have a message already, because it was rendered after the cursor was read.
@@ -128,7 +133,8 @@ class StreamList extends StreamElement {
     const item = /** @type {HTMLElement} */ (document.importNode(first, true));
     if (id) item.dataset.id = id;
     for (const element of [item, .../** @type {NodeListOf<HTMLElement>} */ (item.querySelectorAll("[data-field]"))]) {
-      if (element.dataset.field !== undefined) element.textContent = textAt(data, element.dataset.field);
+      const { field } = element.dataset;
+      if (field !== undefined) element.textContent = field ? textAt(data, field) : text;
     }
     const append = this.hasAttribute("append");
     template.parentElement?.[append ? "append" : "prepend"](item);
@@ -140,7 +146,7 @@ class StreamList extends StreamElement {
   snapshot(data) {
     if (!Array.isArray(data)) return;
     this.clear();
-    for (const entry of data) this.receive(entry, "");
+    for (const entry of data) this.receive(entry, "", textAt(entry, ""));
   }
 
   clear() {
@@ -155,9 +161,10 @@ class StreamValue extends StreamElement {
     super.connectedCallback();
   }
 
-  /** @param {any} data */
-  receive(data) {
-    this.textContent = textAt(data, this.getAttribute("field") ?? "");
+  /** @param {any} data @param {string} id @param {string} text */
+  receive(data, id, text) {
+    const field = this.getAttribute("field");
+    this.textContent = field ? textAt(data, field) : text;
   }
 }
 

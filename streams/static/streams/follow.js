@@ -56,6 +56,10 @@ export function follow(url, { types = ["message"], limit = 100, onEvent, onError
       onEvent?.(entry);
     });
   }
+  stream.addEventListener("stream-reset", (event) => {
+    // The log was replaced, so its oldest message comes next.
+    if (parse(/** @type {MessageEvent} */ (event).data).reason !== "pruned") set({ events: [] });
+  });
   stream.addEventListener("open", () => set({ error: null }));
   stream.addEventListener("stream-state", () => set({ state: stream.state }));
   changed(followed);

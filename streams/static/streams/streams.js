@@ -34,7 +34,8 @@ export class Stream extends EventTarget {
   #refused = false; // the current token
   #retry = 3000;
   #failures = 0;
-  #heard = 0; // last sign of life; Infinity before a retry
+  #heard = 0; // Infinity before a retry
+  #partial = ""; // block
   #trust = 0; // 5 once the server accepts lastEventId, and has sent what comes first
   #leading = false;
   #timer = 0;
@@ -115,7 +116,7 @@ export class Stream extends EventTarget {
       if (!this.#connection) this.#connect();
       return new Promise((resolve) => signal.addEventListener("abort", resolve));
     };
-    navigator.locks.request(this.#name, { signal }, lead).catch(() => {}); // if denied or aborted
+    navigator.locks.request(this.#name, { signal }, lead).catch(() => {});
     this.#timer = +setTimeout(() => this.#connect(), 1000); // without a leader
   }
 
@@ -154,6 +155,7 @@ export class Stream extends EventTarget {
     const connection = (this.#connection = new AbortController());
     const { signal } = connection;
     const { token } = this.#options;
+    this.#partial = "";
     this.#trust = this.lastEventId ? 2 : 0;
     this.#heard = Date.now();
     this.#show(0);
@@ -212,10 +214,9 @@ export class Stream extends EventTarget {
     let [unfinished, data, type, afterCR] = ["", "", "", false];
     /** @type {string | undefined} */
     let id;
-    /** @param {string} text */
-    return (text) => {
+    return (/** @type {string} */ text) => {
       if (!text) return;
-      if (afterCR && text[0] === "\n") text = text.slice(1); // a CRLF in two pieces
+      if (afterCR && text[0] === "\n") text = text.slice(1);
       afterCR = text.endsWith("\r");
       const lines = text.split(/\r\n?|\n/);
       lines[0] = unfinished + lines[0];
@@ -238,6 +239,7 @@ export class Stream extends EventTarget {
           id = undefined;
         }
       }
+      this.#partial = unfinished + data + type;
     };
   }
 
@@ -254,8 +256,8 @@ export class Stream extends EventTarget {
     if (data) this.dispatchEvent(new MessageEvent(type, { data: data.slice(0, -1), origin, lastEventId }));
   }
 
-  // The tab that holds the lock leads: it passes on each block, with the cursor before it. A tab that has missed
-  // something, or hears nothing, reads from the server until it has caught up. So nothing depends on the leader.
+  // The tab with the lock leads: it passes on each block, with the cursor before it. A tab that has missed something,
+  // or hears nothing, reads from the server until it has caught up.
 
   /** @param {object} [block] */
   #tell(block) {
@@ -271,20 +273,23 @@ export class Stream extends EventTarget {
     }
     if (this.#leading || before === undefined) return;
     const cursor = this.lastEventId;
-    // Positions rise until a reset. Without trust, the cursor might be of a log that was replaced.
-    /** @param {string} position */
-    const has = (position) => cursor === position || (this.#trust > 4 && position !== "" && +cursor >= +position);
+    // Without trust, the cursor might be of a replaced log.
+    const has = (/** @type {string} */ position) =>
+      cursor === position || (this.#trust > 4 && position !== "" && +cursor >= +position);
     const reset = type === "stream-reset";
-    if (this.#connection) {
+    const own = this.#connection;
+    if (own) {
       if (reset) return this.#connect();
-      if (!open || (this.readyState && this.#trust < 5) || !has(before)) return;
-      this.#connection.abort();
+      if (!open || this.#partial || (this.readyState && this.#trust < 5) || !has(before)) return;
+      own.abort();
       this.#connection = undefined;
     } else if (!reset && !has(before)) return this.#connect();
     clearTimeout(this.#timer);
     this.#heard = Date.now();
     this.#trust = 5;
     this.#show(open, error);
-    if (type && (reset || id === undefined || !has(id))) this.#take(message);
+    // A snapshot repeats an id.
+    const known = id !== undefined && has(id) && (own || id !== before || id !== cursor);
+    if (type && (reset || !known)) this.#take(message);
   }
 }

@@ -58,8 +58,8 @@ async def test_list_appends(raw_site: RawSite, tabs: Tabs, channel: Channel) -> 
     page = await show(tabs, raw_site, body)
     await channel.send("event: goal\ndata: one\n\n", "data: another type\n\n", 'event: foul\ndata: {"a":[1]}\n\n')
     await expect(page.locator("tr")).to_have_text(["one", '{"a":[1]}'])
-    await channel.send("event: goal\ndata: 3\n\n", "event: goal\ndata: null\n\n")
-    await expect(page.locator("tr")).to_have_text(["3", "null"])
+    await channel.send("event: goal\ndata: 1.0\n\n", 'event: goal\ndata: "null"\n\n')
+    await expect(page.locator("tr")).to_have_text(["1.0", '"null"'])
     assert tabs.complaints == []
 
 

@@ -54,6 +54,8 @@ async def test_component_shows_the_events(raw_site: RawSite, tabs: Tabs, channel
     await channel.send(*[f"id: {n}\ndata: {n}\n\n" for n in (3, 4)])
     await shows(page, ["alert two", "message 3", "message 4"])
     assert await page.evaluate("seen") == ["1", "2", "3", "4"]
+    await channel.send('event: stream-reset\nid: 0\ndata: {"reason": "unknown-id"}\n\n', "id: 1\ndata: 1\n\n")
+    await shows(page, ["message 1"])
     assert tabs.complaints == []
 
 

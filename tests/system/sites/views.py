@@ -27,7 +27,9 @@ def page(request: HttpRequest) -> HttpResponse:
 @never_cache
 def checks(request: HttpRequest) -> JsonResponse:
     """Return the messages of `manage.py check`."""
-    return JsonResponse({"messages": [str(message) for message in run_checks(databases=["default"])]})
+    return JsonResponse(
+        {"messages": [str(message) for message in run_checks(databases=["default"]) if not message.is_silenced()]}
+    )
 
 
 def for_tests(view: Any) -> Any:

@@ -10,11 +10,11 @@
 export class StreamList extends StreamElement {
     get template(): HTMLTemplateElement | null;
     get items(): Element[];
+    /** A snapshot that is a list replaces the items. @param {any} data */
+    snapshot(data: any): void;
 }
 /** Shows a part of the newest event: `<stream-value src="{% stream_url 'score' %}" field="home">0</stream-value>`. */
 export class StreamValue extends StreamElement {
-    /** @param {any} data */
-    receive(data: any): void;
 }
 declare class StreamElement extends HTMLElement {
     static observedAttributes: string[];
@@ -23,10 +23,14 @@ declare class StreamElement extends HTMLElement {
     connectedCallback(): void;
     disconnectedCallback(): void;
     attributeChangedCallback(): void;
-    /** @param {any} data @param {string} id */
-    receive(data: any, id: string): void;
-    /** @param {any} data */
-    snapshot(data: any): void;
+    /**
+     * @param {any} data from JSON, or a text
+     * @param {string} id
+     * @param {string} text all of the data, as it was published
+     */
+    receive(data: any, id: string, text: string): void;
+    /** @param {any} data @param {string} text */
+    snapshot(data: any, text: string): void;
     /** The log was replaced, so its oldest message comes next. */
     clear(): void;
     #private;
