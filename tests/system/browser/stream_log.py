@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from playwright.async_api import Page
+
+from tests.system.browser.raw_streams import RawSite
+
+if TYPE_CHECKING:
+    from tests.system.browser.conftest import Tabs
 
 # Waiting takes a hundredth of the time, and has no jitter. `delays` are the milliseconds that were asked for.
 FAST = """() => {
@@ -67,3 +72,19 @@ async def until(page: Page, condition: str, seconds: float = 30) -> None:
     except TimeoutError:
         logs = await page.evaluate("Object.values(window).filter((v) => v?.log).map((v) => v.log.slice(-20))")
         raise AssertionError(f"Not true within {seconds} s: {condition}. The logs end with {logs}.") from None
+
+
+async def open_tabs(tabs: Tabs, site: RawSite, count: int, url: str, **options: object) -> list[Page]:
+    pages = [await tabs.open(site.url) for _ in range(count)]
+    for page in pages:
+        await open_stream(page, url, **{"shared": True, **options})
+    return pages
+
+
+async def streams_settle_at(site: RawSite, count: int) -> None:
+    try:
+        async with asyncio.timeout(30):
+            while site.open != count:
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"{site.open} streams are open, not {count}") from None

@@ -10,7 +10,7 @@ from playwright.async_api import Dialog, Page
 from tests.system.browser.conftest import Tabs
 from tests.system.browser.raw_log import Log
 from tests.system.browser.raw_streams import RawSite, Request
-from tests.system.browser.stream_log import FAST, events_of, log_of, open_stream, until
+from tests.system.browser.stream_log import FAST, events_of, log_of, open_stream, open_tabs, streams_settle_at, until
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 
@@ -18,22 +18,6 @@ pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 @pytest.fixture
 def log(raw_site: RawSite) -> Log:
     return Log(raw_site)
-
-
-async def open_tabs(tabs: Tabs, site: RawSite, count: int, url: str, **options: object) -> list[Page]:
-    pages = [await tabs.open(site.url) for _ in range(count)]
-    for page in pages:
-        await open_stream(page, url, **{"shared": True, **options})
-    return pages
-
-
-async def streams_settle_at(site: RawSite, count: int) -> None:
-    try:
-        async with asyncio.timeout(30):
-            while site.open != count:
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"{site.open} streams are open, not {count}") from None
 
 
 async def have(pages: list[Page], first: int, last: int) -> None:
@@ -195,67 +179,6 @@ async def test_outage_is_seen_by_all(raw_site: RawSite, tabs: Tabs, log: Log) ->
     log.refuse = False
     await log.publish(2)
     await have(pages, 1, 2)
-
-
-async def test_late_tab_waits_for_its_snapshot(raw_site: RawSite, tabs: Tabs) -> None:
-    async def answer(request: Request) -> None:
-        await request.start()
-        await request.send("event: stream-checkpoint\nid: 7\ndata: {}\n\n")
-        await asyncio.sleep(0.3)
-        await request.send("event: stream-snapshot\nid: 7\ndata: {}\n\n")
-        await request.until_gone()
-
-    raw_site.answer = answer
-    for _ in range(2):
-        [page] = await open_tabs(tabs, raw_site, 1, "/stream/")
-        await until(page, "one.log.some(([name]) => name === 'onSnapshot')")
-
-
-async def test_snapshot_reaches_the_following_tabs(raw_site: RawSite, tabs: Tabs) -> None:
-    """It has the id of the event before it."""
-    all_open = asyncio.Event()
-
-    async def answer(request: Request) -> None:
-        await request.start()
-        await request.send("event: stream-checkpoint\nid: 7\ndata: {}\n\n")
-        await all_open.wait()
-        await request.send("event: stream-snapshot\nid: 7\ndata: {}\n\n", "id: 8\ndata: 8\n\n")
-        await request.until_gone()
-
-    raw_site.answer = answer
-    pages = await open_tabs(tabs, raw_site, 3, "/stream/")
-    for page in pages:
-        await until(page, "one.stream.lastEventId === '7'")
-    all_open.set()
-    for page in pages:
-        await until(page, "one.log.some(([type, data]) => data === '8')")
-        assert len([entry for entry in await log_of(page) if entry[0] == "onSnapshot"]) == 1
-
-
-async def test_late_tab_waits_for_a_snapshot_in_pieces(raw_site: RawSite, tabs: Tabs) -> None:
-    """In the meantime, the leader has all that the tab has."""
-
-    async def answer(request: Request) -> None:
-        await request.start()
-        if len(raw_site.requests) == 1:
-            await request.send("event: stream-checkpoint\nid: 7\ndata: {}\n\n")
-            while True:
-                await request.send(":\n")
-                await asyncio.sleep(0.02)
-        for piece in (
-            "event: stream-checkpoint\nid: 7\ndata: {}\n\nevent: stream-",
-            "snapshot\nid: 7\n",
-            "data: {}\n\n",
-        ):
-            await request.send(piece)
-            await asyncio.sleep(0.2)
-        await request.until_gone()
-
-    raw_site.answer = answer
-    await open_tabs(tabs, raw_site, 1, "/stream/")
-    await streams_settle_at(raw_site, 1)
-    [late] = await open_tabs(tabs, raw_site, 1, "/stream/")
-    await until(late, "one.log.some(([name]) => name === 'onSnapshot')")
 
 
 async def test_reset_reaches_all_tabs(raw_site: RawSite, tabs: Tabs, log: Log) -> None:
