@@ -29,23 +29,25 @@ async def test_late_tab_waits_for_its_snapshot(raw_site: RawSite, tabs: Tabs) ->
 
 async def test_snapshot_reaches_the_following_tabs(raw_site: RawSite, tabs: Tabs) -> None:
     """It has the id of the event before it."""
-    all_open = asyncio.Event()
+    all_follow = asyncio.Event()
 
     async def answer(request: Request) -> None:
         await request.start()
-        await request.send("event: stream-checkpoint\nid: 7\ndata: {}\n\n")
-        await all_open.wait()
-        await request.send("event: stream-snapshot\nid: 7\ndata: {}\n\n", "id: 8\ndata: 8\n\n")
+        await request.send("event: stream-checkpoint\nid: 7\ndata: {}\n\n", ":\n", ":\n")
+        await all_follow.wait()
+        await request.send('event: stream-reset\nid: 9\ndata: {"reason": "pruned"}\n\n')
+        await request.send("event: stream-snapshot\nid: 9\ndata: {}\n\n", "id: 10\ndata: 10\n\n")
         await request.until_gone()
 
     raw_site.answer = answer
-    pages = await open_tabs(tabs, raw_site, 3, "/stream/")
+    pages = await open_tabs(tabs, raw_site, 3, "/stream/?last_event_id=7")
     for page in pages:
-        await until(page, "one.stream.lastEventId === '7'")
-    all_open.set()
+        await until(page, "one.stream.state === 'open'")
+    await streams_settle_at(raw_site, 1)
+    all_follow.set()
     for page in pages:
-        await until(page, "one.log.some(([type, data]) => data === '8')")
-        assert len([entry for entry in await log_of(page) if entry[0] == "onSnapshot"]) == 1
+        await until(page, "one.log.some(([type, data]) => data === '10')")
+        assert [entry[0] for entry in await log_of(page) if entry[0].startswith("on")] == ["onReset", "onSnapshot"]
 
 
 async def test_late_tab_waits_for_a_snapshot_in_pieces(raw_site: RawSite, tabs: Tabs) -> None:
