@@ -43,7 +43,7 @@ class Recipe:
             package(name)  # skips the test if it is missing
         (project / "templates" / f"{self.name}.html").write_text(self._in_own_channel(self.template))
         for name, text in self.files.items():
-            (project / "static" / name).write_text(text)
+            (project / name).write_text(text)
         for command in self.commands:
             program, *arguments = shlex.split(command)
             if program == "cp":
