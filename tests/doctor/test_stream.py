@@ -11,6 +11,7 @@ import pytest
 from django.db import OperationalError
 
 from streams.doctor import addresses, heartbeat, messages, stream
+from streams.doctor.connection import Target
 from streams.doctor.findings import Finding
 from streams.doctor.stream import Options, check_stream
 from tests.doctor.support import FIRST, complaints, of, serving, stream_head
@@ -197,3 +198,10 @@ def test_forged_address_is_sent_once() -> None:
         list(check_stream(Options(url, seconds=0.1, headers={"X-Forwarded-For": "10.0.0.1"})))
     assert all(head.count("X-Forwarded-For: 10.0.0.1\r\n") == 1 for head in heads)
     assert not any("203.0.113" in head for head in heads)
+
+
+@pytest.mark.parametrize(("host", "levels"), [("a.example", ["warning"]), ("127.0.0.1", []), ("localhost", [])])
+def test_plain_http_matters_on_other_machines(host: str, levels: list[str]) -> None:
+    url = f"http://{host}/events/news/"
+    checking = stream._StreamCheck(Options(url), Target.parse(url))
+    assert [level for level, _ in complaints(list(checking._check_http2()))] == levels
