@@ -24,7 +24,7 @@ BODY = b'event: stream-reset\nid: 1\ndata: {"reason": "pruned"}\n\n' + b'id: 7\n
 @pytest.mark.parametrize(
     ("marker", "expected"),
     [
-        ("event.json()", "7 message {'a': 1}\n"),
+        ("with EventSource", '7 message {"a": 1}\n'),
         ("asyncio.run(main())", '7 message {"a": 1}\n'),
         ("cursor.txt", '{"a": 1}\n'),
         ("start_over", 'Events were missed: pruned\n{"a": 1}\n'),
