@@ -75,8 +75,7 @@ class Client:
     # index of a reset in `seen`: the positions that were pruned when the reset was sent
     pruned_at_reset: dict[int, frozenset[int]] = field(default_factory=dict)
     subscriber: Subscriber | None = None
-    reading: asyncio.Task[bytes] | None = None
-    pruned_then: frozenset[int] = frozenset()
+    reading: asyncio.Task[tuple[bytes, frozenset[int]]] | None = None
 
     async def connect(self, pruned: set[int]) -> None:
         self.subscriber = Subscriber(self.channels, last_event_id=self.cursor)
@@ -90,16 +89,20 @@ class Client:
         """Wait for one chunk. If it does not arrive in time, the next call continues to wait for it."""
         assert self.subscriber is not None
         if self.reading is None:
-            self.reading = asyncio.ensure_future(anext(self.subscriber))
-            self.reading.add_done_callback(lambda _: setattr(self, "pruned_then", frozenset(pruned)))
+            self.reading = asyncio.create_task(self._next_chunk(self.subscriber, pruned))
         await asyncio.wait([self.reading], timeout=wait)
         if self.reading.done():
-            chunk, self.reading = self.reading.result(), None
+            (chunk, pruned_then), self.reading = self.reading.result(), None
             for event in self.decoder.feed(chunk):
                 if event.event == "stream-reset":
-                    self.pruned_at_reset[len(self.seen)] = self.pruned_then
+                    self.pruned_at_reset[len(self.seen)] = pruned_then
                 self.seen.append(event)
             self.cursor = self.decoder.last_event_id or None
+
+    @staticmethod
+    async def _next_chunk(subscriber: Subscriber, pruned: set[int]) -> tuple[bytes, frozenset[int]]:
+        """Return the next chunk, and what was pruned at that moment: more can be pruned before the client takes it."""
+        return await anext(subscriber), frozenset(pruned)
 
     async def leave(self) -> None:
         assert self.subscriber is not None

@@ -7,13 +7,12 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from hypothesis import HealthCheck, settings
 
 from streams.delivery.subscription import Subscription, subscribe
 from streams.exceptions import EventsMissed
-from streams.protocol.sse import DecodedEvent, is_position
+from streams.protocol.sse import DecodedEvent, StoredEvent, is_position
 from tests.delivery.test_join import World, play, stories, tiny_buffers
 
 
@@ -27,7 +26,7 @@ class Consumer:
     start: int | None = None
     pruned_at_reset: dict[int, frozenset[int]] = field(default_factory=dict)
     subscriber: Subscription | None = None
-    reading: asyncio.Task[Any] | None = None
+    reading: asyncio.Task[tuple[StoredEvent | EventsMissed, frozenset[int]]] | None = None
 
     async def connect(self, pruned: set[int]) -> None:
         self.subscriber = subscribe(*self.channels, after=self.cursor)
@@ -43,21 +42,30 @@ class Consumer:
         """Wait for one message. If it does not arrive in time, the next call continues to wait for it."""
         assert self.subscriber is not None
         if self.reading is None:
-            self.reading = asyncio.ensure_future(anext(self.subscriber))  # type: ignore[arg-type]
+            self.reading = asyncio.create_task(self._next_event(self.subscriber, pruned))
         await asyncio.wait([self.reading], timeout=wait)
         if self.reading.done():
-            self.note(self.reading, pruned)
+            self.note(*self.reading.result())
             self.reading = None
         position = self.subscriber.position
         self.cursor = None if position is None else str(position)
 
-    def note(self, reading: asyncio.Task[Any], pruned: set[int]) -> None:
+    @staticmethod
+    async def _next_event(
+        subscriber: Subscription, pruned: set[int]
+    ) -> tuple[StoredEvent | EventsMissed, frozenset[int]]:
+        """Return the next event or gap, and what was pruned at that moment: more can be pruned before it is noted."""
         try:
-            event = reading.result()
+            event: StoredEvent | EventsMissed = await anext(subscriber)
         except EventsMissed as gap:
-            assert self.subscriber is not None
-            self.pruned_at_reset[len(self.seen)] = frozenset(pruned)
-            self.seen.append(DecodedEvent(json.dumps(vars(gap)), "stream-reset", str(self.subscriber.position)))
+            event = gap
+        return event, frozenset(pruned)
+
+    def note(self, event: StoredEvent | EventsMissed, pruned: frozenset[int]) -> None:
+        assert self.subscriber is not None
+        if isinstance(event, EventsMissed):
+            self.pruned_at_reset[len(self.seen)] = pruned
+            self.seen.append(DecodedEvent(json.dumps(vars(event)), "stream-reset", str(self.subscriber.position)))
         else:
             self.seen.append(DecodedEvent(event.data, event.event, event.id))
 
@@ -66,8 +74,7 @@ class Consumer:
         if self.reading is not None:
             self.reading.cancel()
             with suppress(asyncio.CancelledError):
-                await asyncio.wait([self.reading])
-                self.note(self.reading, set())
+                self.note(*await self.reading)
         position = self.subscriber.position
         self.cursor = None if position is None else str(position)
         await self.subscriber.aclose()
