@@ -80,6 +80,8 @@ class EventSource(BaseEventSource):
     def _prepare(self) -> None:
         self._closed = threading.Event()
         self._lock = threading.RLock()  # held by the thread that iterates
+        self._connection: Any = None  # the network stream of the request, if it is known and not shared
+        self._extensions["trace"] = self._trace
 
     def __enter__(self) -> Self:
         return self
@@ -101,8 +103,8 @@ class EventSource(BaseEventSource):
     def close(self) -> None:
         """Close the connection and end the iteration, also one that waits in another thread."""
         self._closed.set()
-        if (response := self._response) is not None:
-            wake(response)
+        if (connection := self._connection) is not None:
+            wake(connection)
         self._dispose()
 
     def _next(self) -> DecodedEvent:
@@ -146,18 +148,34 @@ class EventSource(BaseEventSource):
         if state.token is None and self._get_token is not None:
             state.set_token(self._get_token())
         request = self._request()
-        response = self._client.send(request, stream=True, follow_redirects=False)
+        response = self._send(request)
         for _ in range(MAX_REDIRECTS):
             if (request := response.next_request) is None:
                 break
             response.close()  # without its body, which can have any size
             # The library has removed the credentials if the origin is another one. auth=None: it adds no others.
-            response = self._client.send(request, stream=True, auth=None, follow_redirects=False)
+            response = self._send(request, auth=None)
         self._response, self._chunks = response, response.iter_raw()
         if not state.opens(response.status_code, response.headers):
             body = self._read_error()
             self._disconnect()
             state.refuse(response.status_code, response.headers, body)
+
+    def _send(self, request: Any, **options: Any) -> Any:
+        self._connection = None  # other users of the client can have it now
+        response = self._client.send(request, stream=True, follow_redirects=False, **options)
+        if response.http_version.startswith("HTTP/1"):
+            self._connection = response.extensions.get("network_stream")
+        return response
+
+    def _trace(self, name: str, info: dict[str, Any]) -> None:
+        """Learn the network stream before the response's head arrives: called by the library at each step."""
+        if name in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._connection = info["return_value"]
+            if self._closed.is_set():
+                wake(self._connection)
+        elif name.startswith("http2."):
+            self._connection = None  # requests share it: the thread notices at the next bytes, such as a heartbeat
 
     def _read_error(self) -> bytes:
         body, until = b"", time.monotonic() + MAX_ERROR_SECONDS
@@ -170,6 +188,7 @@ class EventSource(BaseEventSource):
 
     def _disconnect(self) -> None:
         response, self._response = self._response, None
+        self._connection = None
         if response is not None:
             with contextlib.suppress(self._library.TransportError):
                 response.close()

@@ -46,6 +46,7 @@ class BaseEventSource:
         self._on_reset = on_reset
         self._response: Any = None
         self._chunks: Any = None  # the bytes of the response's body
+        self._extensions: dict[str, Any] = {}  # of each request
         self._timeout = self._library.Timeout(timeout_seconds, connect=min(timeout_seconds, CONNECT_TIMEOUT_SECONDS))
         self._state = Reconnection(
             url,
@@ -78,8 +79,16 @@ class BaseEventSource:
 
     def _request(self) -> Any:
         if self._client is None:
-            self._client = getattr(self._library, self.client_class)()
-        return self._client.build_request("GET", self._state.url, headers=self._state.headers(), timeout=self._timeout)
+            # A connection that is used again would be unknown to EventSource.close().
+            limits = self._library.Limits(max_keepalive_connections=0)
+            self._client = getattr(self._library, self.client_class)(limits=limits)
+        return self._client.build_request(
+            "GET",
+            self._state.url,
+            headers=self._state.headers(),
+            timeout=self._timeout,
+            extensions={**self._extensions},  # a copy, because the library adds to it
+        )
 
     def _passes(self, error: BaseException) -> bool:
         """Return True if the next attempt can succeed after this error."""
@@ -106,12 +115,7 @@ def _library_of(client: Any, class_name: str) -> Any:
     )
 
 
-def wake(response: Any) -> None:
-    """Wake the thread that waits for bytes of a response, which closing its socket would not do.
-
-    Over HTTP/2, requests share the connection. There the thread notices at the next bytes, such as a heartbeat.
-    """
-    stream = response.extensions.get("network_stream")
-    if stream is not None and response.http_version.startswith("HTTP/1"):
-        with contextlib.suppress(OSError, AttributeError, TypeError):
-            socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)
+def wake(stream: Any) -> None:
+    """Wake the thread that waits for bytes of this network stream, which closing its socket would not do."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)

@@ -58,6 +58,19 @@ def test_close_wakes_a_reading_thread(serve: Serve, library: str) -> None:
     assert list(source) == []
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_close_wakes_a_thread_that_waits_for_the_head(serve: Serve, library: str) -> None:
+    server = serve([HOLD])
+    source: EventSource = Kind(f"sync-{library}")(server.url)
+    thread, found = in_thread(source)
+    while not server.requests:
+        time.sleep(0.01)
+    source.close()
+    thread.join(10)
+    assert found == [None]
+    assert server.left.wait(5), "the connection is closed"
+
+
 def test_close_wakes_a_waiting_thread(serve: Serve) -> None:
     server = serve(status("503 Unavailable", Retry_After="3000"))
     source: EventSource = Kind("sync-httpx2")(server.url)
