@@ -290,6 +290,6 @@ export class Stream extends EventTarget {
     this.#show(open, error);
     // A snapshot repeats an id.
     const known = id !== undefined && has(id) && (own || id !== before || id !== cursor);
-    if (type && (reset || !known)) this.#take(message);
+    if (type && this.readyState < 2 && (reset || !known)) this.#take(message);
   }
 }

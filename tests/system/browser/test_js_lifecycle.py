@@ -109,3 +109,24 @@ async def test_page_that_is_looked_at_hurries(raw_site: RawSite, tabs: Tabs) -> 
     await until(page, "one.log.length")
     await page.evaluate("document.dispatchEvent(new Event('visibilitychange', { bubbles: true }))")
     await raw_site.request(1, seconds=2)
+
+
+# A page that leads, and whose first block tells the other tab that the stream is open.
+LEAD = """([url, before]) => {
+    const name = `streams true false ${new URL(url, location.href)}`;
+    navigator.locks.request(name, () => new Promise(() => {}));
+    const channel = new BroadcastChannel(name);
+    channel.onmessage = () => channel.postMessage(
+        { type: "message", data: "a\\n", id: "2", before, open: 1, origin: location.origin });
+}"""
+
+
+async def test_closing_when_it_opens_ends_a_follower(raw_site: RawSite, tabs: Tabs) -> None:
+    """The block that opens it also carries an event, which must not follow."""
+    leader, page = await tabs.open(raw_site.url), await tabs.open(raw_site.url)
+    await leader.evaluate(LEAD, ["/stream/", "1"])
+    closing = "stream.onopen = () => stream.close()"
+    await open_stream(page, "/stream/?last_event_id=1", shared=True, setup=closing)
+    await until(page, "one.stream.state === 'closed'")
+    assert await events_of(page) == []
+    assert ["open"] in await log_of(page)
