@@ -103,7 +103,8 @@ def check_redirect(target: Target, location: str) -> Generator[Finding, None, Ta
         yield problem(
             "redirects",
             f"{target} redirects to a login page, {new}. An EventSource cannot log in, and gives up.",
-            "Exempt the streams from the middleware or the proxy that requires a login (Streams refuses by its "
+            _misplaced(target)
+            or "Exempt the streams from the middleware or the proxy that requires a login (Streams refuses by its "
             "policy, with 403). If it is right, give the doctor credentials: --token, or --header 'Cookie: "
             "sessionid=…'.",
         )
@@ -122,9 +123,18 @@ def check_redirect(target: Target, location: str) -> Generator[Finding, None, Ta
         yield warning(
             "redirects",
             f"{target} redirects to {new}{reason}. Each connection costs a round trip more.",
-            f"Use {new} in your pages: {{% stream_url %}} writes it.",
+            _misplaced(target) or f"Use {new} in your pages: {{% stream_url %}} writes it.",
         )
     return new
+
+
+def _misplaced(target: Target) -> str:
+    """Return a remedy if the URL is not below the path of `streams.urls`; otherwise, or if that is unknown, ""."""
+    mount = mount_path()
+    path = target.path.partition("?")[0]
+    if mount is None or f"{path}/".startswith(mount):
+        return ""
+    return f"Check the URL: the site's streams are at {mount}."
 
 
 # --- Refusals ---------------------------------------------------------------------------------------------------------

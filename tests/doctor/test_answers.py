@@ -84,6 +84,16 @@ def test_redirect_is_explained(location: str, level: str, text: str, remedy: str
     assert remedy in found.remedy
 
 
+@pytest.mark.parametrize("location", ["/accounts/login/?next=/", "/en/"])
+def test_redirect_of_another_page_names_the_streams_path(location: str) -> None:
+    def answer(head: str) -> bytes:
+        return http("302 Found", Location=location) if head.startswith("GET / ") else http("404 Not Found")
+
+    with serving(answer) as url:
+        findings = list(check_stream(Options(url.replace("/events/news/", "/"), seconds=0.2)))
+    assert of(findings, "redirects").remedy == "Check the URL: the site's streams are at /events/."
+
+
 def test_redirect_to_other_site_gets_no_credentials() -> None:
     heads = []
 

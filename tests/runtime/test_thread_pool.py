@@ -59,7 +59,7 @@ def test_consecutive_jobs_share_a_thread(pool: LogThreads) -> None:
     work.release.set()
     for _ in range(20):
         pool.submit(work).result(30)
-        time.sleep(0.005)  # a thread becomes idle shortly after its result is set
+        wait_until(lambda: pool._idle, "an idle thread")  # it becomes idle shortly after its result is set
     assert len(work.threads) <= 2
 
 
