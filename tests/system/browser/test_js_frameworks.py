@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
+from tests.support.documents import blocks
 from tests.support.packages import FOLDER, package
 from tests.system.browser.channel import Channel
 from tests.system.browser.conftest import Tabs
@@ -21,12 +22,49 @@ PAGE = b"""<!doctype html><html lang=en><link rel=icon href="data:,"><title>Page
 <main></main><script type=module src=/page.js></script>"""
 
 
-def bundle(name: str, target: Path) -> bytes:
+# The pages that mount the guide's components.
+MOUNTING = {
+    "react": """
+        import { createElement } from "react";
+        import { createRoot } from "react-dom/client";
+        import { News } from "./News.jsx";
+        createRoot(document.querySelector("main")).render(createElement(News, { url: "/events/?last_event_id=0" }));
+    """,
+    "vue": """
+        import { createApp } from "vue";
+        import News from "./News.js";
+        createApp(News, { url: "/events/?last_event_id=0" }).mount("main");
+    """,
+}
+
+
+def component_of_the_guide(name: str, folder: Path) -> Path:
+    """Write the guide's component, word for word, and a page that mounts it. Return the page."""
+    language = {"react": "jsx", "vue": "vue"}[name]
+    [source] = [text for kind, text in blocks("docs/guides/javascript.md") if kind == language]
+    if name == "react":
+        (folder / "News.jsx").write_text(f"{source}\nexport {{ News }};\n")
+    else:
+        node = ["node", Path(__file__).with_name("vue_component.js")]
+        compiled = subprocess.run(node, input=source, capture_output=True, text=True, timeout=120, cwd=FOLDER.parent)
+        assert compiled.returncode == 0, compiled.stderr
+        (folder / "News.js").write_text(compiled.stdout)
+    page = folder / "main.js"
+    page.write_text(MOUNTING[name])
+    return page
+
+
+def bundle(name: str, page: Path, target: Path) -> bytes:
     """Bundle a page with esbuild, as a project does that has installed our package."""
     esbuild = package("esbuild") / "bin" / "esbuild"
-    page = Path(__file__).with_name(f"{name}_page.js")
     aliases = [f"--alias:django-sse-streams/{name}={STATIC / f'{name}.js'}"]
-    options = ["--bundle", "--format=esm", '--define:process.env.NODE_ENV="development"', f"--outfile={target}"]
+    options = [
+        "--bundle",
+        "--format=esm",
+        "--jsx=automatic",
+        '--define:process.env.NODE_ENV="development"',
+        f"--outfile={target}",
+    ]
     options += ["--define:__VUE_OPTIONS_API__=true", "--define:__VUE_PROD_DEVTOOLS__=false"]
     options += ["--define:__VUE_PROD_HYDRATION_MISMATCH_DETAILS__=false"]
     env = {**os.environ, "NODE_PATH": str(FOLDER)}
@@ -38,8 +76,21 @@ def bundle(name: str, target: Path) -> bytes:
 @pytest.fixture(params=["react", "vue"])
 def channel(request: pytest.FixtureRequest, raw_site: RawSite, tmp_path: Path) -> Channel:
     package(request.param)
-    raw_site.files |= {"/": PAGE, "/page.js": bundle(request.param, tmp_path / "page.js")}
+    page = Path(__file__).with_name(f"{request.param}_page.js")
+    raw_site.files |= {"/": PAGE, "/page.js": bundle(request.param, page, tmp_path / "page.js")}
     return Channel(raw_site)
+
+
+@pytest.mark.parametrize("name", ["react", "vue"])
+async def test_guides_component_shows_the_events(name: str, raw_site: RawSite, tabs: Tabs, tmp_path: Path) -> None:
+    package(name)
+    page = component_of_the_guide(name, tmp_path)
+    raw_site.files |= {"/": PAGE, "/page.js": bundle(name, page, tmp_path / "page.js")}
+    channel = Channel(raw_site)
+    tab = await tabs.open(raw_site.url)
+    await channel.send(*[f'id: {n}\ndata: {{"title": "number {n}"}}\n\n' for n in (1, 2)])
+    await expect(tab.locator("ul[aria-busy=false] li")).to_have_text(["number 1", "number 2"])
+    assert tabs.complaints == []
 
 
 async def shows(page: Page, texts: list[str]) -> None:
