@@ -54,7 +54,7 @@ TEXTS = {
     "malformed-id": _("“{requested}” is not a valid event id. The stream continues with the oldest event, {earliest}."),
     "none": _("none"),
     "other-reason": _("Reason: {reason}. Requested: {requested}, oldest: {earliest}, newest: {head}."),
-    "stream-error": _("An error on the server ended the stream"),
+    "stream-error": _("The server ended the stream"),
     "stream-error-more": _("The browser will reconnect and continue after event {id}."),
     "stream-snapshot": _("Snapshot of the current state, at event {id}"),
 }

@@ -74,7 +74,7 @@ const MonitorStream = (() => {
   }
 
   function receiveError(event) {
-    addNotice(event.type, Streams.text("stream-error-more", { id: cursor ?? 0 }));
+    addNotice(event.type, Streams.text("stream-error-more", { id: cursor ?? 0 }), {}, event.data);
   }
 
   function receiveSnapshot(event) {
