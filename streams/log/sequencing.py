@@ -290,7 +290,8 @@ def lock(cursor: Any, *, wait: bool) -> Locked | None:
     is_new = row is None and not LogHead.objects.using(connection.alias).exists()
     if is_new:
         epochs.create_head()
-        row = take(cursor)
+    if row is None and (is_new or wait):
+        row = take(cursor)  # without a new row, another transaction has committed the first one in between
     if row is None:
         return None
     head, epoch = row.head, row.epoch

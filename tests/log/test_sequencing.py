@@ -7,6 +7,7 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from streams import NewMessage, log, publish, publish_many
+from streams.log import postgresql, sqlite
 from streams.models import LogHead, Message
 from tests.log.support import appended
 from tests.support.reads import tail
@@ -51,6 +52,18 @@ def test_sequence_numbers_many_at_once() -> None:
     assert list(given) == [row.pk for row in rows]
     assert list(given.values()) == list(range(1, 3001))
     assert LogHead.objects.get().head == 3000
+
+
+def test_head_that_appears_while_it_is_looked_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes publish their first messages at the same time, and one commits between two queries of the other."""
+    module = postgresql if connection.vendor == "postgresql" else sqlite
+    take = module.wait_for_lock
+    answers = [None]
+    [row] = appended("x")
+    log.sequence()  # the other process
+    [later] = appended("y")
+    monkeypatch.setattr(module, "wait_for_lock", lambda cursor: answers.pop() if answers else take(cursor))
+    assert log.sequence() == {later.pk: position_of(row.pk) + 1}  # type: ignore[operator]
 
 
 def test_rolled_back_sequence_can_be_repeated() -> None:
