@@ -13,9 +13,12 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpRe
 from django.urls import include, path
 from django.views.decorators.csrf import csrf_exempt
 
+import streams.asgi
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
 
 application = get_asgi_application()
+direct = streams.asgi.get_asgi_application()
 
 from django.contrib.auth import get_user_model, login  # noqa: E402
 from django.db import connections  # noqa: E402

@@ -1,7 +1,8 @@
-"""The recommended ASGI application: Django's, plus three additions.
+"""The recommended ASGI application: Django's, plus four additions.
 
-It answers the lifespan protocol, adds the backpressure that daphne lacks, and keeps tokens out of daphne's access log.
-All other features also work under `django.core.asgi.get_asgi_application()`.
+It answers the lifespan protocol, passes live messages to the server without waking a task for each client, adds the
+backpressure that daphne lacks, and keeps tokens out of daphne's access log. All other features also work under
+`django.core.asgi.get_asgi_application()`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, cast
 import django.core.asgi
 
 from streams.private.daphne import abort, is_connected, replace_uri, twisted_request
+from streams.private.servers import DIRECT_SEND, sends_from_any_task
 from streams.redaction import hide
 
 Message = MutableMapping[str, Any]
@@ -27,10 +29,22 @@ def get_asgi_application(app: Application | None = None) -> Application:
     Args:
         app: Django's ASGI application inside of other ASGI middleware, such as OpenTelemetry's, or inside of a router.
             Default: Django's application alone. If the other middleware were outside, daphne's backpressure would be
-            lost.
+            lost. Middleware gets to see each chunk of a stream, so that a task for each client sends them.
     """
-    inner = cast(Application, django.core.asgi.get_asgi_application()) if app is None else app
-    return with_lifespan(with_backpressure(inner))
+    if app is None:
+        app = with_direct_sends(cast(Application, django.core.asgi.get_asgi_application()))
+    return with_lifespan(with_backpressure(app))
+
+
+def with_direct_sends(app: Application) -> Application:
+    """Let streams call the server's `send`, if that is safe. Nothing may be between this and Django's application."""
+
+    async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and sends_from_any_task(send):
+            scope = {**scope, DIRECT_SEND: send}  # a copy: the server's own scope would become part of a cycle
+        await app(scope, receive, send)
+
+    return application
 
 
 def with_lifespan(app: Application) -> Application:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -21,14 +20,9 @@ from streams.notifiers import get_notifier
 from streams.runtime import executor
 from streams.testing import read_events
 from tests.support.metrics import Changes, open_stream, values
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-async def wait_for(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def begin_reading(chunks: Any) -> asyncio.Future[bytes]:

@@ -1,4 +1,4 @@
-"""Follow the tail of the log on one event loop, and hand each new message to the live streams of its channel."""
+"""Follow the tail of the log on one event loop, and hand each new message to the cohorts of its channel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
 
@@ -14,6 +13,7 @@ from django.db import Error
 
 from streams import log
 from streams.conf import settings
+from streams.delivery.cohorts import Cohorts
 from streams.delivery.hints import Hints
 from streams.delivery.listener import Listener
 from streams.delivery.rechecks import Rechecks
@@ -24,7 +24,7 @@ from streams.presence import counter
 from streams.protocol.sse import StoredEvent
 from streams.runtime import executor, failures, test_run
 from streams.runtime.failures import Backoff
-from streams.telemetry import recorder, tracing
+from streams.telemetry import recorder
 
 logger = logging.getLogger("streams.hub")
 
@@ -44,8 +44,7 @@ class Follower:
         self.window = Window(0, max_messages=1, max_bytes=1)
         self.epochs = log.Epochs()
         self.subscribers: set[Listener] = set()
-        # In the order of joining, which is roughly their order in memory. With a set, each delivery has cache misses.
-        self._live: defaultdict[str, dict[Listener, None]] = defaultdict(dict)
+        self._cohorts = Cohorts()
         self._started: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._reading = asyncio.Lock()
@@ -59,16 +58,15 @@ class Follower:
 
     def attach(self, subscriber: Listener) -> None:
         """From now on, hand `subscriber` every message of its channels above `position`."""
-        for channel in subscriber.channels:
-            self._live[channel][subscriber] = None
+        self._cohorts.attach(subscriber)
 
     def detach(self, subscriber: Listener) -> None:
         """Hand `subscriber` no more messages: it reads them from the log."""
-        for channel in subscriber.channels:
-            if channel in self._live:
-                self._live[channel].pop(subscriber, None)
-                if not self._live[channel]:
-                    del self._live[channel]
+        self._cohorts.detach(subscriber)
+
+    def has_handed_all(self, channels: tuple[str, ...]) -> bool:
+        """Return True if the live streams of these channels were handed all their messages up to `position`."""
+        return self._cohorts.have_all(channels)
 
     async def catch_up(self) -> None:
         """Read the log's tail now, up to its present head. Calls at the same time share one read."""
@@ -115,7 +113,7 @@ class Follower:
         started = self._started is not None and self._started.done()
         if started and notice.messages and notice.first == self.position + 1 and not self._is_doubtful:
             if await self._apply(notice.messages, notice.traces) and notice.committed_at is not None:
-                recorder.current.found(time.time() - notice.committed_at, "notice")
+                self._cohorts.note_commit(notice.committed_at)
         elif notice.last > self.position or not started:
             self._hints.add(notice)
             self._news.set()
@@ -123,26 +121,23 @@ class Follower:
             self._is_doubtful = True
             self._news.set()
 
-    async def _apply(self, messages: Iterable[StoredEvent], traces: Mapping[int, str]) -> int:
-        """Take the next messages, in order: encode each once, and push it to the live streams of its channel.
+    async def _apply(self, messages: Iterable[StoredEvent], traces: Mapping[int, str]) -> bool:
+        """Take the next messages, in order: encode each once, and give it to the cohorts of its channel.
 
         Every SLICE_SECONDS, between two messages, other tasks of the event loop get a turn. Position, window and
-        deliveries agree at that moment, so that streams can join and leave. If another task has applied some of the
+        cohorts agree at that moment, so that streams can join and leave. If another task has applied some of the
         messages by then, they are skipped; if it has moved the position elsewhere, the log is read for the rest.
 
-        Return the number of deliveries.
+        Return True if a live stream gets one of them.
         """
-        overrun: list[Listener] = []
-        deliveries = size = overflows = 0  # only sums, because anything else would cost more than the deliveries
+        is_read = False
         window = self.window  # another window stands for another position, maybe in another log
-        now = time.monotonic()
-        until = now + SLICE_SECONDS
+        until = time.monotonic() + SLICE_SECONDS
         for message in messages:
-            if (now := time.monotonic()) > until:
+            if (is_full := self._cohorts.is_full()) or time.monotonic() > until:
                 self._counter.head = self.position
-                await asyncio.sleep(0)
-                now = time.monotonic()
-                until = now + SLICE_SECONDS
+                await (self._cohorts.settle() if is_full else asyncio.sleep(0))
+                until = time.monotonic() + SLICE_SECONDS
             if message.position <= self.position and self.window is window:
                 continue
             if message.position != self.position + 1 or self.window is not window:
@@ -150,24 +145,9 @@ class Follower:
                 break
             frame = window.append(message)
             self.position = frame.position
-            if (live := self._live.get(frame.channel)) is None:
-                continue
-            count = len(live)
-            began_ns = time.time_ns() if frame.position in traces else 0
-            for subscriber in live:
-                if not subscriber.push(frame, now):
-                    overrun.append(subscriber)
-            deliveries += count
-            size += count * len(frame.data)
-            overflows += len(overrun)
-            while overrun:
-                self.detach(overrun.pop())
-            if began_ns:
-                tracing.delivered(traces[frame.position], frame.channel, frame.position, count, began_ns)
+            is_read |= self._cohorts.take(frame, traces.get(frame.position))
         self._counter.head = self.position
-        if deliveries:
-            recorder.current.delivered(deliveries, size, overflows)
-        return deliveries
+        return is_read
 
     # --- Reading the log ----------------------------------------------------------------------------------------------
 
@@ -216,10 +196,10 @@ class Follower:
         unknown = [message for message in messages if message.position > self.position]
         if len(unknown) == max(0, through - self.position):
             hints = self._hints.take(through)
-            deliveries = await self._apply(unknown, hints.traces)
-            if deliveries and hints.committed_at is not None:
-                recorder.current.found(time.time() - hints.committed_at, "notice")
-            elif deliveries and recorder.current.measures_polls:
+            is_read = await self._apply(unknown, hints.traces)
+            if is_read and hints.committed_at is not None:
+                self._cohorts.note_commit(hints.committed_at)
+            elif is_read and recorder.current.measures_polls:
                 with contextlib.suppress(Error):  # a figure must not fail the read
                     age = await executor.run(log.age_seconds, through, pool=executor.FOLLOWING)
                     recorder.current.found(age, "poll")

@@ -114,7 +114,7 @@ class Hub(Follower):
             self._stop()
             raise
         failures.DATABASE.recovered()
-        self._tasks += [spawn(self._poll()), spawn(self._tick())]
+        self._tasks += [spawn(self._poll()), spawn(self._tick()), spawn(self._cohorts.run())]
         self._begin_periodic_tasks()
 
     def _begin_periodic_tasks(self) -> None:

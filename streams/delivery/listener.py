@@ -7,11 +7,11 @@ from typing import Protocol
 from django.http import HttpRequest
 
 from streams.access.admission import Admission
-from streams.delivery.window import Frame
+from streams.delivery.cohorts import Member
 from streams.presence.counter import OpenStream
 
 
-class Listener(OpenStream, Protocol):
+class Listener(OpenStream, Member, Protocol):
     """An open stream, as the hub, its rechecks and its signals use it. See Subscriber."""
 
     cursor: int  # the stream has handed out all messages of its channels up to this position
@@ -19,10 +19,6 @@ class Listener(OpenStream, Protocol):
     admission: Admission | None
     recheck_at: float  # in time.monotonic() seconds; set by the rechecks
     announced: bool  # subscriber_connected was sent; set by the hub
-
-    def push(self, frame: Frame, now: float) -> bool: ...
-
-    def fall_behind(self) -> None: ...
 
     def log_replaced(self) -> None: ...
 

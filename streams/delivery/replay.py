@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from streams import log
 from streams.conf import settings
+from streams.delivery.cohorts import CHUNK_BYTES
 from streams.delivery.hub import Hub
 from streams.delivery.reads import FramePage, read_page
 from streams.delivery.window import Frame
@@ -22,10 +23,6 @@ from streams.telemetry.log_fields import fields
 
 T = TypeVar("T")
 logger = logging.getLogger("streams")
-
-# The size of one write, unless a single message is larger. It is large enough to be efficient, and small enough that a
-# client that stops reading does not leave megabytes in the server's own buffers.
-CHUNK_BYTES = 65_536
 
 # How many characters of an invalid id a reset repeats.
 MAX_REQUESTED_CHARACTERS = 100

@@ -1,8 +1,9 @@
 """A subscriber: one open stream. It is an async iterator of bytes with bounded buffers.
 
-It has two states. *Behind*, it reads by its cursor, from the hub's window or from the log. *Live*, the hub pushes
-frames into its queue. A stream begins behind. It becomes live when its cursor equals the hub's position, and falls
-behind again when its queue overflows: joining, overflow and recovery are the same code.
+It has two states. *Behind*, it reads by its cursor, from the hub's window or from the log. *Live*, the hub delivers to
+it, and what the server cannot take yet waits in its queue. A stream begins behind. It becomes live when its cursor
+equals the hub's position, and falls behind again when its queue overflows: joining, overflow and recovery are the same
+code.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from django.http import HttpRequest
 from streams.access.admission import Admission
 from streams.conf import settings
 from streams.delivery.hub import Hub
+from streams.delivery.live import Live
 from streams.delivery.replay import Replay
-from streams.delivery.window import Frame
 from streams.exceptions import LogUnavailable, NotMigrated
 from streams.http.shutdown import reconnect_hint
 from streams.http.source import CLOSE_SECONDS
@@ -46,7 +47,7 @@ REVOKED = sse.encode(
 # Slots: one piece of memory instead of a dict beside the object. With thousands of streams, most of the cost of a
 # delivery are cache misses.
 @dataclass(slots=True, weakref_slot=True, eq=False, repr=False, kw_only=True)
-class Subscriber(Replay):
+class Subscriber(Live):
     """One open stream over the log. Iterate it for the bytes to send, and always call `aclose()` at the end.
 
     Args:
@@ -77,17 +78,8 @@ class Subscriber(Replay):
     number: int = field(default_factory=itertools.count(1).__next__)  # unique in this process
     announced: bool = False  # set by the hub
     _greeted: bool = False  # the response has started
-    _live: bool = False
-    _behind_since: float = field(default_factory=time.monotonic)
-    _step: asyncio.Task[bytes | None] | None = None  # the work of a stream that is not live
-    _stopped: bool = False
     _revoked: bool = False
-    _last: bytes = b""  # bytes to send after it has been stopped
     _closed: bool = False
-    _unsent_bytes: int = 0  # handed out, and not known to be taken yet
-    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
-    _waiter: asyncio.Future[bytes] | None = None  # only while it is live and the queue is empty
-    _sent_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         Replay.__post_init__(self)  # super() does not work in a dataclass with slots before Python 3.14
@@ -99,25 +91,6 @@ class Subscriber(Replay):
     def __anext__(self) -> Awaitable[bytes]:
         return self.pending() or self._next()
 
-    def pending(self) -> asyncio.Future[bytes] | None:
-        """Return a future of the next bytes, which the hub fulfils; None if the stream is not live.
-
-        It is not a coroutine: with thousands of clients, waking coroutines would be most of the cost of a delivery.
-        """
-        self._unsent_bytes = 0  # the caller has sent the bytes that it got before
-        if self._step is not None:
-            return None  # the bytes of the step come first, even if it has made the stream live
-        if self.is_complete():
-            self._stopped = True
-        if not self._live or self._stopped:
-            return None
-        future: asyncio.Future[bytes] = self._loop.create_future()
-        if self._queue:
-            self._hand(future, self._take())
-        else:
-            self._waiter = future
-        return future
-
     def is_reading(self) -> bool:
         """Return True while the stream reads the log or takes its snapshot, which can use the request's connections."""
         return self._step is not None
@@ -125,10 +98,6 @@ class Subscriber(Replay):
     def has_received(self, position: int) -> bool:
         """Return True if the server has taken the message at `position`, which is in one of the stream's channels."""
         return self._begun and self.start < position <= self.cursor and not self._unsent_bytes
-
-    def unsent_since(self) -> float | None:
-        """Return when bytes were handed out that are not known to be sent, in time.monotonic() seconds, or None."""
-        return self._sent_at if self._unsent_bytes else None
 
     async def open(self) -> None:
         """Join the hub, which sets the start of a stream without a cursor. Otherwise the iteration does it.
@@ -150,6 +119,8 @@ class Subscriber(Replay):
         _open.get(self._loop, WeakSet()).discard(self)
         self._release_slot()
         try:
+            if self._sending is not None:
+                self._sending.cancel()
             if (step := self._step) is not None:  # stop() has cancelled it
                 await asyncio.wait([step], timeout=CLOSE_SECONDS)
                 if step.done() and not step.cancelled():
@@ -162,20 +133,6 @@ class Subscriber(Replay):
         if self.slot is not None:
             self.slot.release()
 
-    def stop(self, last: bytes = b"") -> None:
-        """End the stream after the bytes `last`: the iterator stops, now or when it is asked again."""
-        if not self._stopped:
-            self._stopped, self._last = True, last
-            if self._step is not None:
-                self._step.cancel()  # it can be waiting for its turn to read
-        if (waiter := self._idle()) is None:
-            return
-        if self._last:
-            self._hand(waiter, self._last)
-            self._last = b""
-        else:
-            waiter.set_exception(StopAsyncIteration())
-
     def revoke(self) -> None:
         """End the stream because its client is no longer authorized. It gets a `stream-error`."""
         self._revoked = True
@@ -184,64 +141,6 @@ class Subscriber(Replay):
             extra = fields(event="stream-revoked", channels=[*self.channels])
             logger.info("Ended a stream whose client can no longer read it.", extra=extra)
         self.stop(REVOKED + reconnect_hint())
-
-    # --- Called by the hub ---
-
-    def push(self, frame: Frame, now: float) -> bool:
-        """Take a live message. If the queue is full, drop it, to be read from the log again, and return False."""
-        # This method runs for each delivery: avoid every call that it can do without.
-        if self._final:
-            if self._ends_at is not None:
-                return True  # nothing follows the end
-            if frame.data.startswith(self._final):
-                self._ends_at = frame.position
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                self.cursor = self._sent_id = frame.position
-                self._unsent_bytes = len(frame.data)
-                self._sent_at = now
-                waiter.set_result(frame.data)
-                return True
-        size = self._queued_bytes + len(frame.data)
-        full = len(self._queue) >= self._max_messages or size + self._unsent_bytes > self._max_bytes
-        if full and self._queue:
-            self.fall_behind()
-            return False
-        self._queue.append(frame)
-        self._queued_bytes = size
-        return True
-
-    def fall_behind(self) -> None:
-        """Drop the queue, and go on from the log by the cursor. The caller detaches the stream from the hub."""
-        if self._live:
-            self._live = False
-            self._behind_since = time.monotonic()
-        self._page = None
-        self._through = 0
-        self._ends_at = None
-        self._queue.clear()
-        self._queued_bytes = 0
-        if (waiter := self._idle()) is not None:
-            self._hand(waiter, sse.HEARTBEAT)  # so that the server asks again, and the stream reads on
-
-    def beat(self, quiet_since: float) -> None:
-        """Send a heartbeat if nothing has been sent since `quiet_since`, in time.monotonic() seconds."""
-        if self._sent_at < quiet_since and (waiter := self._idle()) is not None:
-            # It is live, and its queue is empty: it has sent all messages of its channels up to the hub's position.
-            moved = self._hub.position > self._sent_id
-            self._hand(waiter, self._checkpoint(self._hub.position) if moved else sse.HEARTBEAT)
-
-    def _idle(self) -> asyncio.Future[bytes] | None:
-        """Return the future that waits for the next bytes, if there is one, and forget it."""
-        waiter, self._waiter = self._waiter, None
-        return None if waiter is None or waiter.done() else waiter
-
-    def _hand(self, waiter: asyncio.Future[bytes], chunk: bytes) -> None:
-        self._unsent_bytes = len(chunk)
-        self._sent_at = time.monotonic()
-        waiter.set_result(chunk)
 
     # --- The stream ---
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import ClassVar, Self
 
+from streams.delivery.cohorts import Batch
 from streams.delivery.replay import Replay
 from streams.delivery.subscriber import Subscriber
 from streams.delivery.window import Frame
@@ -197,9 +198,9 @@ class _Source(Subscriber):
     def has_begun(self) -> bool:
         return self._begun
 
-    def push(self, frame: Frame, now: float) -> bool:
+    def deliver(self, batch: Batch, now: float) -> bool:
         waiter = self._idle()  # it gets no frame: all frames go through the queue
-        is_accepted = Subscriber.push(self, frame, now)
+        is_accepted = Subscriber.deliver(self, batch, now)
         if waiter is not None:
             self._hand(waiter, b"")
         return is_accepted

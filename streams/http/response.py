@@ -27,6 +27,7 @@ from streams.http.closing import close_later, serving_loop
 from streams.http.life import Life, end_of
 from streams.http.source import IteratorSource, Source
 from streams.private.django import ServedResponse
+from streams.private.servers import DIRECT_SEND
 from streams.protocol import sse
 from streams.runtime.request_resources import release_request, request_context
 from streams.telemetry.log_fields import fields
@@ -112,7 +113,8 @@ class EventStreamResponse(ServedResponse):
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         # Without the two generators that StreamingHttpResponse puts around it, unless a middleware has wrapped it.
-        return self._body if self.plain_iterator() is self._body else super().__aiter__()
+        self._body.is_plain = self.plain_iterator() is self._body
+        return self._body if self._body.is_plain else super().__aiter__()
 
     def serve_to(self, scope: Mapping[str, Any]) -> None:
         """Set the ASGI request that the stream answers.
@@ -162,6 +164,7 @@ class _Body:
     source: Source
     ends_at: float | None  # in time.monotonic() seconds
     breaks: bool  # the response is left incomplete if it ends before its source is complete
+    is_plain: bool = False  # no middleware sees its chunks
 
     # --- State ---
     scope: Mapping[str, Any] | None = None  # the request's, if the view has set it
@@ -289,6 +292,8 @@ class _Body:
         if request_context() is not None:
             await release_request()
             self.attend()
+            if self.is_plain and self.scope is not None and (send := self.scope.get(DIRECT_SEND)) is not None:
+                self.source.send_directly(send)
             _watch(weakref.ref(self), settings.SEND_TIMEOUT_SECONDS)
 
 

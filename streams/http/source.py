@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, runtime_checkable
 
 from streams.protocol import sse
@@ -44,6 +44,10 @@ class Source(Closable, Protocol):
     def pending(self) -> asyncio.Future[bytes] | None:
         """Return a future of the next bytes, as a shortcut around __anext__(), or None if the source has none."""
         return None
+
+    def send_directly(self, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+        """Send without the task that iterates, if the source can, while that task waits for a pending() future."""
+        return  # the source cannot
 
     def unsent_since(self) -> float | None:
         """Return when pending() handed out bytes that have not been taken yet, or None."""

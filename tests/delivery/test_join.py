@@ -77,8 +77,11 @@ class Client:
     subscriber: Subscriber | None = None
     reading: asyncio.Task[tuple[bytes, frozenset[int]]] | None = None
 
+    def subscribe(self) -> Subscriber:
+        return Subscriber(self.channels, last_event_id=self.cursor)
+
     async def connect(self, pruned: set[int]) -> None:
-        self.subscriber = Subscriber(self.channels, last_event_id=self.cursor)
+        self.subscriber = self.subscribe()
         self.decoder = EventStreamDecoder()
         self.decoder.last_event_id = self.cursor or ""
         seen = len(self.seen)
@@ -93,11 +96,14 @@ class Client:
         await asyncio.wait([self.reading], timeout=wait)
         if self.reading.done():
             (chunk, pruned_then), self.reading = self.reading.result(), None
-            for event in self.decoder.feed(chunk):
-                if event.event == "stream-reset":
-                    self.pruned_at_reset[len(self.seen)] = pruned_then
-                self.seen.append(event)
-            self.cursor = self.decoder.last_event_id or None
+            self.take(chunk, pruned_then)
+
+    def take(self, chunk: bytes, pruned_then: frozenset[int] = frozenset()) -> None:
+        for event in self.decoder.feed(chunk):
+            if event.event == "stream-reset":
+                self.pruned_at_reset[len(self.seen)] = pruned_then
+            self.seen.append(event)
+        self.cursor = self.decoder.last_event_id or None
 
     @staticmethod
     async def _next_chunk(subscriber: Subscriber, pruned: set[int]) -> tuple[bytes, frozenset[int]]:

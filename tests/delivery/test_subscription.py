@@ -22,6 +22,7 @@ from streams.presence import counter
 from streams.protocol.sse import StoredEvent
 from streams.runtime import executor
 from streams.signals import subscriber_connected
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -33,12 +34,6 @@ async def take(events: Subscription, count: int) -> list[StoredEvent]:
 
 async def data(events: Subscription, count: int) -> list[str]:
     return [event.data for event in await take(events, count)]
-
-
-async def wait_for(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def fill(*texts: str, channel: str = "news") -> None:

@@ -59,6 +59,7 @@ async def process(request: HttpRequest) -> JsonResponse:
             "streams": open_streams(),
             "objects": objects,
             "subscribers": len(hub.subscribers) if hub else 0,
+            "direct": sum(s._send is not None for s in hub.subscribers) if hub else 0,
             "queued_bytes": sum(s._queued_bytes + s._unsent_bytes for s in hub.subscribers) if hub else 0,
             "queued_messages": max((len(s._queue) for s in hub.subscribers), default=0) if hub else 0,
         }
