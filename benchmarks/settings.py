@@ -14,7 +14,9 @@ STREAMS = {
     **STREAMS,
     "PUBLIC_CHANNELS": ["bench", "news", "quiet"],
     "PRUNE_SECONDS": None,
+    "RELAY_MAX_STREAMS": 1000,
     "RELAY_MAX_STREAMS_PER_USER": 1000,
+    "RELAY_QUESTIONS_PER_MINUTE": None,
 }
 STREAMS["MAX_STREAMS_PER_USER"] = None  # all clients of a benchmark are one user
 STREAMS["PUBLISH_MESSAGES_PER_MINUTE"] = None
