@@ -18,7 +18,7 @@ from streams.protocol.json_bodies import parse_json
 from streams.protocol.sse import DecodedEvent, EventStreamDecoder
 from streams.relay.conf import settings
 from streams.relay.errors import UpstreamError
-from streams.relay.proxy.chunks import Chunk, first_choice, parse_object
+from streams.relay.proxy.chunks import Chunk, first_choice, is_plain, parse_object
 from streams.relay.proxy.hiding import hidden, hide_in_event
 from streams.relay.upstreams.base import BaseUpstream, UpstreamResponse
 
@@ -238,19 +238,25 @@ class Answer:
     # --- Events ---
 
     def _take(self, event: DecodedEvent) -> None:
-        if not event.data.strip():
+        data, name = event.data, event.event
+        if not (stripped := data.strip()):
             return  # clients of such APIs ignore it, like a comment
         most = self._event_bytes
-        if len(event.data) * MAX_CHARACTER_BYTES > most and len(event.data.encode()) > most:
+        if len(data) * MAX_CHARACTER_BYTES > most and len(data.encode()) > most:
             self._end = _too_large("An event", "RELAY_MAX_EVENT_BYTES", most)
             return
         self._waits_until = None
         self._has_begun = True
-        if event.data.lstrip().startswith("[DONE]"):  # clients compare it in this way
+        if stripped.startswith("[DONE]"):  # clients compare it in this way
             self._end = StopAsyncIteration()
             return
         hide = self._upstream.hide
-        data, name = hide(event.data), hide(event.event)
+        data = hide(data)
+        if name != "message":
+            name = hide(name)
+        if name != "error" and is_plain(data):
+            self._chunks.append(Chunk(data, name))
+            return
         try:
             data, body = hide_in_event(data, parse_object(data), hide)
         except RecursionError:  # the parser accepts deeper nesting than hide_in_event()
@@ -267,15 +273,11 @@ class Answer:
         choice = first_choice(body)
         if choice is None:
             is_usage = body.get("usage") is not None and not body.get("choices")
-            return Chunk(data, event, is_empty=is_usage or body.get("choices") == [])
+            return Chunk(data, event, body, is_empty=is_usage or body.get("choices") == [])
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason != "null":  # DashScope's own protocol has "null" for None
             self.finish_reason = reason
-        delta = choice.get("delta") or choice.get("message")
-        if not isinstance(delta, dict):
-            return Chunk(data, event)
-        text, refusal = (value if isinstance(value := delta.get(name), str) else "" for name in ("content", "refusal"))
-        return Chunk(data, event, text, refusal, bool(delta.get("tool_calls") or delta.get("function_call")))
+        return Chunk(data, event, body)
 
 
 def _content_type(response: UpstreamResponse) -> str:

@@ -57,6 +57,9 @@ class OpenAICompatible(BaseUpstream):
         _check_options(f"STREAMS['UPSTREAMS'][{name!r}]['OPTIONS']", options)
         self._url = options["base_url"].rstrip("/") + "/chat/completions"
         self._key: str = options.get("api_key") or ""
+        # Not words such as "none" or "EMPTY", which local servers get as their key: they occur in answers as well.
+        # Also in lower case, as names of headers are.
+        self._secrets = (self._key, self._key.lower()) if len(self._key) >= MIN_SECRET_CHARACTERS else ()
         self._models = list(options["models"])
         self.max_tokens_key = options.get("max_tokens_key", "max_tokens")
         self._sessions: dict[asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[None]]] = {}
@@ -69,11 +72,9 @@ class OpenAICompatible(BaseUpstream):
         return self._models
 
     def hide(self, text: str) -> str:
-        # Not words such as "none" or "EMPTY", which local servers get as their key: they occur in answers as well.
-        if len(self._key) < MIN_SECRET_CHARACTERS:
-            return text
-        # Also in lower case, as names of headers are.
-        return text.replace(self._key, HIDDEN_KEY).replace(self._key.lower(), HIDDEN_KEY)
+        for secret in self._secrets:
+            text = text.replace(secret, HIDDEN_KEY)
+        return text
 
     async def send(self, body: Mapping[str, Any]) -> UpstreamResponse:
         session = await self._session()
