@@ -5,8 +5,9 @@ Models cost money, so access is denied by default.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core import signing
@@ -21,6 +22,8 @@ from streams.runtime import clock
 from streams.tokens import bearer, fingerprint, user_with_fingerprint
 
 KEY_SALT = "streams.relay.key"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +57,21 @@ class Everyone(BaseAccess):
         return True
 
 
+# These rules use no ORM, so they run on the event loop. A subclass with a rule of its own does not have these methods.
+_RULES_WITHOUT_ORM = (LoggedIn.may_use, Everyone.may_use)
+
+
 async def admit(request: HttpRequest) -> Principal:
     """Return the principal if RELAY_ACCESS admits it. Raises HTTPError: 401 or 403."""
-    try:
-        principal = await identify(request)
-    except HTTPError as refusal:
-        # Clients such as OpenAI's always send a key. If everyone is admitted, an unknown key counts as anonymous.
-        principal = _anonymous(request)
-        if refusal.status != 401 or not await _may_use(request, principal):
-            raise
-    await check_access(request, principal)
-    return principal
+    access = _access()
+    key, user = await _sender(request)
+    return await _run(_admitted, request, key, user, access, in_thread=_has_sender(key, user) or _uses_orm(access))
 
 
 async def check_access(request: HttpRequest, principal: Principal) -> None:
     """Raise HTTPError, 401 or 403, if the site's RELAY_ACCESS does not admit the principal."""
-    if not await _may_use(request, principal):
-        if principal.user is None:
-            raise HTTPError(
-                401, "not-logged-in", "Log in, or send a key as `Authorization: Bearer …`, to have an answer."
-            )
-        raise HTTPError(403, "forbidden", "You do not have permission to get answers here (STREAMS['RELAY_ACCESS']).")
-
-
-async def _may_use(request: HttpRequest, principal: Principal) -> bool:
-    access: BaseAccess = import_string(settings.RELAY_ACCESS)()
-    return bool(await sync_to_async(access.may_use)(request, principal.user))
+    access = _access()
+    await _run(_check_access, request, principal, access, in_thread=_uses_orm(access))
 
 
 async def identify(request: HttpRequest) -> Principal:
@@ -88,13 +80,62 @@ async def identify(request: HttpRequest) -> Principal:
     If the request has a key, its session does not count. An unsafe request with a session needs the CSRF token, because
     another site's page could have sent it (RFC 9110, section 9.2.1, defines safe methods).
     """
+    key, user = await _sender(request)
+    return await _run(_identified, request, key, user, in_thread=_has_sender(key, user))
+
+
+async def _run(fn: Callable[..., T], *args: Any, in_thread: bool) -> T:
+    """Call a function that uses the ORM. Call it only once in a request: each change of threads delays all requests."""
+    return await sync_to_async(fn)(*args) if in_thread else fn(*args)
+
+
+async def _sender(request: HttpRequest) -> tuple[str | None, Any]:
+    """Return the request's key, unchecked, or the session's active user. Both are None for an anonymous request."""
     if (key := bearer(request)) is not None:
-        user = await sync_to_async(user_of_key)(key)
-    else:
-        user = await request.auser()
-        user = user if user.is_authenticated and user.is_active else None
-        if user is not None:
-            await sync_to_async(_check_csrf)(request)
+        return key, None
+    user = await request.auser()
+    return None, user if user.is_authenticated and user.is_active else None
+
+
+def _has_sender(key: str | None, user: Any) -> bool:
+    return key is not None or user is not None
+
+
+def _access() -> BaseAccess:
+    access: BaseAccess = import_string(settings.RELAY_ACCESS)()
+    return access
+
+
+def _uses_orm(access: BaseAccess) -> bool:
+    return type(access).may_use not in _RULES_WITHOUT_ORM
+
+
+def _admitted(request: HttpRequest, key: str | None, user: Any, access: BaseAccess) -> Principal:
+    try:
+        principal = _identified(request, key, user)
+    except HTTPError as refusal:
+        # Clients such as OpenAI's always send a key. If everyone is admitted, an unknown key counts as anonymous.
+        principal = _anonymous(request)
+        if refusal.status != 401 or not access.may_use(request, None):
+            raise
+    _check_access(request, principal, access)
+    return principal
+
+
+def _check_access(request: HttpRequest, principal: Principal, access: BaseAccess) -> None:
+    if not access.may_use(request, principal.user):
+        if principal.user is None:
+            raise HTTPError(
+                401, "not-logged-in", "Log in, or send a key as `Authorization: Bearer …`, to have an answer."
+            )
+        raise HTTPError(403, "forbidden", "You do not have permission to get answers here (STREAMS['RELAY_ACCESS']).")
+
+
+def _identified(request: HttpRequest, key: str | None, user: Any) -> Principal:
+    if key is not None:
+        user = user_of_key(key)
+    elif user is not None:
+        _check_csrf(request)
     return _anonymous(request) if user is None else Principal(user, f"user {user.pk}")
 
 

@@ -36,7 +36,7 @@ class Exchange:
     """A request of a principal to an upstream, and the answer.
 
     It takes a connection slot (or raises HTTPError, 429), and keeps it and the upstream's connection until aclose().
-    Call open() first. If the answer is a stream, the exchange is an async iterator of the bytes to send: each event
+    Call start() first. If the answer is a stream, the exchange is an async iterator of the bytes to send: each event
     when it arrives, an error if there was one, and `[DONE]` at the end.
     """
 
@@ -63,14 +63,18 @@ class Exchange:
         self._outcome = Usage.Outcome.CANCELLED  # until it ends
         self._chunks = 0
 
-    async def open(self, header_delay_seconds: float | None) -> Answer | None:
-        """Ask the upstream; return its answer, or None if there is none after `header_delay_seconds` (None: no limit).
+    def start(self) -> None:
+        """Ask the upstream, in a task."""
+        self._opening = asyncio.create_task(self._open())
+
+    async def wait_for_answer(self, seconds: float | None) -> Answer | None:
+        """Return the upstream's answer, or None if there is none after `seconds` (None: no limit).
 
         A stream counts as an answer when its first event arrives. Until then, an error can be sent as the response's
         status. Raises HTTPError.
         """
-        self._opening = asyncio.create_task(self._open())
-        done, _ = await asyncio.wait([self._opening], timeout=header_delay_seconds)
+        assert self._opening is not None
+        done, _ = await asyncio.wait([self._opening], timeout=seconds)
         if not done:
             return None
         try:

@@ -15,7 +15,11 @@ from streams.relay.proxy.exchange import Exchange
 from streams.relay.proxy.headers import passed_headers
 from streams.relay.proxy.requests import check_request, wants_usage
 from streams.relay.upstreams import get_upstream, upstream_for
-from streams.runtime.request_resources import release_request
+from streams.runtime.request_resources import close_request_connections, release_request
+
+# How long a request keeps its thread while it waits for a stream. Sync middleware needs a thread for the response, and
+# starting a new one takes longer than anything else that the relay does for an answer.
+KEEP_THREAD_SECONDS = 0.5
 
 
 @api_view("POST")
@@ -36,10 +40,11 @@ async def relay(request: HttpRequest, principal: Principal, payload: object) -> 
     upstream = upstream_for(payload.get("model") if isinstance(payload, dict) else None)
     body = check_request(payload, upstream)
     assert isinstance(payload, dict)
-    # The upstream can take a minute, which needs neither the request's thread nor its connections.
-    await release_request()
     exchange = Exchange(principal, upstream, body, shows_usage=wants_usage(payload))
     try:
+        exchange.start()
+        # The upstream can take a minute, which needs none of the request's connections. Close them while it works.
+        await close_request_connections()
         return await (_stream if body.get("stream") else _whole)(request, exchange)
     except BaseException:  # including the cancellation after a disconnect
         await exchange.aclose()
@@ -47,7 +52,11 @@ async def relay(request: HttpRequest, principal: Principal, payload: object) -> 
 
 
 async def _stream(request: HttpRequest, exchange: Exchange) -> HttpResponseBase:
-    answer = await exchange.open(settings.RELAY_HEADER_DELAY_SECONDS)
+    delay = settings.RELAY_HEADER_DELAY_SECONDS
+    answer = await exchange.wait_for_answer(min(KEEP_THREAD_SECONDS, delay))
+    if answer is None:
+        await release_request()
+        answer = await exchange.wait_for_answer(max(0.0, delay - KEEP_THREAD_SECONDS))
     if answer is not None and not (answer.is_stream and answer.status < 400):
         return await _passed(exchange)
     response = EventStreamResponse(exchange, status=200 if answer is None else answer.status)
@@ -58,7 +67,8 @@ async def _stream(request: HttpRequest, exchange: Exchange) -> HttpResponseBase:
 
 
 async def _whole(request: HttpRequest, exchange: Exchange) -> HttpResponseBase:
-    await exchange.open(None)
+    await release_request()
+    await exchange.wait_for_answer(None)
     return await _passed(exchange)
 
 
@@ -66,6 +76,7 @@ async def _passed(exchange: Exchange) -> HttpResponse:
     """Return the response for an answer that is not a stream, with its status and its JSON."""
     answer = exchange.answer
     assert answer is not None
+    await release_request()  # the rest of the body can take as long as an answer
     headers = passed_headers(answer.headers)
     try:
         found = await exchange.read_json()
