@@ -26,6 +26,7 @@ from streams.relay.proxy.answers import open_answer
 from streams.relay.proxy.exchange import Exchange
 from streams.relay.upstreams import OpenAICompatible, get_upstream
 from streams.relay.usage import record_soon
+from tests.relay.answering import GivenUpstream
 from tests.relay.conftest import SECRET, UpstreamProcess
 from tests.relay.steps import END, HEAD, piece
 from tests.support.services import free_port
@@ -262,3 +263,18 @@ def test_slots_return_when_released_or_collected(settings: Any) -> None:
     del first
     gc.collect()
     assert _slots.total() == before
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_answer_that_failed_before_the_view_waited_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A client can disconnect after the upstream has failed, and before the view looks at the answer."""
+    given = GivenUpstream([b'data: {"error": {"message": "no"}}\n\n'])
+    exchange = Exchange(Principal(None, "test"), given, {"model": "small", "stream": True})
+    exchange.start()
+    assert exchange._opening is not None
+    await asyncio.wait([exchange._opening])
+    await exchange.aclose()
+    del exchange
+    gc.collect()
+    await asyncio.sleep(0)
+    assert "never retrieved" not in caplog.text

@@ -229,6 +229,8 @@ class Exchange:
             if self._opening is not None and not self._opening.done():
                 self._opening.cancel()
                 await asyncio.wait([self._opening])
+            if self._opening is not None and not self._opening.cancelled():
+                self._opening.exception()  # without this, asyncio logs an exception that nobody has waited for
             if self.answer is not None:
                 closing = spawn(self.answer.aclose())
                 if cut_off:
