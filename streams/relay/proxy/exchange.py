@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from streams.conf import settings as core_settings
@@ -175,6 +175,9 @@ class Exchange:
 
     def unsent_since(self) -> None:
         return None
+
+    def send_directly(self, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+        return  # there are no pending() futures
 
     def is_complete(self) -> bool:
         return self._over
