@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -21,11 +22,11 @@ application = get_asgi_application()
 direct = streams.asgi.get_asgi_application()
 
 from django.contrib.auth import get_user_model, login  # noqa: E402
-from django.db import connections  # noqa: E402
+from django.db import connection, connections  # noqa: E402
 from django.db.backends.signals import connection_created  # noqa: E402
 
 from benchmarks.bare import payload  # noqa: E402
-from streams import apublish  # noqa: E402
+from streams import NewMessage, apublish, publish_many  # noqa: E402
 
 queries = {"count": 0}
 
@@ -56,6 +57,26 @@ async def burst(request: HttpRequest) -> JsonResponse:
         await apublish("news", payload(i))
         await asyncio.sleep(max(0.0, start + (i + 1) / rate - loop.time()))
     return JsonResponse({})
+
+
+def fill(request: HttpRequest) -> JsonResponse:
+    """Publish `n` events in large transactions."""
+    n = int(request.GET["n"])
+    for start in range(0, n, 1000):
+        publish_many([NewMessage("news", payload(i)) for i in range(start, min(n, start + 1000))])
+    return JsonResponse({})
+
+
+def read_rows(request: HttpRequest) -> JsonResponse:
+    """Read the messages of `news` with a bare cursor of the database, and return the time that it takes."""
+    with connection.cursor() as cursor:
+        start = time.perf_counter()
+        cursor.execute(
+            "SELECT position, channel, event, data FROM streams_message WHERE channel = 'news' ORDER BY position"
+        )
+        rows = cursor.fetchall()
+        seconds = time.perf_counter() - start
+    return JsonResponse({"rows": len(rows), "seconds": seconds})
 
 
 @csrf_exempt
@@ -91,6 +112,8 @@ async def plain(request: HttpRequest) -> StreamingHttpResponse:
 
 urlpatterns = [
     path("burst/", burst),
+    path("fill/", fill),
+    path("rows/", read_rows),
     path("queries/", counted),
     path("log-in/", log_in),
     path("plain/", plain),

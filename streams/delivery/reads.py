@@ -9,13 +9,16 @@ takes its messages slowly holds no turn.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, TypeVar
 
 from streams import log
 from streams.conf import settings
 from streams.delivery.window import Frame
+from streams.protocol import sse
 from streams.runtime import executor
 from streams.runtime.tasks import spawn
 
@@ -24,17 +27,33 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class FramePage:
-    """A log.Page with its messages encoded."""
+    """A log.Page with its messages encoded. `is_full`: it has as many messages as it was allowed to have."""
 
     frames: list[Frame]
     through: int
     pruned: dict[str, int]
+    is_full: bool
 
 
-def read_page(channels: tuple[str, ...], after: int, through: int) -> FramePage:
-    """Read the next page of the log. Blocks."""
-    page = log.page(channels, after, through)
-    return FramePage([Frame.of(message) for message in page.messages], page.through, page.pruned)
+def read_page(channels: tuple[str, ...], after: int, through: int, limit: int, frame_bytes: int) -> FramePage:
+    """Read the next page of the log, at most `limit` messages. Blocks.
+
+    A frame holds as many messages as fit into `frame_bytes`, at least one.
+    """
+    page = log.page(channels, after, through, limit)
+    frames = list(_frames(page.rows, frame_bytes))
+    return FramePage(frames, page.through, page.pruned, len(page.rows) == limit)
+
+
+def _frames(rows: Sequence[log.Row], frame_bytes: int) -> Iterator[Frame]:
+    blocks = sse.encode_rows(rows)
+    ends = [0, *accumulate(map(len, blocks))]
+    start = 0
+    while start < len(rows):
+        end = max(start + 1, bisect_right(ends, ends[start] + frame_bytes) - 1)
+        position, channel = rows[end - 1][:2]
+        yield Frame(position, channel, b"".join(blocks[start:end]), end - start)
+        start = end
 
 
 class Reads:

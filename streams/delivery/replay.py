@@ -15,6 +15,7 @@ from streams.delivery.cohorts import CHUNK_BYTES
 from streams.delivery.hub import Hub
 from streams.delivery.reads import FramePage, read_page
 from streams.delivery.window import Frame
+from streams.log import reading
 from streams.protocol import sse
 from streams.protocol.events import encode_data
 from streams.protocol.sse import is_position
@@ -54,6 +55,7 @@ class Replay:
     _replaying: bool = False  # the client waits for the checkpoint that ends its replay
     _replaced: bool = False  # the cursor belongs to a history that is lost
     _page: FramePage | None = None  # the next page of the log, already read
+    _page_messages: int = field(default_factory=lambda: min(reading.PAGE_MESSAGES, settings.QUEUE_MESSAGES))
     _known_pruned: dict[str, int] = field(default_factory=dict)  # pruned messages that a reset has reported
     _sent_id: int = 0
     _queue: deque[Frame] = field(default_factory=deque)
@@ -128,7 +130,7 @@ class Replay:
                 self._replaying = False
                 return self._checkpoint(self.cursor)
         elif (frames := hub.window.after(self.cursor)) is not None:
-            self._fill(frames, hub.position)
+            self._fill((frame for frame in frames if frame.channel in self._wanted), hub.position)
         return None
 
     async def _check_cursor(self) -> bytes | None:
@@ -144,34 +146,43 @@ class Replay:
             return await self._reset("unknown-id", str(self.cursor))
         if hub.window.after(self.cursor) is None:
             epochs = hub.epochs
-            page = await self._ask(read_page, self.channels, self.cursor, hub.position)
+            frame_bytes = min(CHUNK_BYTES, self._max_bytes) if self._may_join_messages() else 0
+            page = await self._ask(
+                read_page, self.channels, self.cursor, hub.position, self._page_messages, frame_bytes
+            )
             if self._replaced or hub.epochs is not epochs:
                 return await self._check_cursor()  # the page is of the log before
             if any(self._known_pruned.get(channel) != newest for channel, newest in page.pruned.items()):
                 return await self._reset("pruned", str(self.cursor), pruned=page.pruned)
             self._page = page
+            # The next page is longer if this one was full of small messages.
+            longest = reading.LONG_PAGE_MESSAGES if page.is_full else reading.PAGE_MESSAGES
+            self._page_messages = min(4 * self._page_messages, longest, self._max_messages)
         return None
 
+    def _may_join_messages(self) -> bool:
+        """Return True if a frame can hold several messages: no code looks at each of them."""
+        return not self._final
+
     def _fill(self, frames: Iterable[Frame], through: int) -> None:
-        """Queue the frames of the stream's channels, as many as the queue can hold."""
-        messages, size_before = len(self._queue), self._queued_bytes
+        """Queue the frames, as many as the queue can hold."""
+        messages, size_before = 0, self._queued_bytes
         for frame in frames:
-            if frame.channel not in self._wanted:
-                continue
             size = self._queued_bytes + len(frame.data)
             if self._queue and (len(self._queue) >= self._max_messages or size > self._max_bytes):
-                through = frame.position - 1
+                through = self._queue[-1].position
                 break
             self._queue.append(frame)
             self._queued_bytes = size
+            messages += frame.messages
             if self._final and frame.data.startswith(self._final):
                 self._ends_at = through = frame.position
                 break
         self._through = through
         if not self._queue:
             self.cursor = through
-        elif taken := len(self._queue) - messages:
-            recorder.current.replayed(taken, self._queued_bytes - size_before)
+        elif messages:
+            recorder.current.replayed(messages, self._queued_bytes - size_before)
 
     def _take(self) -> bytes:
         """Take the queued bytes, as many as one write takes."""

@@ -214,5 +214,8 @@ class _Source(Subscriber):
         self.gap = EventsMissed(**EventStreamDecoder().feed(block)[0].json())
         return block
 
+    def _may_join_messages(self) -> bool:
+        return False
+
     def _is_overdue(self) -> bool:
         return False  # there is no client that could return

@@ -11,11 +11,15 @@ from streams.protocol.sse import EventStreamDecoder, StoredEvent
 
 
 class Frame(NamedTuple):
-    """A message and its bytes on the wire. They are made once for each process, and all subscribers share them."""
+    """A message and its bytes on the wire. They are made once for each process, and all subscribers share them.
+
+    A frame of a replay can hold several messages. Then `position` and `channel` are those of the last one.
+    """
 
     position: int
     channel: str
     data: bytes
+    messages: int = 1
 
     @classmethod
     def of(cls, message: StoredEvent) -> Frame:

@@ -19,11 +19,13 @@ from streams.log.pruning import (
     forget_publisher,
 )
 from streams.log.reading import (
+    LONG_PAGE_MESSAGES,
     PAGE_BYTES,
     PAGE_MESSAGES,
     Head,
     News,
     Page,
+    Row,
     age_seconds,
     between,
     continues,

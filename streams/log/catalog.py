@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from django.db import connections
-from django.db.models import Q
 
 from streams import log
 from streams.models import ChannelSettings
@@ -104,8 +103,7 @@ def first_of_types(channels: Collection[str], after: int, limit: int) -> tuple[d
     At most `limit` messages are read. The second value is the position up to which the result is complete.
     """
     through = log.head().head
-    within = Q(position__gt=after, position__lte=through)
-    rows = log.rows_of(channels, within, "position", limit, fields=("position", "event"))
+    rows = log.rows_of(channels, limit, after=after, through=through, columns="position, event")
     types: dict[str, int] = {}
     for position, event in rows:
         types.setdefault(event, position)

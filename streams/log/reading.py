@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any
 
 from django.db import connections
-from django.db.models import Case, Q, QuerySet, When
+from django.db.models import Case, QuerySet, When
 
 from streams.log import epochs, known, low_water
 from streams.log.epochs import Epochs
@@ -24,11 +25,19 @@ from streams.runtime.executor import database
 PAGE_MESSAGES = 250
 PAGE_BYTES = 1_048_576
 
+# A replay reads pages of up to this number of messages while they are small.
+LONG_PAGE_MESSAGES = 1000
+
 # Data up to this size is read together with its row, because a page of such rows is within the limit. Larger data is
 # read by a second query, when its total size is known.
 SMALL_BYTES = PAGE_BYTES // PAGE_MESSAGES
 
-_STORED = ("position", "channel", "event", "data")
+MAX_POSITION = 2**63 - 1
+
+# position, channel, event, data, size. In a page, each row has its data.
+Row = tuple[int, str, str, str, int]
+
+_STORED = "position, channel, event, data"
 _BOUNDED = ("position", "channel", "event", Case(When(size__lte=SMALL_BYTES, then="data")), "size")
 
 
@@ -57,14 +66,19 @@ class Head:
 class Page:
     """A page of a replay: the messages of some channels in the positions (after, through].
 
-    messages: All messages of that range that were not pruned.
+    rows: All messages of that range that were not pruned. A replay uses these rows, because making an object for each
+        message takes as long as reading it.
     through: The position up to which the page reaches.
     pruned: {channel: newest pruned position} for the channels that lost messages above `after` to pruning.
     """
 
-    messages: list[StoredEvent]
+    rows: Sequence[Row]
     through: int
     pruned: dict[str, int]
+
+    @property
+    def messages(self) -> list[StoredEvent]:
+        return _messages(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +183,8 @@ def between(after: int, through: int) -> list[StoredEvent]:
     """Return the oldest messages of all channels in (after, through], at most one page."""
     if through <= after:
         return []
-    return _take(_bounded().filter(position__gt=after, position__lte=through).order_by("position")[:PAGE_MESSAGES])[0]
+    rows = _bounded().filter(position__gt=after, position__lte=through).order_by("position")[:PAGE_MESSAGES]
+    return _messages(_take(list(rows))[0])
 
 
 def times_of(positions: Sequence[int]) -> dict[int, Any]:
@@ -196,21 +211,22 @@ def age_seconds(position: int) -> float:
 
 def newest(through: int) -> list[StoredEvent]:
     """Return the newest messages at or below `through`, newest first, at most one page."""
-    return _take(_bounded().filter(position__lte=through).order_by("-position")[:PAGE_MESSAGES])[0]
+    return _messages(_take(list(_bounded().filter(position__lte=through).order_by("-position")[:PAGE_MESSAGES]))[0])
 
 
-def page(channels: Collection[str], after: int, through: int) -> Page:
-    """Return the oldest messages of `channels` in (after, through], at most one page.
+def page(channels: Collection[str], after: int, through: int, limit: int | None = None) -> Page:
+    """Return the oldest messages of `channels` in (after, through], at most `limit` (default: PAGE_MESSAGES).
 
     The messages are read first and the pruning records second, so that the records include every pruning that could
     have deleted messages before they were read.
     """
-    within = Q(position__gt=after, position__lte=through)
-    rows = rows_of(channels, within, "position", PAGE_MESSAGES, fields=_BOUNDED)
-    messages, reached = _take(rows)
+    limit = limit or PAGE_MESSAGES
+    columns = f"position, channel, event, CASE WHEN size <= {PAGE_BYTES // limit} THEN data END, size"
+    found = rows_of(channels, limit, after=after, through=through, columns=columns)
+    rows, reached = _take(found)
     if reached is None:
-        reached = rows[-1][0] if len(rows) == PAGE_MESSAGES else through
-    return Page(messages, reached, pruned(channels, after))
+        reached = found[-1][0] if len(found) == limit else through
+    return Page(rows, reached, pruned(channels, after))
 
 
 def pruned(channels: Collection[str], after: int) -> dict[str, int]:
@@ -222,10 +238,18 @@ def pruned(channels: Collection[str], after: int) -> dict[str, int]:
     below `after`, it lost nothing above `after`. Otherwise the two cases cannot be distinguished, and the channel
     counts as pruned up to the floor.
     """
-    # The records before the floor: a record that is missing here was folded into the floor that is read after it.
-    records = dict(Channel.objects.using(database()).filter(name__in=channels).values_list("name", "pruned_through"))
-    found = {channel: through for channel, through in records.items() if through > after}
-    floor = LogHead.objects.using(database()).filter(floor__gt=after).values_list("floor", flat=True).first()
+    # One statement, so that a record that is missing here is below the floor.
+    with connections[database()].cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT name, pruned_through FROM streams_channel WHERE name IN ({", ".join(["%s"] * len(channels))})
+            UNION ALL SELECT NULL, floor FROM streams_loghead WHERE id = 1 AND floor > %s
+            """,  # noqa: S608 - placeholders only
+            [*channels, after],
+        )
+        records: dict[str | None, int] = dict(cursor.fetchall())
+    floor = records.pop(None, None)
+    found = {channel: through for channel, through in records.items() if channel is not None and through > after}
     if floor is not None and (unrecorded := set(channels) - records.keys()):
         found |= dict.fromkeys(unrecorded - _reaching_back(unrecorded, after), floor)
     return found
@@ -252,19 +276,19 @@ def pruning_marks() -> dict[str, int]:
 
 def earliest(channels: Collection[str]) -> int | None:
     """Return the position of the oldest message of `channels`, or None if they have no message."""
-    rows = rows_of(channels, Q(position__isnull=False), "position", 1)
+    rows = rows_of(channels, 1)
     return rows[0][0] if rows else None
 
 
 def newest_of(channels: Collection[str]) -> StoredEvent | None:
     """Return the newest message of `channels` that has a position, or None."""
-    rows = rows_of(channels, Q(position__isnull=False), "-position", 1)
+    rows = rows_of(channels, 1, newest=True)
     return StoredEvent(*rows[0]) if rows else None
 
 
 def start_of_newest(channels: Collection[str], count: int, through: int) -> int:
     """Return the cursor from which a replay to `through` sends the newest `count` messages of `channels`."""
-    rows = rows_of(channels, Q(position__lte=through), "-position", count, fields=("position",))
+    rows = rows_of(channels, count, through=through, newest=True, columns="position")
     return rows[-1][0] - 1 if rows else through
 
 
@@ -274,40 +298,53 @@ def _bounded() -> QuerySet[Message, tuple[Any, ...]]:
 
 def within_page(rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
     """Return the first rows whose sizes, their last values, are at most PAGE_BYTES together. At least one row."""
+    if sum(map(itemgetter(-1), rows)) <= PAGE_BYTES:
+        return rows
     sizes = accumulate(row[-1] for row in rows)
     return rows[: max(1, sum(size <= PAGE_BYTES for size in sizes))]
 
 
-def _take(rows: Iterable[tuple[Any, ...]]) -> tuple[list[StoredEvent], int | None]:
-    """Return the messages of a page, up to PAGE_BYTES. If rows are left over, also return the last one's position."""
-    rows = list(rows)
+def _take(rows: Sequence[tuple[Any, ...]]) -> tuple[Sequence[Row], int | None]:
+    """Return the rows of a page, up to PAGE_BYTES. If rows are left over, also return the last one's position."""
     taken = within_page(rows)
     reached = taken[-1][0] if len(taken) < len(rows) else None
-    large = [position for position, _, _, data, _ in taken if data is None]
-    texts: dict[int | None, str] = {}
-    if large:
+    if large := [row[0] for row in taken if row[3] is None]:
         texts = dict(Message.objects.using(database()).filter(position__in=large).values_list("position", "data"))
-    messages = []
-    for position, channel, event, data, _ in taken:
-        text = texts.get(position) if data is None else data
-        if text is not None:  # otherwise it was pruned since then, which is recorded
-            messages.append(StoredEvent(position, channel, event, text))
-    return messages, reached
+        # A message that is missing was pruned since then, which is recorded.
+        complete = ((*row[:3], texts.get(row[0]) if row[3] is None else row[3], row[4]) for row in taken)
+        taken = [row for row in complete if row[3] is not None]
+    return taken, reached
+
+
+def _messages(rows: Sequence[Row]) -> list[StoredEvent]:
+    return [StoredEvent(*row[:4]) for row in rows]
 
 
 def rows_of(
-    channels: Collection[str], condition: Q, order: str, limit: int, fields: Sequence[str | Case] = _STORED
+    channels: Collection[str],
+    limit: int,
+    *,
+    after: int = 0,
+    through: int = MAX_POSITION,
+    newest: bool = False,
+    columns: str = _STORED,
 ) -> list[tuple[Any, ...]]:
-    """Return the first `limit` messages of `channels`, by one query that reads the (channel, position) index in order.
+    """Return the oldest `limit` messages of `channels` in (after, through], or the `newest`, newest first.
 
-    It is a union with one part for each channel, because `channel IN (…)` would sort all matches before its LIMIT.
-    PostgreSQL 15 does the same with a union, unless each part has the LIMIT too. SQLite merges the parts, and allows no
-    LIMIT in them.
+    It is one query that reads the (channel, position) index in order: a union with one part for each channel, because
+    `channel IN (…)` would sort all matches before its LIMIT. PostgreSQL 15 does the same with a union, unless each part
+    has the LIMIT too. SQLite merges the parts, and allows no LIMIT in them. It is written in SQL because the ORM takes
+    longer to build it than the database to answer it.
     """
-    every = Message.objects.using(database()).filter(condition).values_list(*fields)
-    parts = [every.filter(channel=channel).order_by() for channel in channels]
-    if len(parts) == 1:
-        return list(parts[0].order_by(order)[:limit])
-    if connections[database()].features.supports_slicing_ordering_in_compound:
-        parts = [part.order_by(order)[:limit] for part in parts]
-    return list(parts[0].union(*parts[1:], all=True).order_by(order)[:limit])
+    connection = connections[database()]
+    part = f"SELECT {columns} FROM streams_message WHERE channel = %s AND position > %s AND position <= %s"  # noqa: S608
+    order = f" ORDER BY position {'DESC' if newest else 'ASC'} LIMIT {limit:d}"
+    if len(channels) > 1 and connection.features.supports_slicing_ordering_in_compound:
+        part = f"({part}{order})"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            " UNION ALL ".join([part] * len(channels)) + order,
+            [value for channel in channels for value in (channel, after, through)],
+        )
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows

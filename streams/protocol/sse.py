@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -48,6 +49,20 @@ def encode(
         lines.append(f"data: {body}\n")
     lines.append("\n")
     return "".join(lines).encode()
+
+
+def encode_rows(rows: Iterable[tuple[int, str, str, str, int]]) -> list[bytes]:
+    """Return the block of each message. `rows` have its position, channel, event type, data and size.
+
+    A replay encodes tens of thousands of messages. Nearly all have the default type and one line, and for these, this
+    takes a third of the time of encode().
+    """
+    return [
+        f"id: {position}\ndata: {data}\n\n".encode()
+        if event == "message" and "\n" not in data
+        else encode(data, event=event, id=position)
+        for position, _, event, data, _ in rows
+    ]
 
 
 class StoredEvent(NamedTuple):

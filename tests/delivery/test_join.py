@@ -265,6 +265,7 @@ def tiny_buffers(notices: list[str]) -> Iterator[None]:
     FaultyNotifier.choices = iter(notices)
     with pytest.MonkeyPatch.context() as patch, override_settings(STREAMS=TINY):
         patch.setattr(reading, "PAGE_MESSAGES", 3)
+        patch.setattr(reading, "LONG_PAGE_MESSAGES", 5)
         # Other tasks run after each message that the hub applies.
         patch.setattr("streams.delivery.follower.SLICE_SECONDS", 0.0)
         yield

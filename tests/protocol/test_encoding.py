@@ -107,3 +107,12 @@ def test_httpx_sse_reads_encoded_events(data: list[str]) -> None:
     stream = b"retry: 3000\n" + sse.checkpoint(5) + sse.HEARTBEAT.join(blocks) + sse.HEARTBEAT + sse.checkpoint(9)
     assert read_by_httpx_sse(stream) == decode(stream)
     assert len(decode(stream)) == len(data) + 2
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 10**18), st.just("news"), one_line.filter(bool), publishable, st.just(0)))
+)
+@example(rows=[(1, "news", "message", "one line", 0), (2, "news", "message", "a\nb", 0), (3, "news", "add", "c", 0)])
+def test_rows_are_encoded_as_single_events(rows: list[tuple[int, str, str, str, int]]) -> None:
+    singles = [sse.encode(data, event=event, id=position) for position, _, event, data, _ in rows]
+    assert sse.encode_rows(rows) == singles
