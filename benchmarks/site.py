@@ -21,6 +21,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
 application = get_asgi_application()
 direct = streams.asgi.get_asgi_application()
 
+from django.contrib import admin  # noqa: E402
 from django.contrib.auth import get_user_model, login  # noqa: E402
 from django.db import connection, connections  # noqa: E402
 from django.db.backends.signals import connection_created  # noqa: E402
@@ -111,6 +112,7 @@ async def plain(request: HttpRequest) -> StreamingHttpResponse:
 
 
 urlpatterns = [
+    path("admin/", admin.site.urls),
     path("burst/", burst),
     path("fill/", fill),
     path("rows/", read_rows),

@@ -47,12 +47,13 @@ def delete_through(
     """
     with own_transaction():
         lock_sqlite()
-        doomed = messages_of(channel, spared).filter(position__gte=start, position__lte=position)
-        rows = list(doomed.order_by("position").values_list("position", "channel")[:limit])
+        some = messages_of(channel, spared).filter(position__gte=start)
+        doomed = some.filter(position__lte=position).order_by("position")
+        rows = list(doomed.values_list("position", "channel")[:limit])
         if not rows:
             return 0
         newest = {name: place or 0 for place, name in rows}  # ascending, so that the last one wins
-        _delete(doomed.filter(position__lte=rows[-1][0]), newest)
+        _delete(some, rows[-1][0] or 0, newest)
     return len(rows)
 
 
@@ -78,7 +79,7 @@ def _erase(names: Collection[str]) -> None:
         newest = dict(found.annotate(newest=Max("position")))
         if newest:
             # Messages that are numbered after this query are above all of these. _erase_rest() deletes them.
-            _delete(some.filter(position__lte=max(newest.values())), newest)
+            _delete(some, max(newest.values()), newest)
 
 
 def _erase_rest(names: Collection[str]) -> None:
@@ -96,17 +97,21 @@ def _batches(names: Collection[str]) -> Iterator[list[str]]:
         yield listed[first : first + BATCH_CHANNELS]
 
 
-def _delete(doomed: QuerySet[Message], newest: Mapping[str, int]) -> None:
-    """Delete messages that have positions, and record the newest one of each channel. Within a transaction."""
+def _delete(some: QuerySet[Message], through: int, newest: Mapping[str, int]) -> None:
+    """Delete those of `some` messages that are at or below `through`, and record the newest one of each channel.
+
+    Within a transaction. `some` must have no upper limit of its own: of two limits, SQLite uses one for the index, and
+    reads every message up to this one.
+    """
     alias = database()
     # This lock comes first: all transactions that delete messages take it. From here on no other one deletes or counts,
     # so that exactly the deleted bytes are subtracted.
-    counted = doomed.filter(position__lte=lock_size().through)
+    counted = some.filter(position__lte=min(through, lock_size().through))
     with connections[alias].cursor() as cursor:
         cursor.executemany(_MARK_PRUNED, sorted(newest.items()))
     if gone := counted.aggregate(total=Sum("size"))["total"]:
         LogSize.objects.using(alias).filter(id=LogSize.ROW).update(bytes=F("bytes") - gone)
-    doomed.delete()
+    some.filter(position__lte=through).delete()
 
 
 def date_newest(channel: str | None = None, spared: Collection[str] = ()) -> bool:

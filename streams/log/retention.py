@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from django.db.models import Count, F, Q, QuerySet, RowRange, Sum, Window
+from django.db.models import Count, Q, QuerySet
 
 from streams import log
 from streams.channels import rules
 from streams.conf import settings
 from streams.log import leases
 from streams.log.pruning import messages_of
+from streams.log.sizing import STEP_MESSAGES
 from streams.models import Message
 from streams.runtime import clock, executor
 from streams.runtime.executor import database
@@ -238,7 +239,14 @@ def _beyond_bytes(limit: int) -> int | None:
         total = log.size(scan=True)
     if total <= limit:
         return None
-    # Starting with the oldest message, so that only the messages to delete are read.
-    so_far = Window(Sum("size"), order_by=F("position").asc(), frame=RowRange(end=0))
-    enough = _sequenced().annotate(so_far=so_far).filter(so_far__gte=total - limit).order_by("position")
-    return enough.values_list("position", flat=True).first()
+    # Starting with the oldest message, so that only the messages to delete are read. In steps, because SQLite computes
+    # a running sum over the whole log before it returns the first row.
+    excess, reached = total - limit, 0
+    sizes = Message.objects.using(database()).order_by("position").values_list("position", "size")
+    while rows := list(sizes.filter(position__gt=reached)[:STEP_MESSAGES]):
+        for position, size in rows:
+            reached = position or 0
+            excess -= size
+            if excess <= 0:
+                return reached
+    return None

@@ -42,10 +42,12 @@ def count_size(step: int = STEP_MESSAGES) -> bool:
         head = LogHead.objects.using(alias).filter(id=LogHead.ROW).values_list("head", flat=True).first() or 0
         if head <= size.through:
             return False
-        more = Message.objects.using(alias).filter(position__gt=size.through, position__lte=head)
+        more = Message.objects.using(alias).filter(position__gt=size.through)
         # By messages, not by positions: a new epoch can leave out a great many of these.
-        last = more.order_by("position").values_list("position", flat=True)[step - 1 : step].first()
+        in_order = more.filter(position__lte=head).order_by("position")
+        last = in_order.values_list("position", flat=True)[step - 1 : step].first()
         through = head if last is None else last
+        # Not of `in_order`: of two upper limits, SQLite can use the wrong one for the index, and read up to the head.
         counted = more.filter(position__lte=through).aggregate(total=Sum("size"))["total"] or 0
         row.update(through=through, bytes=F("bytes") + counted)
     return through < head

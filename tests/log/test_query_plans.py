@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from streams import log
-from streams.models import LogHead
+from streams.log import retention
+from streams.models import LogHead, LogSize
 from tests.log.support import appended, positions
 from tests.support.reads import tail
 
@@ -69,6 +71,21 @@ def query_plan(statement: str) -> str:
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN QUERY PLAN {statement}")
         return "\n".join(row[3] for row in cursor.fetchall())
+
+
+@contextmanager
+def sqlite_steps() -> Iterator[list[int]]:
+    """Yield a list that gets an item for every 1,000 steps of SQLite's virtual machine, which show the work it does.
+
+    A plan does not show how many rows are read.
+    """
+    steps: list[int] = []
+    connection.ensure_connection()
+    connection.connection.set_progress_handler(lambda: steps.append(1), 1000)
+    try:
+        yield steps
+    finally:
+        connection.connection.set_progress_handler(None, 0)
 
 
 @pytest.mark.parametrize("channels", [["busy"], ["channel.7"], ["nobody's"], FEW, MANY], ids=len)
@@ -130,3 +147,28 @@ def test_sequencing_reads_few_rows(large_log: None) -> None:
         else:
             plan = query_plan(statement)
             assert "SCAN streams_message" not in plan, plan
+
+
+NO_RETENTION = {"RETENTION_SECONDS": None, "RETENTION_MESSAGES_PER_CHANNEL": None}
+
+PRUNING: dict[str, Callable[[], object]] = {
+    "a batch": lambda: log.delete_through(ROWS, limit=100),
+    "a batch of a channel": lambda: log.delete_through(ROWS, channel="busy", limit=100),
+    "a batch without a channel": lambda: log.delete_through(ROWS, spared=["busy"], limit=100),
+    "a step of counting": lambda: log.count_size(step=100),
+    "bytes": lambda: list(retention.cuts({})),
+}
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="It counts the steps of SQLite.")
+@pytest.mark.parametrize("name", PRUNING)
+def test_pruning_reads_only_what_it_deletes(large_log: None, settings: Any, name: str) -> None:
+    while log.count_size():
+        pass
+    if name == "a step of counting":
+        LogSize.objects.update(through=0, bytes=0)
+    settings.STREAMS = {**settings.STREAMS, "RETENTION_BYTES": 50 * (ROWS - 500), **NO_RETENTION}
+    with sqlite_steps() as steps:
+        assert PRUNING[name]()
+    # Reading one column of all messages takes 250,000 steps or more.
+    assert len(steps) < 150
