@@ -20,6 +20,7 @@ from streams.log.pruning import (
 )
 from streams.log.reading import (
     LONG_PAGE_MESSAGES,
+    MAX_POSITION,
     PAGE_BYTES,
     PAGE_MESSAGES,
     Head,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from streams import log
 from streams.log import retention
 from streams.models import LogHead, LogSize
 from tests.log.support import appended, positions
-from tests.support.reads import tail
+from tests.support.reads import sqlite_steps, tail
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -71,21 +70,6 @@ def query_plan(statement: str) -> str:
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN QUERY PLAN {statement}")
         return "\n".join(row[3] for row in cursor.fetchall())
-
-
-@contextmanager
-def sqlite_steps() -> Iterator[list[int]]:
-    """Yield a list that gets an item for every 1,000 steps of SQLite's virtual machine, which show the work it does.
-
-    A plan does not show how many rows are read.
-    """
-    steps: list[int] = []
-    connection.ensure_connection()
-    connection.connection.set_progress_handler(lambda: steps.append(1), 1000)
-    try:
-        yield steps
-    finally:
-        connection.connection.set_progress_handler(None, 0)
 
 
 @pytest.mark.parametrize("channels", [["busy"], ["channel.7"], ["nobody's"], FEW, MANY], ids=len)

@@ -125,54 +125,63 @@ def count_unsequenced() -> int:
 
 def find_page(filters: Filters, *, before: int | None = None, after: int | None = None) -> Page:
     """Return the newest messages below `before`, or the oldest above `after`, or the newest of all."""
-    rows = _indexed(filters)
-    if rows is None:
+    rows = Message.objects.using(database())
+    if filters.channel:
+        rows = rows.filter(channel=filters.channel)
+    bounds = _positions_of_day(*_day_range(filters.day)) if filters.day else (1, log.MAX_POSITION)
+    if bounds is None:
         return Page([])
+    low, high = bounds
     if after is not None:
-        found, newer, searched = _read(rows, filters, after, backwards=False)
+        found, newer, searched = _read(rows, filters, max(low, after + 1), high, backwards=False)
         if newer is not None or after == 0 or filters.needs_search:
-            has_older = _first(rows.filter(position__lte=after).order_by("-position")) is not None
+            has_older = _first(_between(rows, low, min(high, after)).order_by("-position")) is not None
             older = after + 1 if has_older else None
             return Page(found[::-1], older=older, newer=newer, searched=searched, backwards=False)
         # Instead of a page with the few newest messages, return the newest page, which includes them.
         before = None
-    found, older, searched = _read(rows, filters, before, backwards=True)
+    found, older, searched = _read(
+        rows, filters, low, high if before is None else min(high, before - 1), backwards=True
+    )
     return Page(found, older=older, newer=None if before is None else before - 1, searched=searched)
 
 
 def _read(
-    rows: QuerySet[Message], filters: Filters, edge: int | None, *, backwards: bool
+    rows: QuerySet[Message], filters: Filters, low: int, high: int, *, backwards: bool
 ) -> tuple[list[dict[str, Any]], int | None, tuple[int, int] | None]:
-    """Read a page of messages from `edge` on, towards older ones if `backwards`, otherwise towards newer ones.
+    """Read a page of messages in [low, high], the newest ones if `backwards`, otherwise the oldest ones.
 
     Return the messages, the position at which the next page in this direction starts (None if there is none), and the
     searched positions as in Page.
     """
-    order, beyond, until = ("-position", "lt", "gte") if backwards else ("position", "gt", "lte")
-    ahead = (rows if edge is None else rows.filter(**{f"position__{beyond}": edge})).order_by(order)
+    order = "-position" if backwards else "position"
+    ahead = _between(rows, low, high).order_by(order)
     # Start at an existing message, so that pruned positions do not count as searched.
     start = _first(ahead)
     if start is None:
         return [], None, None
-    end = _search_end(ahead, filters, start, backwards=backwards) if filters.needs_search else None
-    within = ahead if end is None else ahead.filter(**{f"position__{until}": end})
+    first, last, rest = low, high, None
+    end = _search_end(ahead, rows, filters, start, backwards=backwards) if filters.needs_search else None
+    if end is not None:
+        if backwards:
+            first, rest = max(low, end), (low, end - 1)
+        else:
+            last, rest = min(high, end), (end + 1, high)
+    within = _between(rows, first, last).order_by(order)
     found = list(_fields(_matching(within, filters))[: PAGE_MESSAGES + 1])
     if len(found) > PAGE_MESSAGES:
         return _with_users(found[:PAGE_MESSAGES]), found[PAGE_MESSAGES - 1]["position"], None
-    if end is None or _first(ahead.filter(**{f"position__{beyond}": end})) is None:
+    if end is None or rest is None or _first(_between(rows, *rest).order_by(order)) is None:
         return _with_users(found), None, None
     return _with_users(found), end, (min(start, end), max(start, end))
 
 
-def _indexed(filters: Filters) -> QuerySet[Message] | None:
-    """Return the rows that the indexes find by the channel and the day's positions. None if the day has no messages."""
-    rows = Message.objects.using(database()).filter(position__isnull=False)
-    if filters.day:
-        bounds = _positions_of_day(*_day_range(filters.day))
-        if bounds is None:
-            return None
-        rows = rows.filter(position__gte=bounds[0], position__lte=bounds[1])
-    return rows.filter(channel=filters.channel) if filters.channel else rows
+def _between(rows: QuerySet[Message], low: int, high: int) -> QuerySet[Message]:
+    """Return the rows in [low, high]. Call it once for a query.
+
+    Of two upper limits of the position, SQLite uses one for the index, and reads all rows up to this one.
+    """
+    return rows.filter(position__gte=low, position__lte=high)
 
 
 def _matching(rows: QuerySet[Message], filters: Filters) -> QuerySet[Message]:
@@ -185,22 +194,27 @@ def _matching(rows: QuerySet[Message], filters: Filters) -> QuerySet[Message]:
     return rows.filter(data__icontains=filters.text) if filters.text else rows
 
 
-def _search_end(rows: QuerySet[Message], filters: Filters, start: int, *, backwards: bool) -> int:
-    """Return the last position to search in the ordered `rows`, from `start` on. Large messages reduce the range."""
+def _search_end(
+    ahead: QuerySet[Message], rows: QuerySet[Message], filters: Filters, start: int, *, backwards: bool
+) -> int:
+    """Return the last position to search in `ahead`, which are `rows` in order from `start` on.
+
+    Large messages reduce the range.
+    """
     part = 1
     while True:
         span = SPAN_POSITIONS // part
         end = max(start - span + 1, 1) if backwards else start + span - 1
         if filters.channel:
             # All rows are of this channel, and its index has this order.
-            nth = rows.values("position")[: max(SPAN_OF_CHANNEL // part, 1)].aggregate(
+            nth = ahead.values("position")[: max(SPAN_OF_CHANNEL // part, 1)].aggregate(
                 low=Min("position"), high=Max("position")
             )
             end = min(end, nth["low"] or end) if backwards else max(end, nth["high"] or end)
         low, high = (end, start) if backwards else (start, end)
         if not filters.text or span <= PAGE_MESSAGES:
             return end
-        within = rows.filter(position__gte=low, position__lte=high)
+        within = _between(rows, low, high)
         if (within.aggregate(total=Sum("size"))["total"] or 0) <= SPAN_BYTES:
             return end
         part *= 10

@@ -12,11 +12,13 @@ from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from streams import log, publish
 from streams.admin.messages import listing
-from streams.models import Message
+from streams.models import LogHead, Message
 from tests.admin.messages.support import LIST, ids, link, page, publish_some, text_of
+from tests.support.reads import sqlite_steps
 
 pytestmark = pytest.mark.django_db
 
@@ -276,3 +278,18 @@ def test_list_reads_only_shown_data(reader: Client) -> None:
     assert len(html) < 60_000
     assert not [q["sql"] for q in queries if '"streams_message"."data",' in q["sql"] and "SUBSTR" not in q["sql"]]
     assert not [q["sql"] for q in queries if "COUNT(" in q["sql"] and "streams_message" in q["sql"]]
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="It counts the steps of SQLite.")
+def test_page_within_a_day_starts_at_its_position() -> None:
+    rows = [Message(position=n, channel="news", data="x", size=1) for n in range(1, 20_001)]
+    Message.objects.bulk_create(rows, batch_size=5000)
+    LogHead.objects.update_or_create(id=LogHead.ROW, defaults={"head": 20_000})
+    today = listing.Filters(day=timezone.localdate())
+    with sqlite_steps() as steps:
+        newest = listing.find_page(today)
+    most = len(steps)
+    with sqlite_steps() as steps:
+        older = listing.find_page(today, before=1000)
+    assert [found.rows[0]["position"] for found in (newest, older)] == [20_000, 999]
+    assert len(steps) <= most + 20, "it does not read from the end of the day to the position"
