@@ -143,7 +143,8 @@ def operations(count: int) -> dict[str, Callable[[], object]]:
         "retention by age, a channel is kept": cuts({"busy": (0, None)}, RETENTION_SECONDS=round(log.age_seconds(old))),
         "retention by age of a channel": cuts({"busy": (round(log.age_seconds(old)), None)}),
         "retention by bytes": cuts(RETENTION_BYTES=log.size() - 110 * EXPIRED),
-        "retention by count": cuts(RETENTION_MESSAGES_PER_CHANNEL=busy - EXPIRED),
+        "retention by count, all": cuts(RETENTION_MESSAGES_PER_CHANNEL=busy - EXPIRED),
+        "retention by count, a minute later": cuts(counted_through=count - 600, RETENTION_MESSAGES_PER_CHANNEL=5000),
         "retention by count of a channel": cuts({"busy": (None, busy - EXPIRED)}),
         "prune a batch": lambda: log.delete_through(count // 2, limit=EXPIRED),
         **pages(count),
@@ -153,7 +154,9 @@ def operations(count: int) -> dict[str, Callable[[], object]]:
 RETENTION = ("RETENTION_SECONDS", "RETENTION_BYTES", "RETENTION_MESSAGES_PER_CHANNEL")
 
 
-def cuts(own: Mapping[str, tuple[int | None, int | None]] | None = None, **limits: int) -> Callable[[], object]:
+def cuts(
+    own: Mapping[str, tuple[int | None, int | None]] | None = None, counted_through: int = 0, **limits: int
+) -> Callable[[], object]:
     """Return a function that finds the messages to delete, and deletes none."""
     from django.conf import settings
 
@@ -162,7 +165,7 @@ def cuts(own: Mapping[str, tuple[int | None, int | None]] | None = None, **limit
 
     def ask() -> object:
         settings.STREAMS = {**settings.STREAMS, **dict.fromkeys(RETENTION), **limits}
-        return list(retention.cuts({name: Retention(*kept) for name, kept in (own or {}).items()}))
+        return list(retention.cuts({name: Retention(*kept) for name, kept in (own or {}).items()}, counted_through))
 
     return ask
 

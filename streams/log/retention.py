@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from django.db.models import Count, Q, QuerySet
 
@@ -21,10 +22,11 @@ from streams.channels import rules
 from streams.conf import settings
 from streams.log import leases
 from streams.log.pruning import messages_of
-from streams.log.sizing import STEP_MESSAGES
+from streams.log.sizing import RECOUNT_SECONDS, STEP_MESSAGES
 from streams.models import Message
 from streams.runtime import clock, executor
 from streams.runtime.executor import database
+from streams.runtime.resets import on_settings_change, per_process
 from streams.telemetry import recorder
 from streams.telemetry.log_fields import fields
 
@@ -42,6 +44,9 @@ RENEW_SECONDS = 30.0
 
 # A longer retention keeps messages forever, because databases have no dates that far back.
 LONGEST_SECONDS = 1000 * 366 * 86_400
+
+# If more messages are new, all are counted.
+MAX_NEW_MESSAGES = 500_000
 
 # If more than this share of the log would be deleted because of its bytes, the bytes are counted again first.
 DOUBTFUL_SHARE = 0.1
@@ -72,8 +77,38 @@ class Cut:
         return messages_of(self.channel, self.spared).filter(position__lte=self.through)
 
 
-def cuts(own: Mapping[str, rules.Retention] | None = None) -> Iterator[Cut]:
+class CountedLog:
+    """The part of the log in which no channel has more messages than RETENTION_MESSAGES_PER_CHANNEL.
+
+    Counting the messages of each channel reads the whole log. After a complete pruning, only the channels that got
+    messages since then can have too many. As in log/sizing.py, everything is counted again now and then.
+    """
+
+    def __init__(self) -> None:
+        self._through = 0
+        self._condition: tuple[object, ...] = ()
+        self._counted_at = 0.0
+        self._begun: tuple[int, tuple[object, ...], float] = (0, (), 0.0)
+
+    def begin(self, own: Mapping[str, rules.Retention]) -> int:
+        """Begin a pruning. Return the position up to which it need not count; 0 if it must count everything."""
+        head, now = log.head(), time.monotonic()
+        counted = sorted(name for name, kept in own.items() if kept.messages is not None)
+        condition = head.start, settings.RETENTION_MESSAGES_PER_CHANNEL, counted
+        is_valid = condition == self._condition and 0 <= head.head - self._through <= MAX_NEW_MESSAGES
+        through = self._through if is_valid and now - self._counted_at < RECOUNT_SECONDS else 0
+        self._begun = head.head, condition, self._counted_at if through else now
+        return through
+
+    def complete(self) -> None:
+        """Note that the pruning is complete."""
+        self._through, self._condition, self._counted_at = self._begun
+
+
+def cuts(own: Mapping[str, rules.Retention] | None = None, counted_through: int = 0) -> Iterator[Cut]:
     """Yield the cuts of the site's settings, and of channels that have settings of their `own`.
+
+    In the positions up to `counted_through`, no channel has too many messages (see CountedLog).
 
     Each cut is computed when it is requested, so that it sees the effect of the one before. RETENTION_BYTES applies to
     the whole log, whatever the settings of a channel are.
@@ -94,10 +129,9 @@ def cuts(own: Mapping[str, rules.Retention] | None = None) -> Iterator[Cut]:
         yield Cut(through, None, "bytes")
 
     if (keep := settings.RETENTION_MESSAGES_PER_CHANNEL) is not None:
-        counted = _sequenced().exclude(channel__in=own_count).values("channel").annotate(n=Count("id"))
-        crowded = counted.filter(n__gt=keep).order_by("channel")
-        for channel in list(crowded.values_list("channel", flat=True)):
-            yield from _beyond_count(channel, keep)
+        for channel in _new_channels(counted_through) if counted_through else _crowded_channels(keep):
+            if channel not in own_count:
+                yield from _beyond_count(channel, keep)
     for channel, keep in sorted(own_count.items()):
         if keep:
             yield from _beyond_count(channel, keep)
@@ -108,12 +142,14 @@ def prune(
     pause_seconds: float = 0.0,
     max_seconds: float = float("inf"),
     goes_on: Callable[[], bool] = lambda: True,
+    counted: CountedLog | None = None,
 ) -> int:
     """Delete the messages that retention does not keep. Return how many were deleted.
 
     pause_seconds: A pause after each batch, in which other transactions can use the database.
     max_seconds: Stop after this time. The next call continues.
     goes_on: Stop if it returns False. It is called between all steps.
+    counted: The part of the log that need not be counted again. It is updated.
     """
     pruned = 0
     end = time.monotonic() + max_seconds
@@ -122,7 +158,7 @@ def prune(
         return time.monotonic() > end or not goes_on()
 
     _prepare(is_over)
-    for count in _batches(is_over):
+    for count in _batches(is_over, CountedLog() if counted is None else counted):
         pruned += count
         time.sleep(pause_seconds)
     while not is_over() and log.forget_pruned_channels():
@@ -146,16 +182,16 @@ def _prepare(is_over: Callable[[], bool]) -> None:
             pass
 
 
-def _batches(is_over: Callable[[], bool]) -> Iterator[int]:
+def _batches(is_over: Callable[[], bool], counted: CountedLog) -> Iterator[int]:
     """Delete batch by batch until `is_over()`; yield the number of deleted messages for each."""
     own = rules.retentions()
-    for cut in cuts(own):
+    for cut in cuts(own, counted.begin(own)):
         start: int | None = 0
         while True:
             if is_over():
                 return
             if rules.retentions() != own:  # staff have changed a channel's retention: compute the cuts again
-                yield from _batches(is_over)
+                yield from _batches(is_over, counted)
                 return
             # Skip spared messages here, once, and not in every batch, which holds SQLite's write lock.
             if cut.spared and (start := cut.oldest(start or 0)) is None:
@@ -166,6 +202,12 @@ def _batches(is_over: Callable[[], bool]) -> Iterator[int]:
             yield count
             if count < BATCH_MESSAGES:
                 break
+    counted.complete()
+
+
+# By the periodic prunings of this process.
+_COUNTED = per_process(CountedLog)
+on_settings_change(_COUNTED.__init__)  # type: ignore[misc]  # tests also empty the log
 
 
 def prune_if_due() -> int:
@@ -186,7 +228,7 @@ def prune_if_due() -> int:
         renewed_at = time.monotonic()
         return leases.renew(LEASE, holder, LEASE_SECONDS)
 
-    pruned = prune(pause_seconds=0.01, goes_on=is_still_ours)
+    pruned = prune(pause_seconds=0.01, goes_on=is_still_ours, counted=_COUNTED)
     leases.release(LEASE, holder, rest_seconds=interval)
     return pruned
 
@@ -225,6 +267,25 @@ def _aged(seconds: float, rows: QuerySet[Message]) -> int | None:
     return expired.values_list("position", flat=True).first()
 
 
+def _crowded_channels(keep: int) -> list[str]:
+    counted = _sequenced().values("channel").annotate(n=Count("id")).filter(n__gt=keep).order_by("channel")
+    return list(counted.values_list("channel", flat=True))
+
+
+def _new_channels(after: int) -> list[str]:
+    """Return the channels with messages above `after`."""
+    # Not by GROUP BY or DISTINCT, for which SQLite reads the whole index of channels.
+    return sorted({channel for _, channel in _rows_after(after, "channel")})
+
+
+def _rows_after(position: int, field: str) -> Iterator[tuple[int, Any]]:
+    """Yield the positions of the messages after `position`, and one of their fields, in order."""
+    rows = Message.objects.using(database()).order_by("position").values_list("position", field)
+    while found := list(rows.filter(position__gt=position)[:STEP_MESSAGES]):
+        yield from found
+        position = found[-1][0]
+
+
 def _beyond_count(channel: str, keep: int) -> Iterator[Cut]:
     newest_to_go = _sequenced().filter(channel=channel).order_by("-position")[keep : keep + 1]
     for through in filter(None, newest_to_go.values_list("position", flat=True)):
@@ -241,12 +302,9 @@ def _beyond_bytes(limit: int) -> int | None:
         return None
     # Starting with the oldest message, so that only the messages to delete are read. In steps, because SQLite computes
     # a running sum over the whole log before it returns the first row.
-    excess, reached = total - limit, 0
-    sizes = Message.objects.using(database()).order_by("position").values_list("position", "size")
-    while rows := list(sizes.filter(position__gt=reached)[:STEP_MESSAGES]):
-        for position, size in rows:
-            reached = position or 0
-            excess -= size
-            if excess <= 0:
-                return reached
+    excess = total - limit
+    for position, size in _rows_after(0, "size"):
+        excess -= size
+        if excess <= 0:
+            return position
     return None

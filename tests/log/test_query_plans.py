@@ -141,6 +141,7 @@ PRUNING: dict[str, Callable[[], object]] = {
     "a batch without a channel": lambda: log.delete_through(ROWS, spared=["busy"], limit=100),
     "a step of counting": lambda: log.count_size(step=100),
     "bytes": lambda: list(retention.cuts({})),
+    "channels with new messages": lambda: retention._new_channels(ROWS - 10),
 }
 
 
