@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections import defaultdict
 from typing import Any
 from urllib.parse import parse_qs
 
-_events: list[bytes] = []
-_waiting: list[asyncio.Future[None]] = []
+# Each path is a channel.
+_events: dict[str, list[bytes]] = defaultdict(list)
+_waiting: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
 
 
 def payload(n: int) -> dict[str, object]:
-    """Return the event's data, which is the same in all comparisons."""
-    return {"n": n, "pad": "x" * 100}
+    """Return the event's data of about 105 bytes, which is the same in all comparisons.
+
+    `at` is when it was published, on a clock that all processes of a machine share, and the clients read it.
+    """
+    return {"n": n, "at": time.monotonic_ns(), "pad": "x" * 64}
 
 
-def _publish(n: int) -> None:
+def _publish(channel: str, n: int) -> None:
     body = json.dumps(payload(n), separators=(",", ":")).encode()
-    _events.append(b"id: %d\ndata: %s\n\n" % (len(_events) + 1, body))
-    woken = _waiting.copy()
-    _waiting.clear()
+    events, waiting = _events[channel], _waiting[channel]
+    events.append(b"id: %d\ndata: %s\n\n" % (len(events) + 1, body))
+    woken = waiting.copy()
+    waiting.clear()
     for future in woken:
         if not future.done():
             future.set_result(None)
@@ -28,9 +35,10 @@ def _publish(n: int) -> None:
 
 async def _burst(query: dict[str, list[str]]) -> None:
     loop, rate = asyncio.get_running_loop(), float(query["rate"][0])
+    channels = int(query.get("channels", ["1"])[0])
     start = loop.time()
     for i in range(int(query["n"][0])):
-        _publish(i)
+        _publish(f"/{i % channels}" if channels > 1 else "/", i)
         await asyncio.sleep(max(0.0, start + (i + 1) / rate - loop.time()) if rate else 0)
 
 
@@ -45,12 +53,13 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     headers = [(b"content-type", b"text/event-stream")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b":\n", "more_body": True})
-    cursor, loop = len(_events), asyncio.get_running_loop()
+    events, waiting = _events[scope["path"]], _waiting[scope["path"]]
+    cursor, loop = len(events), asyncio.get_running_loop()
     while True:
-        if cursor < len(_events):
-            chunk, cursor = b"".join(_events[cursor:]), len(_events)
+        if cursor < len(events):
+            chunk, cursor = b"".join(events[cursor:]), len(events)
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         else:
             future = loop.create_future()
-            _waiting.append(future)
+            waiting.append(future)
             await future

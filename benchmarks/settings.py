@@ -12,13 +12,14 @@ from project.settings import CHANNEL_LAYERS, STREAMS
 ROOT_URLCONF = "benchmarks.site"
 STREAMS = {
     **STREAMS,
-    "PUBLIC_CHANNELS": ["bench", "news", "quiet"],
+    "PUBLIC_CHANNELS": ["bench", "news", "news.*", "quiet"],
     "PRUNE_SECONDS": None,
     "RELAY_MAX_STREAMS": 1000,
     "RELAY_MAX_STREAMS_PER_USER": 1000,
     "RELAY_QUESTIONS_PER_MINUTE": None,
 }
 STREAMS["MAX_STREAMS_PER_USER"] = None  # all clients of a benchmark are one user
+STREAMS["MAX_STREAMS_PER_PROCESS"] = None
 STREAMS["PUBLISH_MESSAGES_PER_MINUTE"] = None
 
 # The notifier to measure, if it is not the demo site's default.

@@ -46,16 +46,23 @@ connection_created.connect(_watch)
 
 
 async def burst(request: HttpRequest) -> JsonResponse:
-    """Publish `n` events from this process: `rate` per second, or as fast as possible if the rate is 0."""
-    n, rate = int(request.GET["n"]), float(request.GET["rate"])
+    """Publish `n` events from this process: `rate` per second, or as fast as possible if the rate is 0.
+
+    With `channels`, they go to news.0, news.1 and so on in turn.
+    """
+    n, rate, channels = int(request.GET["n"]), float(request.GET["rate"]), int(request.GET.get("channels", 1))
+
+    async def publish(i: int) -> None:
+        await apublish(f"news.{i % channels}" if channels > 1 else "news", payload(i))
+
     if not rate:
         for start in range(0, n, 100):  # a hundred concurrent publishers, each with one message
-            await asyncio.gather(*(apublish("news", payload(i)) for i in range(start, min(n, start + 100))))
+            await asyncio.gather(*(publish(i) for i in range(start, min(n, start + 100))))
         return JsonResponse({})
     loop = asyncio.get_running_loop()
     start = loop.time()
     for i in range(n):
-        await apublish("news", payload(i))
+        await publish(i)
         await asyncio.sleep(max(0.0, start + (i + 1) / rate - loop.time()))
     return JsonResponse({})
 
