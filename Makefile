@@ -27,11 +27,14 @@ LOCK = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --ge
 # Front ends and clients of other people, for the tests. Without npm, the tests that need them are skipped.
 PACKAGES = tests/packages
 
+# The servers that the benchmark compares with.
+PEERS = benchmarks/peers
+
 # nox makes the environments of its own, in .nox.
 MATRIX_ARGS = $(if $(ARGS),$(ARGS),--session core)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-system matrix lint format messages docs bench chaos clean venv install install-dev env lock
+.PHONY: help run test test-system matrix lint format messages docs bench chaos clean venv install install-dev install-peers env lock
 
 help: ## Show what can be done
 	@echo "make COMMAND, where COMMAND is one of:"
@@ -74,14 +77,14 @@ messages: install-dev ## Bring the translations' catalogues up to date, and comp
 docs: install-dev ## Build the documentation site into docs/_build/html
 	$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --builder dirhtml docs docs/_build/html $(ARGS)
 
-bench: install-dev ## Measure, against a bare ASGI app (takes minutes)
+bench: install-dev install-peers ## Compare with a bare ASGI app and with other servers (takes most of an hour)
 	$(PY) -m benchmarks $(ARGS)
 
 chaos: install-dev ## Kill, stop and cut off parts of a whole site for SECONDS=60, and count what its clients missed
 	$(PY) -m tests.system.chaos --seconds $(SECONDS) $(ARGS)
 
 clean: ## Remove .venv, caches and reports; the data in .local and .env stay
-	rm -rf .venv $(PACKAGES)/node_modules .nox .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov docs/_build build dist *.egg-info .coverage .coverage.*
+	rm -rf .venv $(PACKAGES)/node_modules $(PEERS)/.venv $(PEERS)/node_modules .nox .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov docs/_build build dist *.egg-info .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip is what comes into a virtual environment last.
@@ -113,6 +116,20 @@ install-dev: install
 		echo "Installing $(PACKAGES) …" && \
 		npm ci --silent --ignore-scripts --prefix $(PACKAGES) && \
 		cp $(PACKAGES)/package-lock.json $(PACKAGES)/node_modules/installed.json; }
+
+# The benchmark's peers have an environment of their own. What both have, such as Django and uvicorn, is of the same version
+# as in the project's. A peer that cannot be installed is skipped.
+install-peers: install-dev
+	@cmp -s $(PEERS)/requirements.txt $(PEERS)/.venv/installed.txt || { \
+		echo "Installing $(PEERS)/requirements.txt …" && \
+		$(PY) -m venv $(PEERS)/.venv && \
+		$(PY) -m pip freeze --exclude-editable > $(PEERS)/.venv/constraints.txt && \
+		$(PEERS)/.venv/bin/python -m pip install --quiet -r $(PEERS)/requirements.txt -c $(PEERS)/.venv/constraints.txt && \
+		cp $(PEERS)/requirements.txt $(PEERS)/.venv/installed.txt; } || echo "The peers in Python are skipped."
+	@! command -v npm >/dev/null || cmp -s $(PEERS)/package.json $(PEERS)/node_modules/installed.json || { \
+		echo "Installing $(PEERS)/package.json …" && \
+		npm install --silent --no-package-lock --ignore-scripts --prefix $(PEERS) && \
+		cp $(PEERS)/package.json $(PEERS)/node_modules/installed.json; } || echo "The peers in JavaScript are skipped."
 
 env:
 	@[ -e .env ] || { umask 077 && echo "Writing .env for development …" && \

@@ -27,6 +27,8 @@ SENT = (
 # One address of loopback has 28,000 ports for clients. More clients than this use further addresses.
 CLIENTS_PER_ADDRESS = 10_000
 
+OPEN_SECONDS = 300.0  # for all streams; a server that needs longer has failed
+
 
 class Client(asyncio.Protocol):
     """One connection. Each MARK counts as an event, and a MARK can be split between two chunks."""
@@ -104,18 +106,10 @@ class Crowd:
                 self.finished.set()
 
     async def run(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
         start = time.monotonic()
-        clients = []
         self.start(self.phases[0])  # a replay can arrive while others still connect
-        for number in range(self.size):
-            await self.waiting.acquire()
-            client = Client(self, self.request(number))
-            address = f"127.0.0.{1 + number // CLIENTS_PER_ADDRESS}"
-            clients.append(
-                await loop.create_connection(lambda one=client: one, "127.0.0.1", self.port, local_addr=(address, 0))
-            )
-        await asyncio.wait_for(self.ready.wait(), seconds)
+        async with asyncio.timeout(OPEN_SECONDS):
+            await self._open()
         opened = time.monotonic() - start
         print("REFUSED" if self.refused else "READY", flush=True)
         for number, events in enumerate(self.phases):
@@ -137,6 +131,15 @@ class Crowd:
             }
             print(json.dumps(found), flush=True)
         await asyncio.Event().wait()
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in range(self.size):
+            await self.waiting.acquire()
+            client = Client(self, self.request(number))
+            address = f"127.0.0.{1 + number // CLIENTS_PER_ADDRESS}"
+            await loop.create_connection(lambda one=client: one, "127.0.0.1", self.port, local_addr=(address, 0))
+        await self.ready.wait()
 
     async def _wait(self, seconds: float) -> None:
         """Wait until all have received everything, or for `seconds`, or until nothing arrives for a while."""

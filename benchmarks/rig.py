@@ -19,6 +19,9 @@ from tests.support.services import accepts, free_port, wait_until
 from tests.support.services.postgres import PostgresServer
 from tests.support.sites import PYTHON, ROOT, command
 
+# What a measurement raises if its server does not start, ends, or does not answer.
+FAILURES = (OSError, RuntimeError, psutil.Error)
+
 
 @contextlib.contextmanager
 def database(kind: str, tree: Path = ROOT, postgres: PostgresServer | None = None) -> Iterator[str]:
@@ -96,8 +99,8 @@ class Server:
     def resident_bytes(self) -> int:
         return resident_bytes(family(self.process.pid))
 
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=120) as response:
+    def get(self, path: str, timeout: float = 120) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=timeout) as response:
             return json.load(response)
 
     def log_in(self) -> tuple[int, str]:

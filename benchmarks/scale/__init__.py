@@ -1,0 +1,1 @@
+"""Curves: how the costs grow with connections, channels and processes."""
