@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -52,6 +54,12 @@ OUTSIDE = {
     "LICENSE": "license",
 }
 
+# A picture for light and dark pages. GitHub shows it as it is; the theme has classes for the two images.
+PICTURE = re.compile(
+    r'<picture>\s*<source media="\(prefers-color-scheme: dark\)" srcset="(?P<dark>[^"]+)">\s*'
+    r'<img alt="(?P<alt>[^"]*)" src="(?P<light>[^"]+)">\s*</picture>'
+)
+
 html_theme = "furo"
 html_title = f"Streams {release}"
 html_static_path: list[str] = []
@@ -73,7 +81,14 @@ def _read(app: Sphinx, docname: str, content: list[str]) -> None:
         text = text.replace("](docs/", "](/")
     for name, page in OUTSIDE.items():
         text = text.replace(f"]({to_root}{name}", f"](/{page}.md")
-    content[0] = text
+    content[0] = PICTURE.sub(_images, text)
+
+
+def _images(picture: re.Match[str]) -> str:
+    alt = html.unescape(picture["alt"])
+    return "\n\n".join(
+        f"```{{image}} {picture[theme]}\n:alt: {alt}\n:class: only-{theme}\n```" for theme in ("light", "dark")
+    )
 
 
 def _mark_code(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
