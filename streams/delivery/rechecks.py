@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import replace
-from itertools import chain, takewhile
+from itertools import chain, islice, takewhile
 from typing import Any
 
 from django.db import Error
@@ -233,15 +233,22 @@ class Rechecks:
         return True
 
     def _with_sharing(self, job: Job) -> list[Job]:
-        """Return the job, and one for each other stream that the same decision covers, due or not."""
+        """Return the job, and one for each other stream that the same decision covers, due or not.
+
+        If there are more than MAX_SHARING, those that were covered longest ago come first. Otherwise the same streams
+        would be covered again for each of the others.
+        """
         subscriber, ended_user = job
         key = None if subscriber.admission is None else subscriber.admission.sharing_key()
         jobs = [job]
-        for other in self._sharing.get(key, ()):
-            if len(jobs) == MAX_SHARING:
-                break
+        sharing = self._sharing.get(key, {})
+        others = [each for each in islice(sharing, MAX_SHARING) if each is not subscriber][: MAX_SHARING - 1]
+        for covered in (*others, subscriber):
+            if covered in sharing:
+                sharing[covered] = sharing.pop(covered)  # now the last one
+        for other in others:
             # The key is computed again, because a view can have replaced its request's user.
-            if other is subscriber or other.admission is None or other.admission.sharing_key() != key:
+            if other.admission is None or other.admission.sharing_key() != key:
                 continue
             other.recheck_at = float("inf")  # until the check is done
             was_queued = self._dequeue((other, ended_user))

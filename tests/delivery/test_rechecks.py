@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -261,6 +262,27 @@ def test_policies_that_decide_otherwise_share_nothing() -> None:
         changed_itself = DefaultPolicy()
         setattr(changed_itself, name, lambda *args: None)
         assert not changed_itself.depends_only_on_user(), name
+
+
+async def test_each_decision_covers_other_streams(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One decision cannot cover them all. If each covered the same ones, all streams would need one of their own."""
+    monkeypatch.setattr("streams.delivery.rechecks.MAX_SHARING", 5)
+    client = await signed_in(user)
+    responses = [await opened(client, "public") for _ in range(20)]
+    hub = Hub.running()
+    assert hub is not None
+    admissions = {each: each.admission for each in hub.subscribers if each.admission is not None}
+    began = time.monotonic()
+    for _ in range(4):
+        next_due = min(admissions, key=lambda each: admissions[each].decided_at)
+        next_due.recheck_at = 0.0
+        hub._rechecks.tick()
+        async with asyncio.timeout(30):
+            while hub._rechecks._tasks:
+                await asyncio.sleep(0.01)
+    assert all(admission.decided_at >= began for admission in admissions.values())
+    for response in responses:
+        await response.aclose()
 
 
 async def test_streams_that_ended_are_forgotten(user: User) -> None:
