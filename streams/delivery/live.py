@@ -161,7 +161,7 @@ class Live(Replay):
 
     def beat(self, quiet_since: float) -> None:
         """Send a heartbeat if nothing has been sent since `quiet_since`, in time.monotonic() seconds."""
-        if self._sent_at >= quiet_since or not self._hub.has_handed_all(self.channels):
+        if self._sent_at >= quiet_since or self._waiter is None or not self._hub.has_handed_all(self.channels):
             return
         if (waiter := self._idle()) is not None:
             # It is live, and its queue is empty: it has sent all messages of its channels up to the hub's position.

@@ -238,6 +238,8 @@ def pruned(channels: Collection[str], after: int) -> dict[str, int]:
     below `after`, it lost nothing above `after`. Otherwise the two cases cannot be distinguished, and the channel
     counts as pruned up to the floor.
     """
+    if not channels:
+        return {}
     # One statement, so that a record that is missing here is below the floor.
     with connections[database()].cursor() as cursor:
         cursor.execute(

@@ -195,3 +195,10 @@ async def test_failing_stream_does_not_stop_the_others(server: Server, caplog: p
     assert "could not be handed to a stream" in caplog.text
     for each in (*others, broken, last):
         await each.end()
+
+
+async def test_heartbeat_of_a_stream_that_joins_waits() -> None:
+    """It is among the hub's subscribers before it knows the hub."""
+    stream = Subscriber(["news"])
+    stream.beat(float("inf"))
+    await stream.aclose()
