@@ -32,7 +32,7 @@ PAIRS = [
 ]
 
 # Directories of tests that need more packages.
-EXTRAS = ("admin", "api", "relay", "project", "docs", "system")
+EXTRAS = ("admin", "api", "benchmarks", "relay", "project", "docs", "system")
 
 # What the core's tests need of requirements-dev.txt.
 TOOLS = ("django-unfold", "httpx", "httpx-sse", "hypothesis", "psutil", "pytest", "pytest-asyncio", "pytest-cov")

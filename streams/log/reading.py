@@ -66,8 +66,7 @@ class Head:
 class Page:
     """A page of a replay: the messages of some channels in the positions (after, through].
 
-    rows: All messages of that range that were not pruned. A replay uses these rows, because making an object for each
-        message takes as long as reading it.
+    rows: All messages of that range that were not pruned, as rows: objects would take as long to make as to read.
     through: The position up to which the page reaches.
     pruned: {channel: newest pruned position} for the channels that lost messages above `after` to pruning.
     """
@@ -335,8 +334,7 @@ def rows_of(
 
     It is one query that reads the (channel, position) index in order: a union with one part for each channel, because
     `channel IN (…)` would sort all matches before its LIMIT. PostgreSQL 15 does the same with a union, unless each part
-    has the LIMIT too. SQLite merges the parts, and allows no LIMIT in them. It is written in SQL because the ORM takes
-    longer to build it than the database to answer it.
+    has the LIMIT too. SQLite merges the parts, and allows no LIMIT in them. The ORM would take longer to build it.
     """
     connection = connections[database()]
     part = f"SELECT {columns} FROM streams_message WHERE channel = %s AND position > %s AND position <= %s"  # noqa: S608
