@@ -100,6 +100,10 @@ def backend(value: object) -> str | None:
     return None if fits else "a dict such as {'BACKEND': 'streams.notifiers.local.LocalNotifier', 'OPTIONS': {}}"
 
 
+# Values of these types stay valid once they were checked. (A text does not: it can be the name of another setting.)
+_IMMUTABLE = (int, float, bool, type(None))
+
+
 class Setting(Generic[T]):
     """One key of STREAMS, with its default and its rule. A rule returns the expected form if a value is wrong."""
 
@@ -108,6 +112,7 @@ class Setting(Generic[T]):
     def __init__(self, default: T, rule: Rule) -> None:
         self.default = default
         self.rule = rule
+        self._checked: object = _IMMUTABLE  # the last valid value, so that it is not checked each time
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -120,8 +125,12 @@ class Setting(Generic[T]):
         if instance is None:
             return self
         value = configured().get(self.name, self.default)
+        if value is self._checked:
+            return cast(T, value)
         if (problem := self.problem(value)) is not None:
             raise InvalidSetting(problem)
+        if type(value) in _IMMUTABLE:
+            self._checked = value
         return cast(T, value)
 
     def problem(self, value: object) -> str | None:
@@ -194,6 +203,8 @@ class Settings:
 def configured() -> Mapping[str, Any]:
     """Return the site's STREAMS dict, unchecked. It is empty if the site has none."""
     value: object = getattr(django_settings, "STREAMS", {})
+    if type(value) is dict:
+        return value  # isinstance() takes longer, and a request reads dozens of settings
     if not isinstance(value, Mapping):
         # Only its type is shown: a comma after the dict makes a tuple, which contains the passwords of the dict.
         raise InvalidSetting(f"STREAMS must be a dict of settings; got a {type(value).__name__}.")

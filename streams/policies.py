@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
@@ -27,7 +28,9 @@ from streams.channels.rules import (
     rule_decides,
 )
 from streams.conf import settings
+from streams.private.django import has_sessions_user
 from streams.protocol.events import USER_PREFIX
+from streams.runtime import executor
 from streams.runtime.resets import on_settings_change
 from streams.tokens import atoken_of, token_of
 
@@ -178,6 +181,9 @@ class DefaultPolicy(BasePolicy):
             channels = [channel for channel in channels if not is_open(channel, rules.get(channel))]
             if channels and (token := await atoken_of(request)) is not None:
                 return [channel for channel in channels if not token.may_read(channel)]
+            if channels and _is_loaded_by_django(request):
+                # In a thread that has a connection already. The request's own thread would have to open one.
+                return await executor.run(self.denied_channels, request, channels)
         return await super().adenied_channels(request, channels) if channels else []
 
     def can_publish(self, request: HttpRequest, channel: str) -> bool:
@@ -251,6 +257,19 @@ def _can_read(request: HttpRequest, channel: str, rules: Rules) -> bool:
     if is_own if rule is None else rule.admits(user) and (is_own or rule_decides(channel)):
         return True
     return _is_staff_with(request, "streams.view_message")
+
+
+def _is_loaded_by_django(request: HttpRequest) -> bool:
+    """Return True if only Django's own code loads the request's session, user and permissions.
+
+    Other code could wait for another service, and the reads of the log would wait for a thread in the meantime.
+    """
+    backends = django_settings.AUTHENTICATION_BACKENDS
+    return (
+        list(backends) == ["django.contrib.auth.backends.ModelBackend"]
+        and django_settings.SESSION_ENGINE.startswith("django.contrib.sessions.backends.")
+        and has_sessions_user(request)
+    )
 
 
 def _is_staff_with(request: HttpRequest, *permissions: str) -> bool:

@@ -108,6 +108,7 @@ class EventStreamView(View):
         """Return the status and headers of GET without opening a stream."""
         try:
             await self._admit(request, **kwargs)
+            limits.check(request)
         except HTTPError as error:
             if refusals.is_in_band(request, error):
                 return HttpResponse(headers=HEADERS)
@@ -151,14 +152,15 @@ class EventStreamView(View):
             raise HTTPError(503, "undecided", text, retry_after_seconds=RETRY_AFTER_SECONDS) from None
         if refused:
             raise HTTPError(403, "forbidden", policy.denied_message(refused))
-        limits.check(request)
         return channels, replay, Admission(request, channels, policy, began)
 
     async def _stream(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         channels, replay, admission = await self._admit(request, **kwargs)
         assert isinstance(request, ASGIRequest)
-        if self.final_events and await self._has_received_all(request, channels):
-            return HttpResponse(status=204)
+        if self.final_events:
+            limits.check(request)  # before the log is read
+            if await self._has_received_all(request, channels):
+                return HttpResponse(status=204)
 
         async def snapshot() -> object:
             try:

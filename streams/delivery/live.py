@@ -47,6 +47,8 @@ class Live(Replay):
             return None  # the bytes of the step come first, even if it has made the stream live
         if self.is_complete():
             self._stopped = True
+        if not (self._live or self._stopped or self._queue):
+            self._join_at_once()
         if not self._live or self._stopped:
             return None
         future: asyncio.Future[bytes] = self._loop.create_future()

@@ -110,7 +110,28 @@ class Replay:
         if self._replaying and self.cursor < self._hub.position:
             is_far = self._page is not None or self._hub.window.after(self.cursor) is None
             recorder.current.replay_began("log" if is_far else "memory")
+        return self._first_block(block)
+
+    def _first_block(self, block: bytes) -> bytes:
         return f"retry: {settings.RETRY_MILLISECONDS}\n".encode() + self.preamble + block
+
+    # Most streams start at the hub's position, so that the next two need no read and no task.
+
+    def _begin_at_once(self) -> bytes | None:
+        """Do what _begin() does, for an open stream that has nothing to read first. Return None for any other one."""
+        if self._begun or self._hub is None or self.last_event_id or self.replay or self.snapshot or self._final:
+            return None
+        self._begun = True
+        self.start = self.cursor
+        return self._first_block(self._checkpoint(self.cursor))
+
+    def _join_at_once(self) -> None:
+        """Go live as _read_on() does, if the cursor is at the hub's position and no checkpoint is to be sent first."""
+        hub, cursor = self._hub, self.cursor
+        if not self._begun or self._page is not None or self._replaying or self._replaced or cursor != hub.position:
+            return
+        if hub.window.after(cursor) is not None and not hub.epochs.is_lost(cursor):
+            self._go_live(hub)
 
     async def _read_on(self) -> bytes | None:
         """Queue the next messages by the cursor, or go live. Return the first block, a reset or the end of a replay."""

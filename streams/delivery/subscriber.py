@@ -161,6 +161,8 @@ class Subscriber(Live):
                 chunk, self._last = self._last, b""
             elif self._step is None and self._queue:
                 chunk = self._take()
+            elif self._step is None and (block := self._begin_at_once()) is not None:
+                self._greeted, chunk = True, block
             else:
                 chunk = await self._go_on(beat_at)
             if chunk is not None:

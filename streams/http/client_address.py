@@ -56,12 +56,20 @@ def address_key(address: str) -> str:
     return f"address {digest[:HASH_CHARACTERS]}"
 
 
+# Longer texts are not kept: a client chooses the header's value.
+MAX_CACHED_CHARACTERS = 64
+
 # [IPv6], IPv6 without brackets, or IPv4. A port can follow, except after an IPv6 address without brackets.
 _FORMS = re.compile(r"(?:\[(?P<ipv6>[^]]*)\]|(?P<ipv4>[^:]*))(?::\d{1,5})?|(?P<bare>.*:.*:.*)", re.ASCII)
 
 
 def parse_address(text: str) -> Address | None:
     """Parse an address from a header or a server, with or without a port. Return None if it is not valid."""
+    return _parse(text) if len(text) <= MAX_CACHED_CHARACTERS else _parse.__wrapped__(text)
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> Address | None:
     if (match := _FORMS.fullmatch(text.strip())) is None:
         return None
     try:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import datetime
 import functools
-import json
 import logging
 import time
 import weakref
@@ -25,7 +24,9 @@ from streams.exceptions import LogUnavailable, NotMigrated
 from streams.http import client_socket, shutdown, unfinished
 from streams.http.closing import close_later, serving_loop
 from streams.http.life import Life, end_of
-from streams.http.source import IteratorSource, Source
+from streams.http.serving import Send, Serving
+from streams.http.source import IteratorSource, Source, is_source
+from streams.http.stream_errors import error_event
 from streams.private.django import ServedResponse
 from streams.private.servers import DIRECT_SEND
 from streams.protocol import sse
@@ -41,11 +42,6 @@ NEEDS_ASGI = (
 
 # How long a server has to end the request by itself after its client's connection was reset.
 RESET_SECONDS = 1.0
-
-# The event after an exception. The exception itself is only logged, because its text can hold anything.
-STREAM_ERROR = sse.encode(
-    '{"code":"internal","message":"The stream failed on the server. Reconnect to go on."}', event="stream-error"
-)
 
 ENDS = ("clean", "error")
 
@@ -102,7 +98,7 @@ class EventStreamResponse(ServedResponse):
         heartbeat = settings.HEARTBEAT_SECONDS if heartbeat is None else heartbeat
         if heartbeat <= 0:
             raise ValueError(f"heartbeat is a number of seconds above 0; got {heartbeat!r}.")
-        source: Source = items if isinstance(items, Source) else IteratorSource(aiter(items), heartbeat)
+        source: Source = items if is_source(items) else IteratorSource(aiter(items), heartbeat)
         if end not in ENDS:
             raise ValueError(f"end is {' or '.join(map(repr, ENDS))}; got {end!r}.")
         self._body = _Body(source, ends_at, breaks=end == "error")
@@ -124,6 +120,15 @@ class EventStreamResponse(ServedResponse):
         """
         self._body.scope = scope
         self._body.attend()
+
+    def serve_by(self, serving: Serving, send: Send | None) -> None:
+        """Set what serves the request, if it is not the current task, and a `send` that any task can call."""
+        self._body.serving, self._body.send = serving, send
+
+    @property
+    def is_plain(self) -> bool:
+        """Return True if no middleware sees the chunks. Known after aiter()."""
+        return self._body.is_plain
 
     def stop(self, last: bytes = b"") -> None:
         """End the stream after the lines `last`, as its timeout would. Call it on the event loop that serves it."""
@@ -168,7 +173,9 @@ class _Body:
 
     # --- State ---
     scope: Mapping[str, Any] | None = None  # the request's, if the view has set it
-    task: asyncio.Task[Any] | None = None  # the request's, if a server serves it
+    task: Serving | None = None  # the request's, if a server serves it
+    serving: Serving | None = None  # if something else than the task that iterates serves it
+    send: Send | None = None  # the server's, if any task can call it
     timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
     stuck: tuple[object, float] | None = None  # the state of a client that takes nothing, and since when
     _started: bool = False
@@ -224,7 +231,7 @@ class _Body:
             self._ended = True
             self._life.note("error")
             # If the last bytes end within a line, it is ended first: part of an event must not become an event.
-            chunk = _error_event(error) if self._line_ended else b"\n" + _error_event(error)
+            chunk = error_event(error) if self._line_ended else b"\n" + error_event(error)
         if chunk:
             self._line_ended = chunk.endswith(b"\n")
         if chunk is sse.HEARTBEAT and not self.source.is_reading():
@@ -239,7 +246,7 @@ class _Body:
     def attend(self) -> None:
         """End with the process from now on. Does nothing if no server serves this stream, as in a test."""
         if request_context() is not None:
-            self.task = asyncio.current_task()
+            self.task = self.serving or asyncio.current_task()
             shutdown.attach(self)
 
     def stop(self, last: bytes = b"") -> None:
@@ -292,7 +299,7 @@ class _Body:
         if request_context() is not None:
             await release_request()
             self.attend()
-            if self.is_plain and self.scope is not None and (send := self.scope.get(DIRECT_SEND)) is not None:
+            if self.is_plain and (send := self.send or (self.scope or {}).get(DIRECT_SEND)) is not None:
                 self.source.send_directly(send)
             _watch(weakref.ref(self), settings.SEND_TIMEOUT_SECONDS)
 
@@ -336,9 +343,3 @@ def _abandon(source: Source, loop: asyncio.AbstractEventLoop | None, life: Life)
             # Not here: the garbage collector can run while a lock of the metrics is held.
             loop.call_soon_threadsafe(life.end)
     close_later(source, loop)
-
-
-def _error_event(error: Exception) -> bytes:
-    if isinstance(error, NotMigrated):  # so that the developer sees it in the browser
-        return sse.encode(json.dumps({"code": "not-migrated", "message": str(error)}), event="stream-error")
-    return STREAM_ERROR

@@ -7,9 +7,10 @@ is a source itself.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from streams.protocol import sse
 from streams.protocol.events import Event
@@ -28,7 +29,6 @@ class Closable(Protocol):
         """Release all resources. Can be called at any time, even before the first byte, and twice."""
 
 
-@runtime_checkable
 class Source(Closable, Protocol):
     """An async iterator of bytes, including heartbeats, that other code can end.
 
@@ -61,6 +61,17 @@ class Source(Closable, Protocol):
 
     def stop(self, last: bytes = b"") -> None:
         """End the iteration, at once if it is waiting. The lines `last` are sent before, if no event is unfinished."""
+
+
+def is_source(items: object) -> bool:
+    """Return True if `items` is a Source. isinstance() would look at each member every time, and is slow."""
+    kind: Any = type(items)
+    return _has_members(kind)
+
+
+@functools.lru_cache(maxsize=64)
+def _has_members(kind: type) -> bool:
+    return all(hasattr(kind, name) for name in ("pending", "is_complete", "is_reading", "kind", "stop_reason"))
 
 
 def encode_item(item: Any) -> bytes:
