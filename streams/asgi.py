@@ -8,12 +8,13 @@ backpressure that daphne lacks, and keeps tokens out of daphne's access log. All
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, cast
 
 import django.core.asgi
 
 from streams.private.daphne import abort, is_connected, replace_uri, twisted_request
+from streams.private.django_handler import is_available
 from streams.private.servers import DIRECT_SEND, sends_from_any_task
 from streams.redaction import hide
 
@@ -23,16 +24,36 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
-def get_asgi_application(app: Application | None = None) -> Application:
+def get_asgi_application(
+    app: Application | None = None, *, direct: bool = False, skip_middleware: Collection[str] = ()
+) -> Application:
     """Return the ASGI application, for the `application` variable of your project's asgi.py.
 
     Args:
         app: Django's ASGI application inside of other ASGI middleware, such as OpenTelemetry's, or inside of a router.
             Default: Django's application alone. If the other middleware were outside, daphne's backpressure would be
             lost. Middleware gets to see each chunk of a stream, so that a task for each client sends them.
+        direct: Answer requests for an EventStreamView in front of Django's handler, which makes opening a stream about
+            three times cheaper. Django's own middleware and async middleware have their usual effect; the signals
+            request_started and request_finished are not sent. See docs/operations/direct.md.
+        skip_middleware: With `direct`, the dotted names of other middleware in MIDDLEWARE that streams do without. If
+            one is not named, ImproperlyConfigured is raised: it could be the one that refuses requests.
     """
+    if app is not None and direct:
+        raise ValueError(
+            "direct=True answers streams in front of Django, so that they would not pass through `app`. Use this "
+            "application inside of yours: ProtocolTypeRouter({'http': get_asgi_application(direct=True), …})."
+        )
+    if skip_middleware and not direct:
+        raise ValueError("skip_middleware applies to direct=True only. Otherwise streams pass through all middleware.")
+    if isinstance(skip_middleware, str):
+        raise ValueError(f"skip_middleware is a list of dotted names; got the text {skip_middleware!r}.")
     if app is None:
         app = with_direct_sends(cast(Application, django.core.asgi.get_asgi_application()))
+    if direct and is_available():
+        from streams.direct.application import with_direct_streams  # needs the apps, which are ready by now
+
+        app = with_direct_streams(app, skip_middleware)
     return with_lifespan(with_backpressure(app))
 
 

@@ -22,7 +22,7 @@ ORDER = """
     publishing presence access
     http
     broadcasts delivery
-    views urls asgi client health metrics
+    views urls direct asgi client health metrics
     testing pytest_plugin eventstream
     doctor installation
     templatetags management

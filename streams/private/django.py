@@ -296,3 +296,12 @@ async def _as_bytes(parts: AsyncIterator[Any], charset: str) -> AsyncIterator[by
     """Convert as HttpResponse.make_bytes does: the wrapper of a middleware can yield any type."""
     async for part in parts:
         yield bytes(part) if isinstance(part, (bytes, memoryview)) else str(part).encode(charset)
+
+
+def has_new_messages(request: HttpRequest) -> bool:
+    """Return True if django.contrib.messages has messages to store or to remove, which can use the session.
+
+    Seen in Django 5.2 to 6.1 (`request._messages`). If it is missing, False: such messages are not stored.
+    """
+    storage = getattr(request, "_messages", None)
+    return storage is not None and (storage.used or storage.added_new)

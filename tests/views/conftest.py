@@ -10,12 +10,12 @@ from django.db.backends.utils import CursorWrapper
 from django.test import override_settings
 
 from streams.runtime import executor
-from tests.views.support import PUBLIC, SECONDS, Opening, by_asgi, by_client
+from tests.views.support import PUBLIC, SECONDS, Opening, by_asgi, by_client, by_direct
 
 
-@pytest.fixture(params=[by_asgi, by_client], ids=["asgi", "client"])
+@pytest.fixture(params=[by_asgi, by_client, by_direct], ids=["asgi", "client", "direct"])
 def opening(request: pytest.FixtureRequest) -> Opening:
-    """Open a URL, once with the bare ASGI protocol and once with Django's test client."""
+    """Open a URL, with the bare ASGI protocol, with Django's test client, and on the direct way."""
     found: Opening = request.param
     return found
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
+from unittest import mock
 from urllib.parse import unquote_to_bytes
 
 from asgiref.sync import sync_to_async
@@ -14,11 +15,14 @@ from django.core.handlers.asgi import ASGIHandler
 from django.test import AsyncClient, override_settings
 
 from streams import NewMessage, apublish_many
+from streams.direct.application import with_direct_streams
 from streams.log import retention
+from streams.private import servers
 from streams.protocol.sse import DecodedEvent, EventStreamDecoder
 
 SECONDS = 20.0  # a generous bound for steps that take no time
 PUBLIC = {"PUBLIC_CHANNELS": ["*"]}
+SKIPPED = ["project.middleware.StaticFiles"]
 
 
 class Opened:
@@ -61,8 +65,10 @@ class Opened:
 
 
 @asynccontextmanager
-async def by_asgi(url: str, *, method: str = "GET", headers: dict[str, str] | None = None) -> AsyncIterator[Opened]:
-    """Send a request to Django's ASGI handler, as a server does. The client leaves at the end of the block."""
+async def by_asgi(
+    url: str, *, method: str = "GET", headers: dict[str, str] | None = None, app: Any = None
+) -> AsyncIterator[Opened]:
+    """Send a request to Django's ASGI handler, or to `app`, as a server does. The client leaves at the block's end."""
     raw_path, _, query = url.partition("?")
     sent = {"host": "testserver", **(headers or {})}
     scope = {
@@ -97,7 +103,7 @@ async def by_asgi(url: str, *, method: str = "GET", headers: dict[str, str] | No
             if not message.get("more_body"):
                 return
 
-    serving = asyncio.create_task(ASGIHandler()(scope, receive, sending.put))  # type: ignore[arg-type]
+    serving = asyncio.create_task((app or ASGIHandler())(scope, receive, sending.put))
     try:
         async with asyncio.timeout(SECONDS):
             start = await sending.get()
@@ -108,6 +114,18 @@ async def by_asgi(url: str, *, method: str = "GET", headers: dict[str, str] | No
         gone.set()
         async with asyncio.timeout(SECONDS):
             await serving
+
+
+@asynccontextmanager
+async def by_direct(url: str, **request: Any) -> AsyncIterator[Opened]:
+    """Send a request to the direct way, whose `send` any task can call."""
+    with mock.patch.object(servers, "KNOWN", ("asyncio.",)):
+        async with by_asgi(url, app=direct_application(), **request) as opened:
+            yield opened
+
+
+def direct_application() -> Any:
+    return with_direct_streams(ASGIHandler(), SKIPPED)  # type: ignore[arg-type]
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Shared running servers: each ASGI server once with Django's stock handler, and once with Streams' application."""
+"""Shared running servers, each with Django's stock handler, Streams' application, and the one with the direct way."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from tests.support.sites import SERVERS, Server, Site, copy_sqlite
 
 STOCK = "tests.support.asgi:application"
 OURS = "project.asgi:application"
+DIRECT = "tests.support.asgi_direct:application"
+
+APPS = [(server, app) for server in SERVERS for app in (STOCK, OURS, DIRECT)]
 
 
-@pytest.fixture(scope="session", params=[(server, app) for server in SERVERS for app in (STOCK, OURS)], ids="-".join)
+@pytest.fixture(scope="session", params=APPS, ids="-".join)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Server]]:
-    """Yield a site and its running server: PostgreSQL with the stock handler, SQLite with Streams' application."""
+    """Yield a site and its running server: PostgreSQL with the stock handler, SQLite with those of Streams."""
     server, app = request.param
     folder = tmp_path_factory.mktemp("site")
     if app == STOCK:

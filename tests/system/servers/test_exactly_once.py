@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.clients import StreamClient
 from tests.support.sites import Server, Site, finish
+from tests.system.servers.conftest import DIRECT, STOCK
 from tests.system.servers.holdings import publish
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
@@ -149,7 +150,7 @@ async def test_clients_that_reconnect_at_random_miss_and_repeat_nothing(site: Si
 
 
 async def test_clients_that_roam_between_servers_that_are_killed_miss_and_repeat_nothing(site: Site) -> None:
-    servers = [site.serve("uvicorn"), site.serve("daphne", "tests.support.asgi:application")]
+    servers = [site.serve("uvicorn", DIRECT), site.serve("daphne", STOCK)]
 
     async def kill() -> None:
         for server in servers:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.clients import StreamClient
 from tests.support.sites import Server, Site
-from tests.system.servers.conftest import OURS
+from tests.system.servers.conftest import STOCK
 from tests.system.servers.holdings import publish
 
 pytestmark = pytest.mark.once
@@ -63,7 +63,7 @@ async def test_each_event_arrives_before_the_next_is_published(shared_server: Se
 async def test_messages_are_passed_to_the_server_without_a_task(
     shared: tuple[Site, Server], request: pytest.FixtureRequest, channel: str
 ) -> None:
-    """Only within our application, and on servers whose `send` can be called by any task."""
+    """Only within our applications, and on servers whose `send` can be called by any task."""
     _, server = shared
     client = await StreamClient(server.port, f"/events/{channel}/").connect()
     await client.read_control(1)
@@ -73,7 +73,7 @@ async def test_messages_are_passed_to_the_server_without_a_task(
     await client.close()
     assert [int(event.id) for event in client.events] == list(range(last - 49, last + 1))
     name = request.node.callspec.params["shared"]
-    assert is_direct == (name[1] == OURS and name[0] != "hypercorn")
+    assert is_direct == (name[1] != STOCK and name[0] != "hypercorn")
 
 
 async def test_event_of_another_process_arrives(shared_site: Site, shared_server: Server, channel: str) -> None:

@@ -19,6 +19,7 @@ from tests.support import clients
 from tests.support.clients import StreamClient
 from tests.support.services.postgres import PostgresServer
 from tests.support.sites import Server, Site, copy_sqlite, finish
+from tests.system.servers.conftest import DIRECT
 
 pytestmark = pytest.mark.once
 
@@ -49,7 +50,7 @@ def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """Run two processes that recheck only every ten minutes, so that streams end by a notice."""
     site = site_on(request.param, request, tmp_path_factory.mktemp("site"))
     site.settings(NOTIFIER={"BACKEND": NOTIFIERS[request.param]}, RECHECK_SECONDS=600, RETRY_MILLISECONDS=100)
-    yield site, site.serve(), site.serve()
+    yield site, site.serve(), site.serve("uvicorn", DIRECT)
     site.close()
 
 

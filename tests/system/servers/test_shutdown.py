@@ -17,6 +17,7 @@ import pytest
 from tests.support import clients
 from tests.support.clients import StreamClient
 from tests.support.sites import Server, Site
+from tests.system.servers.conftest import DIRECT, OURS
 from tests.system.servers.holdings import holds, publish
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
@@ -72,9 +73,14 @@ async def end(running: Server, clients: list[StreamClient], how: signal.Signals 
     return took
 
 
-@pytest.mark.parametrize("server", SERVERS)
-async def test_server_exits_promptly_and_its_clients_go_on_with_the_next(sqlite_site: Site, server: str) -> None:
-    running = sqlite_site.serve(server)
+@pytest.mark.parametrize(
+    ("server", "app"),
+    [*((server, OURS) for server in SERVERS), ("daphne", DIRECT), ("uvicorn", DIRECT), ("granian", DIRECT)],
+)
+async def test_server_exits_promptly_and_its_clients_go_on_with_the_next(
+    sqlite_site: Site, server: str, app: str
+) -> None:
+    running = sqlite_site.serve(server, app)
     await publish(running, "elsewhere")  # the server has started
     idle = await exit_seconds(running)
     running.start()

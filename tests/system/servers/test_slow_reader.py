@@ -13,14 +13,21 @@ import pytest
 
 from tests.support.clients import StreamClient
 from tests.support.sites import SERVERS, Server, Site, finish
-from tests.system.servers.conftest import OURS, STOCK
+from tests.system.servers.conftest import DIRECT, OURS, STOCK
 from tests.system.servers.holdings import connections, holdings, holds, publish, until
 
 pytestmark = pytest.mark.once
 
 bounded = pytest.mark.parametrize(
     ("server", "app"),
-    [("uvicorn", STOCK), ("uvicorn", OURS), ("granian", STOCK), ("hypercorn", STOCK), ("daphne", OURS)],
+    [
+        ("uvicorn", STOCK),
+        ("uvicorn", OURS),
+        ("uvicorn", DIRECT),
+        ("granian", STOCK),
+        ("hypercorn", STOCK),
+        ("daphne", OURS),
+    ],
 )
 
 MEBIBYTE = 2**20
@@ -134,7 +141,16 @@ async def test_readers_of_a_long_history_hold_little_each(sqlite_site: Site) -> 
 
 
 @pytest.mark.parametrize(
-    ("server", "app"), [("uvicorn", STOCK), ("granian", STOCK), ("hypercorn", STOCK), ("daphne", OURS)]
+    ("server", "app"),
+    [
+        ("uvicorn", STOCK),
+        ("granian", STOCK),
+        ("hypercorn", STOCK),
+        ("daphne", OURS),
+        ("uvicorn", DIRECT),
+        ("granian", DIRECT),
+        ("daphne", DIRECT),
+    ],
 )
 async def test_reader_that_takes_nothing_for_too_long_is_cut(sqlite_site: Site, server: str, app: str) -> None:
     site = sqlite_site.settings(SEND_TIMEOUT_SECONDS=2, POLL_SECONDS=0.1)
@@ -162,7 +178,9 @@ async def test_reader_that_takes_nothing_for_too_long_is_cut(sqlite_site: Site, 
     await until(running, lambda _: connections(running) <= OTHERS, "the end of its connections")
 
 
-@pytest.mark.parametrize(("server", "app"), [("uvicorn", STOCK), *((server, OURS) for server in SERVERS)])
+@pytest.mark.parametrize(
+    ("server", "app"), [("uvicorn", STOCK), *((server, app) for server in SERVERS for app in (OURS, DIRECT))]
+)
 async def test_connection_of_a_client_that_is_cut_is_closed(sqlite_site: Site, server: str, app: str) -> None:
     """This also holds if the client never reads again. Otherwise the unsent bytes would be kept indefinitely."""
     site = sqlite_site.settings(SEND_TIMEOUT_SECONDS=2, POLL_SECONDS=0.1)

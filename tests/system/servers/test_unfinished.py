@@ -13,12 +13,13 @@ import pytest
 
 from streams.protocol.sse import EventStreamDecoder
 from tests.support.sites import SERVERS, Site, command
-from tests.system.servers.conftest import OURS, STOCK
+from tests.system.servers.conftest import DIRECT, OURS, STOCK
 from tests.system.servers.holdings import ask
 
 pytestmark = pytest.mark.once
 
-EVERYWHERE = [(server, OURS) for server in SERVERS] + [(server, STOCK) for server in SERVERS]
+EVERYWHERE = [(server, app) for app in (OURS, STOCK) for server in SERVERS]
+OF_STREAMS = [(server, app) for app in (OURS, DIRECT) for server in SERVERS]
 
 NUMBERS = "/test/response/numbers/?n=100&pause=0.05&timeout=0.5"
 
@@ -97,9 +98,9 @@ async def test_last_events_arrive_before_the_error(sqlite_site: Site, server: st
     assert read.endswith(b'"The stream failed on the server. Reconnect to go on."}\n\n')
 
 
-@pytest.mark.parametrize("server", SERVERS)
-async def test_refusal_in_band_ends_as_it_was_asked_to(sqlite_site: Site, server: str) -> None:
-    running = sqlite_site.settings(MAX_STREAMS_PER_PROCESS=1).serve(server, OURS)
+@pytest.mark.parametrize(("server", "app"), OF_STREAMS)
+async def test_refusal_in_band_ends_as_it_was_asked_to(sqlite_site: Site, server: str, app: str) -> None:
+    running = sqlite_site.settings(MAX_STREAMS_PER_PROCESS=1).serve(server, app)
     url = f"{running.url}/events/news/?refuse=event"
     async with httpx.AsyncClient(timeout=30) as client, client.stream("GET", url):  # takes the slot
         assert re.search(rb"\nevent: stream-error\ndata: .*too-many-streams", await body(url))
@@ -110,9 +111,9 @@ async def test_refusal_in_band_ends_as_it_was_asked_to(sqlite_site: Site, server
     assert "without completing" not in log
 
 
-@pytest.mark.parametrize("server", SERVERS)
-async def test_fetch_client_comes_back_after_a_restart(sqlite_site: Site, server: str) -> None:
-    running = sqlite_site.settings(MAX_STREAM_SECONDS=None).serve(server, OURS)
+@pytest.mark.parametrize(("server", "app"), OF_STREAMS)
+async def test_fetch_client_comes_back_after_a_restart(sqlite_site: Site, server: str, app: str) -> None:
+    running = sqlite_site.settings(MAX_STREAM_SECONDS=None).serve(server, app)
     coming = FetchClient(f"{running.url}/events/news/?end=error")
     leaving = FetchClient(f"{running.url}/events/news/")
     tasks = [asyncio.create_task(client.run()) for client in (coming, leaving)]
