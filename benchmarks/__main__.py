@@ -18,6 +18,7 @@ from benchmarks import (
     fanout,
     idle,
     latency,
+    opening,
     plans,
     proxy,
     publishing,
@@ -50,6 +51,7 @@ def main() -> None:
             options.only,
             options.results,
         ),
+        "opening": lambda servers: opening.run(servers, options.rounds or 5, options.size or opening.STREAMS),
         "plans": lambda servers: plans.run(),
         "proxy": lambda servers: proxy.run(),
         "publishing": lambda servers: publishing.run(
@@ -82,6 +84,7 @@ def main() -> None:
     only.add_argument("--tree", action="append", default=[], help="another checkout to measure; repeatable")
     only.add_argument("--case", action="append", default=[], help="part of a case's name; repeatable (default: all)")
     only.add_argument("--database", action="append", default=[], choices=publishing.DATABASES)
+    parser.add_argument("--size", type=int, help="opening: number of streams (default: 1,000)")
     options = parser.parse_args()
     if unknown := set(options.names) - set(comparisons):
         parser.error(f"Unknown comparison: {', '.join(sorted(unknown))}. Valid names: {', '.join(comparisons)}")

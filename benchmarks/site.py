@@ -20,6 +20,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
 
 application = get_asgi_application()
 direct = streams.asgi.get_asgi_application()
+direct_way = streams.asgi.get_asgi_application(direct=True, skip_middleware=["project.middleware.StaticFiles"])
 
 from django.contrib import admin  # noqa: E402
 from django.contrib.auth import get_user_model, login  # noqa: E402
@@ -28,6 +29,7 @@ from django.db.backends.signals import connection_created  # noqa: E402
 
 from benchmarks.bare import payload  # noqa: E402
 from streams import NewMessage, apublish, publish_many  # noqa: E402
+from streams.tokens import make_token  # noqa: E402
 
 queries = {"count": 0}
 
@@ -105,11 +107,21 @@ def log_in(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"pk": user.pk})
 
 
+def token(request: HttpRequest) -> JsonResponse:
+    """Return a token for the channel `private`."""
+    return JsonResponse({"token": make_token(read=["private"])})
+
+
 async def plain(request: HttpRequest) -> StreamingHttpResponse:
     """A plain StreamingHttpResponse for a logged-in user, without Streams."""
     user = await request.auser()  # type: ignore[attr-defined]
     if not user.is_authenticated:
         return StreamingHttpResponse(status=403)
+    return await plain_for_all(request)
+
+
+async def plain_for_all(request: HttpRequest) -> StreamingHttpResponse:
+    """A plain StreamingHttpResponse that uses neither the session nor Streams."""
 
     async def silence() -> AsyncIterator[bytes]:
         yield b":\n"
@@ -126,6 +138,8 @@ urlpatterns = [
     path("queries/", counted),
     path("log-in/", log_in),
     path("plain/", plain),
+    path("plain-for-all/", plain_for_all),
+    path("token/", token),
     path("events/", include("streams.urls")),
     path("ai/", include("streams.relay.urls")),
     path("api/", include("streams.api.urls")),
