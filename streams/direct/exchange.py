@@ -117,7 +117,7 @@ class Exchange:
 
     def _work(self, work: Coroutine[Any, Any, None]) -> None:
         self._working = self.get_loop().create_task(work, context=self._context)
-        self._working.add_done_callback(self._on_worked, context=self._context)
+        self._working.add_done_callback(self._on_worked)
 
     def _on_worked(self, task: asyncio.Task[None]) -> None:
         if task is self._working:  # otherwise _close() has taken it
@@ -153,7 +153,8 @@ class Exchange:
                 if step is None:
                     step = anext(content)
                 if self._is_direct and isinstance(step, asyncio.Future) and not step.done():
-                    step.add_done_callback(self._on_chunk, context=self._context)
+                    # Not in this context: a loop with eager tasks enters it when the callback starts a task.
+                    step.add_done_callback(self._on_chunk)
                     return
                 chunk = await step
             except StopAsyncIteration:
