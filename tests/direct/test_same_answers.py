@@ -207,9 +207,8 @@ async def test_answers_are_those_of_django(name: str, texts: dict[str, str]) -> 
                 )
         else:
             expected, got = await answer(stock, url, method, headers), await answer(direct, url, method, headers)
-    if name == "login not required":  # Django's middleware loads the session although the view does not require it
-        expected[1].remove(("vary", "Cookie, origin"))
-        got[1].remove(("vary", "origin"))
+    if name == "login not required":  # Before Django 6.1, its middleware loads the session although no view requires it
+        expected[1][:] = [(key, value.replace("Cookie, origin", "origin")) for key, value in expected[1]]
     assert got == expected
     assert got[0] == status
     assert bool(left) == (name in LEFT)
