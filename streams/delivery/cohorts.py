@@ -22,7 +22,8 @@ logger = logging.getLogger("streams.hub")
 # client that stops reading does not leave megabytes in the server's own buffers.
 CHUNK_BYTES = 65_536
 
-# How long messages are handed over before the event loop can do other work: there can be tens of thousands of members.
+# How long messages are taken or handed over before the event loop can do other work: there can be tens of thousands of
+# messages or members.
 SLICE_SECONDS = 0.005
 
 # The clock is read once for so many members.

@@ -13,7 +13,7 @@ from django.db import Error
 
 from streams import log
 from streams.conf import settings
-from streams.delivery.cohorts import Cohorts
+from streams.delivery.cohorts import SLICE_SECONDS, Cohorts
 from streams.delivery.hints import Hints
 from streams.delivery.listener import Listener
 from streams.delivery.rechecks import Rechecks
@@ -27,9 +27,6 @@ from streams.runtime.failures import Backoff
 from streams.telemetry import recorder
 
 logger = logging.getLogger("streams.hub")
-
-# How long messages are applied before the event loop can do other work: a batch can hold tens of thousands.
-SLICE_SECONDS = 0.005
 
 
 class Follower:

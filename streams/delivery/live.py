@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Generator, MutableMapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from streams.delivery.cohorts import Batch
 from streams.delivery.replay import Replay
 from streams.delivery.window import Frame
+from streams.http.serving import Send
 from streams.protocol import sse
-
-# An ASGI send.
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
@@ -95,7 +93,7 @@ class Live(Replay):
         except Exception:
             self._leave_to_task(batch.data)
             return True
-        # It does not, because the client reads too slowly. A task waits for it.
+        # The client reads too slowly, so the server waits. A task finishes this.
         self._unsent_bytes = len(batch.data)
         self._sending = self._loop.create_task(_finish(step, awaited))
         self._sending.add_done_callback(self._on_sent)
